@@ -1,0 +1,385 @@
+//! Calls over one connection, blocking.
+//!
+//! A [`Client`] owns its socket and two buffers. It must never lose a response: what arrives for another call than the one
+//! waited for is kept until that one is finished or forgotten.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use prost::Message;
+
+use crate::envelope::frame::Body;
+use crate::frame::{Decoder, RequestHeader, put_cancel, put_credit, put_request};
+use crate::sidecar::*;
+use crate::stream::Stream;
+use crate::subscription::WINDOW;
+use crate::{CallError, Code, Error, PREFACE, Rpc, Subscription, Target};
+
+/// Most bytes one read takes.
+const READ_BYTES: usize = 64 << 10;
+/// Requests queued by [`Client::start`] are written once this many bytes wait.
+const QUEUE_BYTES: usize = 64 << 10;
+/// How much longer than a call's deadline the client waits for the node to say that it passed.
+const DEADLINE_GRACE: Duration = Duration::from_secs(1);
+
+/// How a call is made.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CallOptions {
+    /// The node gives up after this; the client a second later. `None`: the method's default, and no limit here.
+    pub deadline: Option<Duration>,
+}
+
+/// A call whose response has not been taken; see [`Client::start`].
+#[derive(Debug)]
+#[must_use = "the response stays in the client until it is finished or forgotten"]
+pub struct Pending<R> {
+    call: u64,
+    request: PhantomData<fn() -> R>,
+}
+
+/// A connection to a node.
+///
+/// Thirty-two calls in flight:
+///
+/// ```no_run
+/// use peat_ipc::{Client, sidecar::GetStatusRequest};
+///
+/// let mut client = Client::connect(&"unix:///run/peat-node.sock".parse()?)?;
+/// let mut flying = std::collections::VecDeque::new();
+/// for _ in 0..1_000 {
+///     if flying.len() == 32 {
+///         client.finish(flying.pop_front().expect("32 are flying"))?;
+///     }
+///     flying.push_back(client.start(&GetStatusRequest {})?);
+/// }
+/// for call in flying {
+///     client.finish(call)?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    stream: Stream,
+    decoder: Decoder,
+    /// Where reads land first.
+    scratch: Box<[u8]>,
+    /// Frames not yet written.
+    queue: Vec<u8>,
+    last_call: u64,
+    /// What came for calls nobody waited for yet.
+    arrived: BTreeMap<u64, Vec<Body>>,
+    /// Calls whose frames are kept when they are not waited for.
+    open: Calls,
+    token: String,
+}
+
+/// Unfinished calls. Ids only grow and most calls end in order, so this is a short sorted list.
+#[derive(Debug, Default)]
+struct Calls(Vec<u64>);
+
+impl Calls {
+    fn insert(&mut self, call: u64) {
+        self.0.push(call);
+    }
+
+    fn remove(&mut self, call: u64) {
+        if let Ok(index) = self.0.binary_search(&call) {
+            self.0.remove(index);
+        }
+    }
+
+    fn contains(&self, call: u64) -> bool {
+        self.0.binary_search(&call).is_ok()
+    }
+}
+
+impl Client {
+    /// Connects and queues the preface, which travels with the first call.
+    ///
+    /// # Errors
+    /// Nobody listens there, or this process may not open the socket.
+    pub fn connect(target: &Target) -> Result<Client, Error> {
+        Ok(Client {
+            stream: Stream::connect(target)?,
+            decoder: Decoder::default(),
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            queue: PREFACE.to_vec(),
+            last_call: 0,
+            arrived: BTreeMap::new(),
+            open: Calls::default(),
+            token: String::new(),
+        })
+    }
+
+    /// Sends `token` with every call from now on; TCP listeners may ask for one.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<String>) -> Client {
+        self.token = token.into();
+        self
+    }
+
+    /// Makes a unary call and waits for its response.
+    ///
+    /// # Errors
+    /// The node answered with an error, or the connection failed.
+    pub fn call<R: Rpc>(&mut self, request: &R, options: CallOptions) -> Result<R::Response, Error> {
+        let call = self.queue_request(request, options, 0);
+        let limit = options.deadline.map(|deadline| deadline + DEADLINE_GRACE);
+        self.take_response::<R>(call, limit)
+    }
+
+    /// Queues a unary call without waiting. It is written when a response is waited for, by [`Client::flush`], or once
+    /// 64 KiB are queued.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn start<R: Rpc>(&mut self, request: &R) -> Result<Pending<R>, Error> {
+        let call = self.queue_request(request, CallOptions::default(), 0);
+        if self.queue.len() >= QUEUE_BYTES {
+            self.flush()?;
+        }
+        Ok(Pending { call, request: PhantomData })
+    }
+
+    /// Waits for the response of a call that was started. Calls may be finished in any order.
+    ///
+    /// # Errors
+    /// The node answered with an error, or the connection failed.
+    #[expect(clippy::needless_pass_by_value, reason = "a call is finished once")]
+    pub fn finish<R: Rpc>(&mut self, pending: Pending<R>) -> Result<R::Response, Error> {
+        self.take_response::<R>(pending.call, None)
+    }
+
+    /// Cancels a call that was started; its response is dropped.
+    ///
+    /// # Errors
+    /// The connection failed.
+    #[expect(clippy::needless_pass_by_value, reason = "a call ends once")]
+    pub fn forget<R>(&mut self, pending: Pending<R>) -> Result<(), Error> {
+        self.cancel(pending.call)
+    }
+
+    /// Writes what is queued.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        if !self.queue.is_empty() {
+            let written = self.stream.write_all(&self.queue);
+            self.queue.clear();
+            self.queue.shrink_to(QUEUE_BYTES);
+            written.map_err(|cause| self.last_words().unwrap_or(cause.into()))?;
+        }
+        Ok(())
+    }
+
+    /// What the node said before it closed the connection, when writing shows that it did.
+    fn last_words(&mut self) -> Option<Error> {
+        self.stream.set_timeout(Some(DEADLINE_GRACE)).ok()?;
+        loop {
+            while let Some((call, body)) = self.decoder.next_frame().ok()? {
+                if call == 0 {
+                    return self.keep(call, body).err();
+                }
+            }
+            self.read().ok()?;
+        }
+    }
+
+    /// Subscribes to changes; the client is borrowed until the subscription is dropped.
+    ///
+    /// ```no_run
+    /// # let mut client = peat_ipc::Client::connect(&"unix:///run/peat-node.sock".parse()?)?;
+    /// use peat_ipc::sidecar::SubscribeRequest;
+    ///
+    /// let everything = SubscribeRequest { snapshot: true, ..Default::default() };
+    /// for change in client.subscribe(&everything)? {
+    ///     let change = change?;
+    ///     println!("{} {}/{}", change.sequence, change.collection, change.doc_id);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The connection failed. What the node says comes as the first item.
+    pub fn subscribe(&mut self, request: &SubscribeRequest) -> Result<Subscription<&mut Client>, Error> {
+        let call = self.open_stream(request)?;
+        Ok(Subscription::new(self, call))
+    }
+
+    /// As [`Client::subscribe`], keeping the client inside.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn into_subscription(mut self, request: &SubscribeRequest) -> Result<Subscription<Client>, Error> {
+        let call = self.open_stream(request)?;
+        Ok(Subscription::new(self, call))
+    }
+
+    fn open_stream(&mut self, request: &SubscribeRequest) -> Result<u64, Error> {
+        let call = self.queue_request(request, CallOptions::default(), WINDOW);
+        self.flush()?;
+        Ok(call)
+    }
+
+    /// The next item of a stream; `None` at its end.
+    pub(crate) fn next_item<M: Message + Default>(&mut self, call: u64) -> Result<Option<M>, Error> {
+        match self.wait(call, None)? {
+            Body::Item(bytes) => M::decode(bytes).map(Some).map_err(Error::Response),
+            Body::End(_) => {
+                self.open.remove(call);
+                Ok(None)
+            }
+            body => Err(self.failed(call, body)),
+        }
+    }
+
+    pub(crate) fn grant(&mut self, call: u64, items: u32) -> Result<(), Error> {
+        put_credit(&mut self.queue, call, items);
+        self.flush()
+    }
+
+    pub(crate) fn cancel(&mut self, call: u64) -> Result<(), Error> {
+        self.open.remove(call);
+        self.arrived.remove(&call);
+        put_cancel(&mut self.queue, call);
+        self.flush()
+    }
+
+    fn queue_request<R: Rpc>(&mut self, request: &R, options: CallOptions, credit: u32) -> u64 {
+        self.last_call += 1;
+        let call = self.last_call;
+        let deadline_ms = options.deadline.map_or(0, milliseconds);
+        let header = RequestHeader { method: R::METHOD.number(), deadline_ms, credit, token: &self.token };
+        put_request(&mut self.queue, call, header, request);
+        self.open.insert(call);
+        call
+    }
+
+    fn take_response<R: Rpc>(&mut self, call: u64, limit: Option<Duration>) -> Result<R::Response, Error> {
+        match self.wait(call, limit)? {
+            Body::Response(bytes) => {
+                self.open.remove(call);
+                R::Response::decode(bytes).map_err(Error::Response)
+            }
+            body => Err(self.failed(call, body)),
+        }
+    }
+
+    /// The error that `body` is, which ends the call.
+    fn failed(&mut self, call: u64, body: Body) -> Error {
+        self.open.remove(call);
+        match body {
+            Body::Error(error) => Error::Call(CallError::new(Code::from_number(error.code), error.message)),
+            Body::Response(_) => Error::Unexpected("a response to a streaming call"),
+            Body::Item(_) | Body::End(_) => Error::Unexpected("a stream item for a unary call"),
+            _ => Error::Unexpected("a frame that only clients send"),
+        }
+    }
+
+    /// The next frame of `call`. Writes what is queued only when it has to read.
+    fn wait(&mut self, call: u64, limit: Option<Duration>) -> Result<Body, Error> {
+        if let Some(body) = self.take_arrived(call) {
+            return Ok(body);
+        }
+        let end = limit.map(deadline_in);
+        loop {
+            while let Some((from, body)) = self.decoder.next_frame()? {
+                if from == call {
+                    return Ok(body);
+                }
+                self.keep(from, body)?;
+            }
+            self.flush()?;
+            self.stream.set_timeout(end.map(remaining))?;
+            self.read()?;
+        }
+    }
+
+    fn read(&mut self) -> Result<(), Error> {
+        let count = self.stream.read(&mut self.scratch)?;
+        self.decoder.extend(&self.scratch[..count]);
+        Ok(())
+    }
+
+    fn take_arrived(&mut self, call: u64) -> Option<Body> {
+        let bodies = self.arrived.get_mut(&call)?;
+        let body = bodies.remove(0);
+        if bodies.is_empty() {
+            self.arrived.remove(&call);
+        }
+        Some(body)
+    }
+
+    /// Keeps a frame for a call that is not being waited for; call 0 is the connection's own end.
+    fn keep(&mut self, call: u64, body: Body) -> Result<(), Error> {
+        if call == 0 {
+            let Body::Error(error) = body else { return Err(Error::Unexpected("a frame without a call")) };
+            return Err(Error::Closed(CallError::new(Code::from_number(error.code), error.message)));
+        }
+        // Frames of cancelled calls may still be on their way.
+        if self.open.contains(call) {
+            self.arrived.entry(call).or_default().push(body);
+        }
+        Ok(())
+    }
+}
+
+/// One typed method per RPC, each with the default options.
+macro_rules! typed {
+    ($($name:ident($request:ident) -> $response:ident;)*) => {
+        impl Client {
+            $(
+                #[doc = concat!("Calls the method that takes a [`", stringify!($request), "`].")]
+                ///
+                /// # Errors
+                /// The node answered with an error, or the connection failed.
+                pub fn $name(&mut self, request: &$request) -> Result<$response, Error> {
+                    self.call(request, CallOptions::default())
+                }
+            )*
+        }
+    };
+}
+
+typed! {
+    get_status(GetStatusRequest) -> GetStatusResponse;
+    connect_peer(ConnectPeerRequest) -> ConnectPeerResponse;
+    disconnect_peer(DisconnectPeerRequest) -> DisconnectPeerResponse;
+    list_peers(ListPeersRequest) -> ListPeersResponse;
+    put_document(PutDocumentRequest) -> PutDocumentResponse;
+    get_document(GetDocumentRequest) -> GetDocumentResponse;
+    delete_document(DeleteDocumentRequest) -> DeleteDocumentResponse;
+    list_documents(ListDocumentsRequest) -> ListDocumentsResponse;
+    put_platform(PutPlatformRequest) -> PutPlatformResponse;
+    get_platforms(GetPlatformsRequest) -> GetPlatformsResponse;
+    put_cell(PutCellRequest) -> PutCellResponse;
+    get_cells(GetCellsRequest) -> GetCellsResponse;
+    put_track(PutTrackRequest) -> PutTrackResponse;
+    get_tracks(GetTracksRequest) -> GetTracksResponse;
+    put_command(PutCommandRequest) -> PutCommandResponse;
+    get_commands(GetCommandsRequest) -> GetCommandsResponse;
+    start_sync(StartSyncRequest) -> StartSyncResponse;
+    stop_sync(StopSyncRequest) -> StopSyncResponse;
+    get_sync_stats(GetSyncStatsRequest) -> GetSyncStatsResponse;
+    patch_document(PatchDocumentRequest) -> PatchDocumentResponse;
+    compact_document(CompactDocumentRequest) -> CompactDocumentResponse;
+    get_health(GetHealthRequest) -> GetHealthResponse;
+}
+
+/// At least 1, since 0 asks for the default.
+fn milliseconds(deadline: Duration) -> u32 {
+    u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a blocking client keeps its own time")]
+fn deadline_in(limit: Duration) -> Instant {
+    Instant::now() + limit
+}
+
+/// At least a millisecond: a socket's timeout of 0 would mean none.
+#[expect(clippy::disallowed_methods, reason = "a blocking client keeps its own time")]
+fn remaining(end: Instant) -> Duration {
+    end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+}

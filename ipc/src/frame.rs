@@ -1,0 +1,285 @@
+//! Frames: a varint length and a [`Frame`] of that many bytes, the delimited form that protobuf libraries ship.
+//!
+//! [`Decoder`] takes bytes as they come and gives whole frames. The `put_*` functions append frames to a buffer without an
+//! intermediate copy of the message; the bytes are those of `Frame::encode_length_delimited`.
+
+use std::fmt;
+use std::ops::Range;
+
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use prost::{DecodeError, Message};
+
+use crate::CallError;
+use crate::envelope::frame::Body;
+use crate::envelope::{Cancel, End, Error as ErrorBody, Frame};
+
+/// The largest frame, without its length.
+pub const FRAME_BYTES: usize = 4 << 20;
+/// Of which a response, item or request message may take this much; the rest is for the envelope.
+pub const PAYLOAD_BYTES: usize = FRAME_BYTES - 4096;
+/// The longest length that stands for [`FRAME_BYTES`] or less, written in the shortest or in any longer form.
+const VARINT_BYTES: usize = 10;
+
+/// Why bytes are not a frame. The connection cannot go on: where the next frame begins is not known, or not to be trusted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The length is 0; a frame has at least a call and a body.
+    Empty,
+    /// The length is over [`FRAME_BYTES`].
+    TooLong(u64),
+    /// The length is not a varint of at most ten bytes.
+    Length,
+    /// The bytes are not a [`Frame`] message.
+    Message(DecodeError),
+    /// The frame says nothing: none of the bodies known here.
+    NoBody,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameError::Empty => write!(f, "a frame has length 0"),
+            FrameError::TooLong(bytes) => write!(f, "a frame of {bytes} bytes; the limit is {FRAME_BYTES}"),
+            FrameError::Length => write!(f, "a frame's length is not a varint"),
+            FrameError::Message(cause) => write!(f, "a frame is malformed: {cause}"),
+            FrameError::NoBody => write!(f, "a frame has no body this version knows"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            FrameError::Message(cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+/// Where the first frame's message lies in `bytes`: `None` while the length or the message is incomplete.
+///
+/// # Errors
+/// The length is 0, too long or malformed.
+pub fn locate(bytes: &[u8]) -> Result<Option<Range<usize>>, FrameError> {
+    let Some((length, start)) = length(bytes)? else { return Ok(None) };
+    let end = start + length;
+    Ok((end <= bytes.len()).then_some(start..end))
+}
+
+/// The length in front of `bytes`, and how many bytes it takes.
+fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, FrameError> {
+    let mut value: u64 = 0;
+    for (index, byte) in bytes.iter().take(VARINT_BYTES).enumerate() {
+        let digits = u64::from(byte & 0x7f);
+        if index == VARINT_BYTES - 1 && digits > 1 {
+            return Err(FrameError::Length);
+        }
+        value |= digits << (7 * index);
+        if byte & 0x80 == 0 {
+            return checked(value).map(|length| Some((length, index + 1)));
+        }
+    }
+    if bytes.len() >= VARINT_BYTES { Err(FrameError::Length) } else { Ok(None) }
+}
+
+fn checked(length: u64) -> Result<usize, FrameError> {
+    match usize::try_from(length) {
+        Ok(0) => Err(FrameError::Empty),
+        Ok(length) if length <= FRAME_BYTES => Ok(length),
+        _ => Err(FrameError::TooLong(length)),
+    }
+}
+
+/// A frame's call and body from its message bytes, without the length.
+///
+/// # Errors
+/// The bytes are not a [`Frame`], or it has no body.
+pub fn decode(message: &[u8]) -> Result<(u64, Body), FrameError> {
+    let frame = Frame::decode(message).map_err(FrameError::Message)?;
+    let body = frame.body.ok_or(FrameError::NoBody)?;
+    Ok((frame.call, body))
+}
+
+/// Whole frames out of bytes that come in any pieces.
+///
+/// ```
+/// use peat_ipc::frame::{Decoder, put_credit};
+///
+/// let mut bytes = Vec::new();
+/// put_credit(&mut bytes, 7, 32);
+/// let mut decoder = Decoder::default();
+/// decoder.extend(&bytes[..3]);
+/// assert_eq!(decoder.next_frame(), Ok(None));
+/// decoder.extend(&bytes[3..]);
+/// assert_eq!(decoder.next_frame().unwrap().unwrap().0, 7);
+/// assert_eq!(decoder.buffered(), 0);
+/// ```
+#[derive(Debug, Default)]
+pub struct Decoder {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Decoder {
+    /// An empty buffer up to this size is kept for the next frame; a larger one is given back.
+    const KEPT_BYTES: usize = 64 << 10;
+
+    /// Appends bytes that arrived.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.compact();
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next frame: its call and body; `None` until more bytes come.
+    ///
+    /// # Errors
+    /// The bytes are not a frame; nothing after them can be read.
+    pub fn next_frame(&mut self) -> Result<Option<(u64, Body)>, FrameError> {
+        let bytes = &self.bytes[self.start..];
+        let Some(range) = locate(bytes)? else { return Ok(None) };
+        let end = range.end;
+        let frame = decode(&bytes[range])?;
+        self.start += end;
+        Ok(Some(frame))
+    }
+
+    /// The bytes not yet taken.
+    #[must_use]
+    pub fn peek(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Drops `count` bytes that [`Decoder::peek`] showed.
+    pub fn skip(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.bytes.len());
+    }
+
+    /// How many bytes are not yet taken.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Moves what is left to the front, once everything or most of it was taken.
+    fn compact(&mut self) {
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.bytes.shrink_to(Decoder::KEPT_BYTES);
+        } else if self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+        } else {
+            return;
+        }
+        self.start = 0;
+    }
+}
+
+/// What a request frame says beside its message.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct RequestHeader<'a> {
+    /// The number of the method.
+    pub method: u32,
+    /// Milliseconds; 0 is the method's default.
+    pub deadline_ms: u32,
+    /// Items of a stream taken before more are granted.
+    pub credit: u32,
+    /// For TCP listeners that ask for one; else empty.
+    pub token: &'a str,
+}
+
+/// Appends a request frame.
+pub fn put_request(out: &mut Vec<u8>, call: u64, header: RequestHeader<'_>, message: &impl Message) {
+    let payload = message.encoded_len();
+    let token = header.token.len();
+    let fields = number_len(1, header.method.into())
+        + if payload == 0 { 0 } else { bytes_len(2, payload) }
+        + number_len(3, header.deadline_ms.into())
+        + number_len(4, header.credit.into())
+        + if token == 0 { 0 } else { bytes_len(5, token) };
+    put_head(out, call, bytes_len(2, fields));
+    put_length(out, 2, fields);
+    put_number(out, 1, header.method.into());
+    if payload != 0 {
+        put_length(out, 2, payload);
+        message.encode_raw(out);
+    }
+    put_number(out, 3, header.deadline_ms.into());
+    put_number(out, 4, header.credit.into());
+    if token != 0 {
+        put_length(out, 5, token);
+        out.extend_from_slice(header.token.as_bytes());
+    }
+}
+
+/// Appends a response frame whose message has `length` bytes and is written by `encode`.
+pub fn put_response(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
+    put_message(out, call, 3, length, encode);
+}
+
+/// Appends a stream item whose message has `length` bytes and is written by `encode`.
+pub fn put_item(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
+    put_message(out, call, 4, length, encode);
+}
+
+/// Appends the end of a stream.
+pub fn put_end(out: &mut Vec<u8>, call: u64) {
+    put_body(out, call, Body::End(End {}));
+}
+
+/// Appends an error, which ends the call; call 0 is the connection itself.
+pub fn put_error(out: &mut Vec<u8>, call: u64, error: &CallError) {
+    put_body(out, call, Body::Error(ErrorBody { code: error.code.number(), message: error.message.clone() }));
+}
+
+/// Appends a cancellation.
+pub fn put_cancel(out: &mut Vec<u8>, call: u64) {
+    put_body(out, call, Body::Cancel(Cancel {}));
+}
+
+/// Appends a grant of `items` more stream items.
+pub fn put_credit(out: &mut Vec<u8>, call: u64, items: u32) {
+    put_body(out, call, Body::Credit(items));
+}
+
+fn put_body(out: &mut Vec<u8>, call: u64, body: Body) {
+    let frame = Frame { call, body: Some(body) };
+    encode_varint(frame.encoded_len() as u64, out);
+    frame.encode_raw(out);
+}
+
+fn put_message(out: &mut Vec<u8>, call: u64, field: u32, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
+    put_head(out, call, bytes_len(field, length));
+    put_length(out, field, length);
+    let begin = out.len();
+    encode(out);
+    debug_assert_eq!(out.len() - begin, length, "a message is as long as it said");
+}
+
+/// The frame's length, for a body field of `body` bytes, and its call.
+fn put_head(out: &mut Vec<u8>, call: u64, body: usize) {
+    let length = number_len(1, call) + body;
+    out.reserve(length + 4);
+    encode_varint(length as u64, out);
+    put_number(out, 1, call);
+}
+
+fn put_number(out: &mut Vec<u8>, field: u32, value: u64) {
+    if value != 0 {
+        encode_key(field, WireType::Varint, out);
+        encode_varint(value, out);
+    }
+}
+
+fn put_length(out: &mut Vec<u8>, field: u32, length: usize) {
+    encode_key(field, WireType::LengthDelimited, out);
+    encode_varint(length as u64, out);
+}
+
+fn number_len(field: u32, value: u64) -> usize {
+    if value == 0 { 0 } else { key_len(field) + encoded_len_varint(value) }
+}
+
+fn bytes_len(field: u32, length: usize) -> usize {
+    key_len(field) + encoded_len_varint(length as u64) + length
+}

@@ -1,0 +1,51 @@
+//! A client for a peat-node: framing, generated messages and blocking calls over a unix socket or TCP.
+//!
+//! Nothing here starts a thread or needs a runtime. A unary call is one write and one read; [`Client::start`] and
+//! [`Client::finish`] keep many calls in flight on one connection; [`Client::subscribe`] is an iterator of changes.
+//!
+//! ```no_run
+//! use peat_ipc::{Client, sidecar::GetDocumentRequest};
+//!
+//! let mut client = Client::connect(&"unix:///run/peat-node/peat-node.sock".parse()?)?;
+//! let request = GetDocumentRequest { collection: "platforms".into(), doc_id: "a1".into() };
+//! match client.get_document(&request)?.json_data {
+//!     Some(json) => println!("{json}"),
+//!     None => println!("not found"),
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The bytes are described in `docs/wire.md`. [`frame`] and [`method`] are what the node's side uses as well.
+
+pub use prost;
+
+/// The public interface, `peat.sidecar.v1`.
+pub mod sidecar {
+    #![allow(missing_debug_implementations, clippy::all, clippy::pedantic)]
+    include!(concat!(env!("OUT_DIR"), "/peat.sidecar.v1.rs"));
+}
+
+/// The envelope of the native IPC, `peat.ipc.v1`.
+pub mod envelope {
+    #![allow(missing_debug_implementations, clippy::all, clippy::pedantic)]
+    include!(concat!(env!("OUT_DIR"), "/peat.ipc.v1.rs"));
+}
+
+pub mod client;
+pub mod code;
+mod error;
+pub mod frame;
+pub mod method;
+mod stream;
+mod subscription;
+mod target;
+
+pub use client::{CallOptions, Client, Pending};
+pub use code::Code;
+pub use error::{CallError, Error};
+pub use method::{Method, Rpc};
+pub use subscription::Subscription;
+pub use target::{Target, TargetError};
+
+/// What a client sends first: `00 70 65 61 74 2f 31 0a`, a zero byte and `peat/1` and a line feed.
+pub const PREFACE: [u8; 8] = *b"\0peat/1\n";

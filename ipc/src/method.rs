@@ -1,0 +1,172 @@
+//! The methods of `peat.sidecar.v1.PeatSidecar` and their numbers on the wire.
+
+use prost::{DecodeError, Message};
+
+use crate::sidecar::*;
+
+/// A request message: it belongs to one method and is answered by one kind of message.
+pub trait Rpc: Message {
+    /// The method that takes this request.
+    const METHOD: Method;
+    /// What answers it: the whole answer of a unary call, or one item of a stream.
+    type Response: Message + Default;
+}
+
+/// One line per method; numbers are never reused.
+macro_rules! methods {
+    ($($number:literal $name:ident($request:ident) -> $response:ident;)*) => {
+        /// A method; the discriminant is its number in a request frame. 0 is none.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        #[repr(u32)]
+        #[allow(missing_docs, reason = "the service definition documents each")]
+        pub enum Method {
+            $($name = $number,)*
+        }
+
+        impl Method {
+            /// Every method, in numeric order.
+            pub const ALL: &[Method] = &[$(Method::$name,)*];
+
+            /// The method with this number.
+            #[must_use]
+            pub fn from_number(number: u32) -> Option<Method> {
+                match number {
+                    $($number => Some(Method::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The name in the service definition, `GetStatus`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Method::$name => stringify!($name),)*
+                }
+            }
+        }
+
+        $(impl Rpc for $request {
+            const METHOD: Method = Method::$name;
+            type Response = $response;
+        })*
+
+        /// A request of any method, decoded.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs, reason = "one variant per method")]
+        pub enum Request {
+            $($name($request),)*
+        }
+
+        impl Request {
+            /// Decodes the payload of a request frame.
+            ///
+            /// # Errors
+            /// The payload is not the method's request message.
+            pub fn decode(method: Method, payload: &[u8]) -> Result<Request, DecodeError> {
+                match method {
+                    $(Method::$name => $request::decode(payload).map(Request::$name),)*
+                }
+            }
+
+            /// The method asked for.
+            #[must_use]
+            pub fn method(&self) -> Method {
+                match self {
+                    $(Request::$name(_) => Method::$name,)*
+                }
+            }
+        }
+
+        /// A response of any method: a unary answer, or one item of a stream.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs, reason = "one variant per method")]
+        pub enum Response {
+            $($name($response),)*
+        }
+
+        impl Response {
+            /// Bytes of the encoded message.
+            #[must_use]
+            pub fn encoded_len(&self) -> usize {
+                match self {
+                    $(Response::$name(message) => message.encoded_len(),)*
+                }
+            }
+
+            /// Appends the encoded message.
+            pub fn encode(&self, out: &mut Vec<u8>) {
+                match self {
+                    $(Response::$name(message) => message.encode_raw(out),)*
+                }
+            }
+        }
+
+        $(impl From<$response> for Response {
+            fn from(message: $response) -> Response {
+                Response::$name(message)
+            }
+        })*
+    };
+}
+
+methods! {
+    1 GetStatus(GetStatusRequest) -> GetStatusResponse;
+    2 ConnectPeer(ConnectPeerRequest) -> ConnectPeerResponse;
+    3 DisconnectPeer(DisconnectPeerRequest) -> DisconnectPeerResponse;
+    4 ListPeers(ListPeersRequest) -> ListPeersResponse;
+    5 PutDocument(PutDocumentRequest) -> PutDocumentResponse;
+    6 GetDocument(GetDocumentRequest) -> GetDocumentResponse;
+    7 DeleteDocument(DeleteDocumentRequest) -> DeleteDocumentResponse;
+    8 ListDocuments(ListDocumentsRequest) -> ListDocumentsResponse;
+    9 PutPlatform(PutPlatformRequest) -> PutPlatformResponse;
+    10 GetPlatforms(GetPlatformsRequest) -> GetPlatformsResponse;
+    11 PutCell(PutCellRequest) -> PutCellResponse;
+    12 GetCells(GetCellsRequest) -> GetCellsResponse;
+    13 PutTrack(PutTrackRequest) -> PutTrackResponse;
+    14 GetTracks(GetTracksRequest) -> GetTracksResponse;
+    15 PutCommand(PutCommandRequest) -> PutCommandResponse;
+    16 GetCommands(GetCommandsRequest) -> GetCommandsResponse;
+    17 Subscribe(SubscribeRequest) -> DocumentChange;
+    18 StartSync(StartSyncRequest) -> StartSyncResponse;
+    19 StopSync(StopSyncRequest) -> StopSyncResponse;
+    20 GetSyncStats(GetSyncStatsRequest) -> GetSyncStatsResponse;
+    21 PatchDocument(PatchDocumentRequest) -> PatchDocumentResponse;
+    22 CompactDocument(CompactDocumentRequest) -> CompactDocumentResponse;
+    23 GetHealth(GetHealthRequest) -> GetHealthResponse;
+}
+
+impl Method {
+    /// The number in a request frame.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// Whether the answer is a stream of items.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        self == Method::Subscribe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_dense_and_zero_is_no_method() {
+        assert_eq!(Method::from_number(0), None);
+        for (index, method) in Method::ALL.iter().enumerate() {
+            assert_eq!(method.number() as usize, index + 1);
+            assert_eq!(Method::from_number(method.number()), Some(*method));
+        }
+        assert_eq!(Method::from_number(24), None);
+    }
+
+    #[test]
+    fn names_are_those_of_the_service_definition_in_its_order() {
+        let definition = include_str!("../../proto/peat/sidecar/v1/sidecar.proto");
+        let defined = definition.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next());
+        assert!(defined.eq(Method::ALL.iter().map(|method| method.name())));
+    }
+}

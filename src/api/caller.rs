@@ -1,0 +1,126 @@
+//! Who is calling, and what they may do.
+//!
+//! A role is decided from what the kernel says of the socket's other end, or from a token; never from what a request
+//! claims about itself.
+
+use peat_ipc::{CallError, Code};
+use ring::digest::{SHA256, digest};
+
+use crate::config::Secret;
+
+/// What the kernel shows for ids that mean nothing in this user namespace: matches nobody.
+pub(super) const OVERFLOW_ID: u32 = 65_534;
+
+/// The other end of a connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Caller {
+    /// A process on this machine, as the kernel names it.
+    Unix { uid: u32, gid: u32, groups: Vec<u32> },
+    /// Whoever reached a TCP listener.
+    Tcp,
+}
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Documents, subscriptions, reads, and reporting on its own commands.
+    Agent,
+}
+
+/// Whom to trust.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The user this node runs as.
+    pub own_uid: u32,
+    /// Members are admins.
+    pub admin_group: Option<u32>,
+    /// Callers over TCP must show it; `None`: whoever reaches a TCP listener is an admin.
+    pub tcp_token: Option<Secret>,
+}
+
+impl Policy {
+    /// The role of a call from `caller` that shows `token` (empty: none).
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED: a TCP caller without the right token.
+    pub fn role(&self, caller: &Caller, token: &str) -> Result<Role, CallError> {
+        match (caller, &self.tcp_token) {
+            (Caller::Unix { uid, gid, groups }, _) if self.is_admin(*uid, *gid, groups) => Ok(Role::Admin),
+            (Caller::Unix { .. }, _) => Ok(Role::Agent),
+            (Caller::Tcp, None) => Ok(Role::Admin),
+            (Caller::Tcp, Some(expected)) if same(expected.expose(), token.as_bytes()) => Ok(Role::Admin),
+            (Caller::Tcp, Some(_)) => Err(CallError::new(
+                Code::Unauthenticated,
+                "this listener wants the token of the node's --api-token-file with every call",
+            )),
+        }
+    }
+
+    fn is_admin(&self, uid: u32, gid: u32, groups: &[u32]) -> bool {
+        let known_user = uid != OVERFLOW_ID && uid != u32::MAX;
+        let in_admin_group = |group| gid == group || groups.contains(&group);
+        (known_user && (uid == 0 || uid == self.own_uid))
+            || self.admin_group.filter(|group| *group != OVERFLOW_ID).is_some_and(in_admin_group)
+    }
+}
+
+/// Compares through a hash, so that the time taken tells nothing about where they differ.
+fn same(expected: &[u8], shown: &[u8]) -> bool {
+    digest(&SHA256, expected).as_ref() == digest(&SHA256, shown).as_ref()
+}
+
+impl Role {
+    /// Refuses an agent what only an admin may do.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED.
+    pub(super) fn require_admin(self, what: &str) -> Result<(), CallError> {
+        match self {
+            Role::Admin => Ok(()),
+            Role::Agent => Err(CallError::new(
+                Code::PermissionDenied,
+                format!("{what} needs the node's own user, root, or a member of its --admin-group"),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy { own_uid: 991, admin_group: Some(500), tcp_token: None }
+    }
+
+    fn unix(uid: u32, gid: u32, groups: &[u32]) -> Caller {
+        Caller::Unix { uid, gid, groups: groups.to_vec() }
+    }
+
+    #[test]
+    fn root_the_own_user_and_the_admin_group_may_do_everything() {
+        for caller in [unix(0, 0, &[]), unix(991, 7, &[]), unix(1000, 500, &[]), unix(1000, 7, &[4, 500])] {
+            assert_eq!(policy().role(&caller, ""), Ok(Role::Admin), "{caller:?}");
+        }
+        assert_eq!(policy().role(&unix(1000, 7, &[4]), ""), Ok(Role::Agent));
+    }
+
+    #[test]
+    fn overflow_ids_match_nobody() {
+        let policy = Policy { own_uid: OVERFLOW_ID, admin_group: Some(OVERFLOW_ID), tcp_token: None };
+        let nobody = unix(OVERFLOW_ID, OVERFLOW_ID, &[OVERFLOW_ID]);
+        assert_eq!(policy.role(&nobody, ""), Ok(Role::Agent));
+    }
+
+    #[test]
+    fn a_tcp_caller_shows_the_token_where_one_is_asked_for() {
+        let asked = Policy { tcp_token: Some(Secret::new(b"0123456789abcdef".to_vec())), ..policy() };
+        assert_eq!(asked.role(&Caller::Tcp, "0123456789abcdef"), Ok(Role::Admin));
+        for token in ["", "0123456789abcdeF", "0123456789abcdef "] {
+            assert_eq!(asked.role(&Caller::Tcp, token).expect_err(token).code, Code::Unauthenticated);
+        }
+        assert_eq!(policy().role(&Caller::Tcp, ""), Ok(Role::Admin));
+    }
+}

@@ -1,0 +1,300 @@
+//! What each method does, once, whatever codec carried it: a request becomes an answer, a write, a question to the sync
+//! thread, or a stream.
+//!
+//! Knows nothing of connections, frames and deadlines. Reads are answered here, from the view's snapshot.
+
+use std::str::FromStr;
+
+use peat_ipc::frame::PAYLOAD_BYTES;
+use peat_ipc::method::{Request, Response};
+use peat_ipc::prost::Message;
+use peat_ipc::sidecar::*;
+use peat_ipc::{CallError, Code};
+use serde_json::{Map, Value};
+
+use crate::api::caller::Role;
+use crate::api::commands;
+use crate::api::feed::Feed;
+use crate::api::typed::Typed;
+use crate::api::view::View;
+use crate::clock::Now;
+use crate::identity::EndpointId;
+use crate::store::{Key, KeyHash, Put, Version, Write};
+use crate::sync::{Answer, Control, Peer};
+
+/// What a request comes to.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Answered already.
+    Answer(Response),
+    /// The store is to write; `then` makes the answer of what it says.
+    Write { write: Write, then: Then },
+    /// The sync thread is to be asked; `answered` makes the answer of what it says.
+    Ask { control: Control, answered: Answered },
+    /// Changes are to be sent.
+    Stream(Feed),
+}
+
+/// What the store said of a write.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) version: Vec<u8>,
+    pub(super) durable: bool,
+    pub(super) dropped_bytes: u64,
+}
+
+/// How a write is answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Then {
+    pub(super) key: KeyHash,
+    /// So many peers must have it first.
+    pub(super) peers: u32,
+    pub(super) respond: fn(Written) -> Response,
+}
+
+/// How the sync engine's answer is told to the client; `None` when it answers another question.
+pub(super) type Answered = fn(Answer) -> Option<Response>;
+
+/// Carries `request` out as far as this thread can.
+pub(super) fn begin(view: &mut View, now: Now, role: Role, request: Request) -> Result<Step, CallError> {
+    match request {
+        Request::GetStatus(_) => answer(view.status()),
+        Request::GetHealth(_) => answer(view.health(now)),
+        Request::PutDocument(request) => put_document(view, role, request),
+        Request::PatchDocument(request) => patch_document(request),
+        Request::GetDocument(request) => get_document(view, &request),
+        Request::DeleteDocument(request) => delete_document(role, request),
+        Request::ListDocuments(request) => list_documents(view, &request),
+        Request::CompactDocument(request) => compact_document(role, request),
+        Request::Subscribe(request) => {
+            let run = view.run();
+            Feed::new(request, run, view.snapshot()?).map(Step::Stream)
+        }
+        Request::PutPlatform(request) => put_typed(request.platform, |_| PutPlatformResponse {}.into()),
+        Request::PutCell(request) => put_typed(request.cell, |_| PutCellResponse {}.into()),
+        Request::PutTrack(request) => put_typed(request.track, |_| PutTrackResponse {}.into()),
+        Request::PutCommand(request) => put_command(view, role, request),
+        Request::GetPlatforms(_) => answer(GetPlatformsResponse { platforms: all(view)? }),
+        Request::GetCells(_) => answer(GetCellsResponse { cells: all(view)? }),
+        Request::GetTracks(_) => answer(GetTracksResponse { tracks: all(view)? }),
+        Request::GetCommands(_) => answer(GetCommandsResponse { commands: all(view)? }),
+        Request::ConnectPeer(_)
+        | Request::DisconnectPeer(_)
+        | Request::ListPeers(_)
+        | Request::StartSync(_)
+        | Request::StopSync(_)
+        | Request::GetSyncStats(_) => ask(role, request),
+    }
+}
+
+fn answer(response: impl Into<Response>) -> Result<Step, CallError> {
+    Ok(Step::Answer(response.into()))
+}
+
+fn key(collection: String, id: String) -> Result<Key, CallError> {
+    Key::new(collection, id).map_err(|error| CallError::new(Code::InvalidArgument, error.to_string()))
+}
+
+fn base(bytes: Vec<u8>) -> Option<Version> {
+    (!bytes.is_empty()).then_some(Version(bytes))
+}
+
+/// A write, and how it is answered.
+fn write(key: Key, put: Put, durable: bool, peers: u32, respond: fn(Written) -> Response) -> Step {
+    let then = Then { key: key.hash(), peers, respond };
+    Step::Write { write: Write { key, put, durable: durable || peers > 0 }, then }
+}
+
+fn put_document(view: &mut View, role: Role, request: PutDocumentRequest) -> Result<Step, CallError> {
+    let key = key(request.collection, request.doc_id)?;
+    let respond = |written: Written| PutDocumentResponse { version: written.version, durable: written.durable }.into();
+    let put = if key.collection() == Command::COLLECTION {
+        let command = commands::from_json(key.id(), &request.json_data)?;
+        match commands::put(role, command, &key, view.snapshot()?)? {
+            Some(put) => put,
+            None => return Ok(Step::Answer(unchanged(view, &key)?)),
+        }
+    } else {
+        Put::Whole { json: request.json_data, base: base(request.base) }
+    };
+    Ok(write(key, put, request.durable, request.wait_peers, respond))
+}
+
+/// The answer to a put that changes nothing.
+fn unchanged(view: &mut View, key: &Key) -> Result<Response, CallError> {
+    let durable = view.tip.durable;
+    let document = view.snapshot()?.document(key)?;
+    let response =
+        document.map(|held| PutDocumentResponse { version: held.version.0, durable: held.sequence <= durable });
+    Ok(response.unwrap_or_default().into())
+}
+
+fn patch_document(request: PatchDocumentRequest) -> Result<Step, CallError> {
+    let key = key(request.collection, request.doc_id)?;
+    if key.collection() == Command::COLLECTION {
+        return Err(CallError::new(Code::InvalidArgument, "commands are not patched; report a status with PutCommand"));
+    }
+    let respond =
+        |written: Written| PatchDocumentResponse { version: written.version, durable: written.durable }.into();
+    let put = Put::Patch { json: request.patch_json, base: base(request.base) };
+    Ok(write(key, put, request.durable, request.wait_peers, respond))
+}
+
+fn delete_document(role: Role, request: DeleteDocumentRequest) -> Result<Step, CallError> {
+    let key = key(request.collection, request.doc_id)?;
+    if key.collection() == Command::COLLECTION {
+        role.require_admin("deleting a command")?;
+    }
+    Ok(write(key, Put::Delete, false, 0, |_| DeleteDocumentResponse {}.into()))
+}
+
+fn compact_document(role: Role, request: CompactDocumentRequest) -> Result<Step, CallError> {
+    let key = key(request.collection, request.doc_id)?;
+    if key.collection() == Command::COLLECTION {
+        role.require_admin("compacting a command")?;
+    }
+    let respond = |written: Written| {
+        CompactDocumentResponse { version: written.version, dropped_bytes: written.dropped_bytes }.into()
+    };
+    Ok(write(key, Put::Compact, true, 0, respond))
+}
+
+fn get_document(view: &mut View, request: &GetDocumentRequest) -> Result<Step, CallError> {
+    let key = key(request.collection.clone(), request.doc_id.clone())?;
+    let durable = view.tip.durable;
+    let response = view.snapshot()?.document(&key)?.map(|document| GetDocumentResponse {
+        json_data: Some(document.json),
+        version: document.version.0,
+        durable: document.sequence <= durable,
+    });
+    answer(response.unwrap_or_default())
+}
+
+fn list_documents(view: &mut View, request: &ListDocumentsRequest) -> Result<Step, CallError> {
+    // Any id does: a collection's name has the same rules alone.
+    key(request.collection.clone(), "-".into())?;
+    let doc_ids = view.snapshot()?.list(&request.collection)?;
+    answer(ListDocumentsResponse { doc_ids })
+}
+
+fn put_typed<T: Typed>(message: Option<T>, respond: fn(Written) -> Response) -> Result<Step, CallError> {
+    let message = message.ok_or_else(|| missing::<T>())?;
+    let key = typed_key(&message)?;
+    let put = Put::Fields(message.to_fields()?);
+    Ok(write(key, put, false, 0, respond))
+}
+
+fn put_command(view: &mut View, role: Role, request: PutCommandRequest) -> Result<Step, CallError> {
+    let command = request.command.ok_or_else(missing::<Command>)?;
+    let key = typed_key(&command)?;
+    match commands::put(role, command, &key, view.snapshot()?)? {
+        Some(put) => Ok(write(key, put, false, 0, |_| PutCommandResponse {}.into())),
+        None => answer(PutCommandResponse {}),
+    }
+}
+
+fn missing<T: Typed>() -> CallError {
+    CallError::new(Code::InvalidArgument, format!("{} is missing", T::NAME))
+}
+
+fn typed_key<T: Typed>(message: &T) -> Result<Key, CallError> {
+    Key::new(T::COLLECTION, message.id())
+        .map_err(|error| CallError::new(Code::InvalidArgument, format!("{}.id: {error}", T::NAME)))
+}
+
+/// Every document of a typed collection, as far as they fit one answer.
+fn all<T: Typed + Message>(view: &mut View) -> Result<Vec<T>, CallError> {
+    let snapshot = view.snapshot()?;
+    let mut messages = Vec::new();
+    let mut bytes = 0;
+    for id in snapshot.list(T::COLLECTION)? {
+        let Some(document) = snapshot.document(&key(T::COLLECTION.into(), id.clone())?)? else { continue };
+        let content: Map<String, Value> = serde_json::from_str(&document.json).unwrap_or_default();
+        let message = T::from_document(id, &content);
+        bytes += message.encoded_len() + 8;
+        if bytes > PAYLOAD_BYTES {
+            return Err(too_large(bytes));
+        }
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+/// The answer would be over a frame.
+pub(super) fn too_large(bytes: usize) -> CallError {
+    CallError::new(
+        Code::ResourceExhausted,
+        format!(
+            "the answer is {bytes} bytes or more; the limit is {PAYLOAD_BYTES}: use Subscribe with snapshot set, which \
+             gives the documents one by one"
+        ),
+    )
+}
+
+fn ask(role: Role, request: Request) -> Result<Step, CallError> {
+    if !matches!(request, Request::ListPeers(_) | Request::GetSyncStats(_)) {
+        role.require_admin(request.method().name())?;
+    }
+    let (control, answered): (Control, Answered) = match request {
+        Request::ConnectPeer(request) => {
+            (connect(request)?, |answer| done(&answer).map(|()| ConnectPeerResponse {}.into()))
+        }
+        Request::DisconnectPeer(request) => (Control::Disconnect(endpoint(&request.endpoint_id)?), |answer| {
+            done(&answer).map(|()| DisconnectPeerResponse {}.into())
+        }),
+        Request::StartSync(_) => (Control::StartSync, |answer| done(&answer).map(|()| StartSyncResponse {}.into())),
+        Request::StopSync(_) => (Control::StopSync, |answer| done(&answer).map(|()| StopSyncResponse {}.into())),
+        Request::ListPeers(_) => (Control::ListPeers, peers),
+        _ => (Control::Stats, stats),
+    };
+    Ok(Step::Ask { control, answered })
+}
+
+fn connect(request: ConnectPeerRequest) -> Result<Control, CallError> {
+    let peer = endpoint(&request.endpoint_id)?;
+    let mut addresses = request.addresses;
+    if !request.relay_url.is_empty() {
+        addresses.push(request.relay_url);
+    }
+    Ok(Control::Connect { peer, addresses })
+}
+
+fn endpoint(text: &str) -> Result<EndpointId, CallError> {
+    EndpointId::from_str(text).map_err(|error| CallError::new(Code::InvalidArgument, format!("endpoint_id: {error}")))
+}
+
+fn done(answer: &Answer) -> Option<()> {
+    matches!(answer, Answer::Done).then_some(())
+}
+
+fn peers(answer: Answer) -> Option<Response> {
+    let Answer::Peers(mut peers) = answer else { return None };
+    peers.sort_by_key(|peer| peer.id);
+    Some(ListPeersResponse { peers: peers.into_iter().map(peer).collect() }.into())
+}
+
+fn peer(peer: Peer) -> PeerInfo {
+    PeerInfo {
+        endpoint_id: peer.id.to_string(),
+        addresses: peer.addresses,
+        connected: peer.connected,
+        path: peer.path.unwrap_or_default().into(),
+        rtt_micros: peer.rtt_micros,
+        last_ack_age_ms: peer.last_ack_age_ms,
+        pending_documents: peer.pending_documents,
+        clock_skew_ms: peer.clock_skew_ms,
+        last_error: peer.last_error,
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "one of several ways to use up an answer")]
+fn stats(answer: Answer) -> Option<Response> {
+    let Answer::Stats(stats) = answer else { return None };
+    let response = GetSyncStatsResponse {
+        sync_active: stats.active,
+        connected_peers: stats.connected_peers,
+        bytes_sent: stats.bytes_sent,
+        bytes_received: stats.bytes_received,
+    };
+    Some(response.into())
+}

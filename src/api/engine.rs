@@ -1,0 +1,421 @@
+//! The engine: what happened goes in, what to do next comes out. The order of calls is in [`crate::api`].
+
+mod calls;
+mod streams;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use peat_ipc::envelope::Request as RequestFrame;
+use peat_ipc::envelope::frame::Body;
+use peat_ipc::{CallError, Code, frame};
+
+use crate::api::call::Call;
+use crate::api::caller::{Caller, Policy};
+use crate::api::connection::{Connection, ConnectionId, violation};
+use crate::api::timers::{Timers, Wake};
+use crate::api::view::View;
+use crate::clock::Now;
+use crate::limits::{CLIENT_CONNECTIONS, CLIENTS_BUFFERED_BYTES, CONNECTION_OUT_BYTES};
+use crate::store::{Reader, Submitted, Tip};
+use crate::sync::Asked;
+
+/// Questions to the sync thread that may be unanswered at once.
+pub const SYNC_OUTSTANDING: usize = 256;
+/// What one connection may hold of the bytes all share when those are used up.
+const FAIR_SHARE_BYTES: usize = CLIENTS_BUFFERED_BYTES / CLIENT_CONNECTIONS;
+
+/// What the engine needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What this node calls itself.
+    pub node_id: String,
+    /// Whom to trust.
+    pub policy: Policy,
+    /// The store's cache, as health shows it.
+    pub cache_bytes: usize,
+}
+
+/// A connection that the engine is done with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Closed {
+    /// Which.
+    pub connection: ConnectionId,
+    /// Why, for the log.
+    pub reason: String,
+}
+
+/// A connection that is not let in.
+#[derive(Debug)]
+pub struct Refused {
+    /// What to write, if it goes at once, before closing.
+    pub last_words: Vec<u8>,
+}
+
+/// All clients and their calls. Sans I/O.
+#[derive(Debug)]
+pub struct Engine {
+    view: View,
+    policy: Policy,
+    connections: BTreeMap<ConnectionId, Connection>,
+    calls: BTreeMap<u64, Call>,
+    last_call: u64,
+    /// Streaming calls, and those of them that have more to send at once.
+    streams: BTreeSet<u64>,
+    busy_streams: VecDeque<u64>,
+    to_store: VecDeque<Submitted>,
+    store_outstanding: usize,
+    /// Connections that hold a write for which the store has no room, first come first served.
+    waiting: VecDeque<ConnectionId>,
+    to_sync: VecDeque<Asked>,
+    sync_outstanding: usize,
+    outputs: VecDeque<ConnectionId>,
+    closed: VecDeque<Closed>,
+    timers: Timers,
+    /// Connections whose deadline may have changed.
+    touched: Vec<ConnectionId>,
+    buffered_in: usize,
+    buffered_out: usize,
+    /// The monotonic time of the latest input.
+    latest: Instant,
+}
+
+impl Engine {
+    /// An engine without connections.
+    #[must_use]
+    pub fn new(config: Config, reader: Reader, now: Now) -> Engine {
+        Engine {
+            view: View::new(&config, reader, now),
+            policy: config.policy,
+            connections: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            last_call: 0,
+            streams: BTreeSet::new(),
+            busy_streams: VecDeque::new(),
+            to_store: VecDeque::new(),
+            store_outstanding: 0,
+            waiting: VecDeque::new(),
+            to_sync: VecDeque::new(),
+            sync_outstanding: 0,
+            outputs: VecDeque::new(),
+            closed: VecDeque::new(),
+            timers: Timers::default(),
+            touched: Vec::new(),
+            buffered_in: 0,
+            buffered_out: 0,
+            latest: now.mono,
+        }
+    }
+
+    /// A client connected.
+    ///
+    /// # Errors
+    /// There are [`CLIENT_CONNECTIONS`] already, or the node is shutting down: write the last words and close it.
+    pub fn handle_open(&mut self, now: Now, id: ConnectionId, caller: Caller) -> Result<(), Refused> {
+        let refused = if self.view.shutting_down {
+            Some(shutting_down())
+        } else if self.connections.len() >= CLIENT_CONNECTIONS {
+            let message = format!("{CLIENT_CONNECTIONS} clients are connected, which is the limit; try again later");
+            Some(CallError::new(Code::ResourceExhausted, message))
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            let mut last_words = Vec::new();
+            frame::put_error(&mut last_words, 0, &error);
+            return Err(Refused { last_words });
+        }
+        let role = self.policy.role(&caller, "").ok();
+        let mut connection = Connection::new(now, caller, role);
+        connection.timer = connection.deadline();
+        self.timers.change(Wake::Connection(id), None, connection.timer);
+        self.connections.insert(id, connection);
+        Ok(())
+    }
+
+    /// Bytes came from a client.
+    pub fn handle_bytes(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
+        self.latest = now.mono;
+        let buffered_in = self.buffered_in;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.closing.is_some() {
+            return;
+        }
+        connection.input.extend(bytes);
+        if connection.input.buffered() > FAIR_SHARE_BYTES && buffered_in + bytes.len() > CLIENTS_BUFFERED_BYTES {
+            let message = format!(
+                "requests of all clients take {CLIENTS_BUFFERED_BYTES} bytes, which is the limit; send less at a time"
+            );
+            self.fail(now, id, &CallError::new(Code::ResourceExhausted, message));
+        }
+        self.advance(now, id);
+        self.view.release();
+    }
+
+    /// The first `count` bytes of [`Engine::output`] were written.
+    pub fn handle_written(&mut self, now: Now, id: ConnectionId, count: usize) {
+        self.latest = now.mono;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.wrote(now, count);
+        let drained = connection.output().is_empty();
+        if let Some((reason, _)) = connection.closing.take_if(|_| drained) {
+            self.drop_connection(id);
+            self.closed.push_back(Closed { connection: id, reason });
+            return;
+        }
+        let (paused, has_room) = (connection.paused, connection.has_stream_room());
+        if paused {
+            self.advance(now, id);
+        }
+        if has_room {
+            self.continue_streams(id);
+        }
+        self.settle(id);
+        self.view.release();
+    }
+
+    /// The client is gone: its calls are over, and what it had written still happens.
+    pub fn handle_closed(&mut self, now: Now, id: ConnectionId) {
+        self.latest = now.mono;
+        self.drop_connection(id);
+    }
+
+    /// The store's commits went further.
+    pub fn handle_tip(&mut self, now: Now, tip: Tip) {
+        self.latest = now.mono;
+        let moved = tip.visible != self.view.tip.visible;
+        self.view.tip = tip;
+        if moved && !self.streams.is_empty() {
+            self.advance_all_streams(now);
+        }
+        self.view.release();
+    }
+
+    /// The store reopened its database: read from here on.
+    pub fn handle_reader(&mut self, now: Now, reader: Reader) {
+        self.latest = now.mono;
+        self.view.set_reader(reader);
+        self.move_streams(now);
+        self.view.release();
+    }
+
+    /// A deadline came.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.latest = now.mono;
+        self.settle_timers();
+        while let Some((_, wake)) = self.timers.take_due(now.mono) {
+            match wake {
+                Wake::Call(number) => self.time_out(now, number),
+                Wake::Connection(id) => self.time_out_connection(now, id),
+                Wake::Streams => {}
+            }
+        }
+        self.advance_busy_streams(now);
+        self.view.release();
+    }
+
+    /// The node ends: every call and stream is ended, and nobody is let in any more.
+    pub fn handle_shutdown(&mut self, now: Now) {
+        self.latest = now.mono;
+        self.view.shutting_down = true;
+        let open: Vec<_> = self.connections.keys().copied().collect();
+        for id in open {
+            self.fail(now, id, &shutting_down());
+        }
+    }
+
+    /// A request for the store. Its queue must have room for [`crate::limits::STORE_QUEUE`] of them.
+    #[must_use]
+    pub fn poll_store(&mut self) -> Option<Submitted> {
+        self.to_store.pop_front()
+    }
+
+    /// A question for the sync thread.
+    #[must_use]
+    pub fn poll_asked(&mut self) -> Option<Asked> {
+        self.to_sync.pop_front()
+    }
+
+    /// A connection with something new to write.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<ConnectionId> {
+        let id = self.outputs.pop_front()?;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.output_queued = false;
+        }
+        Some(id)
+    }
+
+    /// A connection to close; the engine has forgotten it.
+    #[must_use]
+    pub fn poll_close(&mut self) -> Option<Closed> {
+        self.closed.pop_front()
+    }
+
+    /// When to call [`Engine::handle_timeout`], and why.
+    #[must_use]
+    pub fn poll_deadline(&mut self) -> Option<(Instant, Wake)> {
+        self.settle_timers();
+        if self.busy_streams.is_empty() { self.timers.next() } else { Some((self.latest, Wake::Streams)) }
+    }
+
+    /// What is to be written to a client; tell [`Engine::handle_written`] how much went.
+    #[must_use]
+    pub fn output(&self, id: ConnectionId) -> &[u8] {
+        self.connections.get(&id).map_or(&[], Connection::output)
+    }
+
+    /// Whether a client's bytes should be read: not while it does not take its answers, or the store has no room.
+    #[must_use]
+    pub fn wants_bytes(&self, id: ConnectionId) -> bool {
+        let wants =
+            |connection: &Connection| connection.closing.is_none() && connection.held.is_none() && !connection.paused;
+        self.connections.get(&id).is_some_and(wants)
+    }
+
+    /// How many clients are connected.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// Carries out what a client has sent, as far as there is room for what it asks.
+    fn advance(&mut self, now: Now, id: ConnectionId) {
+        while let Some(frame) = self.next_frame(now, id) {
+            match frame {
+                Ok((call, body)) => self.handle_frame(now, id, call, body),
+                Err(error) => self.fail(now, id, &error),
+            }
+        }
+        self.settle(id);
+    }
+
+    fn next_frame(&mut self, now: Now, id: ConnectionId) -> Option<Result<(u64, Body), CallError>> {
+        let most = if self.buffered_out > CLIENTS_BUFFERED_BYTES { FAIR_SHARE_BYTES } else { CONNECTION_OUT_BYTES };
+        let connection = self.connections.get_mut(&id)?;
+        connection.paused = connection.output().len() >= most;
+        if connection.closing.is_some() || connection.held.is_some() || connection.paused {
+            return None;
+        }
+        connection.next_frame(now).transpose()
+    }
+
+    fn handle_frame(&mut self, now: Now, id: ConnectionId, call: u64, body: Body) {
+        match body {
+            Body::Request(request) => self.handle_request(now, id, call, &request),
+            Body::Cancel(_) => self.cancel(now, id, call),
+            Body::Credit(items) => self.grant(now, id, call, items),
+            Body::Upload(_) | Body::HalfClose(_) => {
+                self.fail(now, id, &violation("no method takes uploads"));
+            }
+            Body::Response(_) | Body::Item(_) | Body::End(_) | Body::Error(_) => {
+                self.fail(now, id, &violation("a client sent a frame that only a node sends"));
+            }
+        }
+    }
+
+    fn handle_request(&mut self, now: Now, id: ConnectionId, call: u64, request: &RequestFrame) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        if call == 0 {
+            self.fail(now, id, &violation("call 0 is the connection's own"));
+        } else if connection.calls.contains_key(&call) {
+            self.fail(now, id, &violation(format!("call {call} is not finished, and was begun again")));
+        } else {
+            self.begin(now, id, call, request);
+        }
+    }
+
+    /// Ends a connection for a reason it is told, as far as it would understand.
+    fn fail(&mut self, now: Now, id: ConnectionId, error: &CallError) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.closing.is_some() {
+            return;
+        }
+        if connection.speaks_frames() {
+            connection.respond(now, 0, Err(error));
+        } else if connection.output().is_empty() {
+            return self.give_up(id, error.to_string());
+        }
+        connection.close(now, error.to_string());
+        let calls: Vec<u64> = connection.calls.values().copied().collect();
+        for number in calls {
+            self.forget(number);
+        }
+        self.queue_output(id);
+        self.settle(id);
+    }
+
+    fn time_out_connection(&mut self, now: Now, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.timer = None;
+        match connection.closing.take() {
+            Some((reason, _)) => self.give_up(id, reason),
+            None if connection.output().is_empty() => {
+                let error = connection.too_slow();
+                self.fail(now, id, &error);
+            }
+            // It takes nothing, last words included.
+            None => {
+                let reason = connection.too_slow().to_string();
+                self.give_up(id, reason);
+            }
+        }
+    }
+
+    fn give_up(&mut self, id: ConnectionId, reason: String) {
+        self.drop_connection(id);
+        self.closed.push_back(Closed { connection: id, reason });
+    }
+
+    fn drop_connection(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        self.timers.change(Wake::Connection(id), connection.timer, None);
+        self.buffered_in -= connection.counted.0;
+        self.buffered_out -= connection.counted.1;
+        for number in connection.calls.into_values() {
+            self.forget(number);
+        }
+    }
+
+    fn queue_output(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !connection.output_queued
+        {
+            connection.output_queued = true;
+            self.outputs.push_back(id);
+        }
+    }
+
+    /// Counts a connection's bytes again, and has its deadline looked at.
+    fn settle(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let counted = (connection.input.buffered() + connection.request_bytes, connection.output().len());
+        self.buffered_in = self.buffered_in + counted.0 - connection.counted.0;
+        self.buffered_out = self.buffered_out + counted.1 - connection.counted.1;
+        connection.counted = counted;
+        if !connection.touched {
+            connection.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// Brings the timers up to date. Done late, because an answer is mostly written before anybody waits.
+    fn settle_timers(&mut self) {
+        while let Some(id) = self.touched.pop() {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            connection.touched = false;
+            let deadline = connection.deadline();
+            self.timers.change(Wake::Connection(id), connection.timer, deadline);
+            connection.timer = deadline;
+        }
+    }
+}
+
+fn shutting_down() -> CallError {
+    CallError::new(Code::Unavailable, "the node is shutting down")
+}

@@ -1,0 +1,285 @@
+//! Calls: begun, waiting for the store or the sync thread, answered, cancelled, out of time.
+
+use std::time::Instant;
+
+use peat_ipc::envelope::Request as RequestFrame;
+use peat_ipc::method::{Request, Response};
+use peat_ipc::{CallError, Code, Method};
+
+use super::{Engine, SYNC_OUTSTANDING};
+use crate::api::call::{self, Call, Stage};
+use crate::api::connection::ConnectionId;
+use crate::api::dispatch::{self, Answered, Step, Then, Written};
+use crate::api::timers::Wake;
+use crate::clock::Now;
+use crate::limits::{CONNECTION_CALLS, STORE_QUEUE, SUBSCRIPTIONS};
+use crate::store::{Outcome, Reply, Submitted, Ticket};
+use crate::sync::{Answer, Asked, Control, ControlError, Event};
+
+impl Engine {
+    /// The store answered.
+    pub fn handle_reply(&mut self, now: Now, reply: Reply) {
+        self.latest = now.mono;
+        self.store_outstanding -= 1;
+        self.view.note_answer(now, self.store_outstanding, &reply.result);
+        if let Ticket::Api(number) = reply.ticket {
+            self.written(now, number, reply.result.map_err(CallError::from));
+        }
+        self.release_held(now);
+        self.view.release();
+    }
+
+    /// The sync engine said something.
+    pub fn handle_event(&mut self, now: Now, event: Event) {
+        self.latest = now.mono;
+        match event {
+            Event::Status(status) => self.view.set_status(status),
+            Event::Answered { call, answer } => self.answered(now, call, answer),
+        }
+    }
+
+    /// Begins a call, and ends it when it can be answered at once.
+    pub(super) fn begin(&mut self, now: Now, id: ConnectionId, call: u64, frame: &RequestFrame) {
+        let result = self.admit(id, frame).and_then(|(method, role)| {
+            let request = Request::decode(method, &frame.payload)
+                .map_err(|error| CallError::new(Code::InvalidArgument, format!("{}: {error}", method.name())))?;
+            dispatch::begin(&mut self.view, now, role, request).map(|step| (method, step))
+        });
+        match result {
+            Ok((_, Step::Answer(response))) => self.respond(now, id, call, Ok(&response)),
+            Ok((method, step)) => self.wait(now, id, call, method, frame, step),
+            Err(error) => self.respond(now, id, call, Err(&error)),
+        }
+    }
+
+    /// What is asked, and with which rights.
+    fn admit(&self, id: ConnectionId, frame: &RequestFrame) -> Result<(Method, crate::api::Role), CallError> {
+        let Some(connection) = self.connections.get(&id) else {
+            return Err(CallError::new(Code::Internal, "the connection is gone"));
+        };
+        let method = Method::from_number(frame.method).ok_or_else(|| {
+            CallError::new(Code::Unimplemented, format!("there is no method with number {}", frame.method))
+        })?;
+        if connection.calls.len() >= CONNECTION_CALLS {
+            let message = format!("{CONNECTION_CALLS} calls are unfinished on this connection, which is the limit");
+            return Err(CallError::new(Code::ResourceExhausted, message));
+        }
+        let role = match connection.role {
+            Some(role) => role,
+            None => self.policy.role(&connection.caller, &frame.token)?,
+        };
+        Ok((method, role))
+    }
+
+    /// Registers a call that is not answered yet, and has it carried out.
+    fn wait(&mut self, now: Now, id: ConnectionId, call: u64, method: Method, frame: &RequestFrame, step: Step) {
+        let waits_for_peers = matches!(&step, Step::Write { then, .. } if then.peers > 0);
+        let deadline = call::limit(method, frame.deadline_ms, waits_for_peers).map(|limit| now.after(limit));
+        let bytes = frame.payload.len();
+        match step {
+            Step::Answer(_) => {}
+            Step::Write { write, then } => {
+                let number = self.register(id, call, Stage::Writing(then), deadline, bytes);
+                let request = crate::store::Request::Write(write);
+                self.submit(now, id, Submitted { ticket: Ticket::Api(number), request });
+            }
+            Step::Ask { control, answered } => self.ask(now, id, call, control, answered, deadline),
+            Step::Stream(_) if self.streams.len() >= SUBSCRIPTIONS => {
+                let message = format!("there are {SUBSCRIPTIONS} subscriptions, which is the limit");
+                self.respond(now, id, call, Err(&CallError::new(Code::ResourceExhausted, message)));
+            }
+            Step::Stream(mut feed) => {
+                feed.grant(frame.credit);
+                let number = self.register(id, call, Stage::Streaming(Box::new(feed)), deadline, bytes);
+                self.streams.insert(number);
+                self.advance_stream(now, number);
+            }
+        }
+    }
+
+    fn register(
+        &mut self,
+        connection: ConnectionId,
+        id: u64,
+        stage: Stage,
+        deadline: Option<Instant>,
+        bytes: usize,
+    ) -> u64 {
+        self.last_call += 1;
+        let number = self.last_call;
+        if let Some(connection) = self.connections.get_mut(&connection) {
+            connection.calls.insert(id, number);
+            connection.request_bytes += bytes;
+        }
+        self.timers.change(Wake::Call(number), None, deadline);
+        self.calls.insert(number, Call { connection, id, stage, deadline, bytes });
+        number
+    }
+
+    /// Sends a write to the store, or keeps it with its connection until there is room.
+    fn submit(&mut self, now: Now, id: ConnectionId, submitted: Submitted) {
+        if self.store_outstanding < STORE_QUEUE {
+            self.store_outstanding += 1;
+            self.view.note_request(now);
+            self.to_store.push_back(submitted);
+        } else if let Some(connection) = self.connections.get_mut(&id) {
+            connection.held = Some(submitted);
+            self.waiting.push_back(id);
+        }
+    }
+
+    /// Lets connections go on whose write can be sent now.
+    fn release_held(&mut self, now: Now) {
+        while self.store_outstanding < STORE_QUEUE {
+            let Some(id) = self.waiting.pop_front() else { return };
+            let Some(submitted) = self.connections.get_mut(&id).and_then(|connection| connection.held.take()) else {
+                continue;
+            };
+            // A call that was cancelled or ran out of time meanwhile is not carried out.
+            if let Ticket::Api(number) = submitted.ticket
+                && self.calls.contains_key(&number)
+            {
+                self.submit(now, id, submitted);
+            }
+            self.advance(now, id);
+        }
+    }
+
+    fn ask(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        call: u64,
+        control: Control,
+        answered: Answered,
+        deadline: Option<Instant>,
+    ) {
+        match self.reserve_question() {
+            Ok(()) => {
+                let number = self.register(id, call, Stage::Asking(answered), deadline, 0);
+                self.to_sync.push_back(Asked { call: number, control });
+            }
+            Err(error) => self.respond(now, id, call, Err(&error)),
+        }
+    }
+
+    fn reserve_question(&mut self) -> Result<(), CallError> {
+        if self.sync_outstanding >= SYNC_OUTSTANDING {
+            let message = format!("{SYNC_OUTSTANDING} calls wait for the sync thread, which is the limit; try again");
+            return Err(CallError::new(Code::ResourceExhausted, message));
+        }
+        self.sync_outstanding += 1;
+        Ok(())
+    }
+
+    /// A write was carried out, or failed.
+    fn written(&mut self, now: Now, number: u64, result: Result<Outcome, CallError>) {
+        let Some(Call { stage: Stage::Writing(then), .. }) = self.calls.get(&number) else { return };
+        let then = *then;
+        match result {
+            Ok(Outcome::Written { version, sequence, durable, dropped_bytes }) => {
+                let response = (then.respond)(Written { version: version.0, durable, dropped_bytes });
+                self.confirm(now, number, then, sequence, response);
+            }
+            Ok(_) => {
+                let error = CallError::new(Code::Internal, "the store answered another question");
+                self.finish(now, number, Err(&error));
+            }
+            Err(error) => self.finish(now, number, Err(&error)),
+        }
+    }
+
+    /// Answers a write that is carried out, once enough peers have it.
+    fn confirm(&mut self, now: Now, number: u64, then: Then, sequence: u64, response: Response) {
+        if then.peers == 0 {
+            return self.finish(now, number, Ok(&response));
+        }
+        match self.reserve_question() {
+            Err(error) => {
+                let message = format!("the write stands, but nobody waits for its peers: {}", error.message);
+                self.finish(now, number, Err(&CallError::new(error.code, message)));
+            }
+            Ok(()) => {
+                let control = Control::WaitPeers { key: then.key, sequence, peers: then.peers };
+                self.to_sync.push_back(Asked { call: number, control });
+                if let Some(call) = self.calls.get_mut(&number) {
+                    call.stage = Stage::AwaitingPeers { peers: then.peers, response };
+                }
+            }
+        }
+    }
+
+    /// The sync engine answered a question.
+    fn answered(&mut self, now: Now, number: u64, answer: Result<Answer, ControlError>) {
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        let result = match &call.stage {
+            Stage::Asking(answered) => {
+                let answered = *answered;
+                answer.map_err(CallError::from).and_then(|answer| {
+                    answered(answer).ok_or_else(|| CallError::new(Code::Internal, "sync answered another question"))
+                })
+            }
+            Stage::AwaitingPeers { response, .. } => answer.map(|_| response.clone()).map_err(CallError::from),
+            Stage::Writing(_) | Stage::Streaming(_) => return,
+        };
+        self.finish(now, number, result.as_ref());
+    }
+
+    pub(super) fn cancel(&mut self, now: Now, id: ConnectionId, call: u64) {
+        let number = self.connections.get(&id).and_then(|connection| connection.calls.get(&call).copied());
+        if let Some(number) = number {
+            self.forget(number);
+            // What waited behind a held write that is now cancelled can go on.
+            self.release_held(now);
+        }
+    }
+
+    pub(super) fn time_out(&mut self, now: Now, number: u64) {
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        call.deadline = None;
+        let error = call.stage.timed_out();
+        if let Some(call) = self.forget(number) {
+            self.respond(now, call.connection, call.id, Err(&error));
+        }
+    }
+
+    /// Ends a call with its answer.
+    pub(super) fn finish(&mut self, now: Now, number: u64, result: Result<&Response, &CallError>) {
+        if let Some(call) = self.end(number) {
+            self.respond(now, call.connection, call.id, result);
+        }
+    }
+
+    /// Ends a call before what it waits for: nobody needs that any more.
+    pub(super) fn forget(&mut self, number: u64) -> Option<Call> {
+        let call = self.end(number)?;
+        if matches!(call.stage, Stage::AwaitingPeers { .. }) {
+            self.to_sync.push_back(Asked { call: number, control: Control::Abandon { call: number } });
+        }
+        Some(call)
+    }
+
+    fn end(&mut self, number: u64) -> Option<Call> {
+        let call = self.calls.remove(&number)?;
+        self.timers.change(Wake::Call(number), call.deadline, None);
+        if let Some(connection) = self.connections.get_mut(&call.connection) {
+            connection.calls.remove(&call.id);
+            connection.request_bytes -= call.bytes;
+        }
+        match call.stage {
+            Stage::Writing(_) => {}
+            Stage::Streaming(_) => _ = self.streams.remove(&number),
+            // The sync engine may still answer; that then finds no call. Either way it is one less to wait for.
+            Stage::Asking(_) | Stage::AwaitingPeers { .. } => self.sync_outstanding -= 1,
+        }
+        Some(call)
+    }
+
+    fn respond(&mut self, now: Now, id: ConnectionId, call: u64, result: Result<&Response, &CallError>) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.respond(now, call, result);
+        }
+        self.queue_output(id);
+        self.settle(id);
+    }
+}

@@ -1,0 +1,90 @@
+//! Subscriptions: which may go on, and how far in one go.
+
+use peat_ipc::method::Response;
+
+use super::Engine;
+use crate::api::call::{Call, Stage};
+use crate::api::connection::ConnectionId;
+use crate::api::feed::Progress;
+use crate::clock::Now;
+
+impl Engine {
+    /// The client takes more items of a stream.
+    pub(super) fn grant(&mut self, now: Now, id: ConnectionId, call: u64, items: u32) {
+        let number = self.connections.get(&id).and_then(|connection| connection.calls.get(&call).copied());
+        // Credit for a call that has just ended may still be on its way.
+        let Some(number) = number else { return };
+        if let Some(Call { stage: Stage::Streaming(feed), .. }) = self.calls.get_mut(&number) {
+            feed.grant(items);
+            self.advance_stream(now, number);
+        }
+    }
+
+    /// There is room again in what waits to be written to a client: its streams get a turn, among all others.
+    pub(super) fn continue_streams(&mut self, id: ConnectionId) {
+        if self.streams.is_empty() {
+            return;
+        }
+        let Some(connection) = self.connections.get(&id) else { return };
+        for number in connection.calls.values() {
+            if self.streams.contains(number) && !self.busy_streams.contains(number) {
+                self.busy_streams.push_back(*number);
+            }
+        }
+    }
+
+    pub(super) fn advance_all_streams(&mut self, now: Now) {
+        let numbers: Vec<u64> = self.streams.iter().copied().collect();
+        for number in numbers {
+            self.advance_stream(now, number);
+        }
+    }
+
+    /// One more turn for each stream that had not finished its last one.
+    pub(super) fn advance_busy_streams(&mut self, now: Now) {
+        for _ in 0..self.busy_streams.len() {
+            let Some(number) = self.busy_streams.pop_front() else { return };
+            self.advance_stream(now, number);
+        }
+    }
+
+    /// Sends a subscriber what it lacks, for one turn.
+    pub(super) fn advance_stream(&mut self, now: Now, number: u64) {
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        let Stage::Streaming(feed) = &mut call.stage else { return };
+        let Some(connection) = self.connections.get_mut(&call.connection) else { return };
+        if !connection.has_stream_room() {
+            return;
+        }
+        let (id, sent) = (call.connection, connection.output().len());
+        let progress = self.view.snapshot().and_then(|snapshot| {
+            feed.advance(snapshot, |change| {
+                let length = peat_ipc::prost::Message::encoded_len(change);
+                connection.put_item(call.id, length, |out| peat_ipc::prost::Message::encode_raw(change, out))
+            })
+        });
+        if connection.output().len() != sent {
+            self.queue_output(id);
+            self.settle(id);
+        }
+        match progress {
+            Ok(Progress::More) if !self.busy_streams.contains(&number) => self.busy_streams.push_back(number),
+            Ok(_) => {}
+            Err(error) => self.finish(now, number, Err::<&Response, _>(&error)),
+        }
+    }
+
+    /// The store's database was reopened: streams go on in its new run where they can.
+    pub(super) fn move_streams(&mut self, now: Now) {
+        let numbers: Vec<u64> = self.streams.iter().copied().collect();
+        for number in numbers {
+            let run = self.view.run();
+            let Some(Call { stage: Stage::Streaming(feed), .. }) = self.calls.get_mut(&number) else { continue };
+            let moved = self.view.snapshot().and_then(|snapshot| feed.continue_in(run, snapshot));
+            match moved {
+                Ok(()) => self.advance_stream(now, number),
+                Err(error) => self.finish(now, number, Err::<&Response, _>(&error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Clients: their sockets, calls and subscriptions.
+//!
+//! Owns every client connection. Must never write a document itself: writes go to the store, and reads are answered from a
+//! snapshot of it without asking another thread.
+//!
+//! # The order of calls
+//!
+//! [`Engine`] is sans I/O. Tell it what happened with `handle_*`, then drain it in this order, each until `None`:
+//! [`Engine::poll_store`], [`Engine::poll_asked`], [`Engine::poll_output`] and, after writing what [`Engine::output`]
+//! holds for each connection, [`Engine::poll_close`]. Then wait for input or for [`Engine::poll_deadline`].
+//!
+//! ```
+//! use peat_node::api::{ConnectionId, Engine};
+//! use peat_node::clock::Now;
+//!
+//! /// What a shell does after every input; true while the connection lives.
+//! fn drain(engine: &mut Engine, now: Now, client: ConnectionId, socket: &mut Vec<u8>) -> bool {
+//!     // 1. Requests to the store thread.
+//!     while let Some(submitted) = engine.poll_store() {
+//!         println!("to the store: {submitted:?}");
+//!     }
+//!     // 2. Questions to the sync thread.
+//!     while let Some(asked) = engine.poll_asked() {
+//!         println!("to sync: {asked:?}");
+//!     }
+//!     // 3. Bytes to clients, as many as their sockets take.
+//!     while let Some(id) = engine.poll_output() {
+//!         let bytes = engine.output(id);
+//!         socket.extend_from_slice(bytes);
+//!         let written = bytes.len();
+//!         engine.handle_written(now, id, written);
+//!     }
+//!     // 4. Connections that are over.
+//!     while let Some(closed) = engine.poll_close() {
+//!         if closed.connection == client {
+//!             return false;
+//!         }
+//!     }
+//!     // 5. Then wait, until engine.poll_deadline() at the latest, and call engine.handle_timeout(now).
+//!     true
+//! }
+//! # let _ = drain;
+//! ```
+//!
+//! Where things are: `engine.rs` and its parts, the order of things; `connection.rs` the bytes of one client; `dispatch.rs`
+//! what each method does, whatever the codec; `typed.rs` platforms, cells, tracks and commands as documents; `feed.rs`
+//! subscriptions; `caller.rs` who may do what; [`shell`] the thread.
+
+mod call;
+mod caller;
+mod commands;
+mod connection;
+mod dispatch;
+mod engine;
+mod feed;
+pub mod shell;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod typed;
+mod view;
+
+pub use caller::{Caller, Policy, Role};
+pub use connection::ConnectionId;
+pub use engine::{Closed, Config, Engine, Refused, SYNC_OUTSTANDING};
+pub use timers::Wake;

@@ -1,0 +1,343 @@
+//! The api thread: moves bytes, requests and answers between client sockets and the engine.
+//!
+//! Bind with [`Shell::bind`], wire the other threads to [`Shell::waker`], then [`Shell::run`]. It ends when told to by its
+//! [`Stop`], or when the store thread is gone. An answer is written as soon as it is made, before anything is waited for.
+
+mod credentials;
+mod listener;
+mod sockets;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use mio::{Events, Poll, Token, Waker};
+
+use self::listener::Listener;
+use self::sockets::Sockets;
+use crate::api::{ConnectionId, Engine};
+use crate::clock::Now;
+use crate::config::{Access, Listen};
+use crate::store::shell::{Inlet, SharedTip};
+use crate::store::{Submitted, Tip};
+use crate::sync::{Asked, Event};
+
+pub use listener::BindError;
+
+const WAKE: Token = Token(usize::MAX);
+/// Events taken from the kernel at once.
+const EVENTS: usize = 256;
+/// After a failure to accept (no file descriptors left), how long before the next try.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How long last answers may take to be written once the thread is told to end.
+const ENDING: Duration = Duration::from_millis(500);
+
+/// Everything the thread is wired to.
+#[derive(Debug)]
+pub struct Wiring {
+    /// To the store thread; room for [`crate::limits::STORE_QUEUE`] requests of this thread.
+    pub requests: Sender<Submitted>,
+    /// From the store thread.
+    pub inlet: Inlet,
+    /// How far the store is.
+    pub tip: Arc<SharedTip>,
+    /// To the sync thread.
+    pub asked: Sender<Asked>,
+    /// Wakes the sync thread.
+    pub sync: Arc<Waker>,
+    /// From the sync thread.
+    pub events: Receiver<Event>,
+}
+
+/// Ends the thread from another one.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    flag: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl Stop {
+    /// Tells the thread to end its calls and streams, and then itself.
+    pub fn stop(&self) {
+        self.flag.store(true, Ordering::Release);
+        // A poll that cannot be woken is gone, and its thread with it.
+        let _ = self.waker.wake();
+    }
+}
+
+/// The listening sockets and what wakes the thread, made before it starts.
+#[derive(Debug)]
+pub struct Shell {
+    poll: Poll,
+    waker: Arc<Waker>,
+    stop: Arc<AtomicBool>,
+    listeners: Vec<Listener>,
+}
+
+impl Shell {
+    /// Opens every listener: unix sockets with the mode and group of `access`, TCP beyond loopback only with a token or by
+    /// explicit wish.
+    ///
+    /// # Errors
+    /// An address is taken, by a running node perhaps, or may not be used.
+    pub fn bind(listen: &[Listen], access: &Access) -> Result<Shell, BindError> {
+        let machine = |cause| BindError::machine("the poll", cause);
+        let poll = Poll::new().map_err(machine)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(machine)?);
+        let mut listeners = Vec::with_capacity(listen.len());
+        for (number, address) in listen.iter().enumerate() {
+            listeners.push(Listener::bind(address, access, poll.registry(), Token(number))?);
+        }
+        Ok(Shell { poll, waker, stop: Arc::default(), listeners })
+    }
+
+    /// Wakes the thread: after a reply, a commit, or an event.
+    #[must_use]
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Ends the thread, once it runs.
+    #[must_use]
+    pub fn stop(&self) -> Stop {
+        Stop { flag: Arc::clone(&self.stop), waker: self.waker() }
+    }
+
+    /// Where clients can connect; with TCP port 0 asked for, the port it got.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Listen> {
+        self.listeners.iter().map(|listener| listener.address().clone()).collect()
+    }
+
+    /// Serves clients until stopped.
+    ///
+    /// # Errors
+    /// The kernel's event queue failed.
+    pub fn run(self, engine: Engine, wiring: Wiring) -> io::Result<()> {
+        let Shell { poll, stop, listeners, .. } = self;
+        let first = u64::try_from(listeners.len()).unwrap_or(0);
+        Serving {
+            poll,
+            stop,
+            listeners,
+            engine,
+            wiring,
+            sockets: Sockets::new(first),
+            held_request: None,
+            held_question: None,
+            tip: Tip::default(),
+            accept_at: None,
+        }
+        .run()
+    }
+}
+
+/// The thread at work.
+#[derive(Debug)]
+struct Serving {
+    poll: Poll,
+    stop: Arc<AtomicBool>,
+    listeners: Vec<Listener>,
+    engine: Engine,
+    wiring: Wiring,
+    sockets: Sockets,
+    /// What a full channel did not take.
+    held_request: Option<Submitted>,
+    held_question: Option<Asked>,
+    tip: Tip,
+    /// When to try again to accept.
+    accept_at: Option<Instant>,
+}
+
+impl Serving {
+    fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.stop.load(Ordering::Acquire) {
+            self.wait(&mut events)?;
+            let now = now();
+            for event in &events {
+                self.handle(now, event);
+            }
+            if !self.hear(now) {
+                break;
+            }
+            self.accept_again(now);
+            self.time(now);
+            self.drain(now);
+            self.read_on(now);
+        }
+        self.end();
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let deadline = self.engine.poll_deadline().map(|(at, _)| at);
+        let next = deadline.into_iter().chain(self.accept_at).min();
+        let timeout = if self.sockets.has_unread(&self.engine) {
+            Some(Duration::ZERO)
+        } else {
+            next.map(|at| round_up(at.saturating_duration_since(now().mono)))
+        };
+        match self.poll.poll(events, timeout) {
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => Ok(()),
+            other => other,
+        }
+    }
+
+    fn handle(&mut self, now: Now, event: &mio::event::Event) {
+        let token = event.token();
+        if token == WAKE {
+            return;
+        }
+        if token.0 < self.listeners.len() {
+            return self.accept(now, token.0);
+        }
+        let id = ConnectionId(token.0 as u64);
+        if event.is_writable() {
+            self.write(now, id);
+        }
+        if event.is_read_closed() || event.is_error() {
+            self.sockets.note_end(id);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.read(now, id);
+        }
+    }
+
+    fn accept(&mut self, now: Now, number: usize) {
+        let Some(listener) = self.listeners.get_mut(number) else { return };
+        let registry = self.poll.registry();
+        loop {
+            match listener.accept() {
+                Ok(Some((stream, caller))) => self.sockets.open(now, registry, &mut self.engine, stream, caller),
+                Ok(None) => return,
+                Err(cause) => {
+                    log::warn!("{}: a client could not be let in: {cause}", listener.address());
+                    self.accept_at = Some(now.after(ACCEPT_AGAIN));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn accept_again(&mut self, now: Now) {
+        if self.accept_at.take_if(|at| *at <= now.mono).is_some() {
+            (0..self.listeners.len()).for_each(|number| self.accept(now, number));
+        }
+    }
+
+    /// Reads from a client, and writes what it is answered at once.
+    fn read(&mut self, now: Now, id: ConnectionId) {
+        self.sockets.read(now, &mut self.engine, id);
+        self.drain(now);
+    }
+
+    fn read_on(&mut self, now: Now) {
+        for id in self.sockets.unread(&self.engine) {
+            self.read(now, id);
+        }
+    }
+
+    fn write(&mut self, now: Now, id: ConnectionId) {
+        self.sockets.write(now, self.poll.registry(), &mut self.engine, id);
+    }
+
+    /// Takes what the other threads have said. False: the store is gone, and the node with it.
+    fn hear(&mut self, now: Now) -> bool {
+        let tip = self.wiring.tip.get();
+        if tip != self.tip {
+            self.tip = tip;
+            self.engine.handle_tip(now, tip);
+        }
+        while let Ok(reader) = self.wiring.inlet.readers.try_recv() {
+            self.engine.handle_reader(now, reader);
+        }
+        while let Ok(event) = self.wiring.events.try_recv() {
+            self.engine.handle_event(now, event);
+        }
+        loop {
+            match self.wiring.inlet.replies.try_recv() {
+                Ok(reply) => self.engine.handle_reply(now, reply),
+                Err(error) => return error.is_empty(),
+            }
+        }
+    }
+
+    fn time(&mut self, now: Now) {
+        if self.engine.poll_deadline().is_some_and(|(at, _)| now.reached(at)) {
+            self.engine.handle_timeout(now);
+        }
+    }
+
+    /// Carries out what the engine wants, in the order [`crate::api`] states.
+    fn drain(&mut self, now: Now) {
+        self.pass_requests();
+        self.pass_questions();
+        while let Some(id) = self.engine.poll_output() {
+            self.write(now, id);
+        }
+        while let Some(closed) = self.engine.poll_close() {
+            log::debug!("client {} is closed: {}", closed.connection.0, closed.reason);
+            self.sockets.close(closed.connection);
+        }
+    }
+
+    /// A full channel keeps what it did not take; the store wakes this thread after its next batch.
+    fn pass_requests(&mut self) {
+        while let Some(submitted) = self.held_request.take().or_else(|| self.engine.poll_store()) {
+            if let Err(TrySendError::Full(submitted)) = self.wiring.requests.try_send(submitted) {
+                self.held_request = Some(submitted);
+                return;
+            }
+        }
+    }
+
+    fn pass_questions(&mut self) {
+        let mut passed = false;
+        while let Some(asked) = self.held_question.take().or_else(|| self.engine.poll_asked()) {
+            if let Err(TrySendError::Full(asked)) = self.wiring.asked.try_send(asked) {
+                self.held_question = Some(asked);
+                break;
+            }
+            passed = true;
+        }
+        if passed {
+            // A sync thread that cannot be woken has ended, and the node is ending too.
+            let _ = self.wiring.sync.wake();
+        }
+    }
+
+    /// Tells every client, writes what can be written soon, and closes everything.
+    fn end(&mut self) {
+        let start = now();
+        self.engine.handle_shutdown(start);
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            let now = now();
+            self.drain(now);
+            let left = start.after(ENDING).saturating_duration_since(now.mono);
+            if self.engine.connections() == 0 || left.is_zero() {
+                return;
+            }
+            if self.poll.poll(&mut events, Some(round_up(left))).is_err() {
+                return;
+            }
+            for event in events.iter().filter(|event| event.is_writable()) {
+                self.write(now, ConnectionId(event.token().0 as u64));
+            }
+        }
+    }
+}
+
+/// The kernel counts in milliseconds; waking just before a deadline would spin.
+fn round_up(wait: Duration) -> Duration {
+    if wait.is_zero() { wait } else { wait + Duration::from_millis(1) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell reads the clock for the engine")]
+fn now() -> Now {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: Instant::now(), wall_ms: i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX) }
+}

@@ -1,0 +1,193 @@
+//! Listening sockets: opened with the right owner and mode from the first moment, never taken from a running node.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry, Token};
+
+use super::credentials;
+use super::sockets::Stream;
+use crate::api::Caller;
+use crate::config::{Access, Listen};
+
+/// Why a listener could not be opened.
+#[derive(Debug)]
+pub struct BindError {
+    what: String,
+    reason: Reason,
+}
+
+#[derive(Debug)]
+enum Reason {
+    /// Another node answers there.
+    Taken,
+    /// A file that is no socket is in the way.
+    NoSocket,
+    /// A TCP address that other machines can reach, and nothing to keep them out.
+    Exposed,
+    Machine(io::Error),
+}
+
+impl BindError {
+    pub(super) fn machine(what: impl Into<String>, cause: io::Error) -> BindError {
+        BindError { what: what.into(), reason: Reason::Machine(cause) }
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = &self.what;
+        match &self.reason {
+            Reason::Taken => write!(f, "{what}: a running node answers there; give this one another --listen"),
+            Reason::NoSocket => write!(f, "{what}: there is a file that is not a socket; move it away"),
+            Reason::Exposed => write!(
+                f,
+                "{what}: other machines could reach this address; give --api-token-file, or --insecure-api to let \
+                 everybody in"
+            ),
+            Reason::Machine(cause) => write!(f, "{what}: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.reason {
+            Reason::Machine(cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Socket {
+    Unix(UnixListener, PathBuf),
+    Tcp(TcpListener),
+}
+
+/// One open listener. A unix socket's file is removed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: Socket,
+    address: Listen,
+}
+
+impl Listener {
+    pub(super) fn bind(
+        address: &Listen,
+        access: &Access,
+        registry: &Registry,
+        token: Token,
+    ) -> Result<Listener, BindError> {
+        let failed = |reason| BindError { what: format!("--listen {address}"), reason };
+        let machine = |cause| failed(Reason::Machine(cause));
+        let mut listener = match address {
+            Listen::Unix(path) => {
+                clear(path).map_err(failed)?;
+                let socket = Socket::Unix(bind_unix(path, access).map_err(machine)?, path.clone());
+                Listener { socket, address: address.clone() }
+            }
+            Listen::Tcp(_) if !address.is_local() && access.token.is_none() && !access.insecure => {
+                return Err(failed(Reason::Exposed));
+            }
+            Listen::Tcp(at) => bind_tcp(*at).map_err(machine)?,
+        };
+        let registered = match &mut listener.socket {
+            Socket::Unix(socket, _) => registry.register(socket, token, Interest::READABLE),
+            Socket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
+        };
+        registered.map_err(machine)?;
+        Ok(listener)
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> &Listen {
+        &self.address
+    }
+
+    /// The next client that connected; `None` when there is none.
+    pub(super) fn accept(&mut self) -> io::Result<Option<(Stream, Caller)>> {
+        loop {
+            let accepted = match &self.socket {
+                Socket::Unix(socket, _) => socket.accept().map(|(stream, _)| {
+                    let caller = credentials::caller(&stream);
+                    (Stream::Unix(stream), caller)
+                }),
+                Socket::Tcp(socket) => socket.accept().and_then(|(stream, _)| {
+                    stream.set_nodelay(true)?;
+                    Ok((Stream::Tcp(stream), Caller::Tcp))
+                }),
+            };
+            match accepted {
+                Ok(accepted) => return Ok(Some(accepted)),
+                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                // The client was gone again before it was let in.
+                Err(cause) if matches!(cause.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+                }
+                Err(cause) => return Err(cause),
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = &self.socket {
+            // The next start replaces a file that is left behind.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Makes sure that nobody answers at `path`; what is left of a node that died may be replaced.
+fn clear(path: &Path) -> Result<(), Reason> {
+    match std::fs::symlink_metadata(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(Reason::Machine(cause)),
+        Ok(file) if !file.file_type().is_socket() => Err(Reason::NoSocket),
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => Err(Reason::Taken),
+            Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            Err(cause) => Err(Reason::Machine(cause)),
+        },
+    }
+}
+
+/// Opens the socket under another name, gives it its mode and group, and only then moves it into place: nobody who may not
+/// can connect in between, and a dead node's file is replaced in one step.
+fn bind_unix(path: &Path, access: &Access) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut hidden = path.file_name().unwrap_or_default().to_owned();
+    hidden.push("~");
+    let hidden = path.with_file_name(hidden);
+    match std::fs::remove_file(&hidden) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+        _ => {}
+    }
+    let socket = UnixListener::bind(&hidden)?;
+    let placed = permit(&hidden, access).and_then(|()| std::fs::rename(&hidden, path));
+    if placed.is_err() {
+        let _ = std::fs::remove_file(&hidden);
+    }
+    placed.map(|()| socket)
+}
+
+fn permit(path: &Path, access: &Access) -> io::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    if let Some(group) = access.socket_group {
+        std::os::unix::fs::chown(path, None, Some(group.0))?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.socket_mode))
+}
+
+fn bind_tcp(at: SocketAddr) -> io::Result<Listener> {
+    let socket = TcpListener::bind(at)?;
+    let address = Listen::Tcp(socket.local_addr()?);
+    Ok(Listener { socket: Socket::Tcp(socket), address })
+}

@@ -1,0 +1,154 @@
+//! The node as calls see it: a snapshot of its documents, and what other threads last said.
+//!
+//! Reads are answered from here without asking another thread. A snapshot is kept only while one input is handled, so
+//! that pipelined reads share it and no freed page stays pinned.
+
+use std::time::{Duration, Instant};
+
+use peat_ipc::CallError;
+use peat_ipc::sidecar::{GetHealthResponse, GetStatusResponse, NodePhase};
+
+use crate::api::Config;
+use crate::clock::Now;
+use crate::error::Blame;
+use crate::store::{self, Reader, RunId, Snapshot, Tip};
+use crate::sync::Status;
+
+/// With requests outstanding, a store that answers nothing for this long is reported as a problem.
+const STORE_SILENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct View {
+    node_id: String,
+    endpoint: String,
+    cache_bytes: u64,
+    started: Instant,
+    reader: Reader,
+    snapshot: Option<Snapshot>,
+    pub(super) tip: Tip,
+    /// `None` until the sync thread first said.
+    status: Option<Status>,
+    pub(super) shutting_down: bool,
+    /// What the disk did to the last write that failed for its sake; cleared by the next one that does not.
+    disk_problem: Option<String>,
+    /// Since when the store owes an answer and has given none.
+    store_silent_since: Option<Instant>,
+}
+
+impl View {
+    pub(super) fn new(config: &Config, reader: Reader, now: Now) -> View {
+        View {
+            node_id: config.node_id.clone(),
+            endpoint: reader.node().to_string(),
+            cache_bytes: config.cache_bytes as u64,
+            started: now.mono,
+            tip: Tip::default(),
+            reader,
+            snapshot: None,
+            status: None,
+            shutting_down: false,
+            disk_problem: None,
+            store_silent_since: None,
+        }
+    }
+
+    /// The newest committed state, the same one until [`View::release`].
+    pub(super) fn snapshot(&mut self) -> Result<&Snapshot, CallError> {
+        let snapshot = match self.snapshot.take() {
+            Some(snapshot) => snapshot,
+            None => self.reader.snapshot()?,
+        };
+        Ok(self.snapshot.insert(snapshot))
+    }
+
+    /// Lets the snapshot go.
+    pub(super) fn release(&mut self) {
+        self.snapshot = None;
+    }
+
+    pub(super) fn run(&self) -> RunId {
+        self.reader.run()
+    }
+
+    pub(super) fn set_reader(&mut self, reader: Reader) {
+        self.release();
+        self.reader = reader;
+    }
+
+    pub(super) fn set_status(&mut self, status: Status) {
+        self.status = Some(status);
+    }
+
+    /// Notes how the store took a request, for health.
+    pub(super) fn note_answer<T>(&mut self, now: Now, outstanding: usize, result: &Result<T, store::Error>) {
+        self.store_silent_since = (outstanding > 0).then_some(now.mono);
+        match result {
+            Ok(_) => self.disk_problem = None,
+            Err(error) if error.blame() == Blame::Machine => self.disk_problem = Some(error.to_string()),
+            Err(_) => {}
+        }
+    }
+
+    /// Notes that a request is on its way to the store.
+    pub(super) fn note_request(&mut self, now: Now) {
+        self.store_silent_since.get_or_insert(now.mono);
+    }
+
+    pub(super) fn status(&self) -> GetStatusResponse {
+        let status = self.status.unwrap_or_default();
+        GetStatusResponse {
+            node_id: self.node_id.clone(),
+            endpoint_addr: self.endpoint.clone(),
+            sync_active: status.active,
+            connected_peers: status.connected_peers,
+            phase: self.phase().into(),
+        }
+    }
+
+    fn phase(&self) -> NodePhase {
+        match self.status {
+            _ if self.shutting_down => NodePhase::ShuttingDown,
+            None => NodePhase::Initializing,
+            Some(status) if status.catching_up => NodePhase::Syncing,
+            Some(_) => NodePhase::Ready,
+        }
+    }
+
+    pub(super) fn health(&mut self, now: Now) -> GetHealthResponse {
+        let counts = self.snapshot().map(Snapshot::counts);
+        let problems = self.problems(now, counts.as_ref().err());
+        let counts = counts.unwrap_or_default();
+        GetHealthResponse {
+            healthy: problems.is_empty(),
+            problems,
+            documents: counts.live,
+            tombstones: counts.tombstones,
+            sequence: self.tip.visible,
+            durable_sequence: self.tip.durable,
+            file_bytes: counts.file_bytes,
+            cache_bytes: self.cache_bytes,
+            run: hex(&self.reader.run().0),
+            database: hex(&self.reader.database()),
+            uptime_ms: u64::try_from(now.mono.duration_since(self.started).as_millis()).unwrap_or(u64::MAX),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    fn problems(&self, now: Now, unreadable: Option<&CallError>) -> Vec<String> {
+        let silence = self.store_silent_since.map(|since| now.mono.duration_since(since));
+        let silence = silence.filter(|silence| *silence >= STORE_SILENCE);
+        [
+            unreadable.map(|error| format!("the database cannot be read: {}", error.message)),
+            self.disk_problem.clone(),
+            silence.map(|silence| format!("the store has not answered for {} s", silence.as_secs())),
+            self.status.is_none().then(|| "the sync thread has not started yet".into()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

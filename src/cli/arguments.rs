@@ -1,0 +1,389 @@
+//! The commands and their arguments: one definition for parsing, help and completions.
+
+use argh::{ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FromArgs, SubCommand};
+
+use crate::config::{BARE, Flags};
+
+/// keep an edge fleet's documents on local disk and carry them between nodes
+#[derive(ArgsInfo, Debug, FromArgs)]
+#[argh(
+    help_triggers("-h", "--help", "help"),
+    note = "Every flag of `run` is also an environment variable: --data-dir is PEAT_NODE_DATA_DIR. A flag wins.",
+    note = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 cannot reach the node, 5 not allowed, 78 bad configuration."
+)]
+pub struct Arguments {
+    /// print the version
+    #[argh(switch, short = 'V')]
+    pub version: bool,
+    #[argh(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(ArgsInfo, Debug, FromArgs)]
+#[argh(subcommand)]
+pub enum Command {
+    Run(Flags),
+    Check(Check),
+    Status(Status),
+    Health(Health),
+    Put(Put),
+    Patch(Patch),
+    Get(Get),
+    List(List),
+    Delete(Delete),
+    Compact(Compact),
+    Watch(Watch),
+    Peers(Peers),
+    Connect(Connect),
+    Disconnect(Disconnect),
+    Sync(Sync),
+    Id(Id),
+    Keygen(Keygen),
+    Completions(Completions),
+}
+
+/// A command that talks to a node.
+pub trait Remote {
+    /// `--node`.
+    fn node(&self) -> Option<&str>;
+}
+
+/// Defines commands that talk to a node: their own arguments, and `--node` and `--json`.
+macro_rules! remote {
+    ($($(#[$meta:meta])* $name:ident { $($body:tt)* })*) => {
+        $(
+            #[derive(ArgsInfo, Debug, FromArgs)]
+            $(#[$meta])*
+            pub struct $name {
+                /// the node's address, unix:///PATH or tcp://HOST:PORT (where a node with the same defaults listens)
+                #[argh(option, arg_name = "ADDR")]
+                pub node: Option<String>,
+                /// print the response in proto3 JSON, one object a line
+                #[argh(switch)]
+                pub json: bool,
+                $($body)*
+            }
+
+            impl Remote for $name {
+                fn node(&self) -> Option<&str> {
+                    self.node.as_deref()
+                }
+            }
+        )*
+    };
+}
+
+remote! {
+    /// show who the node is and how it is connected
+    #[argh(subcommand, name = "status", help_triggers("-h", "--help"))]
+    Status {}
+
+    /// show whether the node is well; exits with 1 when it is not
+    #[argh(subcommand, name = "health", help_triggers("-h", "--help"))]
+    Health {}
+
+    /// write a document and print its version
+    #[argh(subcommand, name = "put", help_triggers("-h", "--help"))]
+    Put {
+        /// version the change is based on, as get --json or put printed it (what the node holds)
+        #[argh(option, arg_name = "VERSION")]
+        pub base: Option<String>,
+        /// wait until this many peers hold it on disk, up to 10 seconds
+        #[argh(option, arg_name = "N", default = "0")]
+        pub wait_peers: u32,
+        /// answer only once it is on disk, whatever the collection
+        #[argh(switch)]
+        pub durable: bool,
+        /// collection
+        #[argh(positional)]
+        pub collection: String,
+        /// document id
+        #[argh(positional)]
+        pub id: String,
+        /// the document: JSON, @FILE, or - for standard input
+        #[argh(positional)]
+        pub json_data: String,
+    }
+
+    /// change some fields of a document (RFC 7396) and print its version
+    #[argh(subcommand, name = "patch", help_triggers("-h", "--help"))]
+    Patch {
+        /// version the change is based on, as get --json or put printed it (what the node holds)
+        #[argh(option, arg_name = "VERSION")]
+        pub base: Option<String>,
+        /// wait until this many peers hold it on disk, up to 10 seconds
+        #[argh(option, arg_name = "N", default = "0")]
+        pub wait_peers: u32,
+        /// answer only once it is on disk, whatever the collection
+        #[argh(switch)]
+        pub durable: bool,
+        /// collection
+        #[argh(positional)]
+        pub collection: String,
+        /// document id
+        #[argh(positional)]
+        pub id: String,
+        /// the fields to set, null to remove: JSON, @FILE, or - for standard input
+        #[argh(positional)]
+        pub patch: String,
+    }
+
+    /// print a document
+    #[argh(subcommand, name = "get", help_triggers("-h", "--help"))]
+    Get {
+        /// collection
+        #[argh(positional)]
+        pub collection: String,
+        /// document id
+        #[argh(positional)]
+        pub id: String,
+    }
+
+    /// print the ids of a collection's documents
+    #[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
+    List {
+        /// collection
+        #[argh(positional)]
+        pub collection: String,
+    }
+
+    /// delete a document
+    #[argh(subcommand, name = "delete", help_triggers("-h", "--help"))]
+    Delete {
+        /// collection
+        #[argh(positional)]
+        pub collection: String,
+        /// document id
+        #[argh(positional)]
+        pub id: String,
+    }
+
+    /// drop a document's history; edits made elsewhere at the same time are lost, and reported
+    #[argh(subcommand, name = "compact", help_triggers("-h", "--help"))]
+    Compact {
+        /// collection
+        #[argh(positional)]
+        pub collection: String,
+        /// document id
+        #[argh(positional)]
+        pub id: String,
+    }
+
+    /// print changes as they happen, until interrupted
+    #[argh(subcommand, name = "watch", help_triggers("-h", "--help"))]
+    Watch {
+        /// begin with what exists now
+        #[argh(switch)]
+        pub snapshot: bool,
+        /// continue after this sequence number of the node's current run, or SEQUENCE@RUN as --json printed them
+        #[argh(option, arg_name = "SEQUENCE")]
+        pub after: Option<String>,
+        /// only these collections (all)
+        #[argh(positional)]
+        pub collections: Vec<String>,
+    }
+
+    /// show the nodes this one knows
+    #[argh(subcommand, name = "peers", help_triggers("-h", "--help"))]
+    Peers {}
+
+    /// link with a node from now on, across restarts
+    #[argh(subcommand, name = "connect", help_triggers("-h", "--help"))]
+    Connect {
+        /// ID@HOST:PORT, more addresses after +; the id alone when its addresses are known
+        #[argh(positional)]
+        pub peer: String,
+    }
+
+    /// drop a node and refuse it until it is connected again, across restarts
+    #[argh(subcommand, name = "disconnect", help_triggers("-h", "--help"))]
+    Disconnect {
+        /// the other node's 64 hex digits
+        #[argh(positional)]
+        pub endpoint_id: String,
+    }
+
+    /// start or stop talking to other nodes, or show how much was said
+    #[argh(subcommand, name = "sync", help_triggers("-h", "--help"))]
+    Sync {
+        /// start, stop or stats
+        #[argh(positional)]
+        pub action: Action,
+    }
+}
+
+/// What `sync` does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    Start,
+    Stop,
+    Stats,
+}
+
+impl std::str::FromStr for Action {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Action, String> {
+        match text {
+            "start" => Ok(Action::Start),
+            "stop" => Ok(Action::Stop),
+            "stats" => Ok(Action::Stats),
+            _ => Err(format!("'{text}' is none of start, stop, stats")),
+        }
+    }
+}
+
+/// print this node's endpoint id; makes its key when there is none yet
+#[derive(ArgsInfo, Debug, FromArgs)]
+#[argh(subcommand, name = "id", help_triggers("-h", "--help"))]
+pub struct Id {
+    /// the node's data directory (the one `run` would use)
+    #[argh(option, arg_name = "DIR")]
+    pub data_dir: Option<String>,
+}
+
+/// make keys: without --out prints a new shared key, with it writes a shared key and node identities
+#[derive(ArgsInfo, Debug, FromArgs)]
+#[argh(
+    subcommand,
+    name = "keygen",
+    help_triggers("-h", "--help"),
+    note = "With --out DIR: DIR/shared.key (for --shared-key-file) and DIR/1 to DIR/N, each a data directory that holds one identity.key. Prints number and endpoint id of each. Nothing that exists is overwritten."
+)]
+pub struct Keygen {
+    /// directory to write to
+    #[argh(option, arg_name = "DIR")]
+    pub out: Option<String>,
+    /// how many identities (1)
+    #[argh(option, arg_name = "N")]
+    pub count: Option<u32>,
+}
+
+/// print a completion script for bash, zsh or fish
+#[derive(ArgsInfo, Debug, FromArgs)]
+#[argh(subcommand, name = "completions", help_triggers("-h", "--help"))]
+pub struct Completions {
+    /// bash, zsh or fish
+    #[argh(positional)]
+    pub shell: String,
+}
+
+/// `check` takes the flags of `run`.
+#[derive(Debug)]
+pub struct Check(pub Flags);
+
+const CHECK: &str = "say whether `run` with these flags could start, without starting or touching anything";
+
+impl FromArgs for Check {
+    fn from_args(name: &[&str], arguments: &[&str]) -> Result<Check, EarlyExit> {
+        let about_run = Flags::get_args_info().description;
+        let described = |exit: EarlyExit| EarlyExit { output: exit.output.replacen(about_run, CHECK, 1), ..exit };
+        Flags::from_args(name, arguments).map(Check).map_err(described)
+    }
+}
+
+impl SubCommand for Check {
+    const COMMAND: &'static CommandInfo = &CommandInfo { name: "check", short: &'\0', description: CHECK };
+}
+
+impl ArgsInfo for Check {
+    fn get_args_info() -> CommandInfoWithArgs {
+        CommandInfoWithArgs { name: "check", description: CHECK, ..Flags::get_args_info() }
+    }
+}
+
+/// Puts arguments into the form the parser takes: `--flag=value` in two, a value behind a bare boolean, `-` as `@-`, and
+/// `run` in front when no command is named.
+#[must_use]
+pub fn normalise(arguments: Vec<String>) -> Vec<String> {
+    let bare_start = match arguments.first().map(String::as_str) {
+        None => true,
+        Some("-h" | "--help" | "-V" | "--version") => false,
+        Some(first) => first.starts_with('-'),
+    };
+    let mut normal: Vec<String> = bare_start.then(|| "run".to_owned()).into_iter().collect();
+    let mut rest = arguments.into_iter().peekable();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--" => {
+                normal.push(argument);
+                normal.extend(rest);
+                break;
+            }
+            "-" => normal.push("@-".to_owned()),
+            flag if BARE.contains(&flag) => {
+                let bare = rest.peek().is_none_or(|next| next != "true" && next != "false");
+                normal.push(argument);
+                normal.extend(bare.then(|| "true".to_owned()));
+            }
+            _ => normal.extend(split(argument)),
+        }
+    }
+    normal
+}
+
+/// `--flag=value` as two arguments.
+fn split(argument: String) -> Vec<String> {
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    match argument.split_once('=') {
+        Some((flag, value)) if flag.starts_with("--") && is_name(flag) => vec![flag.to_owned(), value.to_owned()],
+        _ => vec![argument],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normal(arguments: &[&str]) -> Vec<String> {
+        normalise(arguments.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn no_command_means_run() {
+        assert_eq!(normal(&[]), ["run"]);
+        assert_eq!(normal(&["--bind", "x"]), ["run", "--bind", "x"]);
+        assert_eq!(normal(&["get", "a", "b"]), ["get", "a", "b"]);
+        assert_eq!(normal(&["--help"]), ["--help"]);
+    }
+
+    #[test]
+    fn a_boolean_may_stand_alone() {
+        assert_eq!(normal(&["--pin", "--auto-sync", "false"]), ["run", "--pin", "true", "--auto-sync", "false"]);
+        assert_eq!(normal(&["run", "--auto-sync"]), ["run", "--auto-sync", "true"]);
+        assert_eq!(normal(&["--auto-sync=false"]), ["run", "--auto-sync", "false"]);
+    }
+
+    #[test]
+    fn an_equals_sign_splits_flags_only() {
+        assert_eq!(normal(&["run", "--peer=a@b:1"]), ["run", "--peer", "a@b:1"]);
+        assert_eq!(normal(&["put", "c", "i", "{\"a\":\"--x=1\"}"])[3], "{\"a\":\"--x=1\"}");
+        assert_eq!(normal(&["get", "--", "c", "--id=1"]), ["get", "--", "c", "--id=1"]);
+    }
+
+    #[test]
+    fn every_command_is_parsed() {
+        for command in [
+            vec!["put", "c", "i", "-"],
+            vec!["watch"],
+            vec!["watch", "a", "b", "--snapshot", "--json"],
+            vec!["sync", "stop", "--node", "tcp://h:1"],
+            vec!["get", "help", "help"],
+            vec!["keygen", "--out", "d", "--count", "3"],
+            vec!["check", "--pin", "--bind", "1.2.3.4:5"],
+            vec!["--pin"],
+        ] {
+            let normal = normal(&command);
+            let arguments: Vec<&str> = normal.iter().map(String::as_str).collect();
+            let parsed = Arguments::from_args(&["peat-node"], &arguments);
+            parsed.unwrap_or_else(|exit| panic!("{command:?}: {}", exit.output));
+        }
+    }
+
+    #[test]
+    fn check_takes_the_flags_of_run_and_describes_itself() {
+        let exit = Arguments::from_args(&["peat-node"], &["check", "--help"]).expect_err("help");
+        assert!(exit.status.is_ok() && exit.output.contains(CHECK) && exit.output.contains("--flush-interval"));
+    }
+}

@@ -1,0 +1,108 @@
+//! The command line: `main` is a flat dispatch over [`Command`].
+//!
+//! Owns what is printed and what the process exits with. Data goes to stdout, words to stderr.
+
+pub mod arguments;
+mod completions;
+mod documents;
+mod failure;
+mod json;
+mod keys;
+mod node;
+mod output;
+mod remote;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use argh::FromArgs;
+use peat_ipc::CallOptions;
+
+use self::arguments::{Arguments, Command, normalise};
+use self::failure::{Failure, output_failed};
+use self::output::Output;
+use crate::config::{Flags, Machine, resolve};
+
+/// Runs the program on the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    match parse().and_then(dispatch) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.words.is_empty() {
+                eprintln!("peat-node: {}", failure.words);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// The command, or `None` when the help or the version was all that was asked for.
+fn parse() -> Result<Option<Command>, Failure> {
+    let arguments = std::env::args_os().skip(1).map(|argument| {
+        argument.into_string().map_err(|wrong| Failure::usage(format!("{} is not valid UTF-8", wrong.display())))
+    });
+    let arguments = normalise(arguments.collect::<Result<_, _>>()?);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match Arguments::from_args(&["peat-node"], &arguments) {
+        Ok(Arguments { version: true, .. }) => say(concat!("peat-node ", env!("CARGO_PKG_VERSION"))).map(|()| None),
+        Ok(Arguments { command, .. }) => Ok(command),
+        Err(exit) if exit.status.is_ok() => say(exit.output.trim_end()).map(|()| None),
+        Err(exit) => Err(Failure::usage(format!("{}\nSee peat-node --help.", exit.output.trim_end()))),
+    }
+}
+
+fn dispatch(command: Option<Command>) -> Result<(), Failure> {
+    let Some(command) = command else { return Ok(()) };
+    match command {
+        Command::Run(flags) => run(&flags),
+        Command::Check(flags) => check(&flags.0),
+        Command::Status(command) => node::status(&command),
+        Command::Health(command) => node::health(&command),
+        Command::Put(command) => documents::put(&command),
+        Command::Patch(command) => documents::patch(&command),
+        Command::Get(command) => documents::get(&command),
+        Command::List(command) => documents::list(&command),
+        Command::Delete(command) => documents::delete(&command),
+        Command::Compact(command) => documents::compact(&command),
+        Command::Watch(command) => documents::watch(&command),
+        Command::Peers(command) => node::peers(&command),
+        Command::Connect(command) => node::connect(&command),
+        Command::Disconnect(command) => node::disconnect(&command),
+        Command::Sync(command) => node::sync(&command),
+        Command::Id(command) => keys::id(command),
+        Command::Keygen(command) => keys::keygen(command),
+        Command::Completions(command) => say(completions::completions(&command.shell)?.trim_end()),
+    }
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    let config = resolve(flags, &Machine::this()?)?;
+    crate::node::run(&config).map_err(|error| Failure::new(error.exit_code(), error))
+}
+
+fn check(flags: &Flags) -> Result<(), Failure> {
+    let config = resolve(flags, &Machine::this()?)?;
+    let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let findings = crate::node::check(&config).map_err(|error| Failure::new(error.exit_code(), error))?;
+    let identity = findings.identity.map_or("made at the first start".to_owned(), |id| id.to_string());
+    let fields = [
+        ("listen", listen.join(" ")),
+        ("data", config.data_dir.display().to_string()),
+        ("bind", config.bind.to_string()),
+        ("peers", config.peers.len().to_string()),
+        ("identity", identity),
+    ];
+    Output::stdout(false).print(|out| out.fields(&fields))
+}
+
+/// Prints to stdout; a reader that has gone is no failure.
+fn say(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{text}").map_err(|cause| output_failed(&cause))
+}
+
+/// How long a call without a deadline of its own may take.
+fn patience() -> CallOptions {
+    CallOptions { deadline: Some(Duration::from_secs(30)) }
+}

@@ -1,0 +1,91 @@
+//! The flags of a node, as text: one definition for parsing, help, the environment, completions and the README's table.
+//!
+//! Holds what was typed and judges nothing; [`super::resolve()`] does.
+
+use std::fmt;
+
+use argh::{ArgsInfo, FromArgs};
+
+/// start a node; this is what happens without a command
+#[derive(ArgsInfo, Clone, Default, Eq, FromArgs, PartialEq)]
+#[argh(subcommand, name = "run", help_triggers("-h", "--help"))]
+#[allow(rustdoc::invalid_html_tags, reason = "the comments are the help text")]
+pub struct Flags {
+    /// where clients connect, unix:///PATH or tcp://HOST:PORT; repeatable (unix://<runtime dir>/peat-node.sock)
+    #[argh(option, arg_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// where documents and keys are kept ($STATE_DIRECTORY, else /data/peat-node where it exists, else XDG state)
+    #[argh(option, arg_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// what this node calls itself (a random UUID, made once and kept)
+    #[argh(option, arg_name = "ID")]
+    pub node_id: Option<String>,
+    /// nodes of different applications never talk (peat-default)
+    #[argh(option, arg_name = "ID")]
+    pub app_id: Option<String>,
+    /// formation key in base64, at least 16 bytes: admits every node that proves it; prefer --shared-key-file
+    #[argh(option, arg_name = "B64")]
+    pub shared_key: Option<String>,
+    /// file that holds the formation key in base64
+    #[argh(option, arg_name = "FILE")]
+    pub shared_key_file: Option<String>,
+    /// a node to link with: ID@HOST:PORT, more addresses after +; a bare ID dials us; repeatable, comma-separated
+    #[argh(option, arg_name = "PEER")]
+    pub peer: Vec<String>,
+    /// UDP address other nodes reach us at; port 0 takes a free one (0.0.0.0:4242)
+    #[argh(option, arg_name = "ADDR")]
+    pub bind: Option<String>,
+    /// false: start in radio silence, until `sync start` (true)
+    #[argh(option, arg_name = "true|false")]
+    pub auto_sync: Option<String>,
+    /// remember `sync start` and `sync stop` across restarts (false)
+    #[argh(option, arg_name = "true|false")]
+    pub persist_sync: Option<String>,
+    /// one more collection whose documents keep no history; repeatable (platforms, tracks, deployments, packages)
+    #[argh(option, arg_name = "NAME")]
+    pub latest_collection: Vec<String>,
+    /// seconds a document without history may stay unflushed (1)
+    #[argh(option, arg_name = "SECONDS")]
+    pub flush_interval: Option<String>,
+    /// memory for cached pages and loaded documents (8388608)
+    #[argh(option, arg_name = "BYTES")]
+    pub cache_bytes: Option<String>,
+    /// give each thread a processor of its own (false)
+    #[argh(option, arg_name = "true|false")]
+    pub pin: Option<String>,
+    /// group whose members may do everything, by name or number
+    #[argh(option, arg_name = "GROUP")]
+    pub admin_group: Option<String>,
+    /// group that owns the socket, by name or number (the service's own)
+    #[argh(option, arg_name = "GROUP")]
+    pub socket_group: Option<String>,
+    /// permissions of the socket, octal (0660)
+    #[argh(option, arg_name = "MODE")]
+    pub socket_mode: Option<String>,
+    /// file that holds the bearer token callers over TCP must show
+    #[argh(option, arg_name = "FILE")]
+    pub api_token_file: Option<String>,
+    /// let anybody who reaches a TCP listener do everything (false)
+    #[argh(option, arg_name = "true|false")]
+    pub insecure_api: Option<String>,
+    /// what to log: off, error, warn, info, debug, trace, or MODULE=LEVEL, comma-separated (info)
+    #[argh(option, arg_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Flags that stand for `true` when no value follows.
+pub const BARE: [&str; 4] = ["--auto-sync", "--persist-sync", "--pin", "--insecure-api"];
+
+impl fmt::Debug for Flags {
+    /// Shows what is set, but never the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flags")
+            .field("listen", &self.listen)
+            .field("data_dir", &self.data_dir)
+            .field("node_id", &self.node_id)
+            .field("shared_key", &self.shared_key.as_ref().map(|_| "***"))
+            .field("peer", &self.peer)
+            .field("bind", &self.bind)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! What a node is told: flags, then the environment, then defaults; resolved into values the node uses as they are.
+//!
+//! Owns parsing and judging. Must never create, change or lock anything: `check` runs the same code as `run`.
+
+mod access;
+mod environment;
+mod flags;
+mod listen;
+mod paths;
+mod peers;
+mod resolve;
+mod secret;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use access::{Access, Group, TokenFile};
+pub use environment::{Environment, variable};
+pub use flags::{BARE, Flags};
+pub use listen::Listen;
+pub use paths::{Machine, socket_candidates};
+pub use peers::{parse_peer, refuse_ourselves};
+pub use resolve::resolve;
+pub use secret::Secret;
+
+use crate::sync::PeerSpec;
+
+/// Everything a node needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect; never empty.
+    pub listen: Vec<Listen>,
+    /// Where documents and keys are kept.
+    pub data_dir: PathBuf,
+    /// What this node calls itself; `None`: a UUID kept in the data directory.
+    pub node_id: Option<String>,
+    /// Nodes of another application are not admitted.
+    pub app_id: String,
+    /// Admits whoever proves it.
+    pub formation_key: Option<Secret>,
+    /// Named peers.
+    pub peers: Vec<PeerSpec>,
+    /// UDP address.
+    pub bind: SocketAddr,
+    /// False: start in radio silence.
+    pub auto_sync: bool,
+    /// Remember StartSync and StopSync across restarts.
+    pub persist_sync: bool,
+    /// Collections whose documents are `latest`.
+    pub latest_collections: BTreeSet<String>,
+    /// How long a write that needs no flush may stay unflushed.
+    pub flush_interval: Duration,
+    /// Memory for cached pages and loaded documents.
+    pub cache_bytes: usize,
+    /// Give each thread a processor of its own.
+    pub pin: bool,
+    /// Who may call, and what they may do.
+    pub access: Access,
+    /// What to log, in env_logger's syntax.
+    pub log: String,
+}
+
+/// A setting that cannot be used: which, and why. The operator is to blame; the process exits with 78 (`EX_CONFIG`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Error {
+    setting: String,
+    reason: String,
+}
+
+impl Error {
+    pub(crate) fn new(setting: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error { setting: setting.into(), reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.setting, self.reason)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,207 @@
+//! From text to values: what was typed, else the environment, else the default.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::access::{self, Access};
+use super::{Config, Error, Flags, Listen, Machine, peers, secret, variable};
+use crate::limits::ID_BYTES;
+use crate::store;
+
+/// Shortest and longest `--flush-interval`, seconds.
+const FLUSH_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
+/// Smallest `--cache-bytes`; redb needs a few pages.
+const CACHE_BYTES_MIN: usize = 1 << 20;
+
+/// Resolves `flags` over the machine's environment.
+///
+/// # Errors
+/// A setting that cannot be used, as one sentence.
+pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
+    let layers = Layers { flags, environment: &machine.environment.flags()? };
+    let data_dir = data_dir(&layers, machine)?;
+    let config = Config {
+        listen: listen(&layers, machine, &data_dir)?,
+        node_id: layers.parse("--node-id", |f| &f.node_id, name)?,
+        app_id: layers.parse("--app-id", |f| &f.app_id, name)?.unwrap_or_else(|| "peat-default".to_owned()),
+        formation_key: formation_key(&layers)?,
+        peers: layers.parse_list("--peer", |f| &f.peer, |texts| peers::parse_all(texts))?,
+        bind: layers.parse("--bind", |f| &f.bind, bind)?.unwrap_or_else(default_bind),
+        auto_sync: layers.parse("--auto-sync", |f| &f.auto_sync, boolean)?.unwrap_or(true),
+        persist_sync: layers.parse("--persist-sync", |f| &f.persist_sync, boolean)?.unwrap_or(false),
+        latest_collections: latest_collections(&layers)?,
+        flush_interval: layers.parse("--flush-interval", |f| &f.flush_interval, flush_interval)?.unwrap_or(SECOND),
+        cache_bytes: layers.parse("--cache-bytes", |f| &f.cache_bytes, cache_bytes)?.unwrap_or(DEFAULT_CACHE_BYTES),
+        pin: layers.parse("--pin", |f| &f.pin, boolean)?.unwrap_or(false),
+        access: access(&layers, machine)?,
+        log: layers.parse("--log", |f| &f.log, log_filter)?.unwrap_or_else(|| "info".to_owned()),
+        data_dir,
+    };
+    refuse_open_doors(&config)?;
+    Ok(config)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const DEFAULT_CACHE_BYTES: usize = 8 << 20;
+
+/// The two places a setting can come from, the stronger first.
+struct Layers<'a> {
+    flags: &'a Flags,
+    environment: &'a Flags,
+}
+
+impl<'a> Layers<'a> {
+    /// The setting's text and what to call it in an error.
+    fn one(&self, long: &str, get: impl Fn(&Flags) -> &Option<String>) -> Option<(String, &'a str)> {
+        let flag = get(self.flags).as_deref().map(|text| (long.to_owned(), text));
+        flag.or_else(|| get(self.environment).as_deref().map(|text| (variable(long), text)))
+    }
+
+    fn parse<T>(
+        &self,
+        long: &str,
+        get: impl Fn(&Flags) -> &Option<String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Error> {
+        let Some((called, text)) = self.one(long, get) else { return Ok(None) };
+        parse(text).map(Some).map_err(|reason| Error::new(called, reason))
+    }
+
+    /// The same for a flag that may be repeated; a variable holds all values with commas between.
+    fn parse_list<T>(
+        &self,
+        long: &str,
+        get: impl Fn(&Flags) -> &Vec<String>,
+        parse: impl Fn(&mut dyn Iterator<Item = &str>) -> Result<T, String>,
+    ) -> Result<T, Error> {
+        match get(self.flags).as_slice() {
+            [] => {
+                let mut texts = get(self.environment).iter().flat_map(|text| text.split(',')).map(str::trim);
+                parse(&mut texts).map_err(|reason| Error::new(variable(long), reason))
+            }
+            texts => parse(&mut texts.iter().map(String::as_str)).map_err(|reason| Error::new(long, reason)),
+        }
+    }
+}
+
+fn data_dir(layers: &Layers<'_>, machine: &Machine) -> Result<PathBuf, Error> {
+    let given = layers.one("--data-dir", |f| &f.data_dir).map(|(_, text)| PathBuf::from(text));
+    let missing =
+        || Error::new("--data-dir", "neither it nor STATE_DIRECTORY, XDG_STATE_HOME or HOME says where to keep data");
+    given.or_else(|| machine.data_dir()).ok_or_else(missing)
+}
+
+fn listen(layers: &Layers<'_>, machine: &Machine, data_dir: &Path) -> Result<Vec<Listen>, Error> {
+    let mut listen = layers.parse_list(
+        "--listen",
+        |f| &f.listen,
+        |texts| texts.filter(|text| !text.is_empty()).map(Listen::parse).collect::<Result<Vec<_>, _>>(),
+    )?;
+    if listen.is_empty() {
+        let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+        let address = format!("unix://{}", machine.socket(&absolute).display());
+        listen.push(Listen::parse(&address).map_err(|reason| Error::new("--listen", reason))?);
+    }
+    match (1..listen.len()).find(|&index| listen[..index].contains(&listen[index])) {
+        Some(twice) => Err(Error::new("--listen", format!("{} is given twice", listen[twice]))),
+        None => Ok(listen),
+    }
+}
+
+fn formation_key(layers: &Layers<'_>) -> Result<Option<secret::Secret>, Error> {
+    let from_file = |path: &str| {
+        let key = secret::formation_key(&secret::read(Path::new(path))?);
+        key.map_err(|reason| format!("{path} {reason}"))
+    };
+    let inline = layers.parse("--shared-key", |f| &f.shared_key, secret::formation_key)?;
+    let file = layers.parse("--shared-key-file", |f| &f.shared_key_file, from_file)?;
+    match (inline, file) {
+        (Some(_), Some(_)) => Err(Error::new("--shared-key", "cannot be given together with --shared-key-file")),
+        (inline, file) => Ok(inline.or(file)),
+    }
+}
+
+fn access(layers: &Layers<'_>, machine: &Machine) -> Result<Access, Error> {
+    let group = |text: &str| access::group(text, &machine.groups);
+    Ok(Access {
+        admin_group: layers.parse("--admin-group", |f| &f.admin_group, group)?,
+        socket_group: layers.parse("--socket-group", |f| &f.socket_group, group)?,
+        socket_mode: layers.parse("--socket-mode", |f| &f.socket_mode, access::mode)?.unwrap_or(0o660),
+        token: layers.parse("--api-token-file", |f| &f.api_token_file, |path| access::token_file(Path::new(path)))?,
+        insecure: layers.parse("--insecure-api", |f| &f.insecure_api, boolean)?.unwrap_or(false),
+    })
+}
+
+/// A TCP listener that other machines can reach needs a token, or an operator who says that it does not.
+fn refuse_open_doors(config: &Config) -> Result<(), Error> {
+    let guarded = config.access.token.is_some() || config.access.insecure;
+    match config.listen.iter().find(|listen| !listen.is_local()) {
+        Some(open) if !guarded => Err(Error::new(
+            "--listen",
+            format!(
+                "{open} can be reached from other machines; give --api-token-file FILE, or --insecure-api to let everybody in"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn latest_collections(layers: &Layers<'_>) -> Result<std::collections::BTreeSet<String>, Error> {
+    let more = layers.parse_list(
+        "--latest-collection",
+        |f| &f.latest_collection,
+        |texts| texts.filter(|text| !text.is_empty()).map(collection).collect::<Result<Vec<_>, _>>(),
+    )?;
+    Ok(store::Config::LATEST.into_iter().map(String::from).chain(more).collect())
+}
+
+fn collection(text: &str) -> Result<String, String> {
+    match store::Key::new(text, "x") {
+        _ if text == "commands" => Err("the collection 'commands' has records of its own kind".to_owned()),
+        Ok(_) => Ok(text.to_owned()),
+        Err(cause) => Err(cause.to_string()),
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("is empty".to_owned()),
+        1..=ID_BYTES if !text.chars().any(char::is_control) => Ok(text.to_owned()),
+        1..=ID_BYTES => Err("contains a control character".to_owned()),
+        long => Err(format!("has {long} bytes; the limit is {ID_BYTES}")),
+    }
+}
+
+fn default_bind() -> std::net::SocketAddr {
+    (std::net::Ipv4Addr::UNSPECIFIED, 4242).into()
+}
+
+fn bind(text: &str) -> Result<std::net::SocketAddr, String> {
+    text.parse().map_err(|_| format!("'{text}' is not IP:PORT, as in 0.0.0.0:4242 or [::]:4242"))
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("'{text}' is neither true nor false"))
+}
+
+fn flush_interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| FLUSH_SECONDS.contains(seconds));
+    let wrong = || format!("'{text}' is not a number of seconds from 0 to 3600");
+    seconds.map(Duration::from_secs_f64).ok_or_else(wrong)
+}
+
+fn cache_bytes(text: &str) -> Result<usize, String> {
+    let bytes = text.parse().ok().filter(|bytes| *bytes >= CACHE_BYTES_MIN);
+    bytes.ok_or_else(|| format!("'{text}' is not a number of bytes from {CACHE_BYTES_MIN} up"))
+}
+
+/// Checks the subset of env_logger's syntax that is documented: `LEVEL` and `MODULE=LEVEL`.
+fn log_filter(text: &str) -> Result<String, String> {
+    for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        level.parse::<log::LevelFilter>().map_err(|_| {
+            format!("'{directive}' is neither a level (off, error, warn, info, debug, trace) nor MODULE=LEVEL")
+        })?;
+    }
+    Ok(text.to_owned())
+}

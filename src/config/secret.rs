@@ -1,0 +1,91 @@
+//! Bytes that must not be shown, and the files they come from.
+
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use crate::limits::FORMATION_KEY_BYTES;
+
+/// Longest secret file read; anything longer is not one.
+const FILE_BYTES: u64 = 4096;
+
+/// Key material. Its `Debug` shows nothing of it.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes the bytes over.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Secret {
+        Secret(bytes)
+    }
+
+    /// The bytes, for whoever computes with them.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Decodes a formation key: base64, either alphabet, padded or not.
+pub(super) fn formation_key(text: &str) -> Result<Secret, String> {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let text = text.trim();
+    let alphabet = if text.contains(['-', '_']) { alphabet::URL_SAFE } else { alphabet::STANDARD };
+    let bytes = GeneralPurpose::new(&alphabet, config).decode(text).map_err(|_| "is not base64".to_owned())?;
+    match bytes.len() {
+        FORMATION_KEY_BYTES.. => Ok(Secret(bytes)),
+        short => Err(format!(
+            "has {short} bytes; a key needs at least {FORMATION_KEY_BYTES} (make one with `peat-node keygen`)"
+        )),
+    }
+}
+
+/// Reads a secret's file, which others than its owner and group must not be able to read.
+pub(super) fn read(path: &Path) -> Result<String, String> {
+    let metadata = std::fs::metadata(path).map_err(|cause| format!("{}: {cause}", path.display()))?;
+    if !metadata.is_file() {
+        return Err(format!("{} is not a file", path.display()));
+    }
+    if metadata.mode() & 0o007 != 0 {
+        return Err(format!("{} can be read by every user; run `chmod o= {}`", path.display(), path.display()));
+    }
+    if metadata.len() > FILE_BYTES {
+        return Err(format!("{} has {} bytes; the limit is {FILE_BYTES}", path.display(), metadata.len()));
+    }
+    std::fs::read_to_string(path).map_err(|cause| format!("{}: {cause}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_in_either_alphabet_padded_or_not() {
+        for text in ["+/+/+/+/+/+/+/+/+/+/+w==", "-_-_-_-_-_-_-_-_-_-_-w", "-_-_-_-_-_-_-_-_-_-_-w==\n"] {
+            let key = formation_key(text).expect(text);
+            assert_eq!(key.expose().len(), 16, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_short_key_is_refused_with_the_limit() {
+        let reason = formation_key("c2hvcnQ=").expect_err("5 bytes");
+        assert!(reason.contains("5 bytes") && reason.contains("16"), "{reason}");
+    }
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        assert_eq!(format!("{:?}", Secret::new(b"hunter2".to_vec())), "***");
+    }
+}

@@ -1,0 +1,32 @@
+//! A sidecar that keeps an edge fleet's documents as CRDTs on local disk and carries them to other nodes.
+//!
+//! # Threads
+//!
+//! | thread | owns | loop |
+//! |---|---|---|
+//! | main | configuration, signals | [`node`] |
+//! | api | client sockets, calls, subscriptions | [`api::shell`] |
+//! | store | documents, the only writer of the database | [`store::shell`] |
+//! | sync | the UDP socket, QUIC, sessions with peers | [`sync::shell`] |
+//! | resolver | name look-ups with a deadline | [`sync::resolver`] |
+//!
+//! # Engines
+//!
+//! All logic is in engines that never read a clock, a socket, a file or a random source: [`store::Store`],
+//! [`sync::Engine`] and [`api::Engine`]. They take what happened (`handle_*(now, ..)`) and are asked what to do next
+//! (`poll_*`). The threads above are thin shells that move bytes; the simulator in `tests/sim` is another shell over the
+//! same engines. Four things are injected: the clock ([`clock::Now`]), randomness ([`random::Random`]), datagrams and
+//! storage ([`store::Disk`]). Names resolve outside too; their answers are a fifth input.
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod contain;
+pub mod error;
+pub mod identity;
+pub mod limits;
+pub mod node;
+pub mod random;
+pub mod store;
+pub mod sync;

@@ -1,0 +1,75 @@
+//! Every limit of the node in one place, units in the names. Over a limit: a clear error naming it, and nothing lost.
+
+use std::time::Duration;
+
+/// A frame of the native IPC and a frame between nodes.
+pub const MESSAGE_BYTES: usize = 4 << 20;
+/// A document's JSON text as stored (keys sorted, no white space).
+pub const DOCUMENT_JSON_BYTES: usize = 1 << 20;
+/// Objects and arrays within each other; the document itself is level 1.
+pub const JSON_NESTING_LEVELS: usize = 64;
+/// A collection name or a document id: UTF-8 without control characters, not empty.
+pub const ID_BYTES: usize = 512;
+/// Automerge history of one `merged` document; past it only `compact` helps.
+pub const HISTORY_BYTES: usize = 1 << 20;
+/// A record as it travels, in parts if need be. Limits bind writers, not merges, so this leaves room for merges.
+pub const RECORD_BYTES: usize = 16 << 20;
+/// Rows (operations, and two for each change) of the Automerge chunks of one received document, counted before they are
+/// loaded. A MiB of history in three-field updates has 1.2 million; Automerge takes up to 0.5 KB for each.
+pub const CHUNK_ROWS: u64 = 3 << 19;
+/// Operations, and three for each change, of one `merged` document; past it only `compact` helps. Less than peers take, so
+/// that what writers make apart still travels.
+pub const HISTORY_ROWS: u64 = CHUNK_ROWS / 4 * 3;
+
+/// Client connections at once, all listeners together.
+pub const CLIENT_CONNECTIONS: usize = 1_024;
+/// Unfinished calls of one connection, streams included.
+pub const CONNECTION_CALLS: usize = 256;
+/// Bytes waiting to be written to one client before its calls are no longer read.
+pub const CONNECTION_OUT_BYTES: usize = 8 << 20;
+/// Bytes of unfinished frames and unanswered requests, all clients together.
+pub const CLIENTS_BUFFERED_BYTES: usize = 64 << 20;
+/// Subscriptions at once, all connections together.
+pub const SUBSCRIPTIONS: usize = 1_024;
+/// A new client connection must complete its preface and first frame within this.
+pub const FIRST_FRAME: Duration = Duration::from_secs(10);
+/// A frame once begun must be complete within this, and a written reply taken within it.
+pub const FRAME_STALL: Duration = Duration::from_secs(30);
+
+/// Requests on their way to the store thread, from each of the api and sync threads.
+pub const STORE_QUEUE: usize = 1_024;
+/// Distinct documents one commit covers at most.
+pub const BATCH_DOCUMENTS: usize = 1_024;
+/// Names of deleted documents kept so that a subscriber who resumes hears of the deletion by name.
+pub const DELETED_NAMES: usize = 16_384;
+/// Runs remembered; an older token is stale.
+pub const RUNS: usize = 1_024;
+
+/// Peers known at once, pinned and admitted by formation key together.
+pub const PEERS: usize = 2_048;
+/// Connections that have not proved who they are.
+pub const UNPROVEN_CONNECTIONS: usize = 64;
+/// From the first datagram of a connection to its admission.
+pub const ADMISSION: Duration = Duration::from_secs(10);
+/// Links at once, those that are dialled, unproven or closing included.
+pub const LINKS: usize = 2 * PEERS + UNPROVEN_CONNECTIONS;
+/// Addresses one dial tries at the same time.
+pub const CANDIDATES: usize = 8;
+/// Documents owed to one peer out of order (offered, wanted or found by reconciliation).
+pub const EXCEPTIONS: usize = 1_024;
+/// Unacknowledged batches of one lane.
+pub const LANE_BATCHES: usize = 64;
+/// Document bytes after which a batch is closed.
+pub const BATCH_BYTES: usize = 64 << 10;
+/// A merged document whose changes are larger than this is offered before it is sent.
+pub const OFFER_BYTES: usize = 4 << 10;
+/// Formation keys shorter than this are refused.
+pub const FORMATION_KEY_BYTES: usize = 16;
+
+const _: () = assert!(DOCUMENT_JSON_BYTES * 2 <= MESSAGE_BYTES, "a document and its envelope fit a message");
+const _: () = assert!(DOCUMENT_JSON_BYTES + HISTORY_BYTES <= RECORD_BYTES);
+const _: () =
+    assert!(DOCUMENT_JSON_BYTES as u64 / 2 < HISTORY_ROWS, "a document of the shortest elements is no history");
+const _: () = assert!(BATCH_BYTES < MESSAGE_BYTES);
+const _: () = assert!(OFFER_BYTES < BATCH_BYTES);
+const _: () = assert!(CONNECTION_OUT_BYTES >= 2 * MESSAGE_BYTES);

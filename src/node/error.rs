@@ -1,0 +1,110 @@
+//! Why a node cannot start, or had to stop.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use crate::api::shell::BindError;
+use crate::config;
+use crate::error::Blame;
+use crate::store;
+
+/// What ended the node.
+#[derive(Debug)]
+pub enum Error {
+    /// A setting cannot be used.
+    Config(config::Error),
+    /// The store could not be opened.
+    Store(store::Error),
+    /// A file or a directory that is not as it must be; a sentence that names it.
+    Place(String),
+    /// Another node has the data directory: its path, and the other's process id where known.
+    InUse { path: String, pid: Option<u32> },
+    /// A client socket could not be opened.
+    Listen(BindError),
+    /// The machine refused something: what, and why.
+    Machine(String, io::Error),
+    /// A thread ended by itself: which, and what it said.
+    Thread(&'static str, String),
+    /// Threads that did not end when the node stopped.
+    Stuck(String),
+}
+
+impl Error {
+    /// A file operation that failed.
+    pub(super) fn file(path: &Path, cause: io::Error) -> Error {
+        match cause.kind() {
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists => Error::Place(format!("{}: {cause}", path.display())),
+            _ => Error::Machine(path.display().to_string(), cause),
+        }
+    }
+
+    /// Who has to change something.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Error::Config(_) | Error::Place(_) | Error::InUse { .. } => Blame::Operator,
+            Error::Store(error) => error.blame(),
+            Error::Machine(..) | Error::Listen(_) => Blame::Machine,
+            Error::Thread(..) | Error::Stuck(_) => Blame::Bug,
+        }
+    }
+
+    /// What the process exits with: 78 when only a person can help, so that a service manager does not start it over and
+    /// over. A data directory in use is not that: the other node may be about to end.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::InUse { .. } | Error::Store(store::Error::Locked(_)) => 1,
+            error if error.blame() == Blame::Operator => 78,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Config(error) => write!(f, "{error}"),
+            Error::Store(error) => write!(f, "{error}"),
+            Error::Place(words) => write!(f, "{words}"),
+            Error::InUse { path, pid: Some(pid) } => {
+                write!(f, "{path} is in use by the node with process id {pid}; stop it, or use another --data-dir")
+            }
+            Error::InUse { path, pid: None } => {
+                write!(f, "{path} is in use by another node; stop it, or use another --data-dir")
+            }
+            Error::Listen(error) => write!(f, "{error}"),
+            Error::Machine(what, cause) => write!(f, "{what}: {cause}"),
+            Error::Thread(which, words) => write!(f, "the {which} thread ended: {words}"),
+            Error::Stuck(which) => write!(f, "not ended in time: {which}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Config(cause) => Some(cause),
+            Error::Store(cause) => Some(cause),
+            Error::Listen(cause) => Some(cause),
+            Error::Machine(_, cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+impl From<config::Error> for Error {
+    fn from(cause: config::Error) -> Error {
+        Error::Config(cause)
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(cause: store::Error) -> Error {
+        Error::Store(cause)
+    }
+}

@@ -1,0 +1,92 @@
+//! What a node is made of before it runs: its engines, opened on the data directory, and its sockets.
+
+use std::net::SocketAddr;
+
+use super::Error;
+use super::data_dir::DataDir;
+use crate::api;
+use crate::config::{Config, Listen, refuse_ourselves};
+use crate::identity::{EndpointId, Identity};
+use crate::random::System;
+use crate::store::{self, FileDisk, Reader, Store};
+use crate::sync;
+use crate::sync::proof::FormationKey;
+
+/// Everything that can fail to open, opened.
+pub(super) struct Parts {
+    pub(super) store: Store<FileDisk>,
+    pub(super) sync: sync::Engine,
+    pub(super) api: api::Engine,
+    pub(super) udp: sync::shell::Socket,
+    pub(super) clients: api::shell::Shell,
+    bound: SocketAddr,
+    id: EndpointId,
+}
+
+impl Parts {
+    /// Opens the database, makes the engines and binds the sockets.
+    pub(super) fn open(config: &Config, data: &DataDir) -> Result<Parts, Error> {
+        let mut random = System::default();
+        let identity = data.identity(&mut random)?;
+        refuse_ourselves(&config.peers, identity.id())?;
+        let node_id = config.node_id.clone().map_or_else(|| data.node_id(&mut random), Ok)?;
+        let store = open_store(config, &identity)?;
+        let sync = sync_engine(config, &identity, node_id.clone(), store.reader())?;
+        let api = api::Engine::new(api_config(config, node_id), store.reader(), sync::shell::now());
+        let udp = sync::shell::Socket::bind(config.bind);
+        let udp = udp.map_err(|cause| Error::Machine(format!("--bind {}", config.bind), cause))?;
+        let bound = udp.local_address().map_err(|cause| Error::Machine("the UDP socket".to_owned(), cause))?;
+        Ok(Parts { store, sync, api, udp, clients: bind_clients(config)?, bound, id: identity.id() })
+    }
+
+    /// Where the node is reached and who it is, for the log.
+    pub(super) fn describe(&self) -> String {
+        let clients: Vec<String> = self.clients.addresses().iter().map(ToString::to_string).collect();
+        format!("clients at {}, nodes at {}, endpoint id {}", clients.join(" "), self.bound, self.id)
+    }
+}
+
+/// Opens the client sockets, making the directory of a unix socket where it is missing.
+fn bind_clients(config: &Config) -> Result<api::shell::Shell, Error> {
+    for listen in &config.listen {
+        let Listen::Unix(path) = listen else { continue };
+        let Some(parent) = path.parent() else { continue };
+        std::fs::create_dir_all(parent).map_err(|cause| Error::file(parent, cause))?;
+    }
+    api::shell::Shell::bind(&config.listen, &config.access).map_err(Error::Listen)
+}
+
+fn api_config(config: &Config, node_id: String) -> api::Config {
+    let policy = api::Policy {
+        own_uid: rustix::process::geteuid().as_raw(),
+        admin_group: config.access.admin_group.map(|group| group.0),
+        tcp_token: config.access.token.as_ref().map(|file| file.token.clone()),
+    };
+    api::Config { node_id, policy, cache_bytes: config.cache_bytes }
+}
+
+fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, Error> {
+    let settings = store::Config {
+        latest_collections: config.latest_collections.clone(),
+        flush_interval: config.flush_interval,
+        cache_bytes: config.cache_bytes,
+        ..store::Config::new(identity.id())
+    };
+    let disk = FileDisk::open(&config.data_dir)?;
+    Ok(Store::open(disk, settings, &mut System::default(), sync::shell::now())?)
+}
+
+fn sync_engine(config: &Config, identity: &Identity, node_id: String, reader: Reader) -> Result<sync::Engine, Error> {
+    let key = config.formation_key.as_ref().map(|key| FormationKey::new(key.expose().to_vec()));
+    let key = key.transpose().map_err(|cause| Error::Place(cause.to_string()))?;
+    let settings = sync::Config {
+        node_id,
+        app_id: config.app_id.clone(),
+        formation_key: key,
+        peers: config.peers.clone(),
+        latest_collections: config.latest_collections.clone(),
+        active: config.auto_sync,
+        persist_sync: config.persist_sync,
+    };
+    Ok(sync::Engine::new(settings, identity, reader, Box::new(System::default()), sync::shell::now())?)
+}

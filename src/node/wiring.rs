@@ -1,0 +1,95 @@
+//! Channels between the threads, and the threads at their ends.
+//!
+//! All channels are bounded:
+//!
+//! | from → to | carries | room | when full |
+//! |---|---|---|---|
+//! | api, sync → store | `Submitted` | [`STORE_QUEUE`] each | the asker holds the request and stops reading |
+//! | store → api | `Reply` | what api may have outstanding | cannot be |
+//! | store → sync | `Reply` | what sync may have outstanding | cannot be |
+//! | api → sync | `Asked` | [`api::SYNC_OUTSTANDING`] | the call fails with RESOURCE_EXHAUSTED |
+//! | sync → api | `Event` | `EVENTS` | the engine keeps it |
+//! | sync → resolver | names | [`resolver::NAMES`] | cannot be |
+//! | resolver → sync | `Resolved` | [`resolver::NAMES`] | cannot be |
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::Error;
+use super::parts::Parts;
+use super::threads::Threads;
+use crate::limits::STORE_QUEUE;
+use crate::store::shell::SharedTip;
+use crate::sync::{self, resolver};
+use crate::{api, store};
+
+/// What the sync engine has to tell: one answer per request, and a status.
+const EVENTS: usize = api::SYNC_OUTSTANDING + 64;
+
+/// Starts the threads. Stopping the api thread stops the others: the sync thread ends when nobody is left to ask it, and the
+/// store, after a last flush, when both are gone.
+pub(super) fn start(parts: Parts, threads: &mut Threads) -> Result<api::shell::Stop, Error> {
+    let (requests, submitted) = bounded(2 * STORE_QUEUE);
+    let (api_outlet, api_inlet) = store::shell::connect(STORE_QUEUE, parts.clients.waker());
+    let (sync_outlet, sync_inlet) = store::shell::connect(sync::STORE_OUTSTANDING, parts.udp.waker());
+    let (asked, asks) = bounded(api::SYNC_OUTSTANDING);
+    let (tells, events) = bounded(EVENTS);
+    let (names, resolved) = start_resolvers(threads, &parts.udp)?;
+    let tip = Arc::new(SharedTip::default());
+    let api = api::shell::Wiring {
+        requests: requests.clone(),
+        inlet: api_inlet,
+        tip: Arc::clone(&tip),
+        asked,
+        sync: parts.udp.waker(),
+        events,
+    };
+    let sync = sync::shell::Wiring {
+        requests,
+        inlet: sync_inlet,
+        tip: Arc::clone(&tip),
+        asked: asks,
+        events: tells,
+        api: parts.clients.waker(),
+        names,
+        resolved,
+    };
+    let store = store::shell::Wiring { requests: submitted, api: api_outlet, sync: sync_outlet, tip };
+    start_threads(parts, threads, api, store, sync)
+}
+
+fn start_threads(
+    parts: Parts,
+    threads: &mut Threads,
+    api: api::shell::Wiring,
+    store: store::shell::Wiring,
+    sync: sync::shell::Wiring,
+) -> Result<api::shell::Stop, Error> {
+    let Parts { store: documents, sync: links, api: calls, udp, clients, .. } = parts;
+    let (stop, sync_waker) = (clients.stop(), udp.waker());
+    threads.start("api", move || {
+        let served = clients.run(calls, api);
+        // The channel to the sync thread is closed now; it sees that when it wakes.
+        served.and(sync_waker.wake()).map_err(|cause| cause.to_string())
+    })?;
+    threads.start("store", move || {
+        store::shell::run(documents, &store);
+        Ok(())
+    })?;
+    threads.start("sync", move || sync::shell::run(links, udp, sync).map_err(|cause| cause.to_string()))?;
+    Ok(stop)
+}
+
+fn start_resolvers(
+    threads: &mut Threads,
+    udp: &sync::shell::Socket,
+) -> Result<(Sender<String>, Receiver<resolver::Resolved>), Error> {
+    let (names, asked) = bounded::<String>(resolver::NAMES);
+    let (answers, resolved) = bounded(resolver::NAMES);
+    for _ in 0..resolver::WORKERS {
+        let (asked, answers, waker) = (asked.clone(), answers.clone(), udp.waker());
+        threads.start_detached("resolver", move || resolver::run(&asked, &answers, &waker))?;
+    }
+    Ok((names, resolved))
+}

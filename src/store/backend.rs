@@ -1,0 +1,222 @@
+//! What stands between redb and the disk: our own header in front of redb's pages, and a gate that can be shut.
+//!
+//! The header says whose file this is and of which format before redb looks at it, so that a newer or foreign file is
+//! refused untouched. The gate keeps a database that failed away from the disk once it has been opened anew: its readers may
+//! live on in other threads, and the pages they would read may have been written over.
+
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use redb::{BackendError, StorageBackend};
+
+use crate::store::codec::checksum;
+use crate::store::{Disk, Error};
+
+/// The format this program writes.
+pub(super) const FORMAT: u32 = 1;
+/// Our page in front of redb's.
+pub(super) const HEADER_BYTES: u64 = 4096;
+const MAGIC: [u8; 8] = *b"peatnode";
+/// Where the byte is that says whether the database was ever in use.
+const USED_AT: u64 = 16;
+const USED: u8 = 0xa5;
+/// Where the length is noted that the file must have: the length and its checksum.
+const LENGTH_AT: u64 = 32;
+
+/// What the header says of a disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    /// Nothing, or a database whose creation did not finish: nothing in it was ever acknowledged.
+    Nothing,
+    /// A database of our format.
+    Database,
+}
+
+/// Looks at the header without changing anything.
+///
+/// # Errors
+/// The disk failed, or holds something else: a newer format, a foreign file, a damaged header.
+pub(super) fn look<D: Disk>(disk: &D) -> Result<Found, Error> {
+    let length = disk.len()?;
+    #[expect(clippy::cast_possible_truncation, reason = "it is 16")]
+    let mut header = [0; USED_AT as usize + 1];
+    let present = usize::try_from(length).unwrap_or(usize::MAX).min(header.len());
+    disk.read(0, &mut header[..present])?;
+    let [fields @ .., used] = header;
+    // A crash may have torn the header, but not once redb had been let at the disk.
+    if used == 0 && (length <= HEADER_BYTES || fields == [0; 16] || fields == fields_of(FORMAT)) {
+        return Ok(Found::Nothing);
+    }
+    read_fields(fields)?;
+    match used {
+        USED => match noted_length(disk) {
+            expected if length < expected => {
+                Err(Error::Damaged(format!("the file has {length} bytes and should have {expected} or more")))
+            }
+            _ => Ok(Found::Database),
+        },
+        _ => Err(Error::Damaged("the header is malformed".into())),
+    }
+}
+
+fn read_fields(fields: [u8; 16]) -> Result<(), Error> {
+    let mut bytes = crate::store::codec::Bytes(&fields);
+    let whole = "sixteen bytes hold the fields";
+    let magic: [u8; 8] = bytes.array().expect(whole);
+    let found = u32::from_le_bytes(bytes.array().expect(whole));
+    let sum = u32::from_le_bytes(bytes.array().expect(whole));
+    match (magic == MAGIC, sum == checksum(&fields[..12])) {
+        (true, true) if found > FORMAT => Err(Error::NewerFormat { found, known: FORMAT }),
+        (true, true) if found == FORMAT => Ok(()),
+        (false, false) => Err(Error::Damaged("it is not a peat-node database".into())),
+        _ => Err(Error::Damaged("the header does not match its checksum".into())),
+    }
+}
+
+fn fields_of(format: u32) -> [u8; 16] {
+    let mut fields = [0; 16];
+    fields[..8].copy_from_slice(&MAGIC);
+    fields[8..12].copy_from_slice(&format.to_le_bytes());
+    let sum = checksum(&fields[..12]);
+    fields[12..].copy_from_slice(&sum.to_le_bytes());
+    fields
+}
+
+/// The length the file must have at least. A note that a crash has torn says nothing.
+fn noted_length<D: Disk>(disk: &D) -> u64 {
+    let mut note = [0; 12];
+    if disk.read(LENGTH_AT, &mut note).is_err() {
+        return HEADER_BYTES + 1;
+    }
+    let [length @ .., _, _, _, _] = note;
+    let whole = note[8..] == checksum(&length).to_le_bytes();
+    if whole { u64::from_le_bytes(length) } else { HEADER_BYTES + 1 }
+}
+
+fn note_length<D: Disk>(disk: &D, length: u64) -> io::Result<()> {
+    let mut note = [0; 12];
+    note[..8].copy_from_slice(&length.to_le_bytes());
+    note[8..].copy_from_slice(&checksum(&length.to_le_bytes()).to_le_bytes());
+    disk.write(LENGTH_AT, &note)
+}
+
+/// Empties the disk and writes the header of a database that is not in use yet.
+pub(super) fn begin<D: Disk>(disk: &D) -> Result<(), Error> {
+    disk.set_len(0)?;
+    disk.set_len(HEADER_BYTES)?;
+    disk.write(0, &fields_of(FORMAT))?;
+    Ok(disk.sync_data()?)
+}
+
+/// Marks the database as in use; from now on it is never started over.
+pub(super) fn mark_used<D: Disk>(disk: &D) -> Result<(), Error> {
+    disk.write(USED_AT, &[USED])?;
+    Ok(disk.sync_data()?)
+}
+
+/// Shut once its database has failed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    pub(super) fn shut(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(super) fn pass(&self) -> io::Result<()> {
+        match self.0.load(Ordering::Acquire) {
+            true => Err(io::Error::other("the database was reopened after a storage error")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The disk as redb sees it.
+#[derive(Debug)]
+pub(super) struct Backend<D> {
+    disk: Arc<D>,
+    gate: Gate,
+    /// How long the file is.
+    length: AtomicU64,
+    /// How long it must be at least, as the header says.
+    noted: AtomicU64,
+}
+
+impl<D: Disk> Backend<D> {
+    pub(super) fn new(disk: Arc<D>, gate: Gate) -> io::Result<Backend<D>> {
+        let (length, noted) = (AtomicU64::new(disk.len()?), AtomicU64::new(noted_length(disk.as_ref())));
+        Ok(Backend { disk, gate, length, noted })
+    }
+
+    fn note(&self, length: u64) -> io::Result<()> {
+        note_length(self.disk.as_ref(), length)?;
+        self.noted.store(length, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl<D: Disk> StorageBackend for Backend<D> {
+    fn len(&self) -> io::Result<u64> {
+        self.gate.pass()?;
+        Ok(self.disk.len()?.saturating_sub(HEADER_BYTES))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.gate.pass()?;
+        self.disk.read(offset + HEADER_BYTES, out)?;
+        // The gate may have been shut, and the page written over, while it was read.
+        self.gate.pass()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.gate.pass()?;
+        let length = len + HEADER_BYTES;
+        // The note is a lower bound whatever a crash keeps: it shrinks before the file does and grows after it has.
+        if length < self.noted.load(Ordering::Relaxed) {
+            self.note(length)?;
+            self.disk.sync_data()?;
+        }
+        self.disk.set_len(length)?;
+        self.length.store(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.gate.pass()?;
+        self.disk.sync_data()?;
+        let length = self.length.load(Ordering::Relaxed);
+        if length > self.noted.load(Ordering::Relaxed) { self.note(length) } else { Ok(()) }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.gate.pass()?;
+        self.disk.write(offset + HEADER_BYTES, data)
+    }
+
+    // The disk is exclusive by construction, so every lock is free.
+    fn try_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn try_lock_shared_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn lock_shared_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn unlock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn query_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+}

@@ -1,0 +1,188 @@
+//! Walks columns run by run, and counts.
+
+use super::ChunkError;
+use super::reader::Reader;
+
+/// Bytes of expanded strings per allowed row.
+const STRING_BYTES_PER_ROW: u64 = 16;
+/// Column numbers beyond this one are unknown to Automerge 0.12, which confuses them with known ones.
+const SPECIFICATIONS: u64 = 256;
+const DEFLATED: u64 = 0b1000;
+
+// The lowest three bits of a column's specification.
+const GROUP: u64 = 0;
+const DELTA: u64 = 3;
+const BOOLEAN: u64 = 4;
+const STRING: u64 = 5;
+const VALUE_LENGTHS: u64 = 6;
+const VALUES: u64 = 7;
+
+const LONG_VALUES: ChunkError = ChunkError::Malformed("values are longer than their column");
+
+/// What is left of the limits.
+#[derive(Debug)]
+pub(super) struct Tally {
+    rows_limit: u64,
+    rows: u64,
+    string_bytes: u64,
+}
+
+impl Tally {
+    pub(super) fn new(rows_limit: u64) -> Tally {
+        Tally { rows_limit, rows: 0, string_bytes: 0 }
+    }
+
+    /// Whether a column of `rows` may still come.
+    fn check_rows(&self, rows: Option<u64>) -> Result<u64, ChunkError> {
+        match rows {
+            Some(rows) if rows <= self.rows_limit - self.rows => Ok(rows),
+            _ => Err(ChunkError::Rows(self.rows_limit)),
+        }
+    }
+
+    /// Rows that were found, or what costs as much as they do.
+    pub(super) fn add_rows(&mut self, rows: Option<u64>) -> Result<(), ChunkError> {
+        self.rows += self.check_rows(rows)?;
+        Ok(())
+    }
+
+    fn add_strings(&mut self, bytes: Option<u64>) -> Result<(), ChunkError> {
+        let limit = self.rows_limit.saturating_mul(STRING_BYTES_PER_ROW);
+        match bytes.and_then(|bytes| self.string_bytes.checked_add(bytes)) {
+            Some(total) if total <= limit => self.string_bytes = total,
+            _ => return Err(ChunkError::Strings(limit)),
+        }
+        Ok(())
+    }
+}
+
+/// The directory of a group of columns: each one's specification and length in bytes.
+#[derive(Debug)]
+pub(super) struct Columns(Vec<(u64, usize)>);
+
+impl Columns {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Columns, ChunkError> {
+        let count = reader.count(2)?;
+        let mut columns: Vec<(u64, usize)> = Vec::with_capacity(count.min(64));
+        for _ in 0..count {
+            let specification = reader.unsigned()?;
+            if specification & DEFLATED != 0 {
+                return Err(ChunkError::Compressed);
+            }
+            if specification >= SPECIFICATIONS {
+                return Err(ChunkError::Malformed("a column of an unknown number"));
+            }
+            if columns.last().is_some_and(|(previous, _)| *previous >= specification) {
+                return Err(ChunkError::Malformed("columns out of order"));
+            }
+            columns.push((specification, reader.count(1)?));
+        }
+        Ok(Columns(columns))
+    }
+
+    /// The bytes of one column, empty when there is none; `data` begins with the first column's.
+    pub(super) fn find<'a>(&self, wanted: u64, mut data: Reader<'a>) -> Result<Reader<'a>, ChunkError> {
+        for (specification, length) in &self.0 {
+            let column = data.take(*length)?;
+            if *specification == wanted {
+                return Ok(Reader::new(column));
+            }
+        }
+        Ok(Reader::new(&[]))
+    }
+
+    /// Walks the columns' bytes; returns how many rows the longest has.
+    pub(super) fn walk(&self, reader: &mut Reader<'_>, tally: &mut Tally) -> Result<u64, ChunkError> {
+        let mut longest = 0;
+        // What the column of value lengths asks of the column of values: its number, and how many bytes.
+        let mut asked = (0, 0);
+        for (specification, length) in &self.0 {
+            let column = Reader::new(reader.take(*length)?);
+            if specification & 7 == VALUES {
+                check_values(*specification, *length as u64, &mut asked)?;
+                continue;
+            }
+            let (rows, sum) = walk_column(*specification, column, tally)?;
+            longest = longest.max(rows);
+            match specification & 7 {
+                GROUP => longest = longest.max(tally.check_rows(sum)?),
+                VALUE_LENGTHS if asked.1 == 0 => asked = (*specification, sum.ok_or(LONG_VALUES)?),
+                VALUE_LENGTHS => return Err(LONG_VALUES),
+                _ => {}
+            }
+        }
+        tally.add_rows(Some(longest))?;
+        if asked.1 == 0 { Ok(longest) } else { Err(LONG_VALUES) }
+    }
+}
+
+fn check_values(specification: u64, length: u64, asked: &mut (u64, u64)) -> Result<(), ChunkError> {
+    let (lengths, bytes) = std::mem::take(asked);
+    let held = lengths + 1 == specification && bytes <= length;
+    if held || bytes == 0 { Ok(()) } else { Err(LONG_VALUES) }
+}
+
+/// Returns how many rows the column has, and the sum of its values where that means something (`None` on overflow).
+fn walk_column(specification: u64, column: Reader<'_>, tally: &mut Tally) -> Result<(u64, Option<u64>), ChunkError> {
+    let mut sum = Some(0u64);
+    let mut add = |value: u64, times: u64| sum = sum.and_then(|sum| sum.checked_add(value.checked_mul(times)?));
+    let rows = match specification & 7 {
+        BOOLEAN => walk_booleans(column, tally)?,
+        DELTA => {
+            let mut total = Some(0i64);
+            walk_runs(column, tally, |reader, times, _| {
+                let step = reader.signed()?;
+                let times = i64::try_from(times).ok();
+                total = total.and_then(|total| total.checked_add(step.checked_mul(times?)?));
+                total.map(drop).ok_or(ChunkError::Malformed("a counter overflows"))
+            })?
+        }
+        STRING => walk_runs(column, tally, |reader, times, tally| {
+            let text = reader.prefixed()?;
+            std::str::from_utf8(text).map_err(|_| ChunkError::Malformed("a string is not UTF-8"))?;
+            tally.add_strings((text.len() as u64).checked_mul(times))
+        })?,
+        VALUE_LENGTHS => walk_runs(column, tally, |reader, times, _| {
+            add(reader.unsigned()? >> 4, times);
+            Ok(())
+        })?,
+        _ => walk_runs(column, tally, |reader, times, _| {
+            add(reader.unsigned()?, times);
+            Ok(())
+        })?,
+    };
+    Ok((rows, sum))
+}
+
+/// A run-length encoded column: `value` reads one value and is told how often it is repeated.
+fn walk_runs(
+    mut column: Reader<'_>,
+    tally: &mut Tally,
+    mut value: impl FnMut(&mut Reader<'_>, u64, &mut Tally) -> Result<(), ChunkError>,
+) -> Result<u64, ChunkError> {
+    let mut rows = 0u64;
+    while !column.is_empty() {
+        let count = column.signed()?;
+        let times = if count == 0 { column.unsigned()? } else { count.unsigned_abs() };
+        rows = tally.check_rows(rows.checked_add(times))?;
+        match count {
+            0 => {}
+            1.. => value(&mut column, times, tally)?,
+            _ => {
+                for _ in 0..times {
+                    value(&mut column, 1, tally)?;
+                }
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Runs of false and true in turn.
+fn walk_booleans(mut column: Reader<'_>, tally: &Tally) -> Result<u64, ChunkError> {
+    let mut rows = 0u64;
+    while !column.is_empty() {
+        rows = tally.check_rows(rows.checked_add(column.unsigned()?))?;
+    }
+    Ok(rows)
+}

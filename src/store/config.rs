@@ -1,0 +1,56 @@
+//! What the store is told at the start.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::identity::EndpointId;
+use crate::store::Kind;
+
+/// Settings of a [`crate::store::Store`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub node: EndpointId,
+    /// Collections whose documents are `latest`; every other one is `merged`.
+    pub latest_collections: BTreeSet<String>,
+    /// How long a write that needs no flush may stay unflushed.
+    pub flush_interval: Duration,
+    /// Memory for cached pages and loaded documents, half each.
+    pub cache_bytes: usize,
+    /// A defect to plant; for the simulator's canary.
+    pub planted: Planted,
+}
+
+impl Config {
+    /// Collections that are `latest` unless the operator says otherwise.
+    pub const LATEST: [&str; 4] = ["deployments", "packages", "platforms", "tracks"];
+
+    /// The defaults, for `node`.
+    #[must_use]
+    pub fn new(node: EndpointId) -> Config {
+        Config {
+            node,
+            latest_collections: Config::LATEST.into_iter().map(String::from).collect(),
+            flush_interval: Duration::from_secs(1),
+            cache_bytes: 8 << 20,
+            planted: Planted::Nothing,
+        }
+    }
+
+    /// The kind of the documents of a collection.
+    #[must_use]
+    pub fn kind(&self, collection: &str) -> Kind {
+        if self.latest_collections.contains(collection) { Kind::Latest } else { Kind::Merged }
+    }
+}
+
+/// A defect planted on purpose, so that a test shows that the checkers notice.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Planted {
+    /// None.
+    #[default]
+    Nothing,
+    /// Durable writes are answered before they are on disk.
+    #[cfg(feature = "planted")]
+    AckBeforeSync,
+}

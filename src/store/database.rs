@@ -1,0 +1,127 @@
+//! One opening of the database: redb over the disk, in a run of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redb::{Builder, Database, ReadableTable, WriteTransaction};
+
+use crate::contain::contain;
+use crate::limits;
+use crate::store::backend::{self, Backend, Found, Gate};
+use crate::store::tables::{
+    self, CURSORS, DELETED, INDEX, LINKS, META, META_DATABASE, META_STATE, NAMES, RECORDS, RUNS, SOURCES, State,
+};
+use crate::store::{Config, Disk, Error, Reader, RunId};
+
+/// What a start brings: ids nobody else has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fresh {
+    pub(super) run: RunId,
+    /// The database's id, if it is made now.
+    pub(super) database: [u8; 16],
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) database: Arc<Database>,
+    pub(super) gate: Gate,
+    pub(super) id: [u8; 16],
+    pub(super) run: RunId,
+    /// Every listed run and the order they began in.
+    pub(super) runs: BTreeMap<RunId, u64>,
+    pub(super) state: State,
+    pub(super) size: Arc<AtomicU64>,
+}
+
+impl Opened {
+    /// Opens or creates the database and durably begins a run.
+    pub(super) fn open<D: Disk>(disk: &Arc<D>, config: &Config, fresh: Fresh) -> Result<Opened, Error> {
+        contain(|| Opened::open_trusting(disk, config, fresh))
+            .unwrap_or_else(|panic| Err(Error::Damaged(format!("a page of the file: {panic}"))))
+    }
+
+    /// Like [`Opened::open`], but panics over some damaged files.
+    fn open_trusting<D: Disk>(disk: &Arc<D>, config: &Config, fresh: Fresh) -> Result<Opened, Error> {
+        let found = backend::look(disk.as_ref())?;
+        if found == Found::Nothing {
+            backend::begin(disk.as_ref())?;
+        }
+        let gate = Gate::default();
+        let backend = Backend::new(disk.clone(), gate.clone())?;
+        let database = Builder::new().set_cache_size(config.cache_bytes / 2).create_with_backend(backend)?;
+        let opened = Opened::begin(database, gate, fresh, found)?;
+        if found == Found::Nothing {
+            backend::mark_used(disk.as_ref())?;
+        }
+        opened.measure(disk.as_ref());
+        Ok(opened)
+    }
+
+    fn begin(database: Database, gate: Gate, fresh: Fresh, found: Found) -> Result<Opened, Error> {
+        let transaction = database.begin_write()?;
+        if found == Found::Nothing {
+            create(&transaction, fresh.database)?;
+        }
+        let (id, state) = read_meta(&transaction)?;
+        let runs = begin_run(&transaction, fresh.run, state.sequence + 1)?;
+        transaction.commit()?;
+        let (database, size) = (Arc::new(database), Arc::default());
+        Ok(Opened { database, gate, id, run: fresh.run, runs, state, size })
+    }
+
+    /// Notes how large the file is.
+    pub(super) fn measure<D: Disk>(&self, disk: &D) {
+        self.size.store(disk.used(), Ordering::Relaxed);
+    }
+
+    /// How large the file was after the last commit.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn reader(&self, config: &Config) -> Reader {
+        let (database, size, gate) = (self.database.clone(), self.size.clone(), self.gate.clone());
+        Reader { database, size, gate, id: self.id, run: self.run, node: config.node }
+    }
+}
+
+/// Makes every table, so that readers find them, and what identifies the database.
+fn create(transaction: &WriteTransaction, id: [u8; 16]) -> Result<(), Error> {
+    transaction.open_table(RECORDS)?;
+    transaction.open_table(NAMES)?;
+    transaction.open_table(INDEX)?;
+    transaction.open_table(DELETED)?;
+    transaction.open_table(CURSORS)?;
+    transaction.open_table(LINKS)?;
+    transaction.open_table(RUNS)?;
+    transaction.open_table(SOURCES)?;
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(META_DATABASE, id.as_slice())?;
+    meta.insert(META_STATE, State::default().encode().as_slice())?;
+    Ok(())
+}
+
+fn read_meta(transaction: &WriteTransaction) -> Result<([u8; 16], State), Error> {
+    let meta = transaction.open_table(META)?;
+    let missing = || Error::Damaged("a row of table meta is missing".into());
+    let id = meta.get(META_DATABASE)?.ok_or_else(missing)?;
+    let id = id.value().try_into().map_err(|_| Error::Damaged("the database id is malformed".into()))?;
+    let state = meta.get(META_STATE)?.ok_or_else(missing)?;
+    Ok((id, State::decode(state.value())?))
+}
+
+/// Lists the new run and forgets the oldest.
+fn begin_run(transaction: &WriteTransaction, run: RunId, start: u64) -> Result<BTreeMap<RunId, u64>, Error> {
+    let mut runs = transaction.open_table(RUNS)?;
+    let last = runs.last()?.map_or(0, |(number, _)| number.value());
+    runs.insert(last + 1, &tables::run_value(run, start))?;
+    let oldest = (last + 2).saturating_sub(limits::RUNS as u64);
+    runs.retain_in(..oldest, |_, _| false)?;
+    let listed = runs.iter()?.map(|row| {
+        let (number, value) = row?;
+        Ok((tables::run_entry(value.value()).0, number.value()))
+    });
+    listed.collect()
+}

@@ -1,0 +1,243 @@
+//! The storage seam, and the disk of a real node: redb's backend plus room reserved ahead of need.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::store::Error;
+
+/// Where the database lives: a file in a node, a simulated disk in tests.
+///
+/// The store puts its own layer between this and redb, so the lock methods are never called (a disk is exclusive by
+/// construction) and `close` neither: the disk is done with when it is dropped. One disk outlives several openings of the
+/// database: after a failed write the database is opened anew over the same disk.
+pub trait Disk: redb::StorageBackend {
+    /// Makes sure that `bytes` more can be written, or fails with [`io::ErrorKind::StorageFull`].
+    ///
+    /// # Errors
+    /// The disk is full or failed.
+    fn reserve(&self, bytes: u64) -> io::Result<()>;
+
+    /// Bytes in use, for `health`.
+    fn used(&self) -> u64;
+}
+
+/// Room kept allocated beside the database.
+const BALLAST_BYTES: u64 = 8 << 20;
+const DATABASE: &str = "documents.redb";
+const BALLAST: &str = "reserve";
+
+/// The database file of a data directory, and the room reserved beside it.
+#[derive(Debug)]
+pub struct FileDisk {
+    file: File,
+    ballast: File,
+    /// How much of the ballast is allocated.
+    reserved: AtomicU64,
+}
+
+impl FileDisk {
+    /// Opens or creates the database file in `directory`, exclusively. Creates the directory, for this user only.
+    ///
+    /// # Errors
+    /// Another process holds it, it belongs to somebody else, or the disk failed.
+    pub fn open(directory: &Path) -> Result<FileDisk, Error> {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|cause| named(directory, cause))?;
+        check_owner(directory, true)?;
+        let path = directory.join(DATABASE);
+        let file = open_file(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked(path.display().to_string())),
+            Err(TryLockError::Error(cause)) => return Err(named(&path, cause)),
+        }
+        let ballast = open_file(&directory.join(BALLAST))?;
+        let reserved = AtomicU64::new(ballast.metadata()?.len());
+        // The names must survive a crash too, not just what the files hold.
+        File::open(directory)?.sync_all()?;
+        Ok(FileDisk { file, ballast, reserved })
+    }
+
+    fn give_ballast_back(&self) -> io::Result<()> {
+        self.reserved.store(0, Ordering::Relaxed);
+        self.ballast.set_len(0)
+    }
+
+    /// Runs `write`; when the disk is full, once more with the ballast's room.
+    fn with_ballast(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        match write() {
+            Err(cause) if is_full(&cause) && self.reserved.load(Ordering::Relaxed) > 0 => {
+                self.give_ballast_back()?;
+                write()
+            }
+            result => result,
+        }
+    }
+}
+
+fn is_full(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// An error of the file system as the operator should read it.
+fn named(path: &Path, cause: io::Error) -> Error {
+    let refused = |reason: String| Error::NotOurs { path: path.display().to_string(), reason };
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => refused("cannot be opened by this user".into()),
+        io::ErrorKind::ReadOnlyFilesystem => refused("is on a read-only file system".into()),
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => refused("is not a directory".into()),
+        _ => cause.into(),
+    }
+}
+
+fn open_file(path: &Path) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = opened.map_err(|cause| named(path, cause))?;
+    check_owner(path, false)?;
+    Ok(file)
+}
+
+/// A file must be this user's; a directory may also be root's, as the volumes of containers are.
+fn check_owner(path: &Path, or_root: bool) -> Result<(), Error> {
+    let owner = fs::metadata(path).map_err(|cause| named(path, cause))?.uid();
+    let ours = rustix::process::geteuid().as_raw();
+    if owner == ours || (or_root && owner == 0) {
+        return Ok(());
+    }
+    let reason = format!("belongs to user {owner}, and this is user {ours}");
+    Err(Error::NotOurs { path: path.display().to_string(), reason })
+}
+
+impl redb::StorageBackend for FileDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.with_ballast(|| self.file.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.with_ballast(|| self.file.write_all_at(data, offset))
+    }
+}
+
+impl Disk for FileDisk {
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        let wanted = bytes.max(BALLAST_BYTES);
+        if self.reserved.load(Ordering::Relaxed) >= wanted {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.ballast, FallocateFlags::empty(), 0, wanted) {
+            Ok(()) => {}
+            // A file system that cannot promise room: carry on without the promise.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(cause) => return Err(cause.into()),
+        }
+        self.reserved.store(wanted, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn used(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use redb::StorageBackend;
+
+    use super::*;
+
+    #[test]
+    fn a_second_opening_is_refused_until_the_first_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = FileDisk::open(directory.path()).unwrap();
+        let second = FileDisk::open(directory.path()).unwrap_err();
+        assert!(matches!(&second, Error::Locked(path) if path.ends_with(DATABASE)), "{second:?}");
+        drop(first);
+        FileDisk::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn files_are_for_this_user_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("made/here");
+        drop(FileDisk::open(&inner).unwrap());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&inner), 0o700);
+        assert_eq!(mode(&inner.join(DATABASE)), 0o600);
+        assert_eq!(mode(&inner.join(BALLAST)), 0o600);
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_refused_by_name() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        drop(FileDisk::open(directory.path()).unwrap());
+        std::os::unix::fs::chown(directory.path().join(DATABASE), Some(12_345), None).unwrap();
+        let refused = FileDisk::open(directory.path()).unwrap_err();
+        assert!(refused.to_string().contains("belongs to user 12345"), "{refused}");
+        std::os::unix::fs::chown(directory.path(), Some(12_345), None).unwrap();
+        assert!(matches!(FileDisk::open(directory.path()), Err(Error::NotOurs { .. })));
+    }
+
+    #[test]
+    fn a_data_directory_that_is_a_file_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let refused = FileDisk::open(&file).unwrap_err();
+        assert!(matches!(&refused, Error::NotOurs { .. }), "{refused:?}");
+    }
+
+    #[test]
+    fn the_ballast_is_allocated_once_and_given_back_when_a_write_finds_no_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        disk.reserve(1).unwrap();
+        let ballast = || fs::metadata(directory.path().join(BALLAST)).unwrap().len();
+        assert_eq!(ballast(), BALLAST_BYTES);
+        let tries = std::cell::Cell::new(0);
+        let result = disk.with_ballast(|| {
+            tries.set(tries.get() + 1);
+            if ballast() > 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        });
+        assert!(result.is_ok());
+        assert_eq!((tries.get(), ballast()), (2, 0));
+        disk.reserve(BALLAST_BYTES + 1).unwrap();
+        assert_eq!(ballast(), BALLAST_BYTES + 1);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_reading_past_the_end_fails() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        disk.set_len(10).unwrap();
+        disk.write(3, b"abc").unwrap();
+        disk.sync_data().unwrap();
+        let mut read = [0; 5];
+        disk.read(2, &mut read).unwrap();
+        assert_eq!(&read, b"\0abc\0");
+        assert!(disk.read(8, &mut read).is_err());
+        assert_eq!((disk.len().unwrap(), disk.used()), (10, 10));
+    }
+}

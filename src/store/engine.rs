@@ -1,0 +1,326 @@
+//! The engine: one writer over one database, told the time and handed its requests.
+//!
+//! A shell calls [`Store::handle_batch`] with what has arrived, sends the replies on, publishes [`Store::tip`], hands out what
+//! [`Store::poll_reopened`] gives, and calls [`Store::handle_timeout`] once [`Store::poll_deadline`] has come.
+
+use std::iter::Peekable;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redb::Durability;
+use ring::digest::{Context, SHA256};
+
+use crate::clock::Now;
+use crate::identity::EndpointId;
+use crate::random::{Random, RandomExt};
+use crate::store::batch::{Batch, Pending};
+use crate::store::cache::Cache;
+use crate::store::commit::{self, Manner};
+use crate::store::database::{Fresh, Opened};
+use crate::store::stage::{Stage, Writer};
+use crate::store::write::NO_VERSION;
+use crate::store::{Applied, Config, Disk, Error, Outcome, Planted, Reader, Reply, RunId, Submitted, Tip};
+
+/// Bytes of records after which a batch is committed, and a commit is a flush: a part of the file within these bounds. A
+/// commit copies the pages it touches, and until the flush the old ones cannot be used again, so this bounds how much the
+/// file grows beyond what is in it (docs/storage.md, "Growth").
+const UNFLUSHED_BYTES: RangeInclusive<u64> = 32 << 10..=1 << 20;
+const UNFLUSHED_FILE_PARTS: u64 = 32;
+/// Files larger than this are not walked when they are opened after a kill; every flush then costs a second sync
+/// (docs/storage.md, "Opening after a kill").
+const QUICK_REPAIR_FILE_BYTES: u64 = 64 << 20;
+/// Pages a commit writes besides its records: paths through the tables, redb's own tables.
+const RESERVE_BYTES: usize = 1 << 20;
+/// Between attempts to open the database anew after a storage error.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Commits that a crash may take back.
+#[derive(Clone, Copy, Debug)]
+struct Unflushed {
+    due: Instant,
+    bytes: usize,
+}
+
+/// The only writer of a database. Sans I/O but for the disk it was given: a shell drives it.
+#[derive(Debug)]
+pub struct Store<D> {
+    disk: Arc<D>,
+    opened: Opened,
+    writer: Writer,
+    cache: Cache,
+    durable: u64,
+    unflushed: Option<Unflushed>,
+    /// Set while the database has failed: when to try to open it anew.
+    failed: Option<Instant>,
+    reopened: Option<Reader>,
+}
+
+impl<D: Disk> Store<D> {
+    /// Opens or creates the database on `disk` and durably begins a new run.
+    ///
+    /// # Errors
+    /// The database is damaged or of a newer format, or the disk is full or failed.
+    pub fn open(disk: D, config: Config, random: &mut dyn Random, _now: Now) -> Result<Store<D>, Error> {
+        let disk = Arc::new(disk);
+        disk.reserve(RESERVE_BYTES as u64)?;
+        let fresh = Fresh { run: RunId(random.array()), database: random.array() };
+        let opened = Opened::open(&disk, &config, fresh)?;
+        let cache = Cache::new(config.cache_bytes / 2);
+        let (durable, writer) = (opened.state.sequence, writer(config, &opened));
+        Ok(Store { disk, opened, writer, cache, durable, unflushed: None, failed: None, reopened: None })
+    }
+
+    /// Stages, commits and answers `requests` in order. One commit covers up to
+    /// [`crate::limits::BATCH_DOCUMENTS`] documents; every request is answered by one reply.
+    pub fn handle_batch(&mut self, now: Now, requests: impl IntoIterator<Item = Submitted>, replies: &mut Vec<Reply>) {
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            let mut batch = Batch::default();
+            match self.fill_and_commit(now, &mut batch, &mut requests) {
+                Ok(()) => self.answer(batch, replies),
+                Err(cause) => fail(batch, &cause, replies),
+            }
+        }
+    }
+
+    /// Flushes what may not wait longer, and tries again to open a database that failed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.failed.is_some_and(|retry| now.reached(retry)) {
+            self.reopen(now);
+        }
+        if self.unflushed.is_some_and(|unflushed| now.reached(unflushed.due))
+            && let Err(cause) = self.commit(now, &mut Batch::flush())
+        {
+            log::warn!("flushing failed: {cause}");
+            let due = now.after(self.writer.config.flush_interval);
+            self.unflushed = self.unflushed.map(|unflushed| Unflushed { due, ..unflushed });
+        }
+    }
+
+    /// When to call [`Store::handle_timeout`] next.
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        self.failed.into_iter().chain(self.unflushed.map(|unflushed| unflushed.due)).min()
+    }
+
+    /// A new reader after a storage error made the store open its database anew; the old one's snapshots fail. The run is a
+    /// new one: what was not flushed is gone, and its sequence numbers are used again.
+    #[must_use]
+    pub fn poll_reopened(&mut self) -> Option<Reader> {
+        self.reopened.take()
+    }
+
+    /// How far commits and flushes are.
+    #[must_use]
+    pub fn tip(&self) -> Tip {
+        Tip { visible: self.opened.state.sequence, durable: self.durable }
+    }
+
+    /// Snapshots for other threads.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.opened.reader(&self.writer.config)
+    }
+
+    /// This run.
+    #[must_use]
+    pub fn run(&self) -> RunId {
+        self.opened.run
+    }
+
+    /// Made once with the database.
+    #[must_use]
+    pub fn database(&self) -> [u8; 16] {
+        self.opened.id
+    }
+
+    fn fill_and_commit(
+        &mut self,
+        now: Now,
+        batch: &mut Batch,
+        requests: &mut Peekable<impl Iterator<Item = Submitted>>,
+    ) -> Result<(), Error> {
+        if let Err(cause) = self.fill(now, batch, requests) {
+            // One request at least is answered, so that a disk that stays broken does not stop the loop.
+            if batch.answers.is_empty() {
+                batch.answers.extend(requests.next().map(|next| (next.ticket, Pending::Done)));
+            }
+            self.distrust(now, &cause);
+            return Err(cause);
+        }
+        self.commit(now, batch)
+    }
+
+    fn fill(
+        &mut self,
+        now: Now,
+        batch: &mut Batch,
+        requests: &mut Peekable<impl Iterator<Item = Submitted>>,
+    ) -> Result<(), Error> {
+        if self.failed.is_some_and(|retry| now.reached(retry)) {
+            self.reopen(now);
+        }
+        if self.failed.is_some() {
+            return Err(Error::Io(Arc::new(std::io::Error::other("the database could not be opened anew yet"))));
+        }
+        let snapshot = self.opened.reader(&self.writer.config).snapshot()?;
+        let limit_bytes = self.unflushed_limit_bytes();
+        let (writer, cache, durable) = (&self.writer, &mut self.cache, self.durable);
+        let mut stage = Stage { writer, snapshot, cache, batch, durable };
+        while !stage.batch.is_full(limit_bytes)
+            && let Some(submitted) = requests.next()
+        {
+            stage.request(submitted)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the batch, if it changes anything or asks for a flush that is owed.
+    fn commit(&mut self, now: Now, batch: &mut Batch) -> Result<(), Error> {
+        let unflushed = self.unflushed.map_or(0, |unflushed| unflushed.bytes) + batch.bytes();
+        let due = self.unflushed.is_some_and(|unflushed| now.reached(unflushed.due));
+        let flush = batch.flush || due || unflushed as u64 > self.unflushed_limit_bytes();
+        if batch.is_empty() && !(flush && self.unflushed.is_some()) {
+            return Ok(());
+        }
+        self.disk.reserve((RESERVE_BYTES + 4 * unflushed) as u64)?;
+        let manner = self.manner(flush);
+        match commit::commit(&self.opened.database, batch, self.opened.state, manner) {
+            Ok(state) => self.opened.state = state,
+            Err(cause) => {
+                self.distrust(now, &Error::Io(Arc::new(std::io::Error::other(cause.to_string()))));
+                return Err(cause);
+            }
+        }
+        self.opened.measure(self.disk.as_ref());
+        self.committed(now, flush, unflushed);
+        Ok(())
+    }
+
+    fn unflushed_limit_bytes(&self) -> u64 {
+        let (least, most) = UNFLUSHED_BYTES.into_inner();
+        (self.opened.file_bytes() / UNFLUSHED_FILE_PARTS).clamp(least, most)
+    }
+
+    fn manner(&self, flush: bool) -> Manner {
+        let real = match self.writer.config.planted {
+            Planted::Nothing => flush,
+            #[cfg(feature = "planted")]
+            Planted::AckBeforeSync => false,
+        };
+        let durability = if real { Durability::Immediate } else { Durability::None };
+        Manner { durability, quick_repair: real && self.opened.file_bytes() > QUICK_REPAIR_FILE_BYTES }
+    }
+
+    fn committed(&mut self, now: Now, flushed: bool, bytes: usize) {
+        if flushed {
+            self.durable = self.opened.state.sequence;
+            self.unflushed = None;
+            return;
+        }
+        let due = self.unflushed.map_or(now.after(self.writer.config.flush_interval), |unflushed| unflushed.due);
+        self.unflushed = Some(Unflushed { due, bytes });
+    }
+
+    /// Answers a committed batch and keeps its loaded documents.
+    fn answer(&mut self, mut batch: Batch, replies: &mut Vec<Reply>) {
+        let answers = std::mem::take(&mut batch.answers);
+        for (ticket, pending) in answers {
+            let result = self.outcome(&batch, pending);
+            replies.push(Reply { ticket, result });
+        }
+        for (hash, staged) in batch.staged {
+            if let (Some(doc), Some(record)) = (staged.doc, staged.record) {
+                self.cache.insert(hash, record.incarnation, doc);
+            }
+        }
+    }
+
+    fn outcome(&self, batch: &Batch, pending: Pending) -> Result<Outcome, Error> {
+        match pending {
+            Pending::Failed(cause) => Err(cause),
+            Pending::Done => Ok(Outcome::Done),
+            Pending::Absent => {
+                Ok(Outcome::Written { version: NO_VERSION, sequence: 0, durable: true, dropped_bytes: 0 })
+            }
+            Pending::Written { hash, version, dropped_bytes, in_place } => {
+                let record = batch.staged.get(&hash).and_then(|staged| staged.record.as_ref());
+                let sequence = in_place.unwrap_or(record.map_or(0, |record| record.sequence));
+                Ok(Outcome::Written { version, sequence, durable: sequence <= self.durable, dropped_bytes })
+            }
+            Pending::Applied { missing, refused } => {
+                Ok(Outcome::Applied(Applied { sequence: self.opened.state.sequence, missing, refused }))
+            }
+        }
+    }
+
+    /// Opens the database anew when `cause` says that the disk failed.
+    fn distrust(&mut self, now: Now, cause: &Error) {
+        self.cache.clear();
+        if let Error::Io(cause) = cause
+            && self.failed.is_none()
+        {
+            log::error!("the disk failed: {cause}; opening the database anew");
+            self.reopen(now);
+        }
+    }
+
+    fn reopen(&mut self, now: Now) {
+        self.opened.gate.shut();
+        self.cache.clear();
+        self.unflushed = None;
+        let fresh = Fresh { run: successor(self.opened.run), database: self.opened.id };
+        match Opened::open(&self.disk, &self.writer.config, fresh) {
+            Ok(opened) => {
+                self.opened = opened;
+                self.durable = self.opened.state.sequence;
+                self.writer = writer(self.writer.config.clone(), &self.opened);
+                self.failed = None;
+                self.reopened = Some(self.reader());
+            }
+            Err(cause) => {
+                log::error!("opening the database anew failed: {cause}");
+                self.failed = Some(now.after(REOPEN_INTERVAL));
+            }
+        }
+    }
+}
+
+fn writer(config: Config, opened: &Opened) -> Writer {
+    let actor = actor(&config.node, opened.run);
+    Writer { config, run: opened.run, runs: opened.runs.clone(), actor }
+}
+
+fn first_16(context: Context) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(&context.finish().as_ref()[..16]);
+    out
+}
+
+/// The Automerge actor of a node in a run.
+fn actor(node: &EndpointId, run: RunId) -> [u8; 16] {
+    let mut context = Context::new(&SHA256);
+    context.update(&node.0);
+    context.update(&run.0);
+    first_16(context)
+}
+
+/// The run after a storage error: as unique as the run it follows.
+fn successor(run: RunId) -> RunId {
+    let mut context = Context::new(&SHA256);
+    context.update(b"peat-reopened");
+    context.update(&run.0);
+    RunId(first_16(context))
+}
+
+/// Answers a batch that was not committed.
+fn fail(batch: Batch, cause: &Error, replies: &mut Vec<Reply>) {
+    for (ticket, pending) in batch.answers {
+        let result = match pending {
+            Pending::Failed(own) => Err(own),
+            _ => Err(cause.clone()),
+        };
+        replies.push(Reply { ticket, result });
+    }
+}

@@ -1,0 +1,226 @@
+//! What can go wrong in the store, by who is to blame.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use peat_ipc::Code;
+
+use crate::error::Blame;
+use crate::limits::{DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS};
+use crate::store::{Key, KeyError};
+
+/// A store failure. Cloned when it fails a whole batch: every request in it gets its own copy.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The disk is full; nothing of the batch was written. Reads and sync out go on.
+    DiskFull,
+    /// The disk failed; nothing of the batch is known to be written. The database is reopened.
+    Io(Arc<io::Error>),
+    /// Stored bytes do not make sense.
+    Damaged(String),
+    /// A collection name or a document id is not one.
+    Key(KeyError),
+    /// The text is not a JSON object this database can hold; what is wrong, and where.
+    Json { key: Key, reason: String },
+    /// The document's JSON is over [`DOCUMENT_JSON_BYTES`].
+    DocumentTooLarge { key: Key, bytes: usize },
+    /// The document's history is over [`HISTORY_BYTES`].
+    HistoryTooLarge { key: Key, bytes: usize },
+    /// The document's history has more operations than [`HISTORY_ROWS`].
+    HistoryTooLong { key: Key, rows: u64 },
+    /// A `base` that is not a version this program wrote.
+    MalformedBase(Key),
+    /// `merged`: the base is not known here, or is of an earlier incarnation.
+    UnknownBase(Key),
+    /// `latest`: the base is not the current version.
+    BaseNotCurrent(Key),
+    /// Compacting what does not exist.
+    NotFound(Key),
+    /// Compacting what has no history.
+    NoHistory(Key),
+    /// The document was deleted and re-created more often than an incarnation can count.
+    Exhausted(Key),
+    /// A stored document's history cannot be used; the document and the reason.
+    History { key: Key, reason: String },
+    /// The database was written by a newer version.
+    NewerFormat { found: u32, known: u32 },
+    /// Another process has the database open.
+    Locked(String),
+    /// The data directory or a file in it is not ours to use: which, and why.
+    NotOurs { path: String, reason: String },
+    /// A defect; what was found.
+    Bug(String),
+}
+
+impl Error {
+    /// The code a client is told.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Error::DiskFull
+            | Error::DocumentTooLarge { .. }
+            | Error::HistoryTooLarge { .. }
+            | Error::HistoryTooLong { .. } => Code::ResourceExhausted,
+            Error::Io(_) => Code::Unavailable,
+            Error::Damaged(_) | Error::History { .. } => Code::DataLoss,
+            Error::Key(_) | Error::Json { .. } | Error::MalformedBase(_) => Code::InvalidArgument,
+            Error::UnknownBase(_) | Error::NoHistory(_) | Error::Exhausted(_) => Code::FailedPrecondition,
+            Error::BaseNotCurrent(_) => Code::Aborted,
+            Error::NotFound(_) => Code::NotFound,
+            Error::NewerFormat { .. } | Error::Locked(_) => Code::FailedPrecondition,
+            Error::NotOurs { .. } => Code::PermissionDenied,
+            Error::Bug(_) => Code::Internal,
+        }
+    }
+
+    /// Who has to change something.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Error::DiskFull | Error::Io(_) | Error::Damaged(_) | Error::History { .. } => Blame::Machine,
+            Error::NewerFormat { .. } | Error::Locked(_) | Error::NotOurs { .. } => Blame::Operator,
+            Error::Bug(_) => Blame::Bug,
+            _ => Blame::Client,
+        }
+    }
+}
+
+/// Bytes as people read them.
+fn size(bytes: usize) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..0x10_0000 => format!("{}.{} KiB", bytes >> 10, ((bytes & 0x3ff) * 10) >> 10),
+        _ => format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20),
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::DiskFull => {
+                write!(f, "the disk is full; nothing was written (free some space, writes then work again)")
+            }
+            Error::Io(cause) => write!(f, "the disk failed: {cause}; nothing was acknowledged, try again"),
+            Error::Damaged(what) => {
+                write!(f, "the database is damaged: {what}; restore it, or move it away to start empty and sync again")
+            }
+            Error::Key(cause) => write!(f, "{cause}"),
+            Error::Json { key, reason } => write!(f, "document {key} was refused: {reason}"),
+            Error::DocumentTooLarge { key, bytes } => {
+                write!(f, "document {key} is {} of JSON; the limit is {}", size(*bytes), size(DOCUMENT_JSON_BYTES))
+            }
+            Error::HistoryTooLarge { key, bytes } => write!(
+                f,
+                "document {key} has {} of history; the limit is {}: run `peat-node compact {} {}`",
+                size(*bytes),
+                size(HISTORY_BYTES),
+                key.collection(),
+                key.id()
+            ),
+            Error::HistoryTooLong { key, rows } => write!(
+                f,
+                "document {key} has a history of {rows} operations; the limit is {HISTORY_ROWS}: run `peat-node compact {} {}`",
+                key.collection(),
+                key.id()
+            ),
+            Error::MalformedBase(key) => {
+                write!(f, "the base given for document {key} is not a version; give back what a get or put returned")
+            }
+            Error::UnknownBase(key) => {
+                write!(f, "the base given for document {key} is not known here; read it again and retry")
+            }
+            Error::BaseNotCurrent(key) => {
+                write!(f, "document {key} has changed since the base given; read it again and retry")
+            }
+            Error::NotFound(key) => write!(f, "there is no document {key}"),
+            Error::NoHistory(key) => write!(f, "document {key} keeps no history; there is nothing to compact"),
+            Error::Exhausted(key) => write!(f, "document {key} cannot be created again; use another id"),
+            Error::History { key, reason } => {
+                write!(f, "the history of document {key} is damaged: {reason}; delete it and put it again")
+            }
+            Error::NewerFormat { found, known } => write!(
+                f,
+                "the database has format {found}, this version knows up to {known}; start the newer version, the file was not touched"
+            ),
+            Error::Locked(path) => write!(f, "{path} is in use by another process; stop it, or use another --data-dir"),
+            Error::NotOurs { path, reason } => write!(f, "{path} {reason}; use another --data-dir or repair it"),
+            Error::Bug(what) => write!(f, "this should not have happened, please report it: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io(cause) => Some(cause.as_ref()),
+            Error::Key(cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+impl From<KeyError> for Error {
+    fn from(cause: KeyError) -> Error {
+        Error::Key(cause)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(cause: io::Error) -> Error {
+        match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull,
+            _ => Error::Io(Arc::new(cause)),
+        }
+    }
+}
+
+impl From<redb::StorageError> for Error {
+    fn from(cause: redb::StorageError) -> Error {
+        match cause {
+            redb::StorageError::Io(cause) => cause.into(),
+            redb::StorageError::Corrupted(what) => Error::Damaged(what),
+            other => Error::Io(Arc::new(io::Error::other(other.to_string()))),
+        }
+    }
+}
+
+impl From<redb::TableError> for Error {
+    fn from(cause: redb::TableError) -> Error {
+        match cause {
+            redb::TableError::Storage(cause) => cause.into(),
+            other => Error::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<redb::TransactionError> for Error {
+    fn from(cause: redb::TransactionError) -> Error {
+        match cause {
+            redb::TransactionError::Storage(cause) => cause.into(),
+            other => Error::Bug(other.to_string()),
+        }
+    }
+}
+
+impl From<redb::CommitError> for Error {
+    fn from(cause: redb::CommitError) -> Error {
+        match cause {
+            redb::CommitError::Storage(cause) => cause.into(),
+            other => Error::Bug(other.to_string()),
+        }
+    }
+}
+
+impl From<redb::DatabaseError> for Error {
+    fn from(cause: redb::DatabaseError) -> Error {
+        match cause {
+            redb::DatabaseError::Storage(cause) => cause.into(),
+            redb::DatabaseError::UpgradeRequired(version) => {
+                Error::Damaged(format!("its page format is version {version}, older than any release wrote"))
+            }
+            other => Error::Damaged(other.to_string()),
+        }
+    }
+}

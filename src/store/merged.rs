@@ -1,0 +1,237 @@
+//! One `merged` document: a JSON object kept as an Automerge document, so that edits made apart come together.
+//!
+//! Owns how JSON is mapped to Automerge and back, how a put becomes the smallest change, and what concurrent values look
+//! like. Must show the same JSON on every node that holds the same changes, whatever the order they came in, and must
+//! never trust the changes of a peer: not their form, not their nesting.
+//!
+//! `docs/merged.md` shows by example what a merge does.
+
+mod align;
+mod chunk;
+mod edit;
+mod error;
+mod scalar;
+mod view;
+
+use std::cell::OnceCell;
+
+use automerge::transaction::CommitOptions;
+use automerge::{ActorId, Automerge, ChangeHash, PatchLog, ReadDoc, SaveOptions};
+use serde_json::{Map, Value};
+
+pub use error::MergedError;
+use view::View;
+
+use crate::store::json::same_object;
+
+/// A change's SHA-256, as it stands in heads.
+pub type Hash = [u8; 32];
+
+/// At most this many hashes describe what a document holds.
+const SAMPLE_HASHES: usize = 32;
+/// What a loaded document takes beyond its operations, and what each operation and change adds; measured.
+const RESIDENT_BASE_BYTES: usize = 18 << 10;
+const RESIDENT_OPERATION_BYTES: usize = 48;
+const RESIDENT_CHANGE_BYTES: usize = 100;
+
+/// One loaded document.
+#[derive(Debug)]
+pub struct Doc {
+    automerge: Automerge,
+    /// The content, when known.
+    shown: OnceCell<Map<String, Value>>,
+}
+
+/// What received changes did to a document.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Applied {
+    /// At least one was new.
+    Changed,
+    /// All were known.
+    Nothing,
+    /// Some build on changes that are not here. The document is not to be used any more.
+    Missing,
+}
+
+impl Doc {
+    /// An empty document, which `actor` will write to.
+    #[must_use]
+    pub fn new(actor: [u8; 16]) -> Doc {
+        Doc::of(Automerge::new(), actor)
+    }
+
+    /// The document in `chunks`, our own stored bytes.
+    ///
+    /// # Errors
+    /// [`MergedError::Damaged`] when they are not what was stored.
+    pub fn load(chunks: &[u8], actor: [u8; 16]) -> Result<Doc, MergedError> {
+        let automerge = Automerge::load(chunks).map_err(|cause| MergedError::Damaged(cause.to_string()))?;
+        if !automerge.get_missing_deps(&[]).is_empty() {
+            return Err(MergedError::Damaged("some of its changes are missing".into()));
+        }
+        Ok(Doc::of(automerge, actor))
+    }
+
+    fn of(automerge: Automerge, actor: [u8; 16]) -> Doc {
+        Doc { automerge: automerge.with_actor(ActorId::from(actor)), shown: OnceCell::new() }
+    }
+
+    /// The newest changes, sorted. Two documents with equal heads are equal.
+    #[must_use]
+    pub fn heads(&self) -> Vec<Hash> {
+        self.automerge.get_heads().into_iter().map(|head| head.0).collect()
+    }
+
+    /// The content.
+    #[must_use]
+    pub fn json(&self) -> Map<String, Value> {
+        self.shown.get_or_init(|| View::read(&self.automerge).root.into_json()).clone()
+    }
+
+    /// Makes `wanted` the content, as one change of the fields and elements in which it differs from the content at
+    /// `base` (now, when absent). What came after `base` merges with it. Writes no change when nothing differs.
+    ///
+    /// # Errors
+    /// [`MergedError::UnknownBase`] when `base` names a change that is not here. After [`MergedError::Refused`] the
+    /// document is unchanged.
+    pub fn put(&mut self, base: Option<&[Hash]>, wanted: &Map<String, Value>) -> Result<(), MergedError> {
+        let Some(base) = base else { return self.put_now(wanted) };
+        let mut base: Vec<_> = base.iter().copied().map(ChangeHash).collect();
+        base.sort_unstable();
+        if base == self.automerge.get_heads() {
+            return self.put_now(wanted);
+        }
+        if !base.iter().all(|hash| self.knows(&hash.0)) {
+            return Err(MergedError::UnknownBase);
+        }
+        self.put_at(&base, wanted)
+    }
+
+    fn put_now(&mut self, wanted: &Map<String, Value>) -> Result<(), MergedError> {
+        if self.shown.take().is_some_and(|shown| same_object(&shown, wanted)) {
+            self.shown = wanted.clone().into();
+            return Ok(());
+        }
+        if self.automerge.is_empty() {
+            self.automerge.transact_with(unsigned, |tx| edit::begin(tx, wanted))
+        } else {
+            let view = View::read(&self.automerge);
+            self.automerge.transact_with(unsigned, |tx| edit::write(tx, &view.root, wanted))
+        }
+        .map_err(|failure| MergedError::refused(&failure.error))?;
+        debug_assert!(same_object(&View::read(&self.automerge).root.into_json(), wanted), "a put shows as it was put");
+        self.shown = wanted.clone().into();
+        Ok(())
+    }
+
+    fn put_at(&mut self, base: &[ChangeHash], wanted: &Map<String, Value>) -> Result<(), MergedError> {
+        self.shown.take();
+        let transaction = self.automerge.transaction_at(PatchLog::inactive(), base);
+        let mut transaction = transaction.map_err(|cause| MergedError::Refused(cause.to_string()))?;
+        // Read through the transaction: it shows the document as it was at `base`.
+        let view = View::read(&transaction);
+        edit::write(&mut transaction, &view.root, wanted)?;
+        transaction.commit_with(unsigned(&()));
+        Ok(())
+    }
+
+    /// Whether the change with this hash is here.
+    #[must_use]
+    pub fn knows(&self, hash: &Hash) -> bool {
+        self.automerge.get_change_meta_by_hash(&ChangeHash(*hash)).is_some()
+    }
+
+    /// The whole document as one uncompressed document chunk.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        self.automerge.save_with_options(SaveOptions { deflate: false, retain_orphans: false })
+    }
+
+    /// Uncompressed chunks of what a node lacks that holds `heads` and all they build on. Heads not known here are
+    /// ignored; when none is known, that is the whole document.
+    #[must_use]
+    pub fn changes_after(&self, heads: &[Hash]) -> Vec<u8> {
+        let known: Vec<_> = heads.iter().filter(|hash| self.knows(hash)).copied().map(ChangeHash).collect();
+        if known.is_empty() { self.save() } else { self.automerge.save_after(&known) }
+    }
+
+    /// Takes in chunks from a peer.
+    ///
+    /// # Errors
+    /// The chunks are malformed, contradict what is here, or nest deeper than a document may. After an error, and after
+    /// [`Applied::Missing`], the document is in between and must be dropped.
+    pub fn apply(&mut self, chunks: &[u8]) -> Result<Applied, MergedError> {
+        let before = self.automerge.get_heads();
+        let changes = self.read_chunks(chunks)?;
+        self.automerge.apply_changes(changes)?;
+        if !self.automerge.get_missing_deps(&[]).is_empty() {
+            return Ok(Applied::Missing);
+        }
+        if self.automerge.get_heads() == before {
+            return Ok(Applied::Nothing);
+        }
+        let view = View::read(&self.automerge);
+        if view.too_deep {
+            return Err(MergedError::TooDeep);
+        }
+        self.shown = view.root.into_json().into();
+        Ok(Applied::Changed)
+    }
+
+    /// The changes in `chunks`. Into an empty document a document chunk is loaded as it is, which is cheaper.
+    fn read_chunks(&mut self, chunks: &[u8]) -> Result<Vec<automerge::Change>, MergedError> {
+        let mut changes = Vec::new();
+        for chunk in chunk::split(chunks) {
+            match chunk? {
+                chunk::Chunk::Change(change) => changes.push(*change),
+                chunk::Chunk::Document(document) if self.automerge.is_empty() && changes.is_empty() => {
+                    self.automerge = document.with_actor(self.automerge.get_actor().clone());
+                }
+                chunk::Chunk::Document(document) => changes.extend(document.get_changes(&[])),
+            }
+        }
+        Ok(changes)
+    }
+
+    /// What this document holds, in a few hashes: its heads, then older changes at exponentially growing distance.
+    #[must_use]
+    pub fn sample(&self) -> Vec<Hash> {
+        let mut sample = self.heads();
+        sample.truncate(SAMPLE_HASHES);
+        let changes = self.automerge.get_changes_meta(&[]);
+        let mut distance = 1;
+        while sample.len() < SAMPLE_HASHES && distance <= changes.len() {
+            let hash = changes[changes.len() - distance].hash.0;
+            if !sample.contains(&hash) {
+                sample.push(hash);
+            }
+            distance *= 2;
+        }
+        sample
+    }
+
+    /// How much there is to load, whatever the size: operations, and three for each change.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        let stats = self.automerge.stats();
+        stats.num_ops + 3 * stats.num_changes
+    }
+
+    /// About how much memory this document takes, for a cache bounded in bytes.
+    #[must_use]
+    pub fn resident_bytes(&self) -> usize {
+        let stats = self.automerge.stats();
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let operations = count(stats.num_ops).saturating_mul(RESIDENT_OPERATION_BYTES);
+        let changes = count(stats.num_changes).saturating_mul(RESIDENT_CHANGE_BYTES);
+        RESIDENT_BASE_BYTES.saturating_add(operations).saturating_add(changes)
+    }
+}
+
+/// No message and no time: the bytes of a change depend on nothing but its content.
+fn unsigned(_outcome: &()) -> CommitOptions {
+    CommitOptions::default().with_time(0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Why a merged document could not be used or changed.
+
+use std::fmt;
+
+use automerge::AutomergeError;
+
+use crate::limits::JSON_NESTING_LEVELS;
+
+/// What went wrong with a merged document.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum MergedError {
+    /// Our own stored bytes do not make sense: why.
+    Damaged(String),
+    /// A peer's chunks do not make sense, or are of a kind peers do not send: why.
+    Malformed(String),
+    /// Well-formed changes that contradict what is here: how.
+    Refused(String),
+    /// A peer's changes nest deeper than a document may.
+    TooDeep,
+    /// A base names a change that is not here.
+    UnknownBase,
+}
+
+impl MergedError {
+    pub(super) fn refused(cause: &AutomergeError) -> MergedError {
+        MergedError::Refused(cause.to_string())
+    }
+}
+
+impl From<AutomergeError> for MergedError {
+    fn from(cause: AutomergeError) -> MergedError {
+        MergedError::refused(&cause)
+    }
+}
+
+impl fmt::Display for MergedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MergedError::Damaged(why) => write!(f, "the stored history does not load: {why}"),
+            MergedError::Malformed(why) => write!(f, "malformed changes: {why}"),
+            MergedError::Refused(why) => write!(f, "the changes contradict what is here: {why}"),
+            MergedError::TooDeep => {
+                write!(f, "objects and arrays nest deeper than the limit of {JSON_NESTING_LEVELS} levels")
+            }
+            MergedError::UnknownBase => write!(f, "the base names a change that is not here"),
+        }
+    }
+}
+
+impl std::error::Error for MergedError {}

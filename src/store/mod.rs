@@ -1,0 +1,44 @@
+//! Documents on disk: the engine, its thread, and the snapshots other threads read.
+//!
+//! Owns every record and the index of newest versions. Must never wait for another thread, and never answers a write
+//! before it is as durable as the answer says.
+
+mod apply;
+mod backend;
+mod batch;
+mod cache;
+pub mod chunk;
+mod codec;
+mod commit;
+mod config;
+mod database;
+mod disk;
+mod engine;
+mod error;
+pub mod json;
+mod key;
+pub mod merged;
+mod reader;
+mod record;
+mod request;
+pub mod shell;
+mod stage;
+mod tables;
+mod version;
+mod write;
+
+pub use config::{Config, Planted};
+pub use disk::{Disk, FileDisk};
+pub use engine::Store;
+pub use error::Error;
+pub use key::{Key, KeyError, KeyHash};
+pub use reader::{Counts, Document, Entry, Reader, Snapshot};
+pub use record::{Chunk, Content, Record};
+pub use request::{
+    Applied, Apply, Body, Cursor, Incoming, Link, LinkWish, Merged, Outcome, PeerRun, Put, Reply, Request, Submitted,
+    Ticket, Tip, Write,
+};
+pub use version::{Kind, Origin, RunId, Stamp, Version, VersionHash};
+
+#[cfg(test)]
+mod tests;

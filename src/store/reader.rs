@@ -1,0 +1,330 @@
+//! Reading without the store thread: snapshots of the committed database.
+//!
+//! Must never write, and never waits for a commit in progress.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+
+use crate::contain::contain;
+use crate::identity::EndpointId;
+use crate::store::backend::Gate;
+use crate::store::merged::Doc;
+use crate::store::record::RecordRef;
+use crate::store::tables::{
+    self, CURSORS, DELETED, INDEX, LINKS, META, META_STATE, META_SYNC, NAMES, RECORDS, RUNS, SOURCES, State,
+};
+use crate::store::{
+    Content, Cursor, Error, Key, KeyHash, Kind, Link, Origin, PeerRun, Record, RunId, Version, VersionHash,
+};
+
+/// Opens snapshots. Cheap to clone and to send; replaced by [`crate::store::Store::poll_reopened`] after a storage error.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    pub(super) database: Arc<redb::Database>,
+    /// Bytes of the database file; the engine updates it after every commit.
+    pub(super) size: Arc<AtomicU64>,
+    /// Shut once this opening of the database has failed.
+    pub(super) gate: Gate,
+    pub(super) id: [u8; 16],
+    pub(super) run: RunId,
+    pub(super) node: EndpointId,
+}
+
+impl Reader {
+    /// The newest committed state, unflushed commits included.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        self.gate.pass()?;
+        let transaction = self.database.begin_read()?;
+        let meta = transaction.open_table(META)?;
+        let state = meta.get(META_STATE)?.ok_or_else(|| Error::Damaged("the counters are missing".into()))?;
+        let state = State::decode(state.value())?;
+        let sync = meta.get(META_SYNC)?.map(|byte| byte.value() == [1]);
+        let file_bytes = self.size.load(Ordering::Relaxed);
+        Ok(Snapshot { transaction, state, sync, file_bytes })
+    }
+
+    /// This run. A store that was reopened after a storage error is in a new run: what was not flushed is gone.
+    #[must_use]
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Made once with the database.
+    #[must_use]
+    pub fn database(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> EndpointId {
+        self.node
+    }
+}
+
+/// One consistent state of the database. Hold it briefly: pages freed since it was taken cannot be reused.
+pub struct Snapshot {
+    transaction: ReadTransaction,
+    pub(super) state: State,
+    sync: Option<bool>,
+    file_bytes: u64,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("visible", &self.state.sequence).finish_non_exhaustive()
+    }
+}
+
+/// A live document, for clients.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Document {
+    /// Keys sorted, no white space.
+    pub json: String,
+    /// Give it back as `base`.
+    pub version: Version,
+    /// The commit that wrote it here.
+    pub sequence: u64,
+    /// Who wrote this version.
+    pub origin: Origin,
+    /// Starts over after every delete.
+    pub incarnation: u64,
+}
+
+/// One line of the index of newest versions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// The commit that wrote the record.
+    pub sequence: u64,
+    /// Which record.
+    pub hash: KeyHash,
+    /// Which version of it.
+    pub version: VersionHash,
+    /// The number ([`Snapshot::source`]) of the peer and run that delivered exactly this version; 0: nobody did.
+    pub from: u32,
+}
+
+/// How much is stored.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Live documents.
+    pub live: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// The database file.
+    pub file_bytes: u64,
+}
+
+impl Snapshot {
+    /// A live document; `None` for one that does not exist or was deleted.
+    ///
+    /// # Errors
+    /// The disk failed or the record is damaged.
+    pub fn document(&self, key: &Key) -> Result<Option<Document>, Error> {
+        let records = self.transaction.open_table(RECORDS)?;
+        let Some(bytes) = records.get(&key.hash().0)? else { return Ok(None) };
+        let record = RecordRef::decode(bytes.value())?;
+        Ok(record.body.as_ref().map(|body| Document {
+            json: body.json.to_owned(),
+            version: record.version(),
+            sequence: record.sequence,
+            origin: body.origin,
+            incarnation: record.incarnation,
+        }))
+    }
+
+    /// The ids of a collection's live documents, sorted by their bytes.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn list(&self, collection: &str) -> Result<Vec<String>, Error> {
+        let names = self.transaction.open_table(NAMES)?;
+        let (start, end) = tables::name_range(collection);
+        let mut ids = Vec::new();
+        for row in names.range(start.as_slice()..end.as_slice())? {
+            let (name, _) = row?;
+            let id = String::from_utf8(name.value()[start.len()..].to_vec());
+            ids.push(id.map_err(|_| Error::Damaged("a name is not UTF-8".into()))?);
+        }
+        Ok(ids)
+    }
+
+    /// The newest sequence number in this snapshot.
+    #[must_use]
+    pub fn visible(&self) -> u64 {
+        self.state.sequence
+    }
+
+    /// How far a cursor or a token may claim that was earned by a scan which has not reached [`Snapshot::visible`]. A crash
+    /// takes unflushed commits back, and puts the index entries they removed where they were: at or above this, a scan may
+    /// have passed by the place of a record that will be there again.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        match self.state.unsettled {
+            0 => self.state.sequence,
+            lowest => lowest - 1,
+        }
+    }
+
+    /// The records of one kind whose sequence number is above `after`, tombstones included, oldest first. Exactly one
+    /// entry per record.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn entries(&self, kind: Kind, after: u64) -> Result<impl Iterator<Item = Result<Entry, Error>> + use<>, Error> {
+        let index = self.transaction.open_table(INDEX)?;
+        let start = tables::index_key(kind, after.saturating_add(1));
+        let end = tables::index_key(kind, u64::MAX);
+        let rows = index.range::<&[u8; 9]>(&start..&end)?;
+        Ok(rows.map(|row| {
+            let (key, value) = row?;
+            Ok(tables::index_entry(key.value(), value.value()))
+        }))
+    }
+
+    /// One record, whatever its state.
+    ///
+    /// # Errors
+    /// The disk failed or the record is damaged.
+    pub fn record(&self, hash: &KeyHash) -> Result<Option<Record>, Error> {
+        let records = self.transaction.open_table(RECORDS)?;
+        let Some(bytes) = records.get(&hash.0)? else { return Ok(None) };
+        let mut record = RecordRef::decode(bytes.value())?.to_record()?;
+        if !record.is_live()
+            && let Some((origin, _)) = self.deleted(record.sequence)?
+        {
+            record.origin = origin;
+        }
+        Ok(Some(record))
+    }
+
+    /// The name of the document whose deletion was committed as `sequence`, if it existed here before and the name is
+    /// still kept. `None` for a tombstone nobody here needs to hear of.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn deleted_name(&self, sequence: u64) -> Result<Option<Key>, Error> {
+        Ok(self.deleted(sequence)?.map(|(_, name)| name))
+    }
+
+    /// Like [`Snapshot::deleted_name`], with who deleted it.
+    pub(super) fn deleted(&self, sequence: u64) -> Result<Option<(Origin, Key)>, Error> {
+        let deleted = self.transaction.open_table(DELETED)?;
+        let row = deleted.get(sequence)?;
+        row.map(|row| tables::deleted_entry(row.value())).transpose()
+    }
+
+    /// The feed is complete from tokens at or above this; names of deletions before it were dropped.
+    #[must_use]
+    pub fn deleted_floor(&self) -> u64 {
+        self.state.deleted_floor
+    }
+
+    /// Whether everything up to `sequence` of `run` happened in this database's history.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn token_is_known(&self, run: RunId, sequence: u64) -> Result<bool, Error> {
+        let runs = self.runs()?;
+        let Some(at) = runs.iter().position(|(known, _)| *known == run) else { return Ok(false) };
+        let ended = runs.get(at + 1).map_or(self.state.sequence, |(_, start)| start - 1);
+        Ok(sequence <= ended)
+    }
+
+    /// What this node has of `peer`'s changes, at most one cursor per kind.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn cursors(&self, peer: &EndpointId) -> Result<Vec<Cursor>, Error> {
+        let cursors = self.transaction.open_table(CURSORS)?;
+        let mut found = Vec::new();
+        for kind in Kind::ALL {
+            let row = cursors.get(&tables::cursor_key(peer, kind))?;
+            found.extend(row.map(|row| tables::cursor(kind, row.value())));
+        }
+        Ok(found)
+    }
+
+    /// The number under which [`Entry::from`] names this peer in this run; `None` when it delivered nothing yet.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn source(&self, peer: PeerRun) -> Result<Option<u32>, Error> {
+        let sources = self.transaction.open_table(SOURCES)?;
+        let row = sources.get(&peer.node.0)?.map(|row| tables::source_entry(row.value()));
+        Ok(row.and_then(|(number, run)| (run == peer.run).then_some(number)))
+    }
+
+    /// The runs remembered, oldest first, each with the first sequence number it could write.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn runs(&self) -> Result<Vec<(RunId, u64)>, Error> {
+        let runs = self.transaction.open_table(RUNS)?;
+        runs.iter()?.map(|row| Ok(tables::run_entry(row?.1.value()))).collect()
+    }
+
+    /// What the operator said of peers over the API.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn links(&self) -> Result<Vec<Link>, Error> {
+        let links = self.transaction.open_table(LINKS)?;
+        let row = |row: redb::Result<_>| {
+            let (peer, wish): (redb::AccessGuard<&[u8; 32]>, redb::AccessGuard<&[u8]>) = row?;
+            Ok(Link { peer: EndpointId(*peer.value()), wish: tables::wish(wish.value())? })
+        };
+        links.iter()?.map(row).collect()
+    }
+
+    /// Whether sync was on when last saved; `None` when it never was.
+    #[must_use]
+    pub fn sync_setting(&self) -> Option<bool> {
+        self.sync
+    }
+
+    /// How much is stored.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let State { live, tombstones, .. } = self.state;
+        Counts { live, tombstones, file_bytes: self.file_bytes }
+    }
+
+    /// Uncompressed Automerge chunks of what the owner of the change hashes `have` lacks of a `merged` document (hashes
+    /// not known here are ignored); `None` when there is no such live document. Loads the document.
+    ///
+    /// # Errors
+    /// The disk failed or the record is damaged.
+    pub fn changes_since(&self, hash: &KeyHash, have: &[[u8; 32]]) -> Result<Option<Vec<u8>>, Error> {
+        let records = self.transaction.open_table(RECORDS)?;
+        let Some(bytes) = records.get(&hash.0)? else { return Ok(None) };
+        let record = RecordRef::decode(bytes.value())?;
+        let Some((body, history)) = record.body.as_ref().and_then(|body| Some((body, body.history()?))) else {
+            return Ok(None);
+        };
+        // Nothing is written with this actor.
+        let changes = contain(|| Doc::load(history, [0; 16]).map(|document| document.changes_after(have)));
+        match changes.map_err(|panic| panic.to_string()).map(|changes| changes.map_err(|cause| cause.to_string())) {
+            Ok(Ok(changes)) => Ok(Some(changes)),
+            Ok(Err(reason)) | Err(reason) => Err(Error::History { key: body.name()?, reason }),
+        }
+    }
+
+    /// Change hashes this node has of a `merged` document, for a peer to build on: its heads. Empty when there is no such
+    /// live document.
+    ///
+    /// # Errors
+    /// The disk failed or the record is damaged.
+    pub fn sample(&self, hash: &KeyHash) -> Result<Vec<[u8; 32]>, Error> {
+        Ok(match self.record(hash)?.map(|record| record.content) {
+            Some(Content::Merged { heads, .. }) => heads,
+            _ => Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,453 @@
+//! One document's row on disk: what it holds and its bytes (docs/storage.md, "Records").
+
+use ring::digest::{Context, SHA256, digest};
+
+use crate::identity::EndpointId;
+use crate::store::codec::{Bytes, checksum, put_bytes, put_varint};
+use crate::store::{Error, Key, Kind, Origin, RunId, Stamp, Version, VersionHash};
+
+const TOMBSTONE: u8 = 0x80;
+/// A `latest` record whose stamp names another node than its origin.
+const OTHER_NODE: u8 = 0x40;
+const KIND: u8 = 0x0f;
+
+/// The label of a chunk whose commit has no sequence number yet.
+pub(super) const UNCOMMITTED: u64 = u64::MAX;
+
+/// A record, decoded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Record {
+    /// How its versions combine.
+    pub kind: Kind,
+    /// Orders before everything else; from 1.
+    pub incarnation: u64,
+    /// The commit that wrote it.
+    pub sequence: u64,
+    /// Who wrote this version; all zero when not known (a tombstone whose name is forgotten).
+    pub origin: Origin,
+    /// Absent for a tombstone.
+    pub name: Option<Key>,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a record holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Content {
+    /// Deleted.
+    Tombstone,
+    /// A register.
+    Latest { stamp: Stamp, json: String },
+    /// An Automerge document beside its materialised JSON. The heads are sorted.
+    Merged { heads: Vec<[u8; 32]>, json: String, chunks: Vec<Chunk> },
+}
+
+/// Uncompressed Automerge chunks that one commit added.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Chunk {
+    /// The sequence number of that commit.
+    pub label: u64,
+    /// The chunks, concatenated.
+    pub bytes: Vec<u8>,
+}
+
+impl Record {
+    /// Whether the document exists.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.content != Content::Tombstone
+    }
+
+    /// The document's JSON text.
+    #[must_use]
+    pub fn json(&self) -> Option<&str> {
+        match &self.content {
+            Content::Tombstone => None,
+            Content::Latest { json, .. } | Content::Merged { json, .. } => Some(json),
+        }
+    }
+
+    /// What orders the records of one document whatever they hold: a higher rank wins, equal ones combine by kind.
+    pub(super) fn rank(&self) -> (u64, bool, Kind) {
+        (self.incarnation, !self.is_live(), self.kind)
+    }
+
+    /// Bytes a `merged` record keeps beyond its content.
+    pub(super) fn history_bytes(&self) -> usize {
+        match &self.content {
+            Content::Merged { json, chunks, .. } => {
+                chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>().saturating_sub(json.len())
+            }
+            _ => 0,
+        }
+    }
+
+    /// Bytes of its content, roughly.
+    pub(super) fn size(&self) -> usize {
+        let history = match &self.content {
+            Content::Merged { chunks, .. } => chunks.iter().map(|chunk| chunk.bytes.len()).sum(),
+            _ => 0,
+        };
+        128 + self.json().map_or(0, str::len) + history
+    }
+
+    fn kind_byte(&self) -> u8 {
+        self.kind as u8 | if self.is_live() { 0 } else { TOMBSTONE }
+    }
+
+    /// What tells this version apart; equal on two nodes exactly when the records are.
+    #[must_use]
+    pub fn version_hash(&self) -> VersionHash {
+        let mut context = Context::new(&SHA256);
+        context.update(&[self.kind_byte()]);
+        context.update(&self.incarnation.to_be_bytes());
+        match &self.content {
+            Content::Tombstone => {}
+            Content::Latest { stamp, json } => {
+                context.update(&stamp.counter.to_be_bytes());
+                context.update(&stamp.node.0);
+                context.update(&stamp.run.0);
+                context.update(digest(&SHA256, json.as_bytes()).as_ref());
+            }
+            Content::Merged { heads, .. } => heads.iter().for_each(|head| context.update(head)),
+        }
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&context.finish().as_ref()[..16]);
+        VersionHash(hash)
+    }
+
+    /// The version as clients see it.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        let mut out = vec![self.kind_byte()];
+        put_varint(&mut out, self.incarnation);
+        match &self.content {
+            Content::Tombstone => {}
+            Content::Latest { stamp, .. } => put_stamp(&mut out, stamp),
+            Content::Merged { heads, .. } => heads.iter().for_each(|head| out.extend_from_slice(head)),
+        }
+        Version(out)
+    }
+
+    /// The record's bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![0; 4];
+        self.encode_head(&mut out);
+        let sum = checksum(&out[4..]);
+        out[..4].copy_from_slice(&sum.to_le_bytes());
+        if let Content::Merged { chunks, .. } = &self.content {
+            chunks.iter().for_each(|chunk| out.extend_from_slice(&chunk.bytes));
+        }
+        out
+    }
+
+    fn encode_head(&self, out: &mut Vec<u8>) {
+        let other = matches!(&self.content, Content::Latest { stamp, .. } if stamp.node != self.origin);
+        out.push(self.kind_byte() | if other { OTHER_NODE } else { 0 });
+        put_varint(out, self.incarnation);
+        put_varint(out, self.sequence);
+        let Some(name) = &self.name else { return };
+        out.extend_from_slice(&self.origin.0);
+        put_bytes(out, name.collection().as_bytes());
+        put_bytes(out, name.id().as_bytes());
+        match &self.content {
+            Content::Tombstone => {}
+            Content::Latest { stamp, json } => encode_latest(out, stamp, json, other),
+            Content::Merged { heads, json, chunks } => encode_merged(out, heads, json, chunks),
+        }
+    }
+}
+
+fn put_stamp(out: &mut Vec<u8>, stamp: &Stamp) {
+    put_varint(out, stamp.counter);
+    out.extend_from_slice(&stamp.node.0);
+    out.extend_from_slice(&stamp.run.0);
+}
+
+fn encode_latest(out: &mut Vec<u8>, stamp: &Stamp, json: &str, other: bool) {
+    put_varint(out, stamp.counter);
+    out.extend_from_slice(&stamp.run.0);
+    if other {
+        out.extend_from_slice(&stamp.node.0);
+    }
+    put_bytes(out, json.as_bytes());
+}
+
+fn encode_merged(out: &mut Vec<u8>, heads: &[[u8; 32]], json: &str, chunks: &[Chunk]) {
+    put_varint(out, heads.len() as u64);
+    heads.iter().for_each(|head| out.extend_from_slice(head));
+    put_bytes(out, json.as_bytes());
+    put_varint(out, chunks.len() as u64);
+    for chunk in chunks {
+        put_varint(out, chunk.label);
+        put_varint(out, chunk.bytes.len() as u64);
+    }
+}
+
+/// A record over borrowed bytes: what it costs to look at one without copying its content.
+#[derive(Clone, Debug)]
+pub(super) struct RecordRef<'a> {
+    pub(super) kind: Kind,
+    pub(super) incarnation: u64,
+    pub(super) sequence: u64,
+    pub(super) body: Option<BodyRef<'a>>,
+}
+
+/// What only a live record has.
+#[derive(Clone, Debug)]
+pub(super) struct BodyRef<'a> {
+    pub(super) origin: Origin,
+    collection: &'a str,
+    id: &'a str,
+    pub(super) json: &'a str,
+    form: Form<'a>,
+}
+
+#[derive(Clone, Debug)]
+enum Form<'a> {
+    Latest(Stamp),
+    /// Concatenated heads; the chunks' labels and lengths; their bytes.
+    Merged(&'a [u8], Vec<(u64, usize)>, &'a [u8]),
+}
+
+fn damaged() -> Error {
+    Error::Damaged("a record does not match its checksum".into())
+}
+
+impl<'a> RecordRef<'a> {
+    /// Checks and takes apart a record's bytes. The checksum covers all but the chunks, which Automerge checks itself.
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<RecordRef<'a>, Error> {
+        RecordRef::parse(bytes).ok_or_else(damaged)
+    }
+
+    fn parse(bytes: &'a [u8]) -> Option<RecordRef<'a>> {
+        let mut rest = Bytes(bytes);
+        let sum = u32::from_le_bytes(rest.array()?);
+        let summed = rest.0;
+        let flags = rest.byte()?;
+        let kind = Kind::from_number(flags & KIND)?;
+        let incarnation = rest.varint()?;
+        let sequence = rest.varint()?;
+        let mut body = if flags & TOMBSTONE == 0 { Some(BodyRef::parse(&mut rest, kind, flags)?) } else { None };
+        if checksum(&summed[..summed.len() - rest.0.len()]) != sum {
+            return None;
+        }
+        if let Some(BodyRef { form: Form::Merged(_, lengths, chunks), .. }) = &mut body {
+            *chunks = rest.take(lengths.iter().map(|(_, length)| length).sum())?;
+        }
+        rest.is_empty().then_some(RecordRef { kind, incarnation, sequence, body })
+    }
+
+    /// See [`Record::version`].
+    pub(super) fn version(&self) -> Version {
+        let mut out = vec![self.kind as u8 | if self.body.is_some() { 0 } else { TOMBSTONE }];
+        put_varint(&mut out, self.incarnation);
+        match self.body.as_ref().map(|body| &body.form) {
+            None => {}
+            Some(Form::Latest(stamp)) => put_stamp(&mut out, stamp),
+            Some(Form::Merged(heads, ..)) => out.extend_from_slice(heads),
+        }
+        Version(out)
+    }
+
+    /// A copy of everything.
+    pub(super) fn to_record(&self) -> Result<Record, Error> {
+        let (kind, incarnation, sequence) = (self.kind, self.incarnation, self.sequence);
+        let Some(body) = &self.body else {
+            let (origin, content) = (EndpointId::default(), Content::Tombstone);
+            return Ok(Record { kind, incarnation, sequence, origin, name: None, content });
+        };
+        let (name, content) = (Some(body.name()?), body.content());
+        Ok(Record { kind, incarnation, sequence, origin: body.origin, name, content })
+    }
+}
+
+impl<'a> BodyRef<'a> {
+    fn parse(rest: &mut Bytes<'a>, kind: Kind, flags: u8) -> Option<BodyRef<'a>> {
+        let origin = EndpointId(rest.array()?);
+        let (collection, id) = (rest.text()?, rest.text()?);
+        let (form, json) = match kind {
+            Kind::Latest => (Form::Latest(parse_stamp(rest, origin, flags)?), rest.text()?),
+            Kind::Merged => parse_merged(rest)?,
+            Kind::Command => return None,
+        };
+        Some(BodyRef { origin, collection, id, json, form })
+    }
+
+    pub(super) fn name(&self) -> Result<Key, Error> {
+        Key::new(self.collection, self.id).map_err(|cause| Error::Damaged(format!("a record's name: {cause}")))
+    }
+
+    fn content(&self) -> Content {
+        let json = self.json.to_owned();
+        match &self.form {
+            Form::Latest(stamp) => Content::Latest { stamp: *stamp, json },
+            Form::Merged(heads, lengths, bytes) => {
+                Content::Merged { heads: heads.as_chunks::<32>().0.to_vec(), json, chunks: split(lengths, bytes) }
+            }
+        }
+    }
+
+    /// The concatenated chunks of a `merged` record.
+    pub(super) fn history(&self) -> Option<&'a [u8]> {
+        match &self.form {
+            Form::Latest(_) => None,
+            Form::Merged(_, _, bytes) => Some(bytes),
+        }
+    }
+}
+
+fn parse_stamp(rest: &mut Bytes, origin: Origin, flags: u8) -> Option<Stamp> {
+    let counter = rest.varint()?;
+    let run = RunId(rest.array()?);
+    let node = if flags & OTHER_NODE == 0 { origin } else { EndpointId(rest.array()?) };
+    Some(Stamp { counter, node, run })
+}
+
+fn parse_merged<'a>(rest: &mut Bytes<'a>) -> Option<(Form<'a>, &'a str)> {
+    let heads = usize::try_from(rest.varint()?).ok()?;
+    let heads = rest.take(heads.checked_mul(32)?)?;
+    let json = rest.text()?;
+    let count = usize::try_from(rest.varint()?).ok()?;
+    let mut lengths = Vec::new();
+    for _ in 0..count {
+        lengths.push((rest.varint()?, usize::try_from(rest.varint()?).ok()?));
+    }
+    lengths.iter().try_fold(0_usize, |sum, (_, length)| sum.checked_add(*length))?;
+    Some((Form::Merged(heads, lengths, &[]), json))
+}
+
+fn split(lengths: &[(u64, usize)], mut bytes: &[u8]) -> Vec<Chunk> {
+    let mut next = |(label, length): &(u64, usize)| {
+        let (chunk, rest) = bytes.split_at(*length);
+        bytes = rest;
+        Chunk { label: *label, bytes: chunk.to_vec() }
+    };
+    lengths.iter().map(&mut next).collect()
+}
+
+/// A client's `base`, taken apart.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Base {
+    pub(super) incarnation: u64,
+    pub(super) content: BaseContent,
+}
+
+/// See [`Base`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum BaseContent {
+    Tombstone,
+    Latest(Stamp),
+    Merged(Vec<[u8; 32]>),
+}
+
+impl Base {
+    /// The inverse of [`Record::version`]; `None` for bytes it never made.
+    pub(super) fn parse(version: &Version) -> Option<Base> {
+        let mut rest = Bytes(&version.0);
+        let flags = rest.byte()?;
+        let kind = Kind::from_number(flags & !TOMBSTONE)?;
+        let incarnation = rest.varint()?;
+        let content = match kind {
+            _ if flags & TOMBSTONE != 0 => BaseContent::Tombstone,
+            Kind::Merged => {
+                let (heads, []) = rest.take(rest.0.len())?.as_chunks::<32>() else { return None };
+                BaseContent::Merged(heads.to_vec())
+            }
+            Kind::Latest => {
+                let (counter, node, run) = (rest.varint()?, EndpointId(rest.array()?), RunId(rest.array()?));
+                BaseContent::Latest(Stamp { counter, node, run })
+            }
+            Kind::Command => return None,
+        };
+        rest.is_empty().then_some(Base { incarnation, content })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(counter: u64) -> Stamp {
+        Stamp { counter, node: EndpointId([7; 32]), run: RunId([9; 16]) }
+    }
+
+    fn latest(origin: u8) -> Record {
+        Record {
+            kind: Kind::Latest,
+            incarnation: 3,
+            sequence: 300,
+            origin: EndpointId([origin; 32]),
+            name: Some(Key::new("platforms", "a1").unwrap()),
+            content: Content::Latest { stamp: stamp(5), json: r#"{"x":1}"#.into() },
+        }
+    }
+
+    fn merged() -> Record {
+        let chunks = vec![Chunk { label: 8, bytes: vec![1; 40] }, Chunk { label: 300, bytes: vec![2; 5] }];
+        Record {
+            kind: Kind::Merged,
+            content: Content::Merged { heads: vec![[1; 32], [2; 32]], json: "{}".into(), chunks },
+            ..latest(7)
+        }
+    }
+
+    fn tombstone() -> Record {
+        let (name, content) = (None, Content::Tombstone);
+        Record { name, content, origin: EndpointId::default(), ..latest(7) }
+    }
+
+    #[test]
+    fn every_kind_of_record_comes_back() {
+        for record in [latest(7), latest(8), merged(), tombstone()] {
+            let bytes = record.encode();
+            let decoded = RecordRef::decode(&bytes).unwrap();
+            assert_eq!(decoded.to_record().unwrap(), record);
+            assert_eq!(decoded.version(), record.version());
+        }
+    }
+
+    #[test]
+    fn a_tombstone_with_its_key_takes_about_forty_bytes() {
+        let record = Record { incarnation: 1 << 20, sequence: 1 << 48, ..tombstone() };
+        assert!(record.encode().len() + 16 <= 40);
+    }
+
+    #[test]
+    fn a_flipped_bit_or_a_missing_byte_is_noticed() {
+        for record in [latest(7), tombstone()] {
+            let bytes = record.encode();
+            for at in 0..bytes.len() {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << (at % 8);
+                assert!(RecordRef::decode(&flipped).is_err(), "byte {at}");
+                assert!(RecordRef::decode(&bytes[..at]).is_err(), "{at} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn versions_parse_back_as_bases_and_garbage_does_not() {
+        let parse = |record: &Record| Base::parse(&record.version()).unwrap();
+        assert_eq!(parse(&latest(7)), Base { incarnation: 3, content: BaseContent::Latest(stamp(5)) });
+        assert_eq!(parse(&merged()).content, BaseContent::Merged(vec![[1; 32], [2; 32]]));
+        assert_eq!(parse(&tombstone()).content, BaseContent::Tombstone);
+        for garbage in [&[][..], &[9, 1], &[1, 1, 5], &[2, 1, 1], &[0x81, 1, 1]] {
+            assert_eq!(Base::parse(&Version(garbage.to_vec())), None);
+        }
+    }
+
+    #[test]
+    fn a_version_hash_covers_what_orders_records_and_nothing_local() {
+        let same = Record { sequence: 1, ..latest(7) };
+        assert_eq!(same.version_hash(), latest(7).version_hash());
+        let differing = [
+            Record { incarnation: 4, ..latest(7) },
+            Record { content: Content::Latest { stamp: stamp(6), json: r#"{"x":1}"#.into() }, ..latest(7) },
+            Record { content: Content::Latest { stamp: stamp(5), json: r#"{"x":2}"#.into() }, ..latest(7) },
+            tombstone(),
+            merged(),
+        ];
+        differing.iter().for_each(|other| assert_ne!(other.version_hash(), latest(7).version_hash()));
+    }
+}

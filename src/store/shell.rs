@@ -1,0 +1,201 @@
+//! The store thread: moves requests, replies and the tip between the engine and the other threads.
+//!
+//! It blocks on its request channel only. Replies go to channels with room for every request their owner may have
+//! outstanding, so sending one never waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use mio::Waker;
+
+use crate::clock::Now;
+use crate::limits::BATCH_DOCUMENTS;
+use crate::store::{Disk, Reader, Reply, Request, Store, Submitted, Ticket, Tip};
+
+/// The tip as other threads read it, without asking.
+#[derive(Debug, Default)]
+pub struct SharedTip {
+    visible: AtomicU64,
+    durable: AtomicU64,
+}
+
+impl SharedTip {
+    /// The newest tip published.
+    #[must_use]
+    pub fn get(&self) -> Tip {
+        let durable = self.durable.load(Ordering::Acquire);
+        Tip { visible: self.visible.load(Ordering::Acquire), durable }
+    }
+
+    fn set(&self, tip: Tip) {
+        self.visible.store(tip.visible, Ordering::Release);
+        self.durable.store(tip.durable, Ordering::Release);
+    }
+}
+
+/// The store thread's side of what it owes one other thread.
+#[derive(Debug)]
+pub struct Outlet {
+    replies: Sender<Reply>,
+    readers: Sender<Reader>,
+    stale: Receiver<Reader>,
+    waker: Arc<Waker>,
+}
+
+/// The other thread's side.
+#[derive(Debug)]
+pub struct Inlet {
+    /// Answers to its requests.
+    pub replies: Receiver<Reply>,
+    /// The reader to use from now on, after a storage error; holds the newest only.
+    pub readers: Receiver<Reader>,
+}
+
+/// Connects the store thread to a thread that has at most `outstanding` unanswered requests. `waker` is woken after replies,
+/// after every commit, and after a reopening.
+#[must_use]
+pub fn connect(outstanding: usize, waker: Arc<Waker>) -> (Outlet, Inlet) {
+    let (replies, answered) = bounded(outstanding);
+    let (readers, newest) = bounded(1);
+    let stale = newest.clone();
+    (Outlet { replies, readers, stale, waker }, Inlet { replies: answered, readers: newest })
+}
+
+/// Everything the thread is wired to.
+#[derive(Debug)]
+pub struct Wiring {
+    /// Requests of all threads; the thread ends, with a last flush, when every sender is gone.
+    pub requests: Receiver<Submitted>,
+    /// The api thread.
+    pub api: Outlet,
+    /// The sync thread.
+    pub sync: Outlet,
+    /// Where the tip is published.
+    pub tip: Arc<SharedTip>,
+}
+
+/// Runs the store thread until every sender of requests is gone.
+pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
+    let mut replies = Vec::new();
+    wiring.publish(&store);
+    while let Some(first) = wiring.next(&mut store) {
+        let more = wiring.requests.try_iter().take(BATCH_DOCUMENTS - 1);
+        store.handle_batch(now(), first.into_iter().chain(more), &mut replies);
+        wiring.deliver(&mut store, &mut replies);
+    }
+    let flush = Submitted { ticket: Ticket::Api(0), request: Request::Flush };
+    store.handle_batch(now(), [flush], &mut replies);
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the shell that reads the clock for the engine")]
+fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: Instant::now(), wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX) }
+}
+
+impl Wiring {
+    /// Waits for a request or the engine's deadline. `None`: nobody is left to ask.
+    fn next<D: Disk>(&self, store: &mut Store<D>) -> Option<Option<Submitted>> {
+        let received = match store.poll_deadline() {
+            Some(deadline) => self.requests.recv_deadline(deadline),
+            None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok(submitted) => Some(Some(submitted)),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                store.handle_timeout(now());
+                Some(None)
+            }
+        }
+    }
+
+    /// Hands on what a batch or a timeout has brought.
+    fn deliver<D: Disk>(&self, store: &mut Store<D>, replies: &mut Vec<Reply>) {
+        if let Some(reader) = store.poll_reopened() {
+            self.api.replace_reader(reader.clone());
+            self.sync.replace_reader(reader);
+        }
+        for reply in replies.drain(..) {
+            match reply.ticket {
+                Ticket::Api(_) => self.api.reply(reply),
+                Ticket::Sync(_) => self.sync.reply(reply),
+            }
+        }
+        self.publish(store);
+    }
+
+    fn publish<D: Disk>(&self, store: &Store<D>) {
+        self.tip.set(store.tip());
+        self.api.wake();
+        self.sync.wake();
+    }
+}
+
+impl Outlet {
+    /// The channel has room for every request its owner may have outstanding, so this does not wait.
+    fn reply(&self, reply: Reply) {
+        if self.replies.send(reply).is_err() {
+            log::debug!("a reply was dropped: its thread has ended");
+        }
+    }
+
+    /// Only the newest reader is of use.
+    fn replace_reader(&self, reader: Reader) {
+        drop(self.stale.try_recv());
+        drop(self.readers.try_send(reader));
+    }
+
+    fn wake(&self) {
+        if let Err(cause) = self.waker.wake() {
+            log::warn!("waking a thread failed: {cause}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::{Poll, Token};
+
+    use super::*;
+    use crate::identity::EndpointId;
+    use crate::random::System;
+    use crate::store::{Config, FileDisk, Key, Put, Write};
+
+    fn outlet(poll: &Poll) -> (Outlet, Inlet) {
+        connect(8, Arc::new(Waker::new(poll.registry(), Token(0)).unwrap()))
+    }
+
+    fn open(directory: &std::path::Path) -> Store<FileDisk> {
+        let disk = FileDisk::open(directory).unwrap();
+        Store::open(disk, Config::new(EndpointId([1; 32])), &mut System::default(), now()).unwrap()
+    }
+
+    #[test]
+    fn replies_go_to_whoever_asked_and_the_end_is_a_flush() {
+        let directory = tempfile::tempdir().unwrap();
+        let (api_poll, sync_poll) = (Poll::new().unwrap(), Poll::new().unwrap());
+        let ((api, for_api), (sync, for_sync)) = (outlet(&api_poll), outlet(&sync_poll));
+        let (sender, requests) = bounded(8);
+        let tip: Arc<SharedTip> = Arc::default();
+        let wiring = Wiring { requests, api, sync, tip: tip.clone() };
+        let (store, key) = (open(directory.path()), Key::new("platforms", "a").unwrap());
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| run(store, &wiring));
+            let put = Put::Whole { json: "{}".into(), base: None };
+            let write = Request::Write(Write { key: key.clone(), put, durable: false });
+            sender.send(Submitted { ticket: Ticket::Sync(7), request: write }).unwrap();
+            let reply = for_sync.replies.recv_timeout(Duration::from_secs(60)).unwrap();
+            assert_eq!(reply.ticket, Ticket::Sync(7));
+            assert!(reply.result.is_ok() && for_api.replies.is_empty());
+            drop(sender);
+            thread.join().unwrap();
+        });
+        assert_eq!(tip.get().visible, 1);
+        assert!(open(directory.path()).reader().snapshot().unwrap().document(&key).unwrap().is_some());
+    }
+}

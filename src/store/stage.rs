@@ -1,0 +1,153 @@
+//! Staging: requests become changes of a batch, over one snapshot of the database.
+//!
+//! A request that fails leaves the batch as it was. What clients ask is in `write`, what peers send in `apply`.
+
+use std::collections::BTreeMap;
+
+use crate::store::batch::{Batch, Pending, Staged};
+use crate::store::cache::Cache;
+use crate::store::merged::Doc;
+use crate::store::record::UNCOMMITTED;
+use crate::store::{Chunk, Config, Content, Error, Key, KeyHash, Record, Request, RunId, Snapshot, Submitted, json};
+
+/// Increments of a `merged` record are folded into one save when they outgrow it, and this.
+const FOLD_BYTES: usize = 1024;
+
+/// Who writes, and what of its own past it remembers.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) config: Config,
+    pub(super) run: RunId,
+    /// Every listed run by the order they began.
+    pub(super) runs: BTreeMap<RunId, u64>,
+    /// Automerge actor of this run.
+    pub(super) actor: [u8; 16],
+}
+
+/// One batch being filled.
+#[derive(Debug)]
+pub(super) struct Stage<'a> {
+    pub(super) writer: &'a Writer,
+    pub(super) snapshot: Snapshot,
+    pub(super) cache: &'a mut Cache,
+    pub(super) batch: &'a mut Batch,
+    /// Sequence numbers up to this are on disk.
+    pub(super) durable: u64,
+}
+
+impl Stage<'_> {
+    /// Stages a request. What it did wrong becomes its answer.
+    ///
+    /// # Errors
+    /// The disk failed: nothing can be said of the batch.
+    pub(super) fn request(&mut self, submitted: Submitted) -> Result<(), Error> {
+        let pending = match submitted.request {
+            Request::Write(write) => self.write(write),
+            Request::Apply(apply) => self.apply(apply),
+            Request::SaveLink(link) => {
+                self.batch.links.insert(link.peer, link.wish);
+                Ok(self.settled())
+            }
+            Request::SaveSync(on) => {
+                self.batch.sync = Some(on);
+                Ok(self.settled())
+            }
+            Request::Flush => Ok(self.settled()),
+        };
+        let pending = match pending {
+            Err(cause) => Pending::Failed(cause),
+            Ok(pending) => pending,
+        };
+        let failed = match &pending {
+            Pending::Failed(Error::Io(cause)) => Err(Error::Io(cause.clone())),
+            _ => Ok(()),
+        };
+        self.batch.answers.push((submitted.ticket, pending));
+        failed
+    }
+
+    fn settled(&mut self) -> Pending {
+        self.batch.flush = true;
+        Pending::Done
+    }
+
+    /// The document as the batch has it so far.
+    pub(super) fn load(&mut self, hash: KeyHash) -> Result<&mut Staged, Error> {
+        use std::collections::btree_map::Entry;
+        match self.batch.staged.entry(hash) {
+            Entry::Occupied(staged) => Ok(staged.into_mut()),
+            Entry::Vacant(vacant) => Ok(vacant.insert(Staged::new(self.snapshot.record(&hash)?))),
+        }
+    }
+
+    /// Takes the loaded document of a staged `merged` record: from the batch, the cache, or its stored bytes.
+    pub(super) fn take_doc(&mut self, hash: KeyHash) -> Result<Doc, Error> {
+        let staged = self.batch.staged.get_mut(&hash).expect("a document is staged before it is loaded");
+        if let Some(doc) = staged.doc.take() {
+            return Ok(doc);
+        }
+        let Some(Record { incarnation, content: Content::Merged { heads, chunks, .. }, name, .. }) = &staged.record
+        else {
+            return Err(Error::Bug("only merged records have a document to load".into()));
+        };
+        if staged.changed.is_none()
+            && let Some(doc) = self.cache.take(hash, *incarnation, heads)
+        {
+            return Ok(doc);
+        }
+        let key = name.as_ref();
+        load(chunks, self.writer.actor).map_err(|reason| match key {
+            Some(key) => Error::History { key: key.clone(), reason },
+            None => Error::Damaged(reason),
+        })
+    }
+
+    /// Takes the content of a staged record that is about to be changed.
+    pub(super) fn take_content(&mut self, hash: KeyHash) -> Option<Content> {
+        self.batch.staged.get_mut(&hash)?.record.take().map(|record| record.content)
+    }
+
+    /// Makes the answer to a request that found what it wanted in place wait until that is on disk.
+    pub(super) fn await_flush_of(&mut self, hash: KeyHash) {
+        let Some(staged) = self.batch.staged.get_mut(&hash) else { return };
+        staged.awaited = true;
+        let on_disk = match (&staged.before, staged.changed) {
+            (Some(before), None) => before.sequence <= self.durable,
+            (None, None) => true,
+            (_, Some(_)) => false,
+        };
+        self.batch.flush |= !on_disk;
+    }
+}
+
+/// Loads stored chunks.
+pub(super) fn load(chunks: &[Chunk], actor: [u8; 16]) -> Result<Doc, String> {
+    let loaded = match chunks {
+        [only] => Doc::load(&only.bytes, actor),
+        _ => Doc::load(&chunks.iter().flat_map(|chunk| &chunk.bytes).copied().collect::<Vec<_>>(), actor),
+    };
+    loaded.map_err(|cause| cause.to_string())
+}
+
+/// The content of a `merged` record from its changed document: what is new since `before`, or everything anew once that is
+/// shorter.
+pub(super) fn merged_content(doc: &Doc, before: Option<Content>) -> Content {
+    let json = json::to_text(&doc.json());
+    let mut chunks = Vec::new();
+    if let Some(Content::Merged { heads, chunks: held, .. }) = before {
+        chunks = held;
+        chunks.push(Chunk { label: UNCOMMITTED, bytes: doc.changes_after(&heads) });
+    }
+    let increments: usize = chunks.iter().skip(1).map(|chunk| chunk.bytes.len()).sum();
+    let base = chunks.first().map_or(0, |chunk| chunk.bytes.len());
+    if chunks.is_empty() || increments > base.max(FOLD_BYTES) {
+        chunks = vec![Chunk { label: UNCOMMITTED, bytes: doc.save() }];
+    }
+    Content::Merged { heads: doc.heads(), json, chunks }
+}
+
+/// A stored JSON text taken apart.
+pub(super) fn stored_map(key: &Key, text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Error> {
+    let damaged = |cause| Error::Damaged(format!("the JSON of document {key}: {cause}"));
+    json::parse_any_size(text.as_bytes()).map_err(damaged)
+}

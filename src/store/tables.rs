@@ -1,0 +1,221 @@
+//! The tables of the database and the bytes of their keys and values (docs/storage.md, "Tables").
+
+use redb::TableDefinition;
+
+use crate::identity::EndpointId;
+use crate::store::codec::{Bytes, put_bytes, put_varint};
+use crate::store::{Cursor, Entry, Error, Key, KeyHash, Kind, LinkWish, Origin, RunId, VersionHash};
+
+/// Key hash → record.
+pub(super) const RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("records");
+/// Collection, a zero byte, id → key hash. Live documents only.
+pub(super) const NAMES: TableDefinition<&[u8], &[u8; 16]> = TableDefinition::new("names");
+/// Kind, sequence → key hash, version hash, source. One entry per record.
+pub(super) const INDEX: TableDefinition<&[u8; 9], &[u8; 36]> = TableDefinition::new("index");
+/// Sequence of a deletion → origin and name of what was deleted.
+pub(super) const DELETED: TableDefinition<u64, &[u8]> = TableDefinition::new("deleted");
+/// Peer, kind → cursor.
+pub(super) const CURSORS: TableDefinition<&[u8; 33], &[u8; 48]> = TableDefinition::new("cursors");
+/// Peer → wish.
+pub(super) const LINKS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("links");
+/// Number → run id, first sequence.
+pub(super) const RUNS: TableDefinition<u64, &[u8; 24]> = TableDefinition::new("runs");
+/// Peer → source number, run id.
+pub(super) const SOURCES: TableDefinition<&[u8; 32], &[u8; 20]> = TableDefinition::new("sources");
+/// See [`META_DATABASE`] and its neighbours.
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+
+/// 16 random bytes, made with the database.
+pub(super) const META_DATABASE: &str = "database";
+/// Counters: [`State`].
+pub(super) const META_STATE: &str = "state";
+/// One byte: whether sync is on. Absent until saved.
+pub(super) const META_SYNC: &str = "sync";
+
+fn damaged(table: &str) -> Error {
+    Error::Damaged(format!("a row of table {table} is malformed"))
+}
+
+/// The counters, rewritten by every commit that changes one.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct State {
+    /// The newest sequence number.
+    pub(super) sequence: u64,
+    /// Live documents.
+    pub(super) live: u64,
+    /// Tombstones.
+    pub(super) tombstones: u64,
+    /// The highest sequence whose deleted name was dropped.
+    pub(super) deleted_floor: u64,
+    /// The lowest sequence number at which an unflushed commit removed an index entry, for a newer one of its record; 0 when
+    /// nothing is unflushed. A crash brings those entries back.
+    pub(super) unsettled: u64,
+    /// The last source number given out.
+    pub(super) sources: u32,
+}
+
+impl State {
+    pub(super) fn encode(&self) -> [u8; 44] {
+        let mut out = [0; 44];
+        let numbers = [self.sequence, self.live, self.tombstones, self.deleted_floor, self.unsettled];
+        for (field, number) in out.chunks_mut(8).zip(numbers) {
+            field.copy_from_slice(&number.to_le_bytes());
+        }
+        out[40..].copy_from_slice(&self.sources.to_le_bytes());
+        out
+    }
+
+    /// Notes that the entry at `sequence` was removed.
+    pub(super) fn unsettle(&mut self, sequence: u64) {
+        self.unsettled = if self.unsettled == 0 { sequence } else { self.unsettled.min(sequence) };
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<State, Error> {
+        State::parse(Bytes(bytes)).ok_or_else(|| damaged("meta"))
+    }
+
+    fn parse(mut bytes: Bytes) -> Option<State> {
+        let mut number = || bytes.array().map(u64::from_le_bytes);
+        let (sequence, live, tombstones) = (number()?, number()?, number()?);
+        let (deleted_floor, unsettled) = (number()?, number()?);
+        let sources = u32::from_le_bytes(bytes.array()?);
+        bytes.is_empty().then_some(State { sequence, live, tombstones, deleted_floor, unsettled, sources })
+    }
+}
+
+pub(super) fn name_key(name: &Key) -> Vec<u8> {
+    [name.collection().as_bytes(), &[0], name.id().as_bytes()].concat()
+}
+
+/// The range of [`NAMES`] that holds one collection: names sort after the zero byte and before the one.
+pub(super) fn name_range(collection: &str) -> (Vec<u8>, Vec<u8>) {
+    let end = |byte| [collection.as_bytes(), &[byte]].concat();
+    (end(0), end(1))
+}
+
+pub(super) fn index_key(kind: Kind, sequence: u64) -> [u8; 9] {
+    let mut key = [kind as u8; 9];
+    key[1..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+pub(super) fn index_value(hash: KeyHash, version: VersionHash, from: u32) -> [u8; 36] {
+    let mut value = [0; 36];
+    value[..16].copy_from_slice(&hash.0);
+    value[16..32].copy_from_slice(&version.0);
+    value[32..].copy_from_slice(&from.to_le_bytes());
+    value
+}
+
+pub(super) fn index_entry(key: &[u8; 9], value: &[u8; 36]) -> Entry {
+    let [_, sequence @ ..] = *key;
+    let (hash, rest) = value.split_first_chunk().expect("36 bytes begin with 16");
+    let (version, from) = rest.split_first_chunk().expect("20 bytes begin with 16");
+    let from = from.first_chunk().expect("four bytes are left");
+    Entry {
+        sequence: u64::from_be_bytes(sequence),
+        hash: KeyHash(*hash),
+        version: VersionHash(*version),
+        from: u32::from_le_bytes(*from),
+    }
+}
+
+pub(super) fn deleted_value(origin: Origin, name: &Key) -> Vec<u8> {
+    [&origin.0[..], &name_key(name)].concat()
+}
+
+pub(super) fn deleted_entry(bytes: &[u8]) -> Result<(Origin, Key), Error> {
+    parse_deleted(Bytes(bytes)).ok_or_else(|| damaged("deleted"))
+}
+
+fn parse_deleted(mut bytes: Bytes) -> Option<(Origin, Key)> {
+    let origin = EndpointId(bytes.array()?);
+    let (collection, id) = std::str::from_utf8(bytes.0).ok()?.split_once('\0')?;
+    Some((origin, Key::new(collection, id).ok()?))
+}
+
+pub(super) fn cursor_key(peer: &EndpointId, kind: Kind) -> [u8; 33] {
+    let mut key = [kind as u8; 33];
+    key[..32].copy_from_slice(&peer.0);
+    key
+}
+
+pub(super) fn cursor_value(cursor: &Cursor) -> [u8; 48] {
+    let mut value = [0; 48];
+    value[..16].copy_from_slice(&cursor.database);
+    value[16..32].copy_from_slice(&cursor.run.0);
+    value[32..40].copy_from_slice(&cursor.sequence.to_le_bytes());
+    value[40..].copy_from_slice(&cursor.excluded.to_le_bytes());
+    value
+}
+
+pub(super) fn cursor(kind: Kind, value: &[u8; 48]) -> Cursor {
+    let mut bytes = Bytes(value);
+    let mut parse = || {
+        Some(Cursor {
+            kind,
+            database: bytes.array()?,
+            run: RunId(bytes.array()?),
+            sequence: u64::from_le_bytes(bytes.array()?),
+            excluded: u64::from_le_bytes(bytes.array()?),
+        })
+    };
+    parse().expect("48 bytes hold every field")
+}
+
+pub(super) fn run_value(run: RunId, start: u64) -> [u8; 24] {
+    let mut value = [0; 24];
+    value[..16].copy_from_slice(&run.0);
+    value[16..].copy_from_slice(&start.to_le_bytes());
+    value
+}
+
+pub(super) fn run_entry(value: &[u8; 24]) -> (RunId, u64) {
+    let (run, start) = value.split_first_chunk().expect("24 bytes begin with 16");
+    let start = start.first_chunk().expect("eight bytes are left");
+    (RunId(*run), u64::from_le_bytes(*start))
+}
+
+pub(super) fn source_value(number: u32, run: RunId) -> [u8; 20] {
+    let mut value = [0; 20];
+    value[..4].copy_from_slice(&number.to_le_bytes());
+    value[4..].copy_from_slice(&run.0);
+    value
+}
+
+pub(super) fn source_entry(value: &[u8; 20]) -> (u32, RunId) {
+    let (number, run) = value.split_first_chunk().expect("20 bytes begin with four");
+    let run = run.first_chunk().expect("16 bytes are left");
+    (u32::from_le_bytes(*number), RunId(*run))
+}
+
+const REFUSE: u8 = 0;
+const CONNECT: u8 = 1;
+
+pub(super) fn wish_value(wish: &LinkWish) -> Vec<u8> {
+    match wish {
+        LinkWish::Refuse => vec![REFUSE],
+        LinkWish::Connect(addresses) => {
+            let mut out = vec![CONNECT];
+            put_varint(&mut out, addresses.len() as u64);
+            addresses.iter().for_each(|address| put_bytes(&mut out, address.as_bytes()));
+            out
+        }
+    }
+}
+
+pub(super) fn wish(bytes: &[u8]) -> Result<LinkWish, Error> {
+    parse_wish(Bytes(bytes)).ok_or_else(|| damaged("links"))
+}
+
+fn parse_wish(mut bytes: Bytes) -> Option<LinkWish> {
+    let wish = match bytes.byte()? {
+        REFUSE => LinkWish::Refuse,
+        CONNECT => {
+            let count = bytes.varint()?;
+            LinkWish::Connect((0..count).map(|_| bytes.text().map(str::to_owned)).collect::<Option<_>>()?)
+        }
+        _ => return None,
+    };
+    bytes.is_empty().then_some(wish)
+}

@@ -1,0 +1,127 @@
+//! Disks that fill up, fail, and lose power.
+
+use super::*;
+
+#[test]
+fn a_full_disk_fails_writes_by_name_and_they_work_again_when_there_is_room() {
+    let mut bench = Bench::new();
+    bench.put("cells/a", r#"{"n":1}"#);
+    bench.disk.set_full(true);
+    for name in ["cells/a", "platforms/a"] {
+        let refused = bench.write(name, whole(r#"{"n":2}"#)).unwrap_err();
+        assert!(matches!(refused, Error::DiskFull), "{refused:?}");
+    }
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"n":1}"#, "reads go on");
+    bench.disk.set_full(false);
+    bench.put("cells/a", r#"{"n":3}"#);
+    bench.put("platforms/a", r#"{"n":3}"#);
+    assert!(bench.store.poll_reopened().is_none());
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"n":3}"#);
+}
+
+#[test]
+fn a_request_that_was_wrong_is_told_so_even_when_the_disk_is_full() {
+    let mut bench = Bench::new();
+    bench.disk.set_full(true);
+    let answers = bench.batch([write("cells/a", whole("[]")), write("cells/b", whole("{}"))]);
+    assert!(matches!(answers[0], Err(Error::Json { .. })));
+    assert!(matches!(answers[1], Err(Error::DiskFull)));
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_flush_keeps_what_is_owed_until_there_is_room() {
+    let mut bench = Bench::new();
+    bench.put("platforms/a", "{}");
+    bench.disk.set_full(true);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.store.tip().durable, 0);
+    assert!(bench.store.poll_deadline().is_some());
+    bench.disk.set_full(false);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.store.tip().durable, 1);
+}
+
+/// Fails the disk at every write and sync of a durable put in turn.
+#[test]
+fn after_a_storage_error_nothing_unflushed_is_claimed_and_the_store_carries_on_in_a_new_run() {
+    for step in 0.. {
+        let mut bench = Bench::new();
+        bench.put("cells/kept", "{}");
+        bench.put("platforms/relaxed", "{}");
+        let (run, old) = (bench.store.run(), bench.store.reader());
+        bench.disk.fail_after(Some(step));
+        let result = bench.write("cells/a", whole("{}"));
+        bench.disk.fail_after(None);
+        if result.is_ok() {
+            assert!(step > 3);
+            break;
+        }
+        assert!(matches!(result, Err(Error::Io(_))), "step {step}: {result:?}");
+        bench.pass(Duration::from_secs(2));
+        let reader = bench.store.poll_reopened().unwrap();
+        assert_eq!(reader.run(), bench.store.run());
+        assert_ne!(reader.run(), run);
+        assert!(old.snapshot().is_err(), "step {step}");
+        assert!(bench.json("cells/kept").is_some());
+        let tip = bench.store.tip();
+        assert_eq!(tip.visible, tip.durable);
+        assert!(bench.put("cells/a", r#"{"again":1}"#).durable);
+        let bench = bench.crash();
+        assert_eq!(bench.json("cells/a").unwrap(), r#"{"again":1}"#);
+    }
+}
+
+#[test]
+fn while_the_disk_stays_broken_every_request_is_answered() {
+    let mut bench = Bench::new();
+    bench.disk.fail_after(Some(0));
+    for _ in 0..3 {
+        let answers = bench.batch((0..3).map(|n| write(&format!("cells/{n}"), whole("{}"))));
+        assert!(answers.iter().all(|answer| matches!(answer, Err(Error::Io(_)))), "{answers:?}");
+        assert_eq!(answers.len(), 3);
+    }
+    bench.disk.fail_after(None);
+    bench.pass(Duration::from_secs(1));
+    bench.put("cells/a", "{}");
+}
+
+/// Cuts the power after every write and sync of a little history in turn.
+#[test]
+fn whatever_write_the_power_fails_at_acknowledged_durable_writes_are_there() {
+    for step in 0..400 {
+        let disk = Ram::default();
+        disk.fail_after(Some(step));
+        let mut random = Counter(40);
+        let mut kept = 0;
+        if let Ok(store) = Store::open(disk.clone(), Config::new(node(1)), &mut random, epoch()) {
+            let mut bench = Bench { number: 1, disk: disk.clone(), store, now: epoch(), starts: 1 };
+            for n in 1..20 {
+                match bench.write("cells/a", whole(&format!(r#"{{"n":{n}}}"#))) {
+                    Ok(_) => kept = n,
+                    Err(_) => break,
+                }
+            }
+        }
+        let bench = Bench::over(1, disk.crash(), 2);
+        let found = bench.json("cells/a").map_or(0, |json| json[5..json.len() - 1].parse().unwrap());
+        assert!(found == kept || found == kept + 1, "step {step}: {found} of {kept}");
+        if kept == 19 {
+            assert!(step > 40);
+            return;
+        }
+    }
+    panic!("the history never came to its end");
+}
+
+#[test]
+fn opening_a_large_database_after_a_kill_does_not_walk_it() {
+    let mut bench = Bench::new();
+    let big = format!(r#"{{"fill":"{}"}}"#, "x".repeat(700_000));
+    for n in 0..100 {
+        bench.put(&format!("tracks/{n}"), &big);
+    }
+    bench.request(Request::Flush).unwrap();
+    let bench = bench.crash();
+    let (read, size) = (bench.disk.reads(), bench.disk.bytes().len() as u64);
+    assert!(size > 64 << 20 && read < size / 50, "read {read} of {size}");
+}

@@ -1,0 +1,152 @@
+//! Files that are not what they should be are refused, and left alone.
+
+use super::*;
+use crate::store::backend::HEADER_BYTES;
+use crate::store::codec::checksum;
+use crate::store::{Chunk, RunId, Stamp, tables};
+
+#[expect(clippy::cast_possible_truncation, reason = "it is 4096")]
+const HEADER: usize = HEADER_BYTES as usize;
+
+/// A file with some documents, closed without a shutdown.
+fn file() -> Vec<u8> {
+    let mut bench = Bench::new();
+    for n in 0..50 {
+        bench.put(&format!("cells/{n}"), &format!(r#"{{"n":{n}}}"#));
+    }
+    bench.disk.crash().bytes()
+}
+
+fn open(bytes: Vec<u8>) -> (Ram, Result<Store<Ram>, Error>) {
+    let disk = Ram::of(bytes);
+    let store = Store::open(disk.clone(), Config::new(node(1)), &mut Counter(100), epoch());
+    (disk, store)
+}
+
+#[test]
+fn a_newer_format_is_refused_and_the_file_untouched() {
+    let mut bytes = file();
+    bytes[8] = 2;
+    let sum = checksum(&bytes[..12]).to_le_bytes();
+    bytes[12..16].copy_from_slice(&sum);
+    let (disk, result) = open(bytes.clone());
+    assert!(matches!(result, Err(Error::NewerFormat { found: 2, known: 1 })), "{result:?}");
+    assert!(disk.bytes() == bytes);
+}
+
+#[test]
+fn a_foreign_file_is_refused_and_untouched() {
+    let bytes: Vec<u8> = b"SQLite format 3\0 something".iter().copied().cycle().take(10_000).collect();
+    let (disk, result) = open(bytes.clone());
+    assert!(matches!(result, Err(Error::Damaged(_))), "{result:?}");
+    assert!(disk.bytes() == bytes);
+}
+
+#[test]
+fn a_flipped_bit_of_the_header_is_noticed() {
+    let bytes = file();
+    for at in 0..17 {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 4;
+        let (disk, result) = open(bytes.clone());
+        assert!(matches!(result, Err(Error::Damaged(_))), "byte {at}: {result:?}");
+        assert!(disk.bytes() == bytes);
+    }
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let bytes = file();
+    for keep in [17, HEADER, HEADER + 100, 10_000, 500_000] {
+        let (_, result) = open(bytes[..keep].to_vec());
+        assert!(matches!(result, Err(Error::Damaged(_) | Error::Io(_))), "{keep} bytes: {:?}", result.map(|_| ()));
+    }
+}
+
+#[test]
+fn a_creation_that_did_not_finish_starts_over() {
+    let whole = file();
+    for bytes in [vec![], vec![0; 100], whole[..12].to_vec(), vec![0; HEADER]] {
+        let (_, result) = open(bytes);
+        assert!(result.is_ok(), "{result:?}");
+    }
+    let mut unfinished = whole;
+    unfinished[16] = 0;
+    let (_, result) = open(unfinished);
+    assert_eq!(result.unwrap().reader().snapshot().unwrap().counts().live, 0);
+}
+
+/// A flipped bit anywhere is harmless (free space), an error, or stops the node; it never changes content.
+#[test]
+fn a_flipped_bit_never_changes_what_a_document_says() {
+    let bytes = file();
+    let mut noticed = 0;
+    for at in (HEADER..bytes.len()).step_by(1_009) {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1 << (at % 8);
+        // redb trusts some of its own pages and panics over them.
+        let read = std::panic::catch_unwind(|| contents(bytes)).unwrap_or_default();
+        noticed += u32::from(read.len() < 50);
+        for (n, json) in read {
+            assert_eq!(json, format!(r#"{{"n":{n}}}"#), "byte {at}");
+        }
+    }
+    assert!(noticed > 0);
+}
+
+/// Every document that can be read.
+fn contents(bytes: Vec<u8>) -> Vec<(u32, String)> {
+    let (_, Ok(store)) = open(bytes) else { return Vec::new() };
+    let Ok(snapshot) = store.reader().snapshot() else { return Vec::new() };
+    let read = |n| Some((n, snapshot.document(&key(&format!("cells/{n}"))).ok()??.json));
+    (0..50).filter_map(read).collect()
+}
+
+/// The bytes of an example in docs/storage.md.
+fn example(name: &str) -> Vec<u8> {
+    let text = include_str!("../../../docs/storage.md");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(' '));
+    let (_, hex) = lines.find(|(found, _)| *found == name).unwrap();
+    let digits = hex.trim().as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn examples() -> [Record; 3] {
+    let latest = Record {
+        kind: Kind::Latest,
+        incarnation: 1,
+        sequence: 300,
+        origin: node(7),
+        name: Some(key("platforms/a1")),
+        content: Content::Latest {
+            stamp: Stamp { counter: 5, node: node(7), run: RunId([9; 16]) },
+            json: r#"{"x":1}"#.into(),
+        },
+    };
+    let tombstone = Record { sequence: 301, name: None, content: Content::Tombstone, ..latest.clone() };
+    let chunks = vec![Chunk { label: 290, bytes: vec![1, 2, 3] }, Chunk { label: 302, bytes: vec![4, 5] }];
+    let merged = Record {
+        kind: Kind::Merged,
+        sequence: 302,
+        name: Some(key("cells/c1")),
+        content: Content::Merged { heads: vec![[10; 32]], json: r#"{"x":1}"#.into(), chunks },
+        ..latest.clone()
+    };
+    [latest, tombstone, merged]
+}
+
+#[test]
+fn the_documented_examples_are_the_bytes_on_disk() {
+    let [latest, tombstone, merged] = examples();
+    assert_eq!(latest.encode(), example("latest"));
+    assert_eq!(tombstone.encode(), example("tombstone"));
+    assert_eq!(merged.encode(), example("merged"));
+    assert_eq!(latest.version().0, example("version"));
+    let hash = key("platforms/a1").hash();
+    assert_eq!(hash.0[..], example("key"));
+    assert_eq!(tables::index_key(Kind::Latest, 300)[..], example("index_key"));
+    assert_eq!(tables::index_value(hash, latest.version_hash(), 3)[..], example("index_value"));
+    let state = tables::State { sequence: 302, live: 2, tombstones: 1, sources: 3, ..tables::State::default() };
+    assert_eq!(state.encode()[..], example("state"));
+    assert_eq!(file()[..17], example("header"));
+}

@@ -1,0 +1,87 @@
+//! Limits bind writers, not merges, and say what to do.
+
+use super::*;
+use crate::error::Blame;
+use crate::limits::{DOCUMENT_JSON_BYTES, HISTORY_BYTES};
+use peat_ipc::Code;
+
+fn of_size(field: &str, bytes: usize) -> String {
+    format!(r#"{{"{field}":"{}"}}"#, "x".repeat(bytes - field.len() - 7))
+}
+
+#[test]
+fn a_document_of_exactly_the_limit_is_taken_and_a_byte_more_is_not() {
+    let mut bench = Bench::new();
+    for collection in ["cells", "platforms"] {
+        let name = format!("{collection}/a");
+        bench.put(&name, &of_size("a", DOCUMENT_JSON_BYTES));
+        let refused = bench.write(&name, whole(&of_size("a", DOCUMENT_JSON_BYTES + 1))).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(refused.blame(), Blame::Client);
+        assert!(refused.to_string().contains("the limit is 1.0 MiB"), "{refused}");
+        assert_eq!(bench.json(&name).unwrap().len(), DOCUMENT_JSON_BYTES);
+    }
+}
+
+#[test]
+fn what_json_cannot_be_held_is_refused_by_name() {
+    let mut bench = Bench::new();
+    let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(64), "]".repeat(64));
+    for json in [deep.as_str(), "[]", "1", "", "{", r#"{"a":1,"a":2}"#, r#"{"a":1e999}"#, r#"{"a":NaN}"#] {
+        let refused = bench.write("cells/a", whole(json)).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{json}");
+        assert!(refused.to_string().contains("cells/a"), "{refused}");
+    }
+    assert_eq!(bench.json("cells/a"), None);
+}
+
+#[test]
+fn a_merge_that_exceeds_the_limit_is_kept_and_then_only_shrinking_puts_are_taken() {
+    let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+    a.put("cells/x", "{}");
+    b.take(&a, "cells/x");
+    let size = DOCUMENT_JSON_BYTES * 2 / 3;
+    a.put("cells/x", &of_size("a", size));
+    b.put("cells/x", &of_size("b", size));
+    a.take(&b, "cells/x");
+    let merged = a.json("cells/x").unwrap();
+    assert!(merged.len() > DOCUMENT_JSON_BYTES);
+    let patch = |json: &str| Put::Patch { json: json.into(), base: None };
+    let refused = a.write("cells/x", patch(r#"{"c":1}"#)).unwrap_err();
+    assert!(matches!(refused, Error::DocumentTooLarge { .. }));
+    a.write("cells/x", patch(r#"{"a":"shorter, still too long with the other"}"#)).unwrap();
+    a.write("cells/x", patch(r#"{"c":1}"#)).unwrap();
+}
+
+#[test]
+fn a_history_over_the_limit_refuses_puts_and_names_the_remedy() {
+    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
+    let mut bench = Bench::new();
+    let mut grown = 0;
+    let refused = loop {
+        // Every version is new text, so that nothing compresses.
+        let text: String = (0..100_000).map(|at| char::from(LETTERS[(at * 7 + grown) % LETTERS.len()])).collect();
+        match bench.write("cells/x", whole(&format!(r#"{{"n":{grown},"text":"{text}"}}"#))) {
+            Ok(_) => grown += 1,
+            Err(refused) => break refused,
+        }
+        assert!(grown < 100);
+    };
+    assert!(grown * 100_000 > HISTORY_BYTES);
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.to_string().contains("peat-node compact cells x"), "{refused}");
+    let compacted = bench.write("cells/x", Put::Compact).unwrap();
+    assert!(compacted.dropped_bytes > HISTORY_BYTES as u64 / 2);
+    bench.put("cells/x", "{}");
+}
+
+#[test]
+fn errors_say_who_has_to_act() {
+    let io = Error::from(std::io::Error::other("boom"));
+    assert_eq!((io.code(), io.blame()), (Code::Unavailable, Blame::Machine));
+    assert_eq!(Error::from(std::io::Error::from(std::io::ErrorKind::StorageFull)).code(), Code::ResourceExhausted);
+    let newer = Error::NewerFormat { found: 9, known: 1 };
+    assert_eq!((newer.blame(), newer.code()), (Blame::Operator, Code::FailedPrecondition));
+    assert_eq!(Error::Damaged("x".into()).code(), Code::DataLoss);
+    assert_eq!(Error::NotFound(key("a/b")).code(), Code::NotFound);
+}

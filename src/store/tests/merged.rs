@@ -1,0 +1,143 @@
+//! Merged documents through the store: bases, histories, incarnations.
+
+use super::*;
+
+fn chunks(bench: &Bench, name: &str) -> Vec<(u64, usize)> {
+    match bench.snapshot().record(&key(name).hash()).unwrap().unwrap().content {
+        Content::Merged { chunks, .. } => chunks.iter().map(|chunk| (chunk.label, chunk.bytes.len())).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_write_is_on_disk_before_its_answer() {
+    let mut bench = Bench::new();
+    assert!(bench.put("cells/a", r#"{"n":1}"#).durable);
+    let bench = bench.crash();
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"n":1}"#);
+}
+
+#[test]
+fn a_superseded_base_is_merged() {
+    let mut bench = Bench::new();
+    let seen = bench.put("cells/a", r#"{"x":1,"y":1}"#);
+    bench.put("cells/a", r#"{"x":2,"y":1}"#);
+    bench.write("cells/a", based(r#"{"x":1,"y":2}"#, &seen.version)).unwrap();
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"x":2,"y":2}"#);
+}
+
+#[test]
+fn without_a_base_a_put_replaces_what_is_held() {
+    let mut bench = Bench::new();
+    bench.put("cells/a", r#"{"x":1,"y":1}"#);
+    bench.put("cells/a", r#"{"z":1}"#);
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"z":1}"#);
+}
+
+#[test]
+fn an_unknown_base_or_one_of_an_earlier_incarnation_is_refused() {
+    let mut bench = Bench::new();
+    let first = bench.put("cells/a", r#"{"x":1}"#);
+    let other = Bench::of(2).put("cells/a", r#"{"y":1}"#);
+    let unknown = bench.write("cells/a", based("{}", &other.version)).unwrap_err();
+    assert!(matches!(unknown, Error::UnknownBase(_)));
+    let deleted = bench.delete("cells/a");
+    assert!(matches!(bench.write("cells/a", based("{}", &first.version)), Err(Error::UnknownBase(_))));
+    bench.write("cells/a", based(r#"{"x":2}"#, &deleted.version)).unwrap();
+    assert!(matches!(bench.write("cells/a", based("{}", &first.version)), Err(Error::UnknownBase(_))));
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"x":2}"#);
+    assert_eq!(bench.document("cells/a").unwrap().incarnation, 2);
+}
+
+#[test]
+fn increments_are_labelled_with_their_commits_and_folded_when_they_outgrow_the_base() {
+    let mut bench = Bench::new();
+    bench.put("cells/a", r#"{"n":0}"#);
+    bench.put("cells/a", r#"{"n":1}"#);
+    let labels: Vec<_> = chunks(&bench, "cells/a").into_iter().map(|(label, _)| label).collect();
+    assert_eq!(labels, [1, 2]);
+    let largest = (2..60).map(|n| {
+        bench.put("cells/a", &format!(r#"{{"n":{n}}}"#));
+        chunks(&bench, "cells/a").len()
+    });
+    let lengths: Vec<_> = largest.collect();
+    assert!(lengths.contains(&1), "folded at least once: {lengths:?}");
+    let bench = bench.crash();
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"n":59}"#);
+}
+
+#[test]
+fn a_document_not_in_memory_is_changed_from_its_stored_history() {
+    let mut bench = Bench::new();
+    bench.put("cells/a", r#"{"x":1,"y":1}"#);
+    let mut bench = bench.crash();
+    bench.put("cells/a", r#"{"x":2,"y":1}"#);
+    let history = bench.snapshot().changes_since(&key("cells/a").hash(), &[]).unwrap().unwrap();
+    let doc = crate::store::merged::Doc::load(&history, [0; 16]).unwrap();
+    assert_eq!(crate::store::json::to_text(&doc.json()), r#"{"x":2,"y":1}"#);
+}
+
+#[test]
+fn several_writes_in_a_batch_make_one_record_with_every_change() {
+    let mut bench = Bench::new();
+    let seen = bench.put("cells/a", r#"{"x":1,"y":1}"#);
+    let answers = bench.batch([
+        write("cells/a", based(r#"{"x":2,"y":1}"#, &seen.version)),
+        write("cells/a", based(r#"{"x":1,"y":2}"#, &seen.version)),
+    ]);
+    let [one, two] = answers.try_into().unwrap();
+    assert_eq!(written(one).unwrap().sequence, written(two).unwrap().sequence);
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"x":2,"y":2}"#);
+    let bench = bench.crash();
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"x":2,"y":2}"#);
+}
+
+#[test]
+fn compacting_starts_an_incarnation_without_the_history() {
+    let mut bench = Bench::new();
+    for n in 0..100 {
+        bench.put("cells/a", &format!(r#"{{"n":{n}}}"#));
+    }
+    let compacted = bench.write("cells/a", Put::Compact).unwrap();
+    assert!(compacted.dropped_bytes > 100, "{compacted:?}");
+    let document = bench.document("cells/a").unwrap();
+    assert_eq!((document.json.as_str(), document.incarnation), (r#"{"n":99}"#, 2));
+    assert!(matches!(bench.write("cells/b", Put::Compact), Err(Error::NotFound(_))));
+    bench.put("platforms/a", "{}");
+    assert!(matches!(bench.write("platforms/a", Put::Compact), Err(Error::NoHistory(_))));
+}
+
+#[test]
+fn an_empty_object_is_a_document() {
+    let mut bench = Bench::new();
+    bench.put("cells/a", "{}");
+    assert_eq!(bench.json("cells/a").unwrap(), "{}");
+    let mut other = Bench::of(2);
+    assert!(other.take(&bench, "cells/a").refused.is_empty());
+    assert_eq!(other.json("cells/a").unwrap(), "{}");
+    bench.put("cells/a", r#"{"x":1}"#);
+    other.take(&bench, "cells/a");
+    assert_eq!(other.json("cells/a").unwrap(), r#"{"x":1}"#);
+}
+
+#[test]
+fn a_collection_that_changed_its_kind_starts_an_incarnation_of_the_new_one() {
+    let bench = {
+        let mut bench = Bench::new();
+        bench.put("things/a", r#"{"x":1}"#);
+        bench
+    };
+    let disk = bench.disk.crash();
+    let mut config = Config::new(node(1));
+    config.latest_collections.insert("things".into());
+    let store = Store::open(disk.clone(), config, &mut Counter(99), bench.now).unwrap();
+    let mut bench = Bench { store, disk, ..bench };
+    assert_eq!(bench.json("things/a").unwrap(), r#"{"x":1}"#);
+    let patch = Put::Patch { json: r#"{"y":1}"#.into(), base: None };
+    bench.write("things/a", patch).unwrap();
+    let record = bench.snapshot().record(&key("things/a").hash()).unwrap().unwrap();
+    assert_eq!((record.kind, record.incarnation), (Kind::Latest, 2));
+    assert_eq!(record.json().unwrap(), r#"{"x":1,"y":1}"#);
+    assert_eq!(bench.snapshot().entries(Kind::Merged, 0).unwrap().count(), 0);
+    assert_eq!(bench.snapshot().list("things").unwrap(), ["a"]);
+}

@@ -1,0 +1,279 @@
+//! What clients write: puts, patches, deletes and compactions become changes of the batch.
+
+use serde_json::{Map, Value};
+
+use crate::contain::contain;
+use crate::limits::{DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS};
+use crate::store::batch::Pending;
+use crate::store::merged::{Doc, MergedError};
+use crate::store::record::{Base, BaseContent};
+use crate::store::stage::{Stage, merged_content, stored_map};
+use crate::store::{Content, Error, Key, KeyHash, Kind, Put, Record, Stamp, Version, Write, json};
+
+type Object = Map<String, Value>;
+
+/// Incarnations and counters stop here, far below overflow; a peer that claims more is refused.
+pub(super) const HIGHEST: u64 = 1 << 53;
+
+/// A put whose content is known.
+struct Wanted {
+    key: Key,
+    hash: KeyHash,
+    object: Object,
+    base: Option<Base>,
+    durable: bool,
+}
+
+impl Stage<'_> {
+    pub(super) fn write(&mut self, write: Write) -> Result<Pending, Error> {
+        let Write { key, put, durable } = write;
+        let hash = key.hash();
+        let (object, base) = match put {
+            Put::Delete => return self.delete(&key, hash, durable),
+            Put::Compact => return self.compact(&key, hash),
+            Put::Whole { json, base } => (parse(&key, &json)?, base),
+            Put::Patch { json, base } => {
+                let mut object = self.current(&key, hash)?;
+                json::merge_patch(&mut object, &parse(&key, &json)?);
+                (object, base)
+            }
+            Put::Fields(fields) => {
+                let mut object = self.current(&key, hash)?;
+                object.extend(fields);
+                (object, None)
+            }
+        };
+        let base = base.map(|base| Base::parse(&base).ok_or_else(|| Error::MalformedBase(key.clone()))).transpose()?;
+        self.put(Wanted { key, hash, object, base, durable })
+    }
+
+    /// The content now; empty for what does not exist.
+    fn current(&mut self, key: &Key, hash: KeyHash) -> Result<Object, Error> {
+        match self.load(hash)?.record.as_ref().and_then(Record::json) {
+            Some(text) => stored_map(key, text),
+            None => Ok(Object::new()),
+        }
+    }
+
+    fn put(&mut self, wanted: Wanted) -> Result<Pending, Error> {
+        let kind = self.writer.config.kind(wanted.key.collection());
+        let staged = self.load(wanted.hash)?;
+        match &staged.record {
+            Some(record) if record.is_live() && record.kind == kind => match kind {
+                Kind::Latest => self.update_latest(wanted),
+                _ => {
+                    let key = wanted.key.clone();
+                    contain(|| self.update_merged(wanted))
+                        .unwrap_or_else(|panic| Err(Error::History { key, reason: panic.to_string() }))
+                }
+            },
+            _ => self.create(wanted, kind),
+        }
+    }
+
+    /// Starts the first or next incarnation.
+    fn create(&mut self, wanted: Wanted, kind: Kind) -> Result<Pending, Error> {
+        let before = self.load(wanted.hash)?.record.as_ref();
+        let known = before.map(Record::version);
+        if let Some(base) = &wanted.base
+            && known.as_ref().and_then(Base::parse).as_ref() != Some(base)
+        {
+            return Err(stale_base(kind, wanted.key));
+        }
+        let incarnation = before.map_or(0, |record| record.incarnation) + 1;
+        let text = json::to_text(&wanted.object);
+        check_size(&wanted.key, &text, before.and_then(Record::json))?;
+        let (content, doc) = match kind {
+            Kind::Latest => (Content::Latest { stamp: self.stamp(1), json: text }, None),
+            _ => self.new_document(&wanted.key, &wanted.object)?,
+        };
+        self.store(wanted.key, incarnation, kind, content, doc, wanted.durable)
+    }
+
+    fn new_document(&self, key: &Key, object: &Object) -> Result<(Content, Option<Doc>), Error> {
+        let mut doc = Doc::new(self.writer.actor);
+        doc.put(None, object).map_err(|cause| refused(key, &cause))?;
+        Ok((merged_content(&doc, None), Some(doc)))
+    }
+
+    fn update_latest(&mut self, wanted: Wanted) -> Result<Pending, Error> {
+        let text = json::to_text(&wanted.object);
+        let record = self.staged(wanted.hash);
+        let Content::Latest { stamp, json } = &record.content else { return Err(not_of_kind()) };
+        if let Some(base) = &wanted.base
+            && (base.incarnation != record.incarnation || base.content != BaseContent::Latest(*stamp))
+        {
+            return Err(Error::BaseNotCurrent(wanted.key));
+        }
+        check_size(&wanted.key, &text, Some(json))?;
+        if *json == text {
+            return Ok(self.unchanged(wanted.hash, wanted.durable));
+        }
+        let (mut incarnation, mut counter) = (record.incarnation, stamp.counter + 1);
+        if counter > HIGHEST {
+            (incarnation, counter) = (incarnation + 1, 1);
+        }
+        let content = Content::Latest { stamp: self.stamp(counter), json: text };
+        self.store(wanted.key, incarnation, Kind::Latest, content, None, wanted.durable)
+    }
+
+    fn update_merged(&mut self, wanted: Wanted) -> Result<Pending, Error> {
+        let record = self.staged(wanted.hash);
+        let incarnation = record.incarnation;
+        let Content::Merged { json, heads, .. } = &record.content else { return Err(not_of_kind()) };
+        let base = merged_base(&wanted, incarnation)?;
+        check_size(&wanted.key, &json::to_text(&wanted.object), Some(json))?;
+        let bytes = record.history_bytes();
+        if bytes > HISTORY_BYTES {
+            return Err(Error::HistoryTooLarge { key: wanted.key, bytes });
+        }
+        let heads = heads.clone();
+        let mut doc = self.take_doc(wanted.hash)?;
+        let rows = doc.rows();
+        if rows > HISTORY_ROWS {
+            self.put_back(wanted.hash, doc);
+            return Err(Error::HistoryTooLong { key: wanted.key, rows });
+        }
+        doc.put(base, &wanted.object).map_err(|cause| refused(&wanted.key, &cause))?;
+        if doc.heads() == heads {
+            self.put_back(wanted.hash, doc);
+            return Ok(self.unchanged(wanted.hash, true));
+        }
+        let content = merged_content(&doc, self.take_content(wanted.hash));
+        self.store(wanted.key, incarnation, Kind::Merged, content, Some(doc), true)
+    }
+
+    /// Leaves a tombstone of the document's kind and incarnation.
+    fn delete(&mut self, key: &Key, hash: KeyHash, durable: bool) -> Result<Pending, Error> {
+        let origin = self.writer.config.node;
+        let Some(record) = &self.load(hash)?.record else { return Ok(Pending::Absent) };
+        let durable = durable || record.kind != Kind::Latest;
+        if !record.is_live() {
+            return Ok(self.unchanged(hash, durable));
+        }
+        log::debug!("deleting document {key}");
+        let record = Record { origin, name: None, content: Content::Tombstone, ..*record };
+        Ok(self.change(hash, record, None, durable, 0))
+    }
+
+    /// Starts the next incarnation from the current content.
+    fn compact(&mut self, key: &Key, hash: KeyHash) -> Result<Pending, Error> {
+        let Some(record) = self.load(hash)?.record.as_ref().filter(|record| record.is_live()) else {
+            return Err(Error::NotFound(key.clone()));
+        };
+        let Content::Merged { json, .. } = &record.content else { return Err(Error::NoHistory(key.clone())) };
+        let (object, incarnation, before) = (stored_map(key, json)?, record.incarnation + 1, record.history_bytes());
+        let (content, doc) = self.new_document(key, &object)?;
+        let pending = self.store(key.clone(), incarnation, Kind::Merged, content, doc, true)?;
+        let dropped = before.saturating_sub(self.staged(hash).history_bytes()) as u64;
+        Ok(match pending {
+            Pending::Written { hash, version, in_place, .. } => {
+                Pending::Written { hash, version, dropped_bytes: dropped, in_place }
+            }
+            other => other,
+        })
+    }
+
+    fn stamp(&self, counter: u64) -> Stamp {
+        Stamp { counter, node: self.writer.config.node, run: self.writer.run }
+    }
+
+    /// A record that is known to be staged.
+    fn staged(&self, hash: KeyHash) -> &Record {
+        self.batch.staged.get(&hash).and_then(|staged| staged.record.as_ref()).expect("it was staged to be looked at")
+    }
+
+    /// Keeps a document that was taken and not changed.
+    pub(super) fn put_back(&mut self, hash: KeyHash, doc: Doc) {
+        if let Some(staged) = self.batch.staged.get_mut(&hash) {
+            staged.doc = Some(doc);
+        }
+    }
+
+    fn store(
+        &mut self,
+        key: Key,
+        incarnation: u64,
+        kind: Kind,
+        content: Content,
+        doc: Option<Doc>,
+        durable: bool,
+    ) -> Result<Pending, Error> {
+        if incarnation > HIGHEST {
+            return Err(Error::Exhausted(key));
+        }
+        let hash = key.hash();
+        let origin = self.writer.config.node;
+        let record = Record { kind, incarnation, sequence: 0, origin, name: Some(key), content };
+        Ok(self.change(hash, record, doc, durable || kind != Kind::Latest, 0))
+    }
+
+    /// Stages a changed record.
+    pub(super) fn change(
+        &mut self,
+        hash: KeyHash,
+        record: Record,
+        doc: Option<Doc>,
+        durable: bool,
+        from: u32,
+    ) -> Pending {
+        let version = record.version();
+        self.batch.flush |= durable;
+        self.batch.change(hash, record, doc, from);
+        Pending::Written { hash, version, dropped_bytes: 0, in_place: None }
+    }
+
+    /// The answer to a write that found its content in place.
+    fn unchanged(&mut self, hash: KeyHash, durable: bool) -> Pending {
+        let staged = self.batch.staged.get(&hash).filter(|staged| staged.changed.is_none());
+        let in_place = staged.and_then(|staged| staged.record.as_ref()).map(|record| record.sequence);
+        let version = self.staged(hash).version();
+        if durable {
+            self.await_flush_of(hash);
+        }
+        Pending::Written { hash, version, dropped_bytes: 0, in_place }
+    }
+}
+
+fn parse(key: &Key, text: &str) -> Result<Object, Error> {
+    json::parse_any_size(text.as_bytes()).map_err(|cause| Error::Json { key: key.clone(), reason: cause.to_string() })
+}
+
+/// Over the limit only what shrinks a document that a merge pushed over it.
+fn check_size(key: &Key, text: &str, before: Option<&str>) -> Result<(), Error> {
+    let bytes = text.len();
+    match before {
+        _ if bytes <= DOCUMENT_JSON_BYTES => Ok(()),
+        Some(before) if before.len() > DOCUMENT_JSON_BYTES && bytes < before.len() => Ok(()),
+        _ => Err(Error::DocumentTooLarge { key: key.clone(), bytes }),
+    }
+}
+
+fn merged_base(wanted: &Wanted, incarnation: u64) -> Result<Option<&[[u8; 32]]>, Error> {
+    match &wanted.base {
+        None => Ok(None),
+        Some(Base { incarnation: at, content: BaseContent::Merged(heads) }) if *at == incarnation => Ok(Some(heads)),
+        Some(_) => Err(Error::UnknownBase(wanted.key.clone())),
+    }
+}
+
+fn stale_base(kind: Kind, key: Key) -> Error {
+    match kind {
+        Kind::Latest => Error::BaseNotCurrent(key),
+        _ => Error::UnknownBase(key),
+    }
+}
+
+fn refused(key: &Key, cause: &MergedError) -> Error {
+    match cause {
+        MergedError::UnknownBase => Error::UnknownBase(key.clone()),
+        _ => Error::Json { key: key.clone(), reason: cause.to_string() },
+    }
+}
+
+fn not_of_kind() -> Error {
+    Error::Bug("a record's content is not of its kind".into())
+}
+
+/// What a reply says of a document that is not there: no version.
+pub(super) const NO_VERSION: Version = Version(Vec::new());

@@ -1,0 +1,119 @@
+//! What the api thread asks of the sync engine, and what it hears from it.
+
+use crate::identity::EndpointId;
+use crate::store::KeyHash;
+
+/// A request from the api engine. Every one is answered by one [`Event::Answered`].
+#[derive(Debug)]
+pub struct Asked {
+    /// The api engine's call.
+    pub call: u64,
+    /// What is asked.
+    pub control: Control,
+}
+
+/// What can be asked.
+#[derive(Debug)]
+pub enum Control {
+    /// Dial and admit a peer from now on, across restarts. Addresses as `HOST:PORT` or `relay:HOST:PORT`; none: those
+    /// already known.
+    Connect { peer: EndpointId, addresses: Vec<String> },
+    /// Drop a peer and refuse it until it is connected again, across restarts.
+    Disconnect(EndpointId),
+    /// What is known of every peer.
+    ListPeers,
+    /// End radio silence.
+    StartSync,
+    /// Begin radio silence; answered once no resolver query is in flight.
+    StopSync,
+    /// Counters.
+    Stats,
+    /// Answer once `peers` peers hold version `sequence` of this document, or a superseding one, durably.
+    WaitPeers { key: KeyHash, sequence: u64, peers: u32 },
+    /// The call that waited has ended; answers nothing.
+    Abandon { call: u64 },
+}
+
+/// What the sync engine tells the api engine.
+#[derive(Debug)]
+pub enum Event {
+    /// The answer to an [`Asked`].
+    Answered { call: u64, answer: Result<Answer, ControlError> },
+    /// Something a status call shows has changed.
+    Status(Status),
+}
+
+/// Answers by request.
+#[derive(Debug, PartialEq)]
+pub enum Answer {
+    /// Connect, Disconnect, StartSync, StopSync, WaitPeers.
+    Done,
+    /// ListPeers.
+    Peers(Vec<Peer>),
+    /// Stats.
+    Stats(Stats),
+}
+
+/// Why a control request failed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ControlError {
+    /// Connecting a peer no address is known for.
+    NoAddress(EndpointId),
+    /// The peer is this node.
+    Ourselves,
+    /// An address that is not `HOST:PORT` or `relay:HOST:PORT`.
+    BadAddress(String),
+    /// The table of peers is full ([`crate::limits::PEERS`]).
+    TooManyPeers,
+    /// Disconnecting a peer nobody has heard of.
+    Unknown(EndpointId),
+    /// The wish could not be saved; the store said why.
+    NotSaved(String),
+}
+
+/// What status calls show; sent whenever it changes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Status {
+    /// False under radio silence.
+    pub active: bool,
+    /// Peers admitted and connected now.
+    pub connected_peers: u32,
+    /// At least one peer is still being reconciled or caught up.
+    pub catching_up: bool,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    /// See [`Status::active`].
+    pub active: bool,
+    /// See [`Status::connected_peers`].
+    pub connected_peers: u32,
+    /// UDP payload bytes sent and received.
+    pub bytes_sent: u64,
+    /// See `bytes_sent`.
+    pub bytes_received: u64,
+}
+
+/// One peer, as `ListPeers` shows it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// Who.
+    pub id: EndpointId,
+    /// Where it is dialled, or was seen.
+    pub addresses: Vec<String>,
+    /// Admitted and connected now.
+    pub connected: bool,
+    /// Which path is in use; `None` while not connected.
+    pub path: Option<&'static str>,
+    /// Smoothed round-trip time in microseconds; 0 while not connected.
+    pub rtt_micros: u64,
+    /// Since its last durable acknowledgement, milliseconds; 0 when there was none.
+    pub last_ack_age_ms: u64,
+    /// Documents whose newest version it has not acknowledged.
+    pub pending_documents: u64,
+    /// Its wall clock minus ours at its hello, milliseconds.
+    pub clock_skew_ms: i64,
+    /// Why it is not connected; empty while it is.
+    pub last_error: String,
+}

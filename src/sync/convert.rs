@@ -1,0 +1,129 @@
+//! Between a stored record and the document that travels.
+
+use prost::Message as _;
+
+use crate::identity::EndpointId;
+use crate::store::{self, Content, Incoming, Key, KeyHash, Kind, Record, RunId, Stamp};
+use crate::sync::mesh::{Document, Latest, Merged, Offer, Tombstone, document::Body};
+
+/// Bytes of a document within a batch.
+pub(crate) fn size(document: &Document) -> usize {
+    document.encoded_len()
+}
+
+/// The whole record.
+pub(crate) fn document(record: &Record, hash: KeyHash) -> Document {
+    let body = match &record.content {
+        Content::Tombstone => Body::Tombstone(Tombstone {}),
+        Content::Latest { stamp, json } => Body::Latest(latest(record, stamp, json.as_bytes())),
+        Content::Merged { chunks, .. } => {
+            let whole: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect();
+            Body::Merged(Merged { chunks: whole.into(), heads: heads(record) })
+        }
+    };
+    with_body(record, hash, body)
+}
+
+/// A merged record of which only these chunks travel.
+pub(crate) fn merged(record: &Record, hash: KeyHash, chunks: Vec<u8>) -> Document {
+    with_body(record, hash, Body::Merged(Merged { chunks: chunks.into(), heads: heads(record) }))
+}
+
+/// The heads of a merged record that has several. A single one builds on everything, so its own dependencies tell.
+fn heads(record: &Record) -> Vec<bytes::Bytes> {
+    match &record.content {
+        Content::Merged { heads, .. } if heads.len() > 1 => heads.iter().map(|head| head.to_vec().into()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A merged record, offered.
+pub(crate) fn offer(record: &Record, hash: KeyHash, size: usize) -> Document {
+    let offer = Offer { version: record.version_hash().0.to_vec().into(), size: size as u64 };
+    with_body(record, hash, Body::Offer(offer))
+}
+
+fn latest(record: &Record, stamp: &Stamp, json: &[u8]) -> Latest {
+    let node = if stamp.node == record.origin { Vec::new() } else { stamp.node.0.to_vec() };
+    Latest { counter: stamp.counter, node: node.into(), run: stamp.run.0.to_vec().into(), json: json.to_vec().into() }
+}
+
+fn with_body(record: &Record, hash: KeyHash, body: Body) -> Document {
+    let is_tombstone = matches!(body, Body::Tombstone(_));
+    let name = record.name.as_ref().filter(|_| !is_tombstone);
+    Document {
+        key: hash.0.to_vec().into(),
+        kind: u32::from(record.kind as u8),
+        incarnation: record.incarnation,
+        collection: name.map(|key| key.collection().to_owned()).unwrap_or_default(),
+        doc_id: name.map(|key| key.id().to_owned()).unwrap_or_default(),
+        origin: if is_tombstone { Vec::new() } else { record.origin.0.to_vec() }.into(),
+        body: Some(body),
+    }
+}
+
+/// The hash a peer calls a document by.
+pub(crate) fn key_hash(bytes: &[u8]) -> Result<KeyHash, &'static str> {
+    bytes.try_into().map(KeyHash).map_err(|_| "a key hash that is not 16 bytes")
+}
+
+/// A list of change hashes.
+pub(crate) fn change_hashes(hashes: &[bytes::Bytes]) -> Result<Vec<[u8; 32]>, &'static str> {
+    let hash = |bytes: &bytes::Bytes| bytes.as_ref().try_into().map_err(|_| "a change hash that is not 32 bytes");
+    hashes.iter().map(hash).collect()
+}
+
+/// A kind's number on the wire.
+pub(crate) fn kind(number: u32) -> Result<Kind, &'static str> {
+    u8::try_from(number).ok().and_then(Kind::from_number).ok_or("a kind of document this node does not know")
+}
+
+fn node(bytes: &[u8]) -> Result<EndpointId, &'static str> {
+    bytes.try_into().map(EndpointId).map_err(|_| "an endpoint id that is not 32 bytes")
+}
+
+/// A received document, ready for the store. Offers never get here.
+///
+/// # Errors
+/// What is malformed about it.
+pub(crate) fn incoming(document: Document) -> Result<Incoming, &'static str> {
+    let kind = kind(document.kind)?;
+    let body = document.body.ok_or("a document without a body")?;
+    let is_tombstone = matches!(body, Body::Tombstone(_));
+    let origin = if is_tombstone { EndpointId::default() } else { node(&document.origin)? };
+    let name = (!is_tombstone)
+        .then(|| Key::new(document.collection, document.doc_id).map_err(|_| "a document with an invalid name"))
+        .transpose()?;
+    if document.incarnation == 0 {
+        return Err("a document of incarnation 0");
+    }
+    let hash = key_hash(&document.key)?;
+    if name.as_ref().is_some_and(|name| name.hash() != hash) {
+        return Err("a document under another's key");
+    }
+    Ok(Incoming {
+        hash,
+        name,
+        kind,
+        incarnation: document.incarnation,
+        origin,
+        body: incoming_body(kind, body, origin)?,
+    })
+}
+
+fn incoming_body(kind: Kind, body: Body, origin: EndpointId) -> Result<store::Body, &'static str> {
+    match (kind, body) {
+        (_, Body::Tombstone(_)) => Ok(store::Body::Tombstone),
+        (Kind::Latest, Body::Latest(latest)) => {
+            let node = if latest.node.is_empty() { origin } else { node(&latest.node)? };
+            let run = latest.run.as_ref().try_into().map(RunId).map_err(|_| "a run id that is not 16 bytes")?;
+            let stamp = Stamp { counter: latest.counter, node, run };
+            Ok(store::Body::Latest { stamp, json: latest.json.to_vec() })
+        }
+        (Kind::Merged, Body::Merged(merged)) => {
+            let heads = change_hashes(&merged.heads)?;
+            Ok(store::Body::Merged(store::Merged { chunks: merged.chunks.to_vec(), heads }))
+        }
+        _ => Err("a document whose body does not fit its kind"),
+    }
+}

@@ -1,0 +1,121 @@
+//! Who may come in, and which of two connections with one peer is kept.
+
+use super::Engine;
+use crate::clock::Now;
+use crate::identity::EndpointId;
+use crate::store::RunId;
+use crate::sync::link::{CloseCode, LinkId};
+use crate::sync::proof::{self, Role};
+use crate::sync::session::{Fault, Session};
+
+/// A peer's cursors are checked by a comparison when the last one is older than this.
+const AUDIT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
+impl Engine {
+    pub(super) fn on_up(&mut self, now: Now, link: LinkId, peer: EndpointId, dialled: bool) {
+        let mut session = Session::new(link, peer, dialled, now);
+        if peer == self.ours.id {
+            let fault = Fault::new(CloseCode::NotAdmitted, "this key is our own: a copied key, or our own address");
+            self.close(now, link, peer, &fault);
+            return;
+        }
+        if dialled {
+            session.prove(self.proof(link, peer, Role::Dialler));
+        }
+        self.sessions.insert(link, session);
+        self.dirty.insert(link);
+    }
+
+    fn proof(&self, link: LinkId, peer: EndpointId, role: Role) -> Vec<u8> {
+        let Some(key) = &self.formation_key else { return Vec::new() };
+        let exporter = self.links.export(link);
+        proof::prove(key, role, &self.ours.app_id, &self.ours.id, &peer, &exporter).to_vec()
+    }
+
+    pub(super) fn on_proved(&mut self, now: Now, session: &mut Session, proof: &[u8]) -> Result<(), Fault> {
+        self.admission(session, proof)?;
+        if !session.dialled {
+            session.prove(self.proof(session.link, session.peer, Role::Acceptor));
+        }
+        self.links.admitted(session.link);
+        let seen_at = self.links.remote(session.link);
+        let Some(peer) = self.peers.entry(session.peer) else {
+            return Err(Fault::new(CloseCode::NotAdmitted, "this node knows as many peers as it can"));
+        };
+        peer.seen_at = seen_at;
+        session.audit = peer.last_audit.is_some_and(|at| now.reached(at + AUDIT));
+        session.admit(now, &self.ours, &self.reader)
+    }
+
+    /// Whether the other side of a session may come in.
+    fn admission(&self, session: &Session, proof: &[u8]) -> Result<(), Fault> {
+        let peer = self.peers.get(&session.peer);
+        let refuse = |reason: &str| Err(Fault::new(CloseCode::NotAdmitted, reason));
+        if peer.is_some_and(|peer| peer.refused) {
+            return refuse("this node was told to disconnect you (`peat-node connect` admits again)");
+        }
+        if session.dialled || peer.is_some_and(|peer| peer.pinned) {
+            return Ok(());
+        }
+        let Some(key) = &self.formation_key else {
+            return refuse("neither pinned here (--peer) nor a shared key here to prove (--shared-key)");
+        };
+        let exporter = self.links.export(session.link);
+        if proof.is_empty() {
+            refuse("no formation proof: start the dialling node with --shared-key, or pin it here with --peer")
+        } else if proof::verify(key, Role::Dialler, &self.ours.app_id, &session.peer, &self.ours.id, &exporter, proof) {
+            Ok(())
+        } else {
+            refuse("the formation proof is wrong: shared keys or app ids differ")
+        }
+    }
+
+    pub(super) fn on_met(
+        &mut self,
+        now: Now,
+        session: &Session,
+        run: RunId,
+        skew_ms: i64,
+        mismatched: &[String],
+    ) -> Result<(), Fault> {
+        let id = session.peer;
+        for collection in mismatched {
+            if self.log.allows(now, &format!("kind {id} {collection}")) {
+                log::warn!(
+                    "{id}: collection '{collection}' is `latest` on one side only; it does not sync on this link"
+                );
+            }
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        peer.skew_ms = skew_ms;
+        if peer.met_run(run) && self.log.allows(now, &format!("copied {id}")) {
+            log::error!("{id}: an earlier run came back; two machines use the same identity key");
+        }
+        let earlier = peer.session;
+        peer.session = Some(session.link);
+        if peer.dialling == Some(session.link) {
+            peer.dialling = None;
+        }
+        match earlier.filter(|link| *link != session.link) {
+            Some(earlier) => self.choose(now, session, earlier, run),
+            None => Ok(()),
+        }
+    }
+
+    /// Of two sessions with one peer in one run, both sides keep the one dialled by the smaller id; a newer run, or a second
+    /// session dialled by the same side, replaces the earlier.
+    fn choose(&mut self, now: Now, session: &Session, earlier: LinkId, run: RunId) -> Result<(), Fault> {
+        let Some(other) = self.sessions.get(&earlier) else { return Ok(()) };
+        let smaller_dialled = session.dialled == (self.ours.id < session.peer);
+        let crossed = other.dialled != session.dialled && other.run() == Some(run);
+        if crossed && !smaller_dialled {
+            if let Some(peer) = self.peers.get_mut(&session.peer) {
+                peer.session = Some(earlier);
+            }
+            return Err(Fault::new(CloseCode::Replaced, "another connection between us is kept"));
+        }
+        self.drop_session(earlier);
+        self.links.close(now, earlier, CloseCode::Replaced, "another connection between us is kept");
+        Ok(())
+    }
+}

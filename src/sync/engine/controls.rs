@@ -1,0 +1,219 @@
+//! What the api thread asks for: connecting, radio silence, lists, waits.
+
+use super::{Engine, Pending};
+use crate::clock::Now;
+use crate::identity::EndpointId;
+use crate::store::{self, KeyHash, Kind, Link, LinkWish, Request};
+use crate::sync::control::{Answer, Asked, Control, ControlError, Event, Peer};
+use crate::sync::link::CloseCode;
+use crate::sync::outbox::Outbox;
+use crate::sync::peers::{self, Address};
+use crate::sync::session::{Fault, Session};
+
+/// Index entries counted at most to say how many documents a peer lacks.
+const PENDING_COUNTED: usize = 100_000;
+
+impl Engine {
+    pub(super) fn on_control(&mut self, now: Now, asked: Asked) {
+        let call = asked.call;
+        let answer = match asked.control {
+            Control::Connect { peer, addresses } => self.connect(now, call, peer, &addresses).err().map(Err),
+            Control::Disconnect(peer) => self.disconnect(now, call, peer).err().map(Err),
+            Control::ListPeers => Some(Ok(Answer::Peers(self.list_peers(now)))),
+            Control::StartSync => {
+                self.start_sync(now);
+                Some(Ok(Answer::Done))
+            }
+            Control::StopSync => {
+                self.stop_sync(call);
+                None
+            }
+            Control::Stats => Some(Ok(Answer::Stats(self.stats()))),
+            Control::WaitPeers { key, sequence, peers } => {
+                self.wait_peers(call, key, sequence, peers);
+                None
+            }
+            Control::Abandon { call } => {
+                self.waits.abandon(call);
+                None
+            }
+        };
+        if let Some(answer) = answer {
+            self.events.push_back(Event::Answered { call, answer });
+        }
+    }
+
+    fn done(&mut self, call: u64) {
+        self.events.push_back(Event::Answered { call, answer: Ok(Answer::Done) });
+    }
+
+    // Peers.
+
+    fn connect(&mut self, now: Now, call: u64, id: EndpointId, texts: &[String]) -> Result<(), ControlError> {
+        if id == self.ours.id {
+            return Err(ControlError::Ourselves);
+        }
+        let parse = |text: &String| Address::parse(text).ok_or_else(|| ControlError::BadAddress(text.clone()));
+        let addresses = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let known = self.peers.get(&id).is_some_and(|peer| !peer.addresses.is_empty());
+        if addresses.is_empty() && !known {
+            return Err(ControlError::NoAddress(id));
+        }
+        let peer = self.peers.entry(id).ok_or(ControlError::TooManyPeers)?;
+        peer.pinned = true;
+        peer.refused = false;
+        if !addresses.is_empty() {
+            peer.addresses = addresses;
+        }
+        peer.dial_now(now);
+        let wish = LinkWish::Connect(peer.addresses.iter().map(ToString::to_string).collect());
+        self.submit(Request::SaveLink(Link { peer: id, wish }), Pending::Save { call: Some(call) });
+        Ok(())
+    }
+
+    fn disconnect(&mut self, now: Now, call: u64, id: EndpointId) -> Result<(), ControlError> {
+        let peer = self.peers.get_mut(&id).ok_or(ControlError::Unknown(id))?;
+        peer.refused = true;
+        peer.resolving.clear();
+        let links = [peer.session.take(), peer.dialling.take()];
+        for link in links.into_iter().flatten() {
+            let fault = Fault::new(CloseCode::NotAdmitted, "the operator disconnected this peer");
+            self.drop_session(link);
+            self.links.close(now, link, fault.code, &fault.reason);
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            "disconnected by the operator".clone_into(&mut peer.last_error);
+        }
+        let link = Link { peer: id, wish: LinkWish::Refuse };
+        self.submit(Request::SaveLink(link), Pending::Save { call: Some(call) });
+        Ok(())
+    }
+
+    pub(super) fn on_saved(&mut self, call: u64, error: Option<store::Error>) {
+        let answer = error.map_or(Ok(Answer::Done), |error| Err(ControlError::NotSaved(error.to_string())));
+        self.events.push_back(Event::Answered { call, answer });
+    }
+
+    fn list_peers(&self, now: Now) -> Vec<Peer> {
+        self.peers.iter().map(|(id, peer)| self.show(now, *id, peer)).collect()
+    }
+
+    fn show(&self, now: Now, id: EndpointId, peer: &peers::Peer) -> Peer {
+        let session = peer.session.and_then(|link| self.sessions.get(&link)).filter(|session| session.is_live());
+        let dialled = peer.addresses.iter().map(ToString::to_string);
+        let seen = peer.seen_at.map(|address| address.to_string()).filter(|_| peer.addresses.is_empty());
+        let age = peer.last_ack.map_or(0, |at| (now.mono - at).as_millis());
+        Peer {
+            id,
+            addresses: dialled.chain(seen).collect(),
+            connected: session.is_some(),
+            path: session.map(|_| "direct"),
+            rtt_micros: session.map_or(0, |session| micros(self.links.rtt(session.link))),
+            last_ack_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
+            pending_documents: self.pending_documents(session.and_then(Session::outbox)),
+            clock_skew_ms: peer.skew_ms,
+            last_error: if session.is_some() { String::new() } else { self.why_not(peer) },
+        }
+    }
+
+    fn why_not(&self, peer: &peers::Peer) -> String {
+        if self.active { peer.last_error.clone() } else { "radio silence: sync is stopped".to_owned() }
+    }
+
+    /// How many documents' newest versions a peer has not acknowledged; everything, for one that is not connected.
+    fn pending_documents(&self, outbox: Option<&Outbox>) -> u64 {
+        let Ok(snapshot) = self.reader.snapshot() else { return 0 };
+        let source = outbox.and_then(Outbox::source);
+        let lacking = Kind::ALL.into_iter().filter_map(|kind| {
+            let acked = outbox.map_or(0, |outbox| outbox.acked(kind));
+            snapshot.entries(kind, acked).ok()
+        });
+        let owed = lacking
+            .flatten()
+            .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.from == 0 || Some(entry.from) != source));
+        owed.take(PENDING_COUNTED).count() as u64
+    }
+
+    // Radio silence.
+
+    fn start_sync(&mut self, now: Now) {
+        if !self.active {
+            self.active = true;
+            self.peers.iter_mut().for_each(|(_, peer)| peer.dial_now(now));
+            self.save_sync(true);
+        }
+    }
+
+    /// Not one datagram leaves from here on. Answered once the resolver is quiet too.
+    fn stop_sync(&mut self, call: u64) {
+        self.falling_silent.push(call);
+        if self.active {
+            self.active = false;
+            self.links.forget_all();
+            self.sessions.clear();
+            self.dirty.clear();
+            for name in self.lookups.drain(..) {
+                self.looking_up.remove(&name);
+            }
+            for (_, peer) in self.peers.iter_mut() {
+                peer.session = None;
+                peer.dialling = None;
+                peer.resolving.clear();
+            }
+            self.save_sync(false);
+        }
+        self.answer_silence();
+    }
+
+    pub(super) fn answer_silence(&mut self) {
+        if self.looking_up.is_empty() {
+            for call in std::mem::take(&mut self.falling_silent) {
+                self.done(call);
+            }
+        }
+    }
+
+    // Waiting for peers.
+
+    fn wait_peers(&mut self, call: u64, key: KeyHash, sequence: u64, peers: u32) {
+        if peers == 0 {
+            self.done(call);
+            return;
+        }
+        self.waits.add(call, key, sequence, peers);
+        let live: Vec<_> = self.sessions.values().filter(|session| session.is_live()).map(|s| s.link).collect();
+        for link in live {
+            if let Some(session) = self.sessions.remove(&link) {
+                self.check_waits(&session, &[]);
+                self.sessions.insert(link, session);
+            }
+            self.dirty.insert(link);
+        }
+    }
+
+    /// A peer acknowledged documents: which waits does that satisfy, directly or because its cursor passed them?
+    pub(super) fn check_waits(&mut self, session: &Session, acked: &[(KeyHash, u64)]) {
+        if self.waits.is_empty() {
+            return;
+        }
+        let mut done = Vec::new();
+        for (key, sequence) in acked {
+            done.extend(self.waits.held(session.peer, *key, *sequence));
+        }
+        let passed: Vec<_> = self.waits.keys().filter(|(key, _)| self.has_passed(session, key)).collect();
+        for (key, sequence) in passed {
+            done.extend(self.waits.held(session.peer, key, sequence));
+        }
+        done.into_iter().for_each(|call| self.done(call));
+    }
+
+    fn has_passed(&self, session: &Session, key: &KeyHash) -> bool {
+        let record = self.reader.snapshot().and_then(|snapshot| snapshot.record(key));
+        let (Ok(Some(record)), Some(outbox)) = (record, session.outbox()) else { return false };
+        outbox.acked(record.kind) >= record.sequence
+    }
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,100 @@
+//! How sessions end: a fault, the peer's wish, or silence.
+
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use crate::clock::Now;
+use crate::identity::EndpointId;
+use crate::limits::ADMISSION;
+use crate::sync::link::{CloseCode, LinkId};
+use crate::sync::session::{Fault, Session};
+
+/// With an answer outstanding, a link silent for this long is asked for a sign of life,
+const SILENCE_PING: Duration = Duration::from_secs(5);
+/// and for this long is dead. Without one, QUIC's idle timeout of 30 s decides.
+const SILENCE_DEAD: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Closes a session for a fault, its own or the peer's.
+    pub(super) fn end(&mut self, now: Now, link: LinkId, fault: &Fault) {
+        let Some(session) = self.drop_session(link) else { return };
+        self.close(now, link, session.peer, fault);
+    }
+
+    pub(super) fn close(&mut self, now: Now, link: LinkId, id: EndpointId, fault: &Fault) {
+        self.links.close(now, link, fault.code, &fault.reason);
+        if fault.code != CloseCode::Replaced {
+            self.complain(now, id, &fault.reason);
+        }
+        self.after_end(now, link, id, &fault.reason);
+    }
+
+    pub(super) fn on_down(&mut self, now: Now, link: LinkId, reason: &str) {
+        let dialled = self.peers.iter().find(|(_, peer)| peer.dialling == Some(link)).map(|(id, _)| *id);
+        let session = self.drop_session(link);
+        let Some(id) = session.map(|session| session.peer).or(dialled) else { return };
+        self.complain(now, id, reason);
+        self.after_end(now, link, id, reason);
+    }
+
+    pub(super) fn complain(&mut self, now: Now, id: EndpointId, reason: &str) {
+        if self.log.allows(now, &format!("{id} {reason}")) {
+            log::warn!("{id}: {reason}");
+        }
+    }
+
+    /// Takes a session out of the tables.
+    pub(super) fn drop_session(&mut self, link: LinkId) -> Option<Session> {
+        let session = self.sessions.remove(&link)?;
+        if let Some(peer) = self.peers.get_mut(&session.peer)
+            && peer.session == Some(link)
+        {
+            peer.session = None;
+        }
+        Some(session)
+    }
+
+    fn after_end(&mut self, now: Now, link: LinkId, id: EndpointId, reason: &str) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.dialling == Some(link) {
+            peer.dialling = None;
+        }
+        if peer.session.is_none() && peer.dialling.is_none() {
+            peer.last_error = reason.to_owned();
+            peer.back_off(now, &mut *self.random);
+        }
+    }
+
+    pub(super) fn wake_sessions(&mut self, now: Now) {
+        let due = |session: &Session| session.deadline().is_some_and(|at| now.reached(at));
+        self.dirty.extend(self.sessions.values().filter(|session| due(session)).map(|session| session.link));
+    }
+
+    pub(super) fn check_silence(&mut self, now: Now) {
+        let expecting = self.sessions.values().filter(|session| session.expects_answer());
+        let quiet: Vec<(LinkId, Duration)> =
+            expecting.map(|session| (session.link, now.mono - self.links.last_heard(session.link))).collect();
+        for (link, silence) in quiet {
+            if silence >= SILENCE_DEAD {
+                self.end(now, link, &Fault::new(CloseCode::Silent, "no answer for 10 s"));
+            } else if silence >= SILENCE_PING {
+                self.links.ping(now, link);
+            }
+        }
+        let late = |session: &&Session| !session.is_live() && now.reached(session.since + ADMISSION);
+        for link in self.sessions.values().filter(late).map(|session| session.link).collect::<Vec<_>>() {
+            self.end(now, link, &Fault::new(CloseCode::NotAdmitted, "no admission within 10 s"));
+        }
+    }
+
+    pub(super) fn silence_deadline(&self) -> Option<Instant> {
+        let expecting = self.sessions.values().filter(|session| session.expects_answer());
+        let at = expecting.map(|session| {
+            let heard = self.links.last_heard(session.link);
+            let pinged = self.links.last_pinged(session.link).is_some_and(|at| at >= heard);
+            let silence = heard + if pinged { SILENCE_DEAD } else { SILENCE_PING };
+            if session.is_live() { silence } else { silence.min(session.since + ADMISSION) }
+        });
+        at.min()
+    }
+}

@@ -1,0 +1,480 @@
+//! The sync engine: what happened goes in, what to do next comes out.
+//!
+//! Owns the links, the sessions and the table of peers. After every `handle_*` call drain, in this order,
+//! [`Engine::poll_store`], [`Engine::poll_event`], [`Engine::poll_resolve`] and [`Engine::poll_transmit`], each until
+//! `None`; then wait for input or for [`Engine::poll_deadline`]. Reads documents through the [`Reader`] it was given and
+//! asks the store for every write.
+
+mod admission;
+mod controls;
+mod dial;
+mod endings;
+
+pub use dial::LOOKUP_DEADLINE;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use crate::clock::Now;
+use crate::identity::{EndpointId, Identity};
+use crate::limits::BATCH_BYTES;
+use crate::random::Random;
+use crate::store::{self, Link, LinkWish, Outcome, Reader, Reply, Request, Submitted, Ticket, Tip};
+use crate::sync::control::{Asked, Event, Stats, Status};
+use crate::sync::link::{CloseCode, LinkEvent, LinkId, Links};
+use crate::sync::log_limit::LogLimit;
+use crate::sync::peers::{Address, Peers};
+use crate::sync::proof::FormationKey;
+use crate::sync::session::{Fault, Ours, Report, Session};
+use crate::sync::waits::Waits;
+
+/// Requests to the store that may be unanswered at once.
+pub const STORE_OUTSTANDING: usize = 64;
+
+/// A peer named in the configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PeerSpec {
+    /// Who it is; admitted by this id alone.
+    pub id: EndpointId,
+    /// Where to dial it; none: it dials us.
+    pub addresses: Vec<Address>,
+}
+
+/// What the engine needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// Shown to peers.
+    pub node_id: String,
+    /// Nodes of another application are not admitted.
+    pub app_id: String,
+    /// Admits whoever proves it.
+    pub formation_key: Option<FormationKey>,
+    /// Named peers.
+    pub peers: Vec<PeerSpec>,
+    /// Collections whose documents are `latest` here.
+    pub latest_collections: BTreeSet<String>,
+    /// False: begin in radio silence.
+    pub active: bool,
+    /// Remember StartSync and StopSync across restarts.
+    pub persist_sync: bool,
+}
+
+/// Why the engine wants to be woken.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Wake {
+    /// More can be sent at once.
+    More,
+    /// A QUIC timer.
+    Link,
+    /// A peer is due to be dialled, or an attempt has taken too long.
+    Dial,
+    /// A silent link is to be asked, or given up.
+    Silence,
+    /// A session's own timer.
+    Session,
+}
+
+/// What the store owes us an answer to.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Apply(LinkId),
+    Save { call: Option<u64> },
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) ours: Ours,
+    formation_key: Option<FormationKey>,
+    persist_sync: bool,
+    pub(super) reader: Reader,
+    tip: Tip,
+    pub(super) random: Box<dyn Random>,
+    pub(super) links: Links,
+    pub(super) peers: Peers,
+    pub(super) sessions: BTreeMap<LinkId, Session>,
+    pub(super) active: bool,
+    store_out: VecDeque<Submitted>,
+    pending: BTreeMap<u64, Pending>,
+    next_ticket: u64,
+    pub(super) events: VecDeque<Event>,
+    pub(super) lookups: VecDeque<String>,
+    /// Names with the resolver, and since when.
+    pub(super) looking_up: BTreeMap<String, Instant>,
+    pub(super) waits: Waits,
+    /// StopSync calls to answer once no look-up is in flight.
+    pub(super) falling_silent: Vec<u64>,
+    status: Status,
+    bytes_sent: u64,
+    bytes_received: u64,
+    pub(super) dirty: BTreeSet<LinkId>,
+    pub(super) log: LogLimit,
+    scratch: Vec<u8>,
+}
+
+impl Engine {
+    /// A node's engine, ready to dial.
+    ///
+    /// # Errors
+    /// The store could not be read, or a peer named in `config` is this node.
+    pub fn new(
+        config: Config,
+        identity: &Identity,
+        reader: Reader,
+        mut random: Box<dyn Random>,
+        now: Now,
+    ) -> Result<Engine, store::Error> {
+        let snapshot = reader.snapshot()?;
+        let saved = snapshot.sync_setting().filter(|_| config.persist_sync);
+        let links = Links::new(identity, &mut *random, now);
+        let Config { node_id, app_id, latest_collections: latest, .. } = config;
+        let mut engine = Engine {
+            ours: Ours { id: identity.id(), node_id, app_id, latest },
+            formation_key: config.formation_key,
+            persist_sync: config.persist_sync,
+            tip: Tip { visible: snapshot.visible(), durable: 0 },
+            reader,
+            random,
+            links,
+            peers: Peers::default(),
+            sessions: BTreeMap::new(),
+            active: saved.unwrap_or(config.active),
+            store_out: VecDeque::new(),
+            pending: BTreeMap::new(),
+            next_ticket: 0,
+            events: VecDeque::new(),
+            lookups: VecDeque::new(),
+            looking_up: BTreeMap::new(),
+            waits: Waits::default(),
+            falling_silent: Vec::new(),
+            status: Status::default(),
+            bytes_sent: 0,
+            bytes_received: 0,
+            dirty: BTreeSet::new(),
+            log: LogLimit::default(),
+            scratch: Vec::new(),
+        };
+        engine.know_peers(&config.peers, snapshot.links()?);
+        engine.settle(now);
+        Ok(engine)
+    }
+
+    fn know_peers(&mut self, named: &[PeerSpec], saved: Vec<Link>) {
+        for spec in named {
+            if let Some(peer) = self.peers.entry(spec.id) {
+                peer.pinned = true;
+                peer.addresses.clone_from(&spec.addresses);
+            }
+        }
+        for link in saved {
+            let Some(peer) = self.peers.entry(link.peer) else { continue };
+            match link.wish {
+                LinkWish::Refuse => peer.refused = true,
+                LinkWish::Connect(addresses) => {
+                    peer.pinned = true;
+                    let parsed = addresses.iter().filter_map(|address| Address::parse(address));
+                    let new: Vec<Address> = parsed.filter(|address| !peer.addresses.contains(address)).collect();
+                    peer.addresses.extend(new);
+                }
+            }
+        }
+    }
+
+    // Input.
+
+    /// A datagram arrived. Under radio silence it is dropped unread.
+    pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, data: BytesMut) {
+        if !self.active {
+            return;
+        }
+        self.bytes_received += data.len() as u64;
+        self.links.handle_datagram(now, from, data);
+        self.settle(now);
+    }
+
+    /// The store answered.
+    pub fn handle_reply(&mut self, now: Now, reply: Reply) {
+        let Ticket::Sync(ticket) = reply.ticket else { return };
+        match self.pending.remove(&ticket) {
+            Some(Pending::Apply(link)) => self.on_applied(now, link, reply.result),
+            Some(Pending::Save { call: Some(call) }) => self.on_saved(call, reply.result.err()),
+            Some(Pending::Save { call: None }) | None => {}
+        }
+        self.settle(now);
+    }
+
+    /// The store committed.
+    pub fn handle_tip(&mut self, now: Now, tip: Tip) {
+        if tip != self.tip {
+            self.tip = tip;
+            self.dirty.extend(self.sessions.iter().filter(|(_, session)| session.is_live()).map(|(link, _)| *link));
+            self.settle(now);
+        }
+    }
+
+    /// The store was reopened after an error. What was not flushed is gone, so every session begins anew.
+    pub fn handle_reader(&mut self, now: Now, reader: Reader) {
+        self.reader = reader;
+        for link in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.end(now, link, &Fault::new(CloseCode::Restarting, "the store was reopened"));
+        }
+        self.settle(now);
+    }
+
+    /// The api engine asks.
+    pub fn handle_asked(&mut self, now: Now, asked: Asked) {
+        self.on_control(now, asked);
+        self.settle(now);
+    }
+
+    /// A look-up of [`Engine::poll_resolve`] ended.
+    pub fn handle_resolved(&mut self, now: Now, name: &str, result: Result<&[SocketAddr], &String>) {
+        self.on_resolved(now, name, result);
+        self.settle(now);
+    }
+
+    /// A deadline of [`Engine::poll_deadline`] came.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.active {
+            self.links.handle_timeout(now);
+            self.check_silence(now);
+            self.check_dials(now);
+            self.wake_sessions(now);
+        }
+        self.settle(now);
+    }
+
+    /// The node is stopping: tells every peer. Drain [`Engine::poll_transmit`] once more afterwards.
+    pub fn handle_shutdown(&mut self, now: Now) {
+        for link in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.links.close(now, link, CloseCode::Restarting, "the node is shutting down");
+        }
+        self.sessions.clear();
+    }
+
+    // Output.
+
+    /// A request for the store.
+    #[must_use]
+    pub fn poll_store(&mut self) -> Option<Submitted> {
+        self.store_out.pop_front()
+    }
+
+    /// Something for the api engine.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// A `HOST:PORT` to look up; its end is told by [`Engine::handle_resolved`].
+    #[must_use]
+    pub fn poll_resolve(&mut self) -> Option<String> {
+        self.lookups.pop_front()
+    }
+
+    /// One datagram into `out` (cleared first), and where to send it.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Now, out: &mut Vec<u8>) -> Option<SocketAddr> {
+        if !self.active {
+            return None;
+        }
+        let to = self.links.poll_transmit(now, out)?;
+        self.bytes_sent += out.len() as u64;
+        Some(to)
+    }
+
+    /// When to call [`Engine::handle_timeout`] at the latest, and why.
+    #[must_use]
+    pub fn poll_deadline(&mut self, now: Now) -> Option<(Instant, Wake)> {
+        if !self.active {
+            return None;
+        }
+        let more = (!self.dirty.is_empty()).then_some((now.mono, Wake::More));
+        let link = self.links.poll_deadline().map(|at| (at, Wake::Link));
+        let dial = self.dial_deadline(now).map(|at| (at, Wake::Dial));
+        let silence = self.silence_deadline().map(|at| (at, Wake::Silence));
+        let session = self.sessions.values().filter_map(Session::deadline).min().map(|at| (at, Wake::Session));
+        [more, link, dial, silence, session].into_iter().flatten().min()
+    }
+
+    /// Bytes buffered for each connected peer, QUIC's own buffers aside.
+    pub fn buffered(&self) -> impl Iterator<Item = (EndpointId, usize)> {
+        self.sessions.values().map(|session| (session.peer, session.held()))
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            active: self.active,
+            connected_peers: self.status.connected_peers,
+            bytes_sent: self.bytes_sent,
+            bytes_received: self.bytes_received,
+        }
+    }
+
+    // Between input and output.
+
+    pub(super) fn submit(&mut self, request: Request, pending: Pending) {
+        self.next_ticket += 1;
+        self.pending.insert(self.next_ticket, pending);
+        self.store_out.push_back(Submitted { ticket: Ticket::Sync(self.next_ticket), request });
+    }
+
+    pub(super) fn save_sync(&mut self, active: bool) {
+        if self.persist_sync {
+            self.submit(Request::SaveSync(active), Pending::Save { call: None });
+        }
+    }
+
+    fn settle(&mut self, now: Now) {
+        if self.active {
+            self.take_link_events(now);
+            self.dial_due(now);
+            for link in std::mem::take(&mut self.dirty) {
+                self.run_session(now, link);
+            }
+            self.take_link_events(now);
+        }
+        self.publish_status();
+    }
+
+    fn take_link_events(&mut self, now: Now) {
+        while let Some(event) = self.links.poll_event() {
+            match event {
+                LinkEvent::Up { link, peer, dialled } => self.on_up(now, link, peer, dialled),
+                LinkEvent::Readable { link, lane } => {
+                    if let Some(session) = self.sessions.get_mut(&link) {
+                        session.mark_readable(lane);
+                        self.dirty.insert(link);
+                    }
+                }
+                LinkEvent::Writable { link, .. } => {
+                    self.dirty.insert(link);
+                }
+                LinkEvent::Down { link, reason } => self.on_down(now, link, &reason.to_string()),
+            }
+        }
+    }
+
+    /// Reads, applies, answers and fills one session.
+    fn run_session(&mut self, now: Now, link: LinkId) {
+        let Some(mut session) = self.sessions.remove(&link) else { return };
+        match self.work(now, &mut session) {
+            Ok(()) => {
+                self.sessions.insert(link, session);
+            }
+            Err(fault) => {
+                self.sessions.insert(link, session);
+                self.end(now, link, &fault);
+            }
+        }
+    }
+
+    fn work(&mut self, now: Now, session: &mut Session) -> Result<(), Fault> {
+        self.read(now, session)?;
+        if self.pending.len() < STORE_OUTSTANDING {
+            if let Some(apply) = session.poll_apply(now)? {
+                self.submit(Request::Apply(apply), Pending::Apply(session.link));
+            }
+        } else {
+            self.dirty.insert(session.link);
+        }
+        let Ok(snapshot) = self.reader.snapshot() else { return Ok(()) };
+        let (links, link) = (&mut self.links, session.link);
+        let write = |lane, bytes: &[u8]| links.write(now, link, lane, bytes);
+        if session.fill(now, self.tip.durable, !self.waits.is_empty(), &snapshot, write)? {
+            self.dirty.insert(link);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, now: Now, session: &mut Session) -> Result<(), Fault> {
+        loop {
+            let lanes = session.lanes_to_read();
+            if lanes.is_empty() {
+                return Ok(());
+            }
+            for lane in lanes {
+                let mut bytes = std::mem::take(&mut self.scratch);
+                bytes.clear();
+                let more = self.links.read(now, session.link, lane, &mut bytes, BATCH_BYTES);
+                session.feed(lane, &bytes, more);
+                self.scratch = bytes;
+                while session.step(now, lane, &self.ours, &self.reader)? {
+                    for report in session.take_reports() {
+                        self.on_report(now, session, report)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_report(&mut self, now: Now, session: &mut Session, report: Report) -> Result<(), Fault> {
+        match report {
+            Report::Proved { proof } => self.on_proved(now, session, &proof),
+            Report::Met { run, skew_ms, mismatched } => self.on_met(now, session, run, skew_ms, &mismatched),
+            Report::Live { compares } => {
+                if let Some(peer) = self.peers.get_mut(&session.peer) {
+                    peer.succeeded();
+                    if compares || peer.last_audit.is_none() {
+                        peer.last_audit = Some(now.mono);
+                    }
+                }
+                Ok(())
+            }
+            Report::Acked(acked) => {
+                if let Some(peer) = self.peers.get_mut(&session.peer) {
+                    peer.last_ack = Some(now.mono);
+                }
+                self.check_waits(session, &acked);
+                Ok(())
+            }
+        }
+    }
+
+    // The store's answers.
+
+    fn on_applied(&mut self, now: Now, link: LinkId, result: Result<Outcome, store::Error>) {
+        let Some(session) = self.sessions.get_mut(&link) else { return };
+        self.dirty.insert(link);
+        let fault = match result {
+            Ok(Outcome::Applied(applied)) => {
+                let id = session.peer;
+                for (_, reason) in &applied.refused {
+                    if self.log.allows(now, &format!("refused {id}")) {
+                        log::warn!("{id}: a document was refused: {reason}");
+                    }
+                }
+                session.handle_applied(applied).err()
+            }
+            Ok(_) => None,
+            Err(error) => {
+                session.handle_refused(now);
+                let id = session.peer;
+                self.complain(now, id, &format!("documents wait: {error}"));
+                None
+            }
+        };
+        if let Some(fault) = fault {
+            self.end(now, link, &fault);
+        }
+    }
+
+    fn publish_status(&mut self) {
+        let live = self.sessions.values().filter(|session| session.is_live());
+        let (mut connected, mut catching_up) = (0, false);
+        for session in live {
+            connected += 1;
+            catching_up |= !session.is_caught_up();
+        }
+        let status = Status { active: self.active, connected_peers: connected, catching_up };
+        if status != self.status {
+            self.status = status;
+            self.events.push_back(Event::Status(status));
+        }
+    }
+}

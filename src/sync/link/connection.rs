@@ -1,0 +1,241 @@
+//! One link: a QUIC connection, its lanes and what its user has been told of them.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use quinn_proto::{Connection, ConnectionError, ConnectionHandle, Event, StreamEvent, TransportErrorCode, VarInt};
+
+use crate::identity::EndpointId;
+use crate::limits::ADMISSION;
+use crate::sync::link::lanes::{Activity, Broken, LaneSet, Lanes};
+use crate::sync::link::route::Route;
+use crate::sync::link::{CloseCode, DownReason, Lane, LinkEvent, LinkId, tls};
+
+/// Bytes of a peer's closing sentence that are kept.
+const REASON_BYTES: usize = 256;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Phase {
+    /// From the first datagram to [`LinkEvent::Up`].
+    Opening,
+    /// The user may read and write.
+    Up,
+    /// The user has heard or said the last word; QUIC is tidying up.
+    Closing,
+}
+
+/// What a dialled link is after.
+#[derive(Debug)]
+pub(super) struct Dial {
+    pub(super) peer: EndpointId,
+    pub(super) route: Route,
+    /// The first datagram, for candidates that come later.
+    pub(super) first: Vec<u8>,
+}
+
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) handle: ConnectionHandle,
+    pub(super) conn: Connection,
+    pub(super) phase: Phase,
+    pub(super) dial: Option<Dial>,
+    pub(super) since: Instant,
+    /// When a datagram last arrived, and from where.
+    pub(super) heard: Option<(Instant, SocketAddr)>,
+    pub(super) pinged: Option<Instant>,
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+    /// An address that turned out to be another node's, and whose.
+    pub(super) misled: Option<(SocketAddr, EndpointId)>,
+    /// Where it stands in the table of deadlines.
+    pub(super) deadline: Option<Instant>,
+    /// It stands in the queue of those that may have something to send.
+    pub(super) queued: bool,
+    lanes: Lanes,
+    /// Whose key the peer has shown.
+    peer: Option<EndpointId>,
+    /// Lanes with an event of the kind on its way to the user.
+    readable: LaneSet,
+    writable: LaneSet,
+}
+
+impl Link {
+    pub(super) fn new(
+        id: LinkId,
+        handle: ConnectionHandle,
+        conn: Connection,
+        dial: Option<Dial>,
+        since: Instant,
+    ) -> Link {
+        Link {
+            id,
+            handle,
+            conn,
+            phase: Phase::Opening,
+            dial,
+            since,
+            heard: None,
+            pinged: None,
+            sent_bytes: 0,
+            received_bytes: 0,
+            misled: None,
+            deadline: None,
+            queued: false,
+            lanes: Lanes::default(),
+            peer: None,
+            readable: LaneSet::default(),
+            writable: LaneSet::default(),
+        }
+    }
+
+    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+        let opening = (self.phase == Phase::Opening).then(|| self.since + ADMISSION);
+        opening.into_iter().chain(self.conn.poll_timeout()).min()
+    }
+
+    /// Whether it should have been up by now.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.phase == Phase::Opening && now >= self.since + ADMISSION
+    }
+
+    pub(super) fn remote(&self) -> Option<SocketAddr> {
+        match &self.dial {
+            Some(dial) => dial.route.address(),
+            None => Some(self.conn.remote_address()),
+        }
+    }
+
+    pub(super) fn on_event(&mut self, now: Instant, event: Event, events: &mut VecDeque<LinkEvent>) {
+        match event {
+            Event::Connected => self.on_connected(now, events),
+            Event::ConnectionLost { reason } => {
+                let reason = self.down_reason(&reason);
+                self.down(reason, events);
+            }
+            Event::Stream(event) if self.phase != Phase::Closing => self.on_stream(now, event, events),
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, now: Instant, events: &mut VecDeque<LinkEvent>) {
+        let Some(found) = tls::peer_id(self.conn.crypto_session()) else {
+            return self.break_off(now, "no key was shown".to_string(), events);
+        };
+        self.peer = Some(found);
+        let Some(dial) = &mut self.dial else { return self.try_up(events) };
+        if let Some((_, from)) = self.heard {
+            dial.route.settle(from);
+        }
+        if dial.peer != found {
+            return self.wrong_peer(now, found, events);
+        }
+        match self.lanes.open_control(&mut self.conn) {
+            Ok(()) => self.try_up(events),
+            Err(broken) => self.break_off(now, broken.to_string(), events),
+        }
+    }
+
+    fn wrong_peer(&mut self, now: Instant, found: EndpointId, events: &mut VecDeque<LinkEvent>) {
+        let (Some(dial), Some(at)) = (&self.dial, self.remote()) else { return };
+        let reason = DownReason::WrongPeer { expected: dial.peer, found, at };
+        self.misled = Some((at, found));
+        self.close(now, CloseCode::WrongPeer, "another node was dialled");
+        self.down(reason, events);
+    }
+
+    fn on_stream(&mut self, now: Instant, event: StreamEvent, events: &mut VecDeque<LinkEvent>) {
+        match self.lanes.on_event(&mut self.conn, event) {
+            Ok(activity) => self.signal(&activity, events),
+            Err(broken) => self.break_off(now, broken.to_string(), events),
+        }
+        self.try_up(events);
+    }
+
+    fn signal(&mut self, activity: &Activity, events: &mut VecDeque<LinkEvent>) {
+        let (link, up) = (self.id, self.phase == Phase::Up);
+        for lane in activity.readable.iter() {
+            if self.readable.insert(lane) && up {
+                events.push_back(LinkEvent::Readable { link, lane });
+            }
+        }
+        for lane in activity.writable.iter() {
+            if self.writable.insert(lane) && up {
+                events.push_back(LinkEvent::Writable { link, lane });
+            }
+        }
+    }
+
+    /// Once the peer is known and the control lane there, tells of both and of what has been held back until then.
+    fn try_up(&mut self, events: &mut VecDeque<LinkEvent>) {
+        let Some(peer) = self.peer.filter(|_| self.phase == Phase::Opening && self.lanes.has_control()) else { return };
+        self.phase = Phase::Up;
+        let link = self.id;
+        events.push_back(LinkEvent::Up { link, peer, dialled: self.dial.is_some() });
+        events.extend(self.readable.iter().map(|lane| LinkEvent::Readable { link, lane }));
+        events.extend(self.writable.iter().map(|lane| LinkEvent::Writable { link, lane }));
+    }
+
+    /// An event of this link has reached the user.
+    pub(super) fn delivered(&mut self, event: &LinkEvent) {
+        match event {
+            LinkEvent::Readable { lane, .. } => self.readable.remove(*lane),
+            LinkEvent::Writable { lane, .. } => self.writable.remove(*lane),
+            LinkEvent::Up { .. } | LinkEvent::Down { .. } => {}
+        }
+    }
+
+    pub(super) fn write(&mut self, lane: Lane, bytes: &[u8]) -> usize {
+        if self.phase == Phase::Up { self.lanes.write(&mut self.conn, lane, bytes) } else { 0 }
+    }
+
+    pub(super) fn read(&mut self, lane: Lane, into: &mut Vec<u8>, max: usize) -> Result<bool, Broken> {
+        if self.phase == Phase::Up { self.lanes.read(&mut self.conn, lane, into, max) } else { Ok(false) }
+    }
+
+    /// Closes the link over something the peer did.
+    pub(super) fn break_off(&mut self, now: Instant, what: String, events: &mut VecDeque<LinkEvent>) {
+        self.close(now, CloseCode::Protocol, &what);
+        self.down(DownReason::Misbehaved(what), events);
+    }
+
+    pub(super) fn close(&mut self, now: Instant, code: CloseCode, reason: &str) {
+        self.conn.close(now, VarInt::from_u32(code as u32), Bytes::copy_from_slice(reason.as_bytes()));
+    }
+
+    /// The end, as the user is told it if it ever knew of the link.
+    pub(super) fn down(&mut self, reason: DownReason, events: &mut VecDeque<LinkEvent>) {
+        let known = self.phase == Phase::Up || self.dial.is_some();
+        if self.phase != Phase::Closing && known {
+            events.push_back(LinkEvent::Down { link: self.id, reason });
+        }
+        self.phase = Phase::Closing;
+    }
+
+    fn down_reason(&self, error: &ConnectionError) -> DownReason {
+        match error {
+            ConnectionError::TimedOut if self.phase == Phase::Opening => DownReason::NoAnswer,
+            ConnectionError::TimedOut => DownReason::Silent,
+            ConnectionError::Reset => DownReason::Reset,
+            ConnectionError::VersionMismatch => DownReason::Incompatible("it speaks another version of QUIC".into()),
+            ConnectionError::ApplicationClosed(close) => {
+                DownReason::Closed { code: close.error_code.into_inner(), reason: sentence(&close.reason) }
+            }
+            ConnectionError::ConnectionClosed(close) => match close.error_code {
+                TransportErrorCode::CONNECTION_REFUSED | TransportErrorCode::APPLICATION_ERROR => DownReason::Refused,
+                code => DownReason::Incompatible(format!("{code}: {}", sentence(&close.reason))),
+            },
+            ConnectionError::TransportError(error) if self.phase == Phase::Opening => {
+                DownReason::Incompatible(sentence(error.to_string().as_bytes()))
+            }
+            other => DownReason::Misbehaved(sentence(other.to_string().as_bytes())),
+        }
+    }
+}
+
+/// A sentence from the peer, fit for a log: bounded, without control characters.
+fn sentence(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_BYTES)]);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

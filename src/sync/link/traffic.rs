@@ -1,0 +1,257 @@
+//! Datagrams and time in, datagrams and events out.
+//!
+//! Must never let a datagram cost more than the link it belongs to, nor answer a stranger with more than he sent.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use quinn_proto::{ConnectionEvent, ConnectionHandle, DatagramEvent, EndpointEvent, Incoming};
+
+use crate::clock::Now;
+use crate::limits::UNPROVEN_CONNECTIONS;
+use crate::sync::link::connection::Link;
+use crate::sync::link::keys::destination_cid;
+use crate::sync::link::route::{canonical, virtual_address};
+use crate::sync::link::{DownReason, LinkEvent, LinkId, Links, Ready};
+
+/// Finished datagrams that wait to be sent; more are dropped.
+const READY: usize = 256;
+/// Past this many unproven connections, newcomers first show that they can be reached (a QUIC retry).
+const RETRY_AFTER: usize = UNPROVEN_CONNECTIONS / 2;
+
+impl Links {
+    /// Takes a datagram from the socket. Whatever it is, it costs at most the link it belongs to.
+    pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, data: BytesMut) {
+        self.received_bytes += data.len() as u64;
+        self.clock.set(now.mono);
+        let from = canonical(from);
+        let Some((long, cid)) = destination_cid(&data) else { return };
+        if let Some(link) = self.cids.link(cid) {
+            self.deliver_to(now, link, from, data);
+        } else if long || self.cids.is_ours(cid) {
+            self.deliver(now, from, from, data);
+        } else {
+            self.deliver_reset(now, from, data);
+        }
+    }
+
+    fn deliver_to(&mut self, now: Now, link: LinkId, from: SocketAddr, data: BytesMut) {
+        let Some(known) = self.links.get_mut(&link) else { return };
+        let remote = match &mut known.dial {
+            None => from,
+            Some(dial) => {
+                if !dial.route.accepts(from) {
+                    return;
+                }
+                virtual_address(link)
+            }
+        };
+        self.deliver(now, remote, from, data);
+    }
+
+    /// A short datagram with an id that is not ours can only be a stateless reset, which QUIC tells by its sender: by
+    /// its virtual address for a link that was dialled.
+    fn deliver_reset(&mut self, now: Now, from: SocketAddr, data: BytesMut) {
+        let dialled = |link: &&Link| link.dial.as_ref().is_some_and(|dial| dial.route.is_chosen(from));
+        for link in self.links.values().filter(dialled).map(|link| link.id).collect::<Vec<_>>() {
+            self.deliver(now, virtual_address(link), from, data.clone());
+        }
+        self.deliver(now, from, from, data);
+    }
+
+    /// `remote` is the sender as QUIC knows it, `from` as the socket does.
+    fn deliver(&mut self, now: Now, remote: SocketAddr, from: SocketAddr, data: BytesMut) {
+        let (bytes, mut response) = (data.len() as u64, Vec::new());
+        match self.endpoint.handle(now.mono, remote, None, None, data, &mut response) {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => self.deliver_event(now, handle, event, from, bytes),
+            Some(DatagramEvent::NewConnection(incoming)) => self.accept(now, incoming, from, bytes),
+            Some(DatagramEvent::Response(_)) => self.respond(from, response),
+            None => {}
+        }
+    }
+
+    fn deliver_event(
+        &mut self,
+        now: Now,
+        handle: ConnectionHandle,
+        event: ConnectionEvent,
+        from: SocketAddr,
+        bytes: u64,
+    ) {
+        let Some(id) = self.handles.get(&handle.0).copied() else { return };
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.heard = Some((now.mono, from));
+        link.received_bytes += bytes;
+        link.conn.handle_event(event);
+        self.drive(now, id);
+    }
+
+    fn accept(&mut self, now: Now, incoming: Incoming, from: SocketAddr, bytes: u64) {
+        let mut response = Vec::new();
+        let unproven = self.unproven.len();
+        let vacant = if unproven < UNPROVEN_CONNECTIONS { self.vacant() } else { None };
+        let Some(id) = vacant else {
+            let _ = self.endpoint.refuse(incoming, &mut response);
+            return self.respond(from, response);
+        };
+        self.cids.issue_for(None);
+        if unproven >= RETRY_AFTER && !incoming.remote_address_validated() {
+            // A newcomer that is not validated may always be sent a retry.
+            if self.endpoint.retry(incoming, &mut response).is_ok() {
+                self.respond(from, response);
+            }
+            return;
+        }
+        self.cids.issue_for(Some(id));
+        match self.endpoint.accept(incoming, now.mono, &mut response, None) {
+            Ok((handle, conn)) => {
+                self.insert(now, id, handle, conn, None);
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.heard = Some((now.mono, from));
+                    link.received_bytes += bytes;
+                }
+            }
+            Err(error) => {
+                self.cids.forget(id);
+                if error.response.is_some() {
+                    self.respond(from, response);
+                }
+            }
+        }
+    }
+
+    fn respond(&mut self, to: SocketAddr, datagram: Vec<u8>) {
+        self.send_ready(None, to, datagram);
+    }
+
+    pub(super) fn send_ready(&mut self, link: Option<LinkId>, to: SocketAddr, datagram: Vec<u8>) {
+        if self.ready.len() < READY && !datagram.is_empty() {
+            self.ready.push_back(Ready { link, to, datagram });
+        }
+    }
+
+    /// To be called once [`Links::poll_deadline`] has come; harmless at any time.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.clock.set(now.mono);
+        let due = self.deadlines.iter().take_while(|(at, _)| *at <= now.mono);
+        for id in due.map(|(_, id)| *id).collect::<Vec<_>>() {
+            let Some(link) = self.links.get_mut(&id) else { continue };
+            if link.is_late(now.mono) {
+                link.down(DownReason::NoAnswer, &mut self.events);
+                self.endpoint.handle_event(link.handle, EndpointEvent::drained());
+                self.remove(id);
+                continue;
+            }
+            link.conn.handle_timeout(now.mono);
+            self.drive(now, id);
+        }
+    }
+
+    /// Moves what a connection and the endpoint have to say to each other and to the user.
+    pub(super) fn drive(&mut self, now: Now, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let mut drained = false;
+        loop {
+            while let Some(event) = link.conn.poll_endpoint_events() {
+                drained |= event.is_drained();
+                self.cids.issue_for(Some(id));
+                if let Some(answer) = self.endpoint.handle_event(link.handle, event) {
+                    link.conn.handle_event(answer);
+                }
+            }
+            let Some(event) = link.conn.poll() else { break };
+            link.on_event(now.mono, event, &mut self.events);
+        }
+        if let Some((at, found)) = link.misled.take() {
+            self.residents.note(now.mono, at, found);
+        }
+        if drained { self.remove(id) } else { self.reschedule(id) }
+    }
+
+    /// Something about the link has changed: its deadline, and perhaps it has something to send.
+    pub(super) fn reschedule(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if !link.queued {
+            link.queued = true;
+            self.senders.push_back(id);
+        }
+        self.set_deadline(id);
+    }
+
+    fn set_deadline(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let deadline = link.next_deadline();
+        if deadline == link.deadline {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut link.deadline, deadline) {
+            self.deadlines.remove(&(before, id));
+        }
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, id));
+        }
+    }
+
+    /// Puts the next datagram into `out` (cleared first) and returns where to send it.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Now, out: &mut Vec<u8>) -> Option<SocketAddr> {
+        out.clear();
+        let to = self.next_datagram(now, out)?;
+        self.sent_bytes += out.len() as u64;
+        Some(to)
+    }
+
+    fn next_datagram(&mut self, now: Now, out: &mut Vec<u8>) -> Option<SocketAddr> {
+        if let Some(ready) = self.ready.pop_front() {
+            out.extend_from_slice(&ready.datagram);
+            if let Some(link) = ready.link.and_then(|link| self.links.get_mut(&link)) {
+                link.sent_bytes += ready.datagram.len() as u64;
+            }
+            return Some(ready.to);
+        }
+        while let Some(id) = self.senders.pop_front() {
+            let Some(link) = self.links.get_mut(&id) else { continue };
+            let to = link.conn.poll_transmit(now.mono, 1, out).map(|transmit| transmit.destination);
+            link.queued = to.is_some();
+            self.set_deadline(id);
+            if let Some(to) = to {
+                self.senders.push_back(id);
+                return self.address(id, to, out);
+            }
+        }
+        None
+    }
+
+    /// Turns the address QUIC sends to into a real one; the first of several, with copies for the others.
+    fn address(&mut self, id: LinkId, to: SocketAddr, datagram: &[u8]) -> Option<SocketAddr> {
+        let link = self.links.get_mut(&id)?;
+        link.sent_bytes += datagram.len() as u64;
+        let Some(dial) = &mut link.dial else { return Some(to) };
+        if dial.first.is_empty() {
+            dial.first.extend_from_slice(datagram);
+        }
+        let targets = dial.route.targets().to_vec();
+        let (first, others) = targets.split_first()?;
+        for path in others {
+            self.send_ready(Some(id), path.address(), datagram.to_vec());
+        }
+        Some(first.address())
+    }
+
+    /// The next thing that happened.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        let event = self.events.pop_front()?;
+        if let Some(link) = self.links.get_mut(&event.link()) {
+            link.delivered(&event);
+        }
+        Some(event)
+    }
+
+    /// When to call [`Links::handle_timeout`] next.
+    #[must_use]
+    pub fn poll_deadline(&mut self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+}

@@ -1,0 +1,46 @@
+//! Links to other nodes and what travels over them.
+//!
+//! Owns the QUIC endpoint and one session per peer. Must never write a document itself: what arrives goes to the store,
+//! and what leaves is read from a snapshot of it.
+//!
+//! | file | idea |
+//! |---|---|
+//! | [`Engine`] `engine/` | input, output, and the sessions in between |
+//! | `peers.rs` | whom to dial, and when |
+//! | `session/` | one connection's conversation |
+//! | `outbox.rs` | what a peer lacks |
+//! | `inbox.rs` | what a peer sent |
+//! | `reconcile/` | which documents differ |
+//! | `convert.rs`, `frame.rs` | records to messages to bytes |
+//! | `link/` | QUIC |
+//! | `proof.rs` | who may come in |
+//! | `shell.rs`, `resolver.rs` | the threads |
+
+mod control;
+mod convert;
+mod engine;
+pub mod frame;
+mod inbox;
+pub mod link;
+mod log_limit;
+mod outbox;
+mod peers;
+pub mod proof;
+pub mod reconcile;
+pub mod resolver;
+mod session;
+pub mod shell;
+mod waits;
+
+#[cfg(test)]
+mod tests;
+
+pub use control::{Answer, Asked, Control, ControlError, Event, Peer, Stats, Status};
+pub use engine::{Config, Engine, LOOKUP_DEADLINE, PeerSpec, STORE_OUTSTANDING, Wake};
+pub use peers::Address;
+
+/// What nodes say to each other: `peat.mesh.v1`.
+pub mod mesh {
+    #![allow(missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
+    include!(concat!(env!("OUT_DIR"), "/peat.mesh.v1.rs"));
+}

@@ -1,0 +1,230 @@
+//! Whom this node wants to be linked with: addresses, wishes, redial times.
+//!
+//! Owns the table of peers. Knows nothing of documents, and never dials by itself: it says who is due.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::clock::Now;
+use crate::identity::EndpointId;
+use crate::limits::PEERS;
+use crate::random::{Random, RandomExt};
+use crate::store::RunId;
+use crate::sync::link::LinkId;
+
+/// First redial delay; doubles with each failure.
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// Longest redial delay.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Runs remembered per peer, to notice two machines alternating under one key.
+const RUNS_REMEMBERED: usize = 4;
+
+/// Where a peer may be reached.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Address {
+    /// A literal address: never looked up.
+    Literal(SocketAddr),
+    /// `HOST:PORT`, resolved at each dial.
+    Name(String),
+}
+
+impl Address {
+    /// Parses `HOST:PORT`; IPv6 literals in brackets.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Address> {
+        if let Ok(literal) = text.parse() {
+            return Some(Address::Literal(literal));
+        }
+        let (host, port) = text.rsplit_once(':')?;
+        let host_is_plain = !host.is_empty() && !host.contains([':', '@', '/', '[', ']', ' ', '+', ',']);
+        let port: u16 = port.parse().ok()?;
+        (host_is_plain && port != 0).then(|| Address::Name(text.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Literal(address) => write!(f, "{address}"),
+            Address::Name(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// One peer.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    /// Admitted by id alone.
+    pub(crate) pinned: bool,
+    /// The operator disconnected it.
+    pub(crate) refused: bool,
+    pub(crate) addresses: Vec<Address>,
+    /// The connection attempt under way.
+    pub(crate) dialling: Option<LinkId>,
+    /// Names being resolved for the attempt.
+    pub(crate) resolving: Vec<String>,
+    /// The admitted session.
+    pub(crate) session: Option<LinkId>,
+    /// Why it is not connected, in words.
+    pub(crate) last_error: String,
+    pub(crate) dialled_at: Option<Instant>,
+    pub(crate) last_ack: Option<Instant>,
+    pub(crate) last_audit: Option<Instant>,
+    pub(crate) skew_ms: i64,
+    /// Where it was last seen.
+    pub(crate) seen_at: Option<SocketAddr>,
+    next_dial: Option<Instant>,
+    failures: u32,
+    runs: Vec<RunId>,
+}
+
+impl Peer {
+    fn is_wanted(&self) -> bool {
+        !self.refused && !self.addresses.is_empty()
+    }
+
+    fn is_busy(&self) -> bool {
+        self.session.is_some() || self.dialling.is_some() || !self.resolving.is_empty()
+    }
+
+    /// Dial at the next opportunity.
+    pub(crate) fn dial_now(&mut self, now: Now) {
+        self.failures = 0;
+        self.next_dial = Some(now.mono);
+    }
+
+    /// An attempt or a session ended: dial again after the backoff.
+    pub(crate) fn back_off(&mut self, now: Now, random: &mut dyn Random) {
+        let delay = BACKOFF_MIN.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX);
+        self.failures += 1;
+        let half = u64::try_from(delay.as_micros() / 2).unwrap_or(u64::MAX);
+        let jittered = Duration::from_micros(half + random.below(half.max(1)));
+        self.next_dial = Some(now.after(jittered));
+    }
+
+    /// A session got as far as exchanging documents.
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.last_error.clear();
+    }
+
+    /// Notes the run a hello named. True when an earlier run came back: two machines share this key.
+    pub(crate) fn met_run(&mut self, run: RunId) -> bool {
+        if self.runs.last() == Some(&run) {
+            return false;
+        }
+        let alternating = self.runs.contains(&run);
+        self.runs.push(run);
+        if self.runs.len() > RUNS_REMEMBERED {
+            self.runs.remove(0);
+        }
+        alternating
+    }
+}
+
+/// Every peer this node knows of.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    table: BTreeMap<EndpointId, Peer>,
+}
+
+impl Peers {
+    pub(crate) fn get(&self, id: &EndpointId) -> Option<&Peer> {
+        self.table.get(id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: &EndpointId) -> Option<&mut Peer> {
+        self.table.get_mut(id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&EndpointId, &Peer)> {
+        self.table.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&EndpointId, &mut Peer)> {
+        self.table.iter_mut()
+    }
+
+    /// The entry for a peer, made if need be; `None` when the table is full of peers somebody named.
+    pub(crate) fn entry(&mut self, id: EndpointId) -> Option<&mut Peer> {
+        if !self.table.contains_key(&id) && self.table.len() >= PEERS {
+            let idle = self.table.iter().find(|(_, peer)| !peer.pinned && !peer.refused && !peer.is_busy());
+            let idle = *idle?.0;
+            self.table.remove(&idle);
+        }
+        Some(self.table.entry(id).or_default())
+    }
+
+    /// Who should be dialled now.
+    pub(crate) fn due(&self, now: Now) -> Vec<EndpointId> {
+        let due = |peer: &Peer| peer.is_wanted() && !peer.is_busy() && peer.next_dial.is_none_or(|at| now.reached(at));
+        self.table.iter().filter(|(_, peer)| due(peer)).map(|(id, _)| *id).collect()
+    }
+
+    /// When the next dial is due.
+    pub(crate) fn next_dial(&self, now: Now) -> Option<Instant> {
+        let idle = self.table.values().filter(|peer| peer.is_wanted() && !peer.is_busy());
+        idle.map(|peer| peer.next_dial.unwrap_or(now.mono)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::System;
+
+    #[expect(clippy::disallowed_methods, reason = "a starting point for virtual time")]
+    fn start() -> Now {
+        Now { mono: Instant::now(), wall_ms: 0 }
+    }
+
+    fn delays(failures: u32) -> Duration {
+        let (now, mut peer) = (start(), Peer::default());
+        for _ in 0..failures {
+            peer.back_off(now, &mut System::default());
+        }
+        peer.next_dial.expect("backing off sets a time") - now.mono
+    }
+
+    #[test]
+    fn redials_back_off_from_half_a_second_to_half_a_minute_with_jitter() {
+        let first = delays(1);
+        assert!(first >= BACKOFF_MIN / 2 && first <= BACKOFF_MIN, "{first:?}");
+        let late = delays(40);
+        assert!(late >= BACKOFF_MAX / 2 && late <= BACKOFF_MAX, "{late:?}");
+    }
+
+    #[test]
+    fn a_key_used_by_two_machines_is_noticed_when_a_run_comes_back() {
+        let mut peer = Peer::default();
+        let (a, b) = (RunId([1; 16]), RunId([2; 16]));
+        assert!(!peer.met_run(a));
+        assert!(!peer.met_run(a), "a reconnect is no news");
+        assert!(!peer.met_run(b), "a restart is no news");
+        assert!(peer.met_run(a), "an ended run does not come back by itself");
+    }
+
+    #[test]
+    fn addresses_parse_or_are_refused() {
+        assert!(matches!(Address::parse("127.0.0.1:4242"), Some(Address::Literal(_))));
+        assert!(matches!(Address::parse("[::1]:4242"), Some(Address::Literal(_))));
+        assert!(matches!(Address::parse("hub.example:4242"), Some(Address::Name(_))));
+        for bad in ["", "hub", "hub:", ":1", "hub:0", "hub:70000", "a:b:1", "h st:1", "::1:4242"] {
+            assert_eq!(Address::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_full_table_forgets_strangers_before_it_refuses() {
+        let mut peers = Peers::default();
+        for i in 0..PEERS {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&(i as u64).to_be_bytes());
+            peers.entry(EndpointId(id)).expect("room").pinned = i != 7;
+        }
+        assert!(peers.entry(EndpointId([9; 32])).is_some());
+        peers.get_mut(&EndpointId([9; 32])).expect("just made").pinned = true;
+        assert!(peers.entry(EndpointId([8; 32])).is_none());
+    }
+}

@@ -1,0 +1,127 @@
+//! The sorted items of one side and the index that fingerprints any range of them.
+//!
+//! Immutable once built, and cheap to clone, so that several exchanges share one.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ring::digest::{SHA256, digest};
+
+use super::wire::{FINGERPRINT_BYTES, Fingerprint, Span};
+use crate::store::{KeyHash, VersionHash};
+
+/// One record: what it is called and which version is held.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Item {
+    /// The record's key; unique within a set.
+    pub hash: KeyHash,
+    /// Equal on two nodes exactly when their records are.
+    pub version: VersionHash,
+}
+
+impl Item {
+    pub(super) fn key(&self) -> u128 {
+        u128::from_be_bytes(self.hash.0)
+    }
+
+    /// What the item adds to the sum of a range that contains it.
+    fn summand(&self) -> u128 {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&self.hash.0);
+        bytes[16..].copy_from_slice(&self.version.0);
+        u128::from_le_bytes(first_bytes(&bytes))
+    }
+}
+
+/// The first `N` bytes of SHA-256.
+fn first_bytes<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut first = [0; N];
+    first.copy_from_slice(&digest(&SHA256, bytes).as_ref()[..N]);
+    first
+}
+
+/// Items between two stored prefix sums. A fingerprint hashes up to this many items again at each of its ends.
+const STRIDE: usize = 8;
+
+/// The items of one side. 34 bytes an item.
+#[derive(Clone, Debug)]
+pub struct Set(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Ascending by key.
+    items: Box<[Item]>,
+    /// `sums[n]`: the summands of the first `n * STRIDE` items, added modulo 2^128.
+    sums: Box<[u128]>,
+}
+
+impl Set {
+    /// Sorts and indexes the items. Of several with one key, an arbitrary one is kept.
+    #[must_use]
+    pub fn build(mut items: Vec<Item>) -> Set {
+        items.sort_unstable_by_key(|item| item.hash);
+        items.dedup_by_key(|item| item.hash);
+        let mut sums = Vec::with_capacity(items.len() / STRIDE + 1);
+        let mut sum = 0u128;
+        sums.push(sum);
+        for block in items.chunks_exact(STRIDE) {
+            sum = block.iter().fold(sum, |sum, item| sum.wrapping_add(item.summand()));
+            sums.push(sum);
+        }
+        Set(Arc::new(Inner { items: items.into_boxed_slice(), sums: sums.into_boxed_slice() }))
+    }
+
+    /// How many items there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.items.len()
+    }
+
+    /// Whether there is no item.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.items.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        size_of_val(&*self.0.items) + size_of_val(&*self.0.sums)
+    }
+
+    pub(super) fn item(&self, index: usize) -> &Item {
+        &self.0.items[index]
+    }
+
+    pub(super) fn items(&self, range: Range<usize>) -> &[Item] {
+        &self.0.items[range]
+    }
+
+    /// The indices of the items whose keys lie in `span`.
+    pub(super) fn within(&self, span: Span) -> Range<usize> {
+        let start = self.0.items.partition_point(|item| item.key() < span.first);
+        let length = self.0.items[start..].partition_point(|item| item.key() <= span.last);
+        start..start + length
+    }
+
+    /// The roundest key above item `index - 1` and not above item `index`: short to send.
+    pub(super) fn bound_before(&self, index: usize) -> u128 {
+        let (below, above) = (self.item(index - 1).key(), self.item(index).key());
+        let shared_bytes = (below ^ above).leading_zeros() / 8;
+        above & !(u128::MAX.checked_shr(8 * (shared_bytes + 1)).unwrap_or(0))
+    }
+
+    /// Equal for two ranges exactly when their items are, but for a chance of 2^-120.
+    pub(super) fn fingerprint(&self, range: Range<usize>) -> Fingerprint {
+        let sum = self.prefix_sum(range.end).wrapping_sub(self.prefix_sum(range.start));
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&(range.len() as u64).to_le_bytes());
+        bytes[8..].copy_from_slice(&sum.to_le_bytes());
+        first_bytes::<FINGERPRINT_BYTES>(&bytes)
+    }
+
+    fn prefix_sum(&self, end: usize) -> u128 {
+        let block = end / STRIDE;
+        let rest = &self.0.items[block * STRIDE..end];
+        rest.iter().fold(self.0.sums[block], |sum, item| sum.wrapping_add(item.summand()))
+    }
+}

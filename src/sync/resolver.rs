@@ -1,0 +1,63 @@
+//! Name look-ups, on threads of their own because the system's resolver blocks.
+//!
+//! The deadline of a look-up is the engine's: it stops waiting after [`crate::sync::LOOKUP_DEADLINE`]. Here a look-up simply
+//! takes as long as the system needs, and its end is always told, so that radio silence knows when the last query ended.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::Waker;
+
+/// Look-ups at once; further names wait in the channel.
+pub const WORKERS: usize = 2;
+/// Names that may wait, and answers nobody has taken yet: one per peer address is the most the engine asks for.
+pub const NAMES: usize = 4 * crate::limits::PEERS;
+/// Addresses taken of one answer.
+const ADDRESSES: usize = 8;
+
+/// The end of a look-up.
+#[derive(Debug)]
+pub struct Resolved {
+    /// `HOST:PORT`, as asked.
+    pub name: String,
+    /// Its addresses, or what went wrong in words.
+    pub result: Result<Vec<SocketAddr>, String>,
+}
+
+/// One worker: looks names up until the channel closes.
+pub fn run(names: &Receiver<String>, answers: &Sender<Resolved>, waker: &Arc<Waker>) {
+    for name in names {
+        let result = look_up(&name);
+        if answers.send(Resolved { name, result }).is_err() {
+            return;
+        }
+        if let Err(error) = waker.wake() {
+            log::error!("waking the sync thread: {error}");
+        }
+    }
+}
+
+fn look_up(name: &str) -> Result<Vec<SocketAddr>, String> {
+    let found: Vec<SocketAddr> = name.to_socket_addrs().map_err(|error| explain(&error))?.take(ADDRESSES).collect();
+    if found.is_empty() { Err("it has no address".to_owned()) } else { Ok(found) }
+}
+
+fn explain(error: &std::io::Error) -> String {
+    if std::path::Path::new("/etc/resolv.conf").exists() {
+        error.to_string()
+    } else {
+        format!("{error} (there is no /etc/resolv.conf; give the address as a number, or mount one)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_needs_no_resolver_and_nonsense_is_an_error() {
+        assert_eq!(look_up("127.0.0.1:7").expect("a literal"), vec![SocketAddr::from(([127, 0, 0, 1], 7))]);
+        assert!(look_up("nothing.invalid:7").is_err());
+    }
+}

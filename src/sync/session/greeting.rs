@@ -1,0 +1,138 @@
+//! The first three messages: proof, hello, plan.
+
+use std::collections::BTreeSet;
+
+use ring::digest;
+
+use super::{Fault, Met, Ours, Report, Session, Stage};
+use crate::clock::Now;
+use crate::store::{self, Kind, PeerRun, Reader, RunId, Snapshot};
+use crate::sync::convert;
+use crate::sync::inbox::Inbox;
+use crate::sync::link::{CloseCode, Lane};
+use crate::sync::mesh::{self, Auth, Hello, Plan, message::Body};
+use crate::sync::outbox::{Outbox, Start};
+
+impl Session {
+    /// Sends our proof (empty without a key): the dialler at once, the acceptor once the dialler is admitted.
+    pub(crate) fn prove(&mut self, proof: Vec<u8>) {
+        self.say(Lane::Control, Body::Auth(Auth { proof: proof.into() }));
+    }
+
+    /// The other side is admitted: say hello.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub(crate) fn admit(&mut self, now: Now, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
+        self.stage = Stage::Greeting;
+        let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
+        let cursors = snapshot.cursors(&self.peer).map_err(|error| Fault::store(&error))?;
+        let hello = Hello {
+            run: reader.run().0.to_vec().into(),
+            database: reader.database().to_vec().into(),
+            node_id: ours.node_id.clone(),
+            wall_clock_ms: now.wall_ms,
+            latest_collections: ours.latest.iter().cloned().collect(),
+            cursors: cursors.iter().map(wire_cursor).collect(),
+            records: records(&snapshot),
+            app_id: ours.app_id.clone(),
+        };
+        self.say(Lane::Control, Body::Hello(hello));
+        Ok(())
+    }
+
+    pub(super) fn on_hello(&mut self, now: Now, hello: Hello, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
+        if hello.app_id != ours.app_id {
+            let reason = format!("app id '{}' there, '{}' here (--app-id)", hello.app_id, ours.app_id);
+            return Err(Fault::new(CloseCode::NotAdmitted, reason));
+        }
+        let run = RunId(hello.run.as_ref().try_into().map_err(|_| "a run id that is not 16 bytes")?);
+        let database = hello.database.as_ref().try_into().map_err(|_| "a database id that is not 16 bytes")?;
+        let theirs: BTreeSet<String> = hello.latest_collections.into_iter().collect();
+        let mismatched: BTreeSet<String> = theirs.symmetric_difference(&ours.latest).cloned().collect();
+        let skew_ms = hello.wall_clock_ms.saturating_sub(now.wall_ms);
+        self.reports.push(Report::Met { run, skew_ms, mismatched: mismatched.iter().cloned().collect() });
+        let digest = digest_of(&mismatched);
+        let excluded = (mismatched, digest);
+        self.met = Some(Met { run, database, records: hello.records, cursors: hello.cursors, excluded });
+        self.stage = Stage::Planning;
+        self.plan(reader)
+    }
+
+    /// Decides whether the cursors of the peer's hello suffice, and says so.
+    fn plan(&mut self, reader: &Reader) -> Result<(), Fault> {
+        let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
+        let resumes = self.resume_point(reader, &snapshot).map_err(|error| Fault::store(&error))?.is_some();
+        let reconcile = self.audit || !resumes;
+        self.plan = Some(reconcile);
+        self.say(Lane::Control, Body::Plan(Plan { reconcile }));
+        Ok(())
+    }
+
+    /// Positions after which the peer lacks what we have; `None` when only a comparison can tell.
+    fn resume_point(&self, reader: &Reader, snapshot: &Snapshot) -> Result<Option<[u64; 3]>, store::Error> {
+        let Some(met) = &self.met else { return Ok(None) };
+        let mut after = [0; 3];
+        let mut known = false;
+        for cursor in &met.cursors {
+            if cursor.database != reader.database().as_slice() || cursor.excluded != met.excluded.1 {
+                continue;
+            }
+            let (Ok(kind), Ok(run)) = (convert::kind(cursor.kind), cursor.run.as_ref().try_into()) else { continue };
+            if !snapshot.token_is_known(RunId(run), cursor.sequence)? {
+                return Ok(None);
+            }
+            known = true;
+            after[Kind::ALL.iter().position(|k| *k == kind).unwrap_or(0)] = cursor.sequence;
+        }
+        let nothing_to_compare = met.records == 0 || records(snapshot) == 0;
+        Ok((known || nothing_to_compare).then_some(after))
+    }
+
+    pub(super) fn start_if_planned(&mut self, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
+        let (Some(mine), Some(theirs), Some(met)) = (self.plan, self.theirs, &self.met) else { return Ok(()) };
+        let peer = PeerRun { node: self.peer, run: met.run };
+        let excluded = met.excluded.clone();
+        let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
+        let compares = mine || theirs;
+        let resume =
+            if compares { None } else { self.resume_point(reader, &snapshot).map_err(|e| Fault::store(&e))? };
+        let start = resume.map_or(Start::Compare, Start::After);
+        let lacks_all = met.records == 0;
+        self.inbox = Some(Inbox::new(peer, reader.run(), met.database, excluded.clone()));
+        self.outbox = Some(Outbox::new(peer, start, snapshot.visible(), lacks_all, excluded.0));
+        self.stage = Stage::Live;
+        self.reports.push(Report::Live { compares });
+        if compares { self.compare(ours, &snapshot).map_err(|error| Fault::store(&error)) } else { Ok(()) }
+    }
+}
+
+fn wire_cursor(cursor: &store::Cursor) -> mesh::Cursor {
+    mesh::Cursor {
+        kind: u32::from(cursor.kind as u8),
+        database: cursor.database.to_vec().into(),
+        run: cursor.run.0.to_vec().into(),
+        sequence: cursor.sequence,
+        excluded: cursor.excluded,
+    }
+}
+
+fn records(snapshot: &Snapshot) -> u64 {
+    let counts = snapshot.counts();
+    counts.live + counts.tombstones
+}
+
+/// 0 for no collections; else the first 8 bytes of SHA-256 over their names, a zero byte after each.
+fn digest_of(collections: &BTreeSet<String>) -> u64 {
+    if collections.is_empty() {
+        return 0;
+    }
+    let mut context = digest::Context::new(&digest::SHA256);
+    for name in collections {
+        context.update(name.as_bytes());
+        context.update(&[0]);
+    }
+    let mut first = [0; 8];
+    first.copy_from_slice(&context.finish().as_ref()[..8]);
+    u64::from_be_bytes(first).max(1)
+}

@@ -1,0 +1,358 @@
+//! One connection's conversation: admission, hello, plan, comparison, then documents both ways for good.
+//!
+//! Symmetric: dialled or accepted makes a difference only for who proves itself first. Takes decoded messages, leaves
+//! bytes for the link in one buffer per lane. Never touches the QUIC connection, never decides whom to dial.
+
+mod comparison;
+mod greeting;
+mod serve;
+
+use comparison::Comparison;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crate::clock::Now;
+use crate::identity::EndpointId;
+use crate::limits::RECORD_BYTES;
+use crate::store::{self, Applied, Apply, Reader, RunId};
+use crate::sync::convert;
+use crate::sync::frame::{self, Decoder};
+use crate::sync::inbox::Inbox;
+use crate::sync::link::{CloseCode, Lane, LinkId};
+use crate::sync::mesh::{self, Batch, Want, document, message::Body};
+use crate::sync::outbox::Outbox;
+
+/// Wants waiting for room on the control lane.
+const WANTS: usize = 2 * crate::limits::EXCEPTIONS;
+
+/// Why a session ends by our decision.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Fault {
+    pub(crate) code: CloseCode,
+    pub(crate) reason: String,
+}
+
+impl Fault {
+    pub(crate) fn new(code: CloseCode, reason: impl Into<String>) -> Fault {
+        Fault { code, reason: reason.into() }
+    }
+
+    fn protocol(reason: &str) -> Fault {
+        Fault::new(CloseCode::Protocol, format!("the peer {reason}"))
+    }
+
+    fn store(error: &store::Error) -> Fault {
+        Fault::new(CloseCode::Internal, format!("reading the store: {error}"))
+    }
+}
+
+impl From<&'static str> for Fault {
+    fn from(reason: &'static str) -> Fault {
+        Fault::new(CloseCode::Protocol, format!("the peer sent {reason}"))
+    }
+}
+
+/// What a session reports.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The other side has shown what it can to be admitted; answer with [`Session::admit`] or close.
+    Proved { proof: Vec<u8> },
+    /// Its hello arrived.
+    Met { run: RunId, skew_ms: i64, mismatched: Vec<String> },
+    /// Both plans are known; a comparison is part of it or not.
+    Live { compares: bool },
+    /// The peer holds these durably.
+    Acked(Vec<(store::KeyHash, u64)>),
+}
+
+/// What every session of this node shares.
+#[derive(Debug)]
+pub(crate) struct Ours {
+    pub(crate) id: EndpointId,
+    pub(crate) node_id: String,
+    pub(crate) app_id: String,
+    pub(crate) latest: BTreeSet<String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Stage {
+    Proving,
+    Greeting,
+    Planning,
+    Live,
+}
+
+/// The peer's hello, as far as it is needed later.
+#[derive(Debug)]
+struct Met {
+    run: RunId,
+    database: [u8; 16],
+    records: u64,
+    cursors: Vec<mesh::Cursor>,
+    excluded: (BTreeSet<String>, u64),
+}
+
+#[derive(Debug, Default)]
+struct LaneIo {
+    decoder: Decoder,
+    out: Vec<u8>,
+    written: usize,
+    readable: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) link: LinkId,
+    pub(crate) peer: EndpointId,
+    pub(crate) dialled: bool,
+    pub(crate) since: Instant,
+    stage: Stage,
+    lanes: [LaneIo; 5],
+    met: Option<Met>,
+    plan: Option<bool>,
+    theirs: Option<bool>,
+    comparison: Option<Comparison>,
+    outbox: Option<Outbox>,
+    inbox: Option<Inbox>,
+    acks: [u64; 5],
+    wants: Vec<Want>,
+    move_at: Option<Instant>,
+    reports: Vec<Report>,
+    /// Compare even if the cursors suffice.
+    pub(crate) audit: bool,
+}
+
+impl Session {
+    pub(crate) fn new(link: LinkId, peer: EndpointId, dialled: bool, now: Now) -> Session {
+        Session {
+            link,
+            peer,
+            dialled,
+            since: now.mono,
+            stage: Stage::Proving,
+            lanes: Default::default(),
+            met: None,
+            plan: None,
+            theirs: None,
+            comparison: None,
+            outbox: None,
+            inbox: None,
+            acks: [0; 5],
+            wants: Vec::new(),
+            move_at: None,
+            reports: Vec::new(),
+            audit: false,
+        }
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// Whether documents flow.
+    pub(crate) fn is_live(&self) -> bool {
+        self.stage == Stage::Live
+    }
+
+    /// Whether everything that existed at the session's start is there.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.outbox.as_ref().is_some_and(Outbox::is_caught_up)
+    }
+
+    /// The peer's run, once it said hello.
+    pub(crate) fn run(&self) -> Option<RunId> {
+        self.met.as_ref().map(|met| met.run)
+    }
+
+    pub(crate) fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_ref()
+    }
+
+    /// Whether an answer of the peer is outstanding: silence then means a dead link sooner.
+    pub(crate) fn expects_answer(&self) -> bool {
+        let unsent = self.lanes.iter().any(|lane| lane.written < lane.out.len());
+        !self.is_live() || unsent || self.outbox.as_ref().is_some_and(Outbox::awaits_ack)
+    }
+
+    /// Bytes buffered for this peer, both ways; the QUIC connection's own buffers are not among them.
+    pub(crate) fn held(&self) -> usize {
+        let lanes: usize = self.lanes.iter().map(|lane| lane.decoder.held() + lane.out.len()).sum();
+        lanes + self.inbox.as_ref().map_or(0, Inbox::held)
+    }
+
+    // Outgoing bytes.
+
+    fn say(&mut self, lane: Lane, body: Body) {
+        frame::encode(body, &mut self.lanes[lane as usize].out);
+    }
+
+    /// Hands each lane's bytes to `write`, which says how many the link took.
+    pub(crate) fn flush(&mut self, mut write: impl FnMut(Lane, &[u8]) -> usize) {
+        for lane in Lane::ALL {
+            let io = &mut self.lanes[lane as usize];
+            if io.written < io.out.len() {
+                io.written += write(lane, &io.out[io.written..]);
+            }
+            if io.written == io.out.len() {
+                io.out.clear();
+                io.out.shrink_to(crate::limits::BATCH_BYTES);
+                io.written = 0;
+            }
+        }
+    }
+
+    fn is_clear(&self, lane: Lane) -> bool {
+        self.lanes[lane as usize].out.is_empty()
+    }
+
+    // Incoming bytes.
+
+    /// There is something to read on `lane`.
+    pub(crate) fn mark_readable(&mut self, lane: Lane) {
+        self.lanes[lane as usize].readable = true;
+    }
+
+    /// The lanes that should be read now.
+    pub(crate) fn lanes_to_read(&self) -> Vec<Lane> {
+        let full = self.inbox.as_ref().is_some_and(Inbox::is_full);
+        let open = |lane: &Lane| *lane == Lane::Control || (!full && self.is_live());
+        Lane::ALL.into_iter().filter(|lane| self.lanes[*lane as usize].readable && open(lane)).collect()
+    }
+
+    /// Takes bytes of one lane; `more` says whether the link holds more of them.
+    pub(crate) fn feed(&mut self, lane: Lane, bytes: &[u8], more: bool) {
+        let io = &mut self.lanes[lane as usize];
+        io.readable = more;
+        io.decoder.extend(bytes);
+    }
+
+    /// Handles the next message that was fed on `lane`; false when there is none. Look at the reports after each.
+    ///
+    /// # Errors
+    /// The peer broke the protocol, or the store could not be read.
+    pub(crate) fn step(&mut self, now: Now, lane: Lane, ours: &Ours, reader: &Reader) -> Result<bool, Fault> {
+        let next = self.lanes[lane as usize].decoder.poll();
+        let body = next.map_err(|error| Fault::new(CloseCode::Protocol, format!("the peer sent {error}")))?;
+        match body {
+            Some(body) => self.handle_message(now, lane, body, ours, reader).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn handle_message(&mut self, now: Now, lane: Lane, body: Body, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
+        match (self.stage, body) {
+            (Stage::Proving, Body::Auth(auth)) => self.reports.push(Report::Proved { proof: auth.proof.to_vec() }),
+            (Stage::Greeting, Body::Hello(hello)) => self.on_hello(now, hello, ours, reader)?,
+            (Stage::Planning, Body::Plan(plan)) => {
+                self.theirs = Some(plan.reconcile);
+                self.start_if_planned(ours, reader)?;
+            }
+            (Stage::Live, Body::Reconcile(message)) => self.on_reconcile(message.ranges)?,
+            (Stage::Live, Body::Batch(batch)) => self.on_batch(lane, batch, reader)?,
+            (Stage::Live, Body::Ack(ack)) => self.on_ack(ack.lane, ack.number)?,
+            (Stage::Live, Body::Want(want)) => self.on_want(&want)?,
+            (_, Body::Presence(_)) => {}
+            (stage, _) => return Err(Fault::protocol(&format!("sent a message that has no place while {stage:?}"))),
+        }
+        Ok(())
+    }
+
+    // Documents.
+
+    fn on_batch(&mut self, lane: Lane, batch: Batch, reader: &Reader) -> Result<(), Fault> {
+        let Some(inbox) = &mut self.inbox else { return Ok(()) };
+        for offer in inbox.receive(lane, batch)? {
+            if self.wants.len() >= WANTS {
+                return Err(Fault::protocol("offers too many documents at once"));
+            }
+            let want = answer_offer(&offer, reader)?;
+            self.wants.push(want);
+        }
+        Ok(())
+    }
+
+    fn on_want(&mut self, want: &Want) -> Result<(), Fault> {
+        let Some(outbox) = &mut self.outbox else { return Ok(()) };
+        let hash = convert::key_hash(&want.key)?;
+        if want.satisfied {
+            outbox.satisfied(&hash);
+            return Ok(());
+        }
+        outbox.want(hash, convert::change_hashes(&want.have)?).map_err(Fault::protocol)
+    }
+
+    fn on_ack(&mut self, lane: u32, number: u64) -> Result<(), Fault> {
+        let lane = Lane::ALL.into_iter().find(|known| *known as u32 == lane);
+        let lane = lane.ok_or("an acknowledgement for an unknown lane")?;
+        let Some(outbox) = &mut self.outbox else { return Ok(()) };
+        let mut acked = Vec::new();
+        outbox.ack(lane, number, |hash, sequence| acked.push((hash, sequence))).map_err(Fault::protocol)?;
+        self.reports.push(Report::Acked(acked));
+        Ok(())
+    }
+
+    /// The next thing for the store to apply.
+    ///
+    /// # Errors
+    /// A received document is malformed.
+    pub(crate) fn poll_apply(&mut self, now: Now) -> Result<Option<Apply>, Fault> {
+        match &mut self.inbox {
+            Some(inbox) => Ok(inbox.poll_apply(now)?),
+            None => Ok(None),
+        }
+    }
+
+    /// The store's answer to [`Session::poll_apply`].
+    ///
+    /// # Errors
+    /// The peer builds on too much that is missing.
+    pub(crate) fn handle_applied(&mut self, applied: Applied) -> Result<(), Fault> {
+        let Some(inbox) = &mut self.inbox else { return Ok(()) };
+        for (hash, have) in inbox.applied(applied).map_err(Fault::protocol)? {
+            let have = have.iter().map(|hash| hash.to_vec().into()).collect();
+            self.wants.push(Want { key: hash.0.to_vec().into(), have, satisfied: false });
+        }
+        Ok(())
+    }
+
+    /// The store could not take it now; the same comes again later.
+    pub(crate) fn handle_refused(&mut self, now: Now) {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.refused(now);
+        }
+    }
+
+    /// When this session wants to be filled although nothing happens.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let retry = self.inbox.as_ref().and_then(Inbox::retry_at);
+        self.move_at.into_iter().chain(retry).min()
+    }
+}
+
+/// What this node lacks of an offered document.
+fn answer_offer(offer: &mesh::Document, reader: &Reader) -> Result<Want, Fault> {
+    let hash = convert::key_hash(&offer.key)?;
+    let Some(document::Body::Offer(offered)) = &offer.body else { return Err("an offer without a version".into()) };
+    if offered.size > RECORD_BYTES as u64 {
+        return Err(Fault::protocol(&format!(
+            "offers a record of {} bytes; the limit is {RECORD_BYTES}",
+            offered.size
+        )));
+    }
+    let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
+    let held = snapshot.record(&hash).map_err(|error| Fault::store(&error))?;
+    let satisfied = held.as_ref().is_some_and(|record| {
+        let deleted = !record.is_live() && record.incarnation == offer.incarnation;
+        deleted || record.incarnation > offer.incarnation || record.version_hash().0 == offered.version.as_ref()
+    });
+    let comparable = held.is_some_and(|record| record.incarnation == offer.incarnation);
+    let have = if satisfied || !comparable {
+        Vec::new()
+    } else {
+        snapshot.sample(&hash).map_err(|error| Fault::store(&error))?
+    };
+    let have = have.iter().map(|hash| hash.to_vec().into()).collect();
+    Ok(Want { key: offer.key.clone(), have, satisfied })
+}

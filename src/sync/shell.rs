@@ -1,0 +1,302 @@
+//! The sync thread: moves datagrams, replies and requests between the engine and the world.
+//!
+//! Ends when every sender of [`Wiring::asked`] is gone, after telling the peers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::BytesMut;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::clock::Now;
+use crate::store::Submitted;
+use crate::store::shell::{Inlet, SharedTip};
+use crate::sync::resolver::Resolved;
+use crate::sync::{Asked, Engine, Event};
+
+const SOCKET: Token = Token(0);
+const WAKE: Token = Token(1);
+/// Datagrams taken before anything is sent.
+const RECEIVED_A_TURN: usize = 64;
+/// Datagrams sent before anything is taken.
+const SENT_A_TURN: usize = 64;
+/// No UDP payload is longer.
+const DATAGRAM_BYTES: usize = 1 << 16;
+/// What the kernel may hold for us in each direction, bytes; it gives what it allows.
+const SOCKET_BUFFER_BYTES: usize = 2 << 20;
+/// The same kind of send error is logged at most this often.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Everything the thread is wired to.
+#[derive(Debug)]
+pub struct Wiring {
+    /// To the store thread.
+    pub requests: Sender<Submitted>,
+    /// From the store thread.
+    pub inlet: Inlet,
+    /// How far the store is.
+    pub tip: Arc<SharedTip>,
+    /// From the api thread.
+    pub asked: Receiver<Asked>,
+    /// To the api thread. Holds one answer per unanswered request; a status waits in the engine when it is full.
+    pub events: Sender<Event>,
+    /// Wakes the api thread.
+    pub api: Arc<Waker>,
+    /// To the resolver.
+    pub names: Sender<String>,
+    /// From the resolver.
+    pub resolved: Receiver<Resolved>,
+}
+
+/// The socket and what wakes the thread, made before it starts so that others can wake it.
+#[derive(Debug)]
+pub struct Socket {
+    poll: Poll,
+    socket: UdpSocket,
+    waker: Arc<Waker>,
+}
+
+impl Socket {
+    /// Binds the UDP socket.
+    ///
+    /// # Errors
+    /// The address is taken or not ours.
+    pub fn bind(address: SocketAddr) -> io::Result<Socket> {
+        let poll = Poll::new()?;
+        let mut socket = UdpSocket::bind(address)?;
+        // Larger buffers ride out a burst; less than asked for is fine.
+        _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES);
+        _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES);
+        poll.registry().register(&mut socket, SOCKET, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        Ok(Socket { poll, socket, waker })
+    }
+
+    /// Where it is bound; with port 0 asked for, the port it got.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Asks to be woken when there is room to send as well. Not asked for without need: the kernel would wake the thread
+    /// for every datagram that has left.
+    fn wait_for_room(&mut self, wanted: bool) -> io::Result<()> {
+        let interest = if wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.poll.registry().reregister(&mut self.socket, SOCKET, interest)
+    }
+
+    /// Wakes the thread.
+    #[must_use]
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+}
+
+/// This moment.
+#[expect(clippy::disallowed_methods, reason = "the shell is where clocks are read")]
+#[must_use]
+pub fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: Instant::now(), wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX) }
+}
+
+/// Runs the sync thread.
+///
+/// # Errors
+/// The poll failed; nothing works without it.
+pub fn run(engine: Engine, socket: Socket, wiring: Wiring) -> io::Result<()> {
+    Shell {
+        engine,
+        socket,
+        wiring,
+        held: None,
+        unsent: None,
+        readable: true,
+        buffer: vec![0; DATAGRAM_BYTES],
+        logged: BTreeMap::new(),
+    }
+    .run()
+}
+
+struct Shell {
+    engine: Engine,
+    socket: Socket,
+    wiring: Wiring,
+    /// A request the store's queue had no room for.
+    held: Option<Submitted>,
+    /// A datagram the socket had no room for.
+    unsent: Option<(SocketAddr, Vec<u8>)>,
+    readable: bool,
+    buffer: Vec<u8>,
+    logged: BTreeMap<io::ErrorKind, Instant>,
+}
+
+impl Shell {
+    fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(4);
+        loop {
+            let asked_open = self.take_channels();
+            self.receive();
+            if !asked_open {
+                self.say_goodbye();
+                return Ok(());
+            }
+            let idle = self.drain();
+            self.sleep(&mut events, idle)?;
+        }
+    }
+
+    fn sleep(&mut self, events: &mut Events, idle: bool) -> io::Result<()> {
+        let now = now();
+        let timeout = match self.engine.poll_deadline(now) {
+            _ if self.readable || !idle => Some(Duration::ZERO),
+            Some((at, reason)) => {
+                log::trace!("sleeping until {reason:?}");
+                Some(at.saturating_duration_since(now.mono))
+            }
+            None => None,
+        };
+        match self.socket.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => result?,
+        }
+        self.readable |= events.iter().any(|event| event.token() == SOCKET && event.is_readable());
+        let now = self::now();
+        if self.engine.poll_deadline(now).is_some_and(|(at, _)| now.reached(at)) {
+            self.engine.handle_timeout(now);
+        }
+        Ok(())
+    }
+
+    /// Everything the other threads sent. False once the api thread is gone.
+    fn take_channels(&mut self) -> bool {
+        let now = now();
+        // Before the readers: the store hands out a new reader before the tip of its new run.
+        let tip = self.wiring.tip.get();
+        for reply in self.wiring.inlet.replies.try_iter().collect::<Vec<_>>() {
+            self.engine.handle_reply(now, reply);
+        }
+        for reader in self.wiring.inlet.readers.try_iter().collect::<Vec<_>>() {
+            self.engine.handle_reader(now, reader);
+        }
+        self.engine.handle_tip(now, tip);
+        for answer in self.wiring.resolved.try_iter().collect::<Vec<_>>() {
+            self.engine.handle_resolved(now, &answer.name, answer.result.as_deref());
+        }
+        loop {
+            match self.wiring.asked.try_recv() {
+                Ok(asked) => self.engine.handle_asked(now, asked),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn receive(&mut self) {
+        for _ in 0..RECEIVED_A_TURN {
+            if !self.readable {
+                return;
+            }
+            match self.socket.socket.recv_from(&mut self.buffer) {
+                Ok((length, from)) => {
+                    let data = BytesMut::from(&self.buffer[..length]);
+                    self.engine.handle_datagram(now(), from, data);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                // Linux reports what became of an earlier datagram here (an ICMP error); QUIC has its own timers.
+                Err(error) => self.complain(&error),
+            }
+        }
+    }
+
+    /// Hands out what the engine has; true when nothing is left that could be handed out now.
+    fn drain(&mut self) -> bool {
+        self.pass_requests();
+        self.pass_events();
+        while let Some(name) = self.engine.poll_resolve() {
+            if self.wiring.names.try_send(name).is_err() {
+                log::error!("the resolver's queue is full");
+            }
+        }
+        self.transmit()
+    }
+
+    fn pass_requests(&mut self) {
+        while let Some(request) = self.held.take().or_else(|| self.engine.poll_store()) {
+            match self.wiring.requests.try_send(request) {
+                Ok(()) => {}
+                Err(TrySendError::Full(request)) => {
+                    // Woken again by the store's next commit.
+                    self.held = Some(request);
+                    return;
+                }
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+        }
+    }
+
+    fn pass_events(&mut self) {
+        let mut any = false;
+        while !self.wiring.events.is_full() {
+            let Some(event) = self.engine.poll_event() else { break };
+            any |= self.wiring.events.try_send(event).is_ok();
+        }
+        if any && let Err(error) = self.wiring.api.wake() {
+            log::error!("waking the api thread: {error}");
+        }
+    }
+
+    fn transmit(&mut self) -> bool {
+        for _ in 0..SENT_A_TURN {
+            let mut datagram = Vec::new();
+            let held = self.unsent.take();
+            let was_held = held.is_some();
+            let next = held.or_else(|| {
+                let to = self.engine.poll_transmit(now(), &mut datagram)?;
+                Some((to, datagram))
+            });
+            let Some((to, datagram)) = next else { return true };
+            match self.socket.socket.send_to(&datagram, to) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.unsent = Some((to, datagram));
+                    self.wait_for_room(true);
+                    return true;
+                }
+                // A datagram that cannot be sent is a lost datagram.
+                Err(error) => self.complain(&error),
+                Ok(_) => {}
+            }
+            if was_held {
+                self.wait_for_room(false);
+            }
+        }
+        false
+    }
+
+    fn wait_for_room(&mut self, wanted: bool) {
+        if let Err(error) = self.socket.wait_for_room(wanted) {
+            self.complain(&error);
+        }
+    }
+
+    fn complain(&mut self, error: &io::Error) {
+        let at = now().mono;
+        let recently = self.logged.get(&error.kind()).is_some_and(|last| at - *last < LOG_INTERVAL);
+        if !recently {
+            self.logged.insert(error.kind(), at);
+            log::info!("a datagram is lost: {error}");
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        self.engine.handle_shutdown(now());
+        while !self.transmit() {}
+    }
+}

@@ -1,0 +1,59 @@
+//! Who may come in.
+
+use std::time::Duration;
+
+use super::mesh::{Mesh, Setup};
+
+fn after_ten_seconds(a: Setup, b: Setup) -> Mesh {
+    let mut mesh = Mesh::new(vec![a, Setup { dials: vec![0], ..b }]);
+    mesh.put(0, "notes", "secret", r#"{"a":1}"#);
+    mesh.run_for(Duration::from_secs(10));
+    mesh
+}
+
+#[test]
+fn a_node_with_another_key_gets_no_document_and_both_sides_say_why() {
+    let mut mesh =
+        after_ten_seconds(Setup::default(), Setup { key: Some(b"another formation key entirely"), ..Setup::default() });
+    assert_eq!(mesh.get(1, "notes", "secret"), None);
+    assert!(!mesh.is_connected(0) && !mesh.is_connected(1));
+    let reason = mesh.peers(1)[0].last_error.clone();
+    assert!(reason.contains("formation proof is wrong"), "{reason}");
+}
+
+#[test]
+fn a_node_without_a_key_is_told_which_flags_would_help() {
+    let mut mesh = after_ten_seconds(Setup::default(), Setup { key: None, ..Setup::default() });
+    assert_eq!(mesh.get(1, "notes", "secret"), None);
+    let reason = mesh.peers(1)[0].last_error.clone();
+    assert!(reason.contains("--shared-key") && reason.contains("--peer"), "{reason}");
+}
+
+#[test]
+fn a_pinned_peer_needs_no_key() {
+    let a = Setup { key: None, pins: vec![1], ..Setup::default() };
+    let mut mesh = after_ten_seconds(a, Setup { key: None, ..Setup::default() });
+    assert!(mesh.is_connected(0));
+    mesh.converge();
+}
+
+#[test]
+fn nodes_of_different_applications_do_not_meet() {
+    let mut mesh = after_ten_seconds(Setup::default(), Setup { app_id: "other", ..Setup::default() });
+    assert_eq!(mesh.get(1, "notes", "secret"), None);
+    assert!(!mesh.is_connected(1));
+}
+
+#[test]
+fn two_nodes_that_dial_each_other_end_with_one_connection() {
+    let setups = vec![Setup { dials: vec![1], ..Setup::default() }, Setup { dials: vec![0], ..Setup::default() }];
+    let mut mesh = Mesh::new(setups);
+    mesh.connect_all();
+    mesh.run_for(Duration::from_secs(30));
+    for node in 0..2 {
+        let stats = mesh.nodes[node].engine.stats();
+        assert_eq!(stats.connected_peers, 1);
+    }
+    mesh.put(0, "notes", "n", r#"{"a":1}"#);
+    mesh.converge();
+}

@@ -1,0 +1,196 @@
+//! Documents get where they must, and nowhere twice.
+
+use std::time::Duration;
+
+use super::mesh::{Mesh, Setup};
+use crate::store::Put;
+use crate::sync::Control;
+
+fn line(length: usize) -> Mesh {
+    let dials = |node: usize| if node == 0 { vec![] } else { vec![node - 1] };
+    Mesh::new((0..length).map(|node| Setup { dials: dials(node), ..Setup::default() }).collect())
+}
+
+#[test]
+fn what_one_node_writes_every_node_of_a_line_gets() {
+    let mut mesh = line(3);
+    mesh.put(0, "platforms", "before", r#"{"n":1}"#);
+    mesh.connect_all();
+    mesh.put(0, "platforms", "a1", r#"{"status":"READY"}"#);
+    mesh.put(2, "notes", "plan", r#"{"text":"go"}"#);
+    mesh.converge();
+    assert_eq!(mesh.get(2, "platforms", "a1").as_deref(), Some(r#"{"status":"READY"}"#));
+    assert_eq!(mesh.get(0, "notes", "plan").as_deref(), Some(r#"{"text":"go"}"#));
+    assert_eq!(mesh.get(2, "platforms", "before").as_deref(), Some(r#"{"n":1}"#));
+}
+
+#[test]
+fn edits_of_different_fields_on_both_sides_of_a_cut_both_survive() {
+    let mut mesh = Mesh::pair();
+    mesh.put(0, "notes", "n", r#"{"a":1,"b":1,"list":[{"x":1},{"x":2}]}"#);
+    mesh.connect_all();
+    mesh.converge();
+    mesh.cut(0, 1);
+    mesh.put(0, "notes", "n", r#"{"a":2,"b":1,"list":[{"x":10},{"x":2}]}"#);
+    mesh.put(1, "notes", "n", r#"{"a":1,"b":2,"list":[{"x":1},{"x":20}]}"#);
+    mesh.run_for(Duration::from_secs(40));
+    mesh.heal();
+    mesh.converge();
+    assert_eq!(mesh.get(1, "notes", "n").as_deref(), Some(r#"{"a":2,"b":2,"list":[{"x":10},{"x":20}]}"#));
+}
+
+#[test]
+fn a_deleted_document_never_comes_back() {
+    let mut mesh = line(3);
+    mesh.put(0, "notes", "n", r#"{"a":1}"#);
+    mesh.connect_all();
+    mesh.converge();
+    mesh.cut(1, 2);
+    mesh.write(0, "notes", "n", Put::Delete);
+    mesh.put(2, "notes", "n", r#"{"a":1,"edited":"while it was deleted"}"#);
+    mesh.run_for(Duration::from_secs(40));
+    mesh.heal();
+    mesh.converge();
+    assert_eq!(mesh.get(2, "notes", "n"), None);
+    mesh.put(2, "notes", "n", r#"{"a":3}"#);
+    mesh.converge();
+    assert_eq!(mesh.get(0, "notes", "n").as_deref(), Some(r#"{"a":3}"#));
+}
+
+#[test]
+fn a_long_history_travels_as_what_is_new() {
+    let mut mesh = Mesh::pair();
+    let text = "x".repeat(40_000);
+    mesh.put(0, "notes", "n", &format!(r#"{{"text":"{text}"}}"#));
+    mesh.connect_all();
+    mesh.converge();
+    mesh.run_for(Duration::from_secs(10));
+    mesh.take_carried();
+    mesh.put(0, "notes", "n", &format!(r#"{{"a":1,"text":"{text}"}}"#));
+    mesh.converge();
+    let (bytes, _) = mesh.take_carried();
+    assert!(bytes < 2_000, "{bytes} bytes for one field");
+}
+
+#[test]
+fn documents_near_the_size_limit_arrive() {
+    let mut mesh = Mesh::pair();
+    mesh.connect_all();
+    for i in 0..5 {
+        let text = format!("{i}").repeat(900_000);
+        mesh.put(0, "notes", &format!("n{i}"), &format!(r#"{{"text":"{text}"}}"#));
+    }
+    mesh.converge();
+}
+
+#[test]
+fn nothing_is_sent_back_to_where_it_came_from() {
+    let mut mesh = Mesh::pair();
+    mesh.connect_all();
+    mesh.take_carried();
+    let text = "y".repeat(20_000);
+    for i in 0..20 {
+        mesh.put(0, "platforms", &format!("p{i}"), &format!(r#"{{"text":"{text}"}}"#));
+    }
+    mesh.converge();
+    mesh.run_for(Duration::from_secs(15));
+    let back: u64 = mesh.carried.get(&(1, 0)).expect("acknowledgements at least").0;
+    assert!(back < 40_000, "{back} bytes came back of 400,000 sent");
+}
+
+#[test]
+fn a_reconnect_with_nothing_new_costs_a_handshake_and_no_documents() {
+    let mut mesh = Mesh::pair();
+    for i in 0..2_000 {
+        mesh.put(0, "platforms", &format!("p{i}"), r#"{"status":"READY","latitude":1.25}"#);
+    }
+    mesh.connect_all();
+    mesh.converge();
+    mesh.run_for(Duration::from_secs(20));
+    mesh.cut(0, 1);
+    mesh.run_for(Duration::from_secs(60));
+    mesh.heal();
+    mesh.take_carried();
+    mesh.connect_all();
+    mesh.run_for(Duration::from_secs(2));
+    let (bytes, _) = mesh.take_carried();
+    assert!(bytes < 8_192, "{bytes} bytes to reconnect");
+}
+
+#[test]
+fn a_replaced_disk_is_filled_again_and_what_it_had_alone_is_not_resurrected() {
+    let mut mesh = Mesh::pair();
+    for i in 0..300 {
+        mesh.put(0, "notes", &format!("n{i}"), &format!(r#"{{"i":{i}}}"#));
+        mesh.put(1, "platforms", &format!("p{i}"), &format!(r#"{{"i":{i}}}"#));
+    }
+    mesh.connect_all();
+    mesh.converge();
+    mesh.write(0, "notes", "n7", Put::Delete);
+    mesh.converge();
+    let before = mesh.state(0);
+    mesh.replace_disk(1, &Setup { dials: vec![0], ..Setup::default() });
+    mesh.put(1, "platforms", "new", r#"{"after":"the replacement"}"#);
+    mesh.converge();
+    assert_eq!(mesh.state(1).len(), before.len() + 1);
+    assert_eq!(mesh.get(1, "notes", "n7"), None);
+}
+
+#[test]
+fn collections_of_different_kinds_do_not_sync_and_the_rest_does() {
+    let mut mesh = Mesh::pair();
+    let odd = Setup {
+        dials: vec![0],
+        latest: vec!["platforms", "tracks", "deployments", "packages", "notes"],
+        ..Setup::default()
+    };
+    mesh.replace_disk(1, &odd);
+    mesh.connect_all();
+    mesh.put(0, "notes", "n", r#"{"a":1}"#);
+    mesh.put(0, "tracks", "t", r#"{"a":1}"#);
+    mesh.run_for(Duration::from_secs(10));
+    assert_eq!(mesh.get(1, "tracks", "t").as_deref(), Some(r#"{"a":1}"#));
+    assert_eq!(mesh.get(1, "notes", "n"), None);
+    mesh.replace_disk(1, &Setup { dials: vec![0], ..Setup::default() });
+    mesh.converge();
+    assert_eq!(mesh.get(1, "notes", "n").as_deref(), Some(r#"{"a":1}"#));
+}
+
+#[test]
+fn a_clock_in_1970_or_2099_changes_nothing_and_is_shown() {
+    let mut mesh = Mesh::pair();
+    mesh.set_clock(1, -1_700_000_000_000);
+    mesh.put(0, "platforms", "a", r#"{"by":0}"#);
+    mesh.connect_all();
+    mesh.converge();
+    mesh.put(1, "platforms", "a", r#"{"by":1}"#);
+    mesh.converge();
+    assert_eq!(mesh.get(0, "platforms", "a").as_deref(), Some(r#"{"by":1}"#));
+    let skew = mesh.peers(0)[0].clock_skew_ms;
+    assert!((skew + 1_700_000_000_000).abs() < 1_000, "{skew}");
+}
+
+#[test]
+fn pending_counts_what_a_peer_lacks_and_falls_to_nothing() {
+    let mut mesh = Mesh::pair();
+    mesh.connect_all();
+    mesh.cut(0, 1);
+    mesh.put(0, "notes", "n", r#"{"a":1}"#);
+    assert_eq!(mesh.peers(0)[0].pending_documents, 1);
+    mesh.heal();
+    mesh.converge();
+    let settled = mesh.run_until(Duration::from_secs(20), |mesh| mesh.peers(0)[0].pending_documents == 0);
+    assert!(settled, "{:?}", mesh.peers(0));
+}
+
+#[test]
+fn a_disconnected_peer_stays_away_until_it_is_connected_again() {
+    let mut mesh = Mesh::pair();
+    mesh.connect_all();
+    let id = mesh.id(1);
+    mesh.ask(0, Control::Disconnect(id));
+    mesh.run_for(Duration::from_secs(40));
+    assert!(!mesh.is_connected(0) && !mesh.is_connected(1));
+    mesh.ask(0, Control::Connect { peer: id, addresses: vec![super::mesh::address(1).to_string()] });
+    mesh.connect_all();
+}

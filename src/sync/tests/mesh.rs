@@ -1,0 +1,401 @@
+//! A few whole nodes (store and sync engine each) on an in-memory network under virtual time.
+//!
+//! The faults live in `tests/sim`; here the network is merely slow, so that each test can say exactly what must happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
+
+use crate::clock::Now;
+use crate::identity::{EndpointId, Identity};
+use crate::random::Random;
+use crate::store::{self, Disk, Key, Put, Request, Store, Submitted, Ticket, Write};
+use crate::sync::proof::FormationKey;
+use crate::sync::{Address, Answer, Asked, Config, Control, ControlError, Engine, Event, Peer, PeerSpec};
+
+/// One way, every link.
+const DELAY: Duration = Duration::from_millis(2);
+/// More steps than any test here needs.
+const STEPS: usize = 2_000_000;
+
+#[derive(Debug)]
+pub(super) struct Seeded(u64);
+
+impl Seeded {
+    pub(super) fn new(seed: u64) -> Seeded {
+        Seeded(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1))
+    }
+}
+
+impl Random for Seeded {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            *byte = self.0.to_le_bytes()[3];
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct MemoryDisk(InMemoryBackend);
+
+impl StorageBackend for MemoryDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn reserve(&self, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn used(&self) -> u64 {
+        self.0.len().unwrap_or(0)
+    }
+}
+
+/// One node.
+pub(super) struct Node {
+    store: Store<MemoryDisk>,
+    pub(super) engine: Engine,
+    identity: Identity,
+    latest: BTreeSet<String>,
+    pub(super) answers: BTreeMap<u64, Result<Answer, ControlError>>,
+    /// False: it is down; nothing reaches it.
+    up: bool,
+    wall_skew_ms: i64,
+}
+
+/// How a node is configured.
+#[derive(Clone)]
+pub(super) struct Setup {
+    pub(super) key: Option<&'static [u8]>,
+    pub(super) pins: Vec<usize>,
+    pub(super) dials: Vec<usize>,
+    pub(super) latest: Vec<&'static str>,
+    pub(super) app_id: &'static str,
+    pub(super) active: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        let latest = vec!["platforms", "tracks", "deployments", "packages"];
+        Setup {
+            key: Some(b"a formation key of the tests"),
+            pins: vec![],
+            dials: vec![],
+            latest,
+            app_id: "tests",
+            active: true,
+        }
+    }
+}
+
+/// The network and its nodes.
+pub(super) struct Mesh {
+    pub(super) nodes: Vec<Node>,
+    now: Now,
+    flying: BTreeMap<(Instant, u64), (usize, usize, Vec<u8>)>,
+    sent: u64,
+    calls: u64,
+    /// Directed pairs between which nothing passes.
+    cuts: BTreeSet<(usize, usize)>,
+    /// UDP payload bytes and datagrams by directed pair.
+    pub(super) carried: BTreeMap<(usize, usize), (u64, u64)>,
+}
+
+pub(super) fn address(node: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, u8::try_from(node + 1).expect("few nodes")], 4242))
+}
+
+fn identity(node: usize) -> Identity {
+    Identity::generate(&mut Seeded::new(1_000 + node as u64))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the starting point of virtual time")]
+fn start() -> Now {
+    Now { mono: Instant::now(), wall_ms: 1_700_000_000_000 }
+}
+
+impl Mesh {
+    #[expect(clippy::needless_pass_by_value, reason = "a mesh is made of its setups")]
+    pub(super) fn new(setups: Vec<Setup>) -> Mesh {
+        let now = start();
+        let mut mesh = Mesh {
+            nodes: Vec::new(),
+            now,
+            flying: BTreeMap::new(),
+            sent: 0,
+            calls: 0,
+            cuts: BTreeSet::new(),
+            carried: BTreeMap::new(),
+        };
+        for (index, setup) in setups.iter().enumerate() {
+            let node = Mesh::node(index, setup, now, MemoryDisk::default());
+            mesh.nodes.push(node);
+        }
+        mesh
+    }
+
+    /// Two nodes with one formation key; the second dials the first.
+    pub(super) fn pair() -> Mesh {
+        Mesh::new(vec![Setup::default(), Setup { dials: vec![0], ..Setup::default() }])
+    }
+
+    fn node(index: usize, setup: &Setup, now: Now, disk: MemoryDisk) -> Node {
+        let mut random = Seeded::new(7 + index as u64);
+        let identity = identity(index);
+        let latest: BTreeSet<String> = setup.latest.iter().map(ToString::to_string).collect();
+        let mut config = store::Config::new(identity.id());
+        config.latest_collections.clone_from(&latest);
+        let store = Store::open(disk, config, &mut random, now).expect("an empty disk opens");
+        let peer = |other: &usize, addresses| PeerSpec { id: identity_id(*other), addresses };
+        let pins = setup.pins.iter().map(|other| peer(other, Vec::new()));
+        let dials = setup.dials.iter().map(|other| peer(other, vec![Address::Literal(address(*other))]));
+        let config = Config {
+            node_id: format!("node-{index}"),
+            app_id: setup.app_id.to_owned(),
+            formation_key: setup.key.map(|key| FormationKey::new(key.to_vec()).expect("long enough")),
+            peers: pins.chain(dials).collect(),
+            latest_collections: latest.clone(),
+            active: setup.active,
+            persist_sync: false,
+        };
+        let engine = Engine::new(config, &identity, store.reader(), Box::new(random), now).expect("the store reads");
+        Node { store, engine, identity, latest, answers: BTreeMap::new(), up: true, wall_skew_ms: 0 }
+    }
+
+    pub(super) fn id(&self, node: usize) -> EndpointId {
+        self.nodes[node].identity.id()
+    }
+
+    fn now_at(&self, node: usize) -> Now {
+        Now { wall_ms: self.now.wall_ms + self.nodes[node].wall_skew_ms, ..self.now }
+    }
+
+    // Driving.
+
+    fn drain(&mut self, node: usize) {
+        let now = self.now_at(node);
+        let state = &mut self.nodes[node];
+        let mut datagram = Vec::new();
+        loop {
+            let requests: Vec<Submitted> = std::iter::from_fn(|| state.engine.poll_store()).collect();
+            if !requests.is_empty() {
+                let mut replies = Vec::new();
+                state.store.handle_batch(now, requests, &mut replies);
+                replies.into_iter().for_each(|reply| state.engine.handle_reply(now, reply));
+            }
+            let tip = state.store.tip();
+            state.engine.handle_tip(now, tip);
+            while let Some(event) = state.engine.poll_event() {
+                if let Event::Answered { call, answer } = event {
+                    state.answers.insert(call, answer);
+                }
+            }
+            let Some(to) = state.engine.poll_transmit(now, &mut datagram) else { break };
+            let target = (0..).find(|other| address(*other) == to).expect("a test's address");
+            let carried = self.carried.entry((node, target)).or_default();
+            carried.0 += datagram.len() as u64;
+            carried.1 += 1;
+            self.sent += 1;
+            self.flying.insert((now.mono + DELAY, self.sent), (node, target, datagram.clone()));
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, datagram: &[u8]) {
+        if self.cuts.contains(&(from, to)) || to >= self.nodes.len() || !self.nodes[to].up {
+            return;
+        }
+        let now = self.now_at(to);
+        self.nodes[to].engine.handle_datagram(now, address(from), BytesMut::from(datagram));
+        self.drain(to);
+    }
+
+    fn next_deadline(&mut self) -> Option<(Instant, usize)> {
+        let now = self.now;
+        let nodes = self.nodes.iter_mut().enumerate().filter(|(_, node)| node.up);
+        let times = nodes.filter_map(|(index, node)| {
+            let engine = node.engine.poll_deadline(now).map(|(at, _)| at);
+            engine.into_iter().chain(node.store.poll_deadline()).min().map(|at| (at.max(now.mono), index))
+        });
+        times.min()
+    }
+
+    /// Runs virtual time until `done` or for `limit`. Returns whether `done` held.
+    pub(super) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Mesh) -> bool) -> bool {
+        let end = self.now.mono + limit;
+        (0..self.nodes.len()).for_each(|node| self.drain(node));
+        for _ in 0..STEPS {
+            if done(self) {
+                return true;
+            }
+            let deadline = self.next_deadline();
+            let flight = self.flying.keys().next().copied();
+            let next = deadline.map(|(at, _)| at).into_iter().chain(flight.map(|(at, _)| at)).min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                self.advance(end);
+                return done(self);
+            };
+            self.advance(next);
+            match flight.filter(|(at, _)| *at == next) {
+                Some(key) => {
+                    let (from, to, datagram) = self.flying.remove(&key).expect("just seen");
+                    self.deliver(from, to, &datagram);
+                }
+                None => self.wake(deadline.expect("one of the two came").1),
+            }
+        }
+        panic!("no end after {STEPS} steps");
+    }
+
+    fn wake(&mut self, node: usize) {
+        let now = self.now_at(node);
+        self.nodes[node].store.handle_timeout(now);
+        self.nodes[node].engine.handle_timeout(now);
+        self.drain(node);
+    }
+
+    fn advance(&mut self, to: Instant) {
+        let passed = to.saturating_duration_since(self.now.mono);
+        self.now.mono = self.now.mono.max(to);
+        self.now.wall_ms += i64::try_from(passed.as_millis()).expect("a short test");
+    }
+
+    pub(super) fn run_for(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    /// Runs until all live nodes hold the same, which must happen within a minute.
+    pub(super) fn converge(&mut self) {
+        let same = self.run_until(Duration::from_secs(60), |mesh| {
+            let live = (0..mesh.nodes.len()).filter(|node| mesh.nodes[*node].up);
+            live.map(|node| mesh.versions(node)).collect::<BTreeSet<_>>().len() == 1
+        });
+        let states: Vec<_> = (0..self.nodes.len()).map(|node| self.state(node)).collect();
+        assert!(same, "{states:#?}");
+        assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "equal versions, different content: {states:#?}");
+    }
+
+    fn versions(&self, node: usize) -> BTreeMap<[u8; 16], [u8; 16]> {
+        let snapshot = self.nodes[node].store.reader().snapshot().expect("a memory disk reads");
+        let entries = store::Kind::ALL.into_iter().flat_map(|kind| snapshot.entries(kind, 0).expect("reads"));
+        entries.map(|entry| entry.expect("reads")).map(|entry| (entry.hash.0, entry.version.0)).collect()
+    }
+
+    /// The JSON of every record of a node, by key hash; empty for a deleted one.
+    pub(super) fn state(&self, node: usize) -> BTreeMap<[u8; 16], String> {
+        let snapshot = self.nodes[node].store.reader().snapshot().expect("a memory disk reads");
+        let content = |hash: [u8; 16]| {
+            let record = snapshot.record(&store::KeyHash(hash)).expect("reads").expect("indexed");
+            match record.content {
+                store::Content::Tombstone => String::new(),
+                store::Content::Latest { json, .. } | store::Content::Merged { json, .. } => json,
+            }
+        };
+        self.versions(node).into_keys().map(|hash| (hash, content(hash))).collect()
+    }
+
+    // Doing.
+
+    pub(super) fn write(&mut self, node: usize, collection: &str, id: &str, put: Put) -> u64 {
+        let now = self.now_at(node);
+        let key = Key::new(collection, id).expect("a valid key");
+        let request = Request::Write(Write { key, put, durable: false });
+        let submitted = Submitted { ticket: Ticket::Api(0), request };
+        let mut replies = Vec::new();
+        self.nodes[node].store.handle_batch(now, [submitted], &mut replies);
+        let outcome = replies.pop().expect("one reply").result.expect("a valid write");
+        let tip = self.nodes[node].store.tip();
+        self.nodes[node].engine.handle_tip(now, tip);
+        self.drain(node);
+        match outcome {
+            store::Outcome::Written { sequence, .. } => sequence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn put(&mut self, node: usize, collection: &str, id: &str, json: &str) -> u64 {
+        self.write(node, collection, id, Put::Whole { json: json.to_owned(), base: None })
+    }
+
+    pub(super) fn get(&self, node: usize, collection: &str, id: &str) -> Option<String> {
+        let snapshot = self.nodes[node].store.reader().snapshot().expect("a memory disk reads");
+        let key = Key::new(collection, id).expect("a valid key");
+        snapshot.document(&key).expect("reads").map(|document| document.json)
+    }
+
+    pub(super) fn ask(&mut self, node: usize, control: Control) -> u64 {
+        self.calls += 1;
+        let (now, call) = (self.now_at(node), self.calls);
+        self.nodes[node].engine.handle_asked(now, Asked { call, control });
+        self.drain(node);
+        call
+    }
+
+    pub(super) fn peers(&mut self, node: usize) -> Vec<Peer> {
+        let call = self.ask(node, Control::ListPeers);
+        match self.nodes[node].answers.remove(&call) {
+            Some(Ok(Answer::Peers(peers))) => peers,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn is_connected(&mut self, node: usize) -> bool {
+        self.peers(node).iter().any(|peer| peer.connected)
+    }
+
+    pub(super) fn connect_all(&mut self) {
+        let up =
+            self.run_until(Duration::from_secs(20), |mesh| (0..mesh.nodes.len()).all(|node| mesh.is_connected(node)));
+        assert!(up, "{:#?}", (0..self.nodes.len()).map(|node| self.peers(node)).collect::<Vec<_>>());
+    }
+
+    pub(super) fn cut(&mut self, a: usize, b: usize) {
+        self.cuts.extend([(a, b), (b, a)]);
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.cuts.clear();
+    }
+
+    pub(super) fn set_clock(&mut self, node: usize, skew_ms: i64) {
+        self.nodes[node].wall_skew_ms = skew_ms;
+    }
+
+    /// Replaces a node's disk with an empty one and starts it again.
+    pub(super) fn replace_disk(&mut self, node: usize, setup: &Setup) {
+        let now = self.now;
+        self.nodes[node] = Mesh::node(node, setup, now, MemoryDisk::default());
+        assert_eq!(self.nodes[node].latest.len(), setup.latest.len());
+    }
+
+    /// Bytes and datagrams between two nodes since the last call, both ways.
+    pub(super) fn take_carried(&mut self) -> (u64, u64) {
+        let all = std::mem::take(&mut self.carried).into_values();
+        all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+}
+
+fn identity_id(node: usize) -> EndpointId {
+    identity(node).id()
+}

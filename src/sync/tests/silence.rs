@@ -1,0 +1,61 @@
+//! Radio silence, dead links, and what an idle link costs.
+
+use std::time::Duration;
+
+use super::mesh::{Mesh, Setup};
+use crate::sync::{Answer, Control};
+
+#[test]
+fn under_radio_silence_not_one_datagram_leaves() {
+    let mut mesh = Mesh::pair();
+    mesh.connect_all();
+    let call = mesh.ask(1, Control::StopSync);
+    assert_eq!(mesh.nodes[1].answers.get(&call), Some(&Ok(Answer::Done)));
+    mesh.carried.clear();
+    mesh.put(1, "notes", "n", r#"{"a":1}"#);
+    mesh.put(0, "notes", "m", r#"{"a":1}"#);
+    mesh.run_for(Duration::from_secs(120));
+    assert_eq!(mesh.carried.get(&(1, 0)), None);
+    assert_eq!(mesh.get(0, "notes", "n"), None);
+    mesh.ask(1, Control::StartSync);
+    mesh.converge();
+}
+
+#[test]
+fn a_node_started_silent_sends_nothing_until_told() {
+    let mut mesh = Mesh::new(vec![Setup::default(), Setup { dials: vec![0], active: false, ..Setup::default() }]);
+    mesh.run_for(Duration::from_secs(60));
+    assert_eq!(mesh.take_carried(), (0, 0));
+    mesh.ask(1, Control::StartSync);
+    mesh.connect_all();
+}
+
+#[test]
+fn a_dead_link_is_noticed_within_ten_seconds_when_something_is_owed() {
+    let mut mesh = Mesh::pair();
+    mesh.connect_all();
+    mesh.run_for(Duration::from_secs(8));
+    mesh.cut(0, 1);
+    mesh.put(0, "notes", "n", r#"{"a":1}"#);
+    assert!(mesh.run_until(Duration::from_millis(10_500), |mesh| !mesh.is_connected(0)));
+}
+
+#[test]
+fn a_dead_link_is_noticed_within_half_a_minute_otherwise() {
+    let mut mesh = Mesh::pair();
+    mesh.connect_all();
+    mesh.run_for(Duration::from_secs(8));
+    mesh.cut(0, 1);
+    assert!(mesh.run_until(Duration::from_millis(30_500), |mesh| !mesh.is_connected(0)));
+}
+
+#[test]
+fn an_idle_link_costs_a_few_datagrams_a_minute() {
+    let mut mesh = Mesh::pair();
+    mesh.connect_all();
+    mesh.run_for(Duration::from_secs(20));
+    mesh.take_carried();
+    mesh.run_for(Duration::from_secs(60));
+    let (_, datagrams) = mesh.take_carried();
+    assert!(datagrams <= 30, "{datagrams} datagrams in an idle minute");
+}

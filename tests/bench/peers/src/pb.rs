@@ -1,0 +1,18 @@
+//! The message every peer carries, as long as a real node's.
+
+#![allow(clippy::all, clippy::pedantic, unreachable_pub)]
+
+include!(concat!(env!("OUT_DIR"), "/bench.v1.rs"));
+
+impl GetStatusResponse {
+    /// An answer with identifiers of the length a node's have.
+    pub(crate) fn sample() -> GetStatusResponse {
+        GetStatusResponse {
+            node_id: "0b8a1b5e-6f2f-4a0f-9d0b-0c7f6a1e2d3c".into(),
+            endpoint_addr: "5f".repeat(32),
+            sync_active: true,
+            connected_peers: 0,
+            phase: 2,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use bench_peers::{Failure, Peer, Sizes};
+
+const USAGE: &str = "usage: peat-bench [--row NAME]... [--quick] [--list] [--node BINARY] [--dir SCRATCH]
+  --row    only rows whose name contains NAME
+  --quick  a tenth of the work: shows that everything runs, not how fast
+  --node   the release binary to measure (../../target/release/peat-node)
+  --dir    where nodes keep their data; on the disk to be measured (target/data)";
+
+/// What to do.
+pub(crate) enum Command {
+    /// Be a peer, for a measurement in another process.
+    Serve { peer: Peer, socket: PathBuf, sizes: Sizes },
+    /// Name the rows.
+    List,
+    /// Measure.
+    Bench(Options),
+}
+
+/// How to measure.
+pub(crate) struct Options {
+    /// Parts of row names; none means all rows.
+    pub(crate) rows: Vec<String>,
+    pub(crate) quick: bool,
+    pub(crate) node: PathBuf,
+    pub(crate) scratch: PathBuf,
+}
+
+impl Command {
+    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, Failure> {
+        let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let node = here.join("../../target/release/peat-node");
+        let mut options = Options { rows: Vec::new(), quick: false, node, scratch: here.join("target/data") };
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "serve" => return parse_serve(&mut args),
+                "--list" => return Ok(Command::List),
+                "--quick" => options.quick = true,
+                "--row" => options.rows.push(value(&mut args)?),
+                "--node" => options.node = value(&mut args)?.into(),
+                "--dir" => options.scratch = value(&mut args)?.into(),
+                _ => return Err(format!("unknown argument {arg}\n{USAGE}").into()),
+            }
+        }
+        Ok(Command::Bench(options))
+    }
+}
+
+fn value(args: &mut impl Iterator<Item = String>) -> Result<String, Failure> {
+    args.next().ok_or_else(|| USAGE.into())
+}
+
+fn parse_serve(args: &mut impl Iterator<Item = String>) -> Result<Command, Failure> {
+    let peer = value(args)?.parse()?;
+    let socket = value(args)?.into();
+    let sizes = Sizes { request: value(args)?.parse()?, response: value(args)?.parse()? };
+    Ok(Command::Serve { peer, socket, sizes })
+}

@@ -1,0 +1,48 @@
+//! `make bench`: what peat-node does, measured beside what it is compared with, in one table.
+//!
+//! Each row ([`row::Row`]) starts what it needs, measures it and its floor alternately, and gives back lines for the table.
+//! The node measured is the release binary; only the row about reads during a slow sync uses the store as a library.
+
+mod args;
+mod bench;
+mod database;
+mod documents;
+mod floor;
+mod forwarder;
+mod native;
+mod node;
+mod process;
+mod row;
+mod rows;
+mod sample;
+mod served;
+mod table;
+mod wait;
+
+use std::process::ExitCode;
+
+use args::Command;
+use bench_peers::Failure;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(cause) => {
+            eprintln!("bench: {cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every row is good enough.
+fn run() -> Result<bool, Failure> {
+    match Command::parse(std::env::args().skip(1))? {
+        Command::Serve { peer, socket, sizes } => bench_peers::serve(peer, &socket, sizes).map(|()| true),
+        Command::List => {
+            rows::all().iter().for_each(|row| println!("{:<20} {}", row.name(), row.about()));
+            Ok(true)
+        }
+        Command::Bench(options) => bench::run(&options),
+    }
+}

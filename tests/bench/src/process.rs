@@ -1,0 +1,38 @@
+//! What `/proc` says of a node.
+
+use std::fs;
+use std::path::Path;
+
+use bench_peers::Failure;
+
+/// Resident memory, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// All of it.
+    pub(crate) resident: f64,
+    /// The part that is not backed by a file.
+    pub(crate) anonymous: f64,
+}
+
+/// Memory of the process whose directory in `/proc` is `process`.
+pub(crate) fn memory(process: &Path) -> Result<Memory, Failure> {
+    let status = fs::read_to_string(process.join("status"))?;
+    let kib = |name| field(&status, name).map(|kib| kib as f64 * 1024.0);
+    Ok(Memory { resident: kib("VmRSS:")?, anonymous: kib("RssAnon:")? })
+}
+
+/// How often any of its threads has been woken since its start.
+pub(crate) fn wakeups(process: &Path) -> Result<u64, Failure> {
+    let mut total = 0;
+    for task in fs::read_dir(process.join("task"))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        total += field(&status, "voluntary_ctxt_switches:")?;
+    }
+    Ok(total)
+}
+
+fn field(status: &str, name: &str) -> Result<u64, Failure> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("no {name}"))?;
+    let number = value.split_whitespace().next().unwrap_or_default();
+    Ok(number.parse()?)
+}

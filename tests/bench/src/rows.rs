@@ -1,0 +1,37 @@
+//! Every row of the table, one file for each kind of measurement.
+
+mod calls;
+mod catch_up;
+mod clients;
+mod events;
+mod first_sync;
+mod heartbeats;
+mod idle;
+mod memory;
+mod reads;
+mod reconnect;
+mod size;
+mod slow_disk;
+mod writes;
+
+use crate::row::Row;
+
+/// In the order of the table.
+pub(crate) fn all() -> Vec<Box<dyn Row>> {
+    vec![
+        Box::new(calls::Latency),
+        Box::new(calls::Rate),
+        Box::new(reads::Get),
+        Box::new(slow_disk::Reads),
+        Box::new(writes::Durable),
+        Box::new(clients::Together),
+        Box::new(events::Delivery),
+        Box::new(first_sync::FirstSync),
+        Box::new(catch_up::CatchUp),
+        Box::new(reconnect::Reconnect),
+        Box::new(heartbeats::Heartbeats),
+        Box::new(memory::Resident),
+        Box::new(idle::Wakeups),
+        Box::new(size::Binary),
+    ]
+}

@@ -1,0 +1,89 @@
+//! Durable writes of many clients at once: one sync should serve many.
+
+use std::collections::VecDeque;
+
+use bench_peers::Failure;
+use peat_ipc::sidecar::PutDocumentRequest;
+use peat_ipc::{Client, Pending};
+
+use crate::bench::Bench;
+use crate::documents::{LATEST, MERGED, load, put};
+use crate::node::Node;
+use crate::row::Row;
+use crate::sample::{compete, timed};
+use crate::table::{Figure, Line, Target};
+
+const CLIENTS: usize = 64;
+
+/// 64 connections with one durable put each under way, against one such connection.
+pub(crate) struct Together;
+
+impl Row for Together {
+    fn name(&self) -> &'static str {
+        "64-clients"
+    }
+
+    fn about(&self) -> &'static str {
+        "durable PutDocument of 300 bytes, 64 clients at once"
+    }
+
+    fn run(&self, bench: &Bench) -> Result<Vec<Line>, Failure> {
+        Ok(vec![measure(bench, "latest", LATEST, 4.0)?, measure(bench, "merged", MERGED, 2.0)?])
+    }
+}
+
+fn measure(bench: &Bench, kind: &str, collection: &str, times: f64) -> Result<Line, Failure> {
+    let mut node = Node::new(bench, "clients")?;
+    let mut alone = vec![node.start()?];
+    let mut many = (0..CLIENTS).map(|_| node.client()).collect::<Result<Vec<_>, _>>()?;
+    load(&mut alone[0], collection, 0..CLIENTS, 0)?;
+    let (few, lots) = (bench.times(300), bench.times(100));
+    let (mut edition, mut edition_of_many) = (0, 0);
+    let rounds = compete(
+        9,
+        &mut [
+            Box::new(|| rate(&mut alone, collection, few, &mut edition)),
+            Box::new(|| rate(&mut many, collection, lots, &mut edition_of_many)),
+        ],
+    )?;
+    Ok(Line::relative(
+        format!("durable puts, {kind}, 64 clients"),
+        Figure::PerSecond(rounds[1].figure()),
+        ("one client", Figure::PerSecond(rounds[0].figure())),
+        rounds[1].over(&rounds[0]),
+        Target::at_least_times(times),
+    ))
+}
+
+/// Puts a second when each client makes `each` of them, one at a time, all clients together.
+fn rate(clients: &mut [Client], collection: &str, each: usize, edition: &mut usize) -> Result<f64, Failure> {
+    let calls = (clients.len() * each) as f64;
+    let seconds = timed(|| {
+        let mut flying = VecDeque::with_capacity(clients.len());
+        for (number, client) in clients.iter_mut().enumerate() {
+            flying.push_back(start(client, collection, number, *edition)?);
+        }
+        for _ in 1..each {
+            *edition += 1;
+            for (number, client) in clients.iter_mut().enumerate() {
+                client.finish(flying.pop_front().ok_or("each client has a call under way")?)?;
+                flying.push_back(start(client, collection, number, *edition)?);
+            }
+        }
+        clients.iter_mut().zip(flying).try_for_each(|(client, call)| client.finish(call).map(drop))?;
+        Ok(())
+    })?;
+    *edition += 1;
+    Ok(calls / seconds)
+}
+
+fn start(
+    client: &mut Client,
+    collection: &str,
+    number: usize,
+    edition: usize,
+) -> Result<Pending<PutDocumentRequest>, Failure> {
+    let call = client.start(&put(collection, (number + edition) % CLIENTS, edition, true))?;
+    client.flush()?;
+    Ok(call)
+}

@@ -1,0 +1,31 @@
+//! How large the program is.
+
+use std::fs;
+
+use bench_peers::Failure;
+
+use crate::bench::Bench;
+use crate::row::Row;
+use crate::table::{Figure, Line, Target};
+
+/// The stripped release binary.
+pub(crate) struct Binary;
+
+impl Row for Binary {
+    fn name(&self) -> &'static str {
+        "size"
+    }
+
+    fn about(&self) -> &'static str {
+        "stripped release binary"
+    }
+
+    fn run(&self, bench: &Bench) -> Result<Vec<Line>, Failure> {
+        let bytes = fs::metadata(&bench.node)?.len() as f64;
+        Ok(vec![Line::absolute(
+            "release binary",
+            Figure::Bytes(bytes),
+            Target::AtMost(Figure::Bytes(6.0 * 1_048_576.0)),
+        )])
+    }
+}

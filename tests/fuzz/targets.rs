@@ -1,0 +1,77 @@
+//! Everything that reads bytes from others, each as a function that must return whatever it is given.
+//!
+//! Used twice: by libFuzzer (`cargo +nightly fuzz run --fuzz-dir tests/fuzz TARGET`), and by the seeded loop in
+//! `tests/integration/malformed`, which needs nothing but the stable compiler.
+
+use peat_node::limits::CHUNK_ROWS;
+use peat_node::store::{KeyHash, VersionHash, chunk, json};
+use peat_node::sync::frame;
+use peat_node::sync::reconcile::{Differences, Item, MESSAGE_BYTES, Reconciler, Set};
+
+/// Frames of the native IPC, in pieces as a socket would deliver them.
+pub(crate) fn ipc_frames(bytes: &[u8]) {
+    let mut decoder = peat_ipc::frame::Decoder::default();
+    for piece in bytes.chunks(7) {
+        decoder.extend(piece);
+        while let Ok(Some((_, body))) = decoder.next_frame() {
+            drop(body);
+        }
+        assert!(decoder.buffered() <= bytes.len());
+    }
+}
+
+/// Frames between nodes, in pieces as a stream would deliver them.
+pub(crate) fn mesh_frames(bytes: &[u8]) {
+    let mut decoder = frame::Decoder::default();
+    for piece in bytes.chunks(11) {
+        decoder.extend(piece);
+        while let Ok(Some(body)) = decoder.poll() {
+            drop(body);
+        }
+        assert!(decoder.held() <= bytes.len());
+    }
+}
+
+/// Both roles of a reconciliation over a set that the first byte chooses; each message follows its length.
+pub(crate) fn reconcile(bytes: &[u8]) {
+    let Some((&choice, bytes)) = bytes.split_first() else { return };
+    let side = if choice & 1 == 0 { Reconciler::respond(set(choice)) } else { Reconciler::initiate(set(choice)).0 };
+    feed(side, usize::from(choice) * 4, bytes);
+}
+
+fn feed(mut side: Reconciler, records: usize, mut bytes: &[u8]) {
+    let mut found = Differences::default();
+    while let [low, high, rest @ ..] = bytes {
+        let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
+        let (message, rest) = rest.split_at(length);
+        match side.handle(message, &mut found) {
+            Ok(Some(reply)) => assert!(reply.len() <= MESSAGE_BYTES),
+            Ok(None) | Err(_) => break,
+        }
+        bytes = rest;
+    }
+    assert!(found.send.len() <= records, "no key is found twice");
+}
+
+/// Four records for each number below `choice`, spread over the key space.
+pub(crate) fn set(choice: u8) -> Set {
+    let item = |number: u32| {
+        let key = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        Item { hash: KeyHash(key.to_be_bytes()), version: VersionHash([number.to_le_bytes()[0]; 16]) }
+    };
+    Set::build((0..u32::from(choice) * 4).map(item).collect())
+}
+
+/// Automerge chunks of a peer.
+pub(crate) fn chunks(bytes: &[u8]) {
+    let _ = chunk::check(bytes, CHUNK_ROWS);
+}
+
+/// A client's JSON. What is taken comes back the same.
+pub(crate) fn json_text(bytes: &[u8]) {
+    if let Ok(map) = json::parse(bytes) {
+        let text = json::to_text(&map);
+        let again = json::parse(text.as_bytes()).expect("our own JSON parses");
+        assert!(json::same_object(&map, &again), "{text}");
+    }
+}

@@ -1,0 +1,82 @@
+//! The client half of `docs/wire.md`: its examples are the bytes of peat-ipc, its tables those of the code.
+
+use peat_ipc::frame::{self, RequestHeader};
+use peat_ipc::prost::Message;
+use peat_ipc::sidecar::*;
+use peat_ipc::{CallError, Code, Method, PREFACE};
+
+use crate::wire::example;
+
+fn assert_example(name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = Vec::new();
+    write(&mut bytes);
+    assert_eq!(example(name), bytes, "example {name} in docs/wire.md");
+}
+
+fn header(method: Method) -> RequestHeader<'static> {
+    RequestHeader { method: method.number(), ..RequestHeader::default() }
+}
+
+#[test]
+fn a_unary_call_is_as_the_page_shows() {
+    assert_example("client-get-status", |out| {
+        out.extend_from_slice(&PREFACE);
+        frame::put_request(out, 1, header(Method::GetStatus), &GetStatusRequest {});
+    });
+    let status = GetStatusResponse {
+        node_id: "n1".into(),
+        endpoint_addr: "4".repeat(64),
+        sync_active: true,
+        connected_peers: 0,
+        phase: NodePhase::Ready.into(),
+    };
+    assert_example("client-status", |out| {
+        frame::put_response(out, 1, status.encoded_len(), |out| status.encode_raw(out));
+    });
+}
+
+#[test]
+fn a_deadline_and_an_empty_answer_are_as_the_page_shows() {
+    let request = GetDocumentRequest { collection: "notes".into(), doc_id: "a".into() };
+    let header = RequestHeader { deadline_ms: 500, ..header(Method::GetDocument) };
+    assert_example("client-get-document", |out| frame::put_request(out, 2, header, &request));
+    assert_example("client-not-found", |out| frame::put_response(out, 2, 0, |_| ()));
+}
+
+#[test]
+fn a_stream_is_as_the_page_shows() {
+    let request = SubscribeRequest { snapshot: true, ..SubscribeRequest::default() };
+    let header = RequestHeader { credit: 256, ..header(Method::Subscribe) };
+    assert_example("client-subscribe", |out| frame::put_request(out, 3, header, &request));
+    let end = DocumentChange {
+        change_type: ChangeType::SnapshotEnd.into(),
+        sequence: 7,
+        run: vec![0x5a; 16],
+        ..DocumentChange::default()
+    };
+    assert_example("client-snapshot-end", |out| {
+        frame::put_item(out, 3, end.encoded_len(), |out| end.encode_raw(out));
+    });
+    assert_example("client-credit", |out| frame::put_credit(out, 3, 128));
+    assert_example("client-cancel", |out| frame::put_cancel(out, 3));
+}
+
+#[test]
+fn an_error_is_as_the_page_shows() {
+    let error = CallError::new(Code::Unimplemented, "no");
+    assert_example("client-error", |out| frame::put_error(out, 4, &error));
+}
+
+#[test]
+fn the_pages_tables_are_the_codes() {
+    let page = include_str!("../../docs/wire.md");
+    for method in Method::ALL {
+        let kind = if method.is_stream() { "stream" } else { "unary" };
+        let row = format!("| {} | {} | {kind} |", method.number(), method.name());
+        assert!(page.contains(&row), "docs/wire.md lacks {row}");
+    }
+    for code in Code::ALL {
+        let row = format!("| {} | {} |", code.number(), code.name());
+        assert!(page.contains(&row), "docs/wire.md lacks {row}");
+    }
+}

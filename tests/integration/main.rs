@@ -1,0 +1,20 @@
+//! Real processes: the node as it ships, started, spoken to over its command line, and killed.
+//!
+//! One module per theme, one test per sentence that must hold. Nothing sleeps for a while and hopes: tests wait for a
+//! condition, with a deadline.
+
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+mod client_wire;
+mod clients;
+mod commands;
+mod data_directory;
+mod life;
+mod malformed;
+mod mesh;
+mod node;
+mod readme;
+mod security;
+mod shells;
+mod usage;
+mod wire;

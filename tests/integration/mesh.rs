@@ -1,0 +1,110 @@
+//! Nodes in processes of their own that meet over loopback.
+
+use crate::node::{Node, directory, eventually, run};
+
+/// Waits until `node` is connected with `peers` others.
+fn connected(node: &Node, peers: u64) {
+    eventually(&format!("{peers} connected"), || (node.json("status", &[])["connectedPeers"] == peers).then_some(()));
+}
+
+#[test]
+fn two_nodes_that_name_each_other_share_documents() {
+    let (here, there) = (directory(), directory());
+    let b_id = run(&["id", "--data-dir", there.path().join("data").to_str().expect("text")]).ok();
+    let a = Node::start(here.path(), &["--peer", b_id.trim()]);
+    let b = Node::start(there.path(), &["--peer", &a.spec()]);
+    connected(&a, 1);
+    a.run("put", &["missions", "m1", r#"{"from":"a"}"#]).ok();
+    b.shows("missions", "m1", r#"{"from":"a"}"#);
+    b.run("put", &["platforms", "p1", r#"{"from":"b"}"#]).ok();
+    a.shows("platforms", "p1", r#"{"from":"b"}"#);
+    a.run("delete", &["missions", "m1"]).ok();
+    eventually("the deletion arrives", || b.get("missions", "m1").is_none().then_some(()));
+}
+
+#[test]
+fn a_shared_key_admits_and_a_wrong_one_does_not() {
+    let (a_home, b_home, c_home) = (directory(), directory(), directory());
+    let (key, other) = (run(&["keygen"]).ok(), run(&["keygen"]).ok());
+    let a = Node::start(a_home.path(), &["--shared-key", key.trim()]);
+    let b = Node::start(b_home.path(), &["--shared-key", key.trim(), "--peer", &a.spec()]);
+    let c = Node::start(c_home.path(), &["--shared-key", other.trim(), "--peer", &a.spec()]);
+    connected(&a, 1);
+    a.run("put", &["missions", "secret", r#"{"for":"members"}"#]).ok();
+    b.shows("missions", "secret", r#"{"for":"members"}"#);
+    eventually("C is told why it is not admitted", || {
+        let peers = c.json("peers", &[]);
+        let error = peers["peers"][0]["lastError"].as_str()?.to_owned();
+        (!error.is_empty()).then_some(())
+    });
+    assert_eq!(c.get("missions", "secret"), None);
+    assert_eq!(c.json("status", &[])["connectedPeers"], 0);
+}
+
+#[test]
+fn a_node_that_was_killed_catches_up() {
+    let (a_home, b_home) = (directory(), directory());
+    let key = run(&["keygen"]).ok();
+    let mut a = Node::start(a_home.path(), &["--shared-key", key.trim()]);
+    let mut b = Node::start(b_home.path(), &["--shared-key", key.trim(), "--peer", &a.spec()]);
+    connected(&b, 1);
+    b.run("put", &["missions", "before", r#"{"n":1}"#, "--wait-peers", "1"]).ok();
+    assert_eq!(a.get("missions", "before").as_deref(), Some(r#"{"n":1}"#), "it was there before the answer");
+    b.kill();
+    a.run("put", &["missions", "while", r#"{"n":2}"#]).ok();
+    b.start_again();
+    b.shows("missions", "while", r#"{"n":2}"#);
+    a.kill();
+    b.run("put", &["missions", "after", r#"{"n":3}"#]).ok();
+    a.start_again();
+    a.shows("missions", "after", r#"{"n":3}"#);
+    assert_eq!(a.get("missions", "before").as_deref(), Some(r#"{"n":1}"#));
+}
+
+#[test]
+fn both_sides_of_a_cut_keep_their_edits() {
+    let (a_home, b_home) = (directory(), directory());
+    let key = run(&["keygen"]).ok();
+    let a = Node::start(a_home.path(), &["--shared-key", key.trim()]);
+    let b = Node::start(b_home.path(), &["--shared-key", key.trim(), "--peer", &a.spec()]);
+    a.run("put", &["missions", "m", r#"{"name":"survey"}"#]).ok();
+    b.shows("missions", "m", r#"{"name":"survey"}"#);
+    b.run("sync", &["stop"]).ok();
+    a.run("patch", &["missions", "m", r#"{"a":1}"#]).ok();
+    b.run("patch", &["missions", "m", r#"{"b":2}"#]).ok();
+    assert_eq!(b.get("missions", "m").as_deref(), Some(r#"{"b":2,"name":"survey"}"#));
+    b.run("sync", &["start"]).ok();
+    for node in [&a, &b] {
+        node.shows("missions", "m", r#"{"a":1,"b":2,"name":"survey"}"#);
+    }
+}
+
+#[test]
+fn a_peer_that_was_disconnected_stays_away_until_it_is_connected() {
+    let (a_home, b_home) = (directory(), directory());
+    let key = run(&["keygen"]).ok();
+    let mut a = Node::start(a_home.path(), &["--shared-key", key.trim()]);
+    let b = Node::start(b_home.path(), &["--shared-key", key.trim(), "--peer", &a.spec()]);
+    connected(&a, 1);
+    a.run("disconnect", &[&b.id]).ok();
+    connected(&a, 0);
+    a.kill();
+    a.start_again();
+    b.run("put", &["missions", "m", "{}"]).ok();
+    a.run("connect", &[&b.spec()]).ok();
+    a.shows("missions", "m", "{}");
+    let words = a.run("connect", &[&"c".repeat(64)]).fails(1);
+    assert!(words.contains("address"), "{words}");
+    a.run("connect", &[&a.spec()]).fails(1);
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_reported() {
+    let home = directory();
+    let peer = format!("{}@nothing.invalid:4242", "b".repeat(64));
+    let node = Node::start(home.path(), &["--peer", &peer]);
+    eventually("the peer's state says why", || {
+        let peers = node.json("peers", &[]);
+        peers["peers"][0]["lastError"].as_str().filter(|error| error.contains("nothing.invalid")).map(|_| ())
+    });
+}

@@ -1,0 +1,221 @@
+//! A node in a process of its own, and its command line.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long a test waits for what must happen. Generous: a machine may be busy, and only a failing test waits it out.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a condition.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The program under test, without anything of this process's own configuration.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peat-node"));
+    for (name, _) in std::env::vars_os() {
+        let ours = name.to_string_lossy();
+        if ours.starts_with("PEAT_NODE_") || ours.ends_with("_DIRECTORY") || ours.starts_with("XDG_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("JOURNAL_STREAM").stdin(Stdio::null());
+    command
+}
+
+/// Waits until `condition` gives a value.
+#[expect(clippy::disallowed_methods, reason = "a test waits for another process, in real time")]
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Names a test that this machine cannot run; CI must be able to run all of them. Written past the test harness, which
+/// shows nothing of tests that pass.
+pub fn skip(test: &str, needs: &str) {
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{test} needs {needs}");
+    writeln!(std::io::stderr(), "SKIPPED {test}: needs {needs}").expect("stderr is there");
+}
+
+/// What a finished command left.
+#[derive(Debug)]
+pub struct Done {
+    pub code: i32,
+    pub out: String,
+    pub words: String,
+}
+
+impl Done {
+    pub fn of(output: &Output) -> Done {
+        Done {
+            code: output.status.code().expect("the command was not killed"),
+            out: String::from_utf8(output.stdout.clone()).expect("text"),
+            words: String::from_utf8(output.stderr.clone()).expect("text"),
+        }
+    }
+
+    /// Its stdout; the test fails when it did not succeed.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{}", self.words);
+        self.out
+    }
+
+    /// Its words; the test fails when it did not exit with `code`.
+    #[track_caller]
+    pub fn fails(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{} {}", self.out, self.words);
+        assert_eq!(self.out, "", "data without success");
+        self.words
+    }
+}
+
+/// Runs the program to its end.
+pub fn run(arguments: &[&str]) -> Done {
+    Done::of(&program().args(arguments).output().expect("the program runs"))
+}
+
+/// A directory for the things of one test.
+pub fn directory() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    child: Option<Child>,
+    home: PathBuf,
+    flags: Vec<String>,
+    pub bind: String,
+    pub id: String,
+}
+
+impl Node {
+    /// Starts a node whose data directory is `home/data` and waits until it is ready.
+    pub fn start(home: &Path, flags: &[&str]) -> Node {
+        let flags = flags.iter().map(ToString::to_string).collect();
+        let mut node =
+            Node { child: None, home: home.to_owned(), flags, bind: "127.0.0.1:0".to_owned(), id: String::new() };
+        node.start_again();
+        node
+    }
+
+    /// The command that starts the node, with its words in `home/log`.
+    pub fn command(home: &Path, flags: &[&str]) -> Command {
+        let mut command = program();
+        let (data, socket) = (home.join("data"), format!("unix://{}/socket", home.display()));
+        command.arg("run").arg("--data-dir").arg(data).args(["--listen", &socket]).args(flags);
+        command.stderr(File::create(home.join("log")).expect("a log"));
+        command
+    }
+
+    /// Starts the node on the data and the port it had before.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        let child = Node::command(&self.home, &flags).args(["--bind", &self.bind]).spawn();
+        let child = self.child.insert(child.expect("the program runs"));
+        let ready = eventually("the node is ready", || {
+            let log = fs::read_to_string(self.home.join("log")).expect("a log");
+            let ended = child.try_wait().expect("our child");
+            assert!(ended.is_none(), "the node ended: {log}");
+            log.lines().find(|line| line.contains("ready: ")).map(String::from)
+        });
+        let after = |words: &str| ready.split_once(words).expect("the line has it").1;
+        self.bind = after("nodes at ").split(',').next().expect("an address").to_owned();
+        self.id = after("endpoint id ").to_owned();
+    }
+
+    /// The node's own words so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.join("log")).expect("a log")
+    }
+
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
+    /// Where clients connect.
+    pub fn target(&self) -> String {
+        format!("unix://{}/socket", self.home.display())
+    }
+
+    /// How a peer names this node.
+    pub fn spec(&self) -> String {
+        format!("{}@{}", self.id, self.bind)
+    }
+
+    /// A command to this node.
+    pub fn call(&self, command: &str, arguments: &[&str]) -> Command {
+        let mut program = program();
+        program.arg(command).args(["--node", &self.target()]).args(arguments);
+        program
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, command: &str, arguments: &[&str]) -> Done {
+        Done::of(&self.call(command, arguments).output().expect("the program runs"))
+    }
+
+    /// A field of a command's `--json`.
+    pub fn json(&self, command: &str, arguments: &[&str]) -> serde_json::Value {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.run(command, &arguments).ok()).expect("JSON")
+    }
+
+    /// The document, if it is there.
+    pub fn get(&self, collection: &str, id: &str) -> Option<String> {
+        let done = self.run("get", &[collection, id]);
+        (done.code != 3).then(|| done.ok().trim_end().to_owned())
+    }
+
+    /// Waits until the document is `expected`.
+    pub fn shows(&self, collection: &str, id: &str, expected: &str) {
+        eventually(&format!("{collection}/{id} is {expected}"), || {
+            (self.get(collection, id).as_deref() == Some(expected)).then_some(())
+        });
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+    }
+
+    /// Asks the node to end and waits for it.
+    pub fn stop(&mut self, signal: Signal) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        kill_process(Pid::from_child(&child), signal).expect("our child");
+        let ended = eventually("the node ends", || child.try_wait().expect("our child"));
+        println!("{}", self.log());
+        ended
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Nothing to be done about a child that cannot be killed.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.home.display(), fs::read_to_string(self.home.join("log")).unwrap_or_default());
+        }
+    }
+}

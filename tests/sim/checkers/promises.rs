@@ -1,0 +1,110 @@
+//! An acknowledged durable write is there in the end, or something that orders after it is: a later incarnation, a delete of
+//! the same incarnation, a higher stamp. Across nodes, after everything has healed.
+
+use peat_node::store::{Content, Error, Key, Snapshot, Stamp, Version};
+
+use crate::seeds::Violation;
+use crate::workload::GROW;
+
+/// One acknowledged durable write.
+#[derive(Clone, Debug)]
+struct Promise {
+    /// The node that acknowledged it.
+    node: usize,
+    key: Key,
+    incarnation: u64,
+    what: Promised,
+}
+
+#[derive(Clone, Debug)]
+enum Promised {
+    Deleted,
+    Register(Stamp),
+    /// The field a write to a [`GROW`] document added.
+    Field(String),
+    /// A merged document that others may since have overwritten.
+    Exists,
+}
+
+/// What every node has acknowledged.
+#[derive(Debug, Default)]
+pub struct Promises {
+    made: Vec<Promise>,
+}
+
+impl Promises {
+    /// `node` acknowledged a write that led to `version` as durable. `field`: what it added to a document that only grows.
+    /// Nothing is noted when `snapshot` already shows another version.
+    pub fn made(
+        &mut self,
+        node: usize,
+        snapshot: &Snapshot,
+        key: &Key,
+        version: &Version,
+        field: Option<String>,
+    ) -> Result<(), Error> {
+        let Some(record) = snapshot.record(&key.hash())? else { return Ok(()) };
+        if record.version() != *version {
+            return Ok(());
+        }
+        let what = match (record.content, field) {
+            (Content::Tombstone, _) => Promised::Deleted,
+            (Content::Latest { stamp, .. }, _) => Promised::Register(stamp),
+            (Content::Merged { .. }, Some(field)) if key.collection() == GROW => Promised::Field(field),
+            (Content::Merged { .. }, _) => Promised::Exists,
+        };
+        self.made.push(Promise { node, key: key.clone(), incarnation: record.incarnation, what });
+        Ok(())
+    }
+
+    /// The node's disk is gone, and with it what only it had.
+    pub fn release(&mut self, node: usize) {
+        self.made.retain(|promise| promise.node != node);
+    }
+
+    /// How many are outstanding.
+    pub fn len(&self) -> usize {
+        self.made.len()
+    }
+
+    /// That `snapshot`, of any node once all have converged, keeps every promise.
+    pub fn kept(&self, snapshot: &Snapshot) -> Result<(), Violation> {
+        self.made.iter().try_for_each(|promise| {
+            let kept = promise.is_kept(snapshot).map_err(|error| Violation::new("promises", error.to_string()))?;
+            let record = || {
+                snapshot
+                    .record(&promise.key.hash())
+                    .map(|record| record.map(|record| (record.incarnation, record.content)))
+            };
+            if kept {
+                Ok(())
+            } else {
+                Err(Violation::new("promises", format!("{promise:?} was broken: {:?}", record())))
+            }
+        })
+    }
+}
+
+impl Promise {
+    fn is_kept(&self, snapshot: &Snapshot) -> Result<bool, Error> {
+        let Some(record) = snapshot.record(&self.key.hash())? else { return Ok(false) };
+        if record.incarnation != self.incarnation {
+            return Ok(record.incarnation > self.incarnation);
+        }
+        Ok(match (&self.what, record.content) {
+            (_, Content::Tombstone) => true,
+            (Promised::Deleted, _) => false,
+            (Promised::Register(stamp), Content::Latest { stamp: held, .. }) => held >= *stamp,
+            (Promised::Field(field), _) => self.has(snapshot, field)?,
+            (Promised::Exists, _) => true,
+            (Promised::Register(_), Content::Merged { .. }) => false,
+        })
+    }
+
+    fn has(&self, snapshot: &Snapshot, field: &str) -> Result<bool, Error> {
+        let Some(document) = snapshot.document(&self.key)? else { return Ok(false) };
+        let value: serde_json::Value =
+            serde_json::from_str(&document.json).map_err(|error| Error::Bug(error.to_string()))?;
+        Ok(value.get(field).is_some())
+    }
+}

@@ -1,0 +1,111 @@
+//! Carries documents from one store to another without a network: what a session does, in its simplest form.
+
+use peat_node::identity::EndpointId;
+use peat_node::store::{
+    Apply, Body, Content, Cursor, Entry, Error, Incoming, Kind, Merged, PeerRun, Reader, Record, Request, RunId,
+    Snapshot, Tip,
+};
+
+use crate::prng::Prng;
+
+/// Documents of one batch at most.
+const BATCH: usize = 8;
+
+/// Where documents come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub reader: Reader,
+    pub tip: Tip,
+}
+
+fn usable(source: &Source, snapshot: &Snapshot, cursor: &Cursor, kind: Kind) -> Result<bool, Error> {
+    let same = cursor.kind == kind && cursor.database == source.reader.database();
+    Ok(same && snapshot.token_is_known(cursor.run, cursor.sequence)?)
+}
+
+fn position(source: &Source, snapshot: &Snapshot, target: &Snapshot, kind: Kind) -> Result<u64, Error> {
+    for cursor in target.cursors(&source.reader.node())? {
+        if usable(source, snapshot, &cursor, kind)? {
+            return Ok(cursor.sequence);
+        }
+    }
+    Ok(0)
+}
+
+/// The next batch `target` lacks of `source`'s documents of one kind; `None` when it lacks none.
+pub fn next(source: &Source, target: &Reader, kind: Kind, random: &mut Prng) -> Result<Option<Apply>, Error> {
+    let (snapshot, there) = (source.reader.snapshot()?, target.snapshot()?);
+    let after = position(source, &snapshot, &there, kind)?;
+    let receiver = snapshot.source(PeerRun { node: target.node(), run: target.run() })?;
+    let leaves = |entry: &Entry| kind == Kind::Latest || entry.sequence <= source.tip.durable;
+    let whole = after == 0 || random.chance(200);
+    let (mut documents, mut reached, mut complete) = (Vec::new(), after, true);
+    for (number, entry) in snapshot.entries(kind, after)?.enumerate() {
+        let entry = entry?;
+        if number == BATCH || !leaves(&entry) {
+            complete = false;
+            break;
+        }
+        reached = entry.sequence;
+        if entry.from == 0 || Some(entry.from) != receiver {
+            let record = snapshot.record(&entry.hash)?.ok_or_else(|| Error::Bug("an entry without a record".into()))?;
+            documents.push(incoming(&record, entry, if whole { 0 } else { after }));
+        }
+    }
+    let run = source.reader.run();
+    let sequence = if complete { reached } else { reached.min(snapshot.settled()) };
+    let cursor = Cursor { kind, database: source.reader.database(), run, sequence, excluded: 0 };
+    let from = PeerRun { node: source.reader.node(), run };
+    let apply = Apply { from, into: target.run(), documents, cursors: vec![cursor], flush: random.chance(300) };
+    Ok((reached > after).then_some(apply))
+}
+
+/// The document as it travels to a node that has everything up to `held`.
+fn incoming(record: &Record, entry: Entry, held: u64) -> Incoming {
+    let body = match &record.content {
+        Content::Tombstone => Body::Tombstone,
+        Content::Latest { stamp, json } => Body::Latest { stamp: *stamp, json: json.clone().into_bytes() },
+        Content::Merged { chunks, heads, .. } => {
+            let heads = heads.clone();
+            let lacking = chunks.iter().filter(|chunk| chunk.label > held);
+            Body::Merged(Merged { chunks: lacking.flat_map(|chunk| chunk.bytes.clone()).collect(), heads })
+        }
+    };
+    let (kind, incarnation, origin) = (record.kind, record.incarnation, record.origin);
+    Incoming { hash: entry.hash, name: record.name.clone(), kind, incarnation, origin, body }
+}
+
+/// The answer to a batch some of whose bases were missing.
+pub fn lacking(source: &Source, missing: &[(peat_node::store::KeyHash, Vec<[u8; 32]>)]) -> Result<Request, Error> {
+    let snapshot = source.reader.snapshot()?;
+    let mut documents = Vec::new();
+    for (hash, have) in missing {
+        let (Some(record), Some(chunks)) = (snapshot.record(hash)?, snapshot.changes_since(hash, have)?) else {
+            continue;
+        };
+        let Content::Merged { heads, .. } = record.content else { continue };
+        let body = Body::Merged(Merged { chunks, heads });
+        let (kind, incarnation, origin) = (record.kind, record.incarnation, record.origin);
+        documents.push(Incoming { hash: *hash, name: record.name, kind, incarnation, origin, body });
+    }
+    let from = PeerRun { node: source.reader.node(), run: source.reader.run() };
+    Ok(Request::Apply(Apply { from, into: RunId::default(), documents, cursors: Vec::new(), flush: true }))
+}
+
+/// A batch in few words.
+pub fn summary(apply: &Apply) -> String {
+    let short = |bytes: &[u8]| bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let one = |document: &Incoming| {
+        let name = document.name.as_ref().map_or_else(|| short(&document.hash.0), ToString::to_string);
+        format!("{name}@{}", document.incarnation)
+    };
+    let documents: Vec<String> = apply.documents.iter().map(one).collect();
+    let cursors: Vec<_> =
+        apply.cursors.iter().map(|cursor| (cursor.kind, short(&cursor.run.0), cursor.sequence)).collect();
+    format!("{documents:?} up to {cursors:?}, flush {}", apply.flush)
+}
+
+/// The identity of machine `number`.
+pub fn endpoint(number: usize) -> EndpointId {
+    EndpointId([u8::try_from(number).expect("few machines") + 1; 32])
+}

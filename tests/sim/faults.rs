@@ -1,0 +1,92 @@
+//! Every kind of fault the simulator injects, and how often it did.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! faults {
+    ($($variant:ident $name:literal,)*) => {
+        /// A kind of fault.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum Fault { $($variant,)* }
+
+        impl Fault {
+            /// Every kind.
+            pub const ALL: &'static [Fault] = &[$(Fault::$variant,)*];
+
+            /// How reports call it.
+            pub fn name(self) -> &'static str {
+                match self { $(Fault::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+faults! {
+    Crash "crash between commits",
+    CrashInCommit "crash within a commit",
+    WriteLost "unsynced write lost",
+    WriteKept "unsynced write kept",
+    WriteTorn "unsynced write torn",
+    ReadError "read error",
+    WriteError "write error",
+    WritePartial "write error after part of it",
+    SyncError "sync error",
+    DiskFull "disk full",
+    SlowSync "slow sync",
+    DiskReplaced "disk replaced",
+    BackupRestored "backup restored",
+    Lost "datagram lost",
+    Duplicated "datagram duplicated",
+    Reordered "datagram overtaken",
+    Throttled "datagram held back by a rate limit",
+    QueueFull "datagram lost to a full queue",
+    TooLong "datagram too long for the link",
+    Cut "datagram into a cut link",
+    OneWayCut "one-way cut",
+    Partition "partition",
+    ClockJump "wall clock jumped",
+    ClockDrift "drifting clock",
+    LookupFailed "look-up failed",
+    LookupSlow "look-up slow",
+    Silence "radio silence",
+    Disconnected "peer disconnected",
+    Restart "node restarted",
+    Hangup "subscriber hung up",
+    NodeLost "node lost for good",
+}
+
+/// How often each kind was injected. Shared by everything in one simulated world.
+#[derive(Debug)]
+pub struct Tally {
+    counts: Vec<AtomicU64>,
+}
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally { counts: Fault::ALL.iter().map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Tally {
+    /// One more.
+    pub fn count(&self, fault: Fault) {
+        self.counts[fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    pub fn of(&self, fault: Fault) -> u64 {
+        self.counts[fault as usize].load(Ordering::Relaxed)
+    }
+
+    /// The kinds in `wanted` that never happened.
+    pub fn never(&self, wanted: &[Fault]) -> Vec<&'static str> {
+        wanted.iter().filter(|fault| self.of(**fault) == 0).map(|fault| fault.name()).collect()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let injected = Fault::ALL.iter().filter(|fault| self.of(**fault) > 0);
+        injected.into_iter().try_for_each(|fault| writeln!(f, "  {:>9}  {}", self.of(*fault), fault.name()))
+    }
+}

@@ -1,0 +1,373 @@
+//! One database on one disk, with its checkers: what the store-only simulation drives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peat_node::clock::Now;
+use peat_node::store::{
+    Config, Error, Key, Outcome, Planted, Put, Reader, Reply, Request, Store, Submitted, Ticket, Version, Write,
+};
+use serde_json::Value;
+
+use crate::checkers::durability::{self, Ledger};
+use crate::checkers::feed::Follower;
+use crate::checkers::promises::Promises;
+use crate::disk::{DiskFaults, SimDisk};
+use crate::exchange::Source;
+use crate::faults::{Fault, Tally};
+use crate::prng::Prng;
+use crate::seeds::Violation;
+use crate::workload;
+
+/// A database, its disk, and what is known of it.
+#[derive(Debug)]
+pub struct Machine {
+    number: usize,
+    config: Config,
+    disk: SimDisk,
+    open: Option<Open>,
+    ledger: Ledger,
+    follower: Follower,
+    backup: Option<Vec<u8>>,
+    random: Prng,
+    tally: Arc<Tally>,
+    disks: u64,
+    /// Faults of any kind may have been injected since the last healing.
+    pub troubled: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    store: Store<SimDisk>,
+    reader: Reader,
+}
+
+impl Open {
+    /// Reads through the new database, if the store opened it anew: what it acknowledges from here on is of a new run.
+    fn notice_reopening(&mut self, ledger: &mut Ledger) {
+        if let Some(reader) = self.store.poll_reopened() {
+            self.reader = reader;
+            ledger.reopened();
+        }
+    }
+}
+
+/// A client's write as the checkers remember it.
+#[derive(Debug)]
+pub struct Issued {
+    pub key: Key,
+    pub put: Put,
+    pub durable: bool,
+}
+
+fn unexpected(doing: &str, error: &Error) -> Violation {
+    Violation::new("no unexpected error", format!("{doing}: {error}"))
+}
+
+impl Machine {
+    pub fn new(number: usize, planted: Planted, mut random: Prng, tally: &Arc<Tally>) -> Machine {
+        let mut config = Config::new(crate::exchange::endpoint(number));
+        config.flush_interval = Duration::from_millis(random.between(50, 2_000));
+        config.cache_bytes = if random.chance(300) { 64 << 10 } else { 4 << 20 };
+        config.planted = planted;
+        Machine {
+            number,
+            config,
+            disk: SimDisk::new(Vec::new(), random.fork("disk", 0), Arc::clone(tally)),
+            open: None,
+            ledger: Ledger::default(),
+            follower: Follower::default(),
+            backup: None,
+            random,
+            tally: Arc::clone(tally),
+            disks: 0,
+            troubled: false,
+        }
+    }
+
+    pub fn disk(&self) -> &SimDisk {
+        &self.disk
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// What another machine may read of this one.
+    pub fn source(&self) -> Option<Source> {
+        self.open.as_ref().map(|open| Source { reader: open.reader.clone(), tip: open.store.tip() })
+    }
+
+    /// Opens the database when it is closed. Fails quietly under injected faults.
+    pub fn start(&mut self, now: Now, keys: &[Key]) -> Result<(), Violation> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        match Store::open(self.disk.clone(), self.config.clone(), &mut self.random, now) {
+            Ok(store) => {
+                let reader = store.reader();
+                self.open = Some(Open { store, reader });
+                self.settle(true, keys)
+            }
+            Err(_) if self.troubled || !self.disk.is_powered() => self.power_cut(),
+            Err(error) => Err(unexpected("opening", &error)),
+        }
+    }
+
+    fn power_cut(&mut self) -> Result<(), Violation> {
+        if !self.disk.is_powered() {
+            self.replug();
+        }
+        Ok(())
+    }
+
+    /// The disk as the crash left it, under power again.
+    fn replug(&mut self) {
+        let image = self.disk.crash();
+        self.open = None;
+        self.insert(image);
+    }
+
+    fn insert(&mut self, image: Vec<u8>) {
+        self.disks += 1;
+        self.disk = SimDisk::new(image, self.random.fork("disk", self.disks), Arc::clone(&self.tally));
+    }
+
+    /// After anything that may have written: notices a blown fuse or a reopening, and compares.
+    fn settle(&mut self, opened: bool, keys: &[Key]) -> Result<(), Violation> {
+        if !self.disk.is_powered() {
+            self.tally.count(Fault::CrashInCommit);
+            self.replug();
+            return Ok(());
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
+        open.notice_reopening(&mut self.ledger);
+        if opened {
+            self.ledger.reopened();
+        }
+        let (tip, reader) = (open.store.tip(), &open.reader);
+        let look = || durability::states(&reader.snapshot()?, keys);
+        match self.disk.undisturbed(look) {
+            Ok(states) => self.ledger.observe(states, tip),
+            Err(_) if self.troubled => {
+                self.ledger.missed();
+                Ok(())
+            }
+            Err(error) => Err(unexpected("looking at it", &error)),
+        }
+    }
+
+    /// From now on the disk fails this often.
+    pub fn set_faults(&mut self, faults: DiskFaults) {
+        self.troubled = true;
+        self.disk.set_faults(faults);
+    }
+
+    /// From now on the database may grow by this much only.
+    pub fn set_spare(&mut self, bytes: usize) {
+        self.troubled = true;
+        self.disk.set_spare(Some(bytes));
+    }
+
+    /// The disk works again and has room. The store notices within seconds, what only readers met with the next write.
+    pub fn heal(&mut self, now: Now, keys: &[Key]) -> Result<(), Violation> {
+        self.disk.set_faults(DiskFaults::default());
+        self.disk.set_spare(None);
+        for second in 0..10 {
+            let later = Now { mono: now.mono + Duration::from_secs(second), ..now };
+            self.tick(later, keys)?;
+            let replies = self.submit(later, vec![Request::Flush], keys)?;
+            if !self.is_open() || replies.iter().all(|reply| reply.result.is_ok()) {
+                self.troubled = false;
+                return Ok(());
+            }
+        }
+        Err(Violation::new("recovery", "the store still refuses to flush ten seconds after the disk recovered"))
+    }
+
+    /// The power is cut between two commits.
+    pub fn crash(&mut self) {
+        if self.open.is_some() {
+            self.tally.count(Fault::Crash);
+            self.replug();
+        }
+    }
+
+    /// Another, empty disk.
+    pub fn replace_disk(&mut self) {
+        self.tally.count(Fault::DiskReplaced);
+        self.swap_disk(Vec::new());
+    }
+
+    /// Remembers the disk as it is.
+    pub fn back_up(&mut self) {
+        self.backup = Some(self.disk.backup());
+    }
+
+    /// The disk as it was when last remembered, if it was; whether it was.
+    pub fn restore(&mut self) -> bool {
+        let Some(image) = self.backup.clone() else { return false };
+        self.tally.count(Fault::BackupRestored);
+        self.swap_disk(image);
+        true
+    }
+
+    fn swap_disk(&mut self, image: Vec<u8>) {
+        self.disk.crash();
+        self.open = None;
+        self.insert(image);
+        self.ledger.replaced();
+    }
+
+    /// Lets the store do what is due by `now`.
+    pub fn tick(&mut self, now: Now, keys: &[Key]) -> Result<(), Violation> {
+        if let Some(open) = &mut self.open
+            && open.store.poll_deadline().is_some_and(|deadline| now.reached(deadline))
+        {
+            open.store.handle_timeout(now);
+            return self.settle(false, keys);
+        }
+        Ok(())
+    }
+
+    /// Submits requests that are no client's writes.
+    pub fn submit(&mut self, now: Now, requests: Vec<Request>, keys: &[Key]) -> Result<Vec<Reply>, Violation> {
+        let replies = self.batch(now, requests)?;
+        self.settle(false, keys)?;
+        Ok(replies)
+    }
+
+    fn batch(&mut self, now: Now, requests: Vec<Request>) -> Result<Vec<Reply>, Violation> {
+        let Some(open) = &mut self.open else { return Ok(Vec::new()) };
+        let expected = requests.len();
+        let numbered = (0..).zip(requests).map(|(number, request)| Submitted { ticket: Ticket::Api(number), request });
+        let mut replies = Vec::new();
+        self.ledger.working();
+        open.store.handle_batch(now, numbered, &mut replies);
+        open.notice_reopening(&mut self.ledger);
+        if !self.disk.is_powered() {
+            return Ok(Vec::new());
+        }
+        if replies.len() != expected {
+            let what = format!("{} requests, {} replies", expected, replies.len());
+            return Err(Violation::new("every request is answered once", what));
+        }
+        if replies.iter().all(|reply| !matches!(reply.result, Err(Error::Io(_)))) {
+            self.ledger.answered();
+        }
+        replies.sort_by_key(|reply| match reply.ticket {
+            Ticket::Api(number) | Ticket::Sync(number) => number,
+        });
+        Ok(replies)
+    }
+
+    fn value(&self, key: &Key) -> Option<Value> {
+        let document = self.open.as_ref()?.reader.snapshot().ok()?.document(key).ok()??;
+        serde_json::from_str(&document.json).ok()
+    }
+
+    /// A version a client may have seen.
+    pub fn version(&self, key: &Key) -> Option<Version> {
+        Some(self.open.as_ref()?.reader.snapshot().ok()?.document(key).ok()??.version)
+    }
+
+    /// Submits client writes, and checks the answers and the content they lead to.
+    pub fn write(
+        &mut self,
+        now: Now,
+        writes: &[Issued],
+        keys: &[Key],
+        promises: &mut Promises,
+    ) -> Result<(), Violation> {
+        let mut contents: BTreeMap<Key, Option<Option<Value>>> = BTreeMap::new();
+        for write in writes {
+            contents.entry(write.key.clone()).or_insert_with_key(|key| Some(self.value(key)));
+        }
+        let run = self.open.as_ref().map(|open| open.reader.run());
+        let requests = writes.iter().map(|write| Request::Write(copy(write))).collect();
+        let replies = self.batch(now, requests)?;
+        for (write, reply) in writes.iter().zip(&replies) {
+            self.answered(write, reply, &mut contents)?;
+        }
+        self.settle(false, keys)?;
+        if replies.is_empty() || self.open.as_ref().map(|open| open.reader.run()) != run || self.troubled {
+            return Ok(());
+        }
+        self.compare(&contents)?;
+        self.promise(writes, &replies, promises)
+    }
+
+    fn answered(
+        &mut self,
+        write: &Issued,
+        reply: &Reply,
+        contents: &mut BTreeMap<Key, Option<Option<Value>>>,
+    ) -> Result<(), Violation> {
+        let content = contents.get_mut(&write.key).expect("every written key was entered");
+        match &reply.result {
+            Ok(Outcome::Written { sequence, durable, .. }) => {
+                if *durable {
+                    self.ledger.acknowledged(&write.key, *sequence);
+                }
+                if write.durable && !durable {
+                    return Err(Violation::new("durable on request", format!("{write:?} was answered as not durable")));
+                }
+                *content = content.take().and_then(|before| workload::expected(before.as_ref(), &write.put));
+                Ok(())
+            }
+            Ok(other) => Err(Violation::new("a write is answered as a write", format!("{other:?}"))),
+            Err(Error::DiskFull | Error::Io(_)) if self.troubled => {
+                *content = None;
+                Ok(())
+            }
+            Err(Error::NotFound(_) | Error::NoHistory(_)) if matches!(write.put, Put::Compact) => Ok(()),
+            Err(Error::BaseNotCurrent(_) | Error::UnknownBase(_)) if has_base(&write.put) => Ok(()),
+            Err(error) => Err(unexpected(&format!("{write:?}"), error)),
+        }
+    }
+
+    fn compare(&self, contents: &BTreeMap<Key, Option<Option<Value>>>) -> Result<(), Violation> {
+        for (key, expected) in contents {
+            let held = self.value(key);
+            if let Some(expected) = expected
+                && *expected != held
+            {
+                return Err(Violation::new("content", format!("{key} should be {expected:?}, is {held:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn promise(&self, writes: &[Issued], replies: &[Reply], promises: &mut Promises) -> Result<(), Violation> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let snapshot = open.reader.snapshot().map_err(|error| unexpected("reading", &error))?;
+        for (write, reply) in writes.iter().zip(replies) {
+            if let Ok(Outcome::Written { version, durable: true, .. }) = &reply.result {
+                let field = workload::grown(&write.put);
+                promises
+                    .made(self.number, &snapshot, &write.key, version, field)
+                    .map_err(|error| unexpected("promising", &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the follower take some changes, and compares what it has once it has them all.
+    pub fn follow(&mut self, keys: &[Key], most: usize) -> Result<(), Violation> {
+        let Some(open) = &self.open else { return Ok(()) };
+        if self.troubled {
+            return Ok(());
+        }
+        let snapshot = open.reader.snapshot().map_err(|error| unexpected("reading", &error))?;
+        self.follower.follow(&snapshot, open.reader.run(), keys, most)
+    }
+}
+
+fn has_base(put: &Put) -> bool {
+    matches!(put, Put::Whole { base: Some(_), .. } | Put::Patch { base: Some(_), .. })
+}
+
+fn copy(write: &Issued) -> Write {
+    Write { key: write.key.clone(), put: workload::copy(&write.put), durable: write.durable }
+}

@@ -1,0 +1,74 @@
+//! The simulator: the shipped engines over simulated disks, networks and clocks.
+//!
+//! One seed decides everything: how many machines there are, what clients write, what breaks, and when. A failure prints
+//! the command that replays it. Each scenario has two phases: while faults are injected nothing wrong may happen, and once
+//! they have stopped everything must converge. The checkers ([`checkers`]) know nothing of the code they check but its
+//! public answers, and a defect planted on purpose shows that they look.
+
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+mod checkers;
+mod disk;
+mod exchange;
+mod faults;
+mod machine;
+mod mesh;
+mod net;
+mod prng;
+mod seeds;
+mod stores;
+mod time;
+mod workload;
+
+use std::sync::Arc;
+
+use peat_node::store::Planted;
+
+use faults::Tally;
+use seeds::Verdict;
+
+/// Seeds every test run covers, at least.
+const SEEDS: u64 = 200;
+
+#[test]
+fn stores_keep_what_they_acknowledge_and_converge() {
+    let base = time::base();
+    let scenario = |seed, tally: &Arc<Tally>| stores::run(seed, Planted::Nothing, base, tally);
+    seeds::swarm("stores", &seeds::chosen(SEEDS), stores::FAULTS, scenario);
+}
+
+#[test]
+fn nodes_lose_nothing_and_converge_once_healed() {
+    let base = time::base();
+    let scenario = |seed, tally: &Arc<Tally>| mesh::scenario::run(seed, Planted::Nothing, base, tally);
+    seeds::swarm("mesh", &seeds::chosen(SEEDS), mesh::scenario::FAULTS, scenario);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let (base, tally) = (time::base(), Arc::default());
+    for seed in [1, 2, 3] {
+        let run = || mesh::scenario::ran(seed, Planted::Nothing, base, &tally);
+        let (one, other) = (run(), run());
+        assert_eq!(format!("{one:?}"), format!("{other:?}"), "seed {seed}");
+    }
+}
+
+/// The first seed that notices that writes are acknowledged before they are on disk.
+fn canary(name: &str, scenario: impl Fn(u64, &Arc<Tally>) -> Verdict) {
+    let tally = Arc::default();
+    let catches = |seed: &u64| {
+        let verdict = seeds::run_one(*seed, &tally, &scenario);
+        verdict.is_err_and(|violation| ["durability", "promises"].contains(&violation.checker))
+    };
+    let caught = (1..=SEEDS).find(catches);
+    seeds::say(&format!("{name}: a store that acknowledges before it syncs is caught by seed {caught:?}"));
+    assert!(caught.is_some(), "{name}: no seed noticed that writes were acknowledged before they were on disk");
+}
+
+#[test]
+fn a_store_that_acknowledges_before_it_syncs_is_caught() {
+    let base = time::base();
+    canary("stores", |seed, tally| stores::run(seed, Planted::AckBeforeSync, base, tally));
+    canary("mesh", |seed, tally| mesh::scenario::run(seed, Planted::AckBeforeSync, base, tally));
+}

@@ -1,0 +1,119 @@
+//! Clients that speak the native IPC: every call is answered once, by what it asked for or an error it may meet.
+
+use peat_ipc::Code;
+use peat_ipc::envelope::frame::Body;
+use peat_ipc::sidecar::*;
+use peat_node::api::Engine;
+use peat_node::clock::Now;
+use peat_node::store::{Key, Put, Write};
+
+use crate::mesh::wire::{Outstanding, Wire};
+use crate::prng::Prng;
+use crate::seeds::Violation;
+
+/// What a call asked for.
+#[derive(Debug)]
+struct Asked {
+    key: Key,
+    what: &'static str,
+    /// A write that waits for a peer, and the field it adds.
+    waits_for: Option<String>,
+}
+
+/// A write a peer was said to hold.
+#[derive(Debug)]
+pub struct Held {
+    pub key: Key,
+    pub field: String,
+}
+
+/// One client with one connection to a node.
+#[derive(Debug, Default)]
+pub struct CallerAt {
+    wire: Option<Wire>,
+    calls: Outstanding<Asked>,
+    pub answered: u64,
+}
+
+impl CallerAt {
+    /// The node is off: nothing is answered any more.
+    pub fn cut_off(&mut self) {
+        *self = CallerAt { answered: self.answered, ..CallerAt::default() };
+    }
+
+    /// Calls not answered yet.
+    pub fn outstanding(&self) -> usize {
+        self.calls.len()
+    }
+
+    fn wire(&mut self, engine: &mut Engine, now: Now, id: u64) -> Option<&mut Wire> {
+        if self.wire.is_none() {
+            self.wire = Wire::open(engine, now, id);
+        }
+        self.wire.as_mut()
+    }
+
+    /// Writes a document, or reads it.
+    pub fn write(&mut self, engine: &mut Engine, now: Now, id: u64, write: Write, wait: bool) {
+        let Write { key, put, durable } = write;
+        let Some(wire) = self.wire(engine, now, id) else { return };
+        let (collection, doc_id) = (key.collection().to_owned(), key.id().to_owned());
+        let field = crate::workload::grown(&put).filter(|_| wait);
+        let wait_peers = u32::from(field.is_some());
+        let (call, what) = match put {
+            Put::Whole { json, .. } => {
+                let request = PutDocumentRequest { collection, doc_id, json_data: json, durable, ..Default::default() };
+                (wire.call(&request, 0), "put")
+            }
+            Put::Patch { json, .. } => {
+                let request = PatchDocumentRequest {
+                    collection,
+                    doc_id,
+                    patch_json: json,
+                    durable,
+                    wait_peers,
+                    ..Default::default()
+                };
+                (wire.call(&request, 0), "patch")
+            }
+            Put::Delete => (wire.call(&DeleteDocumentRequest { collection, doc_id }, 0), "delete"),
+            Put::Compact => (wire.call(&CompactDocumentRequest { collection, doc_id }, 0), "compact"),
+            Put::Fields(_) => (wire.call(&GetDocumentRequest { collection, doc_id }, 0), "get"),
+        };
+        self.calls.insert(call, Asked { key, what, waits_for: field.filter(|_| what == "patch") });
+    }
+
+    /// Passes bytes both ways and looks at the answers; what peers are said to hold.
+    pub fn turn(
+        &mut self,
+        engine: &mut Engine,
+        now: Now,
+        random: &mut Prng,
+        troubled: bool,
+    ) -> Result<Vec<Held>, Violation> {
+        let mut held = Vec::new();
+        let Some(wire) = &mut self.wire else { return Ok(held) };
+        wire.exchange(engine, now, random, usize::MAX);
+        while let Some((call, body)) = wire.next_frame() {
+            let Some(asked) = self.calls.remove(&call) else {
+                return Err(Violation::new("every call is answered once", format!("call {call}: {body:?}")));
+            };
+            self.answered += 1;
+            match body {
+                Body::Response(_) => held.extend(asked.waits_for.map(|field| Held { key: asked.key, field })),
+                Body::Error(error) if may_fail(&asked, Code::from_number(error.code), troubled) => {}
+                other => return Err(Violation::new("no unexpected error", format!("{asked:?}: {other:?}"))),
+            }
+        }
+        Ok(held)
+    }
+}
+
+fn may_fail(asked: &Asked, code: Code, troubled: bool) -> bool {
+    match code {
+        Code::ResourceExhausted | Code::Unavailable | Code::DataLoss => troubled,
+        Code::NotFound | Code::FailedPrecondition => asked.what == "compact",
+        Code::DeadlineExceeded => asked.waits_for.is_some(),
+        _ => false,
+    }
+}

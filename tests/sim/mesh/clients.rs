@@ -1,0 +1,100 @@
+//! Who asks: clients that write to any node that is on, and operators that stop, start, connect and disconnect.
+
+use std::collections::BTreeMap;
+
+use peat_node::store::{Error, Key, Outcome, Put, Reply, Request, Submitted, Ticket, Write};
+use peat_node::sync::{Answer, Asked, Control, ControlError, Event};
+
+use crate::mesh::Mail;
+use crate::seeds::Violation;
+use crate::workload;
+
+/// An unanswered call.
+#[derive(Debug)]
+enum Call {
+    Write { key: Key, put: Put },
+    StopSync,
+    Other,
+}
+
+/// Numbers from here on are of clients that talk to the engines directly; the api engine counts from 1.
+pub const DIRECT: u64 = 1 << 48;
+
+/// All clients of one node, in one of its lives.
+#[derive(Debug, Default)]
+pub struct Clients {
+    next: u64,
+    calls: BTreeMap<u64, Call>,
+    pub answered: u64,
+}
+
+/// What an answer means for the node it came from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Learned {
+    Nothing,
+    FellSilent,
+}
+
+impl Clients {
+    fn call(&mut self, call: Call) -> u64 {
+        self.next += 1;
+        self.calls.insert(DIRECT + self.next, call);
+        DIRECT + self.next
+    }
+
+    /// Calls not answered yet.
+    pub fn outstanding(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// A write for the store.
+    pub fn write(&mut self, key: Key, put: Put, durable: bool) -> Mail {
+        let copy = workload::copy(&put);
+        let call = self.call(Call::Write { key: key.clone(), put: copy });
+        let request = Request::Write(Write { key, put, durable });
+        Mail::Submitted(Submitted { ticket: Ticket::Api(call), request })
+    }
+
+    /// Something for the sync engine.
+    pub fn ask(&mut self, control: Control) -> Mail {
+        let call = self.call(if matches!(control, Control::StopSync) { Call::StopSync } else { Call::Other });
+        Mail::Asked(Asked { call, control })
+    }
+
+    /// The node was switched off: nobody answers any more.
+    pub fn hang_up(&mut self) {
+        self.calls.clear();
+    }
+
+    /// An answer of the store.
+    pub fn reply(&mut self, reply: Reply, troubled: bool) -> Result<(), Violation> {
+        let Ticket::Api(number) = reply.ticket else { return Ok(()) };
+        let Some(call) = self.calls.remove(&number) else {
+            return Err(Violation::new("every request is answered once", format!("{number} was answered again")));
+        };
+        self.answered += 1;
+        let Call::Write { key, put } = call else { return Ok(()) };
+        match reply.result {
+            Ok(Outcome::Written { .. }) => Ok(()),
+            Err(Error::DiskFull | Error::Io(_)) if troubled => Ok(()),
+            Err(Error::NotFound(_) | Error::NoHistory(_)) if matches!(put, Put::Compact) => Ok(()),
+            other => Err(Violation::new("no unexpected error", format!("{put:?} to {key}: {other:?}"))),
+        }
+    }
+
+    /// Something the sync engine told.
+    pub fn event(&mut self, event: Event, troubled: bool) -> Result<Learned, Violation> {
+        let Event::Answered { call: number, answer } = event else { return Ok(Learned::Nothing) };
+        let Some(call) = self.calls.remove(&number) else {
+            return Err(Violation::new("every request is answered once", format!("{number} was answered again")));
+        };
+        self.answered += 1;
+        match (call, answer) {
+            (Call::StopSync, Ok(Answer::Done)) => Ok(Learned::FellSilent),
+            (_, Ok(_)) => Ok(Learned::Nothing),
+            (_, Err(ControlError::NotSaved(_))) if troubled => Ok(Learned::Nothing),
+            (_, Err(ControlError::Unknown(_) | ControlError::NoAddress(_))) => Ok(Learned::Nothing),
+            (call, Err(error)) => Err(Violation::new("no unexpected error", format!("{call:?}: {error:?}"))),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Whole nodes over a simulated network: store and sync engines, the hand-offs between their threads, clients, faults.
+//!
+//! [`node`] is one machine, [`world`] the loop over all of them, [`plan`] what a seed decides at the start, [`trouble`] what
+//! breaks and heals, [`clients`] who asks.
+
+pub mod callers;
+pub mod clients;
+pub mod node;
+pub mod plan;
+pub mod scenario;
+pub mod trouble;
+pub mod watcher;
+pub mod wire;
+pub mod world;
+
+use std::net::SocketAddr;
+
+use peat_node::store::{Reader, Reply, Submitted, Tip};
+use peat_node::sync::{Asked, Event as SyncEvent};
+
+/// A thread of a node.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Role {
+    Api,
+    Store,
+    Sync,
+    Resolver,
+}
+
+/// What one thread hands to another.
+#[derive(Debug)]
+pub enum Mail {
+    Submitted(Submitted),
+    Reply(Reply),
+    Reader(Reader),
+    Tip(Tip),
+    Asked(Asked),
+    Event(SyncEvent),
+    Resolve(String),
+    Resolved(String, Result<Vec<SocketAddr>, String>),
+}
+
+/// What happens in the world. `life` is the node's life it belongs to; what outlives it is dropped.
+#[derive(Debug)]
+pub enum Event {
+    /// A datagram arrives.
+    Arrives { to: usize, from: SocketAddr, data: Vec<u8> },
+    /// A thread receives what another sent.
+    Delivered { node: usize, life: u64, from: Role, to: Role, mail: Mail },
+    /// A thread's deadline comes.
+    Due { node: usize, life: u64, role: Role },
+    /// The store's commit ends.
+    Committed { node: usize, life: u64, mail: Vec<(Role, Mail)> },
+    /// A machine that is off is switched on.
+    Start { node: usize },
+    /// A client acts.
+    Client,
+    /// A subscriber takes what there is for it.
+    Watch { node: usize },
+    /// Something breaks or heals.
+    Trouble,
+}

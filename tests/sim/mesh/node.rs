@@ -1,0 +1,461 @@
+//! One machine: its disk, its clock, its engines while it is on, and what the checkers know of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use peat_node::clock::Now;
+use peat_node::identity::{EndpointId, Identity};
+use peat_node::store::{self, Error, Key, Outcome, Planted, Reader, Reply, Request, Store, Submitted, Ticket};
+use peat_node::{api, sync};
+
+use crate::checkers::durability::{self, Ledger};
+use crate::checkers::promises::Promises;
+use crate::disk::{DiskFaults, SimDisk};
+use crate::faults::{Fault, Tally};
+use crate::mesh::{Mail, Role};
+use crate::prng::Prng;
+use crate::seeds::{self, Violation};
+use crate::time::{Clock, Time};
+
+/// What a node does to the world outside its engines.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub mail: Vec<(Role, Role, Mail)>,
+    pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
+}
+
+/// A machine that is on.
+#[derive(Debug)]
+pub struct Running {
+    pub store: Store<SimDisk>,
+    pub reader: Reader,
+    pub sync: sync::Engine,
+    pub api: api::Engine,
+    inbox: VecDeque<Submitted>,
+    committing: bool,
+    /// When each thread is to be woken.
+    pub armed: BTreeMap<Role, Time>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Node {
+    pub number: usize,
+    /// Counts the times it was switched on.
+    pub life: u64,
+    identity: Identity,
+    config: store::Config,
+    pub disk: SimDisk,
+    disks: u64,
+    backup: Option<Vec<u8>>,
+    pub clock: Clock,
+    pub running: Option<Running>,
+    pub ledger: Ledger,
+    /// Disk faults may have been injected since the last healing.
+    pub troubled: bool,
+    /// Disk faults were injected in this life.
+    pub was_troubled: bool,
+    /// StopSync was answered and StartSync not yet asked.
+    pub silent: bool,
+    random: Prng,
+    tally: Arc<Tally>,
+}
+
+fn unexpected(doing: &str, error: &Error) -> Violation {
+    Violation::new("no unexpected error", format!("{doing}: {error}"))
+}
+
+/// What a turn of the store thread comes to.
+#[derive(Debug)]
+pub enum Commit {
+    Nothing,
+    /// The power failed meanwhile.
+    Failed,
+    /// It takes this long, then hands out the mail.
+    Takes(Duration, Vec<(Role, Mail)>),
+}
+
+impl Node {
+    pub fn new(number: usize, clock: Clock, planted: Planted, mut random: Prng, tally: &Arc<Tally>) -> Node {
+        let mut key = [0; 32];
+        peat_node::random::Random::fill(&mut random, &mut key);
+        let identity = Identity::from_seed(key);
+        let mut config = store::Config::new(identity.id());
+        config.flush_interval = Duration::from_millis(random.between(50, 2_000));
+        config.cache_bytes = 1 << 20;
+        config.planted = planted;
+        Node {
+            number,
+            life: 0,
+            identity,
+            config,
+            disk: SimDisk::new(Vec::new(), random.fork("disk", 0), Arc::clone(tally)),
+            disks: 0,
+            backup: None,
+            clock,
+            running: None,
+            ledger: Ledger::default(),
+            troubled: false,
+            was_troubled: false,
+            silent: false,
+            random,
+            tally: Arc::clone(tally),
+        }
+    }
+
+    pub fn id(&self) -> EndpointId {
+        self.identity.id()
+    }
+
+    // On and off.
+
+    /// Switches the machine on. False: its disk did not let it.
+    pub fn start(&mut self, time: Time, sync: sync::Config, keys: &[Key]) -> Result<bool, Violation> {
+        let now = self.clock.at(time);
+        self.life += 1;
+        let opened = Store::open(self.disk.clone(), self.config.clone(), &mut self.random, now);
+        match opened {
+            Ok(store) => self.run(now, store, sync, keys),
+            Err(_) if !self.disk.is_powered() => {
+                self.replug();
+                Ok(false)
+            }
+            Err(_) if self.troubled => Ok(false),
+            Err(error) => Err(unexpected("opening", &error)),
+        }
+    }
+
+    fn run(&mut self, now: Now, store: Store<SimDisk>, sync: sync::Config, keys: &[Key]) -> Result<bool, Violation> {
+        let reader = store.reader();
+        let random = Box::new(self.random.fork("sync", self.life));
+        let sync = match sync::Engine::new(sync, &self.identity, reader.clone(), random, now) {
+            Ok(sync) => sync,
+            Err(_) if self.troubled => return Ok(false),
+            Err(error) => return Err(unexpected("starting sync", &error)),
+        };
+        let policy = api::Policy { own_uid: 0, admin_group: None, tcp_token: None };
+        let config =
+            api::Config { node_id: format!("node{}", self.number), policy, cache_bytes: self.config.cache_bytes };
+        let api = api::Engine::new(config, reader.clone(), now);
+        let inbox = VecDeque::new();
+        self.running = Some(Running { store, reader, sync, api, inbox, committing: false, armed: BTreeMap::new() });
+        self.silent = false;
+        self.was_troubled = self.troubled;
+        self.observe(true, keys)?;
+        Ok(true)
+    }
+
+    /// The power is cut.
+    pub fn crash(&mut self) {
+        self.tally.count(Fault::Crash);
+        self.replug();
+    }
+
+    fn replug(&mut self) {
+        let image = self.disk.crash();
+        self.running = None;
+        self.life += 1;
+        self.insert(image);
+    }
+
+    fn insert(&mut self, image: Vec<u8>) {
+        self.disks += 1;
+        self.disk = SimDisk::new(image, self.random.fork("disk", self.disks), Arc::clone(&self.tally));
+    }
+
+    /// Stops as a service does when asked to: says goodbye, flushes, closes.
+    pub fn stop(&mut self, time: Time) -> Output {
+        let mut output = Output::default();
+        let now = self.clock.at(time);
+        if let Some(mut running) = self.running.take() {
+            self.tally.count(Fault::Restart);
+            running.sync.handle_shutdown(now);
+            transmit(&mut running.sync, now, &mut output);
+            self.ledger.working();
+            let flush = Submitted { ticket: Ticket::Api(u64::MAX), request: Request::Flush };
+            running.store.handle_batch(now, running.inbox.drain(..).chain([flush]), &mut Vec::new());
+        }
+        self.replug();
+        output
+    }
+
+    pub fn is_powered(&self) -> bool {
+        self.disk.is_powered()
+    }
+
+    /// The power failed while something was written.
+    pub fn power_failed(&mut self) {
+        self.tally.count(Fault::CrashInCommit);
+        self.replug();
+    }
+
+    /// From now on the disk fails this often, and has this much room.
+    pub fn break_disk(&mut self, faults: DiskFaults, spare: Option<usize>) {
+        self.troubled = true;
+        self.was_troubled = true;
+        self.disk.set_faults(faults);
+        self.disk.set_spare(spare);
+    }
+
+    /// The disk works again and has room.
+    pub fn mend_disk(&mut self) {
+        self.troubled = false;
+        self.disk.set_faults(DiskFaults::default());
+        self.disk.set_fuse(None);
+        self.disk.set_spare(None);
+    }
+
+    /// Remembers the disk as it is now.
+    pub fn back_up(&mut self) {
+        self.backup = Some(self.disk.backup());
+    }
+
+    /// The disk as it was when remembered, or an empty one.
+    pub fn replace_disk(&mut self, restore: bool) {
+        self.tally.count(if restore { Fault::BackupRestored } else { Fault::DiskReplaced });
+        let image = if restore { self.backup.clone().unwrap_or_default() } else { Vec::new() };
+        self.replug();
+        self.insert(image);
+        self.ledger.replaced();
+    }
+
+    pub fn has_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
+    // The store thread.
+
+    /// Compares what readers show with what is known; `reopened`: after a crash or what stands for one.
+    fn observe(&mut self, reopened: bool, keys: &[Key]) -> Result<(), Violation> {
+        if reopened {
+            self.ledger.reopened();
+        }
+        let Some(running) = &self.running else { return Ok(()) };
+        let look = || durability::states(&running.reader.snapshot()?, keys);
+        match self.disk.undisturbed(look) {
+            Ok(states) => self.ledger.observe(states, running.store.tip()),
+            Err(error) if self.was_troubled => {
+                seeds::trace(|| format!("node {} cannot be looked at: {error}", self.number));
+                self.ledger.missed();
+                Ok(())
+            }
+            Err(error) => Err(unexpected("looking at it", &error)),
+        }
+    }
+
+    /// Begins a commit when there is something to commit: how long it takes, and what it hands out then.
+    pub fn begin_commit(&mut self, time: Time, keys: &[Key], promises: &mut Promises) -> Result<Commit, Violation> {
+        let Some(running) = &mut self.running else { return Ok(Commit::Nothing) };
+        if running.committing || running.inbox.is_empty() {
+            return Ok(Commit::Nothing);
+        }
+        let count = running.inbox.len();
+        let batch: Vec<Submitted> = running.inbox.drain(..count).collect();
+        let asked: Vec<_> = batch.iter().map(Asked::of).collect();
+        let mut replies = Vec::new();
+        self.ledger.working();
+        running.store.handle_batch(self.clock.at(time), batch, &mut replies);
+        self.after_commit(keys, &asked, replies, promises)
+    }
+
+    /// The store's deadline came.
+    pub fn flush(&mut self, time: Time, keys: &[Key], promises: &mut Promises) -> Result<Commit, Violation> {
+        let Some(running) = &mut self.running else { return Ok(Commit::Nothing) };
+        let now = self.clock.at(time);
+        if running.committing || running.store.poll_deadline().is_none_or(|deadline| !now.reached(deadline)) {
+            return Ok(Commit::Nothing);
+        }
+        running.store.handle_timeout(now);
+        self.after_commit(keys, &[], Vec::new(), promises)
+    }
+
+    fn after_commit(
+        &mut self,
+        keys: &[Key],
+        asked: &[Asked],
+        replies: Vec<Reply>,
+        promises: &mut Promises,
+    ) -> Result<Commit, Violation> {
+        if !self.disk.is_powered() {
+            self.power_failed();
+            return Ok(Commit::Failed);
+        }
+        if replies.len() != asked.len() {
+            return Err(Violation::new(
+                "every request is answered once",
+                format!("{} for {}", replies.len(), asked.len()),
+            ));
+        }
+        if replies.iter().all(|reply| !matches!(reply.result, Err(Error::Io(_)))) {
+            self.ledger.answered();
+        }
+        let running = self.running.as_mut().expect("the store has just worked");
+        let reopened = running.store.poll_reopened();
+        if let Some(reader) = &reopened {
+            running.reader = reader.clone();
+            self.ledger.reopened();
+        }
+        running.committing = true;
+        let (number, tip, run) = (self.number, running.store.tip(), running.store.run());
+        seeds::trace(|| {
+            let failed = replies.iter().filter(|reply| reply.result.is_err()).count();
+            format!(
+                "node {number} answers {} ({failed} failed), {tip:?}, reopened {} run {:02x?}",
+                replies.len(),
+                reopened.is_some(),
+                &run.0[..4]
+            )
+        });
+        let busy = self.disk.take_busy() + Duration::from_micros(self.random.between(5, 100));
+        self.acknowledge(asked, &replies, promises)?;
+        self.observe(reopened.is_some(), keys)?;
+        Ok(Commit::Takes(busy, self.hand_out(reopened, replies)))
+    }
+
+    fn hand_out(&self, reopened: Option<Reader>, replies: Vec<Reply>) -> Vec<(Role, Mail)> {
+        let running = self.running.as_ref().expect("the store has just worked");
+        let readers = reopened
+            .into_iter()
+            .flat_map(|reader| [Role::Api, Role::Sync].map(|to| (to, Mail::Reader(reader.clone()))));
+        let replies = replies.into_iter().map(|reply| match reply.ticket {
+            Ticket::Api(_) => (Role::Api, Mail::Reply(reply)),
+            Ticket::Sync(_) => (Role::Sync, Mail::Reply(reply)),
+        });
+        let tips = [Role::Api, Role::Sync].map(|to| (to, Mail::Tip(running.store.tip())));
+        readers.chain(replies).chain(tips).collect()
+    }
+
+    fn acknowledge(&mut self, asked: &[Asked], replies: &[Reply], promises: &mut Promises) -> Result<(), Violation> {
+        let running = self.running.as_ref().expect("the store has just worked");
+        for reply in replies {
+            let Ok(Outcome::Written { version, sequence, durable: true, .. }) = &reply.result else { continue };
+            let Some(asked) = asked.iter().find(|asked| asked.ticket == reply.ticket) else { continue };
+            let Some(key) = &asked.key else { continue };
+            self.ledger.acknowledged(key, *sequence);
+            if let Ok(snapshot) = running.reader.snapshot() {
+                let made = promises.made(self.number, &snapshot, key, version, asked.field.clone());
+                made.or_else(|error| if self.was_troubled { Ok(()) } else { Err(unexpected("promising", &error)) })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The commit's time is over.
+    pub fn committed(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.committing = false;
+        }
+    }
+
+    // Mail and datagrams.
+
+    /// A thread receives something.
+    pub fn receive(&mut self, time: Time, to: Role, mail: Mail) -> Output {
+        let now = self.clock.at(time);
+        let Some(running) = &mut self.running else { return Output::default() };
+        match (to, mail) {
+            (Role::Store, Mail::Submitted(submitted)) => running.inbox.push_back(submitted),
+            (Role::Sync, Mail::Reply(reply)) => running.sync.handle_reply(now, reply),
+            (Role::Sync, Mail::Reader(reader)) => running.sync.handle_reader(now, reader),
+            (Role::Sync, Mail::Tip(tip)) => running.sync.handle_tip(now, tip),
+            (Role::Sync, Mail::Asked(asked)) => running.sync.handle_asked(now, asked),
+            (Role::Sync, Mail::Resolved(name, result)) => {
+                running.sync.handle_resolved(now, &name, result.as_deref());
+            }
+            (Role::Api, Mail::Reply(reply)) => running.api.handle_reply(now, reply),
+            (Role::Api, Mail::Reader(reader)) => running.api.handle_reader(now, reader),
+            (Role::Api, Mail::Tip(tip)) => running.api.handle_tip(now, tip),
+            (Role::Api, Mail::Event(event)) => running.api.handle_event(now, event),
+            _ => {}
+        }
+        self.drain(now)
+    }
+
+    pub fn datagram(&mut self, time: Time, from: SocketAddr, data: &[u8]) -> Output {
+        let now = self.clock.at(time);
+        let Some(running) = &mut self.running else { return Output::default() };
+        running.sync.handle_datagram(now, from, BytesMut::from(data));
+        self.drain(now)
+    }
+
+    /// The api thread's deadline came.
+    pub fn wake_api(&mut self, time: Time) -> Output {
+        let now = self.clock.at(time);
+        let Some(running) = &mut self.running else { return Output::default() };
+        running.api.handle_timeout(now);
+        self.drain(now)
+    }
+
+    /// The sync thread's deadline came.
+    pub fn wake_sync(&mut self, time: Time) -> Output {
+        let now = self.clock.at(time);
+        let Some(running) = &mut self.running else { return Output::default() };
+        running.sync.handle_timeout(now);
+        self.drain(now)
+    }
+
+    /// Everything the engines want done.
+    pub fn drain(&mut self, now: Now) -> Output {
+        let mut output = Output::default();
+        let Some(running) = &mut self.running else { return output };
+        while let Some(submitted) = running.sync.poll_store() {
+            output.mail.push((Role::Sync, Role::Store, Mail::Submitted(submitted)));
+        }
+        while let Some(event) = running.sync.poll_event() {
+            output.mail.push((Role::Sync, Role::Api, Mail::Event(event)));
+        }
+        while let Some(name) = running.sync.poll_resolve() {
+            output.mail.push((Role::Sync, Role::Resolver, Mail::Resolve(name)));
+        }
+        while let Some(submitted) = running.api.poll_store() {
+            output.mail.push((Role::Api, Role::Store, Mail::Submitted(submitted)));
+        }
+        while let Some(asked) = running.api.poll_asked() {
+            output.mail.push((Role::Api, Role::Sync, Mail::Asked(asked)));
+        }
+        while running.api.poll_output().is_some() || running.api.poll_close().is_some() {}
+        transmit(&mut running.sync, now, &mut output);
+        output
+    }
+
+    /// When each thread wants to be woken.
+    pub fn deadlines(&mut self, time: Time) -> Vec<(Role, Time)> {
+        let now = self.clock.at(time);
+        let Some(running) = &mut self.running else { return Vec::new() };
+        let sync = running.sync.poll_deadline(now).map(|(deadline, _)| (Role::Sync, self.clock.when(deadline)));
+        let store = running.store.poll_deadline().filter(|_| !running.committing);
+        let store = store.map(|deadline| (Role::Store, self.clock.when(deadline)));
+        let api = running.api.poll_deadline().map(|(deadline, _)| (Role::Api, self.clock.when(deadline)));
+        sync.into_iter().chain(store).chain(api).collect()
+    }
+}
+
+/// What is remembered of a request while the store works on it.
+#[derive(Debug)]
+struct Asked {
+    ticket: Ticket,
+    key: Option<Key>,
+    /// The field it adds to a document that only grows.
+    field: Option<String>,
+}
+
+impl Asked {
+    fn of(submitted: &Submitted) -> Asked {
+        let write = match &submitted.request {
+            Request::Write(write) => Some(write),
+            _ => None,
+        };
+        let field = write.and_then(|write| crate::workload::grown(&write.put));
+        Asked { ticket: submitted.ticket, key: write.map(|write| write.key.clone()), field }
+    }
+}
+
+fn transmit(sync: &mut sync::Engine, now: Now, output: &mut Output) {
+    let mut datagram = Vec::new();
+    while let Some(to) = sync.poll_transmit(now, &mut datagram) {
+        output.datagrams.push((to, datagram.clone()));
+    }
+}

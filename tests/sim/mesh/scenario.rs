@@ -1,0 +1,197 @@
+//! One seed of the mesh: faults, then healing; what must hold all along, and at the end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peat_node::store::{Key, Planted, Snapshot};
+
+use crate::checkers::convergence;
+use crate::faults::{Fault, Tally};
+use crate::mesh::callers::CallerAt;
+use crate::mesh::clients::Clients;
+use crate::mesh::world::World;
+use crate::seeds::{self, Verdict, Violation};
+
+/// How long things break.
+const FAULTS_LAST: Duration = Duration::from_secs(30);
+/// Within this everything must have converged: two longest redials, a link found dead, and time to catch up.
+const CONVERGES_WITHIN: Duration = Duration::from_secs(180);
+/// A write is everywhere within this: a link that died earlier may first have to be found dead and dialled again.
+const SPREADS_WITHIN: Duration = Duration::from_secs(60);
+/// A subscriber has everything its node has within this.
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// What this scenario must inject at least once over all seeds.
+pub const FAULTS: &[Fault] = &[
+    Fault::Crash,
+    Fault::CrashInCommit,
+    Fault::Restart,
+    Fault::WriteLost,
+    Fault::WriteTorn,
+    Fault::ReadError,
+    Fault::WriteError,
+    Fault::SyncError,
+    Fault::DiskFull,
+    Fault::SlowSync,
+    Fault::DiskReplaced,
+    Fault::BackupRestored,
+    Fault::Lost,
+    Fault::Duplicated,
+    Fault::Reordered,
+    Fault::Throttled,
+    Fault::QueueFull,
+    Fault::TooLong,
+    Fault::Cut,
+    Fault::OneWayCut,
+    Fault::Partition,
+    Fault::ClockJump,
+    Fault::ClockDrift,
+    Fault::LookupFailed,
+    Fault::LookupSlow,
+    Fault::Silence,
+    Fault::Disconnected,
+    Fault::Hangup,
+    Fault::NodeLost,
+];
+
+/// What a run of a seed comes to.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Ran {
+    pub nodes: usize,
+    pub shape: &'static str,
+    pub trace: u64,
+    pub datagrams: u64,
+    pub steps: u64,
+    pub converged: Duration,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Verdict {
+    ran(seed, planted, base, tally).map(|ran| format!("{} nodes in a {}: {ran:?}", ran.nodes, ran.shape))
+}
+
+/// Runs one seed and tells what it came to.
+pub fn ran(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Result<Ran, Violation> {
+    let mut world = World::new(seed, planted, base, tally);
+    let plan = world.plan.clone();
+    seeds::trace(|| format!("{plan:?}"));
+    world.run_until(FAULTS_LAST)?;
+    let before = world.trace();
+    seeds::trace(|| format!("healing; trace {before:x}"));
+    world.heal()?;
+    world.run_until(FAULTS_LAST + Duration::from_secs(8))?;
+    world.reconnect()?;
+    let converged = converge(&mut world, CONVERGES_WITHIN)? - FAULTS_LAST;
+    verify(&mut world)?;
+    spread(&mut world)?;
+    everyone_saw_everything(&mut world)?;
+    Ok(Ran {
+        nodes: plan.nodes,
+        shape: plan.shape,
+        trace: world.trace(),
+        datagrams: world.net.sent,
+        steps: world.steps(),
+        converged,
+    })
+}
+
+fn converge(world: &mut World, within: Duration) -> Result<Duration, Violation> {
+    let deadline = world.time() + within;
+    loop {
+        let Some(difference) = disagreement(world)? else { return Ok(world.time()) };
+        if world.time() >= deadline {
+            return Err(Violation::new("convergence", format!("after {within:?}: {difference}\n{}", pending(world))));
+        }
+        let next = world.time() + Duration::from_millis(200);
+        world.run_until(next)?;
+        world.idle_until(next);
+    }
+}
+
+/// After convergence, a last write on every node reaches all the others.
+fn spread(world: &mut World) -> Result<(), Violation> {
+    for number in world.core.clone() {
+        world.write(number)?;
+    }
+    let next = world.time() + Duration::from_millis(100);
+    world.run_until(next)?;
+    converge(world, SPREADS_WITHIN)?;
+    verify(world)
+}
+
+/// Subscribers, fast again, end with exactly what their node has, and every call was answered.
+fn everyone_saw_everything(world: &mut World) -> Result<(), Violation> {
+    let deadline = world.time() + SEEN_WITHIN;
+    loop {
+        let next = world.time() + Duration::from_millis(500);
+        world.run_until(next)?;
+        world.idle_until(next);
+        let snapshots = snapshots(world)?.unwrap_or_default();
+        let watchers = world.core.iter().map(|number| &world.watchers[*number]).zip(&snapshots);
+        let behind = watchers.map(|(watcher, snapshot)| watcher.difference(snapshot)).collect::<Result<Vec<_>, _>>();
+        let behind = behind.map_err(|error| broken(&error))?.into_iter().flatten().next();
+        let unanswered: usize = world.callers.iter().map(CallerAt::outstanding).sum();
+        let unanswered = unanswered + world.clients.iter().map(Clients::outstanding).sum::<usize>();
+        match behind {
+            None if unanswered == 0 => return Ok(()),
+            _ if next < deadline => {}
+            Some(difference) => return Err(Violation::new("feed", difference)),
+            None => return Err(Violation::new("every call is answered once", format!("{unanswered} calls were not"))),
+        }
+    }
+}
+
+fn broken(error: &peat_node::store::Error) -> Violation {
+    Violation::new("no unexpected error", error.to_string())
+}
+
+/// Every node's documents; `None` while one is off.
+fn snapshots(world: &World) -> Result<Option<Vec<Snapshot>>, Violation> {
+    let core: Vec<_> = world.core.iter().filter_map(|number| world.nodes[*number].running.as_ref()).collect();
+    if core.len() < world.core.len() {
+        return Ok(None);
+    }
+    core.iter().map(|running| running.reader.snapshot()).collect::<Result<Vec<_>, _>>().map(Some).or(Ok(None))
+}
+
+fn disagreement(world: &World) -> Result<Option<String>, Violation> {
+    let Some(snapshots) = snapshots(world)? else {
+        return Ok(Some("a node is off or its disk does not answer".into()));
+    };
+    for (number, pair) in snapshots.windows(2).enumerate() {
+        let difference = convergence::difference(&pair[0], &pair[1], &world.keys).map_err(|error| broken(&error))?;
+        if let Some(difference) = difference {
+            return Ok(Some(format!("nodes {number} and {} of the core: {difference}", number + 1)));
+        }
+    }
+    Ok(None)
+}
+
+fn verify(world: &mut World) -> Result<(), Violation> {
+    let snapshots = snapshots(world)?.unwrap_or_default();
+    let keys: Vec<Key> = world.keys.clone();
+    for pair in snapshots.windows(2) {
+        convergence::same_content(&pair[0], &pair[1], &keys)?;
+    }
+    snapshots.iter().try_for_each(|snapshot| world.promises.kept(snapshot))
+}
+
+/// Why it has not converged: what each node says of itself and its peers.
+fn pending(world: &World) -> String {
+    let mut lines = Vec::new();
+    for node in &world.nodes {
+        let Some(running) = &node.running else {
+            lines.push(format!("node {}: off", node.number));
+            continue;
+        };
+        let (tip, stats) = (running.store.tip(), running.sync.stats());
+        let visible = running.reader.snapshot().map(|snapshot| snapshot.visible());
+        lines.push(format!(
+            "node {}: tip {tip:?}, readers see {visible:?}, {stats:?}, troubled {}",
+            node.number, node.troubled
+        ));
+        lines.extend(running.sync.buffered().map(|(peer, bytes)| format!("  {peer:?}: {bytes} bytes held")));
+    }
+    lines.push(format!("{:?}", world.plan));
+    lines.join("\n")
+}

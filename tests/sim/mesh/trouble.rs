@@ -1,0 +1,228 @@
+//! What breaks, and what an operator does meanwhile.
+
+use std::time::Duration;
+
+use peat_node::sync::Control;
+
+use crate::disk::DiskFaults;
+use crate::faults::Fault;
+use crate::mesh::world::World;
+use crate::mesh::{Event, Role};
+use crate::net::Weather;
+use crate::seeds::{self, Violation};
+
+/// Wall clocks as they are after a reset, and as a wrong battery leaves them: 1970 and 2099.
+const WALLS_MS: [i64; 3] = [0, 4_070_908_800_000, 1_750_000_000_000];
+
+/// What is broken on purpose and has to be mended by somebody.
+#[derive(Debug, Default)]
+pub struct Trouble {
+    /// Disks replaced or restored so far.
+    disasters: u32,
+}
+
+impl Trouble {
+    /// Whether a disk was replaced or restored.
+    pub fn had_disaster(&self) -> bool {
+        self.disasters > 0
+    }
+}
+
+impl World {
+    /// One more trouble, and when the next one comes.
+    pub fn make_trouble(&mut self) -> Result<(), Violation> {
+        if self.healing {
+            return Ok(());
+        }
+        let number = self.random.index(self.nodes.len());
+        match self.random.below(100) {
+            0..20 => self.break_machine(number)?,
+            20..35 => self.break_disk(number),
+            35..75 => self.break_network(number),
+            75..85 => self.jump(number),
+            85..97 => self.operate(number)?,
+            _ => self.disaster(number),
+        }
+        let pause = Duration::from_millis(self.random.between(50, 2_500));
+        self.queue.after(pause, Event::Trouble);
+        Ok(())
+    }
+
+    fn break_machine(&mut self, number: usize) -> Result<(), Violation> {
+        if self.nodes[number].running.is_none() {
+            return Ok(());
+        }
+        match self.random.below(3) {
+            0 => self.nodes[number].disk.set_fuse(Some(self.random.below(80))),
+            1 => {
+                self.nodes[number].crash();
+                self.went_off(number);
+            }
+            _ => self.restart(number)?,
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self, number: usize) -> Result<(), Violation> {
+        let time = self.time();
+        let silent = std::mem::take(&mut self.nodes[number].silent);
+        let output = self.nodes[number].stop(time);
+        if silent && !output.datagrams.is_empty() {
+            return Err(Violation::new("radio silence", format!("node {number} said goodbye")));
+        }
+        self.put_out(number, output)?;
+        self.went_off(number);
+        Ok(())
+    }
+
+    fn break_disk(&mut self, number: usize) {
+        let often = *self.random.pick(&[2_000, 30_000]);
+        let rate = |hit: bool| if hit { often } else { 0 };
+        let faults = DiskFaults {
+            read_ppm: rate(self.random.chance(300)) / 4,
+            write_ppm: rate(self.random.chance(300)),
+            sync_ppm: rate(self.random.chance(300)),
+            slow_sync_ppm: if self.random.chance(500) { 300_000 } else { 0 },
+        };
+        let spare = self.random.chance(300).then(|| self.random.index(100_000));
+        let node = &mut self.nodes[number];
+        if node.troubled && self.random.chance(700) {
+            node.mend_disk();
+        } else {
+            node.break_disk(faults, spare);
+        }
+    }
+
+    fn break_network(&mut self, number: usize) {
+        let other = (number + 1 + self.random.index(self.nodes.len() - 1)) % self.nodes.len();
+        match self.random.below(6) {
+            0 | 1 => {
+                let weather = Weather::foul(&mut self.random);
+                self.net.set(number, other, weather.clone());
+                self.net.set(other, number, weather);
+            }
+            2 => {
+                self.tally.count(Fault::OneWayCut);
+                self.net.cut(number, other, true);
+            }
+            3 => self.partition(),
+            _ => self.net.calm(),
+        }
+    }
+
+    fn partition(&mut self) {
+        self.tally.count(Fault::Partition);
+        let side: Vec<bool> = self.nodes.iter().map(|_| self.random.chance(500)).collect();
+        for (from, one) in side.iter().enumerate() {
+            for (to, other) in side.iter().enumerate() {
+                self.net.cut(from, to, one != other);
+            }
+        }
+    }
+
+    fn jump(&mut self, number: usize) {
+        self.tally.count(Fault::ClockJump);
+        let wall = *self.random.pick(&WALLS_MS);
+        self.nodes[number].clock.jump(wall);
+    }
+
+    fn operate(&mut self, number: usize) -> Result<(), Violation> {
+        let peer = self.random.index(self.nodes.len());
+        let id = self.nodes[peer].id();
+        let control = match self.random.below(6) {
+            0 => Control::StopSync,
+            1 | 2 => Control::StartSync,
+            3 if peer != number => Control::Disconnect(id),
+            4 if peer != number => {
+                let addresses = if self.plan.are_linked(number, peer) {
+                    vec![self.plan.address_of(peer).to_string()]
+                } else {
+                    Vec::new()
+                };
+                Control::Connect { peer: id, addresses }
+            }
+            _ => Control::ListPeers,
+        };
+        self.ask(number, control)
+    }
+
+    /// An operator asks a node's sync engine, if it is on.
+    pub fn ask(&mut self, number: usize, control: Control) -> Result<(), Violation> {
+        if self.nodes[number].running.is_none() {
+            return Ok(());
+        }
+        match control {
+            Control::StopSync => self.tally.count(Fault::Silence),
+            Control::Disconnect(_) => self.tally.count(Fault::Disconnected),
+            Control::StartSync => self.nodes[number].silent = false,
+            _ => {}
+        }
+        let time = self.time();
+        seeds::trace(|| format!("{time:?} node {number} is asked {control:?}"));
+        let mail = self.clients[number].ask(control);
+        self.post(number, Role::Api, Role::Sync, mail)
+    }
+
+    fn disaster(&mut self, number: usize) {
+        if self.trouble.disasters >= 2 {
+            return;
+        }
+        let restore = self.random.chance(500);
+        if restore && !self.nodes[number].has_backup() {
+            self.nodes[number].back_up();
+            return;
+        }
+        self.trouble.disasters += 1;
+        self.promises.release(number);
+        let was_on = self.nodes[number].running.is_some();
+        self.nodes[number].replace_disk(restore);
+        if was_on {
+            self.went_off(number);
+        }
+    }
+
+    /// The end of all faults: in the core every link is fair, every disk works, every node is on and wants to talk. What is
+    /// not of the core is off for good, and what only it had is gone.
+    pub fn heal(&mut self) -> Result<(), Violation> {
+        self.healing = true;
+        self.net.calm();
+        let lost = self.random.index(self.nodes.len());
+        if self.random.chance(300) && self.plan.connects_without(lost) {
+            self.tally.count(Fault::NodeLost);
+            self.core.remove(&lost);
+            self.promises.release(lost);
+            if self.nodes[lost].running.is_some() {
+                self.nodes[lost].crash();
+                self.went_off(lost);
+            }
+        }
+        for number in 0..self.nodes.len() {
+            self.nodes[number].mend_disk();
+            if self.nodes[number].running.is_none() {
+                continue;
+            }
+            if self.random.chance(300) {
+                self.nodes[number].crash();
+                self.went_off(number);
+                continue;
+            }
+            self.ask(number, Control::StartSync)?;
+        }
+        Ok(())
+    }
+
+    /// Undoes what operators have said of peers, once everything is on.
+    pub fn reconnect(&mut self) -> Result<(), Violation> {
+        for number in 0..self.nodes.len() {
+            for peer in 0..self.nodes.len() {
+                let dials = self.plan.edges.contains(&(number, peer));
+                if number != peer && (dials || self.plan.are_linked(number, peer)) {
+                    let addresses = vec![self.plan.address_of(peer).to_string()];
+                    let control = Control::Connect { peer: self.nodes[peer].id(), addresses };
+                    self.ask(number, control)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

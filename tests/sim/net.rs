@@ -1,0 +1,170 @@
+//! A network of one-way links that lose, duplicate, delay, reorder and throttle datagrams, or carry none at all.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::faults::{Fault, Tally};
+use crate::prng::Prng;
+use crate::time::Time;
+
+/// Bytes a throttled link holds back at most; what comes on top is lost.
+const QUEUE_BYTES: u64 = 64 << 10;
+
+/// How one direction between two nodes behaves.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    pub loss_per_mille: u64,
+    pub duplicate_per_mille: u64,
+    pub delay: Duration,
+    /// Added to the delay, up to this much, for each datagram anew; so datagrams overtake each other.
+    pub jitter: Duration,
+    /// `None`: as fast as it comes.
+    pub bytes_per_second: Option<u64>,
+    /// Longer datagrams are lost.
+    pub mtu: usize,
+    pub cut: bool,
+}
+
+impl Weather {
+    /// A link nothing is wrong with.
+    pub fn fair() -> Weather {
+        Weather {
+            loss_per_mille: 0,
+            duplicate_per_mille: 0,
+            delay: Duration::from_micros(300),
+            jitter: Duration::ZERO,
+            bytes_per_second: None,
+            mtu: 1_452,
+            cut: false,
+        }
+    }
+
+    /// A link some things are wrong with.
+    pub fn foul(random: &mut Prng) -> Weather {
+        let some = |random: &mut Prng, most: u64| if random.chance(500) { random.below(most) } else { 0 };
+        Weather {
+            loss_per_mille: some(random, 250),
+            duplicate_per_mille: some(random, 100),
+            delay: Duration::from_micros(random.between(50, 200_000)),
+            jitter: Duration::from_micros(some(random, 150_000)),
+            bytes_per_second: random.chance(300).then(|| random.between(4_000, 64_000)),
+            mtu: usize::try_from(random.between(1_232, 1_452)).expect("small"),
+            cut: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Link {
+    weather: Weather,
+    /// When what was accepted so far has left a throttled link.
+    free_at: Time,
+    /// The latest arrival scheduled so far.
+    latest: Time,
+}
+
+/// All links. A node is its number.
+#[derive(Debug)]
+pub struct Net {
+    links: BTreeMap<(usize, usize), Link>,
+    random: Prng,
+    tally: Arc<Tally>,
+    pub sent: u64,
+}
+
+/// Where node `number` listens.
+pub fn address(number: usize) -> SocketAddr {
+    let last = u8::try_from(number).expect("few nodes") + 1;
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, last), 4242))
+}
+
+/// Which of `nodes` nodes listens at `at`.
+pub fn listener(at: SocketAddr, nodes: usize) -> Option<usize> {
+    (0..nodes).find(|number| address(*number) == at)
+}
+
+impl Net {
+    /// Links in fair weather between all of `nodes`.
+    pub fn new(nodes: usize, random: Prng, tally: &Arc<Tally>) -> Net {
+        let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
+        let link = |pair| (pair, Link { weather: Weather::fair(), free_at: Time::ZERO, latest: Time::ZERO });
+        Net { links: pairs.map(link).collect(), random, tally: Arc::clone(tally), sent: 0 }
+    }
+
+    /// Changes one direction.
+    pub fn set(&mut self, from: usize, to: usize, weather: Weather) {
+        self.link(from, to).weather = weather;
+    }
+
+    /// Cuts or restores one direction.
+    pub fn cut(&mut self, from: usize, to: usize, cut: bool) {
+        self.link(from, to).weather.cut = cut;
+    }
+
+    /// Fair weather everywhere.
+    pub fn calm(&mut self) {
+        self.links.values_mut().for_each(|link| link.weather = Weather::fair());
+    }
+
+    fn link(&mut self, from: usize, to: usize) -> &mut Link {
+        self.links.get_mut(&(from, to)).expect("every pair has its links")
+    }
+
+    /// A datagram of `bytes` leaves at `now`: when it arrives, possibly never, possibly twice.
+    pub fn send(&mut self, now: Time, from: usize, to: usize, bytes: usize) -> Vec<Time> {
+        self.sent += 1;
+        let weather = self.link(from, to).weather.clone();
+        if let Some(fault) = self.drops(&weather, bytes) {
+            self.tally.count(fault);
+            return Vec::new();
+        }
+        let Some(leaves) = self.throttle(now, from, to, bytes as u64) else {
+            self.tally.count(Fault::QueueFull);
+            return Vec::new();
+        };
+        let mut arrivals = vec![self.arrival(leaves, from, to)];
+        if self.random.chance(weather.duplicate_per_mille) {
+            self.tally.count(Fault::Duplicated);
+            arrivals.push(self.arrival(leaves, from, to));
+        }
+        arrivals
+    }
+
+    fn drops(&mut self, weather: &Weather, bytes: usize) -> Option<Fault> {
+        match () {
+            () if weather.cut => Some(Fault::Cut),
+            () if bytes > weather.mtu => Some(Fault::TooLong),
+            () if self.random.chance(weather.loss_per_mille) => Some(Fault::Lost),
+            () => None,
+        }
+    }
+
+    /// When the datagram has passed a throttled link; `None` when its queue is full.
+    fn throttle(&mut self, now: Time, from: usize, to: usize, bytes: u64) -> Option<Time> {
+        let link = self.links.get_mut(&(from, to)).expect("every pair has its links");
+        let Some(rate) = link.weather.bytes_per_second else { return Some(now) };
+        let waiting = link.free_at.saturating_sub(now);
+        if waiting > Duration::from_secs(1).mul_f64(QUEUE_BYTES as f64 / rate as f64) {
+            return None;
+        }
+        if !waiting.is_zero() {
+            self.tally.count(Fault::Throttled);
+        }
+        link.free_at = now + waiting + Duration::from_nanos(bytes * 1_000_000_000 / rate);
+        Some(link.free_at)
+    }
+
+    fn arrival(&mut self, leaves: Time, from: usize, to: usize) -> Time {
+        let weather = &self.links.get(&(from, to)).expect("every pair has its links").weather;
+        let jitter = u64::try_from(weather.jitter.as_micros()).expect("short");
+        let arrives = leaves + weather.delay + Duration::from_micros(self.random.below(jitter + 1));
+        let link = self.links.get_mut(&(from, to)).expect("every pair has its links");
+        if arrives < link.latest {
+            self.tally.count(Fault::Reordered);
+        }
+        link.latest = link.latest.max(arrives);
+        arrives
+    }
+}

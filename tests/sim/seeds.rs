@@ -1,0 +1,115 @@
+//! Which seeds to run, on which threads, and what is printed about them.
+
+use std::any::Any;
+use std::io::{Write, stderr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::faults::{Fault, Tally};
+
+/// Threads that run seeds.
+const THREADS: usize = 2;
+
+/// What a checker found.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub checker: &'static str,
+    pub what: String,
+}
+
+impl Violation {
+    pub fn new(checker: &'static str, what: impl Into<String>) -> Violation {
+        Violation { checker, what: what.into() }
+    }
+}
+
+/// The outcome of one seed: its tally and summary, or what went wrong.
+pub type Verdict = Result<String, Violation>;
+
+/// The seeds to run: `PEAT_SIM_SEEDS` as `a..b`, `a,b,c` or one number; otherwise 1 to `count`, and the commit's.
+pub fn chosen(count: u64) -> Vec<u64> {
+    match std::env::var("PEAT_SIM_SEEDS") {
+        Ok(text) if !text.is_empty() => parse(&text),
+        _ => (1..=count).chain(commit()).collect(),
+    }
+}
+
+/// Whether the caller chose seeds; a choice need not meet every fault.
+pub fn are_chosen() -> bool {
+    std::env::var("PEAT_SIM_SEEDS").is_ok_and(|text| !text.is_empty())
+}
+
+fn parse(text: &str) -> Vec<u64> {
+    let number = |text: &str| -> u64 { text.trim().parse().expect("PEAT_SIM_SEEDS is a..b, a,b,c or a number") };
+    match text.split_once("..") {
+        Some((low, high)) => (number(low)..number(high)).collect(),
+        None => text.split(',').map(number).collect(),
+    }
+}
+
+/// The first digits of the commit, so that every commit also runs a seed nobody ran before.
+fn commit() -> Option<u64> {
+    let output = Command::new("git").args(["rev-parse", "HEAD"]).output().ok()?;
+    let hash = String::from_utf8(output.stdout).ok()?;
+    u64::from_str_radix(hash.get(..8)?, 16).ok()
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
+}
+
+/// Runs `scenario` on one seed; a panic is a violation.
+pub fn run_one(seed: u64, tally: &Arc<Tally>, scenario: impl Fn(u64, &Arc<Tally>) -> Verdict) -> Verdict {
+    let ran = catch_unwind(AssertUnwindSafe(|| scenario(seed, tally)));
+    ran.unwrap_or_else(|panic| Err(Violation::new("no panic", words(panic.as_ref()))))
+}
+
+/// Says something past the test harness, which keeps to itself what a passing test prints.
+pub fn say(text: &str) {
+    writeln!(stderr(), "{text}").ok();
+}
+
+/// Runs `scenario` on every seed, prints what was injected, and fails on a violation or when a fault of `wanted` never
+/// happened.
+pub fn swarm(name: &str, seeds: &[u64], wanted: &[Fault], scenario: impl Fn(u64, &Arc<Tally>) -> Verdict + Sync) {
+    let (tally, next, failed) = (Arc::<Tally>::default(), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let worker = || {
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match run_one(*seed, &tally, &scenario) {
+                Ok(summary) if seeds.len() == 1 => say(&summary),
+                Ok(_) => {}
+                Err(violation) => failed.lock().expect("no panic while held").push((*seed, violation)),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..THREADS).for_each(|_| drop(scope.spawn(worker)));
+    });
+    say(&format!("{name}: {} seeds; injected:\n{tally}", seeds.len()));
+    report(name, failed.into_inner().expect("no panic while held"));
+    let never = tally.never(wanted);
+    assert!(are_chosen() || never.is_empty(), "{name}: never injected: {never:?}");
+}
+
+/// Prints what happens when `PEAT_SIM_TRACE` is set: for replaying one seed.
+pub fn trace(words: impl FnOnce() -> String) {
+    if std::env::var_os("PEAT_SIM_TRACE").is_some() {
+        say(&words());
+    }
+}
+
+fn report(name: &str, mut failed: Vec<(u64, Violation)>) {
+    failed.sort_by_key(|(seed, _)| *seed);
+    for (seed, violation) in failed.iter().take(10) {
+        say(&format!("{name}: {} violated: {}\nreplay: make sim SEEDS={seed}", violation.checker, violation.what));
+    }
+    assert!(
+        failed.is_empty(),
+        "{name}: {} seeds failed: {:?}",
+        failed.len(),
+        failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>()
+    );
+}
