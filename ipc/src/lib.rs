@@ -19,11 +19,25 @@
 
 pub use prost;
 
-/// The public interface, `peat.sidecar.v1`.
-pub mod sidecar {
-    #![allow(missing_debug_implementations, clippy::all, clippy::pedantic)]
-    include!(concat!(env!("OUT_DIR"), "/peat.sidecar.v1.rs"));
+// The generated code of one package names another's messages by these paths.
+mod generated {
+    #![allow(missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
+    pub mod sidecar {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/peat.sidecar.v1.rs"));
+        }
+    }
+    pub mod agent {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/peat.agent.v1.rs"));
+        }
+    }
 }
+
+/// The link between an agent and its node, `peat.agent.v1`.
+pub use generated::agent::v1 as agent;
+/// The public interface, `peat.sidecar.v1`.
+pub use generated::sidecar::v1 as sidecar;
 
 /// The envelope of the native IPC, `peat.ipc.v1`.
 pub mod envelope {

@@ -133,6 +133,9 @@ methods! {
     21 PatchDocument(PatchDocumentRequest) -> PatchDocumentResponse;
     22 CompactDocument(CompactDocumentRequest) -> CompactDocumentResponse;
     23 GetHealth(GetHealthRequest) -> GetHealthResponse;
+    24 CancelCommand(CancelCommandRequest) -> CancelCommandResponse;
+    25 ListAgents(ListAgentsRequest) -> ListAgentsResponse;
+    26 WatchAgents(WatchAgentsRequest) -> AgentChange;
 }
 
 impl Method {
@@ -145,7 +148,7 @@ impl Method {
     /// Whether the answer is a stream of items.
     #[must_use]
     pub fn is_stream(self) -> bool {
-        self == Method::Subscribe
+        matches!(self, Method::Subscribe | Method::WatchAgents)
     }
 }
 
@@ -160,7 +163,7 @@ mod tests {
             assert_eq!(method.number() as usize, index + 1);
             assert_eq!(Method::from_number(method.number()), Some(*method));
         }
-        assert_eq!(Method::from_number(24), None);
+        assert_eq!(Method::from_number(27), None);
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub(super) fn begin(view: &mut View, now: Now, role: Role, request: Request) -> 
         Request::GetCells(_) => answer(GetCellsResponse { cells: all(view)? }),
         Request::GetTracks(_) => answer(GetTracksResponse { tracks: all(view)? }),
         Request::GetCommands(_) => answer(GetCommandsResponse { commands: all(view)? }),
+        Request::CancelCommand(_) | Request::ListAgents(_) | Request::WatchAgents(_) => {
+            Err(CallError::new(Code::Unimplemented, "this node has no agents"))
+        }
         Request::ConnectPeer(_)
         | Request::DisconnectPeer(_)
         | Request::ListPeers(_)

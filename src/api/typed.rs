@@ -67,6 +67,7 @@ impl Typed for Platform {
             capabilities: from.texts("capabilities"),
             unit_id: from.optional_text("unit_id"),
             callsign: from.optional_text("callsign"),
+            ..Platform::default()
         }
     }
 }
@@ -192,6 +193,7 @@ impl Typed for Command {
             created_at: from.integer("created_at").unwrap_or_default(),
             expires_at: from.integer("expires_at").unwrap_or_default(),
             payload_json: from.text("payload_json"),
+            ..Command::default()
         }
     }
 }

@@ -9,9 +9,6 @@ use crate::faults::{Fault, Tally};
 use crate::prng::Prng;
 use crate::time::Time;
 
-/// Bytes a throttled link holds back at most; what comes on top is lost.
-const QUEUE_BYTES: u64 = 64 << 10;
-
 /// How one direction between two nodes behaves.
 #[derive(Clone, Debug)]
 pub struct Weather {
@@ -22,6 +19,8 @@ pub struct Weather {
     pub jitter: Duration,
     /// `None`: as fast as it comes.
     pub bytes_per_second: Option<u64>,
+    /// Bytes a throttled link holds back at most; what comes on top is lost.
+    pub queue_bytes: u64,
     /// Longer datagrams are lost.
     pub mtu: usize,
     pub cut: bool,
@@ -36,6 +35,7 @@ impl Weather {
             delay: Duration::from_micros(300),
             jitter: Duration::ZERO,
             bytes_per_second: None,
+            queue_bytes: 0,
             mtu: 1_452,
             cut: false,
         }
@@ -44,13 +44,15 @@ impl Weather {
     /// A link some things are wrong with.
     pub fn foul(random: &mut Prng) -> Weather {
         let some = |random: &mut Prng, most: u64| if random.chance(500) { random.below(most) } else { 0 };
+        let least = if random.chance(100) { 500 } else { 1_232 };
         Weather {
             loss_per_mille: some(random, 250),
             duplicate_per_mille: some(random, 100),
             delay: Duration::from_micros(random.between(50, 200_000)),
             jitter: Duration::from_micros(some(random, 150_000)),
             bytes_per_second: random.chance(300).then(|| random.between(4_000, 64_000)),
-            mtu: usize::try_from(random.between(1_232, 1_452)).expect("small"),
+            queue_bytes: random.between(2_000, 64_000),
+            mtu: usize::try_from(random.between(least, 1_452)).expect("small"),
             cut: false,
         }
     }
@@ -146,7 +148,7 @@ impl Net {
         let link = self.links.get_mut(&(from, to)).expect("every pair has its links");
         let Some(rate) = link.weather.bytes_per_second else { return Some(now) };
         let waiting = link.free_at.saturating_sub(now);
-        if waiting > Duration::from_secs(1).mul_f64(QUEUE_BYTES as f64 / rate as f64) {
+        if waiting > Duration::from_nanos(link.weather.queue_bytes * 1_000_000_000 / rate) {
             return None;
         }
         if !waiting.is_zero() {

@@ -131,7 +131,7 @@ fn a_commands_body_stands_and_its_status_only_climbs() {
     world.call(client, &put(command(CommandStatus::Unspecified))).expect("issue");
     world.call(client, &put(command(CommandStatus::Executing))).expect("accept");
     world.call(client, &put(command(CommandStatus::Pending))).expect("an old report is no error");
-    let held = world.call(client, &GetCommandsRequest {}).expect("get").commands;
+    let held = world.call(client, &GetCommandsRequest::default()).expect("get").commands;
     assert_eq!(held, [command(CommandStatus::Executing)]);
     let other = Command { target_id: "a2".into(), ..command(CommandStatus::Completed) };
     assert_eq!(code(world.call(client, &put(other))), Code::AlreadyExists);

@@ -52,7 +52,7 @@ fn an_agent_may_write_documents_and_report_on_commands() {
     world.call(agent, &command(CommandStatus::Executing)).expect("report");
     let platform = Platform { id: "a1".into(), ..Platform::default() };
     world.call(agent, &PutPlatformRequest { platform: Some(platform) }).expect("heartbeat");
-    world.call(agent, &GetCommandsRequest {}).expect("read");
+    world.call(agent, &GetCommandsRequest::default()).expect("read");
     world.start(agent, &ListPeersRequest {});
     assert_eq!(world.asked.len(), 1);
 }
