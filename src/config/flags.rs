@@ -41,6 +41,39 @@ pub struct Flags {
     /// remember `sync start` and `sync stop` across restarts (false)
     #[argh(option, arg_name = "true|false")]
     pub persist_sync: Option<String>,
+    /// an agent on this machine that is asked for its state: http://HOST:PORT or https://HOST:PORT
+    #[argh(option, arg_name = "URL")]
+    pub agent_addr: Option<String>,
+    /// seconds between two polls of --agent-addr (10)
+    #[argh(option, arg_name = "SECONDS")]
+    pub agent_poll_interval: Option<String>,
+    /// file with the certificate shown to --agent-addr, PEM
+    #[argh(option, arg_name = "FILE")]
+    pub agent_tls_cert: Option<String>,
+    /// file with the private key of --agent-tls-cert, PEM
+    #[argh(option, arg_name = "FILE")]
+    pub agent_tls_key: Option<String>,
+    /// file with the authorities that may vouch for an https --agent-addr, PEM; nobody else is trusted
+    #[argh(option, arg_name = "FILE")]
+    pub agent_tls_ca: Option<String>,
+    /// how often an agent gives a sign of life, seconds or a number with s, m, h, d (30)
+    #[argh(option, arg_name = "TIME")]
+    pub heartbeat: Option<String>,
+    /// without a sign of life for this long an agent is STALE (90)
+    #[argh(option, arg_name = "TIME")]
+    pub stale_after: Option<String>,
+    /// an agent that has been STALE for this long is DEAD (300)
+    #[argh(option, arg_name = "TIME")]
+    pub dead_after: Option<String>,
+    /// how long a command may wait for its agent when its sender does not say (60)
+    #[argh(option, arg_name = "TIME")]
+    pub command_ttl: Option<String>,
+    /// how long commands are kept after they ended (7d)
+    #[argh(option, arg_name = "TIME")]
+    pub command_retention: Option<String>,
+    /// a node whose commands are delivered, by endpoint id; repeatable, comma-separated (every member)
+    #[argh(option, arg_name = "ID")]
+    pub trust_issuer: Vec<String>,
     /// one more collection whose documents keep no history; repeatable (platforms, tracks, deployments, packages)
     #[argh(option, arg_name = "NAME")]
     pub latest_collection: Vec<String>,

@@ -3,8 +3,10 @@
 //! Owns parsing and judging. Must never create, change or lock anything: `check` runs the same code as `run`.
 
 mod access;
+mod duration;
 mod environment;
 mod flags;
+mod fleet;
 mod listen;
 mod paths;
 mod peers;
@@ -12,6 +14,7 @@ mod resolve;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod watcher;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,11 +25,13 @@ use std::time::Duration;
 pub use access::{Access, Group, TokenFile};
 pub use environment::{Environment, variable};
 pub use flags::{BARE, Flags};
+pub use fleet::FleetSettings;
 pub use listen::Listen;
 pub use paths::{Machine, socket_candidates};
 pub use peers::{parse_peer, refuse_ourselves};
 pub use resolve::resolve;
 pub use secret::Secret;
+pub use watcher::{AgentIdentity, AgentTls, AgentUrl, WatcherSettings};
 
 use crate::sync::PeerSpec;
 
@@ -59,6 +64,10 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Give each thread a processor of its own.
     pub pin: bool,
+    /// Agents and commands.
+    pub fleet: FleetSettings,
+    /// The agent that is asked for its state.
+    pub watcher: Option<WatcherSettings>,
     /// Who may call, and what they may do.
     pub access: Access,
     /// What to log, in env_logger's syntax.

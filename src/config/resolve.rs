@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::access::{self, Access};
+use super::fleet::fleet;
+use super::watcher::watcher;
 use super::{Config, Error, Flags, Listen, Machine, peers, secret, variable};
 use crate::limits::ID_BYTES;
 use crate::store;
@@ -33,6 +35,8 @@ pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
         flush_interval: layers.parse("--flush-interval", |f| &f.flush_interval, flush_interval)?.unwrap_or(SECOND),
         cache_bytes: layers.parse("--cache-bytes", |f| &f.cache_bytes, cache_bytes)?.unwrap_or(DEFAULT_CACHE_BYTES),
         pin: layers.parse("--pin", |f| &f.pin, boolean)?.unwrap_or(false),
+        fleet: fleet(&layers)?,
+        watcher: watcher(&layers)?,
         access: access(&layers, machine)?,
         log: layers.parse("--log", |f| &f.log, log_filter)?.unwrap_or_else(|| "info".to_owned()),
         data_dir,
@@ -45,19 +49,19 @@ const SECOND: Duration = Duration::from_secs(1);
 const DEFAULT_CACHE_BYTES: usize = 8 << 20;
 
 /// The two places a setting can come from, the stronger first.
-struct Layers<'a> {
+pub(super) struct Layers<'a> {
     flags: &'a Flags,
     environment: &'a Flags,
 }
 
 impl<'a> Layers<'a> {
     /// The setting's text and what to call it in an error.
-    fn one(&self, long: &str, get: impl Fn(&Flags) -> &Option<String>) -> Option<(String, &'a str)> {
+    pub(super) fn one(&self, long: &str, get: impl Fn(&Flags) -> &Option<String>) -> Option<(String, &'a str)> {
         let flag = get(self.flags).as_deref().map(|text| (long.to_owned(), text));
         flag.or_else(|| get(self.environment).as_deref().map(|text| (variable(long), text)))
     }
 
-    fn parse<T>(
+    pub(super) fn parse<T>(
         &self,
         long: &str,
         get: impl Fn(&Flags) -> &Option<String>,
@@ -68,7 +72,7 @@ impl<'a> Layers<'a> {
     }
 
     /// The same for a flag that may be repeated; a variable holds all values with commas between.
-    fn parse_list<T>(
+    pub(super) fn parse_list<T>(
         &self,
         long: &str,
         get: impl Fn(&Flags) -> &Vec<String>,

@@ -11,7 +11,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crate::limits::FORMATION_KEY_BYTES;
 
 /// Longest secret file read; anything longer is not one.
-const FILE_BYTES: u64 = 4096;
+const FILE_BYTES: u64 = 16 << 10;
 
 /// Key material. Its `Debug` shows nothing of it.
 #[derive(Clone, Eq, PartialEq)]

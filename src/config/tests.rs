@@ -37,6 +37,9 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.log, "info");
     let latest: Vec<&str> = config.latest_collections.iter().map(String::as_str).collect();
     assert_eq!(latest, ["deployments", "packages", "platforms", "tracks"]);
+    assert_eq!(config.fleet, FleetSettings::default());
+    assert_eq!(config.fleet.stale_after, 3 * config.fleet.heartbeat);
+    assert!(config.watcher.is_none());
     assert!(config.formation_key.is_none() && config.node_id.is_none() && config.peers.is_empty());
 }
 
@@ -102,6 +105,10 @@ fn valid_settings_are_accepted() {
         vec!["--flush-interval", "0"],
         vec!["--flush-interval", "0.25"],
         vec!["--cache-bytes", "1048576"],
+        vec!["--agent-addr", "http://localhost:8080", "--agent-poll-interval", "0.5"],
+        vec!["--agent-addr", "http://[::1]:8080/agent/"],
+        vec!["--heartbeat", "0.2", "--stale-after", "0.6", "--dead-after", "1"],
+        vec!["--command-ttl", "5m", "--command-retention", "12h", "--trust-issuer", ID],
         vec!["--admin-group", "peat", "--socket-group", "991", "--socket-mode", "0600"],
         vec!["--listen", "tcp://127.0.0.1:0"],
         vec!["--listen", "tcp://0.0.0.0:50051", "--insecure-api", "true"],
@@ -130,6 +137,22 @@ fn an_unusable_setting_is_named_with_what_is_wrong() {
         (vec!["--latest-collection", "commands"], ["--latest-collection", "commands"]),
         (vec!["--flush-interval", "-1"], ["--flush-interval", "3600"]),
         (vec!["--flush-interval", "nan"], ["--flush-interval", "3600"]),
+        (vec!["--agent-addr", "localhost:8080"], ["--agent-addr", "http://"]),
+        (vec!["--agent-addr", "http://user@localhost"], ["--agent-addr", "user@localhost"]),
+        (vec!["--agent-addr", "http://localhost:0"], ["--agent-addr", "localhost:0"]),
+        (vec!["--agent-addr", "https://localhost"], ["--agent-addr", "--agent-tls-ca"]),
+        (vec!["--agent-addr", "http://h", "--agent-poll-interval", "0"], ["--agent-poll-interval", "0.05 s"]),
+        (vec!["--agent-tls-ca", "/nowhere/ca"], ["--agent-tls-ca", "/nowhere/ca"]),
+        (vec!["--agent-tls-ca", "/etc/passwd"], ["--agent-tls-ca", "no certificate"]),
+        (vec!["--agent-tls-cert", "/nowhere/cert"], ["--agent-tls-cert", "/nowhere/cert"]),
+        (vec!["--agent-tls-key", "/nowhere/key"], ["--agent-tls-key", "/nowhere/key"]),
+        (vec!["--heartbeat", "0"], ["--heartbeat", "0.05 s"]),
+        (vec!["--heartbeat", "2m"], ["--heartbeat", "--stale-after"]),
+        (vec!["--stale-after", "30"], ["--stale-after", "30s"]),
+        (vec!["--dead-after", "8d"], ["--dead-after", "7 d"]),
+        (vec!["--command-ttl", "never"], ["--command-ttl", "30 d"]),
+        (vec!["--command-retention", "2y"], ["--command-retention", "365 d"]),
+        (vec!["--trust-issuer", "hub"], ["--trust-issuer", "64 hex digits"]),
         (vec!["--cache-bytes", "1000"], ["--cache-bytes", "1048576"]),
         (vec!["--admin-group", "nobody-here"], ["--admin-group", "nobody-here"]),
         (vec!["--admin-group", "65534"], ["--admin-group", "65534"]),
@@ -184,6 +207,48 @@ fn secrets_are_not_shown() {
         assert!(!shown.contains(secret) && !typed.contains(secret), "{shown} {typed}");
     }
     assert!(shown.contains("formation_key: Some(***)"), "{shown}");
+}
+
+const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/tls");
+
+/// The flags of a watcher over mutual TLS, with the key in a file of this mode.
+fn watcher_flags(directory: &tempfile::TempDir, mode: u32, key: &str) -> Vec<String> {
+    let key = std::fs::read_to_string(format!("{TLS}/{key}")).expect("a fixture");
+    let key = secret_file(directory, mode, &key);
+    let (ca, certificate) = (format!("{TLS}/ca.pem"), format!("{TLS}/client.pem"));
+    let flags = ["--agent-addr", "https://localhost:8443/", "--agent-tls-ca", &ca, "--agent-tls-cert", &certificate];
+    flags.into_iter().chain(["--agent-tls-key", &key]).map(String::from).collect()
+}
+
+fn watcher_resolved(flags: &[String]) -> Result<Config, Error> {
+    resolved(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+}
+
+#[test]
+fn an_agent_behind_mutual_tls_can_be_watched_and_the_key_is_not_shown() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = watcher_resolved(&watcher_flags(&directory, 0o600, "client.key")).expect("valid");
+    assert!(!format!("{config:?}").contains("PRIVATE KEY"), "{config:?}");
+    let watcher = config.watcher.expect("given");
+    assert_eq!(watcher.agent.join("/status"), "https://localhost:8443/status");
+    assert_eq!(watcher.poll_interval, Duration::from_secs(10));
+    assert!(watcher.tls.expect("https").identity.is_some());
+}
+
+#[test]
+fn a_certificate_needs_its_own_key_and_that_must_be_private() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let error = watcher_resolved(&watcher_flags(&directory, 0o600, "server.key")).expect_err("not its key").to_string();
+    assert!(error.starts_with("--agent-tls-cert: "), "{error}");
+    let error = watcher_resolved(&watcher_flags(&directory, 0o644, "client.key")).expect_err("readable").to_string();
+    assert!(error.starts_with("--agent-tls-key: ") && error.contains("chmod"), "{error}");
+    let flags = watcher_flags(&directory, 0o600, "client.key");
+    watcher_resolved(&flags[..6]).expect_err("a certificate without a key");
+    watcher_resolved(&[&flags[..4], &flags[6..]].concat()).expect_err("a key without a certificate");
+    watcher_resolved(&flags[..2]).expect_err("https without an authority");
+    watcher_resolved(&flags[2..]).expect_err("certificates without an agent");
+    let plain = ["--agent-addr".to_owned(), "http://localhost:8080".to_owned()];
+    watcher_resolved(&[&plain, &flags[2..]].concat()).expect_err("certificates without https");
 }
 
 fn secret_file(directory: &tempfile::TempDir, mode: u32, text: &str) -> String {

@@ -18,7 +18,7 @@ fn a_command_line_that_makes_no_sense_exits_with_2() {
         &["nonsense"][..],
         &["get", "only-a-collection"],
         &["run", "--no-such-flag"],
-        &["--agent-addr", "http://localhost:8080"],
+        &["--relay-listen", "0.0.0.0:4243"],
         &["put", "c", "i", "{}", "--base", "not a version!"],
         &["sync", "sideways"],
         &["connect", "nobody"],
@@ -41,6 +41,8 @@ fn a_bad_configuration_exits_with_78_and_one_sentence() {
         &["--peer", &twice],
         &["--listen", "tcp://0.0.0.0:1"],
         &["--shared-key", "c2hvcnQ="],
+        &["--agent-addr", "localhost:8080"],
+        &["--stale-after", "30"],
         &["--shared-key-file", "/nowhere"],
         &["--auto-sync=maybe"],
     ] {

@@ -1,0 +1,192 @@
+//! The agent that this node watches: where it is, how often it is asked, and who it must be.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::duration::within;
+use super::resolve::Layers;
+use super::{Error, Secret, secret};
+
+/// Longest file of certificates read.
+const CERTIFICATES_BYTES: u64 = 1 << 20;
+
+/// What `--agent-addr` and the flags beside it say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WatcherSettings {
+    /// Where the agent answers.
+    pub agent: AgentUrl,
+    /// How long between two polls.
+    pub poll_interval: Duration,
+    /// Present exactly when the agent is asked over https.
+    pub tls: Option<AgentTls>,
+}
+
+/// `http://HOST[:PORT][/PATH]` or https, without a slash at its end.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AgentUrl(String);
+
+impl AgentUrl {
+    /// The URL of a path under it, which begins with a slash.
+    #[must_use]
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.0)
+    }
+}
+
+impl fmt::Display for AgentUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whom the watcher trusts and who it says it is; checked to be usable.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AgentTls {
+    /// The agent's certificate must come from one of these (PEM).
+    pub authorities: Vec<u8>,
+    /// What the watcher shows.
+    pub identity: Option<AgentIdentity>,
+}
+
+/// A client certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AgentIdentity {
+    /// The chain (PEM), the watcher's own certificate first.
+    pub certificates: Vec<u8>,
+    /// Its private key (PEM).
+    pub key: Secret,
+}
+
+pub(super) fn watcher(layers: &Layers<'_>) -> Result<Option<WatcherSettings>, Error> {
+    let agent = layers.parse("--agent-addr", |f| &f.agent_addr, agent_url)?;
+    let interval = layers.parse("--agent-poll-interval", |f| &f.agent_poll_interval, poll_interval)?;
+    let authorities = layers.parse("--agent-tls-ca", |f| &f.agent_tls_ca, |path| authorities(Path::new(path)))?;
+    let identity = identity(layers)?;
+    let secure = agent.as_ref().is_some_and(|agent| agent.0.starts_with("https:"));
+    let Some(agent) = agent else {
+        return if authorities.is_some() || identity.is_some() {
+            Err(Error::new("--agent-tls-*", "are of no use without --agent-addr"))
+        } else {
+            Ok(None)
+        };
+    };
+    let poll_interval = interval.unwrap_or(Duration::from_secs(10));
+    let tls = match (secure, authorities) {
+        (false, None) if identity.is_none() => None,
+        (false, _) => {
+            return Err(Error::new(
+                "--agent-addr",
+                format!("{agent} does not use the --agent-tls-* files; give an https URL"),
+            ));
+        }
+        (true, None) => {
+            let reason =
+                format!("{agent} needs --agent-tls-ca FILE: the node trusts no certificate authority by itself");
+            return Err(Error::new("--agent-addr", reason));
+        }
+        (true, Some(authorities)) => Some(AgentTls { authorities, identity }),
+    };
+    if let Some(tls) = &tls {
+        tls.check()?;
+    }
+    Ok(Some(WatcherSettings { agent, poll_interval, tls }))
+}
+
+fn agent_url(text: &str) -> Result<AgentUrl, String> {
+    let wrong = || format!("'{text}' is not http://HOST[:PORT] or https://HOST[:PORT]");
+    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+    let rest = rest.trim_end_matches('/');
+    let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '@' | '?' | '#' | '\\' | '"' | '<' | '>');
+    let usable = matches!(scheme, "http" | "https") && rest.chars().all(plain) && is_authority(authority);
+    usable.then(|| AgentUrl(format!("{scheme}://{rest}"))).ok_or_else(wrong)
+}
+
+/// `HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host_fits = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains([':', '[', ']']),
+    };
+    port_fits && host_fits
+}
+
+fn poll_interval(text: &str) -> Result<Duration, String> {
+    within(text, 0.05..=86_400.0, "from 0.05 s to 1 d")
+}
+
+fn identity(layers: &Layers<'_>) -> Result<Option<AgentIdentity>, Error> {
+    let certificates = layers.parse("--agent-tls-cert", |f| &f.agent_tls_cert, |path| certificates(Path::new(path)))?;
+    let key = layers.parse("--agent-tls-key", |f| &f.agent_tls_key, |path| key(Path::new(path)))?;
+    match (certificates, key) {
+        (None, None) => Ok(None),
+        (Some(certificates), Some(key)) => Ok(Some(AgentIdentity { certificates, key })),
+        (Some(_), None) => Err(Error::new("--agent-tls-cert", "needs --agent-tls-key FILE beside it")),
+        (None, Some(_)) => Err(Error::new("--agent-tls-key", "needs --agent-tls-cert FILE beside it")),
+    }
+}
+
+/// Certificates that a root store takes, every one of them.
+fn authorities(path: &Path) -> Result<Vec<u8>, String> {
+    let pem = certificates(path)?;
+    roots(&pem).map(|_| pem).map_err(|cause| format!("{}: {cause}", path.display()))
+}
+
+fn certificates(path: &Path) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).map_err(|cause| format!("{shown}: {cause}"))?;
+    if !metadata.is_file() || metadata.len() > CERTIFICATES_BYTES {
+        return Err(format!("{shown} is not a file of at most {CERTIFICATES_BYTES} bytes"));
+    }
+    let pem = std::fs::read(path).map_err(|cause| format!("{shown}: {cause}"))?;
+    let found = parse_certificates(&pem).map_err(|cause| format!("{shown}: {cause}"))?;
+    if found.is_empty() { Err(format!("{shown} holds no certificate in PEM")) } else { Ok(pem) }
+}
+
+fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|cause| cause.to_string())
+}
+
+fn key(path: &Path) -> Result<Secret, String> {
+    let text = secret::read(path)?;
+    match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
+        Ok(_) => Ok(Secret::new(text.into_bytes())),
+        Err(_) => Err(format!("{} holds no private key in PEM", path.display())),
+    }
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    for certificate in parse_certificates(pem)? {
+        store.add(certificate).map_err(|cause| cause.to_string())?;
+    }
+    Ok(store)
+}
+
+impl AgentTls {
+    /// Whether certificate and key belong together and can be used.
+    fn check(&self) -> Result<(), Error> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        let unusable =
+            |cause: String| Error::new("--agent-tls-cert", format!("does not work with --agent-tls-key: {cause}"));
+        let key = PrivateKeyDer::from_pem_slice(identity.key.expose()).map_err(|cause| unusable(cause.to_string()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(rustls::ALL_VERSIONS);
+        let builder = builder.map_err(|cause| unusable(cause.to_string()))?;
+        let builder = builder.with_root_certificates(roots(&self.authorities).map_err(unusable)?);
+        let chain = parse_certificates(&identity.certificates).map_err(unusable)?;
+        builder.with_client_auth_cert(chain, key).map(drop).map_err(|cause| unusable(cause.to_string()))
+    }
+}
