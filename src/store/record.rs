@@ -111,9 +111,11 @@ impl Record {
             }
             Content::Merged { heads, .. } => heads.iter().for_each(|head| context.update(head)),
         }
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&context.finish().as_ref()[..16]);
-        VersionHash(hash)
+        let counter = match &self.content {
+            Content::Latest { stamp, .. } => stamp.counter,
+            _ => 0,
+        };
+        VersionHash::new(self.kind_byte(), self.incarnation, counter, context.finish().as_ref())
     }
 
     /// The version as clients see it.

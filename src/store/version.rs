@@ -41,10 +41,40 @@ pub struct Stamp {
     pub run: RunId,
 }
 
-/// Names one version of a record: equal on two nodes exactly when their records are equal. 16 bytes of SHA-256 over the
-/// incarnation and, by kind, the sorted heads, or the stamp and the content's hash, or nothing more for a tombstone.
+/// Names one version of a record: equal on two nodes exactly when their records are equal. Its first 6 bytes are its
+/// [`VersionHash::order`], the others a digest (docs/storage.md).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct VersionHash(pub [u8; 16]);
+
+impl VersionHash {
+    const ORDER_BYTES: usize = 6;
+    const INCARNATIONS: u64 = (1 << 12) - 1;
+    const COUNTERS: u64 = (1 << 32) - 1;
+
+    /// From what orders the version and a digest of all it holds. `kind_byte` is the kind, with 128 for a tombstone;
+    /// `counter` is 0 for what is merged.
+    #[must_use]
+    pub(super) fn new(kind_byte: u8, incarnation: u64, counter: u64, digest: &[u8]) -> VersionHash {
+        let order = if incarnation >= VersionHash::INCARNATIONS {
+            VersionHash::INCARNATIONS << 36
+        } else {
+            let rank = u64::from(kind_byte >> 7) << 3 | u64::from(kind_byte & 7);
+            incarnation << 36 | rank << 32 | counter.min(VersionHash::COUNTERS)
+        };
+        let mut hash = [0; 16];
+        hash[..VersionHash::ORDER_BYTES].copy_from_slice(&order.to_be_bytes()[2..]);
+        hash[VersionHash::ORDER_BYTES..].copy_from_slice(&digest[..16 - VersionHash::ORDER_BYTES]);
+        VersionHash(hash)
+    }
+
+    /// A version of a higher order supersedes one of a lower; of two equal ones both may be needed.
+    #[must_use]
+    pub fn order(&self) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[2..].copy_from_slice(&self.0[..VersionHash::ORDER_BYTES]);
+        u64::from_be_bytes(bytes)
+    }
+}
 
 /// A version as clients see it: opaque bytes, given back as `base`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

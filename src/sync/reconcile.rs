@@ -23,8 +23,8 @@
 //!     message = a.handle(&from_b, &mut ours)?;
 //! }
 //! assert!(a.is_done() && b.is_done());
-//! assert_eq!(ours.send, [(KeyHash([1; 16]), Theirs::Lacks), (KeyHash([2; 16]), Theirs::Differs)]);
-//! assert_eq!(theirs.send, [(KeyHash([2; 16]), Theirs::Differs)]);
+//! assert_eq!(ours.send, [(KeyHash([1; 16]), Theirs::Lacks)]);
+//! assert_eq!(theirs.send, [(KeyHash([2; 16]), Theirs::Differs)], "7 orders above 1");
 //! # Ok::<(), peat_node::sync::reconcile::ReconcileError>(())
 //! ```
 //!
@@ -41,7 +41,7 @@ use std::fmt;
 
 use crate::store::KeyHash;
 pub use set::{Item, Set};
-use wire::{Entry, Reader, Span, Status, Writer};
+use wire::{Entry, FINGERPRINT_BYTES, Reader, Span, Status, Writer};
 
 /// No message is longer, ours or theirs.
 pub const MESSAGE_BYTES: usize = 60 << 10;
@@ -52,13 +52,16 @@ const ANSWER_BYTES: usize = 40;
 /// A range with no more records than this is listed, not split.
 const LEAF_ITEMS: usize = 16;
 /// Parts of the whole key space, once it is known to differ. Only one range pays for this width, and it saves a turn.
-const ROOT_PARTS: usize = 32;
+const ROOT_PARTS: usize = 64;
 /// Parts of any other range.
-const PARTS: usize = 8;
+const PARTS: usize = 12;
 /// Turns an exchange may take whatever the size of the set, and one more for every 64 items.
 const BASE_TURNS: usize = 64;
 
-const _: () = assert!(FILL_BYTES + ROOT_PARTS * 33 + 18 < MESSAGE_BYTES, "the widest split fits after the last check");
+const _: () = assert!(
+    FILL_BYTES + ROOT_PARTS * (18 + FINGERPRINT_BYTES) + 18 < MESSAGE_BYTES,
+    "the widest split fits after the last check"
+);
 const _: () = assert!(FILL_BYTES + LEAF_ITEMS * 32 + 38 < MESSAGE_BYTES, "the longest list fits after the last check");
 
 /// What the other side has under a key of ours.
@@ -66,14 +69,15 @@ const _: () = assert!(FILL_BYTES + LEAF_ITEMS * 32 + 38 < MESSAGE_BYTES, "the lo
 pub enum Theirs {
     /// Nothing.
     Lacks,
-    /// Another version; it reports the same key with `Differs`.
+    /// Another version, which may need ours: one that orders before it or beside it.
     Differs,
 }
 
 /// What an exchange has found so far.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Differences {
-    /// Keys the other side lacks or holds in another version, each once, in no particular order.
+    /// Keys the other side lacks or holds in a version that ours may add to, each once, in no particular order. What it
+    /// holds in a version that orders above ours is not among them.
     pub send: Vec<(KeyHash, Theirs)>,
 }
 
@@ -275,8 +279,13 @@ impl Reconciler {
                 None => statuses.push(Status { position, theirs: Theirs::Lacks }),
                 Some(index) if self.set.item(index).version == item.version => {}
                 Some(index) => {
-                    self.report(index, Theirs::Differs, found)?;
-                    statuses.push(Status { position, theirs: Theirs::Differs });
+                    let (ours, theirs) = (self.set.item(index).version.order(), item.version.order());
+                    if ours >= theirs {
+                        self.report(index, Theirs::Differs, found)?;
+                    }
+                    if ours <= theirs {
+                        statuses.push(Status { position, theirs: Theirs::Differs });
+                    }
                 }
             }
         }

@@ -110,7 +110,7 @@ impl Set {
         above & !(u128::MAX.checked_shr(8 * (shared_bytes + 1)).unwrap_or(0))
     }
 
-    /// Equal for two ranges exactly when their items are, but for a chance of 2^-120.
+    /// Equal for two ranges exactly when their items are, but for a chance of 2^-64.
     pub(super) fn fingerprint(&self, range: Range<usize>) -> Fingerprint {
         let sum = self.prefix_sum(range.end).wrapping_sub(self.prefix_sum(range.start));
         let mut bytes = [0; 24];

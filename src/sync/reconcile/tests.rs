@@ -56,8 +56,8 @@ fn set(records: &Records) -> Set {
 fn expected(ours: &Records, theirs: &Records) -> Vec<(KeyHash, Theirs)> {
     let missing = |(key, version): (&[u8; 16], &[u8; 16])| match theirs.get(key) {
         None => Some((KeyHash(*key), Theirs::Lacks)),
-        Some(other) if other != version => Some((KeyHash(*key), Theirs::Differs)),
-        Some(_) => None,
+        Some(other) if other == version || VersionHash(*other).order() > VersionHash(*version).order() => None,
+        Some(_) => Some((KeyHash(*key), Theirs::Differs)),
     };
     ours.iter().filter_map(missing).collect()
 }
@@ -144,7 +144,7 @@ fn both_sides_learn_exactly_what_they_must_send() {
 fn equal_sets_cost_one_message_and_an_empty_reply() {
     let records = Seeded(2).records(100_000, 0);
     let done = assert_right(&records, &records);
-    assert_eq!(done.messages.iter().map(Vec::len).collect::<Vec<_>>(), [16, 0]);
+    assert_eq!(done.messages.iter().map(Vec::len).collect::<Vec<_>>(), [9, 0]);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn an_exchange_that_goes_round_in_circles_is_given_up() {
     let records = Seeded(8).records(1_000, 0);
     let mut side = Reconciler::respond(set(&records));
     let mut different = vec![0b0111_1100];
-    different.extend_from_slice(&[0; 15]);
+    different.extend_from_slice(&[0; 8]);
     let mut found = Differences::default();
     let turns = (0..).take_while(|_| side.handle(&different, &mut found).is_ok()).count();
     assert_eq!(turns, BASE_TURNS + 1_000 / 64);
