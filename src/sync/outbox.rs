@@ -98,6 +98,8 @@ pub(crate) struct Outbox {
     found: Vec<(KeyHash, Theirs)>,
     exceptions: BTreeMap<KeyHash, Exception>,
     wanted: VecDeque<KeyHash>,
+    /// Documents the peer did not keep, with the newest sequence number it was sent of each.
+    refused: BTreeMap<KeyHash, u64>,
     lanes: [LaneOut; 5],
 }
 
@@ -160,6 +162,7 @@ impl Outbox {
             found: Vec::new(),
             exceptions: BTreeMap::new(),
             wanted: VecDeque::new(),
+            refused: BTreeMap::new(),
             lanes: Default::default(),
         }
     }
@@ -187,6 +190,25 @@ impl Outbox {
         let bulk_idle = self.lanes[Lane::Bulk as usize].in_flight.is_empty();
         let served = self.positions.iter().all(|position| position.backlog.is_none());
         !self.comparing && self.found.is_empty() && self.exceptions.is_empty() && served && bulk_idle
+    }
+
+    /// Whether the peer acknowledged everything of `kind` up to `sequence` and kept what it was sent of `hash`.
+    pub(crate) fn has(&self, hash: &KeyHash, kind: Kind, sequence: u64) -> bool {
+        self.acked(kind) >= sequence && self.refused.get(hash).is_none_or(|refused| *refused < sequence)
+    }
+
+    /// The peer does not keep what it was just sent of a document.
+    ///
+    /// # Errors
+    /// It was sent nothing of it.
+    pub(crate) fn refused(&mut self, hash: KeyHash) -> Result<(), &'static str> {
+        let in_flight = self.lanes.iter().flat_map(|lane| &lane.in_flight).flat_map(|sent| &sent.documents);
+        let newest = in_flight.filter(|(key, _)| *key == hash).map(|(_, sequence)| *sequence).max();
+        let newest = newest.ok_or("refuses a document it was not sent")?;
+        if self.refused.len() < EXCEPTIONS || self.refused.contains_key(&hash) {
+            self.refused.insert(hash, newest);
+        }
+        Ok(())
     }
 
     /// Whether an acknowledgement is outstanding.
@@ -228,7 +250,7 @@ impl Outbox {
         }
     }
 
-    /// The peer acknowledged every batch of `lane` up to `number`; hands each acknowledged (document, sequence) to `each`.
+    /// The peer acknowledged every batch of `lane` up to `number`; hands each (document, sequence) it has to `each`.
     ///
     /// # Errors
     /// It acknowledges what was never sent.
@@ -244,7 +266,16 @@ impl Outbox {
         }
         while out.in_flight.front().is_some_and(|sent| sent.number <= number) {
             let sent = out.in_flight.pop_front().expect("just seen");
-            sent.documents.into_iter().for_each(|(hash, sequence)| each(hash, sequence));
+            for (hash, sequence) in sent.documents {
+                match self.refused.get(&hash) {
+                    Some(refused) if *refused >= sequence => {}
+                    Some(_) => {
+                        self.refused.remove(&hash);
+                        each(hash, sequence);
+                    }
+                    None => each(hash, sequence),
+                }
+            }
             for (kind, sequence) in sent.moved {
                 let acked = &mut self.positions[slot(kind)].acked;
                 *acked = sequence.max(*acked);
@@ -475,4 +506,52 @@ fn concatenated(chunks: &[crate::store::Chunk]) -> Vec<u8> {
 
 fn cursor(kind: Kind, sequence: u64) -> Cursor {
     Cursor { kind: u32::from(kind as u8), sequence, ..Cursor::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::EndpointId;
+    use crate::store::RunId;
+
+    const GOOD: KeyHash = KeyHash([1; 16]);
+    const BAD: KeyHash = KeyHash([2; 16]);
+
+    fn outbox() -> Outbox {
+        let peer = PeerRun { node: EndpointId([3; 32]), run: RunId([4; 16]) };
+        Outbox::new(peer, Start::After([0; 3]), 0, false, BTreeSet::new())
+    }
+
+    /// Pretends that a batch with these documents has left.
+    fn send(outbox: &mut Outbox, documents: &[(KeyHash, u64)]) -> u64 {
+        let lane = &mut outbox.lanes[Lane::Latest as usize];
+        lane.last_number += 1;
+        let moved = documents.iter().map(|(_, sequence)| (Kind::Latest, *sequence)).collect();
+        let sent = Sent { number: lane.last_number, documents: documents.to_vec(), lowest: [NONE; 3], moved };
+        lane.in_flight.push_back(sent);
+        lane.last_number
+    }
+
+    fn acked(outbox: &mut Outbox, number: u64) -> Vec<(KeyHash, u64)> {
+        let mut acked = Vec::new();
+        outbox.ack(Lane::Latest, number, |hash, sequence| acked.push((hash, sequence))).expect("it was sent");
+        acked
+    }
+
+    #[test]
+    fn a_document_the_peer_refused_does_not_count_as_held_until_it_keeps_a_newer_version() {
+        let mut outbox = outbox();
+        let first = send(&mut outbox, &[(BAD, 5), (GOOD, 6)]);
+        outbox.refused(BAD).expect("it was sent");
+        assert_eq!(acked(&mut outbox, first), [(GOOD, 6)]);
+        assert!(outbox.has(&GOOD, Kind::Latest, 6) && !outbox.has(&BAD, Kind::Latest, 5));
+        let second = send(&mut outbox, &[(BAD, 7)]);
+        assert_eq!(acked(&mut outbox, second), [(BAD, 7)]);
+        assert!(outbox.has(&BAD, Kind::Latest, 7));
+    }
+
+    #[test]
+    fn a_peer_that_refuses_what_it_was_not_sent_breaks_the_protocol() {
+        assert!(outbox().refused(BAD).is_err());
+    }
 }

@@ -210,7 +210,7 @@ impl Engine {
     fn has_passed(&self, session: &Session, key: &KeyHash) -> bool {
         let record = self.reader.snapshot().and_then(|snapshot| snapshot.record(key));
         let (Ok(Some(record)), Some(outbox)) = (record, session.outbox()) else { return false };
-        outbox.acked(record.kind) >= record.sequence
+        outbox.has(key, record.kind, record.sequence)
     }
 }
 

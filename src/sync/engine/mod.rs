@@ -426,6 +426,16 @@ impl Engine {
                 }
                 Ok(())
             }
+            Report::Refused(hash) => {
+                let id = session.peer;
+                if self.log.allows(now, &format!("refuses {id}")) {
+                    let name = self.reader.snapshot().and_then(|snapshot| snapshot.record(&hash));
+                    let name = name.ok().flatten().and_then(|record| record.name);
+                    let name = name.map_or_else(|| "a document".to_owned(), |name| format!("document {name}"));
+                    log::warn!("{id} does not keep {name}; its log says why");
+                }
+                Ok(())
+            }
             Report::Acked(acked) => {
                 if let Some(peer) = self.peers.get_mut(&session.peer) {
                     peer.last_ack = Some(now.mono);

@@ -8,30 +8,56 @@ use crate::sync::link::Lane;
 use crate::sync::mesh::{Reconcile, message::Body};
 use crate::sync::reconcile::{Differences, Item, Reconciler, Set};
 
+/// Index entries looked at in one go; so the thread is never away for longer than its peers wait for an acknowledgement.
+const GATHERED_A_TURN: usize = 8_192;
+
 /// A comparison under way.
 #[derive(Debug)]
 pub(super) struct Comparison {
-    reconciler: Reconciler,
+    step: Step,
     /// A message that waits until what was found has been sent.
     held: Option<bytes::Bytes>,
     /// What the set was built from.
     visible: u64,
+    /// We say the first word.
+    begins: bool,
+}
+
+#[derive(Debug)]
+enum Step {
+    Gathering(Gathering),
+    Talking(Reconciler),
 }
 
 impl Session {
-    pub(super) fn compare(&mut self, ours: &Ours, snapshot: &Snapshot) -> Result<(), store::Error> {
-        let excluded = self.met.as_ref().map(|met| &met.excluded.0);
-        let set = comparable(snapshot, excluded)?;
-        let reconciler = if ours.id < self.peer {
+    /// Begins to compare everything in `snapshot` with what the peer holds.
+    pub(super) fn compare(&mut self, ours: &Ours, snapshot: Snapshot) {
+        let visible = snapshot.visible();
+        let step = Step::Gathering(Gathering { snapshot, kinds: &Kind::ALL, after: 0, items: Vec::new() });
+        self.comparison = Some(Comparison { step, held: None, visible, begins: ours.id < self.peer });
+    }
+
+    /// Goes on gathering what there is to compare; whether there is more of it.
+    pub(super) fn gather(&mut self) -> Result<bool, store::Error> {
+        let Some(Comparison { step: Step::Gathering(gathering), .. }) = &mut self.comparison else { return Ok(false) };
+        let excluded = self.met.as_ref().map(|met| &met.excluded.0).filter(|names| !names.is_empty());
+        if gathering.go_on(excluded)? {
+            return Ok(true);
+        }
+        let set = Set::build(std::mem::take(&mut gathering.items));
+        let begins = self.comparison.as_ref().is_some_and(|comparison| comparison.begins);
+        let reconciler = if begins {
             let (reconciler, first) = Reconciler::initiate(set);
             self.say(Lane::Control, Body::Reconcile(Reconcile { ranges: first.into() }));
             reconciler
         } else {
             Reconciler::respond(set)
         };
-        self.comparison = Some(Comparison { reconciler, held: None, visible: snapshot.visible() });
+        if let Some(comparison) = &mut self.comparison {
+            comparison.step = Step::Talking(reconciler);
+        }
         self.end_comparison();
-        Ok(())
+        Ok(false)
     }
 
     pub(super) fn on_reconcile(&mut self, message: bytes::Bytes) -> Result<(), Fault> {
@@ -50,9 +76,10 @@ impl Session {
         if !outbox.takes_found() {
             return Ok(());
         }
+        let Step::Talking(reconciler) = &mut comparison.step else { return Ok(()) };
         let Some(message) = comparison.held.take() else { return Ok(()) };
         let mut found = Differences::default();
-        let answer = comparison.reconciler.handle(&message, &mut found);
+        let answer = reconciler.handle(&message, &mut found);
         let answer = answer.map_err(|error| Fault::protocol(&format!("compares wrongly: {error}")))?;
         outbox.found(found.send);
         if let Some(ranges) = answer {
@@ -62,8 +89,9 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn end_comparison(&mut self) {
-        let done = self.comparison.as_ref().filter(|comparison| comparison.reconciler.is_done());
+    fn end_comparison(&mut self) {
+        let is_done = |step: &Step| matches!(step, Step::Talking(reconciler) if reconciler.is_done());
+        let done = self.comparison.as_ref().filter(|comparison| is_done(&comparison.step));
         if let (Some(visible), Some(outbox)) = (done.map(|comparison| comparison.visible), &mut self.outbox) {
             outbox.compared(visible);
             self.comparison = None;
@@ -71,23 +99,39 @@ impl Session {
     }
 }
 
-/// Every record that may travel on this link, as reconciliation sees it.
-fn comparable(snapshot: &Snapshot, excluded: Option<&BTreeSet<String>>) -> Result<Set, store::Error> {
-    let excluded = excluded.filter(|names| !names.is_empty());
-    let mut items = Vec::new();
-    for kind in Kind::ALL {
-        for entry in snapshot.entries(kind, 0)? {
-            let entry = entry?;
-            let leave_out = match excluded {
-                Some(names) => is_in(snapshot, &entry.hash, names)?,
-                None => false,
-            };
-            if !leave_out {
-                items.push(Item { hash: entry.hash, version: entry.version });
+/// Every record that may travel on this link, as reconciliation sees it, read a part at a time from one snapshot.
+#[derive(Debug)]
+struct Gathering {
+    snapshot: Snapshot,
+    /// Those whose index is not read to its end.
+    kinds: &'static [Kind],
+    after: u64,
+    items: Vec<Item>,
+}
+
+impl Gathering {
+    /// Reads on; false once everything is read.
+    fn go_on(&mut self, excluded: Option<&BTreeSet<String>>) -> Result<bool, store::Error> {
+        let mut left = GATHERED_A_TURN;
+        while let Some((kind, rest)) = self.kinds.split_first() {
+            for entry in self.snapshot.entries(*kind, self.after)?.take(left) {
+                let entry = entry?;
+                (self.after, left) = (entry.sequence, left - 1);
+                let leave_out = match excluded {
+                    Some(names) => is_in(&self.snapshot, &entry.hash, names)?,
+                    None => false,
+                };
+                if !leave_out {
+                    self.items.push(Item { hash: entry.hash, version: entry.version });
+                }
             }
+            if left == 0 {
+                return Ok(true);
+            }
+            (self.kinds, self.after) = (rest, 0);
         }
+        Ok(false)
     }
-    Ok(Set::build(items))
 }
 
 fn is_in(snapshot: &Snapshot, hash: &store::KeyHash, names: &BTreeSet<String>) -> Result<bool, store::Error> {

@@ -103,7 +103,10 @@ impl Session {
         self.outbox = Some(Outbox::new(peer, start, snapshot.visible(), lacks_all, excluded.0));
         self.stage = Stage::Live;
         self.reports.push(Report::Live { compares });
-        if compares { self.compare(ours, &snapshot).map_err(|error| Fault::store(&error)) } else { Ok(()) }
+        if compares {
+            self.compare(ours, snapshot);
+        }
+        Ok(())
     }
 }
 

@@ -63,6 +63,8 @@ pub(crate) enum Report {
     Live { compares: bool },
     /// The peer holds these durably.
     Acked(Vec<(store::KeyHash, u64)>),
+    /// The peer does not keep what it was sent of this document.
+    Refused(store::KeyHash),
 }
 
 /// What every session of this node shares.
@@ -117,6 +119,8 @@ pub(crate) struct Session {
     inbox: Option<Inbox>,
     acks: [u64; 5],
     wants: Vec<Want>,
+    /// Received documents that the store refused, to be told.
+    refused: Vec<store::KeyHash>,
     move_at: Option<Instant>,
     reports: Vec<Report>,
     /// Compare even if the cursors suffice.
@@ -140,6 +144,7 @@ impl Session {
             inbox: None,
             acks: [0; 5],
             wants: Vec::new(),
+            refused: Vec::new(),
             move_at: None,
             reports: Vec::new(),
             audit: false,
@@ -253,6 +258,7 @@ impl Session {
             (Stage::Live, Body::Batch(batch)) => self.on_batch(lane, batch, reader)?,
             (Stage::Live, Body::Ack(ack)) => self.on_ack(ack.lane, ack.number)?,
             (Stage::Live, Body::Want(want)) => self.on_want(&want)?,
+            (Stage::Live, Body::Refused(refused)) => self.on_refused(&refused.keys)?,
             (_, Body::Presence(_)) => {}
             (stage, _) => return Err(Fault::protocol(&format!("sent a message that has no place while {stage:?}"))),
         }
@@ -283,6 +289,16 @@ impl Session {
         outbox.want(hash, convert::change_hashes(&want.have)?).map_err(Fault::protocol)
     }
 
+    fn on_refused(&mut self, keys: &[bytes::Bytes]) -> Result<(), Fault> {
+        let Some(outbox) = &mut self.outbox else { return Ok(()) };
+        for key in keys {
+            let hash = convert::key_hash(key)?;
+            outbox.refused(hash).map_err(Fault::protocol)?;
+            self.reports.push(Report::Refused(hash));
+        }
+        Ok(())
+    }
+
     fn on_ack(&mut self, lane: u32, number: u64) -> Result<(), Fault> {
         let lane = Lane::ALL.into_iter().find(|known| *known as u32 == lane);
         let lane = lane.ok_or("an acknowledgement for an unknown lane")?;
@@ -310,6 +326,7 @@ impl Session {
     /// The peer builds on too much that is missing.
     pub(crate) fn handle_applied(&mut self, applied: Applied) -> Result<(), Fault> {
         let Some(inbox) = &mut self.inbox else { return Ok(()) };
+        self.refused.extend(applied.refused.iter().map(|(hash, _)| *hash));
         for (hash, have) in inbox.applied(applied).map_err(Fault::protocol)? {
             let have = have.iter().map(|hash| hash.to_vec().into()).collect();
             self.wants.push(Want { key: hash.0.to_vec().into(), have, satisfied: false });

@@ -8,6 +8,8 @@ use crate::sync::mesh::{self, message::Body};
 
 /// Progress over skipped versions alone is told this much later, so that it rides with something else if it can.
 const MOVE_DELAY: std::time::Duration = std::time::Duration::from_secs(5);
+/// Keys in one message.
+const REFUSED_A_MESSAGE: usize = 1_024;
 /// Batches made for one lane before the others have their turn.
 const BATCHES_A_TURN: usize = 8;
 
@@ -30,8 +32,8 @@ impl Session {
             return Ok(false);
         }
         self.answer(durable);
+        let mut more = self.gather().map_err(|error| Fault::store(&error))?;
         self.continue_comparison()?;
-        let mut more = false;
         for lane in [Lane::Command, Lane::Merged, Lane::Latest, Lane::Bulk] {
             more |= self.fill_lane(lane, snapshot, urgent, &mut write).map_err(|error| Fault::store(&error))?;
         }
@@ -48,6 +50,11 @@ impl Session {
         }
         if !self.is_clear(Lane::Control) {
             return;
+        }
+        let refused = std::mem::take(&mut self.refused);
+        for keys in refused.chunks(REFUSED_A_MESSAGE) {
+            let keys = keys.iter().map(|hash| hash.0.to_vec().into()).collect();
+            self.say(Lane::Control, Body::Refused(mesh::Refused { keys }));
         }
         for lane in Lane::ALL {
             let number = std::mem::take(&mut self.acks[lane as usize]);
