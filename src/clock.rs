@@ -1,5 +1,8 @@
 //! The clock seam: what time it is, as told by whoever drives an engine.
 
+pub mod shell;
+
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// One reading of the clocks, taken by a shell and handed to every `handle_*` call.
@@ -9,6 +12,8 @@ pub struct Now {
     pub mono: Instant,
     /// Unix time in milliseconds: shown to people, never decides anything. May be 1970, may jump.
     pub wall_ms: i64,
+    /// Milliseconds since this machine started, suspend included; the same count in every process of one boot.
+    pub boot_ms: u64,
 }
 
 impl Now {
@@ -22,5 +27,22 @@ impl Now {
     #[must_use]
     pub fn after(self, delay: Duration) -> Instant {
         self.mono + delay
+    }
+
+    /// The monotonic time at which [`Now::boot_ms`] will be this, if nothing suspends the machine; at most an hour ahead.
+    #[must_use]
+    pub fn at_boot_ms(self, boot_ms: u64) -> Instant {
+        const HOUR_MS: u64 = 3_600_000;
+        self.mono + Duration::from_millis(boot_ms.saturating_sub(self.boot_ms).min(HOUR_MS))
+    }
+}
+
+/// One start of the machine, as the kernel names it: [`Now::boot_ms`] means nothing in another.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+pub struct BootId(pub [u8; 16]);
+
+impl fmt::Debug for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

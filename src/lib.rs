@@ -24,9 +24,16 @@ pub mod clock;
 pub mod config;
 pub mod contain;
 pub mod error;
+pub mod fleet;
 pub mod identity;
 pub mod limits;
 pub mod node;
 pub mod random;
 pub mod store;
 pub mod sync;
+
+/// What nodes say to each other: `peat.mesh.v1`.
+pub mod mesh {
+    #![allow(missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
+    include!(concat!(env!("OUT_DIR"), "/peat.mesh.v1.rs"));
+}

@@ -21,6 +21,23 @@ pub const CHUNK_ROWS: u64 = 3 << 19;
 /// that what writers make apart still travels.
 pub const HISTORY_ROWS: u64 = CHUNK_ROWS / 4 * 3;
 
+/// Commands in the table of what is to be delivered, expired and forgotten; a node with as many issues no more.
+pub const COMMANDS: usize = 16_384;
+/// Agents one command is for, whoever it was addressed to.
+pub const COMMAND_TARGETS: usize = 1_024;
+/// Commands one agent has neither accepted nor missed; beyond it none is issued to it.
+pub const COMMAND_PENDING: usize = 1_024;
+/// A command's payload.
+pub const COMMAND_PAYLOAD_BYTES: usize = 256 << 10;
+/// What is signed of a command: its payload and the names in it.
+pub const COMMAND_BODY_BYTES: usize = 1 << 20;
+/// A result, JSON.
+pub const COMMAND_RESULT_BYTES: usize = 256 << 10;
+/// Why a command failed, in words.
+pub const COMMAND_ERROR_BYTES: usize = 4 << 10;
+/// The longest time to live: ten years.
+pub const COMMAND_TTL: Duration = Duration::from_secs(3_650 * 24 * 3_600);
+
 /// Client connections at once, all listeners together.
 pub const CLIENT_CONNECTIONS: usize = 1_024;
 /// Unfinished calls of one connection, streams included.
@@ -71,5 +88,7 @@ const _: () = assert!(DOCUMENT_JSON_BYTES + HISTORY_BYTES <= RECORD_BYTES);
 const _: () =
     assert!(DOCUMENT_JSON_BYTES as u64 / 2 < HISTORY_ROWS, "a document of the shortest elements is no history");
 const _: () = assert!(BATCH_BYTES < MESSAGE_BYTES);
+const _: () = assert!(COMMAND_TARGETS * ID_BYTES + COMMAND_PAYLOAD_BYTES + 4 * ID_BYTES < COMMAND_BODY_BYTES);
+const _: () = assert!(2 * COMMAND_BODY_BYTES <= MESSAGE_BYTES);
 const _: () = assert!(OFFER_BYTES < BATCH_BYTES);
 const _: () = assert!(CONNECTION_OUT_BYTES >= 2 * MESSAGE_BYTES);

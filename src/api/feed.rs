@@ -175,6 +175,8 @@ impl Feed {
         let json_data = match record.content {
             Content::Tombstone => None,
             Content::Latest { json, .. } | Content::Merged { json, .. } => Some(json),
+            Content::Command(command) => Some(command.json),
+            Content::Result(result) => Some(result.json),
         };
         let change_type = if json_data.is_some() { ChangeType::Upsert } else { ChangeType::Delete };
         let origin = if record.origin == EndpointId::default() { String::new() } else { record.origin.to_string() };

@@ -10,7 +10,7 @@ mod sockets;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::{Events, Poll, Token, Waker};
@@ -19,6 +19,7 @@ use self::listener::Listener;
 use self::sockets::Sockets;
 use crate::api::{ConnectionId, Engine};
 use crate::clock::Now;
+use crate::clock::shell::now;
 use crate::config::{Access, Listen};
 use crate::store::shell::{Inlet, SharedTip};
 use crate::store::{Submitted, Tip};
@@ -334,10 +335,4 @@ impl Serving {
 /// The kernel counts in milliseconds; waking just before a deadline would spin.
 fn round_up(wait: Duration) -> Duration {
     if wait.is_zero() { wait } else { wait + Duration::from_millis(1) }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the shell reads the clock for the engine")]
-fn now() -> Now {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { mono: Instant::now(), wall_ms: i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX) }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::Error;
 use super::data_dir::DataDir;
 use crate::api;
+use crate::clock;
 use crate::config::{Config, Listen, refuse_ourselves};
 use crate::identity::{EndpointId, Identity};
 use crate::random::System;
@@ -32,7 +33,7 @@ impl Parts {
         let node_id = config.node_id.clone().map_or_else(|| data.node_id(&mut random), Ok)?;
         let store = open_store(config, &identity)?;
         let sync = sync_engine(config, &identity, node_id.clone(), store.reader())?;
-        let api = api::Engine::new(api_config(config, node_id), store.reader(), sync::shell::now());
+        let api = api::Engine::new(api_config(config, node_id), store.reader(), clock::shell::now());
         let udp = sync::shell::Socket::bind(config.bind);
         let udp = udp.map_err(|cause| Error::Machine(format!("--bind {}", config.bind), cause))?;
         let bound = udp.local_address().map_err(|cause| Error::Machine("the UDP socket".to_owned(), cause))?;
@@ -70,10 +71,11 @@ fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, E
         latest_collections: config.latest_collections.clone(),
         flush_interval: config.flush_interval,
         cache_bytes: config.cache_bytes,
+        boot: clock::shell::boot_id(&mut System::default()),
         ..store::Config::new(identity.id())
     };
     let disk = FileDisk::open(&config.data_dir)?;
-    Ok(Store::open(disk, settings, &mut System::default(), sync::shell::now())?)
+    Ok(Store::open(disk, settings, &mut System::default(), clock::shell::now())?)
 }
 
 fn sync_engine(config: &Config, identity: &Identity, node_id: String, reader: Reader) -> Result<sync::Engine, Error> {
@@ -88,5 +90,5 @@ fn sync_engine(config: &Config, identity: &Identity, node_id: String, reader: Re
         active: config.auto_sync,
         persist_sync: config.persist_sync,
     };
-    Ok(sync::Engine::new(settings, identity, reader, Box::new(System::default()), sync::shell::now())?)
+    Ok(sync::Engine::new(settings, identity, reader, Box::new(System::default()), clock::shell::now())?)
 }

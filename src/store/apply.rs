@@ -4,15 +4,17 @@ use crate::contain::contain;
 use crate::identity::EndpointId;
 use crate::limits::{CHUNK_ROWS, DOCUMENT_JSON_BYTES, RECORD_BYTES};
 use crate::store::batch::Pending;
+use crate::store::command::ONLY_INCARNATION;
 use crate::store::merged::{Applied, Doc, MergedError};
 use crate::store::stage::{Stage, merged_content};
 use crate::store::write::HIGHEST;
 use crate::store::{
-    Apply, Body, Chunk, Content, Error, Incoming, KeyHash, Kind, Merged, PeerRun, Record, Stamp, chunk, json, record,
+    Apply, Body, COMMANDS, Chunk, CommandResult, Content, Error, Incoming, KeyHash, Kind, Merged, PeerRun, Record,
+    Stamp, chunk, json, record,
 };
 
 /// What became of one document.
-enum Taken {
+pub(super) enum Taken {
     /// It is here, or something newer is.
     In,
     /// Its base is not; these changes are.
@@ -59,7 +61,22 @@ impl Stage<'_> {
     /// Replaces what is held, if anything, by a version that supersedes it.
     fn adopt(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {
         let content = match incoming.body {
-            Body::Tombstone => Content::Tombstone,
+            Body::Tombstone => {
+                let from = self.source(from)?;
+                self.remove_results(incoming.hash, from)?;
+                Content::Tombstone
+            }
+            Body::Command(command) => {
+                return self.adopt_command(incoming.hash, incoming.name, incoming.origin, command, from);
+            }
+            Body::Result { rank, result, error } => match CommandResult::received(rank, result, error) {
+                _ if self.is_of_removed(incoming.name.as_ref())? => {
+                    self.bury(incoming.hash, 0, false);
+                    return Ok(Taken::In);
+                }
+                Ok(result) => Content::Result(Box::new(result.shown(incoming.name.as_ref()))),
+                Err(reason) => return Ok(Taken::Refused(reason)),
+            },
             Body::Latest { stamp, json } => match check_latest(json) {
                 Ok(json) if self.is_forgotten(&incoming.hash, &stamp, &json) => {
                     return self.restamp(incoming.hash, incoming.incarnation, stamp.counter);
@@ -88,6 +105,15 @@ impl Stage<'_> {
                 Some(Content::Latest { stamp: ours, json: text }) if !beats(&stamp, json, ours, text) => Ok(Taken::In),
                 _ => self.adopt(incoming, from),
             },
+            Body::Command(command) => self.combine_command(incoming.hash, incoming.origin, command, from),
+            Body::Result { rank, ref result, ref error } => {
+                let theirs = CommandResult::received(rank, result.clone(), error.clone());
+                match (self.load(incoming.hash)?.record.as_ref().map(|r| &r.content), theirs) {
+                    (_, Err(reason)) => Ok(Taken::Refused(reason)),
+                    (Some(Content::Result(ours)), Ok(theirs)) if !ours.yields_to(&theirs) => Ok(Taken::In),
+                    _ => self.adopt(incoming, from),
+                }
+            }
             Body::Merged(merged) => contain(|| self.merge(incoming.hash, &merged, incoming.origin, from))
                 .unwrap_or_else(|panic| Ok(Taken::Refused(panic.to_string()))),
         }
@@ -178,7 +204,7 @@ impl Stage<'_> {
     }
 
     /// The number of a peer in its run; a new run gets a new one.
-    fn source(&mut self, peer: PeerRun) -> Result<u32, Error> {
+    pub(super) fn source(&mut self, peer: PeerRun) -> Result<u32, Error> {
         if let Some((number, run)) = self.batch.sources.get(&peer.node)
             && *run == peer.run
         {
@@ -213,14 +239,27 @@ fn check(incoming: &Incoming) -> Result<(), String> {
         Body::Tombstone => 0,
         Body::Latest { json, .. } => json.len(),
         Body::Merged(merged) => merged.chunks.len(),
+        // Looked at where they are taken apart.
+        Body::Command(_) | Body::Result { .. } => 0,
     };
     match (&incoming.body, incoming.kind, named) {
         _ if !(1..=HIGHEST).contains(&incoming.incarnation) => Err(format!("incarnation {}", incoming.incarnation)),
+        (_, Kind::Command, _) if incoming.incarnation != ONLY_INCARNATION => {
+            Err(format!("a command of incarnation {}", incoming.incarnation))
+        }
         (Body::Tombstone, _, _) => Ok(()),
         (_, _, None) => Err("a live document without a name".into()),
         (_, _, Some((hash, name))) if hash != incoming.hash => {
             Err(format!("the key of {name} does not match its name"))
         }
+        (_, kind, Some((_, name))) if (kind == Kind::Command) != (name.collection() == COMMANDS) => {
+            Err(format!("{name} is of kind {kind:?}; {COMMANDS}, and nothing else, holds commands"))
+        }
+        (Body::Command(_), Kind::Command, _) => Ok(()),
+        (Body::Result { .. }, Kind::Command, Some((_, name))) => match name.id().split_once(':') {
+            Some((id, agent)) if !id.is_empty() && !agent.is_empty() => Ok(()),
+            _ => Err(format!("{name} names no command and agent, but is a result")),
+        },
         (Body::Latest { .. }, Kind::Latest, Some((_, name))) if size > DOCUMENT_JSON_BYTES => {
             Err(format!("document {name} is {size} bytes of JSON; the limit is {DOCUMENT_JSON_BYTES}"))
         }

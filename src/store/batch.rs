@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::identity::EndpointId;
+use crate::store::age::Noted;
 use crate::store::merged::Doc;
 use crate::store::{Cursor, Error, Key, KeyHash, Kind, LinkWish, Record, RunId, Ticket, Version};
 
@@ -67,6 +68,8 @@ pub(super) struct Batch {
     pub(super) links: BTreeMap<EndpointId, LinkWish>,
     pub(super) sources: BTreeMap<EndpointId, (u32, RunId)>,
     pub(super) sync: Option<bool>,
+    /// Written along with whatever else is.
+    pub(super) age: Option<Noted>,
     /// The commit must reach the disk before the answers go out.
     pub(super) flush: bool,
     pub(super) answers: Vec<(Ticket, Pending)>,

@@ -6,7 +6,7 @@ use crate::limits::DELETED_NAMES;
 use crate::store::batch::{Batch, Staged};
 use crate::store::record::UNCOMMITTED;
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, LINKS, META, META_STATE, META_SYNC, NAMES, RECORDS, SOURCES, State,
+    self, CURSORS, DELETED, INDEX, LINKS, META, META_AGE, META_STATE, META_SYNC, NAMES, RECORDS, SOURCES, State,
 };
 use crate::store::{Content, Error, Key, KeyHash, Origin};
 
@@ -159,6 +159,9 @@ fn write_settings(transaction: &WriteTransaction, batch: &Batch) -> Result<(), E
         for (peer, wish) in &batch.links {
             links.insert(&peer.0, tables::wish_value(wish).as_slice())?;
         }
+    }
+    if let Some(age) = batch.age {
+        transaction.open_table(META)?.insert(META_AGE, age.encode().as_slice())?;
     }
     if let Some(on) = batch.sync {
         transaction.open_table(META)?.insert(META_SYNC, [u8::from(on)].as_slice())?;

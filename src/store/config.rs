@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::clock::BootId;
 use crate::identity::EndpointId;
 use crate::store::Kind;
 
@@ -11,12 +12,14 @@ use crate::store::Kind;
 pub struct Config {
     /// This node.
     pub node: EndpointId,
-    /// Collections whose documents are `latest`; every other one is `merged`.
+    /// Collections whose documents are `latest`; every other one but `commands` is `merged`.
     pub latest_collections: BTreeSet<String>,
     /// How long a write that needs no flush may stay unflushed.
     pub flush_interval: Duration,
     /// Memory for cached pages and loaded documents, half each.
     pub cache_bytes: usize,
+    /// This start of the machine, for what is measured by [`crate::clock::Now::boot_ms`].
+    pub boot: BootId,
     /// A defect to plant; for the simulator's canary.
     pub planted: Planted,
 }
@@ -33,6 +36,7 @@ impl Config {
             latest_collections: Config::LATEST.into_iter().map(String::from).collect(),
             flush_interval: Duration::from_secs(1),
             cache_bytes: 8 << 20,
+            boot: BootId::default(),
             planted: Planted::Nothing,
         }
     }
@@ -40,7 +44,10 @@ impl Config {
     /// The kind of the documents of a collection.
     #[must_use]
     pub fn kind(&self, collection: &str) -> Kind {
-        if self.latest_collections.contains(collection) { Kind::Latest } else { Kind::Merged }
+        match collection {
+            _ if self.latest_collections.contains(collection) => Kind::Latest,
+            _ => Kind::Merged,
+        }
     }
 }
 

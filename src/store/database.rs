@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Builder, Database, ReadableTable, WriteTransaction};
 
+use crate::clock::{BootId, Now};
 use crate::contain::contain;
 use crate::limits;
+use crate::store::age::{Clocks, NOTED_EVERY_MS, Noted};
 use crate::store::backend::{self, Backend, Found, Gate};
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, LINKS, META, META_DATABASE, META_STATE, NAMES, RECORDS, RUNS, SOURCES, State,
+    self, CURSORS, DELETED, INDEX, LINKS, META, META_AGE, META_DATABASE, META_STATE, NAMES, RECORDS, RUNS, SOURCES,
+    State,
 };
 use crate::store::{Config, Disk, Error, Reader, RunId};
 
@@ -33,17 +36,20 @@ pub(super) struct Opened {
     pub(super) runs: BTreeMap<RunId, u64>,
     pub(super) state: State,
     pub(super) size: Arc<AtomicU64>,
+    pub(super) clocks: Clocks,
+    /// The age that was last written down.
+    noted_ms: u64,
 }
 
 impl Opened {
     /// Opens or creates the database and durably begins a run.
-    pub(super) fn open<D: Disk>(disk: &Arc<D>, config: &Config, fresh: Fresh) -> Result<Opened, Error> {
-        contain(|| Opened::open_trusting(disk, config, fresh))
+    pub(super) fn open<D: Disk>(disk: &Arc<D>, config: &Config, fresh: Fresh, now: Now) -> Result<Opened, Error> {
+        contain(|| Opened::open_trusting(disk, config, fresh, now))
             .unwrap_or_else(|panic| Err(Error::Damaged(format!("a page of the file: {panic}"))))
     }
 
     /// Like [`Opened::open`], but panics over some damaged files.
-    fn open_trusting<D: Disk>(disk: &Arc<D>, config: &Config, fresh: Fresh) -> Result<Opened, Error> {
+    fn open_trusting<D: Disk>(disk: &Arc<D>, config: &Config, fresh: Fresh, now: Now) -> Result<Opened, Error> {
         let found = backend::look(disk.as_ref())?;
         if found == Found::Nothing {
             backend::begin(disk.as_ref())?;
@@ -51,7 +57,7 @@ impl Opened {
         let gate = Gate::default();
         let backend = Backend::new(disk.clone(), gate.clone())?;
         let database = Builder::new().set_cache_size(config.cache_bytes / 2).create_with_backend(backend)?;
-        let opened = Opened::begin(database, gate, fresh, found)?;
+        let opened = Opened::begin(database, gate, fresh, found, (config.boot, now))?;
         if found == Found::Nothing {
             backend::mark_used(disk.as_ref())?;
         }
@@ -59,16 +65,37 @@ impl Opened {
         Ok(opened)
     }
 
-    fn begin(database: Database, gate: Gate, fresh: Fresh, found: Found) -> Result<Opened, Error> {
+    fn begin(
+        database: Database,
+        gate: Gate,
+        fresh: Fresh,
+        found: Found,
+        (boot, now): (BootId, Now),
+    ) -> Result<Opened, Error> {
         let transaction = database.begin_write()?;
         if found == Found::Nothing {
             create(&transaction, fresh.database)?;
         }
-        let (id, state) = read_meta(&transaction)?;
+        let (id, state, before) = read_meta(&transaction)?;
+        let clocks = Clocks::open(before, boot, now);
+        let noted = clocks.note(now);
+        transaction.open_table(META)?.insert(META_AGE, noted.encode().as_slice())?;
         let runs = begin_run(&transaction, fresh.run, state.sequence + 1)?;
         transaction.commit()?;
         let (database, size) = (Arc::new(database), Arc::default());
-        Ok(Opened { database, gate, id, run: fresh.run, runs, state, size })
+        let noted_ms = noted.age_ms;
+        Ok(Opened { database, gate, id, run: fresh.run, runs, state, size, clocks, noted_ms })
+    }
+
+    /// The age, when it is time to write it down again.
+    pub(super) fn age_to_note(&self, now: Now) -> Option<Noted> {
+        let noted = self.clocks.note(now);
+        (noted.age_ms >= self.noted_ms.saturating_add(NOTED_EVERY_MS)).then_some(noted)
+    }
+
+    /// The age was written down.
+    pub(super) fn noted(&mut self, age: Option<Noted>) {
+        self.noted_ms = age.map_or(self.noted_ms, |age| age.age_ms);
     }
 
     /// Notes how large the file is.
@@ -83,7 +110,7 @@ impl Opened {
 
     pub(super) fn reader(&self, config: &Config) -> Reader {
         let (database, size, gate) = (self.database.clone(), self.size.clone(), self.gate.clone());
-        Reader { database, size, gate, id: self.id, run: self.run, node: config.node }
+        Reader { database, size, gate, id: self.id, run: self.run, node: config.node, clocks: self.clocks }
     }
 }
 
@@ -103,13 +130,15 @@ fn create(transaction: &WriteTransaction, id: [u8; 16]) -> Result<(), Error> {
     Ok(())
 }
 
-fn read_meta(transaction: &WriteTransaction) -> Result<([u8; 16], State), Error> {
+fn read_meta(transaction: &WriteTransaction) -> Result<([u8; 16], State, Option<Noted>), Error> {
     let meta = transaction.open_table(META)?;
     let missing = || Error::Damaged("a row of table meta is missing".into());
     let id = meta.get(META_DATABASE)?.ok_or_else(missing)?;
     let id = id.value().try_into().map_err(|_| Error::Damaged("the database id is malformed".into()))?;
     let state = meta.get(META_STATE)?.ok_or_else(missing)?;
-    Ok((id, State::decode(state.value())?))
+    let damaged = || Error::Damaged("the database's age is malformed".into());
+    let age = meta.get(META_AGE)?.map(|row| Noted::decode(row.value()).ok_or_else(damaged)).transpose()?;
+    Ok((id, State::decode(state.value())?, age))
 }
 
 /// Lists the new run and forgets the oldest.

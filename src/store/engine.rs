@@ -61,11 +61,11 @@ impl<D: Disk> Store<D> {
     ///
     /// # Errors
     /// The database is damaged or of a newer format, or the disk is full or failed.
-    pub fn open(disk: D, config: Config, random: &mut dyn Random, _now: Now) -> Result<Store<D>, Error> {
+    pub fn open(disk: D, config: Config, random: &mut dyn Random, now: Now) -> Result<Store<D>, Error> {
         let disk = Arc::new(disk);
         disk.reserve(RESERVE_BYTES as u64)?;
         let fresh = Fresh { run: RunId(random.array()), database: random.array() };
-        let opened = Opened::open(&disk, &config, fresh)?;
+        let opened = Opened::open(&disk, &config, fresh, now)?;
         let cache = Cache::new(config.cache_bytes / 2);
         let (durable, writer) = (opened.state.sequence, writer(config, &opened));
         Ok(Store { disk, opened, writer, cache, durable, unflushed: None, failed: None, reopened: None })
@@ -167,7 +167,8 @@ impl<D: Disk> Store<D> {
         let snapshot = self.opened.reader(&self.writer.config).snapshot()?;
         let limit_bytes = self.unflushed_limit_bytes();
         let (writer, cache, durable) = (&self.writer, &mut self.cache, self.durable);
-        let mut stage = Stage { writer, snapshot, cache, batch, durable };
+        let clocks = self.opened.clocks;
+        let mut stage = Stage { writer, snapshot, cache, batch, durable, now, clocks };
         while !stage.batch.is_full(limit_bytes)
             && let Some(submitted) = requests.next()
         {
@@ -180,14 +181,19 @@ impl<D: Disk> Store<D> {
     fn commit(&mut self, now: Now, batch: &mut Batch) -> Result<(), Error> {
         let unflushed = self.unflushed.map_or(0, |unflushed| unflushed.bytes) + batch.bytes();
         let due = self.unflushed.is_some_and(|unflushed| now.reached(unflushed.due));
+        batch.age = self.opened.age_to_note(now);
         let flush = batch.flush || due || unflushed as u64 > self.unflushed_limit_bytes();
-        if batch.is_empty() && !(flush && self.unflushed.is_some()) {
+        let only_age = batch.age.is_some() && batch.flush;
+        if batch.is_empty() && !only_age && !(flush && self.unflushed.is_some()) {
             return Ok(());
         }
         self.disk.reserve((RESERVE_BYTES + 4 * unflushed) as u64)?;
         let manner = self.manner(flush);
         match commit::commit(&self.opened.database, batch, self.opened.state, manner) {
-            Ok(state) => self.opened.state = state,
+            Ok(state) => {
+                self.opened.state = state;
+                self.opened.noted(batch.age);
+            }
             Err(cause) => {
                 self.distrust(now, &Error::Io(Arc::new(std::io::Error::other(cause.to_string()))));
                 return Err(cause);
@@ -271,7 +277,7 @@ impl<D: Disk> Store<D> {
         self.cache.clear();
         self.unflushed = None;
         let fresh = Fresh { run: successor(self.opened.run), database: self.opened.id };
-        match Opened::open(&self.disk, &self.writer.config, fresh) {
+        match Opened::open(&self.disk, &self.writer.config, fresh, now) {
             Ok(opened) => {
                 self.opened = opened;
                 self.durable = self.opened.state.sequence;

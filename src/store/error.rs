@@ -8,7 +8,7 @@ use peat_ipc::Code;
 
 use crate::error::Blame;
 use crate::limits::{DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS};
-use crate::store::{Key, KeyError};
+use crate::store::{CommandError, Key, KeyError};
 
 /// A store failure. Cloned when it fails a whole batch: every request in it gets its own copy.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ pub enum Error {
     Locked(String),
     /// The data directory or a file in it is not ours to use: which, and why.
     NotOurs { path: String, reason: String },
+    /// A change of a command that is not to be.
+    Command(CommandError),
     /// A defect; what was found.
     Bug(String),
 }
@@ -71,6 +73,7 @@ impl Error {
             Error::NotFound(_) => Code::NotFound,
             Error::NewerFormat { .. } | Error::Locked(_) => Code::FailedPrecondition,
             Error::NotOurs { .. } => Code::PermissionDenied,
+            Error::Command(cause) => cause.code(),
             Error::Bug(_) => Code::Internal,
         }
     }
@@ -146,6 +149,7 @@ impl fmt::Display for Error {
             ),
             Error::Locked(path) => write!(f, "{path} is in use by another process; stop it, or use another --data-dir"),
             Error::NotOurs { path, reason } => write!(f, "{path} {reason}; use another --data-dir or repair it"),
+            Error::Command(cause) => write!(f, "{cause}"),
             Error::Bug(what) => write!(f, "this should not have happened, please report it: {what}"),
         }
     }
@@ -156,6 +160,7 @@ impl std::error::Error for Error {
         match self {
             Error::Io(cause) => Some(cause.as_ref()),
             Error::Key(cause) => Some(cause),
+            Error::Command(cause) => Some(cause),
             _ => None,
         }
     }
@@ -164,6 +169,12 @@ impl std::error::Error for Error {
 impl From<KeyError> for Error {
     fn from(cause: KeyError) -> Error {
         Error::Key(cause)
+    }
+}
+
+impl From<CommandError> for Error {
+    fn from(cause: CommandError) -> Error {
+        Error::Command(cause)
     }
 }
 

@@ -3,12 +3,14 @@
 //! Owns every record and the index of newest versions. Must never wait for another thread, and never answers a write
 //! before it is as durable as the answer says.
 
+mod age;
 mod apply;
 mod backend;
 mod batch;
 mod cache;
 pub mod chunk;
 mod codec;
+mod command;
 mod commit;
 mod config;
 mod database;
@@ -27,6 +29,10 @@ mod tables;
 mod version;
 mod write;
 
+pub use command::{
+    COMMANDS, Command, CommandChange, CommandError, CommandResult, CommandView, CommandWrite, Deadline, Rank, Report,
+    Signed,
+};
 pub use config::{Config, Planted};
 pub use disk::{Disk, FileDisk};
 pub use engine::Store;
@@ -35,8 +41,8 @@ pub use key::{Key, KeyError, KeyHash};
 pub use reader::{Counts, Document, Entry, Reader, Snapshot};
 pub use record::{Chunk, Content, Record};
 pub use request::{
-    Applied, Apply, Body, Cursor, Incoming, Link, LinkWish, Merged, Outcome, PeerRun, Put, Reply, Request, Submitted,
-    Ticket, Tip, Write,
+    Applied, Apply, Body, Cursor, Incoming, IncomingCommand, Link, LinkWish, Merged, Outcome, PeerRun, Put, Reply,
+    Request, Submitted, Ticket, Tip, Write,
 };
 pub use version::{Kind, Origin, RunId, Stamp, Version, VersionHash};
 

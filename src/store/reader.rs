@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 
+use crate::clock::BootId;
 use crate::contain::contain;
 use crate::identity::EndpointId;
+use crate::store::age::Clocks;
 use crate::store::backend::Gate;
 use crate::store::merged::Doc;
 use crate::store::record::RecordRef;
@@ -17,7 +19,8 @@ use crate::store::tables::{
     self, CURSORS, DELETED, INDEX, LINKS, META, META_STATE, META_SYNC, NAMES, RECORDS, RUNS, SOURCES, State,
 };
 use crate::store::{
-    Content, Cursor, Error, Key, KeyHash, Kind, Link, Origin, PeerRun, Record, RunId, Version, VersionHash,
+    COMMANDS, CommandResult, CommandView, Content, Cursor, Error, Key, KeyHash, Kind, Link, Origin, PeerRun, Record,
+    RunId, Version, VersionHash,
 };
 
 /// Opens snapshots. Cheap to clone and to send; replaced by [`crate::store::Store::poll_reopened`] after a storage error.
@@ -31,6 +34,7 @@ pub struct Reader {
     pub(super) id: [u8; 16],
     pub(super) run: RunId,
     pub(super) node: EndpointId,
+    pub(super) clocks: Clocks,
 }
 
 impl Reader {
@@ -46,7 +50,7 @@ impl Reader {
         let state = State::decode(state.value())?;
         let sync = meta.get(META_SYNC)?.map(|byte| byte.value() == [1]);
         let file_bytes = self.size.load(Ordering::Relaxed);
-        Ok(Snapshot { transaction, state, sync, file_bytes })
+        Ok(Snapshot { transaction, state, sync, file_bytes, clocks: self.clocks })
     }
 
     /// This run. A store that was reopened after a storage error is in a new run: what was not flushed is gone.
@@ -74,6 +78,7 @@ pub struct Snapshot {
     pub(super) state: State,
     sync: Option<bool>,
     file_bytes: u64,
+    clocks: Clocks,
 }
 
 impl fmt::Debug for Snapshot {
@@ -202,6 +207,39 @@ impl Snapshot {
             record.origin = origin;
         }
         Ok(Some(record))
+    }
+
+    /// A command; `None` when there is none of this id.
+    ///
+    /// # Errors
+    /// The disk failed or the record is damaged.
+    pub fn command(&self, id: &str) -> Result<Option<CommandView>, Error> {
+        let Ok(key) = Key::new(COMMANDS, id) else { return Ok(None) };
+        Ok(self.record(&key.hash())?.and_then(|record| self.view(&record)))
+    }
+
+    /// A record's command, if it holds one.
+    #[must_use]
+    pub fn view(&self, record: &Record) -> Option<CommandView> {
+        CommandView::of(record, self.clocks)
+    }
+
+    /// The result of one of a command's targets, if it gave any.
+    ///
+    /// # Errors
+    /// The disk failed or the record is damaged.
+    pub fn command_result(&self, id: &str, agent: &str) -> Result<Option<CommandResult>, Error> {
+        let Ok(key) = Key::new(COMMANDS, format!("{id}:{agent}")) else { return Ok(None) };
+        Ok(match self.record(&key.hash())?.map(|record| record.content) {
+            Some(Content::Result(result)) => Some(*result),
+            _ => None,
+        })
+    }
+
+    /// This start of the machine.
+    #[must_use]
+    pub fn boot(&self) -> BootId {
+        self.clocks.boot
     }
 
     /// The name of the document whose deletion was committed as `sequence`, if it existed here before and the name is

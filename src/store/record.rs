@@ -4,6 +4,7 @@ use ring::digest::{Context, SHA256, digest};
 
 use crate::identity::EndpointId;
 use crate::store::codec::{Bytes, checksum, put_bytes, put_varint};
+use crate::store::command::{self, Command, CommandRef, CommandResult, ResultRef};
 use crate::store::{Error, Key, Kind, Origin, RunId, Stamp, Version, VersionHash};
 
 const TOMBSTONE: u8 = 0x80;
@@ -40,6 +41,10 @@ pub enum Content {
     Latest { stamp: Stamp, json: String },
     /// An Automerge document beside its materialised JSON. The heads are sorted.
     Merged { heads: Vec<[u8; 32]>, json: String, chunks: Vec<Chunk> },
+    /// A command.
+    Command(Box<Command>),
+    /// What one of a command's targets made of it.
+    Result(Box<CommandResult>),
 }
 
 /// Uncompressed Automerge chunks that one commit added.
@@ -64,6 +69,8 @@ impl Record {
         match &self.content {
             Content::Tombstone => None,
             Content::Latest { json, .. } | Content::Merged { json, .. } => Some(json),
+            Content::Command(command) => Some(&command.json),
+            Content::Result(result) => Some(&result.json),
         }
     }
 
@@ -84,11 +91,13 @@ impl Record {
 
     /// Bytes of its content, roughly.
     pub(super) fn size(&self) -> usize {
-        let history = match &self.content {
+        let more = match &self.content {
             Content::Merged { chunks, .. } => chunks.iter().map(|chunk| chunk.bytes.len()).sum(),
+            Content::Command(command) => command.signed.body.len() + command.ranks.len(),
+            Content::Result(result) => result.result.len() + result.error.len(),
             _ => 0,
         };
-        128 + self.json().map_or(0, str::len) + history
+        128 + self.json().map_or(0, str::len) + more
     }
 
     fn kind_byte(&self) -> u8 {
@@ -110,6 +119,8 @@ impl Record {
                 context.update(digest(&SHA256, json.as_bytes()).as_ref());
             }
             Content::Merged { heads, .. } => heads.iter().for_each(|head| context.update(head)),
+            Content::Command(command) => context.update(&command.state()),
+            Content::Result(result) => context.update(&result.state()),
         }
         let counter = match &self.content {
             Content::Latest { stamp, .. } => stamp.counter,
@@ -127,6 +138,8 @@ impl Record {
             Content::Tombstone => {}
             Content::Latest { stamp, .. } => put_stamp(&mut out, stamp),
             Content::Merged { heads, .. } => heads.iter().for_each(|head| out.extend_from_slice(head)),
+            Content::Command(command) => out.extend_from_slice(&shortened(&command.state())),
+            Content::Result(result) => out.extend_from_slice(&shortened(&result.state())),
         }
         Version(out)
     }
@@ -156,8 +169,17 @@ impl Record {
             Content::Tombstone => {}
             Content::Latest { stamp, json } => encode_latest(out, stamp, json, other),
             Content::Merged { heads, json, chunks } => encode_merged(out, heads, json, chunks),
+            Content::Command(command) => command::encode(out, command),
+            Content::Result(result) => command::encode_result(out, result),
         }
     }
+}
+
+/// A command's state as clients give it back.
+fn shortened(state: &[u8]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&digest(&SHA256, state).as_ref()[..16]);
+    short
 }
 
 fn put_stamp(out: &mut Vec<u8>, stamp: &Stamp) {
@@ -210,6 +232,8 @@ enum Form<'a> {
     Latest(Stamp),
     /// Concatenated heads; the chunks' labels and lengths; their bytes.
     Merged(&'a [u8], Vec<(u64, usize)>, &'a [u8]),
+    Command(CommandRef<'a>),
+    Result(ResultRef<'a>),
 }
 
 fn damaged() -> Error {
@@ -248,6 +272,8 @@ impl<'a> RecordRef<'a> {
             None => {}
             Some(Form::Latest(stamp)) => put_stamp(&mut out, stamp),
             Some(Form::Merged(heads, ..)) => out.extend_from_slice(heads),
+            Some(Form::Command(command)) => out.extend_from_slice(&shortened(&command.state())),
+            Some(Form::Result(result)) => out.extend_from_slice(&shortened(&result.state())),
         }
         Version(out)
     }
@@ -271,7 +297,10 @@ impl<'a> BodyRef<'a> {
         let (form, json) = match kind {
             Kind::Latest => (Form::Latest(parse_stamp(rest, origin, flags)?), rest.text()?),
             Kind::Merged => parse_merged(rest)?,
-            Kind::Command => return None,
+            Kind::Command => match command::parse(rest)? {
+                command::Parsed::Command(command, json) => (Form::Command(command), json),
+                command::Parsed::Result(result, json) => (Form::Result(result), json),
+            },
         };
         Some(BodyRef { origin, collection, id, json, form })
     }
@@ -287,14 +316,16 @@ impl<'a> BodyRef<'a> {
             Form::Merged(heads, lengths, bytes) => {
                 Content::Merged { heads: heads.as_chunks::<32>().0.to_vec(), json, chunks: split(lengths, bytes) }
             }
+            Form::Command(command) => Content::Command(Box::new(command.to_command(json))),
+            Form::Result(result) => Content::Result(Box::new(result.to_result(json))),
         }
     }
 
     /// The concatenated chunks of a `merged` record.
     pub(super) fn history(&self) -> Option<&'a [u8]> {
         match &self.form {
-            Form::Latest(_) => None,
             Form::Merged(_, _, bytes) => Some(bytes),
+            _ => None,
         }
     }
 }
@@ -341,6 +372,7 @@ pub(super) enum BaseContent {
     Tombstone,
     Latest(Stamp),
     Merged(Vec<[u8; 32]>),
+    Command([u8; 16]),
 }
 
 impl Base {
@@ -360,7 +392,7 @@ impl Base {
                 let (counter, node, run) = (rest.varint()?, EndpointId(rest.array()?), RunId(rest.array()?));
                 BaseContent::Latest(Stamp { counter, node, run })
             }
-            Kind::Command => return None,
+            Kind::Command => BaseContent::Command(rest.array()?),
         };
         rest.is_empty().then_some(Base { incarnation, content })
     }

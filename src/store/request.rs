@@ -1,7 +1,7 @@
 //! What the store is asked and what it answers.
 
 use crate::identity::EndpointId;
-use crate::store::{Key, KeyHash, Kind, RunId, Stamp, Version};
+use crate::store::{CommandChange, Key, KeyHash, Kind, RunId, Signed, Stamp, Version};
 
 /// Who asked, and the asker's own number for it. The store gives it back with the reply and looks at nothing else.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -69,6 +69,8 @@ pub enum Put {
     Delete,
     /// Start the next incarnation from the current content.
     Compact,
+    /// See [`CommandChange`].
+    Command(CommandChange),
 }
 
 /// What came of a request.
@@ -146,6 +148,24 @@ pub enum Body {
     Latest { stamp: Stamp, json: Vec<u8> },
     /// Automerge chunks, not yet checked.
     Merged(Merged),
+    /// A command, not yet checked.
+    Command(IncomingCommand),
+    /// What one of a command's targets made of it, not yet checked.
+    Result { rank: u8, result: Vec<u8>, error: String },
+}
+
+/// A command of an [`Incoming`].
+#[derive(Debug)]
+pub struct IncomingCommand {
+    /// What the issuer signed.
+    pub signed: Signed,
+    /// A status for each target, by number.
+    pub ranks: Vec<u8>,
+    /// Somebody asked for its end.
+    pub cancel_requested: bool,
+    /// The boot time here at which it can no longer be accepted; `None`: the sender does not know. Of no meaning for a command
+    /// that never expires.
+    pub until: Option<u64>,
 }
 
 /// Automerge chunks of an [`Incoming`].

@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mio::Waker;
 
-use crate::clock::Now;
+use crate::clock::shell::now;
 use crate::limits::BATCH_DOCUMENTS;
 use crate::store::{Disk, Reader, Reply, Request, Store, Submitted, Ticket, Tip};
 
@@ -87,12 +86,6 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
     }
     let flush = Submitted { ticket: Ticket::Api(0), request: Request::Flush };
     store.handle_batch(now(), [flush], &mut replies);
-}
-
-#[expect(clippy::disallowed_methods, reason = "this is the shell that reads the clock for the engine")]
-fn now() -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { mono: Instant::now(), wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX) }
 }
 
 impl Wiring {

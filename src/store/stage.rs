@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::clock::Now;
+use crate::store::age::Clocks;
 use crate::store::batch::{Batch, Pending, Staged};
 use crate::store::cache::Cache;
 use crate::store::merged::Doc;
@@ -33,6 +35,8 @@ pub(super) struct Stage<'a> {
     pub(super) batch: &'a mut Batch,
     /// Sequence numbers up to this are on disk.
     pub(super) durable: u64,
+    pub(super) now: Now,
+    pub(super) clocks: Clocks,
 }
 
 impl Stage<'_> {

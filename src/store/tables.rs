@@ -29,6 +29,8 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 pub(super) const META_DATABASE: &str = "database";
 /// Counters: [`State`].
 pub(super) const META_STATE: &str = "state";
+/// How old the database is: boot id, age at that boot's beginning, age when this was written.
+pub(super) const META_AGE: &str = "age";
 /// One byte: whether sync is on. Absent until saved.
 pub(super) const META_SYNC: &str = "sync";
 

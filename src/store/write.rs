@@ -29,6 +29,7 @@ impl Stage<'_> {
         let Write { key, put, durable } = write;
         let hash = key.hash();
         let (object, base) = match put {
+            Put::Command(change) => return self.command(&key, hash, change),
             Put::Delete => return self.delete(&key, hash, durable),
             Put::Compact => return self.compact(&key, hash),
             Put::Whole { json, base } => (parse(&key, &json)?, base),
@@ -224,7 +225,7 @@ impl Stage<'_> {
     }
 
     /// The answer to a write that found its content in place.
-    fn unchanged(&mut self, hash: KeyHash, durable: bool) -> Pending {
+    pub(super) fn unchanged(&mut self, hash: KeyHash, durable: bool) -> Pending {
         let staged = self.batch.staged.get(&hash).filter(|staged| staged.changed.is_none());
         let in_place = staged.and_then(|staged| staged.record.as_ref()).map(|record| record.sequence);
         let version = self.staged(hash).version();

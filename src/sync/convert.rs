@@ -2,9 +2,10 @@
 
 use prost::Message as _;
 
+use crate::clock::BootId;
 use crate::identity::EndpointId;
-use crate::store::{self, Content, Incoming, Key, KeyHash, Kind, Record, RunId, Stamp};
-use crate::sync::mesh::{Document, Latest, Merged, Offer, Tombstone, document::Body};
+use crate::store::{self, Content, Incoming, Key, KeyHash, Kind, Record, RunId, Signed, Stamp};
+use crate::sync::mesh::{Command, CommandResult, Document, Latest, Merged, Offer, Tombstone, document::Body};
 
 /// Bytes of a document within a batch.
 pub(crate) fn size(document: &Document) -> usize {
@@ -12,7 +13,7 @@ pub(crate) fn size(document: &Document) -> usize {
 }
 
 /// The whole record.
-pub(crate) fn document(record: &Record, hash: KeyHash) -> Document {
+pub(crate) fn document(record: &Record, hash: KeyHash, clock: SendClock) -> Document {
     let body = match &record.content {
         Content::Tombstone => Body::Tombstone(Tombstone {}),
         Content::Latest { stamp, json } => Body::Latest(latest(record, stamp, json.as_bytes())),
@@ -20,6 +21,12 @@ pub(crate) fn document(record: &Record, hash: KeyHash) -> Document {
             let whole: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect();
             Body::Merged(Merged { chunks: whole.into(), heads: heads(record) })
         }
+        Content::Command(held) => Body::Command(command(held, clock)),
+        Content::Result(held) => Body::CommandResult(CommandResult {
+            status: held.rank as u32,
+            result: held.result.clone().into_bytes().into(),
+            error: held.error.clone(),
+        }),
     };
     with_body(record, hash, body)
 }
@@ -41,6 +48,26 @@ fn heads(record: &Record) -> Vec<bytes::Bytes> {
 pub(crate) fn offer(record: &Record, hash: KeyHash, size: usize) -> Document {
     let offer = Offer { version: record.version_hash().0.to_vec().into(), size: size as u64 };
     with_body(record, hash, Body::Offer(offer))
+}
+
+/// When something is sent, for what is told as time left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SendClock {
+    pub(crate) boot: BootId,
+    pub(crate) boot_ms: u64,
+}
+
+fn command(held: &store::Command, clock: SendClock) -> Command {
+    let until = held.deadline.until(clock.boot);
+    let unknown = held.deadline.is_unknown(clock.boot);
+    Command {
+        body: held.signed.body.clone().into(),
+        signature: held.signed.signature.to_vec().into(),
+        statuses: held.ranks.iter().map(|rank| *rank as u8).collect::<Vec<_>>().into(),
+        cancel_requested: held.cancel_requested,
+        time_left_ms: until.map_or(0, |until| until.saturating_sub(clock.boot_ms)),
+        time_left_unknown: unknown,
+    }
 }
 
 fn latest(record: &Record, stamp: &Stamp, json: &[u8]) -> Latest {
@@ -82,11 +109,12 @@ fn node(bytes: &[u8]) -> Result<EndpointId, &'static str> {
     bytes.try_into().map(EndpointId).map_err(|_| "an endpoint id that is not 32 bytes")
 }
 
-/// A received document, ready for the store. Offers never get here.
+/// A received document, ready for the store: what it says of time left counts from `arrived`, this machine's boot time.
+/// Offers never get here.
 ///
 /// # Errors
 /// What is malformed about it.
-pub(crate) fn incoming(document: Document) -> Result<Incoming, &'static str> {
+pub(crate) fn incoming(document: Document, arrived: u64) -> Result<Incoming, &'static str> {
     let kind = kind(document.kind)?;
     let body = document.body.ok_or("a document without a body")?;
     let is_tombstone = matches!(body, Body::Tombstone(_));
@@ -107,11 +135,11 @@ pub(crate) fn incoming(document: Document) -> Result<Incoming, &'static str> {
         kind,
         incarnation: document.incarnation,
         origin,
-        body: incoming_body(kind, body, origin)?,
+        body: incoming_body(kind, body, origin, arrived)?,
     })
 }
 
-fn incoming_body(kind: Kind, body: Body, origin: EndpointId) -> Result<store::Body, &'static str> {
+fn incoming_body(kind: Kind, body: Body, origin: EndpointId, arrived: u64) -> Result<store::Body, &'static str> {
     match (kind, body) {
         (_, Body::Tombstone(_)) => Ok(store::Body::Tombstone),
         (Kind::Latest, Body::Latest(latest)) => {
@@ -123,6 +151,19 @@ fn incoming_body(kind: Kind, body: Body, origin: EndpointId) -> Result<store::Bo
         (Kind::Merged, Body::Merged(merged)) => {
             let heads = change_hashes(&merged.heads)?;
             Ok(store::Body::Merged(store::Merged { chunks: merged.chunks.to_vec(), heads }))
+        }
+        (Kind::Command, Body::Command(command)) => Ok(store::Body::Command(store::IncomingCommand {
+            signed: Signed {
+                signature: command.signature.as_ref().try_into().unwrap_or([0; 64]),
+                body: command.body.to_vec(),
+            },
+            ranks: command.statuses.to_vec(),
+            cancel_requested: command.cancel_requested,
+            until: (!command.time_left_unknown).then(|| arrived.saturating_add(command.time_left_ms)),
+        })),
+        (Kind::Command, Body::CommandResult(CommandResult { status, result, error })) => {
+            let rank = u8::try_from(status).unwrap_or(0);
+            Ok(store::Body::Result { rank, result: result.to_vec(), error })
         }
         _ => Err("a document whose body does not fit its kind"),
     }

@@ -29,6 +29,8 @@ struct Received {
     lane: Lane,
     batch: Batch,
     bytes: usize,
+    /// Boot time.
+    arrived: u64,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +91,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The batch is out of order.
-    pub(crate) fn receive(&mut self, lane: Lane, mut batch: Batch) -> Result<Vec<Document>, &'static str> {
+    pub(crate) fn receive(&mut self, now: Now, lane: Lane, mut batch: Batch) -> Result<Vec<Document>, &'static str> {
         let state = &mut self.lanes[lane as usize];
         if batch.number != state.last_number + 1 {
             return Err("a batch out of order");
@@ -101,7 +103,7 @@ impl Inbox {
         batch.documents = documents;
         let bytes = batch.encoded_len();
         self.waiting_bytes += bytes;
-        self.waiting.push(Received { lane, batch, bytes });
+        self.waiting.push(Received { lane, batch, bytes, arrived: now.boot_ms });
         Ok(offers)
     }
 
@@ -124,7 +126,7 @@ impl Inbox {
         let mut documents = Vec::new();
         for received in &self.waiting {
             for document in &received.batch.documents {
-                if let Some(incoming) = self.accept(document)? {
+                if let Some(incoming) = self.accept(document, received.arrived)? {
                     submitted.hashes.push((received.lane, incoming.hash));
                     documents.push(incoming);
                 }
@@ -156,8 +158,8 @@ impl Inbox {
         !self.waiting.is_empty() || self.lanes.iter().any(|lane| lane.gaps.is_empty() && !lane.deferred.is_empty())
     }
 
-    fn accept(&self, document: &Document) -> Result<Option<Incoming>, &'static str> {
-        let incoming = convert::incoming(document.clone())?;
+    fn accept(&self, document: &Document, arrived: u64) -> Result<Option<Incoming>, &'static str> {
+        let incoming = convert::incoming(document.clone(), arrived)?;
         let collection = incoming.name.as_ref().map(Key::collection);
         Ok(if collection.is_some_and(|name| self.excluded.0.contains(name)) { None } else { Some(incoming) })
     }
@@ -269,7 +271,7 @@ mod tests {
 
     #[expect(clippy::disallowed_methods, reason = "a starting point for virtual time")]
     fn start() -> Now {
-        Now { mono: Instant::now(), wall_ms: 0 }
+        Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 }
     }
 
     fn inbox() -> Inbox {
@@ -300,7 +302,7 @@ mod tests {
     #[test]
     fn a_batch_is_acknowledged_only_once_it_is_durable() {
         let (now, mut inbox) = (start(), inbox());
-        inbox.receive(Lane::Merged, batch(1, 1, 5)).expect("in order");
+        inbox.receive(now, Lane::Merged, batch(1, 1, 5)).expect("in order");
         let apply = inbox.poll_apply(now).expect("well-formed").expect("work");
         assert_eq!(apply.cursors.len(), 1);
         assert!(inbox.poll_acks(u64::MAX).is_empty(), "the store has not answered");
@@ -312,15 +314,15 @@ mod tests {
     #[test]
     fn a_missing_base_holds_back_every_later_cursor_and_acknowledgement_of_its_lane() {
         let (now, mut inbox) = (start(), inbox());
-        inbox.receive(Lane::Merged, batch(1, 1, 5)).expect("in order");
+        inbox.receive(now, Lane::Merged, batch(1, 1, 5)).expect("in order");
         inbox.poll_apply(now).expect("well-formed").expect("work");
         assert_eq!(inbox.applied(applied(9, &[1])).expect("few").len(), 1);
-        inbox.receive(Lane::Merged, batch(2, 2, 6)).expect("in order");
+        inbox.receive(now, Lane::Merged, batch(2, 2, 6)).expect("in order");
         assert!(inbox.poll_apply(now).expect("well-formed").expect("work").cursors.is_empty());
         inbox.applied(applied(10, &[])).expect("no new gap");
         assert!(inbox.poll_acks(u64::MAX).is_empty(), "the gap is open");
 
-        inbox.receive(Lane::Merged, batch(3, 1, 7)).expect("in order");
+        inbox.receive(now, Lane::Merged, batch(3, 1, 7)).expect("in order");
         inbox.poll_apply(now).expect("well-formed").expect("work");
         inbox.applied(applied(11, &[])).expect("closed");
         assert!(inbox.poll_acks(u64::MAX).is_empty(), "the cursors are not written");
@@ -333,7 +335,7 @@ mod tests {
     #[test]
     fn what_a_full_disk_refused_is_offered_again() {
         let (now, mut inbox) = (start(), inbox());
-        inbox.receive(Lane::Latest, batch(1, 1, 5)).expect("in order");
+        inbox.receive(now, Lane::Latest, batch(1, 1, 5)).expect("in order");
         inbox.poll_apply(now).expect("well-formed").expect("work");
         inbox.refused(now);
         assert!(inbox.poll_apply(now).expect("well-formed").is_none(), "resting");
@@ -344,6 +346,6 @@ mod tests {
 
     #[test]
     fn a_batch_out_of_order_is_an_error() {
-        assert!(inbox().receive(Lane::Latest, batch(2, 1, 5)).is_err());
+        assert!(inbox().receive(start(), Lane::Latest, batch(2, 1, 5)).is_err());
     }
 }

@@ -39,8 +39,4 @@ pub use control::{Answer, Asked, Control, ControlError, Event, Peer, Stats, Stat
 pub use engine::{Config, Engine, LOOKUP_DEADLINE, PeerSpec, STORE_OUTSTANDING, Wake};
 pub use peers::Address;
 
-/// What nodes say to each other: `peat.mesh.v1`.
-pub mod mesh {
-    #![allow(missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
-    include!(concat!(env!("OUT_DIR"), "/peat.mesh.v1.rs"));
-}
+pub use crate::mesh;

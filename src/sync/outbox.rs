@@ -9,9 +9,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::clock::Now;
 use crate::limits::{BATCH_BYTES, EXCEPTIONS, LANE_BATCHES, OFFER_BYTES};
 use crate::store::{Content, Entry, Error, KeyHash, Kind, PeerRun, Record, Snapshot};
-use crate::sync::convert;
+use crate::sync::convert::{self, SendClock};
 use crate::sync::link::Lane;
 use crate::sync::mesh::{Batch, Cursor, Document};
 use crate::sync::reconcile::Theirs;
@@ -110,11 +111,12 @@ struct Filling {
     keys: Vec<(KeyHash, u64)>,
     lowest: PerKind<u64>,
     bytes: usize,
+    clock: SendClock,
 }
 
 impl Filling {
-    fn new() -> Filling {
-        Filling { documents: Vec::new(), keys: Vec::new(), lowest: [NONE; 3], bytes: 0 }
+    fn new(clock: SendClock) -> Filling {
+        Filling { documents: Vec::new(), keys: Vec::new(), lowest: [NONE; 3], bytes: 0, clock }
     }
 
     fn is_full(&self) -> bool {
@@ -289,14 +291,20 @@ impl Outbox {
     ///
     /// # Errors
     /// The store could not be read; the outbox is as before.
-    pub(crate) fn fill(&mut self, lane: Lane, snapshot: &Snapshot, urgent: bool) -> Result<Option<Batch>, Error> {
+    pub(crate) fn fill(
+        &mut self,
+        now: Now,
+        lane: Lane,
+        snapshot: &Snapshot,
+        urgent: bool,
+    ) -> Result<Option<Batch>, Error> {
         if self.lanes[lane as usize].in_flight.len() >= LANE_BATCHES {
             return Ok(None);
         }
         if self.source.is_none() {
             self.source = snapshot.source(self.peer)?;
         }
-        let mut filling = Filling::new();
+        let mut filling = Filling::new(SendClock { boot: snapshot.boot(), boot_ms: now.boot_ms });
         match lane {
             Lane::Control => return Ok(None),
             Lane::Bulk => self.fill_backlog(snapshot, &mut filling)?,
@@ -314,7 +322,7 @@ impl Outbox {
 
     /// A batch that only moves cursors, when there is a cursor to move and nothing else will carry it.
     pub(crate) fn move_cursors(&mut self) -> Option<Batch> {
-        self.can_move().then(|| self.close(Lane::Bulk, Filling::new(), false))
+        self.can_move().then(|| self.close(Lane::Bulk, Filling::new(SendClock::default()), false))
     }
 
     /// Whether [`Outbox::move_cursors`] would have something to say.
@@ -386,7 +394,7 @@ impl Outbox {
                         let changes = snapshot.changes_since(&hash, have)?.unwrap_or_default();
                         (!changes.is_empty()).then(|| convert::merged(&record, hash, changes))
                     }
-                    _ => Some(convert::document(&record, hash)),
+                    _ => Some(convert::document(&record, hash, filling.clock)),
                 };
                 if let Some(document) = document {
                     filling.push(&record, hash, document);
@@ -484,7 +492,7 @@ impl Outbox {
     /// Adds a record to the batch: whole, as the changes after `held`, or, when large, as an offer.
     fn send(&mut self, record: &Record, hash: KeyHash, held: u64, lacks: bool, filling: &mut Filling) {
         let Content::Merged { chunks, .. } = &record.content else {
-            filling.push(record, hash, convert::document(record, hash));
+            filling.push(record, hash, convert::document(record, hash, filling.clock));
             return;
         };
         let newer = chunks.iter().position(|chunk| chunk.label > held).unwrap_or(0);

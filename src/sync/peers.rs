@@ -176,7 +176,7 @@ mod tests {
 
     #[expect(clippy::disallowed_methods, reason = "a starting point for virtual time")]
     fn start() -> Now {
-        Now { mono: Instant::now(), wall_ms: 0 }
+        Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 }
     }
 
     fn delays(failures: u32) -> Duration {

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::clock::Now;
+use crate::clock::shell::now;
 use crate::store::Submitted;
 use crate::store::shell::{Inlet, SharedTip};
 use crate::sync::resolver::Resolved;
@@ -97,14 +97,6 @@ impl Socket {
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }
-}
-
-/// This moment.
-#[expect(clippy::disallowed_methods, reason = "the shell is where clocks are read")]
-#[must_use]
-pub fn now() -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { mono: Instant::now(), wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX) }
 }
 
 /// Runs the sync thread.

@@ -44,7 +44,7 @@ impl Served {
 
     fn start(directory: TempDir, listen: &[Listen], access: &Access) -> Served {
         #[expect(clippy::disallowed_methods, reason = "this is a shell")]
-        let now = Now { mono: Instant::now(), wall_ms: 0 };
+        let now = Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 };
         let shell = Shell::bind(listen, access).expect("the listeners open");
         let disk = FileDisk::open(directory.path()).expect("a disk");
         let settings = store::Config::new(EndpointId([7; 32]));

@@ -70,6 +70,7 @@ fn incoming(record: &Record, entry: Entry, held: u64) -> Incoming {
             let lacking = chunks.iter().filter(|chunk| chunk.label > held);
             Body::Merged(Merged { chunks: lacking.flat_map(|chunk| chunk.bytes.clone()).collect(), heads })
         }
+        Content::Command(_) | Content::Result(_) => unreachable!("the store-only simulation issues no commands"),
     };
     let (kind, incarnation, origin) = (record.kind, record.incarnation, record.origin);
     Incoming { hash: entry.hash, name: record.name.clone(), kind, incarnation, origin, body }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use peat_node::clock::Now;
+use peat_node::clock::{BootId, Now};
 
 /// Virtual time since the world began.
 pub type Time = Duration;
@@ -66,12 +66,15 @@ pub struct Clock {
     base: Instant,
     drift_ppm: i64,
     wall_ms_at_zero: i64,
+    /// Which start of the machine this is, and when it was.
+    boots: u64,
+    booted: Time,
 }
 
 impl Clock {
     /// `base` is where every node's monotonic clock began.
     pub fn new(base: Instant, drift_ppm: i64, wall_ms_at_zero: i64) -> Clock {
-        Clock { base, drift_ppm, wall_ms_at_zero }
+        Clock { base, drift_ppm, wall_ms_at_zero, boots: 0, booted: Time::ZERO }
     }
 
     /// Sets the wall clock.
@@ -79,12 +82,27 @@ impl Clock {
         self.wall_ms_at_zero = wall_ms_at_zero;
     }
 
+    /// The machine starts anew.
+    pub fn reboot(&mut self, time: Time) {
+        self.boots += 1;
+        self.booted = time;
+    }
+
+    /// What the machine calls this start of its.
+    pub fn boot_id(&self) -> BootId {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.boots.to_le_bytes());
+        BootId(id)
+    }
+
     /// What the node's clocks say at `time`.
     pub fn at(&self, time: Time) -> Now {
         let local = self.local(time);
         let wall_ms =
             self.wall_ms_at_zero + i64::try_from(local.as_millis()).expect("a simulation lasts hours at most");
-        Now { mono: self.base + local, wall_ms }
+        let up = local.saturating_sub(self.local(self.booted));
+        let boot_ms = u64::try_from(up.as_millis()).expect("a simulation lasts hours at most");
+        Now { mono: self.base + local, wall_ms, boot_ms }
     }
 
     fn local(&self, time: Time) -> Duration {

@@ -107,6 +107,7 @@ pub fn copy(put: &Put) -> Put {
         Put::Fields(fields) => Put::Fields(fields.clone()),
         Put::Delete => Put::Delete,
         Put::Compact => Put::Compact,
+        Put::Command(change) => Put::Command(change.clone()),
     }
 }
 
@@ -132,7 +133,7 @@ pub fn expected(before: Option<&Value>, put: &Put) -> Option<Option<Value>> {
     match put {
         Put::Whole { json, base: None } => Some(Some(parse(json))),
         Put::Patch { json, base: None } => Some(Some(patched(before, &parse(json)))),
-        Put::Whole { .. } | Put::Patch { .. } => None,
+        Put::Whole { .. } | Put::Patch { .. } | Put::Command(_) => None,
         Put::Fields(fields) => {
             let mut result = before.and_then(Value::as_object).cloned().unwrap_or_default();
             result.extend(fields.clone());

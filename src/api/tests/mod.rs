@@ -87,7 +87,7 @@ struct World {
 impl World {
     fn new() -> World {
         #[expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
-        let now = Now { mono: Instant::now(), wall_ms: 0 };
+        let now = Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 };
         let config = store::Config::new(EndpointId([7; 32]));
         let store = Store::open(Memory::default(), config, &mut System::default(), now).expect("an empty store opens");
         let policy = Policy { own_uid: 0, admin_group: None, tcp_token: None };

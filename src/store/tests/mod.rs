@@ -15,8 +15,9 @@ use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::random::Random;
 use crate::store::{
-    Applied, Apply, Body, Config, Content, Document, Entry, Error, Incoming, Key, KeyHash, Kind, Merged, Outcome,
-    PeerRun, Put, Record, Reply, Request, Snapshot, Store, Submitted, Ticket, Version, VersionHash, Write,
+    Applied, Apply, Body, Config, Content, Deadline, Document, Entry, Error, Incoming, IncomingCommand, Key, KeyHash,
+    Kind, Merged, Outcome, PeerRun, Put, Record, Reply, Request, Snapshot, Store, Submitted, Ticket, Version,
+    VersionHash, Write,
 };
 use ram::Ram;
 
@@ -68,7 +69,7 @@ fn based(json: &str, base: &Version) -> Put {
 
 #[expect(clippy::disallowed_methods, reason = "some instant to count from")]
 fn epoch() -> Now {
-    Now { mono: Instant::now(), wall_ms: 0 }
+    Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 }
 }
 
 impl Bench {
@@ -175,6 +176,7 @@ impl Bench {
     /// Lets `time` pass and the store do what is due.
     fn pass(&mut self, time: Duration) {
         self.now.mono += time;
+        self.now.boot_ms += u64::try_from(time.as_millis()).unwrap();
         if self.store.poll_deadline().is_some_and(|deadline| self.now.reached(deadline)) {
             self.store.handle_timeout(self.now);
         }
@@ -188,6 +190,18 @@ fn incoming(hash: KeyHash, record: Record) -> Incoming {
         Content::Latest { stamp, json } => Body::Latest { stamp, json: json.into_bytes() },
         Content::Merged { chunks, heads, .. } => {
             Body::Merged(Merged { chunks: chunks.into_iter().flat_map(|chunk| chunk.bytes).collect(), heads })
+        }
+        Content::Command(command) => Body::Command(IncomingCommand {
+            signed: command.signed,
+            ranks: command.ranks.into_iter().map(|rank| rank as u8).collect(),
+            cancel_requested: command.cancel_requested,
+            until: match command.deadline {
+                Deadline::At { boot_ms, .. } => Some(boot_ms),
+                Deadline::Never => None,
+            },
+        }),
+        Content::Result(result) => {
+            Body::Result { rank: result.rank as u8, result: result.result.into_bytes(), error: result.error }
         }
     };
     let Record { name, kind, incarnation, origin, .. } = record;

@@ -255,7 +255,7 @@ impl Session {
                 self.start_if_planned(ours, reader)?;
             }
             (Stage::Live, Body::Reconcile(message)) => self.on_reconcile(message.ranges)?,
-            (Stage::Live, Body::Batch(batch)) => self.on_batch(lane, batch, reader)?,
+            (Stage::Live, Body::Batch(batch)) => self.on_batch(now, lane, batch, reader)?,
             (Stage::Live, Body::Ack(ack)) => self.on_ack(ack.lane, ack.number)?,
             (Stage::Live, Body::Want(want)) => self.on_want(&want)?,
             (Stage::Live, Body::Refused(refused)) => self.on_refused(&refused.keys)?,
@@ -267,9 +267,9 @@ impl Session {
 
     // Documents.
 
-    fn on_batch(&mut self, lane: Lane, batch: Batch, reader: &Reader) -> Result<(), Fault> {
+    fn on_batch(&mut self, now: Now, lane: Lane, batch: Batch, reader: &Reader) -> Result<(), Fault> {
         let Some(inbox) = &mut self.inbox else { return Ok(()) };
-        for offer in inbox.receive(lane, batch)? {
+        for offer in inbox.receive(now, lane, batch)? {
             if self.wants.len() >= WANTS {
                 return Err(Fault::protocol("offers too many documents at once"));
             }

@@ -35,7 +35,7 @@ impl Session {
         let mut more = self.gather().map_err(|error| Fault::store(&error))?;
         self.continue_comparison()?;
         for lane in [Lane::Command, Lane::Merged, Lane::Latest, Lane::Bulk] {
-            more |= self.fill_lane(lane, snapshot, urgent, &mut write).map_err(|error| Fault::store(&error))?;
+            more |= self.fill_lane(now, lane, snapshot, urgent, &mut write).map_err(|error| Fault::store(&error))?;
         }
         self.move_cursors(now);
         self.flush(&mut write);
@@ -69,6 +69,7 @@ impl Session {
 
     fn fill_lane(
         &mut self,
+        now: Now,
         lane: Lane,
         snapshot: &Snapshot,
         urgent: bool,
@@ -79,7 +80,7 @@ impl Session {
                 return Ok(false);
             }
             let Some(outbox) = &mut self.outbox else { return Ok(false) };
-            let Some(batch) = outbox.fill(lane, snapshot, urgent)? else { return Ok(outbox.owes(lane, snapshot)) };
+            let Some(batch) = outbox.fill(now, lane, snapshot, urgent)? else { return Ok(outbox.owes(lane, snapshot)) };
             self.say(lane, Body::Batch(batch));
             self.flush(&mut *write);
         }

@@ -114,6 +114,7 @@ impl Default for Setup {
 pub(super) struct Mesh {
     pub(super) nodes: Vec<Node>,
     now: Now,
+    start: Instant,
     flying: BTreeMap<(Instant, u64), (usize, usize, Vec<u8>)>,
     sent: u64,
     calls: u64,
@@ -133,7 +134,7 @@ fn identity(node: usize) -> Identity {
 
 #[expect(clippy::disallowed_methods, reason = "the starting point of virtual time")]
 fn start() -> Now {
-    Now { mono: Instant::now(), wall_ms: 1_700_000_000_000 }
+    Now { mono: Instant::now(), wall_ms: 1_700_000_000_000, boot_ms: 10_000 }
 }
 
 impl Mesh {
@@ -143,6 +144,7 @@ impl Mesh {
         let mut mesh = Mesh {
             nodes: Vec::new(),
             now,
+            start: now.mono,
             flying: BTreeMap::new(),
             sent: 0,
             calls: 0,
@@ -279,6 +281,7 @@ impl Mesh {
         let passed = to.saturating_duration_since(self.now.mono);
         self.now.mono = self.now.mono.max(to);
         self.now.wall_ms += i64::try_from(passed.as_millis()).expect("a short test");
+        self.now.boot_ms = 10_000 + u64::try_from((self.now.mono - self.start).as_millis()).expect("a short test");
     }
 
     pub(super) fn run_for(&mut self, time: Duration) {
@@ -307,10 +310,7 @@ impl Mesh {
         let snapshot = self.nodes[node].store.reader().snapshot().expect("a memory disk reads");
         let content = |hash: [u8; 16]| {
             let record = snapshot.record(&store::KeyHash(hash)).expect("reads").expect("indexed");
-            match record.content {
-                store::Content::Tombstone => String::new(),
-                store::Content::Latest { json, .. } | store::Content::Merged { json, .. } => json,
-            }
+            record.json().unwrap_or_default().to_owned()
         };
         self.versions(node).into_keys().map(|hash| (hash, content(hash))).collect()
     }

@@ -23,7 +23,7 @@ struct Bench {
 
 #[expect(clippy::disallowed_methods, reason = "a test is a shell")]
 fn now() -> Now {
-    Now { mono: Instant::now(), wall_ms: 0 }
+    Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 }
 }
 
 impl Bench {

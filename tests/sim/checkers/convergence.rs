@@ -46,6 +46,8 @@ fn summary(snapshot: &Snapshot, hash: &KeyHash) -> String {
         Content::Merged { heads, json, .. } => {
             format!("heads {}, {json}", heads.iter().map(|head| short(head)).collect::<Vec<_>>().join("+"))
         }
+        Content::Command(command) => command.json,
+        Content::Result(result) => result.json,
     };
     format!("[{:?} incarnation {} at {}: {content}]", record.kind, record.incarnation, record.sequence)
 }

@@ -51,7 +51,7 @@ impl Promises {
             (Content::Tombstone, _) => Promised::Deleted,
             (Content::Latest { stamp, .. }, _) => Promised::Register(stamp),
             (Content::Merged { .. }, Some(field)) if key.collection() == GROW => Promised::Field(field),
-            (Content::Merged { .. }, _) => Promised::Exists,
+            (Content::Merged { .. } | Content::Command(_) | Content::Result(_), _) => Promised::Exists,
         };
         self.made.push(Promise { node, key: key.clone(), incarnation: record.incarnation, what });
         Ok(())
@@ -97,7 +97,7 @@ impl Promise {
             (Promised::Register(stamp), Content::Latest { stamp: held, .. }) => held >= *stamp,
             (Promised::Field(field), _) => self.has(snapshot, field)?,
             (Promised::Exists, _) => true,
-            (Promised::Register(_), Content::Merged { .. }) => false,
+            (Promised::Register(_), _) => false,
         })
     }
 

@@ -78,7 +78,7 @@ impl CallerAt {
             }
             Put::Delete => (wire.call(&DeleteDocumentRequest { collection, doc_id }, 0), "delete"),
             Put::Compact => (wire.call(&CompactDocumentRequest { collection, doc_id }, 0), "compact"),
-            Put::Fields(_) => (wire.call(&GetDocumentRequest { collection, doc_id }, 0), "get"),
+            Put::Fields(_) | Put::Command(_) => (wire.call(&GetDocumentRequest { collection, doc_id }, 0), "get"),
         };
         self.calls.insert(call, Asked { key, what, waits_for: field.filter(|_| what == "patch") });
     }

@@ -52,6 +52,8 @@ pub struct Node {
     disks: u64,
     backup: Option<Vec<u8>>,
     pub clock: Clock,
+    /// The power was off since it last ran.
+    unpowered: bool,
     pub running: Option<Running>,
     pub ledger: Ledger,
     /// Disk faults may have been injected since the last healing.
@@ -96,6 +98,7 @@ impl Node {
             disks: 0,
             backup: None,
             clock,
+            unpowered: false,
             running: None,
             ledger: Ledger::default(),
             troubled: false,
@@ -114,13 +117,17 @@ impl Node {
 
     /// Switches the machine on. False: its disk did not let it.
     pub fn start(&mut self, time: Time, sync: sync::Config, keys: &[Key]) -> Result<bool, Violation> {
+        if std::mem::take(&mut self.unpowered) {
+            self.clock.reboot(time);
+        }
+        self.config.boot = self.clock.boot_id();
         let now = self.clock.at(time);
         self.life += 1;
         let opened = Store::open(self.disk.clone(), self.config.clone(), &mut self.random, now);
         match opened {
             Ok(store) => self.run(now, store, sync, keys),
             Err(_) if !self.disk.is_powered() => {
-                self.replug();
+                self.lose_power();
                 Ok(false)
             }
             Err(_) if self.troubled => Ok(false),
@@ -151,6 +158,11 @@ impl Node {
     /// The power is cut.
     pub fn crash(&mut self) {
         self.tally.count(Fault::Crash);
+        self.lose_power();
+    }
+
+    fn lose_power(&mut self) {
+        self.unpowered = true;
         self.replug();
     }
 
@@ -189,7 +201,7 @@ impl Node {
     /// The power failed while something was written.
     pub fn power_failed(&mut self) {
         self.tally.count(Fault::CrashInCommit);
-        self.replug();
+        self.lose_power();
     }
 
     /// From now on the disk fails this often, and has this much room.
@@ -217,7 +229,7 @@ impl Node {
     pub fn replace_disk(&mut self, restore: bool) {
         self.tally.count(if restore { Fault::BackupRestored } else { Fault::DiskReplaced });
         let image = if restore { self.backup.clone().unwrap_or_default() } else { Vec::new() };
-        self.replug();
+        self.lose_power();
         self.insert(image);
         self.ledger.replaced();
     }

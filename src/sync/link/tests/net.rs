@@ -63,7 +63,7 @@ pub(super) struct Net {
 impl Net {
     #[expect(clippy::disallowed_methods, reason = "a virtual clock has to begin somewhere")]
     pub(super) fn new(seed: u64, nodes: u8) -> Net {
-        let now = Now { mono: Instant::now(), wall_ms: 0 };
+        let now = Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 };
         let nodes = (1..=nodes).map(|number| Node::new(seed, number, now)).collect();
         let passes: Rule = Box::new(|_| true);
         Net { now, started: now.mono, nodes, flying: BTreeMap::new(), sent: 0, passes, trace: Vec::new() }

@@ -128,7 +128,7 @@ fn open(directory: &Path, slow: Arc<AtomicBool>) -> Result<Store<SlowDisk>, Fail
 }
 
 fn now() -> Now {
-    Now { mono: Instant::now(), wall_ms: 0 }
+    Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 }
 }
 
 fn write(store: &mut Store<SlowDisk>, number: usize, edition: usize) -> Result<(), Failure> {

@@ -1,0 +1,287 @@
+//! Which command is due to which agent, and what becomes of those nobody answers.
+//!
+//! Owns a table of the commands that are not over and of the agents whose streams end here. Must never decide what a report
+//! comes to: the store does, in the commit, where two that race meet. Holds no payload: what is pushed is named, and read
+//! from a snapshot when it is sent.
+//!
+//! Tell it of every record of collection `commands`, of streams and of reports (`handle_*`); then drain
+//! [`Commands::poll_push`] and [`Commands::poll_write`], and wait for [`Commands::poll_deadline`].
+
+mod message;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use peat_ipc::agent::CommandUpdate;
+use peat_ipc::agent::command_update::Stage;
+
+pub use message::{push_message, shown};
+
+use crate::clock::Now;
+use crate::identity::EndpointId;
+use crate::limits;
+use crate::store::{CommandChange, CommandError, CommandView, CommandWrite, Rank, Report};
+use table::Table;
+
+/// A write that came to nothing (a full disk) is asked for again after this.
+const RETRY_MS: u64 = 30_000;
+
+/// What a report is refused for.
+pub type Refused = CommandError;
+
+/// Whose commands a node delivers.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// This node, which trusts itself.
+    pub node: EndpointId,
+    /// Whom else; empty: every member.
+    pub issuers: BTreeSet<EndpointId>,
+}
+
+impl Trust {
+    /// Whether commands of `issuer` are delivered.
+    #[must_use]
+    pub fn allows(&self, issuer: &EndpointId) -> bool {
+        self.issuers.is_empty() || self.node == *issuer || self.issuers.contains(issuer)
+    }
+}
+
+/// What a node does with commands.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whose commands it delivers.
+    pub trust: Trust,
+    /// How long a command is kept after nothing more is expected of it.
+    pub retention: Duration,
+}
+
+/// Something for an agent's stream.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Push {
+    /// A command it has not accepted; [`push_message`] reads it.
+    Command { id: String },
+    /// It is asked to end this one.
+    Cancel { id: String },
+}
+
+/// An agent whose stream ends here.
+#[derive(Debug, Default)]
+struct Attached {
+    pushed: BTreeSet<String>,
+    cancelled: BTreeSet<String>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Commands {
+    settings: Settings,
+    table: Table,
+    attached: BTreeMap<String, Attached>,
+    pushes: VecDeque<(String, Push)>,
+    writes: VecDeque<CommandWrite>,
+    /// The last time that was told, to turn boot time into deadlines.
+    latest: Option<Now>,
+}
+
+impl Commands {
+    /// An empty table.
+    #[must_use]
+    pub fn new(settings: Settings) -> Commands {
+        Commands {
+            settings,
+            table: Table::default(),
+            attached: BTreeMap::new(),
+            pushes: VecDeque::new(),
+            writes: VecDeque::new(),
+            latest: None,
+        }
+    }
+
+    /// Looks at one record of collection `commands` that is new or changed: all of them at the start, then each that changes.
+    /// `None`: it was removed. Results are no concern of this table.
+    pub fn handle_record(&mut self, now: Now, id: &str, record: Option<&CommandView>) {
+        self.latest = Some(now);
+        match record {
+            _ if id.contains(':') => {}
+            Some(view) => {
+                self.table.put(id, view, &self.settings.trust);
+                self.review(now, id);
+            }
+            None => self.table.remove(id),
+        }
+    }
+
+    /// The agent is reachable through this node from now on: what is pending for it is pushed, again if need be.
+    pub fn handle_attached(&mut self, now: Now, agent: &str) {
+        self.latest = Some(now);
+        self.attached.insert(agent.to_owned(), Attached::default());
+        for id in self.table.of_agent(agent) {
+            self.review(now, &id);
+        }
+    }
+
+    /// The agent is reachable no more. What it accepted goes on, what it did not stays pending.
+    pub fn handle_detached(&mut self, now: Now, agent: &str) {
+        self.latest = Some(now);
+        self.attached.remove(agent);
+        self.pushes.retain(|(to, _)| to != agent);
+    }
+
+    /// What an agent says of a command: the report to store, if it is news. Whether the report stands is said by the store's
+    /// answer to it.
+    ///
+    /// # Errors
+    /// The command is not known, not for this agent, not from a trusted issuer, or the report is malformed.
+    pub fn handle_update(
+        &mut self,
+        now: Now,
+        agent: &str,
+        update: &CommandUpdate,
+    ) -> Result<Option<CommandWrite>, Refused> {
+        self.latest = Some(now);
+        let id = &update.command_id;
+        let tracked = self.table.get(id).ok_or_else(|| CommandError::Unknown(id.clone()))?;
+        let held = tracked.targets.get(agent).copied();
+        let elsewhere = || CommandError::NotForAgent { command: id.clone(), agent: agent.to_owned() };
+        let held = held.ok_or_else(elsewhere)?;
+        if !tracked.trusted {
+            return Err(CommandError::Untrusted(id.clone()));
+        }
+        let report = report(agent, update)?;
+        report.check()?;
+        if report.rank <= held && (report.begun || report.rank == held) {
+            return Ok(None);
+        }
+        let write = CommandWrite::new(id, CommandChange::Report(report));
+        write.map(Some).map_err(|cause| CommandError::Malformed(cause.to_string()))
+    }
+
+    /// A deadline came.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.latest = Some(now);
+        while let Some(id) = self.table.take_due(now.boot_ms) {
+            self.review(now, &id);
+        }
+    }
+
+    /// The next thing for an agent's stream.
+    #[must_use]
+    pub fn poll_push(&mut self) -> Option<(String, Push)> {
+        self.pushes.pop_front()
+    }
+
+    /// The next change to store: a target that missed it, a cancellation confirmed, a command to forget.
+    #[must_use]
+    pub fn poll_write(&mut self) -> Option<CommandWrite> {
+        self.writes.pop_front()
+    }
+
+    /// When to call [`Commands::handle_timeout`].
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        Some(self.latest?.at_boot_ms(self.table.next_due()?))
+    }
+
+    /// Whether the records should be shown again: some found no place in the table, and now there is room.
+    #[must_use]
+    pub fn poll_rescan(&mut self) -> bool {
+        self.table.take_rescan()
+    }
+
+    /// Whether an agent's stream ends here.
+    #[must_use]
+    pub fn is_attached(&self, agent: &str) -> bool {
+        self.attached.contains_key(agent)
+    }
+
+    /// Whether commands of this issuer are delivered here.
+    #[must_use]
+    pub fn trusts(&self, issuer: &EndpointId) -> bool {
+        self.settings.trust.allows(issuer)
+    }
+
+    /// Whether one more command for these agents would be within the limits.
+    ///
+    /// # Errors
+    /// Which limit it would pass, a sentence.
+    pub fn room(&self, targets: &[String]) -> Result<(), String> {
+        if self.table.len() >= limits::COMMANDS {
+            return Err(format!(
+                "{} commands are kept, which is the limit: delete some, or shorten --command-retention",
+                limits::COMMANDS
+            ));
+        }
+        match targets.iter().find(|agent| self.table.pending(agent) >= limits::COMMAND_PENDING) {
+            Some(agent) => Err(format!(
+                "agent '{agent}' has {} commands it has not accepted, which is the limit: cancel some",
+                limits::COMMAND_PENDING
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Does what is due for one command, and notes when to look at it again.
+    fn review(&mut self, now: Now, id: &str) {
+        let Some(tracked) = self.table.get(id) else { return };
+        let is_due = |at: u64| at <= now.boot_ms;
+        let expired = tracked.until.is_some_and(is_due);
+        let forget = tracked.forget_at(self.settings.retention);
+        let (mut missed, mut confirmed, mut waits) = (Vec::new(), Vec::new(), false);
+        let mut pushes = Vec::new();
+        for (agent, rank) in &tracked.targets {
+            let attached = self.attached.get_mut(agent);
+            match (rank, attached) {
+                (Rank::Pending, attached) if tracked.ours || attached.is_some() => {
+                    waits = true;
+                    match attached {
+                        _ if expired => missed.push(agent.clone()),
+                        Some(_) if tracked.cancel_requested => confirmed.push(agent.clone()),
+                        Some(attached) if tracked.trusted => {
+                            if attached.pushed.insert(id.to_owned()) {
+                                pushes.push((agent.clone(), Push::Command { id: id.to_owned() }));
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                (Rank::Executing, Some(attached)) if tracked.cancel_requested => {
+                    if attached.cancelled.insert(id.to_owned()) {
+                        pushes.push((agent.clone(), Push::Cancel { id: id.to_owned() }));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let changes = [
+            (!missed.is_empty()).then_some(CommandChange::Expire { agents: missed }),
+            (!confirmed.is_empty()).then_some(CommandChange::ConfirmCancel { agents: confirmed }),
+            forget.is_some_and(is_due).then_some(CommandChange::Remove),
+        ];
+        let changes: Vec<CommandChange> = changes.into_iter().flatten().collect();
+        let wake = match changes.is_empty() {
+            false => Some(now.boot_ms + RETRY_MS),
+            true => tracked.until.filter(|_| waits && !expired).into_iter().chain(forget).min(),
+        };
+        self.table.wake_at(id, wake);
+        self.pushes.extend(pushes);
+        let writes = changes.into_iter().filter_map(|change| CommandWrite::new(id, change).ok());
+        self.writes.extend(writes);
+    }
+}
+
+/// An agent's words as a report.
+fn report(agent: &str, update: &CommandUpdate) -> Result<Report, Refused> {
+    let (rank, begun) = match update.stage() {
+        Stage::Accepted => (Rank::Executing, false),
+        Stage::Progress => (Rank::Executing, true),
+        Stage::Completed => (Rank::Completed, true),
+        Stage::Failed => (Rank::Failed, true),
+        Stage::Cancelled => (Rank::Cancelled, true),
+        Stage::Unspecified => return Err(CommandError::Malformed("a report without a stage".into())),
+    };
+    let (result, error) = (update.result_json.clone(), update.error.clone());
+    Ok(Report { agent: agent.to_owned(), rank, begun, result, error })
+}

@@ -1,0 +1,77 @@
+//! How old this database is: a clock that only this node reads, and that never runs ahead.
+//!
+//! It counts while the machine is on, suspend included, and goes on over restarts of the process. Over a restart of the
+//! machine it goes on from where it was last written, at most [`NOTED_EVERY_MS`] and the time it was idle before: how long
+//! the power was off is not known, so it does not count. What is kept for a time is therefore kept for that long or longer.
+
+use crate::clock::{BootId, Now};
+use crate::store::codec::Bytes;
+
+/// A commit writes the age down when it was last written this long ago.
+pub(super) const NOTED_EVERY_MS: u64 = 600_000;
+
+/// This boot, and the age at its beginning (which may be below zero when the database is younger than the boot).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Clocks {
+    pub(super) boot: BootId,
+    offset_ms: i64,
+}
+
+impl Clocks {
+    /// The clocks of a database that noted `before`, opened now.
+    pub(super) fn open(before: Option<Noted>, boot: BootId, now: Now) -> Clocks {
+        match before {
+            Some(noted) if noted.boot == boot => Clocks { boot, offset_ms: noted.offset_ms },
+            before => {
+                let age = before.map_or(0, |noted| noted.age_ms);
+                Clocks { boot, offset_ms: signed(age) - signed(now.boot_ms) }
+            }
+        }
+    }
+
+    /// Milliseconds.
+    pub(super) fn age_ms(self, now: Now) -> u64 {
+        u64::try_from(signed(now.boot_ms) + self.offset_ms).unwrap_or(0)
+    }
+
+    /// The boot time at which this was the age.
+    pub(super) fn boot_ms_of(self, age_ms: u64) -> i64 {
+        signed(age_ms) - self.offset_ms
+    }
+
+    /// What to write down.
+    pub(super) fn note(self, now: Now) -> Noted {
+        Noted { boot: self.boot, offset_ms: self.offset_ms, age_ms: self.age_ms(now) }
+    }
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
+}
+
+/// What the file says of the age.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Noted {
+    boot: BootId,
+    offset_ms: i64,
+    pub(super) age_ms: u64,
+}
+
+impl Noted {
+    pub(super) fn encode(self) -> [u8; 32] {
+        let mut out = [0; 32];
+        out[..16].copy_from_slice(&self.boot.0);
+        out[16..24].copy_from_slice(&self.offset_ms.to_le_bytes());
+        out[24..].copy_from_slice(&self.age_ms.to_le_bytes());
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Noted> {
+        let mut bytes = Bytes(bytes);
+        let boot = BootId(bytes.array()?);
+        let offset_ms = i64::from_le_bytes(bytes.array()?);
+        let age_ms = u64::from_le_bytes(bytes.array()?);
+        let sane = offset_ms.unsigned_abs() < i64::MAX.unsigned_abs() / 4;
+        (bytes.is_empty() && sane).then_some(Noted { boot, offset_ms, age_ms })
+    }
+}

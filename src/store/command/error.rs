@@ -1,0 +1,72 @@
+//! Why a change of a command is refused.
+
+use std::fmt;
+
+use peat_ipc::Code;
+
+use crate::limits::{COMMAND_ERROR_BYTES, COMMAND_RESULT_BYTES};
+use crate::store::Key;
+
+/// See the module's documentation. The caller is to blame.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The id is taken: by another body, or by a command that was removed.
+    Exists(Key),
+    /// There is no such command here.
+    Unknown(String),
+    /// The command is not for this agent.
+    NotForAgent { command: String, agent: String },
+    /// The node does not trust whoever issued it.
+    Untrusted(String),
+    /// It was not accepted in time.
+    Expired(Key),
+    /// It was cancelled, or is to be, before it was accepted.
+    Cancelled(Key),
+    /// It was accepted and has ended: it is not begun again.
+    Ended(Key),
+    /// A body, or a report, that says what none may; a sentence without its end.
+    Malformed(String),
+    /// A result over [`COMMAND_RESULT_BYTES`], or an error over [`COMMAND_ERROR_BYTES`]: which, and its bytes.
+    TooLarge(&'static str, usize),
+}
+
+impl CommandError {
+    /// The code a client is told.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            CommandError::Exists(_) => Code::AlreadyExists,
+            CommandError::Unknown(_) | CommandError::NotForAgent { .. } => Code::NotFound,
+            CommandError::Untrusted(_) => Code::PermissionDenied,
+            CommandError::Expired(_) | CommandError::Cancelled(_) | CommandError::Ended(_) => Code::FailedPrecondition,
+            CommandError::Malformed(_) => Code::InvalidArgument,
+            CommandError::TooLarge(..) => Code::ResourceExhausted,
+        }
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CommandError::Exists(key) => {
+                write!(f, "{key} exists with another body, or did; give a new command a new id")
+            }
+            CommandError::Unknown(id) => write!(f, "there is no command '{id}' here"),
+            CommandError::NotForAgent { command, agent } => {
+                write!(f, "command '{command}' is not for agent '{agent}'")
+            }
+            CommandError::Untrusted(id) => write!(f, "this node does not trust the issuer of '{id}' (--trust-issuer)"),
+            CommandError::Expired(key) => write!(f, "{key} was not accepted in time; it must not be begun"),
+            CommandError::Cancelled(key) => write!(f, "{key} was cancelled; it must not be begun"),
+            CommandError::Ended(key) => write!(f, "{key} has ended; it must not be begun again"),
+            CommandError::Malformed(why) => f.write_str(why),
+            CommandError::TooLarge(what, bytes) => {
+                let limit = if *what == "error" { COMMAND_ERROR_BYTES } else { COMMAND_RESULT_BYTES };
+                write!(f, "the {what} is {bytes} bytes; the limit is {limit}: put what is larger into a document")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}

@@ -1,0 +1,184 @@
+//! Changes of commands, staged: what agents, issuers and nodes ask becomes part of a batch, or is refused.
+
+use super::change::Judgement;
+use super::signed::result_key;
+use super::{Command, CommandChange, CommandError, CommandResult, Deadline, Rank, Report, Signed};
+use crate::mesh::CommandBody;
+use crate::store::batch::Pending;
+use crate::store::stage::Stage;
+use crate::store::{Content, Error, Key, KeyHash, Kind, Record};
+
+/// Commands are never put again once they were removed, so there is one incarnation.
+pub(in crate::store) const ONLY_INCARNATION: u64 = 1;
+
+impl Stage<'_> {
+    pub(in crate::store) fn command(
+        &mut self,
+        key: &Key,
+        hash: KeyHash,
+        change: CommandChange,
+    ) -> Result<Pending, Error> {
+        match change {
+            CommandChange::Issue(signed) => self.issue(key, hash, signed),
+            CommandChange::Report(report) => self.report(key, hash, report),
+            CommandChange::RequestCancel { attached } => self.change_command(key, hash, |command, targets| {
+                command.cancel_requested = !command.has_ended() || command.cancel_requested;
+                lift(command, targets, &attached, Rank::Cancelled);
+            }),
+            CommandChange::ConfirmCancel { agents } => self.change_command(key, hash, |command, targets| {
+                if command.cancel_requested {
+                    lift(command, targets, &agents, Rank::Cancelled);
+                }
+            }),
+            CommandChange::Expire { agents } => self.change_command(key, hash, |command, targets| {
+                lift(command, targets, &agents, Rank::Expired);
+            }),
+            CommandChange::Remove => self.remove_command(hash),
+        }
+    }
+
+    fn issue(&mut self, key: &Key, hash: KeyHash, signed: Signed) -> Result<Pending, Error> {
+        let body = signed.check(key).map_err(CommandError::Malformed)?;
+        match self.load(hash)?.record.as_ref().map(|record| &record.content) {
+            None => {}
+            Some(Content::Command(held)) if same_words(&held.signed.read(), &body) => {
+                return Ok(self.unchanged(hash, true));
+            }
+            Some(_) => return Err(CommandError::Exists(key.clone()).into()),
+        }
+        let boot_ms = self.now.boot_ms.saturating_add(body.ttl_ms);
+        let deadline =
+            if body.ttl_ms == 0 { Deadline::Never } else { Deadline::At { boot: self.clocks.boot, boot_ms } };
+        let command = Command::issued(signed, &body, deadline);
+        Ok(self.change_to(key, hash, Content::Command(Box::new(command))))
+    }
+
+    /// What an agent says. A report that comes too late is refused, and what makes it late is written all the same.
+    fn report(&mut self, key: &Key, hash: KeyHash, report: Report) -> Result<Pending, Error> {
+        report.check()?;
+        let mut command = self.held_command(key, hash)?;
+        let body = command.signed.read();
+        let Some(at) = body.targets.iter().position(|agent| *agent == report.agent) else {
+            return Err(CommandError::NotForAgent { command: key.id().to_owned(), agent: report.agent }.into());
+        };
+        let expired = command.deadline.until(self.clocks.boot).is_some_and(|until| until <= self.now.boot_ms);
+        let (rank, answer) = match report.judge(key, command.ranks[at], expired, command.cancel_requested) {
+            Judgement::Stands => return Ok(self.unchanged(hash, true)),
+            Judgement::Climbs => (report.rank, Ok(())),
+            Judgement::Refused(cause, Some(rank)) => (rank, Err(cause)),
+            Judgement::Refused(cause, None) => return Err(cause.into()),
+        };
+        command.ranks[at] = rank;
+        if answer.is_ok() && !(report.result.is_empty() && report.error.is_empty()) {
+            self.add_result(key, report)?;
+        }
+        let pending = self.change_to(key, hash, Content::Command(command));
+        answer.map(|()| pending).map_err(Error::from)
+    }
+
+    fn add_result(&mut self, command: &Key, report: Report) -> Result<(), Error> {
+        let key = result_key(command, &report.agent).map_err(CommandError::Malformed)?;
+        let hash = key.hash();
+        let result = CommandResult::new(&key, report.rank, report.result, report.error);
+        let supersedes = match self.load(hash)?.record.as_ref().map(|record| &record.content) {
+            None => true,
+            Some(Content::Result(held)) => held.yields_to(&result),
+            Some(_) => false,
+        };
+        if supersedes {
+            self.change_to(&key, hash, Content::Result(Box::new(result)));
+        }
+        Ok(())
+    }
+
+    fn change_command(
+        &mut self,
+        key: &Key,
+        hash: KeyHash,
+        change: impl FnOnce(&mut Command, &[String]),
+    ) -> Result<Pending, Error> {
+        let before = self.held_command(key, hash)?;
+        let mut command = before.clone();
+        change(&mut command, &before.signed.read().targets);
+        match command == before {
+            true => Ok(self.unchanged(hash, true)),
+            false => Ok(self.change_to(key, hash, Content::Command(command))),
+        }
+    }
+
+    /// The command, and what its targets made of it, never come back.
+    fn remove_command(&mut self, hash: KeyHash) -> Result<Pending, Error> {
+        match self.load(hash)?.record.as_ref().map(|record| &record.content) {
+            None => return Ok(Pending::Absent),
+            Some(Content::Tombstone) => return Ok(self.unchanged(hash, true)),
+            Some(_) => {}
+        }
+        self.remove_results(hash, 0)?;
+        Ok(self.bury(hash, 0, true))
+    }
+
+    /// Leaves tombstones of the results of a command that is about to go.
+    pub(in crate::store) fn remove_results(&mut self, hash: KeyHash, from: u32) -> Result<(), Error> {
+        let Some(Record { name: Some(key), content: Content::Command(command), .. }) = &self.load(hash)?.record else {
+            return Ok(());
+        };
+        let (key, targets) = (key.clone(), command.signed.read().targets);
+        for agent in targets {
+            let Ok(result) = result_key(&key, &agent).map(|key| key.hash()) else { continue };
+            if self.load(result)?.record.as_ref().is_some_and(Record::is_live) {
+                self.bury(result, from, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a tombstone of a record that is staged.
+    pub(in crate::store) fn bury(&mut self, hash: KeyHash, from: u32, durable: bool) -> Pending {
+        let origin = self.writer.config.node;
+        let (kind, incarnation) = (Kind::Command, ONLY_INCARNATION);
+        let record = Record { kind, incarnation, sequence: 0, origin, name: None, content: Content::Tombstone };
+        self.change(hash, record, None, durable, from)
+    }
+
+    fn held_command(&mut self, key: &Key, hash: KeyHash) -> Result<Box<Command>, Error> {
+        match self.load(hash)?.record.as_ref().map(|record| &record.content) {
+            Some(Content::Command(command)) => Ok(command.clone()),
+            _ => Err(CommandError::Unknown(key.id().to_owned()).into()),
+        }
+    }
+
+    fn change_to(&mut self, key: &Key, hash: KeyHash, content: Content) -> Pending {
+        let content = self.finished(content);
+        let (kind, incarnation, origin) = (Kind::Command, ONLY_INCARNATION, self.writer.config.node);
+        let record = Record { kind, incarnation, sequence: 0, origin, name: Some(key.clone()), content };
+        self.change(hash, record, None, true, 0)
+    }
+
+    /// A command with its JSON, and when it ended, as they follow from the rest.
+    pub(in crate::store) fn finished(&self, content: Content) -> Content {
+        match content {
+            Content::Command(mut command) => {
+                command.note_end(self.clocks.age_ms(self.now));
+                command.show();
+                Content::Command(command)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Whether two bodies under one id ask for the same; when it was asked, and whom that meant then, may differ.
+fn same_words(held: &CommandBody, body: &CommandBody) -> bool {
+    let words =
+        |body: &CommandBody| (body.addressed.clone(), body.command_type.clone(), body.payload.clone(), body.expires_at);
+    words(held) == words(body)
+}
+
+/// Raises the status of those of `agents` who have not accepted the command.
+fn lift(command: &mut Command, targets: &[String], agents: &[String], to: Rank) {
+    for (agent, rank) in targets.iter().zip(&mut command.ranks) {
+        if *rank == Rank::Pending && agents.contains(agent) {
+            *rank = to;
+        }
+    }
+}
