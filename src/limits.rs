@@ -53,6 +53,39 @@ pub const FIRST_FRAME: Duration = Duration::from_secs(10);
 /// A frame once begun must be complete within this, and a written reply taken within it.
 pub const FRAME_STALL: Duration = Duration::from_secs(30);
 
+/// Agents this node knows of, the dead ones included; further ones are neither listed nor let in.
+pub const AGENTS: usize = 65_536;
+/// Streams of agents at once.
+pub const AGENT_STREAMS: usize = 4_096;
+/// One message of an agent: a Register with everything it may carry, or a result.
+pub const AGENT_MESSAGE_BYTES: usize = 1 << 20;
+/// An agent's id, so that it fits a document's id beside the name of a workload or a command.
+pub const AGENT_ID_BYTES: usize = 255;
+/// An agent's name, group and version, each capability and route, a workload's version and status.
+pub const AGENT_TEXT_BYTES: usize = 1_024;
+/// Capabilities of one agent.
+pub const AGENT_CAPABILITIES: usize = 256;
+/// Routes of one agent.
+pub const AGENT_ROUTES: usize = 64;
+/// Labels of one agent or workload.
+pub const AGENT_LABELS: usize = 256;
+/// Key and value of one label.
+pub const AGENT_LABEL_BYTES: usize = 4 << 10;
+/// All labels of one agent or workload.
+pub const AGENT_LABELS_BYTES: usize = 64 << 10;
+/// Workloads in one message.
+pub const AGENT_WORKLOADS: usize = 1_024;
+/// Messages waiting for an agent that does not read its stream.
+pub const AGENT_QUEUE_MESSAGES: usize = 4_096;
+/// Bytes of those.
+pub const AGENT_QUEUE_BYTES: usize = 4 << 20;
+/// State of agents waiting for the store, all agents together.
+pub const AGENT_PENDING_BYTES: usize = 32 << 20;
+/// Removed agents remembered for watchers that have not heard of it yet.
+pub const REMOVED_AGENTS: usize = 1_024;
+/// Other nodes whose presence is remembered.
+pub const PRESENCE_NODES: usize = 4_096;
+
 /// Requests on their way to the store thread, from each of the api and sync threads.
 pub const STORE_QUEUE: usize = 1_024;
 /// Distinct documents one commit covers at most.
@@ -91,4 +124,7 @@ const _: () = assert!(BATCH_BYTES < MESSAGE_BYTES);
 const _: () = assert!(COMMAND_TARGETS * ID_BYTES + COMMAND_PAYLOAD_BYTES + 4 * ID_BYTES < COMMAND_BODY_BYTES);
 const _: () = assert!(2 * COMMAND_BODY_BYTES <= MESSAGE_BYTES);
 const _: () = assert!(OFFER_BYTES < BATCH_BYTES);
+const _: () = assert!(AGENT_MESSAGE_BYTES < MESSAGE_BYTES);
+const _: () = assert!(AGENT_QUEUE_BYTES < CONNECTION_OUT_BYTES);
+const _: () = assert!(PRESENCE_NODES >= PEERS);
 const _: () = assert!(CONNECTION_OUT_BYTES >= 2 * MESSAGE_BYTES);

@@ -242,6 +242,16 @@ pub fn put_credit(out: &mut Vec<u8>, call: u64, items: u32) {
     put_body(out, call, Body::Credit(items));
 }
 
+/// Appends one message of a client stream.
+pub fn put_upload(out: &mut Vec<u8>, call: u64, message: &impl Message) {
+    put_message(out, call, 9, message.encoded_len(), |out| message.encode_raw(out));
+}
+
+/// Appends that a client stream has no more messages.
+pub fn put_half_close(out: &mut Vec<u8>, call: u64) {
+    put_body(out, call, Body::HalfClose(End {}));
+}
+
 fn put_body(out: &mut Vec<u8>, call: u64, body: Body) {
     let frame = Frame { call, body: Some(body) };
     encode_varint(frame.encoded_len() as u64, out);

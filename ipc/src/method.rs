@@ -4,6 +4,10 @@ use prost::{DecodeError, Message};
 
 use crate::sidecar::*;
 
+/// The number of `peat.agent.v1.AgentLink.Connect`, the one method of another service and the one with uploads: the request's
+/// payload is the first `AgentMessage` or empty, each further one is an upload, each item is a `NodeMessage`.
+pub const AGENT_LINK: u32 = 27;
+
 /// A request message: it belongs to one method and is answered by one kind of message.
 pub trait Rpc: Message {
     /// The method that takes this request.
@@ -163,7 +167,7 @@ mod tests {
             assert_eq!(method.number() as usize, index + 1);
             assert_eq!(Method::from_number(method.number()), Some(*method));
         }
-        assert_eq!(Method::from_number(27), None);
+        assert_eq!(Method::from_number(AGENT_LINK), None);
     }
 
     #[test]

@@ -8,6 +8,9 @@ use peat_ipc::{CallError, Code, Method};
 use crate::api::ConnectionId;
 use crate::api::dispatch::{Answered, Then};
 use crate::api::feed::Feed;
+use crate::api::link::Link;
+use crate::api::watch::Watch;
+use crate::fleet::Owner;
 use crate::store;
 use crate::sync::ControlError;
 
@@ -30,25 +33,41 @@ pub(super) struct Call {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The store has the write, or will get it.
-    Writing(Then),
+    /// What the write will mean for agents.
+    Writing { then: Then, meaning: Option<Box<Meaning>> },
     /// The sync thread was asked.
     Asking(Answered),
     /// The write is on disk here; so many peers shall have it too.
     AwaitingPeers { peers: u32, response: Response },
     /// Changes are sent as they come.
     Streaming(Box<Feed>),
+    /// Agents are watched.
+    Watching(Box<Watch>),
+    /// An agent is at the other end.
+    Link(Link),
+}
+
+/// What a client's write means for agents.
+#[derive(Debug)]
+pub(super) enum Meaning {
+    /// A put to a platform is a sign of life: of this agent, from this caller.
+    Sign(String, Owner),
+    /// An admin had this agent forgotten.
+    Forgotten(String),
 }
 
 impl Stage {
     /// What a client is told whose deadline passed now.
     pub(super) fn timed_out(&self) -> CallError {
         let message = match self {
-            Stage::Writing(_) => "the store did not answer in time; the write may still be carried out".into(),
+            Stage::Writing { .. } => "the store did not answer in time; the write may still be carried out".into(),
             Stage::Asking(_) => "the deadline passed; what was asked goes on".into(),
             Stage::AwaitingPeers { peers, .. } => {
                 format!("the write stands, on disk here; fewer than {peers} peers have confirmed it in time")
             }
             Stage::Streaming(_) => "the subscription's deadline has come; resume after the last sequence".into(),
+            Stage::Watching(_) => "the watch's deadline has come; watch again".into(),
+            Stage::Link(_) => "the stream's deadline has come; register again".into(),
         };
         CallError::new(Code::DeadlineExceeded, message)
     }

@@ -11,7 +11,7 @@ use peat_ipc::method::Response;
 use peat_ipc::{CallError, Code, PREFACE};
 
 use crate::api::caller::{Caller, Role};
-use crate::api::dispatch::too_large;
+use crate::api::dispatch::{SUBSCRIBE, too_large};
 use crate::clock::Now;
 use crate::limits::{FIRST_FRAME, FRAME_STALL, MESSAGE_BYTES};
 use crate::store::Submitted;
@@ -137,9 +137,16 @@ impl Connection {
                 length @ ..=PAYLOAD_BYTES => {
                     frame::put_response(&mut self.out, call, length, |out| response.encode(out));
                 }
-                length => frame::put_error(&mut self.out, call, &too_large(length)),
+                length => frame::put_error(&mut self.out, call, &too_large(length, SUBSCRIBE)),
             },
         }
+        self.replies_end = self.written + self.output().len() as u64;
+        self.reply_due.get_or_insert((self.replies_end, now.after(FRAME_STALL)));
+    }
+
+    /// Ends a stream that ended well.
+    pub(super) fn end(&mut self, now: Now, call: u64) {
+        frame::put_end(&mut self.out, call);
         self.replies_end = self.written + self.output().len() as u64;
         self.reply_due.get_or_insert((self.replies_end, now.after(FRAME_STALL)));
     }

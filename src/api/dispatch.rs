@@ -12,12 +12,15 @@ use peat_ipc::sidecar::*;
 use peat_ipc::{CallError, Code};
 use serde_json::{Map, Value};
 
+use crate::api::agents;
 use crate::api::caller::Role;
 use crate::api::commands;
 use crate::api::feed::Feed;
 use crate::api::typed::Typed;
 use crate::api::view::View;
+use crate::api::watch::Watch;
 use crate::clock::Now;
+use crate::fleet::Fleet;
 use crate::identity::EndpointId;
 use crate::store::{Key, KeyHash, Put, Version, Write};
 use crate::sync::{Answer, Control, Peer};
@@ -33,6 +36,8 @@ pub(super) enum Step {
     Ask { control: Control, answered: Answered },
     /// Changes are to be sent.
     Stream(Feed),
+    /// Changes of agents are to be sent.
+    Watch(Watch),
 }
 
 /// What the store said of a write.
@@ -56,7 +61,7 @@ pub(super) struct Then {
 pub(super) type Answered = fn(Answer) -> Option<Response>;
 
 /// Carries `request` out as far as this thread can.
-pub(super) fn begin(view: &mut View, now: Now, role: Role, request: Request) -> Result<Step, CallError> {
+pub(super) fn begin(view: &mut View, fleet: &Fleet, now: Now, role: Role, request: Request) -> Result<Step, CallError> {
     match request {
         Request::GetStatus(_) => answer(view.status()),
         Request::GetHealth(_) => answer(view.health(now)),
@@ -74,13 +79,17 @@ pub(super) fn begin(view: &mut View, now: Now, role: Role, request: Request) -> 
         Request::PutCell(request) => put_typed(request.cell, |_| PutCellResponse {}.into()),
         Request::PutTrack(request) => put_typed(request.track, |_| PutTrackResponse {}.into()),
         Request::PutCommand(request) => put_command(view, role, request),
-        Request::GetPlatforms(_) => answer(GetPlatformsResponse { platforms: all(view)? }),
+        Request::GetPlatforms(_) => {
+            let mut platforms = all(view)?;
+            platforms.iter_mut().for_each(|platform| agents::enliven(platform, fleet, now));
+            answer(GetPlatformsResponse { platforms })
+        }
         Request::GetCells(_) => answer(GetCellsResponse { cells: all(view)? }),
         Request::GetTracks(_) => answer(GetTracksResponse { tracks: all(view)? }),
         Request::GetCommands(_) => answer(GetCommandsResponse { commands: all(view)? }),
-        Request::CancelCommand(_) | Request::ListAgents(_) | Request::WatchAgents(_) => {
-            Err(CallError::new(Code::Unimplemented, "this node has no agents"))
-        }
+        Request::CancelCommand(_) => Err(CallError::new(Code::Unimplemented, "commands are not cancelled yet")),
+        Request::ListAgents(request) => answer(agents::list(fleet, now, &request)?),
+        Request::WatchAgents(_) => Ok(Step::Watch(Watch::new(fleet))),
         Request::ConnectPeer(_)
         | Request::DisconnectPeer(_)
         | Request::ListPeers(_)
@@ -110,6 +119,7 @@ fn write(key: Key, put: Put, durable: bool, peers: u32, respond: fn(Written) -> 
 
 fn put_document(view: &mut View, role: Role, request: PutDocumentRequest) -> Result<Step, CallError> {
     let key = key(request.collection, request.doc_id)?;
+    agents::refuse_roster(&key)?;
     let respond = |written: Written| PutDocumentResponse { version: written.version, durable: written.durable }.into();
     let put = if key.collection() == Command::COLLECTION {
         let command = commands::from_json(key.id(), &request.json_data)?;
@@ -137,6 +147,7 @@ fn patch_document(request: PatchDocumentRequest) -> Result<Step, CallError> {
     if key.collection() == Command::COLLECTION {
         return Err(CallError::new(Code::InvalidArgument, "commands are not patched; report a status with PutCommand"));
     }
+    agents::refuse_roster(&key)?;
     let respond =
         |written: Written| PatchDocumentResponse { version: written.version, durable: written.durable }.into();
     let put = Put::Patch { json: request.patch_json, base: base(request.base) };
@@ -148,6 +159,9 @@ fn delete_document(role: Role, request: DeleteDocumentRequest) -> Result<Step, C
     if key.collection() == Command::COLLECTION {
         role.require_admin("deleting a command")?;
     }
+    if key.collection() == crate::fleet::COLLECTION {
+        role.require_admin("deleting an agent")?;
+    }
     Ok(write(key, Put::Delete, false, 0, |_| DeleteDocumentResponse {}.into()))
 }
 
@@ -156,6 +170,7 @@ fn compact_document(role: Role, request: CompactDocumentRequest) -> Result<Step,
     if key.collection() == Command::COLLECTION {
         role.require_admin("compacting a command")?;
     }
+    agents::refuse_roster(&key)?;
     let respond = |written: Written| {
         CompactDocumentResponse { version: written.version, dropped_bytes: written.dropped_bytes }.into()
     };
@@ -216,22 +231,20 @@ fn all<T: Typed + Message>(view: &mut View) -> Result<Vec<T>, CallError> {
         let message = T::from_document(id, &content);
         bytes += message.encoded_len() + 8;
         if bytes > PAYLOAD_BYTES {
-            return Err(too_large(bytes));
+            return Err(too_large(bytes, SUBSCRIBE));
         }
         messages.push(message);
     }
     Ok(messages)
 }
 
-/// The answer would be over a frame.
-pub(super) fn too_large(bytes: usize) -> CallError {
-    CallError::new(
-        Code::ResourceExhausted,
-        format!(
-            "the answer is {bytes} bytes or more; the limit is {PAYLOAD_BYTES}: use Subscribe with snapshot set, which \
-             gives the documents one by one"
-        ),
-    )
+/// What gives documents whose sum is too large for one answer.
+pub(super) const SUBSCRIBE: &str = "Subscribe with snapshot set, which gives the documents one by one";
+
+/// The answer would be over a frame; `instead` is what to use.
+pub(super) fn too_large(bytes: usize, instead: &str) -> CallError {
+    let message = format!("the answer is {bytes} bytes or more; the limit is {PAYLOAD_BYTES}: use {instead}");
+    CallError::new(Code::ResourceExhausted, message)
 }
 
 fn ask(role: Role, request: Request) -> Result<Step, CallError> {

@@ -1,5 +1,6 @@
 //! The engine: what happened goes in, what to do next comes out. The order of calls is in [`crate::api`].
 
+mod agents;
 mod calls;
 mod streams;
 
@@ -16,8 +17,9 @@ use crate::api::connection::{Connection, ConnectionId, violation};
 use crate::api::timers::{Timers, Wake};
 use crate::api::view::View;
 use crate::clock::Now;
+use crate::fleet::{self, Fleet};
 use crate::limits::{CLIENT_CONNECTIONS, CLIENTS_BUFFERED_BYTES, CONNECTION_OUT_BYTES};
-use crate::store::{Reader, Submitted, Tip};
+use crate::store::{Key, Reader, Submitted, Tip};
 use crate::sync::Asked;
 
 /// Questions to the sync thread that may be unanswered at once.
@@ -34,6 +36,8 @@ pub struct Config {
     pub policy: Policy,
     /// The store's cache, as health shows it.
     pub cache_bytes: usize,
+    /// How long agents may be silent.
+    pub fleet: fleet::Settings,
 }
 
 /// A connection that the engine is done with.
@@ -76,14 +80,27 @@ pub struct Engine {
     touched: Vec<ConnectionId>,
     buffered_in: usize,
     buffered_out: usize,
-    /// The monotonic time of the latest input.
-    latest: Instant,
+    fleet: Fleet,
+    /// Streams of agents.
+    links: usize,
+    /// Calls that watch agents, and the change they were last brought to.
+    watchers: BTreeSet<u64>,
+    watched: u64,
+    /// The fleet's writes under way: its number of each, and the document.
+    fleet_writes: BTreeMap<u64, (u64, Key)>,
+    /// How far the fleet was told of the store's index of `latest` documents; `None`: not at all.
+    followed: Option<u64>,
+    /// There is more to tell at once.
+    follow_on: bool,
+    /// The time of the latest input.
+    latest: Now,
 }
 
 impl Engine {
     /// An engine without connections.
     #[must_use]
     pub fn new(config: Config, reader: Reader, now: Now) -> Engine {
+        let fleet = Fleet::new(reader.node(), config.node_id.clone(), config.fleet.clone());
         Engine {
             view: View::new(&config, reader, now),
             policy: config.policy,
@@ -103,7 +120,14 @@ impl Engine {
             touched: Vec::new(),
             buffered_in: 0,
             buffered_out: 0,
-            latest: now.mono,
+            fleet,
+            links: 0,
+            watchers: BTreeSet::new(),
+            watched: 0,
+            fleet_writes: BTreeMap::new(),
+            followed: None,
+            follow_on: false,
+            latest: now,
         }
     }
 
@@ -135,7 +159,7 @@ impl Engine {
 
     /// Bytes came from a client.
     pub fn handle_bytes(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
-        self.latest = now.mono;
+        self.latest = now;
         let buffered_in = self.buffered_in;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.closing.is_some() {
@@ -149,12 +173,12 @@ impl Engine {
             self.fail(now, id, &CallError::new(Code::ResourceExhausted, message));
         }
         self.advance(now, id);
-        self.view.release();
+        self.done(now);
     }
 
     /// The first `count` bytes of [`Engine::output`] were written.
     pub fn handle_written(&mut self, now: Now, id: ConnectionId, count: usize) {
-        self.latest = now.mono;
+        self.latest = now;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.wrote(now, count);
         let drained = connection.output().is_empty();
@@ -171,52 +195,75 @@ impl Engine {
             self.continue_streams(id);
         }
         self.settle(id);
-        self.view.release();
+        self.done(now);
     }
 
     /// The client is gone: its calls are over, and what it had written still happens.
     pub fn handle_closed(&mut self, now: Now, id: ConnectionId) {
-        self.latest = now.mono;
+        self.latest = now;
         self.drop_connection(id);
+        self.done(now);
     }
 
     /// The store's commits went further.
     pub fn handle_tip(&mut self, now: Now, tip: Tip) {
-        self.latest = now.mono;
+        self.latest = now;
         let moved = tip.visible != self.view.tip.visible;
         self.view.tip = tip;
         if moved && !self.streams.is_empty() {
             self.advance_all_streams(now);
         }
-        self.view.release();
+        if moved || self.followed.is_none() {
+            self.follow_store(now);
+        }
+        self.done(now);
     }
 
     /// The store reopened its database: read from here on.
     pub fn handle_reader(&mut self, now: Now, reader: Reader) {
-        self.latest = now.mono;
+        self.latest = now;
         self.view.set_reader(reader);
         self.move_streams(now);
-        self.view.release();
+        self.followed = None;
+        self.follow_store(now);
+        self.done(now);
     }
 
     /// A deadline came.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.latest = now.mono;
+        self.latest = now;
         self.settle_timers();
         while let Some((_, wake)) = self.timers.take_due(now.mono) {
             match wake {
                 Wake::Call(number) => self.time_out(now, number),
                 Wake::Connection(id) => self.time_out_connection(now, id),
-                Wake::Streams => {}
+                Wake::Streams | Wake::Fleet => {}
             }
         }
         self.advance_busy_streams(now);
+        if self.follow_on {
+            self.follow_store(now);
+        }
+        self.fleet.handle_timeout(now);
+        self.done(now);
+    }
+
+    /// The settings of the fleet were reloaded.
+    pub fn handle_settings(&mut self, now: Now, settings: fleet::Settings) {
+        self.latest = now;
+        self.fleet.handle_settings(now, settings);
+        self.done(now);
+    }
+
+    /// The end of every input: what it means for agents is carried out, and the snapshot is let go.
+    fn done(&mut self, now: Now) {
+        self.settle_fleet(now);
         self.view.release();
     }
 
     /// The node ends: every call and stream is ended, and nobody is let in any more.
     pub fn handle_shutdown(&mut self, now: Now) {
-        self.latest = now.mono;
+        self.latest = now;
         self.view.shutting_down = true;
         let open: Vec<_> = self.connections.keys().copied().collect();
         for id in open {
@@ -256,7 +303,11 @@ impl Engine {
     #[must_use]
     pub fn poll_deadline(&mut self) -> Option<(Instant, Wake)> {
         self.settle_timers();
-        if self.busy_streams.is_empty() { self.timers.next() } else { Some((self.latest, Wake::Streams)) }
+        if !self.busy_streams.is_empty() || self.follow_on {
+            return Some((self.latest.mono, Wake::Streams));
+        }
+        let fleet = self.fleet.poll_deadline().map(|at| (at, Wake::Fleet));
+        self.timers.next().into_iter().chain(fleet).min()
     }
 
     /// What is to be written to a client; tell [`Engine::handle_written`] how much went.
@@ -310,9 +361,8 @@ impl Engine {
             Body::Request(request) => self.handle_request(now, id, call, &request),
             Body::Cancel(_) => self.cancel(now, id, call),
             Body::Credit(items) => self.grant(now, id, call, items),
-            Body::Upload(_) | Body::HalfClose(_) => {
-                self.fail(now, id, &violation("no method takes uploads"));
-            }
+            Body::Upload(bytes) => self.upload(now, id, call, &bytes),
+            Body::HalfClose(_) => self.half_close(now, id, call),
             Body::Response(_) | Body::Item(_) | Body::End(_) | Body::Error(_) => {
                 self.fail(now, id, &violation("a client sent a frame that only a node sends"));
             }

@@ -44,8 +44,10 @@
 //!
 //! Where things are: `engine.rs` and its parts, the order of things; `connection.rs` the bytes of one client; `dispatch.rs`
 //! what each method does, whatever the codec; `typed.rs` platforms, cells, tracks and commands as documents; `feed.rs`
-//! subscriptions; `caller.rs` who may do what; [`shell`] the thread.
+//! subscriptions; `link.rs` and `watch.rs` the streams of agents and of those who watch them, `agents.rs` what else concerns
+//! agents; `caller.rs` who may do what; [`shell`] the thread.
 
+mod agents;
 mod call;
 mod caller;
 mod commands;
@@ -53,12 +55,14 @@ mod connection;
 mod dispatch;
 mod engine;
 mod feed;
+mod link;
 pub mod shell;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod typed;
 mod view;
+mod watch;
 
 pub use caller::{Caller, Policy, Role};
 pub use connection::ConnectionId;

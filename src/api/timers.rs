@@ -8,8 +8,10 @@ use crate::api::ConnectionId;
 /// Why the engine wants to be woken.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Wake {
-    /// Streams have more to send at once.
+    /// Streams have more to send at once, or the store's index has more to look at.
     Streams,
+    /// An agent's silence, a transition to store, or an announcement.
+    Fleet,
     /// A call's deadline.
     Call(u64),
     /// A connection is too slow: its first frame, the rest of a frame, or taking a reply.

@@ -1,3 +1,381 @@
-//! The agents beside this node and elsewhere in the mesh, and what is asked of them.
+//! Agents: who is attached where, which of them live, and what they run.
+//!
+//! Owns the fleet as this node sees it. Sans I/O: takes registrations, heartbeats, dropped streams, other nodes' presence and
+//! the documents of `agents` with `handle_*`; gives writes, messages for agents and announcements with `poll_*`. Must
+//! never compare wall clocks, and never writes about an agent that another node owns.
+//!
+//! After every `handle_*` drain [`Fleet::poll_end`], [`Fleet::poll_message`], [`Fleet::poll_write`] and
+//! [`Fleet::poll_announcement`], each until it gives nothing; then wait for input or for [`Fleet::poll_deadline`].
+//!
+//! | file | idea |
+//! |---|---|
+//! | `attachments.rs` | which stream holds which agent, and whose an id is |
+//! | `liveness.rs` | LIVE, STALE, DEAD by the last sign |
+//! | `presence.rs` | which nodes are there |
+//! | `roster.rs` | the agents, and the order of their changes |
+//! | `transition.rs`, `damper.rs` | what is stored of an agent, and how often |
+//! | `profile.rs`, `documents.rs` | what agents say, as documents |
+//! | `link.rs` | one agent's messages |
+//! | `records.rs` | what other nodes stored |
 
+mod attachments;
 pub mod commands;
+mod damper;
+mod documents;
+mod link;
+mod liveness;
+mod presence;
+mod profile;
+mod records;
+mod roster;
+mod transition;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use peat_ipc::agent::{ConfigUpdate, NodeMessage, node_message};
+use peat_ipc::{CallError, sidecar};
+
+pub use attachments::{Owner, StreamId};
+pub use documents::{Change, changes};
+pub use link::Held;
+pub use liveness::{Liveness, Times};
+
+use self::attachments::Attachments;
+use self::documents::Writes;
+use self::presence::Presence;
+use self::roster::{Entry, Roster};
+use self::transition::Transition;
+use crate::clock::Now;
+use crate::identity::EndpointId;
+use crate::store::Key;
+
+/// Where transitions are kept.
+pub const COLLECTION: &str = "agents";
+
+/// What the engine is told of this node.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Settings {
+    /// Intervals and thresholds.
+    pub times: Times,
+    /// Where agents find their server-sent events; empty where there are none.
+    pub events_url: String,
+}
+
+/// A write the engine wants; answer with [`Fleet::handle_written`].
+#[derive(Debug)]
+pub struct Write {
+    /// The engine's own number for it.
+    pub number: u64,
+    /// Which document.
+    pub key: Key,
+    /// What to do with it. Nothing needs doing where [`changes`] says so.
+    pub change: Change,
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Written {
+    /// The document is as wanted.
+    Done,
+    /// This machine could not, now.
+    Failed,
+    /// It cannot be.
+    Refused,
+}
+
+#[derive(Debug)]
+enum Flying {
+    Transition(String),
+    Document(Key),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Fleet {
+    ours: EndpointId,
+    node_id: String,
+    settings: Settings,
+    streams: Attachments,
+    roster: Roster,
+    presence: Presence,
+    /// Agents that are LIVE and owned here.
+    live_here: BTreeSet<String>,
+    timers: BTreeSet<(Instant, String)>,
+    /// Agents whose transition is to be stored now.
+    to_store: BTreeSet<String>,
+    writes: Writes,
+    flying: BTreeMap<u64, Flying>,
+    last_write: u64,
+    messages: VecDeque<(StreamId, NodeMessage)>,
+    ends: VecDeque<(StreamId, Option<CallError>)>,
+}
+
+impl Fleet {
+    /// A fleet nobody has been heard of.
+    #[must_use]
+    pub fn new(ours: EndpointId, node_id: String, settings: Settings) -> Fleet {
+        Fleet {
+            ours,
+            node_id,
+            settings,
+            streams: Attachments::default(),
+            roster: Roster::default(),
+            presence: Presence::default(),
+            live_here: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            to_store: BTreeSet::new(),
+            writes: Writes::default(),
+            flying: BTreeMap::new(),
+            last_write: 0,
+            messages: VecDeque::new(),
+            ends: VecDeque::new(),
+        }
+    }
+
+    // Input; the agents' own is in `link.rs`, other nodes' documents in `records.rs`.
+
+    /// Another node with agents is there.
+    pub fn handle_presence(&mut self, now: Now, node: EndpointId) {
+        if self.presence.handle(now.mono, node, &self.settings.times) {
+            let its: Vec<String> =
+                self.roster.iter().filter(|(_, e)| is_at(e, node)).map(|(id, _)| id.clone()).collect();
+            its.iter().for_each(|id| self.review(now, id));
+        }
+    }
+
+    /// The settings were reloaded: every attached agent is told.
+    pub fn handle_settings(&mut self, now: Now, settings: Settings) {
+        if settings == self.settings {
+            return;
+        }
+        self.settings = settings;
+        let Times { heartbeat, stale_after, dead_after } = self.settings.times;
+        let update = ConfigUpdate {
+            heartbeat_interval_ms: millis(heartbeat),
+            stale_after_ms: millis(stale_after),
+            dead_after_ms: millis(dead_after),
+            events_url: self.settings.events_url.clone(),
+        };
+        let streams: Vec<StreamId> = self.roster.iter().filter_map(|(_, entry)| entry.local()?.stream).collect();
+        for stream in streams {
+            self.say(stream, node_message::Body::ConfigUpdate(update.clone()));
+        }
+        let all: Vec<String> = self.roster.iter().map(|(id, _)| id.clone()).collect();
+        all.iter().for_each(|id| self.review(now, id));
+    }
+
+    /// A write of [`Fleet::poll_write`] ended.
+    pub fn handle_written(&mut self, now: Now, number: u64, written: Written) {
+        match self.flying.remove(&number) {
+            Some(Flying::Document(key)) => self.writes.ended(now.mono, &key, written == Written::Failed),
+            Some(Flying::Transition(id)) => self.transition_written(now, &id, written),
+            None => {}
+        }
+    }
+
+    fn transition_written(&mut self, now: Now, id: &str, written: Written) {
+        if let Some(local) = self.roster.get_mut(id).and_then(Entry::local_mut)
+            && let Some(transition) = local.writing.take()
+        {
+            match written {
+                Written::Failed => local.retry_at = Some(now.after(documents::RETRY)),
+                // What cannot be stored is not tried again until it is something else.
+                Written::Done | Written::Refused => local.stored = Some(transition),
+            }
+        }
+        self.review(now, id);
+    }
+
+    /// A deadline of [`Fleet::poll_deadline`] came.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.writes.handle_timeout(now.mono);
+        while let Some((at, id)) = self.timers.first().cloned()
+            && now.reached(at)
+        {
+            self.timers.pop_first();
+            if let Some(entry) = self.roster.get_mut(&id) {
+                entry.timer = None;
+            }
+            self.review(now, &id);
+        }
+    }
+
+    // Output.
+
+    /// A stream to end: with an error, or without one after a Goodbye.
+    #[must_use]
+    pub fn poll_end(&mut self) -> Option<(StreamId, Option<CallError>)> {
+        self.ends.pop_front()
+    }
+
+    /// A message for an agent.
+    #[must_use]
+    pub fn poll_message(&mut self) -> Option<(StreamId, NodeMessage)> {
+        self.messages.pop_front()
+    }
+
+    /// A document to write.
+    #[must_use]
+    pub fn poll_write(&mut self, now: Now) -> Option<Write> {
+        if let Some((key, json)) = self.poll_transition(now) {
+            let id = key.id().to_owned();
+            return Some(self.write(key, Change::Whole(json), Flying::Transition(id)));
+        }
+        let (key, change) = self.writes.poll()?;
+        let flying = Flying::Document(key.clone());
+        Some(self.write(key, change, flying))
+    }
+
+    fn write(&mut self, key: Key, change: Change, flying: Flying) -> Write {
+        self.last_write += 1;
+        self.flying.insert(self.last_write, flying);
+        Write { number: self.last_write, key, change }
+    }
+
+    fn poll_transition(&mut self, now: Now) -> Option<(Key, String)> {
+        let times = self.settings.times;
+        while let Some(id) = self.to_store.pop_first() {
+            let Some(entry) = self.roster.get_mut(&id) else { continue };
+            let Some(wanted) = entry.wanted(now.mono, &times) else { continue };
+            let Some(local) = entry.local_mut() else { continue };
+            let Ok(key) = Key::new(COLLECTION, id.as_str()) else { continue };
+            local.damper.take(now.mono, damping(&times));
+            let json = wanted.to_json(&id);
+            local.writing = Some(wanted);
+            return Some((key, json));
+        }
+        None
+    }
+
+    /// Whether other nodes are to be told that this one is there.
+    #[must_use]
+    pub fn poll_announcement(&mut self, now: Now) -> bool {
+        self.presence.poll(now.mono, &self.settings.times)
+    }
+
+    /// When to call [`Fleet::handle_timeout`] and drain.
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.presence.deadline(), self.writes.deadline()].into_iter().flatten().min()
+    }
+
+    // What is shown.
+
+    /// One agent.
+    #[must_use]
+    pub fn agent(&self, now: Now, id: &str) -> Option<sidecar::Agent> {
+        self.roster.get(id).map(|entry| self.show(now, id, entry))
+    }
+
+    /// The agents after `id` in the order of their ids, all of them for `None`.
+    pub fn agents<'a>(&'a self, now: Now, after: Option<&'a str>) -> impl Iterator<Item = sidecar::Agent> + 'a {
+        self.roster.after(after).map(move |(id, entry)| self.show(now, id, entry))
+    }
+
+    /// The number of the latest change.
+    #[must_use]
+    pub fn last_change(&self) -> u64 {
+        self.roster.last_change()
+    }
+
+    /// The first change after number `position`: its number and the agent, or the id of one that was removed.
+    ///
+    /// # Errors
+    /// Removals after `position` were forgotten.
+    #[expect(clippy::result_unit_err, clippy::type_complexity, reason = "there is one way to fail")]
+    pub fn change_after(&self, now: Now, position: u64) -> Result<Option<(u64, Result<sidecar::Agent, String>)>, ()> {
+        let change = self.roster.change_after(position)?;
+        Ok(change.map(|(number, id, entry)| {
+            (number, entry.map(|entry| self.show(now, id, entry)).ok_or_else(|| id.clone()))
+        }))
+    }
+
+    fn show(&self, now: Now, id: &str, entry: &Entry) -> sidecar::Agent {
+        let liveness = entry.vitals(&self.presence).liveness(now.mono, &self.settings.times);
+        sidecar::Agent {
+            agent_id: id.to_owned(),
+            name: entry.profile.name.clone(),
+            group: entry.profile.group.clone(),
+            version: entry.profile.version.clone(),
+            capabilities: entry.profile.capabilities.clone(),
+            labels: entry.profile.labels.clone().into_iter().collect(),
+            liveness: sidecar::Liveness::from(liveness).into(),
+            via: entry.via.clone(),
+            via_endpoint: entry.claim.endpoint.to_string(),
+            age_ms: entry.age_ms(now.mono, &self.presence),
+            status: entry.status,
+            attached_here: entry.local().is_some_and(|local| local.stream.is_some()),
+        }
+    }
+
+    // Between input and output.
+
+    fn say(&mut self, stream: StreamId, body: node_message::Body) {
+        self.messages.push_back((stream, NodeMessage { body: Some(body) }));
+    }
+
+    /// Looks at one agent again: tells watchers, stores what has to be stored, and sets the timer for the next look.
+    fn review(&mut self, now: Now, id: &str) {
+        let times = self.settings.times;
+        let Some(entry) = self.roster.get_mut(id) else { return };
+        let vitals = entry.vitals(&self.presence);
+        let liveness = vitals.liveness(now.mono, &times);
+        let changed = std::mem::replace(&mut entry.shown, liveness) != liveness;
+        let store_at = store_at(entry, now.mono, &times);
+        if store_at.is_some_and(|at| at <= now.mono) {
+            self.to_store.insert(id.to_owned());
+        }
+        let later = store_at.filter(|at| *at > now.mono);
+        let timer = [vitals.next_change(now.mono, &times), later].into_iter().flatten().min();
+        let old = std::mem::replace(&mut entry.timer, timer);
+        let here = entry.local().is_some();
+        if old != timer {
+            old.into_iter().for_each(|at| _ = self.timers.remove(&(at, id.to_owned())));
+            timer.into_iter().for_each(|at| _ = self.timers.insert((at, id.to_owned())));
+        }
+        if changed {
+            self.roster.touch(id);
+        }
+        self.note_live(now, id, here && liveness == Liveness::Live);
+    }
+
+    fn note_live(&mut self, now: Now, id: &str, live: bool) {
+        if live {
+            if !self.live_here.contains(id) {
+                self.live_here.insert(id.to_owned());
+                self.presence.announce_soon(now.mono, &self.settings.times);
+            }
+        } else if self.live_here.remove(id) && self.live_here.is_empty() {
+            self.presence.fall_silent();
+        }
+    }
+}
+
+/// When what is stored of an agent should be brought up to date; `None` while it is, or is being.
+fn store_at(entry: &Entry, now: Instant, times: &Times) -> Option<Instant> {
+    let local = entry.local().filter(|local| local.writing.is_none())?;
+    let wanted: Option<Transition> = entry.wanted(now, times);
+    if wanted == local.stored {
+        return None;
+    }
+    let damped = local.damper.ready_at(now, damping(times));
+    Some(local.retry_at.map_or(damped, |retry| retry.max(damped)))
+}
+
+/// The least time between two stored transitions of one agent, after the first few.
+fn damping(times: &Times) -> std::time::Duration {
+    times.heartbeat / 3
+}
+
+fn is_at(entry: &Entry, node: EndpointId) -> bool {
+    entry.local().is_none() && entry.claim.endpoint == node
+}
+
+fn millis(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -7,6 +7,7 @@ use super::data_dir::DataDir;
 use crate::api;
 use crate::clock;
 use crate::config::{Config, Listen, refuse_ourselves};
+use crate::fleet;
 use crate::identity::{EndpointId, Identity};
 use crate::random::System;
 use crate::store::{self, FileDisk, Reader, Store};
@@ -63,7 +64,13 @@ fn api_config(config: &Config, node_id: String) -> api::Config {
         admin_group: config.access.admin_group.map(|group| group.0),
         tcp_token: config.access.token.as_ref().map(|file| file.token.clone()),
     };
-    api::Config { node_id, policy, cache_bytes: config.cache_bytes }
+    let times = fleet::Times {
+        heartbeat: config.fleet.heartbeat,
+        stale_after: config.fleet.stale_after,
+        dead_after: config.fleet.dead_after,
+    };
+    let fleet = fleet::Settings { times, events_url: String::new() };
+    api::Config { node_id, policy, cache_bytes: config.cache_bytes, fleet }
 }
 
 fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, Error> {

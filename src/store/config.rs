@@ -26,7 +26,7 @@ pub struct Config {
 
 impl Config {
     /// Collections that are `latest` unless the operator says otherwise.
-    pub const LATEST: [&str; 4] = ["deployments", "packages", "platforms", "tracks"];
+    pub const LATEST: [&str; 5] = ["agents", "deployments", "packages", "platforms", "tracks"];
 
     /// The defaults, for `node`.
     #[must_use]

@@ -160,6 +160,40 @@ impl Snapshot {
         Ok(ids)
     }
 
+    /// The ids among [`Snapshot::list`] that begin with `prefix`.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn list_from(&self, collection: &str, prefix: &str) -> Result<Vec<String>, Error> {
+        let names = self.transaction.open_table(NAMES)?;
+        let (start, end) = tables::name_range(collection);
+        let first = [start.as_slice(), prefix.as_bytes()].concat();
+        let mut ids = Vec::new();
+        for row in names.range(first.as_slice()..end.as_slice())? {
+            let (name, _) = row?;
+            if !name.value().starts_with(&first) {
+                break;
+            }
+            let id = String::from_utf8(name.value()[start.len()..].to_vec());
+            ids.push(id.map_err(|_| Error::Damaged("a name is not UTF-8".into()))?);
+        }
+        Ok(ids)
+    }
+
+    /// What the document of an index entry is called: cheaper than [`Snapshot::record`]. `None` for a tombstone whose name
+    /// was forgotten.
+    ///
+    /// # Errors
+    /// The disk failed or the record is damaged.
+    pub fn name(&self, entry: &Entry) -> Result<Option<Key>, Error> {
+        let records = self.transaction.open_table(RECORDS)?;
+        let Some(bytes) = records.get(&entry.hash.0)? else { return Ok(None) };
+        match RecordRef::decode(bytes.value())?.body {
+            Some(body) => body.name().map(Some),
+            None => self.deleted_name(entry.sequence),
+        }
+    }
+
     /// The newest sequence number in this snapshot.
     #[must_use]
     pub fn visible(&self) -> u64 {

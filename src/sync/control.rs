@@ -32,6 +32,8 @@ pub enum Control {
     WaitPeers { key: KeyHash, sequence: u64, peers: u32 },
     /// The call that waited has ended; answers nothing.
     Abandon { call: u64 },
+    /// Tell the mesh that this node, which has agents, is there; answers nothing.
+    Announce,
 }
 
 /// What the sync engine tells the api engine.
@@ -41,6 +43,8 @@ pub enum Event {
     Answered { call: u64, answer: Result<Answer, ControlError> },
     /// Something a status call shows has changed.
     Status(Status),
+    /// Another node, which has agents, is there.
+    Presence(EndpointId),
 }
 
 /// Answers by request.

@@ -14,6 +14,7 @@
 //! | `convert.rs`, `frame.rs` | records to messages to bytes |
 //! | `link/` | QUIC |
 //! | `proof.rs` | who may come in |
+//! | `presence.rs` | which nodes with agents are there |
 //! | `shell.rs`, `resolver.rs` | the threads |
 
 mod control;
@@ -25,6 +26,7 @@ pub mod link;
 mod log_limit;
 mod outbox;
 mod peers;
+mod presence;
 pub mod proof;
 pub mod reconcile;
 pub mod resolver;

@@ -51,7 +51,8 @@ impl Served {
         let store = Store::open(disk, settings, &mut System::default(), now).expect("a store");
         let token = access.token.as_ref().map(|file| file.token.clone());
         let policy = Policy { own_uid: rustix::process::geteuid().as_raw(), admin_group: None, tcp_token: token };
-        let config = Config { node_id: "n1".into(), policy, cache_bytes: 0 };
+        let config =
+            Config { node_id: "n1".into(), policy, cache_bytes: 0, fleet: peat_node::fleet::Settings::default() };
         let engine = Engine::new(config, store.reader(), now);
 
         let (requests, submitted) = bounded(2 * STORE_QUEUE);

@@ -3,47 +3,61 @@
 use std::time::Instant;
 
 use peat_ipc::envelope::Request as RequestFrame;
-use peat_ipc::method::{Request, Response};
+use peat_ipc::method::{AGENT_LINK, Request, Response};
 use peat_ipc::{CallError, Code, Method};
 
 use super::{Engine, SYNC_OUTSTANDING};
-use crate::api::call::{self, Call, Stage};
+use crate::api::call::{self, Call, Meaning, Stage};
 use crate::api::connection::ConnectionId;
 use crate::api::dispatch::{self, Answered, Step, Then, Written};
 use crate::api::timers::Wake;
 use crate::clock::Now;
+use crate::fleet::{COLLECTION, StreamId};
 use crate::limits::{CONNECTION_CALLS, STORE_QUEUE, SUBSCRIPTIONS};
-use crate::store::{Outcome, Reply, Submitted, Ticket};
+use crate::store::{Outcome, Put, Reply, Submitted, Ticket, Write};
 use crate::sync::{Answer, Asked, Control, ControlError, Event};
 
 impl Engine {
     /// The store answered.
     pub fn handle_reply(&mut self, now: Now, reply: Reply) {
-        self.latest = now.mono;
+        self.latest = now;
         self.store_outstanding -= 1;
         self.view.note_answer(now, self.store_outstanding, &reply.result);
-        if let Ticket::Api(number) = reply.ticket {
+        if let Ticket::Api(number) = reply.ticket
+            && !self.fleet_written(now, number, &reply.result)
+        {
             self.written(now, number, reply.result.map_err(CallError::from));
         }
         self.release_held(now);
-        self.view.release();
+        self.done(now);
     }
 
     /// The sync engine said something.
     pub fn handle_event(&mut self, now: Now, event: Event) {
-        self.latest = now.mono;
+        self.latest = now;
         match event {
             Event::Status(status) => self.view.set_status(status),
             Event::Answered { call, answer } => self.answered(now, call, answer),
+            Event::Presence(node) => self.fleet.handle_presence(now, node),
         }
+        self.done(now);
     }
 
     /// Begins a call, and ends it when it can be answered at once.
     pub(super) fn begin(&mut self, now: Now, id: ConnectionId, call: u64, frame: &RequestFrame) {
-        let result = self.admit(id, frame).and_then(|(method, role)| {
+        if frame.method == AGENT_LINK {
+            return match self.admit(id, frame) {
+                Ok(_) => self.begin_link(now, id, call, frame),
+                Err(error) => self.respond(now, id, call, Err(&error)),
+            };
+        }
+        let result = self.admit(id, frame).and_then(|role| {
+            let method = Method::from_number(frame.method).ok_or_else(|| {
+                CallError::new(Code::Unimplemented, format!("there is no method with number {}", frame.method))
+            })?;
             let request = Request::decode(method, &frame.payload)
                 .map_err(|error| CallError::new(Code::InvalidArgument, format!("{}: {error}", method.name())))?;
-            dispatch::begin(&mut self.view, now, role, request).map(|step| (method, step))
+            dispatch::begin(&mut self.view, &self.fleet, now, role, request).map(|step| (method, step))
         });
         match result {
             Ok((_, Step::Answer(response))) => self.respond(now, id, call, Ok(&response)),
@@ -52,23 +66,19 @@ impl Engine {
         }
     }
 
-    /// What is asked, and with which rights.
-    fn admit(&self, id: ConnectionId, frame: &RequestFrame) -> Result<(Method, crate::api::Role), CallError> {
+    /// With which rights it is asked.
+    fn admit(&self, id: ConnectionId, frame: &RequestFrame) -> Result<crate::api::Role, CallError> {
         let Some(connection) = self.connections.get(&id) else {
             return Err(CallError::new(Code::Internal, "the connection is gone"));
         };
-        let method = Method::from_number(frame.method).ok_or_else(|| {
-            CallError::new(Code::Unimplemented, format!("there is no method with number {}", frame.method))
-        })?;
         if connection.calls.len() >= CONNECTION_CALLS {
             let message = format!("{CONNECTION_CALLS} calls are unfinished on this connection, which is the limit");
             return Err(CallError::new(Code::ResourceExhausted, message));
         }
-        let role = match connection.role {
-            Some(role) => role,
-            None => self.policy.role(&connection.caller, &frame.token)?,
-        };
-        Ok((method, role))
+        match connection.role {
+            Some(role) => Ok(role),
+            None => self.policy.role(&connection.caller, &frame.token),
+        }
     }
 
     /// Registers a call that is not answered yet, and has it carried out.
@@ -79,12 +89,13 @@ impl Engine {
         match step {
             Step::Answer(_) => {}
             Step::Write { write, then } => {
-                let number = self.register(id, call, Stage::Writing(then), deadline, bytes);
+                let meaning = self.meaning_of(id, &write).map(Box::new);
+                let number = self.register(id, call, Stage::Writing { then, meaning }, deadline, bytes);
                 let request = crate::store::Request::Write(write);
                 self.submit(now, id, Submitted { ticket: Ticket::Api(number), request });
             }
             Step::Ask { control, answered } => self.ask(now, id, call, control, answered, deadline),
-            Step::Stream(_) if self.streams.len() >= SUBSCRIPTIONS => {
+            Step::Stream(_) | Step::Watch(_) if self.streams.len() + self.watchers.len() >= SUBSCRIPTIONS => {
                 let message = format!("there are {SUBSCRIPTIONS} subscriptions, which is the limit");
                 self.respond(now, id, call, Err(&CallError::new(Code::ResourceExhausted, message)));
             }
@@ -94,10 +105,27 @@ impl Engine {
                 self.streams.insert(number);
                 self.advance_stream(now, number);
             }
+            Step::Watch(mut watch) => {
+                watch.grant(frame.credit);
+                let number = self.register(id, call, Stage::Watching(Box::new(watch)), deadline, bytes);
+                self.watchers.insert(number);
+                self.advance_watch(now, number);
+            }
         }
     }
 
-    fn register(
+    fn meaning_of(&self, id: ConnectionId, write: &Write) -> Option<Meaning> {
+        let agent = write.key.id().to_owned();
+        match (write.key.collection(), &write.put) {
+            ("platforms", Put::Whole { .. } | Put::Patch { .. } | Put::Fields(_)) => {
+                Some(Meaning::Sign(agent, self.owner(id)?))
+            }
+            (COLLECTION, Put::Delete) => Some(Meaning::Forgotten(agent)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn register(
         &mut self,
         connection: ConnectionId,
         id: u64,
@@ -174,8 +202,13 @@ impl Engine {
 
     /// A write was carried out, or failed.
     fn written(&mut self, now: Now, number: u64, result: Result<Outcome, CallError>) {
-        let Some(Call { stage: Stage::Writing(then), .. }) = self.calls.get(&number) else { return };
-        let then = *then;
+        let Some(Call { stage: Stage::Writing { then, meaning }, .. }) = self.calls.get_mut(&number) else { return };
+        let (then, meaning) = (*then, meaning.take().filter(|_| result.is_ok()));
+        match meaning.map(|meaning| *meaning) {
+            Some(Meaning::Sign(agent, owner)) => self.note_sign(now, &agent, owner),
+            Some(Meaning::Forgotten(agent)) => self.fleet.handle_record(now, &agent, None),
+            None => {}
+        }
         match result {
             Ok(Outcome::Written { version, sequence, durable, dropped_bytes }) => {
                 let response = (then.respond)(Written { version: version.0, durable, dropped_bytes });
@@ -220,7 +253,7 @@ impl Engine {
                 })
             }
             Stage::AwaitingPeers { response, .. } => answer.map(|_| response.clone()).map_err(CallError::from),
-            Stage::Writing(_) | Stage::Streaming(_) => return,
+            Stage::Writing { .. } | Stage::Streaming(_) | Stage::Watching(_) | Stage::Link(_) => return,
         };
         self.finish(now, number, result.as_ref());
     }
@@ -259,7 +292,7 @@ impl Engine {
         Some(call)
     }
 
-    fn end(&mut self, number: u64) -> Option<Call> {
+    pub(super) fn end(&mut self, number: u64) -> Option<Call> {
         let call = self.calls.remove(&number)?;
         self.timers.change(Wake::Call(number), call.deadline, None);
         if let Some(connection) = self.connections.get_mut(&call.connection) {
@@ -267,15 +300,20 @@ impl Engine {
             connection.request_bytes -= call.bytes;
         }
         match call.stage {
-            Stage::Writing(_) => {}
+            Stage::Writing { .. } => {}
             Stage::Streaming(_) => _ = self.streams.remove(&number),
+            Stage::Watching(_) => _ = self.watchers.remove(&number),
+            Stage::Link(_) => {
+                self.links -= 1;
+                self.fleet.handle_dropped(self.latest, StreamId(number));
+            }
             // The sync engine may still answer; that then finds no call. Either way it is one less to wait for.
             Stage::Asking(_) | Stage::AwaitingPeers { .. } => self.sync_outstanding -= 1,
         }
         Some(call)
     }
 
-    fn respond(&mut self, now: Now, id: ConnectionId, call: u64, result: Result<&Response, &CallError>) {
+    pub(super) fn respond(&mut self, now: Now, id: ConnectionId, call: u64, result: Result<&Response, &CallError>) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.respond(now, call, result);
         }

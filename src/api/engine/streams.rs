@@ -14,20 +14,25 @@ impl Engine {
         let number = self.connections.get(&id).and_then(|connection| connection.calls.get(&call).copied());
         // Credit for a call that has just ended may still be on its way.
         let Some(number) = number else { return };
-        if let Some(Call { stage: Stage::Streaming(feed), .. }) = self.calls.get_mut(&number) {
-            feed.grant(items);
-            self.advance_stream(now, number);
+        match self.calls.get_mut(&number).map(|call| &mut call.stage) {
+            Some(Stage::Streaming(feed)) => feed.grant(items),
+            Some(Stage::Watching(watch)) => watch.grant(items),
+            Some(Stage::Link(link)) => link.grant(items),
+            _ => return,
         }
+        self.advance_stream(now, number);
     }
 
     /// There is room again in what waits to be written to a client: its streams get a turn, among all others.
     pub(super) fn continue_streams(&mut self, id: ConnectionId) {
-        if self.streams.is_empty() {
+        if self.streams.is_empty() && self.watchers.is_empty() && self.links == 0 {
             return;
         }
         let Some(connection) = self.connections.get(&id) else { return };
         for number in connection.calls.values() {
-            if self.streams.contains(number) && !self.busy_streams.contains(number) {
+            let stage = self.calls.get(number).map(|call| &call.stage);
+            let streams = matches!(stage, Some(Stage::Streaming(_) | Stage::Watching(_) | Stage::Link(_)));
+            if streams && !self.busy_streams.contains(number) {
                 self.busy_streams.push_back(*number);
             }
         }
@@ -48,10 +53,15 @@ impl Engine {
         }
     }
 
-    /// Sends a subscriber what it lacks, for one turn.
+    /// Sends what a stream's client lacks, for one turn.
     pub(super) fn advance_stream(&mut self, now: Now, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else { return };
-        let Stage::Streaming(feed) = &mut call.stage else { return };
+        let feed = match &mut call.stage {
+            Stage::Streaming(feed) => feed,
+            Stage::Watching(_) => return self.advance_watch(now, number),
+            Stage::Link(_) => return self.advance_link(number),
+            _ => return,
+        };
         let Some(connection) = self.connections.get_mut(&call.connection) else { return };
         if !connection.has_stream_room() {
             return;

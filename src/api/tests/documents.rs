@@ -95,7 +95,8 @@ fn a_typed_put_keeps_the_keys_it_does_not_know() {
     world.call(client, &put("platforms", "a1", r#"{"agent_id":"a1","last_seen":5}"#)).expect("heartbeat");
     let platform = Platform { id: "a1".into(), name: "Raven".into(), ..Platform::default() };
     world.call(client, &PutPlatformRequest { platform: Some(platform.clone()) }).expect("put");
-    assert_eq!(world.call(client, &GetPlatformsRequest {}).expect("get").platforms, [platform]);
+    let shown = Platform { liveness: Liveness::Live.into(), via: "n1".into(), ..platform };
+    assert_eq!(world.call(client, &GetPlatformsRequest {}).expect("get").platforms, [shown]);
     let json = world.call(client, &get("platforms", "a1")).expect("get").json_data.expect("there");
     assert!(json.contains(r#""last_seen":5"#), "{json}");
 }

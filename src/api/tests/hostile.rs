@@ -47,7 +47,6 @@ fn frames_that_only_a_node_sends_end_the_connection() {
     for body in [Body::Response(vec![].into()), Body::Item(vec![].into()), Body::End(End {})] {
         is_closed(&frame(1, body), "only a node");
     }
-    is_closed(&frame(1, Body::Upload(vec![].into())), "uploads");
     is_closed(&frame(0, Body::Request(Request { method: 1, ..Request::default() })), "call 0");
 }
 

@@ -1,5 +1,6 @@
 //! The engine over a real store in memory, under virtual time. One theme per file; this one holds the world they share.
 
+mod agents;
 mod documents;
 mod hostile;
 mod load;
@@ -18,10 +19,11 @@ use redb::backends::InMemoryBackend;
 
 use crate::api::{Caller, Config, ConnectionId, Engine, Policy};
 use crate::clock::Now;
+use crate::fleet::Settings;
 use crate::identity::EndpointId;
 use crate::random::System;
 use crate::store::{self, Disk, Store};
-use crate::sync::{Answer, Asked, ControlError, Event, Status};
+use crate::sync::{Answer, Asked, Control, ControlError, Event, Status};
 
 #[derive(Debug, Default)]
 struct Memory(InMemoryBackend);
@@ -78,6 +80,8 @@ struct World {
     now: Now,
     clients: BTreeMap<ConnectionId, Client>,
     asked: Vec<Asked>,
+    /// How often the engine had the mesh told that this node is there.
+    announced: usize,
     closed: Vec<(ConnectionId, String)>,
     /// False: the store's thread hangs, and requests pile up in its queue.
     store_runs: bool,
@@ -91,7 +95,7 @@ impl World {
         let config = store::Config::new(EndpointId([7; 32]));
         let store = Store::open(Memory::default(), config, &mut System::default(), now).expect("an empty store opens");
         let policy = Policy { own_uid: 0, admin_group: None, tcp_token: None };
-        let config = Config { node_id: "n1".into(), policy, cache_bytes: 8 << 20 };
+        let config = Config { node_id: "n1".into(), policy, cache_bytes: 8 << 20, fleet: Settings::default() };
         let mut engine = Engine::new(config, store.reader(), now);
         engine.handle_tip(now, store.tip());
         engine.handle_event(now, Event::Status(Status { active: true, connected_peers: 0, catching_up: false }));
@@ -101,6 +105,7 @@ impl World {
             now,
             clients: BTreeMap::new(),
             asked: Vec::new(),
+            announced: 0,
             closed: Vec::new(),
             store_runs: true,
             queued: Vec::new(),
@@ -200,7 +205,10 @@ impl World {
                 self.queued.push(submitted);
             }
             while let Some(asked) = self.engine.poll_asked() {
-                self.asked.push(asked);
+                match asked.control {
+                    Control::Announce => self.announced += 1,
+                    _ => self.asked.push(asked),
+                }
             }
             while let Some(id) = self.engine.poll_output() {
                 self.flush(id);

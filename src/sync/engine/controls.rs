@@ -37,6 +37,10 @@ impl Engine {
                 self.waits.abandon(call);
                 None
             }
+            Control::Announce => {
+                self.announce(now);
+                None
+            }
         };
         if let Some(answer) = answer {
             self.events.push_back(Event::Answered { call, answer });

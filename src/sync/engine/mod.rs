@@ -9,6 +9,7 @@ mod admission;
 mod controls;
 mod dial;
 mod endings;
+mod presence;
 
 pub use dial::LOOKUP_DEADLINE;
 
@@ -27,6 +28,7 @@ use crate::sync::control::{Asked, Event, Stats, Status};
 use crate::sync::link::{CloseCode, LinkEvent, LinkId, Links};
 use crate::sync::log_limit::LogLimit;
 use crate::sync::peers::{Address, Peers};
+use crate::sync::presence::Flood;
 use crate::sync::proof::FormationKey;
 use crate::sync::session::{Fault, Ours, Report, Session};
 use crate::sync::waits::Waits;
@@ -105,6 +107,9 @@ pub struct Engine {
     /// Names with the resolver, and since when.
     pub(super) looking_up: BTreeMap<String, Instant>,
     pub(super) waits: Waits,
+    pub(super) flood: Flood,
+    /// Nodes heard of that the api engine is still to be told of.
+    pub(super) present: BTreeSet<EndpointId>,
     /// StopSync calls to answer once no look-up is in flight.
     pub(super) falling_silent: Vec<u64>,
     status: Status,
@@ -149,6 +154,8 @@ impl Engine {
             lookups: VecDeque::new(),
             looking_up: BTreeMap::new(),
             waits: Waits::default(),
+            flood: Flood::default(),
+            present: BTreeSet::new(),
             falling_silent: Vec::new(),
             status: Status::default(),
             bytes_sent: 0,
@@ -266,7 +273,7 @@ impl Engine {
     /// Something for the api engine.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop_front().or_else(|| self.present.pop_first().map(Event::Presence))
     }
 
     /// A `HOST:PORT` to look up; its end is told by [`Engine::handle_resolved`].
@@ -424,6 +431,11 @@ impl Engine {
                         peer.last_audit = Some(now.mono);
                     }
                 }
+                self.greet_present(now, session);
+                Ok(())
+            }
+            Report::Present(presence) => {
+                self.on_presence(now, &presence);
                 Ok(())
             }
             Report::Refused(hash) => {

@@ -61,6 +61,8 @@ pub(crate) enum Report {
     Met { run: RunId, skew_ms: i64, mismatched: Vec<String> },
     /// Both plans are known; a comparison is part of it or not.
     Live { compares: bool },
+    /// Some node, not necessarily the peer, is there.
+    Present(mesh::Presence),
     /// The peer holds these durably.
     Acked(Vec<(store::KeyHash, u64)>),
     /// The peer does not keep what it was sent of this document.
@@ -208,6 +210,17 @@ impl Session {
         }
     }
 
+    /// Tells the peer of a node that is there, unless too much waits for it already: there will be another time. Whether
+    /// it was told.
+    pub(crate) fn tell_presence(&mut self, presence: &mesh::Presence) -> bool {
+        let control = &self.lanes[Lane::Control as usize];
+        let told = self.is_live() && control.out.len() - control.written < crate::limits::BATCH_BYTES;
+        if told {
+            self.say(Lane::Control, Body::Presence(presence.clone()));
+        }
+        told
+    }
+
     fn is_clear(&self, lane: Lane) -> bool {
         self.lanes[lane as usize].out.is_empty()
     }
@@ -259,6 +272,7 @@ impl Session {
             (Stage::Live, Body::Ack(ack)) => self.on_ack(ack.lane, ack.number)?,
             (Stage::Live, Body::Want(want)) => self.on_want(&want)?,
             (Stage::Live, Body::Refused(refused)) => self.on_refused(&refused.keys)?,
+            (Stage::Live, Body::Presence(presence)) => self.reports.push(Report::Present(presence)),
             (_, Body::Presence(_)) => {}
             (stage, _) => return Err(Fault::protocol(&format!("sent a message that has no place while {stage:?}"))),
         }

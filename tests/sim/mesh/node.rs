@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use peat_node::clock::Now;
 use peat_node::identity::{EndpointId, Identity};
 use peat_node::store::{self, Error, Key, Outcome, Planted, Reader, Reply, Request, Store, Submitted, Ticket};
-use peat_node::{api, sync};
+use peat_node::{api, fleet, sync};
 
 use crate::checkers::durability::{self, Ledger};
 use crate::checkers::promises::Promises;
@@ -144,8 +144,12 @@ impl Node {
             Err(error) => return Err(unexpected("starting sync", &error)),
         };
         let policy = api::Policy { own_uid: 0, admin_group: None, tcp_token: None };
-        let config =
-            api::Config { node_id: format!("node{}", self.number), policy, cache_bytes: self.config.cache_bytes };
+        let config = api::Config {
+            node_id: format!("node{}", self.number),
+            policy,
+            cache_bytes: self.config.cache_bytes,
+            fleet: fleet::Settings::default(),
+        };
         let api = api::Engine::new(config, reader.clone(), now);
         let inbox = VecDeque::new();
         self.running = Some(Running { store, reader, sync, api, inbox, committing: false, armed: BTreeMap::new() });

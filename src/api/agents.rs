@@ -1,0 +1,78 @@
+//! What is asked about agents, and the fleet's writes as the store takes them.
+
+use peat_ipc::frame::PAYLOAD_BYTES;
+use peat_ipc::prost::Message;
+use peat_ipc::sidecar::{Agent, ListAgentsRequest, ListAgentsResponse, Platform};
+use peat_ipc::{CallError, Code};
+use serde_json::{Map, Value};
+
+use crate::api::caller::{Caller, OVERFLOW_ID};
+use crate::api::dispatch::too_large;
+use crate::clock::Now;
+use crate::fleet::{Change, Fleet, Owner};
+use crate::store::{Key, Put, Snapshot};
+
+/// Whose the agents of a caller are.
+pub(super) fn owner(caller: &Caller) -> Owner {
+    match caller {
+        Caller::Unix { uid, .. } if *uid == OVERFLOW_ID || *uid == u32::MAX => Owner::Nobody,
+        Caller::Unix { uid, .. } => Owner::User(*uid),
+        Caller::Tcp => Owner::Tcp,
+    }
+}
+
+/// The agents asked for, as far as they fit one answer.
+pub(super) fn list(fleet: &Fleet, now: Now, request: &ListAgentsRequest) -> Result<ListAgentsResponse, CallError> {
+    let wanted = |agent: &Agent| {
+        (request.liveness == 0 || agent.liveness == request.liveness)
+            && (request.group.is_empty() || agent.group == request.group)
+    };
+    let agents: Vec<Agent> = fleet.agents(now, None).filter(wanted).collect();
+    let response = ListAgentsResponse { agents };
+    match response.encoded_len() {
+        ..=PAYLOAD_BYTES => Ok(response),
+        bytes => Err(too_large(bytes, "WatchAgents, which gives the agents one by one")),
+    }
+}
+
+/// Adds to a platform what is known of the agent of that id.
+pub(super) fn enliven(platform: &mut Platform, fleet: &Fleet, now: Now) {
+    if let Some(agent) = fleet.agent(now, &platform.id) {
+        platform.liveness = agent.liveness;
+        platform.via = agent.via;
+        platform.age_ms = agent.age_ms;
+    }
+}
+
+/// The ids of the `deployments` documents that are an agent's.
+pub(super) fn deployments_of(snapshot: &Snapshot, agent: &str) -> Vec<String> {
+    let ids = snapshot.list_from("deployments", &format!("{agent}:")).unwrap_or_default();
+    // Another agent's id may begin with this one's and a colon.
+    ids.into_iter().filter(|id| agent_id(snapshot, id).is_none_or(|named| named == agent)).collect()
+}
+
+fn agent_id(snapshot: &Snapshot, id: &str) -> Option<String> {
+    let document = snapshot.document(&Key::new("deployments", id).ok()?).ok()??;
+    let fields: Map<String, Value> = serde_json::from_str(&document.json).ok()?;
+    fields.get("agent_id")?.as_str().map(String::from)
+}
+
+/// A change the fleet wants, for the store.
+pub(super) fn put(change: Change) -> Put {
+    match change {
+        Change::Whole(json) => Put::Whole { json, base: None },
+        Change::Fields(fields) => Put::Fields(fields),
+        Change::Delete => Put::Delete,
+    }
+}
+
+/// Refuses a client's write to what only nodes write.
+pub(super) fn refuse_roster(key: &Key) -> Result<(), CallError> {
+    if key.collection() != crate::fleet::COLLECTION {
+        return Ok(());
+    }
+    Err(CallError::new(
+        Code::InvalidArgument,
+        "collection 'agents' is written by nodes: an agent is listed by registering, or by putting its platform",
+    ))
+}

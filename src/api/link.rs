@@ -1,0 +1,60 @@
+//! The stream of one agent: what waits to be sent on it, and how much the agent will take.
+//!
+//! What waits is bounded. An agent that does not read its stream loses it, and resumes by registering again.
+
+use std::collections::VecDeque;
+
+use peat_ipc::agent::NodeMessage;
+use peat_ipc::prost::Message;
+use peat_ipc::{CallError, Code};
+
+use crate::limits::{AGENT_QUEUE_BYTES, AGENT_QUEUE_MESSAGES};
+
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    queue: VecDeque<NodeMessage>,
+    bytes: usize,
+    credit: u32,
+}
+
+impl Link {
+    pub(super) fn new(credit: u32) -> Link {
+        Link { credit, ..Link::default() }
+    }
+
+    pub(super) fn grant(&mut self, items: u32) {
+        self.credit = self.credit.saturating_add(items);
+    }
+
+    /// Queues a message.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED: too much waits already.
+    pub(super) fn push(&mut self, message: NodeMessage) -> Result<(), CallError> {
+        self.bytes += message.encoded_len();
+        self.queue.push_back(message);
+        if self.queue.len() <= AGENT_QUEUE_MESSAGES && self.bytes <= AGENT_QUEUE_BYTES {
+            return Ok(());
+        }
+        let message = format!(
+            "the agent does not read its stream: {} messages of {} bytes wait, the limits are {AGENT_QUEUE_MESSAGES} and \
+             {AGENT_QUEUE_BYTES}; register again",
+            self.queue.len(),
+            self.bytes
+        );
+        Err(CallError::new(Code::ResourceExhausted, message))
+    }
+
+    /// Sends what waits, within the credit and while `sink` says that there is room for more.
+    pub(super) fn advance(&mut self, mut sink: impl FnMut(&NodeMessage) -> bool) {
+        let mut room = true;
+        while room
+            && self.credit > 0
+            && let Some(message) = self.queue.pop_front()
+        {
+            self.bytes -= message.encoded_len();
+            self.credit -= 1;
+            room = sink(&message);
+        }
+    }
+}

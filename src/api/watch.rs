@@ -1,0 +1,77 @@
+//! A watch of the agents: a position in the order of their changes, and how much the client will take.
+
+use peat_ipc::sidecar::{Agent, AgentChange, ChangeType};
+use peat_ipc::{CallError, Code};
+
+use crate::api::feed::Progress;
+use crate::clock::Now;
+use crate::fleet::Fleet;
+
+/// Agents looked at in one go.
+const A_TURN: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// Everything up to this change was sent, or is in the snapshot.
+    position: u64,
+    /// While the snapshot lasts: the id of the last agent sent.
+    snapshot: Option<Option<String>>,
+    credit: u32,
+}
+
+impl Watch {
+    /// Begins with the agents as they are now.
+    pub(super) fn new(fleet: &Fleet) -> Watch {
+        Watch { position: fleet.last_change(), snapshot: Some(None), credit: 0 }
+    }
+
+    pub(super) fn grant(&mut self, items: u32) {
+        self.credit = self.credit.saturating_add(items);
+    }
+
+    /// Sends what there is, within the credit and while `sink`, which says whether there is room for more, has any.
+    ///
+    /// # Errors
+    /// OUT_OF_RANGE: the watcher was so slow that removals were forgotten which it has not heard of.
+    pub(super) fn advance(
+        &mut self,
+        now: Now,
+        fleet: &Fleet,
+        mut sink: impl FnMut(&AgentChange) -> bool,
+    ) -> Result<Progress, CallError> {
+        for _ in 0..A_TURN {
+            if self.credit == 0 {
+                return Ok(Progress::Blocked);
+            }
+            let Some(change) = self.next(now, fleet)? else { return Ok(Progress::UpToDate) };
+            self.credit -= 1;
+            if !sink(&change) {
+                return Ok(Progress::Blocked);
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    fn next(&mut self, now: Now, fleet: &Fleet) -> Result<Option<AgentChange>, CallError> {
+        if let Some(after) = self.snapshot.take() {
+            let next = fleet.agents(now, after.as_deref()).next();
+            let Some(agent) = next else { return Ok(Some(change(None, ChangeType::SnapshotEnd))) };
+            self.snapshot = Some(Some(agent.agent_id.clone()));
+            return Ok(Some(change(Some(agent), ChangeType::Upsert)));
+        }
+        let forgotten =
+            || CallError::new(Code::OutOfRange, "agents were removed that are no longer known; watch again");
+        let Some((position, agent)) = fleet.change_after(now, self.position).map_err(|()| forgotten())? else {
+            return Ok(None);
+        };
+        self.position = position;
+        Ok(Some(match agent {
+            Ok(agent) => change(Some(agent), ChangeType::Upsert),
+            Err(agent_id) => change(Some(Agent { agent_id, ..Agent::default() }), ChangeType::Delete),
+        }))
+    }
+}
+
+fn change(agent: Option<Agent>, change_type: ChangeType) -> AgentChange {
+    AgentChange { agent, change_type: change_type.into() }
+}

@@ -1,0 +1,64 @@
+//! Damps one agent's stored transitions: a few at once, then one a period. The newest is always written in the end.
+
+use std::time::{Duration, Instant};
+
+/// Transitions that may be stored one right after the other.
+const BURST: u32 = 4;
+
+/// A bucket of transitions that may be stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Damper {
+    left: u32,
+    /// When `left` last grew, or was full.
+    since: Instant,
+}
+
+impl Damper {
+    pub(super) fn full(now: Instant) -> Damper {
+        Damper { left: BURST, since: now }
+    }
+
+    /// Nothing is stored before a period has passed: an agent whose node has just started is about to come back.
+    pub(super) fn empty(now: Instant) -> Damper {
+        Damper { left: 0, since: now }
+    }
+
+    /// When the next transition may be stored.
+    pub(super) fn ready_at(&self, now: Instant, period: Duration) -> Instant {
+        if self.left > 0 { now } else { self.since + period }
+    }
+
+    /// Counts a transition as stored.
+    pub(super) fn take(&mut self, now: Instant, period: Duration) {
+        while self.left < BURST && self.since + period <= now {
+            self.left += 1;
+            self.since += period;
+        }
+        if self.left == BURST {
+            self.since = now;
+        }
+        self.left = self.left.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_one_a_period() {
+        #[expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
+        let start = Instant::now();
+        let period = Duration::from_secs(10);
+        let mut damper = Damper::full(start);
+        for _ in 0..BURST {
+            assert_eq!(damper.ready_at(start, period), start);
+            damper.take(start, period);
+        }
+        assert_eq!(damper.ready_at(start, period), start + period);
+        damper.take(start + period, period);
+        assert_eq!(damper.ready_at(start + period, period), start + 2 * period);
+        damper.take(start + 100 * period, period);
+        assert_eq!(damper.ready_at(start + 100 * period, period), start + 100 * period, "rest fills the bucket");
+    }
+}

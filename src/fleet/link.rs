@@ -1,0 +1,267 @@
+//! One agent's messages: Register, Heartbeat, Goodbye, a dropped stream, and a put to its platform.
+
+use std::collections::BTreeSet;
+
+use peat_ipc::agent::{
+    AgentMessage, Heartbeat, HeartbeatAck, Register, Registered, State, Workload, agent_message, node_message,
+};
+use peat_ipc::{CallError, Code};
+
+use super::attachments::{Owner, StreamId};
+use super::damper::Damper;
+use super::documents::{self, Change};
+use super::liveness::{Liveness, Vitals};
+use super::profile::{self, Profile};
+use super::roster::{Home, Local};
+use super::transition::Claim;
+use super::{Fleet, Times, millis};
+use crate::clock::Now;
+use crate::limits::AGENTS;
+use crate::store::Key;
+
+/// What this node holds of the deployments of an agent: the ids of the documents.
+pub type Held<'a> = &'a dyn Fn(&str) -> Vec<String>;
+
+impl Fleet {
+    /// A stream of an agent was opened by `owner`.
+    pub fn handle_open(&mut self, stream: StreamId, owner: Owner) {
+        self.streams.open(stream, owner);
+    }
+
+    /// A message came on a stream. `held` gives the ids of `deployments` documents of an agent.
+    ///
+    /// # Errors
+    /// Why the stream is to be ended; the agent on it, if any, is detached.
+    pub fn handle_message(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        message: AgentMessage,
+        held: Held<'_>,
+    ) -> Result<(), CallError> {
+        let Some(attached) = self.streams.get(stream) else { return Ok(()) };
+        let (owner, agent) = (attached.owner, attached.agent.clone());
+        let result = match (message.body, agent) {
+            (Some(agent_message::Body::Register(register)), agent) => {
+                self.register(now, stream, owner, agent.as_deref(), &register, held)
+            }
+            (None, _) => Err(CallError::new(Code::InvalidArgument, "an agent's message has no body")),
+            (Some(_), None) => {
+                Err(CallError::new(Code::FailedPrecondition, "the first message of a stream must be a Register"))
+            }
+            (Some(agent_message::Body::Heartbeat(beat)), Some(agent)) => self.beat(now, stream, &agent, &beat, held),
+            (Some(agent_message::Body::Goodbye(_)), Some(_)) => {
+                self.handle_dropped(now, stream);
+                self.ends.push_back((stream, None));
+                Ok(())
+            }
+            (Some(agent_message::Body::CommandUpdate(_)), Some(_)) => Ok(()),
+        };
+        if result.is_err() {
+            self.handle_dropped(now, stream);
+        }
+        result
+    }
+
+    /// A stream is gone: its agent is STALE at once.
+    pub fn handle_dropped(&mut self, now: Now, stream: StreamId) {
+        if let Some(agent) = self.streams.close(stream) {
+            self.detach(now, &agent, stream);
+        }
+    }
+
+    /// A document of `platforms` was put by a client of this node: a sign of life of `agent`, unless it comes from somebody
+    /// else than who speaks for it, or another node shows it LIVE.
+    pub fn handle_sign(&mut self, now: Now, agent: &str, owner: Owner) {
+        let times = self.settings.times;
+        let known = self.roster.get(agent);
+        match known.map(|entry| (entry, entry.vitals(&self.presence).liveness(now.mono, &times))) {
+            None if self.roster.len() >= AGENTS => return,
+            Some((entry, Liveness::Live)) if entry.local().is_none_or(|local| local.owner != owner) => return,
+            _ => {}
+        }
+        self.claim(now, agent, owner);
+        self.heard(now, agent);
+    }
+
+    /// Whether somebody may report on the commands of `agent`: nobody else speaks for it.
+    #[must_use]
+    pub fn may_speak_for(&self, agent: &str, owner: Owner) -> bool {
+        self.roster.get(agent).and_then(|entry| entry.local()).is_none_or(|local| local.owner == owner)
+    }
+
+    fn register(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        owner: Owner,
+        attached: Option<&str>,
+        register: &Register,
+        held: Held<'_>,
+    ) -> Result<(), CallError> {
+        let id = register.agent_id.as_str();
+        let profile = Profile::of(register)?;
+        if let Some(other) = attached.filter(|other| *other != id) {
+            let message = format!("this stream is agent {other}'s; open another one for {id}");
+            return Err(CallError::new(Code::InvalidArgument, message));
+        }
+        self.check_claim(now, id, owner)?;
+        profile::check_workloads(id, &register.workloads)?;
+        self.writes.check_room()?;
+        let fields = documents::platform_fields(id, 0, &profile.labels, register.capacity.as_ref())?;
+        self.claim(now, id, owner);
+        self.attach(now, stream, id, profile);
+        let profile_fields = self.roster.get(id).map(|entry| entry.profile.fields()).unwrap_or_default();
+        let fields = profile_fields.into_iter().chain(fields).collect();
+        self.put_platform(id, Change::Fields(fields));
+        self.replace_workloads(id, &register.workloads, held);
+        self.greet(stream);
+        self.heard(now, id);
+        Ok(())
+    }
+
+    /// Another user may take an id only once its agent is gone.
+    fn check_claim(&self, now: Now, id: &str, owner: Owner) -> Result<(), CallError> {
+        let Some(entry) = self.roster.get(id) else {
+            if self.roster.len() < AGENTS {
+                return Ok(());
+            }
+            let message = format!("{AGENTS} agents are known, which is the limit; delete dead ones from `agents`");
+            return Err(CallError::new(Code::ResourceExhausted, message));
+        };
+        let Some(local) = entry.local() else { return Ok(()) };
+        let live = local.vitals.liveness(now.mono, &self.settings.times) == Liveness::Live;
+        if live && !local.owner.is(owner) {
+            let message = format!("agent {id} is LIVE here and belongs to another user");
+            return Err(CallError::new(Code::PermissionDenied, message));
+        }
+        Ok(())
+    }
+
+    /// Makes this node the owner of an agent.
+    fn claim(&mut self, now: Now, id: &str, owner: Owner) {
+        let (ours, node_id) = (self.ours, self.node_id.clone());
+        let entry = self.roster.entry(now.mono, id);
+        match &mut entry.home {
+            Home::Here(local) => local.owner = owner,
+            Home::Elsewhere { .. } => {
+                entry.claim = Claim { attach: entry.claim.attach.saturating_add(1), endpoint: ours };
+                entry.via = node_id;
+                let local = Local::new(now.mono, Vitals::Gone(now.mono), owner, Damper::full(now.mono));
+                entry.home = Home::Here(local);
+                self.roster.touch(id);
+            }
+        }
+    }
+
+    fn attach(&mut self, now: Now, stream: StreamId, id: &str, profile: Profile) {
+        let Some(entry) = self.roster.get_mut(id) else { return };
+        let changed = entry.profile != profile;
+        entry.profile = profile;
+        let Some(local) = entry.local_mut() else { return };
+        let before = local.stream.replace(stream);
+        if changed || before.is_none() {
+            self.roster.touch(id);
+        }
+        self.streams.attach(stream, id);
+        if let Some(before) = before.filter(|before| *before != stream) {
+            self.streams.close(before);
+            let message = format!("agent {id} registered on another stream, which takes over");
+            self.ends.push_back((before, Some(CallError::new(Code::Aborted, message))));
+        }
+        self.review(now, id);
+    }
+
+    fn greet(&mut self, stream: StreamId) {
+        let Times { heartbeat, stale_after, dead_after } = self.settings.times;
+        let registered = Registered {
+            heartbeat_interval_ms: millis(heartbeat),
+            stale_after_ms: millis(stale_after),
+            dead_after_ms: millis(dead_after),
+            events_url: self.settings.events_url.clone(),
+            node_public_key: self.ours.0.to_vec(),
+            node_id: self.node_id.clone(),
+        };
+        self.say(stream, node_message::Body::Registered(registered));
+    }
+
+    fn beat(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        id: &str,
+        beat: &Heartbeat,
+        held: Held<'_>,
+    ) -> Result<(), CallError> {
+        if let Some(state) = &beat.state {
+            self.state(id, state, held)?;
+        }
+        self.heard(now, id);
+        self.say(stream, node_message::Body::HeartbeatAck(HeartbeatAck { number: beat.number }));
+        Ok(())
+    }
+
+    fn state(&mut self, id: &str, state: &State, held: Held<'_>) -> Result<(), CallError> {
+        profile::check_workloads(id, &state.workloads)?;
+        self.writes.check_room()?;
+        let labels = profile::labels(&state.labels)?;
+        let fields = documents::platform_fields(id, state.status, &labels, state.capacity.as_ref())?;
+        self.put_platform(id, Change::Fields(fields));
+        if state.workloads_complete {
+            self.replace_workloads(id, &state.workloads, held);
+        } else {
+            self.put_workloads(id, &state.workloads);
+        }
+        Ok(())
+    }
+
+    fn put_platform(&mut self, id: &str, change: Change) {
+        if let Ok(key) = documents::platform_key(id) {
+            self.writes.add(key, change);
+        }
+    }
+
+    fn put_workloads(&mut self, id: &str, workloads: &[Workload]) -> BTreeSet<Key> {
+        let mut put = BTreeSet::new();
+        for workload in workloads {
+            let Ok(key) = documents::deployment_key(id, &workload.name) else { continue };
+            self.writes.add(key.clone(), Change::Fields(documents::deployment_fields(id, workload)));
+            put.insert(key);
+        }
+        put
+    }
+
+    /// Puts what runs and deletes what no longer does.
+    fn replace_workloads(&mut self, id: &str, workloads: &[Workload], held: Held<'_>) {
+        let put = self.put_workloads(id, workloads);
+        let stored = held(id).into_iter().filter_map(|name| Key::new("deployments", name).ok());
+        let gone: BTreeSet<Key> =
+            stored.chain(self.writes.deployments_of(id)).filter(|key| !put.contains(key)).collect();
+        gone.into_iter().for_each(|key| self.writes.add(key, Change::Delete));
+    }
+
+    /// A sign of life. One of many: nothing else happens while the agent is LIVE anyway.
+    fn heard(&mut self, now: Now, id: &str) {
+        let times = self.settings.times;
+        let Some(local) = self.roster.get_mut(id).and_then(|entry| entry.local_mut()) else { return };
+        let live = local.vitals.liveness(now.mono, &times) == Liveness::Live;
+        local.heard = now.mono;
+        local.vitals = Vitals::Heard(now.mono);
+        if !live || local.stored.is_none() {
+            self.review(now, id);
+        }
+    }
+
+    /// The agent has no stream any more, if `stream` was its.
+    fn detach(&mut self, now: Now, id: &str, stream: StreamId) {
+        let times = self.settings.times;
+        let Some(local) = self.roster.get_mut(id).and_then(|entry| entry.local_mut()) else { return };
+        if local.stream != Some(stream) {
+            return;
+        }
+        local.stream = None;
+        local.vitals = local.vitals.drop_at(now.mono, &times);
+        self.roster.touch(id);
+        self.review(now, id);
+    }
+}

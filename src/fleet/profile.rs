@@ -1,0 +1,138 @@
+//! What an agent says it is: checked against the limits, and as keys of a document.
+
+use std::collections::BTreeMap;
+
+use peat_ipc::agent::{Register, Workload};
+use peat_ipc::{CallError, Code};
+use serde_json::{Map, Value};
+
+use crate::limits::{
+    AGENT_CAPABILITIES, AGENT_ID_BYTES, AGENT_LABEL_BYTES, AGENT_LABELS, AGENT_LABELS_BYTES, AGENT_ROUTES,
+    AGENT_TEXT_BYTES, AGENT_WORKLOADS,
+};
+use crate::store::Key;
+
+/// Name, group and the rest of a Register.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Profile {
+    pub(super) name: String,
+    pub(super) group: String,
+    pub(super) version: String,
+    pub(super) capabilities: Vec<String>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) routes: Vec<String>,
+}
+
+impl Profile {
+    /// What a Register says.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: no id, or one that names no document. RESOURCE_EXHAUSTED: over a limit, which is named.
+    pub(super) fn of(register: &Register) -> Result<Profile, CallError> {
+        check_id(&register.agent_id)?;
+        let texts = [("name", &register.name), ("group", &register.group), ("version", &register.version)];
+        texts.into_iter().try_for_each(|(what, text)| within(what, text.len(), AGENT_TEXT_BYTES, "bytes"))?;
+        list("capabilities", &register.capabilities, AGENT_CAPABILITIES)?;
+        list("routes", &register.routes, AGENT_ROUTES)?;
+        Ok(Profile {
+            name: register.name.clone(),
+            group: register.group.clone(),
+            version: register.version.clone(),
+            capabilities: register.capabilities.clone(),
+            labels: labels(&register.labels)?,
+            routes: register.routes.clone(),
+        })
+    }
+
+    /// The keys this is in a document. Unset ones are left out: they are somebody else's to set.
+    pub(super) fn fields(&self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        for (key, text) in [("name", &self.name), ("group", &self.group), ("version", &self.version)] {
+            if !text.is_empty() {
+                fields.insert(key.into(), text.as_str().into());
+            }
+        }
+        for (key, texts) in [("capabilities", &self.capabilities), ("routes", &self.routes)] {
+            if !texts.is_empty() {
+                fields.insert(key.into(), texts.clone().into());
+            }
+        }
+        if !self.labels.is_empty() {
+            fields.insert("labels".into(), object(&self.labels));
+        }
+        fields
+    }
+
+    /// The opposite of [`Profile::fields`]; takes what is there.
+    pub(super) fn from_fields(fields: &Map<String, Value>) -> Profile {
+        let text = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let texts = |key: &str| {
+            let list = fields.get(key).and_then(Value::as_array);
+            list.into_iter().flatten().filter_map(|item| item.as_str().map(String::from)).collect()
+        };
+        let labels = fields.get("labels").and_then(Value::as_object);
+        let label = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+        Profile {
+            name: text("name"),
+            group: text("group"),
+            version: text("version"),
+            capabilities: texts("capabilities"),
+            labels: labels.into_iter().flatten().filter_map(label).collect(),
+            routes: texts("routes"),
+        }
+    }
+}
+
+/// Whether an id can be an agent's: it names documents.
+pub(super) fn check_id(id: &str) -> Result<(), CallError> {
+    if id.is_empty() {
+        return Err(CallError::new(Code::InvalidArgument, "register.agent_id is empty"));
+    }
+    within("agent_id", id.len(), AGENT_ID_BYTES, "bytes")?;
+    let valid = Key::new(super::COLLECTION, id).map(drop);
+    valid.map_err(|error| CallError::new(Code::InvalidArgument, format!("register.agent_id: {error}")))
+}
+
+/// Labels in order, within the limits.
+pub(super) fn labels<'a>(
+    labels: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> Result<BTreeMap<String, String>, CallError> {
+    let labels: BTreeMap<String, String> = labels.into_iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    within("labels", labels.len(), AGENT_LABELS, "entries")?;
+    for (key, value) in &labels {
+        let named: String = key.chars().take(32).collect();
+        within(&format!("label '{named}'"), key.len() + value.len(), AGENT_LABEL_BYTES, "bytes")?;
+    }
+    let bytes = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+    within("labels", bytes, AGENT_LABELS_BYTES, "bytes")?;
+    Ok(labels)
+}
+
+/// Checks a list of workloads.
+pub(super) fn check_workloads(agent: &str, workloads: &[Workload]) -> Result<(), CallError> {
+    within("workloads", workloads.len(), AGENT_WORKLOADS, "entries")?;
+    for workload in workloads {
+        within("workload.version", workload.version.len(), AGENT_TEXT_BYTES, "bytes")?;
+        within("workload.status", workload.status.len(), AGENT_TEXT_BYTES, "bytes")?;
+        super::documents::deployment_key(agent, &workload.name)
+            .map_err(|error| CallError::new(Code::InvalidArgument, format!("workload.name: {error}")))?;
+        labels(&workload.labels)?;
+    }
+    Ok(())
+}
+
+fn list(what: &str, texts: &[String], most: usize) -> Result<(), CallError> {
+    within(what, texts.len(), most, "entries")?;
+    texts.iter().try_for_each(|text| within(what, text.len(), AGENT_TEXT_BYTES, "bytes in one entry"))
+}
+
+fn within(what: &str, size: usize, most: usize, unit: &str) -> Result<(), CallError> {
+    if size <= most {
+        return Ok(());
+    }
+    Err(CallError::new(Code::ResourceExhausted, format!("{what} has {size} {unit}; the limit is {most}")))
+}
+
+pub(super) fn object(map: &BTreeMap<String, String>) -> Value {
+    map.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>().into()
+}

@@ -1,0 +1,109 @@
+//! What the store holds of agents: other nodes' transitions, and our own from before a restart.
+
+use peat_ipc::{CallError, Code};
+
+use super::Fleet;
+use super::attachments::Owner;
+use super::damper::Damper;
+use super::liveness::{Liveness, Vitals};
+use super::roster::{Entry, Home, Local};
+use super::transition::{self, Transition};
+use crate::clock::Now;
+use crate::limits::AGENTS;
+
+impl Fleet {
+    /// A document of `agents` as it is now, for each that a peer changed and for all of them at the start; `None`: it was
+    /// deleted, or never existed.
+    pub fn handle_record(&mut self, now: Now, id: &str, json: Option<&str>) {
+        match json.map(Transition::from_json) {
+            None => self.record_deleted(now, id),
+            // Not one of ours: what the store holds is not what this node knows.
+            Some(None) => self.stored_is(now, id, None),
+            Some(Some(transition)) if transition.claim.endpoint == self.ours => self.own_record(now, id, transition),
+            Some(Some(transition)) => self.foreign_record(now, id, transition),
+        }
+    }
+
+    /// A document of `platforms` changed: watchers see the status.
+    pub fn handle_platform(&mut self, id: &str, json: &str) {
+        let status = transition::status_of(json);
+        if let Some(entry) = self.roster.get_mut(id)
+            && entry.status != status
+        {
+            entry.status = status;
+            self.roster.touch(id);
+        }
+    }
+
+    fn record_deleted(&mut self, now: Now, id: &str) {
+        if self.live_here.contains(id) {
+            return self.stored_is(now, id, None);
+        }
+        if let Some(entry) = self.roster.remove(id) {
+            entry.timer.into_iter().for_each(|at| _ = self.timers.remove(&(at, id.to_owned())));
+            self.to_store.remove(id);
+        }
+    }
+
+    /// What the store holds of an agent that this node owns.
+    fn stored_is(&mut self, now: Now, id: &str, stored: Option<Transition>) {
+        if let Some(local) = self.roster.get_mut(id).and_then(Entry::local_mut) {
+            local.stored = stored;
+            self.review(now, id);
+        }
+    }
+
+    /// From an earlier run of this node, or one that went round the mesh.
+    fn own_record(&mut self, now: Now, id: &str, transition: Transition) {
+        let known = self.roster.get(id);
+        match known {
+            None if self.roster.len() >= AGENTS => return,
+            Some(entry) if entry.local().is_none() && entry.claim > transition.claim => return,
+            Some(entry) if entry.local().is_some() => {}
+            _ => self.adopt(now, id, &transition),
+        }
+        if let Some(entry) = self.roster.get_mut(id) {
+            entry.claim = entry.claim.max(transition.claim);
+        }
+        self.stored_is(now, id, Some(transition));
+    }
+
+    /// An agent of an earlier run: its stream is gone with that, and it is about to come back.
+    fn adopt(&mut self, now: Now, id: &str, transition: &Transition) {
+        let vitals = if transition.liveness == Liveness::Dead { Vitals::Dead } else { Vitals::Gone(now.mono) };
+        let entry = self.roster.entry(now.mono, id);
+        entry.profile = transition.profile.clone();
+        entry.claim = transition.claim;
+        entry.via.clone_from(&transition.via);
+        entry.home = Home::Here(Local::new(now.mono, vitals, Owner::Nobody, Damper::empty(now.mono)));
+        self.roster.touch(id);
+    }
+
+    fn foreign_record(&mut self, now: Now, id: &str, transition: Transition) {
+        match self.roster.get(id) {
+            None if self.roster.len() >= AGENTS => return,
+            // Its owner has not heard of us yet, or lost: the store is to hold our word again.
+            Some(entry) if entry.local().is_some() && entry.claim > transition.claim => {
+                return self.stored_is(now, id, Some(transition));
+            }
+            // An earlier owner's word came late; the owner will put that right.
+            Some(entry) if entry.claim > transition.claim => return,
+            Some(entry) => {
+                if let Some(stream) = entry.local().and_then(|local| local.stream) {
+                    self.streams.close(stream);
+                    let message = format!("agent {id} registered at node {}, which takes over", transition.via);
+                    self.ends.push_back((stream, Some(CallError::new(Code::Aborted, message))));
+                }
+            }
+            None => {}
+        }
+        let entry = self.roster.entry(now.mono, id);
+        entry.home = Home::Elsewhere { said: transition.liveness, seen: now.mono };
+        entry.profile = transition.profile;
+        entry.claim = transition.claim;
+        entry.via = transition.via;
+        self.roster.touch(id);
+        self.to_store.remove(id);
+        self.review(now, id);
+    }
+}

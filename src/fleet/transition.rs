@@ -1,0 +1,69 @@
+//! The document `agents/{id}`: the last transition, as the node that owns the agent stored it.
+
+use peat_ipc::sidecar::PlatformStatus;
+use serde_json::{Map, Value, json};
+
+use super::Liveness;
+use super::profile::Profile;
+use crate::identity::EndpointId;
+
+/// Whose an agent is: the highest attach counter, then the larger endpoint id.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Claim {
+    /// Counts the nodes the agent has moved to.
+    pub(super) attach: u64,
+    pub(super) endpoint: EndpointId,
+}
+
+/// One stored transition.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Transition {
+    pub(super) profile: Profile,
+    pub(super) liveness: Liveness,
+    /// node_id of the node that wrote it.
+    pub(super) via: String,
+    pub(super) claim: Claim,
+}
+
+impl Transition {
+    pub(super) fn to_json(&self, agent: &str) -> String {
+        let mut fields = self.profile.fields();
+        fields.insert("agent_id".into(), agent.into());
+        fields.insert("liveness".into(), self.liveness.name().into());
+        fields.insert("via".into(), self.via.as_str().into());
+        fields.insert("endpoint".into(), self.claim.endpoint.to_string().into());
+        fields.insert("attach".into(), json!(self.claim.attach));
+        Value::Object(fields).to_string()
+    }
+
+    /// `None`: the document says neither whose agent it is nor what.
+    pub(super) fn from_json(json: &str) -> Option<Transition> {
+        let fields: Map<String, Value> = serde_json::from_str(json).ok()?;
+        let text = |key: &str| fields.get(key).and_then(Value::as_str);
+        Some(Transition {
+            liveness: Liveness::from_name(text("liveness")?)?,
+            via: text("via").unwrap_or_default().to_owned(),
+            claim: Claim {
+                attach: fields.get("attach").and_then(Value::as_u64)?,
+                endpoint: text("endpoint")?.parse().ok()?,
+            },
+            profile: Profile::from_fields(&fields),
+        })
+    }
+}
+
+/// The status in a document of `platforms`.
+pub(super) fn status_of(platform: &str) -> i32 {
+    let fields: Map<String, Value> = serde_json::from_str(platform).unwrap_or_default();
+    let number = match fields.get("status") {
+        Some(Value::String(name)) => {
+            let name = name.to_ascii_uppercase();
+            PlatformStatus::from_str_name(&name)
+                .or_else(|| PlatformStatus::from_str_name(&format!("PLATFORM_STATUS_{name}")))
+                .map(i32::from)
+        }
+        Some(value) => value.as_i64().and_then(|number| number.try_into().ok()),
+        None => None,
+    };
+    number.filter(|number| PlatformStatus::is_valid(*number)).unwrap_or_default()
+}
