@@ -74,7 +74,7 @@ pub struct Flags {
     /// a node whose commands are delivered, by endpoint id; repeatable, comma-separated (every member)
     #[argh(option, arg_name = "ID")]
     pub trust_issuer: Vec<String>,
-    /// one more collection whose documents keep no history; repeatable (platforms, tracks, deployments, packages)
+    /// one more collection whose documents keep no history; repeatable (platforms, tracks, deployments, packages, agents)
     #[argh(option, arg_name = "NAME")]
     pub latest_collection: Vec<String>,
     /// seconds a document without history may stay unflushed (1)

@@ -36,7 +36,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.access.socket_mode, 0o660);
     assert_eq!(config.log, "info");
     let latest: Vec<&str> = config.latest_collections.iter().map(String::as_str).collect();
-    assert_eq!(latest, ["deployments", "packages", "platforms", "tracks"]);
+    assert_eq!(latest, ["agents", "deployments", "packages", "platforms", "tracks"]);
     assert_eq!(config.fleet, FleetSettings::default());
     assert_eq!(config.fleet.stale_after, 3 * config.fleet.heartbeat);
     assert!(config.watcher.is_none());
