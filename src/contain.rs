@@ -1,11 +1,13 @@
 //! Where a panic stays.
 //!
-//! A panic is a bug, and a process with a bug ends, so that its supervisor restarts it ([`abort_on_panic`]). Two libraries
+//! A panic is a bug, and a process with a bug ends, so that its supervisor restarts it ([`abort_on_panic`]). Three libraries
 //! are exempt. redb panics over some damaged files while it opens them: the operator must read what is wrong, not find a
 //! core dump. Automerge panics on changes that are well-formed but make no sense together (an operation on an object
 //! that does not exist, a number used twice), which nobody can see without doing all its work. Such changes must cost
-//! the peer that sent them a refusal, not this node its life. So calls of Automerge, and the opening of the database, go
-//! through [`contain`]. Nothing else does.
+//! the peer that sent them a refusal, not this node its life. ureq reads what a
+//! watched agent answers, and is not written for one that lies; it has not been seen to panic, and must not cost the node
+//! its life the day it does. So calls of Automerge and of ureq, and the opening of the database, go through [`contain`].
+//! Nothing else does.
 
 use std::cell::Cell;
 use std::fmt;

@@ -8,12 +8,13 @@
 //! | api | client sockets, calls, subscriptions | [`api::shell`] |
 //! | store | documents, the only writer of the database | [`store::shell`] |
 //! | sync | the UDP socket, QUIC, sessions with peers | [`sync::shell`] |
+//! | watcher | questions to an agent that knows nothing of us | [`watcher::shell`] |
 //! | resolver | name look-ups with a deadline | [`sync::resolver`] |
 //!
 //! # Engines
 //!
 //! All logic is in engines that never read a clock, a socket, a file or a random source: [`store::Store`],
-//! [`sync::Engine`] and [`api::Engine`]. They take what happened (`handle_*(now, ..)`) and are asked what to do next
+//! [`sync::Engine`], [`api::Engine`] and [`watcher::Watcher`]. They take what happened (`handle_*(now, ..)`) and are asked what to do next
 //! (`poll_*`). The threads above are thin shells that move bytes; the simulator in `tests/sim` is another shell over the
 //! same engines. Four things are injected: the clock ([`clock::Now`]), randomness ([`random::Random`]), datagrams and
 //! storage ([`store::Disk`]). Names resolve outside too; their answers are a fifth input.
@@ -27,10 +28,12 @@ pub mod error;
 pub mod fleet;
 pub mod identity;
 pub mod limits;
+mod log_limit;
 pub mod node;
 pub mod random;
 pub mod store;
 pub mod sync;
+pub mod watcher;
 
 /// What nodes say to each other: `peat.mesh.v1`.
 pub mod mesh {

@@ -113,6 +113,14 @@ pub const LANE_BATCHES: usize = 64;
 pub const BATCH_BYTES: usize = 64 << 10;
 /// A merged document whose changes are larger than this is offered before it is sent.
 pub const OFFER_BYTES: usize = 4 << 10;
+/// One answer of the watched agent.
+pub const WATCHED_ANSWER_BYTES: usize = 4 << 20;
+/// The head of one answer of the watched agent.
+pub const WATCHED_HEAD_BYTES: usize = 32 << 10;
+/// From asking the watched agent to its complete answer.
+pub const WATCHED_ANSWER_TIME: Duration = Duration::from_secs(10);
+/// Packages of one list of the watched agent.
+pub const WATCHED_DOCUMENTS: usize = 4_096;
 /// Formation keys shorter than this are refused.
 pub const FORMATION_KEY_BYTES: usize = 16;
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -100,8 +101,18 @@ impl Client {
     /// # Errors
     /// Nobody listens there, or this process may not open the socket.
     pub fn connect(target: &Target) -> Result<Client, Error> {
-        Ok(Client {
-            stream: Stream::connect(target)?,
+        Ok(Client::on(Stream::connect(target)?))
+    }
+
+    /// As [`Client::connect`], on a connected socket.
+    #[must_use]
+    pub fn over(socket: UnixStream) -> Client {
+        Client::on(Stream::from(socket))
+    }
+
+    fn on(stream: Stream) -> Client {
+        Client {
+            stream,
             decoder: Decoder::default(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             queue: PREFACE.to_vec(),
@@ -109,7 +120,7 @@ impl Client {
             arrived: BTreeMap::new(),
             open: Calls::default(),
             token: String::new(),
-        })
+        }
     }
 
     /// Sends `token` with every call from now on; TCP listeners may ask for one.

@@ -20,6 +20,12 @@ pub(crate) struct Stream {
     timeout: Option<Duration>,
 }
 
+impl From<UnixStream> for Stream {
+    fn from(socket: UnixStream) -> Stream {
+        Stream { socket: Socket::Unix(socket), timeout: None }
+    }
+}
+
 impl Stream {
     pub(crate) fn connect(target: &Target) -> io::Result<Stream> {
         let socket = match target {

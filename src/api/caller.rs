@@ -18,6 +18,8 @@ pub enum Caller {
     Unix { uid: u32, gid: u32, groups: Vec<u32> },
     /// Whoever reached a TCP listener.
     Tcp,
+    /// This node's own watcher of an agent.
+    Watcher,
 }
 
 /// What a caller may do.
@@ -48,7 +50,7 @@ impl Policy {
     pub fn role(&self, caller: &Caller, token: &str) -> Result<Role, CallError> {
         match (caller, &self.tcp_token) {
             (Caller::Unix { uid, gid, groups }, _) if self.is_admin(*uid, *gid, groups) => Ok(Role::Admin),
-            (Caller::Unix { .. }, _) => Ok(Role::Agent),
+            (Caller::Unix { .. } | Caller::Watcher, _) => Ok(Role::Agent),
             (Caller::Tcp, None) => Ok(Role::Admin),
             (Caller::Tcp, Some(expected)) if same(expected.expose(), token.as_bytes()) => Ok(Role::Admin),
             (Caller::Tcp, Some(_)) => Err(CallError::new(

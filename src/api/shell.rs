@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use mio::net::UnixStream;
 use mio::{Events, Poll, Token, Waker};
 
 use self::listener::Listener;
-use self::sockets::Sockets;
-use crate::api::{ConnectionId, Engine};
+use self::sockets::{Sockets, Stream};
+use crate::api::{Caller, ConnectionId, Engine};
 use crate::clock::Now;
 use crate::clock::shell::now;
 use crate::config::{Access, Listen};
@@ -75,6 +76,8 @@ pub struct Shell {
     waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
     listeners: Vec<Listener>,
+    /// The node's own watcher.
+    watcher: Option<UnixStream>,
 }
 
 impl Shell {
@@ -91,7 +94,7 @@ impl Shell {
         for (number, address) in listen.iter().enumerate() {
             listeners.push(Listener::bind(address, access, poll.registry(), Token(number))?);
         }
-        Ok(Shell { poll, waker, stop: Arc::default(), listeners })
+        Ok(Shell { poll, waker, stop: Arc::default(), listeners, watcher: None })
     }
 
     /// Wakes the thread: after a reply, a commit, or an event.
@@ -106,6 +109,17 @@ impl Shell {
         Stop { flag: Arc::clone(&self.stop), waker: self.waker() }
     }
 
+    /// The other end of a connection for the watcher thread, which is a client with [`Caller::Watcher`] as its name.
+    ///
+    /// # Errors
+    /// The kernel has no socket left.
+    pub fn connect_watcher(&mut self) -> io::Result<std::os::unix::net::UnixStream> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        self.watcher = Some(UnixStream::from_std(ours));
+        Ok(theirs)
+    }
+
     /// Where clients can connect; with TCP port 0 asked for, the port it got.
     #[must_use]
     pub fn addresses(&self) -> Vec<Listen> {
@@ -117,9 +131,9 @@ impl Shell {
     /// # Errors
     /// The kernel's event queue failed.
     pub fn run(self, engine: Engine, wiring: Wiring) -> io::Result<()> {
-        let Shell { poll, stop, listeners, .. } = self;
+        let Shell { poll, stop, listeners, watcher, .. } = self;
         let first = u64::try_from(listeners.len()).unwrap_or(0);
-        Serving {
+        let mut serving = Serving {
             poll,
             stop,
             listeners,
@@ -130,8 +144,11 @@ impl Shell {
             held_question: None,
             tip: Tip::default(),
             accept_at: None,
+        };
+        if let Some(watcher) = watcher {
+            serving.let_in(now(), Stream::Unix(watcher), Caller::Watcher);
         }
-        .run()
+        serving.run()
     }
 }
 
@@ -209,10 +226,11 @@ impl Serving {
 
     fn accept(&mut self, now: Now, number: usize) {
         let Some(listener) = self.listeners.get_mut(number) else { return };
-        let registry = self.poll.registry();
         loop {
             match listener.accept() {
-                Ok(Some((stream, caller))) => self.sockets.open(now, registry, &mut self.engine, stream, caller),
+                Ok(Some((stream, caller))) => {
+                    self.sockets.open(now, self.poll.registry(), &mut self.engine, stream, caller);
+                }
                 Ok(None) => return,
                 Err(cause) => {
                     log::warn!("{}: a client could not be let in: {cause}", listener.address());
@@ -221,6 +239,10 @@ impl Serving {
                 }
             }
         }
+    }
+
+    fn let_in(&mut self, now: Now, stream: Stream, caller: Caller) {
+        self.sockets.open(now, self.poll.registry(), &mut self.engine, stream, caller);
     }
 
     fn accept_again(&mut self, now: Now) {

@@ -91,6 +91,7 @@ fn check(flags: &Flags) -> Result<(), Failure> {
         ("data", config.data_dir.display().to_string()),
         ("bind", config.bind.to_string()),
         ("peers", config.peers.len().to_string()),
+        ("agent", config.watcher.as_ref().map_or("none is watched".to_owned(), |watcher| watcher.agent.to_string())),
         ("identity", identity),
     ];
     Output::stdout(false).print(|out| out.fields(&fields))

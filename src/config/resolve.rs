@@ -22,6 +22,7 @@ const CACHE_BYTES_MIN: usize = 1 << 20;
 pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
     let layers = Layers { flags, environment: &machine.environment.flags()? };
     let data_dir = data_dir(&layers, machine)?;
+    let fleet = fleet(&layers)?;
     let config = Config {
         listen: listen(&layers, machine, &data_dir)?,
         node_id: layers.parse("--node-id", |f| &f.node_id, name)?,
@@ -35,8 +36,8 @@ pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
         flush_interval: layers.parse("--flush-interval", |f| &f.flush_interval, flush_interval)?.unwrap_or(SECOND),
         cache_bytes: layers.parse("--cache-bytes", |f| &f.cache_bytes, cache_bytes)?.unwrap_or(DEFAULT_CACHE_BYTES),
         pin: layers.parse("--pin", |f| &f.pin, boolean)?.unwrap_or(false),
-        fleet: fleet(&layers)?,
-        watcher: watcher(&layers)?,
+        watcher: watcher(&layers, &fleet)?,
+        fleet,
         access: access(&layers, machine)?,
         log: layers.parse("--log", |f| &f.log, log_filter)?.unwrap_or_else(|| "info".to_owned()),
         data_dir,

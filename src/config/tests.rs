@@ -142,6 +142,7 @@ fn an_unusable_setting_is_named_with_what_is_wrong() {
         (vec!["--agent-addr", "http://localhost:0"], ["--agent-addr", "localhost:0"]),
         (vec!["--agent-addr", "https://localhost"], ["--agent-addr", "--agent-tls-ca"]),
         (vec!["--agent-addr", "http://h", "--agent-poll-interval", "0"], ["--agent-poll-interval", "0.05 s"]),
+        (vec!["--agent-addr", "http://h", "--agent-poll-interval", "2m"], ["--agent-poll-interval", "--stale-after"]),
         (vec!["--agent-tls-ca", "/nowhere/ca"], ["--agent-tls-ca", "/nowhere/ca"]),
         (vec!["--agent-tls-ca", "/etc/passwd"], ["--agent-tls-ca", "no certificate"]),
         (vec!["--agent-tls-cert", "/nowhere/cert"], ["--agent-tls-cert", "/nowhere/cert"]),

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::duration::within;
 use super::resolve::Layers;
-use super::{Error, Secret, secret};
+use super::{Error, FleetSettings, Secret, secret};
 
 /// Longest file of certificates read.
 const CERTIFICATES_BYTES: u64 = 1 << 20;
@@ -36,6 +36,16 @@ impl AgentUrl {
     #[must_use]
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.0)
+    }
+
+    /// `HOST:PORT` of an agent that is asked without TLS.
+    #[must_use]
+    pub fn plain_authority(&self) -> Option<String> {
+        let rest = self.0.strip_prefix("http://")?;
+        let authority = rest.split('/').next().unwrap_or(rest);
+        let has_port =
+            authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        Some(if has_port { authority.to_owned() } else { format!("{authority}:80") })
     }
 }
 
@@ -63,7 +73,7 @@ pub struct AgentIdentity {
     pub key: Secret,
 }
 
-pub(super) fn watcher(layers: &Layers<'_>) -> Result<Option<WatcherSettings>, Error> {
+pub(super) fn watcher(layers: &Layers<'_>, fleet: &FleetSettings) -> Result<Option<WatcherSettings>, Error> {
     let agent = layers.parse("--agent-addr", |f| &f.agent_addr, agent_url)?;
     let interval = layers.parse("--agent-poll-interval", |f| &f.agent_poll_interval, poll_interval)?;
     let authorities = layers.parse("--agent-tls-ca", |f| &f.agent_tls_ca, |path| authorities(Path::new(path)))?;
@@ -94,6 +104,11 @@ pub(super) fn watcher(layers: &Layers<'_>) -> Result<Option<WatcherSettings>, Er
     };
     if let Some(tls) = &tls {
         tls.check()?;
+    }
+    if poll_interval >= fleet.stale_after {
+        let reason =
+            format!("{poll_interval:?} between polls makes the agent stale each time; give less than --stale-after");
+        return Err(Error::new("--agent-poll-interval", reason));
     }
     Ok(Some(WatcherSettings { agent, poll_interval, tls }))
 }

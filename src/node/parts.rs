@@ -13,6 +13,7 @@ use crate::random::System;
 use crate::store::{self, FileDisk, Reader, Store};
 use crate::sync;
 use crate::sync::proof::FormationKey;
+use crate::watcher;
 
 /// Everything that can fail to open, opened.
 pub(super) struct Parts {
@@ -21,6 +22,7 @@ pub(super) struct Parts {
     pub(super) api: api::Engine,
     pub(super) udp: sync::shell::Socket,
     pub(super) clients: api::shell::Shell,
+    pub(super) watcher: Option<watcher::shell::Shell>,
     bound: SocketAddr,
     id: EndpointId,
 }
@@ -32,13 +34,14 @@ impl Parts {
         let identity = data.identity(&mut random)?;
         refuse_ourselves(&config.peers, identity.id())?;
         let node_id = config.node_id.clone().map_or_else(|| data.node_id(&mut random), Ok)?;
+        let watcher = open_watcher(config, &node_id)?;
         let store = open_store(config, &identity)?;
         let sync = sync_engine(config, &identity, node_id.clone(), store.reader())?;
         let api = api::Engine::new(api_config(config, node_id), store.reader(), clock::shell::now());
         let udp = sync::shell::Socket::bind(config.bind);
         let udp = udp.map_err(|cause| Error::Machine(format!("--bind {}", config.bind), cause))?;
         let bound = udp.local_address().map_err(|cause| Error::Machine("the UDP socket".to_owned(), cause))?;
-        Ok(Parts { store, sync, api, udp, clients: bind_clients(config)?, bound, id: identity.id() })
+        Ok(Parts { store, sync, api, udp, clients: bind_clients(config)?, watcher, bound, id: identity.id() })
     }
 
     /// Where the node is reached and who it is, for the log.
@@ -56,6 +59,12 @@ fn bind_clients(config: &Config) -> Result<api::shell::Shell, Error> {
         std::fs::create_dir_all(parent).map_err(|cause| Error::file(parent, cause))?;
     }
     api::shell::Shell::bind(&config.listen, &config.access).map_err(Error::Listen)
+}
+
+fn open_watcher(config: &Config, node_id: &str) -> Result<Option<watcher::shell::Shell>, Error> {
+    let open = |settings| watcher::shell::Shell::new(settings, &config.fleet, node_id.to_owned());
+    let unusable = |cause| Error::Place(format!("--agent-addr: the node's id cannot name the agent: {cause}"));
+    config.watcher.clone().map(open).transpose().map_err(unusable)
 }
 
 fn api_config(config: &Config, node_id: String) -> api::Config {

@@ -9,6 +9,7 @@
 //! | store → sync | `Reply` | what sync may have outstanding | cannot be |
 //! | api → sync | `Asked` | [`api::SYNC_OUTSTANDING`] | the call fails with RESOURCE_EXHAUSTED |
 //! | sync → api | `Event` | `EVENTS` | the engine keeps it |
+//! | watcher ↔ api | frames, as any client | a socket pair's | the writer waits |
 //! | sync → resolver | names | [`resolver::NAMES`] | cannot be |
 //! | resolver → sync | `Resolved` | [`resolver::NAMES`] | cannot be |
 
@@ -29,13 +30,14 @@ const EVENTS: usize = api::SYNC_OUTSTANDING + 64;
 
 /// Starts the threads. Stopping the api thread stops the others: the sync thread ends when nobody is left to ask it, and the
 /// store, after a last flush, when both are gone.
-pub(super) fn start(parts: Parts, threads: &mut Threads) -> Result<api::shell::Stop, Error> {
+pub(super) fn start(mut parts: Parts, threads: &mut Threads) -> Result<api::shell::Stop, Error> {
     let (requests, submitted) = bounded(2 * STORE_QUEUE);
     let (api_outlet, api_inlet) = store::shell::connect(STORE_QUEUE, parts.clients.waker());
     let (sync_outlet, sync_inlet) = store::shell::connect(sync::STORE_OUTSTANDING, parts.udp.waker());
     let (asked, asks) = bounded(api::SYNC_OUTSTANDING);
     let (tells, events) = bounded(EVENTS);
     let (names, resolved) = start_resolvers(threads, &parts.udp)?;
+    let watching = start_watcher(threads, &mut parts)?;
     let tip = Arc::new(SharedTip::default());
     let api = api::shell::Wiring {
         requests: requests.clone(),
@@ -56,7 +58,7 @@ pub(super) fn start(parts: Parts, threads: &mut Threads) -> Result<api::shell::S
         resolved,
     };
     let store = store::shell::Wiring { requests: submitted, api: api_outlet, sync: sync_outlet, tip };
-    start_threads(parts, threads, api, store, sync)
+    start_threads(parts, threads, api, store, sync, watching)
 }
 
 fn start_threads(
@@ -65,11 +67,14 @@ fn start_threads(
     api: api::shell::Wiring,
     store: store::shell::Wiring,
     sync: sync::shell::Wiring,
+    watching: Sender<()>,
 ) -> Result<api::shell::Stop, Error> {
     let Parts { store: documents, sync: links, api: calls, udp, clients, .. } = parts;
     let (stop, sync_waker) = (clients.stop(), udp.waker());
     threads.start("api", move || {
         let served = clients.run(calls, api);
+        // Nobody is left to write to.
+        drop(watching);
         // The channel to the sync thread is closed now; it sees that when it wakes.
         served.and(sync_waker.wake()).map_err(|cause| cause.to_string())
     })?;
@@ -79,6 +84,18 @@ fn start_threads(
     })?;
     threads.start("sync", move || sync::shell::run(links, udp, sync).map_err(|cause| cause.to_string()))?;
     Ok(stop)
+}
+
+/// Starts the watcher when there is an agent to watch. It ends when what is returned is dropped, or when the api thread has
+/// closed its connection; nobody waits for it, because the agent may keep it waiting.
+fn start_watcher(threads: &Threads, parts: &mut Parts) -> Result<Sender<()>, Error> {
+    let (watching, stop) = bounded(0);
+    if let Some(watcher) = parts.watcher.take() {
+        let node = parts.clients.connect_watcher();
+        let node = node.map_err(|cause| Error::Machine("the watcher's connection".to_owned(), cause))?;
+        threads.start_detached("watcher", move || watcher.run(node, &stop))?;
+    }
+    Ok(watching)
 }
 
 fn start_resolvers(

@@ -23,7 +23,6 @@ mod engine;
 pub mod frame;
 mod inbox;
 pub mod link;
-mod log_limit;
 mod outbox;
 mod peers;
 mod presence;

@@ -17,4 +17,5 @@ mod readme;
 mod security;
 mod shells;
 mod usage;
+mod watcher;
 mod wire;

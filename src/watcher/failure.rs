@@ -1,0 +1,59 @@
+//! Why a poll, or a part of it, came to nothing.
+
+use std::fmt;
+
+use crate::limits::{WATCHED_ANSWER_BYTES, WATCHED_ANSWER_TIME};
+
+/// Why the agent gave no usable answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Failure {
+    /// Nobody answers there, or the connection broke; why.
+    Unreachable(String),
+    /// The answer was not complete within [`WATCHED_ANSWER_TIME`].
+    TimedOut,
+    /// The answer is larger than [`WATCHED_ANSWER_BYTES`].
+    TooLarge,
+    /// An HTTP status that is not 200.
+    Status(u16),
+    /// The agent sends the node elsewhere, where it does not follow.
+    Redirect(u16),
+    /// The other end speaks HTTP/2 and nothing else.
+    OnlyHttp2,
+    /// The answer is not what was asked for; what is wrong with it.
+    Unusable(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Unreachable(why) => f.write_str(why),
+            Failure::TimedOut => write!(f, "no complete answer within {WATCHED_ANSWER_TIME:?}"),
+            Failure::TooLarge => {
+                write!(f, "the answer is larger than {WATCHED_ANSWER_BYTES} bytes, which is the limit")
+            }
+            Failure::Status(status) => write!(f, "the answer has HTTP status {status}"),
+            Failure::Redirect(status) => write!(
+                f,
+                "the answer is a redirect (HTTP status {status}), which is not followed; give --agent-addr the address \
+                 that answers"
+            ),
+            Failure::OnlyHttp2 => f.write_str(
+                "the agent speaks only HTTP/2; the watcher speaks HTTP/1.1, which the agent must be set to allow",
+            ),
+            Failure::Unusable(why) => write!(f, "the answer cannot be used: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Why the node did not take a write.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum NotWritten {
+    /// The agent gives signs of life by itself.
+    Pushes,
+    /// Somebody else changed the document since it was read.
+    Outdated,
+    /// Anything else, in words.
+    Refused(String),
+}

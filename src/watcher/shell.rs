@@ -1,0 +1,83 @@
+//! The watcher thread: asks the agent over HTTP and the node over a socket pair, one thing at a time.
+//!
+//! Must never hold anything another thread waits for: the agent may take its time over every answer.
+
+mod agent;
+mod node;
+
+use std::os::unix::net::UnixStream;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use peat_ipc::{Client, Error};
+
+use self::agent::Agent;
+use self::node::Node;
+use super::engine::{Note, Task, Watcher};
+use super::{Config, Failure};
+use crate::clock::shell::now;
+use crate::config::{FleetSettings, WatcherSettings};
+use crate::contain::contain;
+use crate::store::KeyError;
+
+/// Everything the thread needs, made before it starts.
+#[derive(Debug)]
+pub struct Shell {
+    settings: WatcherSettings,
+    agent_id: String,
+    watcher: Watcher,
+}
+
+impl Shell {
+    /// A watcher for the agent that `settings` name, called `agent_id`.
+    ///
+    /// # Errors
+    /// `agent_id` cannot be the id of a document.
+    pub fn new(settings: WatcherSettings, fleet: &FleetSettings, agent_id: String) -> Result<Shell, KeyError> {
+        let config = Config {
+            agent: agent_id.clone(),
+            address: settings.agent.to_string(),
+            poll_interval: settings.poll_interval,
+            heartbeat: fleet.heartbeat,
+        };
+        Ok(Shell { settings, agent_id, watcher: Watcher::new(config, now())? })
+    }
+
+    /// Watches until `stop` is disconnected or the api thread at the other end of `node` ends.
+    pub fn run(mut self, node: UnixStream, stop: &Receiver<()>) {
+        let mut node = Node::new(Client::over(node), self.agent_id.clone());
+        let mut agent = Agent::new(&self.settings);
+        while stop.recv_deadline(self.watcher.poll_deadline()) == Err(RecvTimeoutError::Timeout) {
+            self.watcher.handle_timeout(now());
+            if let Err(error) = self.poll(&mut node, &mut agent) {
+                log::debug!("the watcher ends: {error}");
+                return;
+            }
+        }
+    }
+
+    fn poll(&mut self, node: &mut Node, agent: &mut Agent) -> Result<(), Error> {
+        while let Some(task) = self.watcher.poll_task() {
+            match task {
+                Task::Read(read) => self.watcher.handle_held(node.read(&read)?),
+                Task::Write(write) => {
+                    let result = node.write(&write)?;
+                    self.watcher.handle_written(now(), result);
+                }
+                Task::Ask(question) => {
+                    let answer = contain(|| agent.ask(question)).unwrap_or_else(|_| {
+                        *agent = Agent::new(&self.settings);
+                        Err(Failure::Unusable("the HTTP library gave up on it".into()))
+                    });
+                    self.watcher.handle_answer(now(), question, answer);
+                }
+            }
+        }
+        while let Some(note) = self.watcher.poll_note() {
+            match note {
+                Note::Warning(words) => log::warn!("{words}"),
+                Note::Info(words) => log::info!("{words}"),
+            }
+        }
+        Ok(())
+    }
+}
