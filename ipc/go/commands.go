@@ -1,0 +1,212 @@
+package peat
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"iter"
+	"time"
+
+	pb "peat.dev/peat/gen/sidecarpb"
+)
+
+// DefaultTTL is how long a command may wait to be accepted when its sender does not say.
+const DefaultTTL = 60 * time.Second
+
+// NoExpiry is the TTL of a command that may be accepted at any time.
+const NoExpiry time.Duration = -1
+
+// NewCommand is a command to be sent. Exactly one of Agent, Group and All says to whom.
+type NewCommand struct {
+	Agent string
+	Group string
+	All   bool
+	Type  string
+	// Payload is JSON text (string, []byte, json.RawMessage) or anything that marshals to JSON; nil is {}.
+	Payload any
+	// TTL is how long it may wait to be accepted: 0 is DefaultTTL; a whole number of seconds, rounded up.
+	TTL time.Duration
+	// ID is the idempotency key; empty: a random one. Sending the same command under the same id again changes nothing.
+	ID string
+}
+
+// SendCommand issues a command and gives its id. It is on disk then; what becomes of it is told by WaitCommand.
+func (c *Client) SendCommand(ctx context.Context, command NewCommand) (string, error) {
+	record, err := command.record(time.Now())
+	if err != nil {
+		return "", of(methodPutCommand, err)
+	}
+	return record.Id, c.PutCommand(ctx, record)
+}
+
+func (n NewCommand) record(now time.Time) (*CommandRecord, error) {
+	if n.Payload == nil {
+		n.Payload = "{}"
+	}
+	payload, err := toJSON(n.Payload)
+	if err != nil {
+		return nil, err
+	}
+	if n.ID == "" {
+		n.ID = randomID()
+	}
+	record := &CommandRecord{Id: n.ID, TargetId: n.Agent, Group: n.Group, All: n.All, CommandType: n.Type,
+		PayloadJson: payload, CreatedAt: now.Unix(), Status: pb.CommandStatus_COMMAND_STATUS_PENDING}
+	if n.TTL == 0 {
+		n.TTL = DefaultTTL
+	}
+	if n.TTL > 0 {
+		record.ExpiresAt = record.CreatedAt + int64((n.TTL+time.Second-1)/time.Second)
+	}
+	return record, nil
+}
+
+func randomID() string {
+	var bytes [16]byte
+	// Never fails.
+	_, _ = rand.Read(bytes[:])
+	return hex.EncodeToString(bytes[:])
+}
+
+// CancelCommand asks for the end of a command and gives its statuses. What is not CANCELLED there has been requested, and is
+// not over before its status says so.
+func (c *Client) CancelCommand(ctx context.Context, id string) ([]*TargetStatus, error) {
+	response := new(pb.CancelCommandResponse)
+	err := c.call(ctx, methodCancelCommand, &pb.CancelCommandRequest{Id: id}, response)
+	return response.Targets, err
+}
+
+// Command is the command with this id, as far as this node has heard.
+func (c *Client) Command(ctx context.Context, id string) (*CommandRecord, error) {
+	commands, err := c.GetCommands(ctx, "", false)
+	if err != nil {
+		return nil, err
+	}
+	for _, command := range commands {
+		if command.Id == id {
+			return command, nil
+		}
+	}
+	return nil, of(methodGetCommands, &Error{Code: NotFound, Message: "there is no command " + id})
+}
+
+// WaitCommand waits until a command is over at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED.
+func (c *Client) WaitCommand(ctx context.Context, id string) (*CommandRecord, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Subscribed before the first look, so that nothing falls between. An expiry may be derived without a change.
+	changes := c.changesOf(ctx, "commands")
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		command, err := c.Command(ctx, id)
+		if err == nil && over(command) || err != nil && !passing(err) {
+			return command, err
+		}
+		select {
+		case <-changes:
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, of(methodGetCommands, contextError(ctx))
+		}
+	}
+}
+
+// changesOf signals that something in a collection has changed; several changes may be one signal.
+func (c *Client) changesOf(ctx context.Context, collection string) <-chan struct{} {
+	signal := make(chan struct{}, 1)
+	go func() {
+		for range c.Subscribe(ctx, Collections(collection)) {
+			select {
+			case signal <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return signal
+}
+
+func over(command *CommandRecord) bool {
+	for _, target := range command.Targets {
+		if !terminal(target.Status) {
+			return false
+		}
+	}
+	return len(command.Targets) > 0 || terminal(command.Status)
+}
+
+func terminal(status pb.CommandStatus) bool {
+	switch status {
+	case pb.CommandStatus_COMMAND_STATUS_COMPLETED, pb.CommandStatus_COMMAND_STATUS_FAILED,
+		pb.CommandStatus_COMMAND_STATUS_CANCELLED, pb.CommandStatus_COMMAND_STATUS_EXPIRED:
+		return true
+	}
+	return false
+}
+
+// AgentFilter narrows ListAgents; its zero value means all.
+type AgentFilter struct {
+	Liveness Liveness
+	Group    string
+}
+
+// ListAgents are the agents of the fleet this node has heard of, the dead ones included.
+func (c *Client) ListAgents(ctx context.Context, filter AgentFilter) ([]*AgentInfo, error) {
+	response := new(pb.ListAgentsResponse)
+	request := &pb.ListAgentsRequest{Liveness: filter.Liveness, Group: filter.Group}
+	err := c.call(ctx, methodListAgents, request, response)
+	return response.Agents, err
+}
+
+// AgentChange is how an agent is now.
+type AgentChange struct {
+	Type  ChangeType
+	Agent *AgentInfo // of an Upsert or Delete
+}
+
+// WatchAgents gives all agents, SnapshotEnd, and then every change, until ctx ends. After a lost connection a Reset comes
+// and all of them again.
+func (c *Client) WatchAgents(ctx context.Context) iter.Seq2[*AgentChange, error] {
+	return func(yield func(*AgentChange, error) bool) {
+		var pause backoff
+		for {
+			err := c.watchAgents(ctx, &pause, yield)
+			switch {
+			case err == nil:
+				return
+			case ctx.Err() == nil && (errors.Is(err, io.EOF) || passing(err)) && pause.wait(ctx):
+				if !yield(&AgentChange{Type: Reset}, nil) {
+					return
+				}
+			case ctx.Err() != nil:
+				yield(nil, of(methodWatchAgents, contextError(ctx)))
+				return
+			default:
+				yield(nil, err)
+				return
+			}
+		}
+	}
+}
+
+func (c *Client) watchAgents(ctx context.Context, pause *backoff, yield func(*AgentChange, error) bool) error {
+	stream, err := c.open(ctx, methodWatchAgents, &pb.WatchAgentsRequest{})
+	if err != nil {
+		return err
+	}
+	defer stream.close()
+	types := map[pb.ChangeType]ChangeType{pb.ChangeType_CHANGE_TYPE_UPSERT: Upsert,
+		pb.ChangeType_CHANGE_TYPE_DELETE: Delete, pb.ChangeType_CHANGE_TYPE_SNAPSHOT_END: SnapshotEnd}
+	for {
+		item := new(pb.AgentChange)
+		if err := stream.receive(ctx, item); err != nil {
+			return of(methodWatchAgents, err)
+		}
+		pause.reset()
+		if kind, ok := types[item.ChangeType]; ok && !yield(&AgentChange{Type: kind, Agent: item.Agent}, nil) {
+			return nil
+		}
+	}
+}

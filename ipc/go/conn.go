@@ -1,0 +1,311 @@
+package peat
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/proto"
+
+	"peat.dev/peat/gen/ipcpb"
+)
+
+const (
+	preface = "\x00peat/1\n"
+	// frameBytes is the largest frame, without its length; payloadBytes of it may be the message.
+	frameBytes   = 4 << 20
+	payloadBytes = frameBytes - 4096
+	// connectionCalls may be unfinished on one connection, by the node's limit.
+	connectionCalls = 256
+	// A write the node does not take for this long ends the connection.
+	writeStall = 30 * time.Second
+)
+
+// conn is one connection: frames out by one goroutine, frames in by another. It ends once and for all with its first error.
+type conn struct {
+	socket net.Conn
+	token  string
+	out    *outbox
+	slots  chan struct{}
+
+	mu    sync.Mutex
+	last  uint64
+	calls map[uint64]*call
+
+	ended   chan struct{} // closed once err is set
+	err     error
+	written chan struct{} // closed once nothing more is written
+}
+
+// call is an unfinished call of a connection.
+type call struct {
+	id uint64
+	// What arrives. Has room for everything the node may send, so that the reader never waits: one response, or as many
+	// items as were granted, and the end.
+	arrived chan *ipcpb.Frame
+	end     int64 // of the request in the stream of bytes
+}
+
+func dial(ctx context.Context, to target, token string) (*conn, error) {
+	var dialer net.Dialer
+	socket, err := dialer.DialContext(ctx, to.network, to.address)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, contextError(ctx)
+		}
+		return nil, &Error{Code: Unavailable, Message: err.Error(), cause: err}
+	}
+	return newConn(socket, token), nil
+}
+
+func newConn(socket net.Conn, token string) *conn {
+	c := &conn{socket: socket, token: token, out: newOutbox(), slots: make(chan struct{}, connectionCalls),
+		calls: make(map[uint64]*call), ended: make(chan struct{}), written: make(chan struct{})}
+	go c.write()
+	go c.read()
+	return c
+}
+
+// close ends the connection with err, unless it has ended already.
+func (c *conn) close(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+		close(c.ended)
+		c.socket.Close()
+	}
+}
+
+func (c *conn) alive() bool {
+	select {
+	case <-c.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+func (c *conn) write() {
+	defer close(c.written)
+	bytes := []byte(preface)
+	for {
+		if len(bytes) > 0 {
+			// A socket that refuses a deadline refuses the write too.
+			_ = c.socket.SetWriteDeadline(time.Now().Add(writeStall))
+			count, err := c.socket.Write(bytes)
+			c.out.noteWritten(count)
+			if err != nil {
+				c.giveWay()
+				c.close(lost(err))
+				return
+			}
+		}
+		select {
+		case <-c.out.wake:
+			bytes = c.out.take()
+		case <-c.ended:
+			return
+		}
+	}
+}
+
+// giveWay lets the reader find what the node said before it closed the connection.
+func (c *conn) giveWay() {
+	select {
+	case <-c.ended:
+	case <-time.After(time.Second):
+	}
+}
+
+func (c *conn) read() {
+	reader := bufio.NewReaderSize(c.socket, 64<<10)
+	options := protodelim.UnmarshalOptions{MaxSize: frameBytes}
+	for {
+		frame := new(ipcpb.Frame)
+		if err := options.UnmarshalFrom(reader, frame); err != nil {
+			c.close(readError(err))
+			return
+		}
+		if err := c.deliver(frame); err != nil {
+			c.close(err)
+			return
+		}
+	}
+}
+
+func readError(err error) error {
+	var tooLarge *protodelim.SizeTooLargeError
+	var network net.Error
+	if errors.As(err, &tooLarge) || errors.Is(err, proto.Error) && !errors.As(err, &network) {
+		return protocolError("%v", err)
+	}
+	return lost(err)
+}
+
+// deliver hands a frame to its call. Frames for calls that have just been cancelled are dropped.
+func (c *conn) deliver(frame *ipcpb.Frame) error {
+	if frame.Call == 0 {
+		if said := frame.GetError(); said != nil {
+			cause := &Error{Code: codeFrom(said.Code), Message: said.Message}
+			return &Error{Code: Unavailable, Message: "the node closed the connection: " + cause.Error(),
+				cause: errors.Join(ErrConnectionLost, cause)}
+		}
+		return protocolError("a frame without a call")
+	}
+	var ends bool
+	switch frame.Body.(type) {
+	case *ipcpb.Frame_Response, *ipcpb.Frame_End, *ipcpb.Frame_Error:
+		ends = true
+	case *ipcpb.Frame_Item:
+	default:
+		return protocolError("a frame with no body that a node sends")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	waiting := c.calls[frame.Call]
+	if waiting == nil {
+		return nil
+	}
+	select {
+	case waiting.arrived <- frame:
+	default:
+		return protocolError("more items than were granted")
+	}
+	if ends {
+		c.forget(waiting)
+	}
+	return nil
+}
+
+// forget takes a call off the list; c.mu is held.
+func (c *conn) forget(waiting *call) {
+	if c.calls[waiting.id] == waiting {
+		delete(c.calls, waiting.id)
+		<-c.slots
+	}
+}
+
+// begin sends a request. The answer comes in the call's channel, or the connection ends.
+func (c *conn) begin(ctx context.Context, method Method, request proto.Message, credit uint32) (*call, error) {
+	payload, err := proto.Marshal(request)
+	if err != nil {
+		return nil, invalid("the request cannot be encoded: %v", err)
+	}
+	if len(payload) > payloadBytes {
+		return nil, &Error{Code: ResourceExhausted,
+			Message: sizeMessage(len(payload))}
+	}
+	select {
+	case c.slots <- struct{}{}:
+	case <-c.ended:
+		return nil, errNotSent
+	case <-ctx.Done():
+		return nil, contextError(ctx)
+	}
+	waiting := c.register(credit)
+	frame := &ipcpb.Frame{Call: waiting.id, Body: &ipcpb.Frame_Request{Request: &ipcpb.Request{
+		Method: uint32(method), Payload: payload, DeadlineMs: deadlineFor(ctx, credit), Credit: credit, Token: c.token}}}
+	waiting.end, err = c.out.send(ctx, c.ended, frame)
+	if err != nil {
+		c.drop(waiting)
+		return nil, err
+	}
+	return waiting, nil
+}
+
+func (c *conn) register(credit uint32) *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last++
+	waiting := &call{id: c.last, arrived: make(chan *ipcpb.Frame, credit+1)}
+	c.calls[waiting.id] = waiting
+	return waiting
+}
+
+func (c *conn) drop(waiting *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget(waiting)
+}
+
+// cancel ends a call from this side; nothing that still arrives for it is looked at.
+func (c *conn) cancel(waiting *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls[waiting.id] == waiting {
+		c.forget(waiting)
+		c.out.force(&ipcpb.Frame{Call: waiting.id, Body: &ipcpb.Frame_Cancel{Cancel: &ipcpb.Cancel{}}})
+	}
+}
+
+// next waits for the call's next frame. What arrived before the connection ended still counts.
+func (c *conn) next(ctx context.Context, waiting *call) (*ipcpb.Frame, error) {
+	select {
+	case frame := <-waiting.arrived:
+		return frame, nil
+	default:
+	}
+	select {
+	case frame := <-waiting.arrived:
+		return frame, nil
+	case <-ctx.Done():
+		c.cancel(waiting)
+		return nil, contextError(ctx)
+	case <-c.ended:
+		return c.afterEnd(waiting)
+	}
+}
+
+func (c *conn) afterEnd(waiting *call) (*ipcpb.Frame, error) {
+	select {
+	case frame := <-waiting.arrived:
+		return frame, nil
+	default:
+	}
+	// An answer can be faster than the writer's note of what it wrote.
+	<-c.written
+	if !c.out.sent(waiting.end) {
+		return nil, errNotSent
+	}
+	return nil, c.err
+}
+
+// unary makes a call with one answer.
+func (c *conn) unary(ctx context.Context, method Method, request, response proto.Message) error {
+	waiting, err := c.begin(ctx, method, request, 0)
+	if err != nil {
+		return err
+	}
+	frame, err := c.next(ctx, waiting)
+	if err != nil {
+		return err
+	}
+	switch body := frame.Body.(type) {
+	case *ipcpb.Frame_Response:
+		if err := proto.Unmarshal(body.Response, response); err != nil {
+			return protocolError("the response cannot be read: %v", err)
+		}
+		return nil
+	case *ipcpb.Frame_Error:
+		return &Error{Code: codeFrom(body.Error.Code), Message: body.Error.Message}
+	}
+	c.cancel(waiting)
+	return protocolError("a stream item for a unary call")
+}
+
+// deadlineFor is the request's deadline: a little before the context's own, so that the node's word on what became of the
+// work is here before the caller goes. A stream has none.
+func deadlineFor(ctx context.Context, credit uint32) uint32 {
+	deadline, ok := ctx.Deadline()
+	if !ok || credit > 0 {
+		return 0
+	}
+	remaining := time.Until(deadline)
+	remaining -= min(remaining/10, 100*time.Millisecond)
+	return uint32(min(max(remaining.Milliseconds(), 1), 1<<32-1))
+}

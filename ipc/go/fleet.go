@@ -1,0 +1,128 @@
+package peat
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"time"
+)
+
+// FleetPlatform is one agent's machine as its document in platforms says, whoever wrote it: the agent over its link, a
+// watcher for one that knows nothing of us, or a plain put. Fields nobody wrote are empty.
+type FleetPlatform struct {
+	ID             string            `json:"-"`
+	AgentID        string            `json:"agent_id"`
+	Type           string            `json:"platform_type"`
+	Name           string            `json:"name"`
+	Group          string            `json:"group"`
+	Version        string            `json:"version"`
+	Architecture   string            `json:"architecture"`
+	Classification string            `json:"classification"`
+	RunMode        string            `json:"run_mode"`
+	Labels         map[string]string `json:"labels"`
+	Capabilities   []string          `json:"capabilities"`
+
+	// How alive this node thinks it is, by whose news, and how old those are.
+	Liveness Liveness      `json:"-"`
+	Via      string        `json:"-"`
+	Age      time.Duration `json:"-"`
+
+	// Document is all of it.
+	Document json.RawMessage `json:"-"`
+}
+
+// FleetDeployment is something an agent runs, as its document in deployments says.
+type FleetDeployment struct {
+	ID                string            `json:"-"`
+	AgentID           string            `json:"agent_id"`
+	Package           string            `json:"package"`
+	Version           string            `json:"version"`
+	Status            string            `json:"status"`
+	Flavor            string            `json:"flavor"`
+	NamespaceOverride string            `json:"namespace_override"`
+	Annotations       map[string]string `json:"annotations"`
+	Labels            map[string]string `json:"labels"`
+	Document          json.RawMessage   `json:"-"`
+}
+
+// FleetPlatforms are the machines of the fleet as this node knows them, by id.
+func (c *Client) FleetPlatforms(ctx context.Context) ([]FleetPlatform, error) {
+	documents, err := c.snapshot(ctx, "platforms")
+	if err != nil {
+		return nil, err
+	}
+	typed, err := c.Platforms(ctx)
+	if err != nil {
+		return nil, err
+	}
+	liveness := make(map[string]*Platform, len(typed))
+	for _, platform := range typed {
+		liveness[platform.Id] = platform
+	}
+	platforms := make([]FleetPlatform, 0, len(documents))
+	for _, document := range documents {
+		platform := FleetPlatform{}
+		readLoosely(document.JSON, &platform)
+		platform.ID, platform.Document = document.ID, document.JSON
+		if platform.AgentID == "" {
+			platform.AgentID = document.ID
+		}
+		if known := liveness[document.ID]; known != nil {
+			platform.Liveness, platform.Via = known.Liveness, known.Via
+			platform.Age = time.Duration(known.AgeMs) * time.Millisecond
+		}
+		platforms = append(platforms, platform)
+	}
+	return platforms, nil
+}
+
+// FleetDeployments are the deployments of the whole fleet as this node knows them, by id.
+func (c *Client) FleetDeployments(ctx context.Context) ([]FleetDeployment, error) {
+	documents, err := c.snapshot(ctx, "deployments")
+	if err != nil {
+		return nil, err
+	}
+	deployments := make([]FleetDeployment, 0, len(documents))
+	for _, document := range documents {
+		deployment := FleetDeployment{}
+		readLoosely(document.JSON, &deployment)
+		deployment.ID, deployment.Document = document.ID, document.JSON
+		agent, name, _ := strings.Cut(document.ID, ":")
+		if deployment.AgentID == "" {
+			deployment.AgentID = agent
+		}
+		if deployment.Package == "" {
+			deployment.Package = name
+		}
+		deployments = append(deployments, deployment)
+	}
+	return deployments, nil
+}
+
+// readLoosely fills the fields that have the type they should have: what others wrote must not hide the rest of a fleet.
+func readLoosely(document json.RawMessage, into any) {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(document, &fields) != nil {
+		return
+	}
+	for name, value := range fields {
+		field, err := json.Marshal(map[string]json.RawMessage{name: value})
+		if err == nil {
+			// A field of another type stays empty.
+			_ = json.Unmarshal(field, into)
+		}
+	}
+}
+
+// snapshot is a whole collection as it is now, by id.
+func (c *Client) snapshot(ctx context.Context, collection string) ([]*Change, error) {
+	held := make(map[string]*Change)
+	s := &subscription{collections: []string{collection}, snapshot: true}
+	err := c.follow(ctx, s, new(backoff), func(change *Change, _ error) bool {
+		if change.Type == Upsert {
+			held[change.ID] = change
+		}
+		return change.Type != SnapshotEnd
+	})
+	return sorted(held), err
+}

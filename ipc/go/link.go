@@ -1,0 +1,340 @@
+package peat
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"peat.dev/peat/gen/agentpb"
+	"peat.dev/peat/gen/ipcpb"
+)
+
+const (
+	// linkPatience is how long the node may take to be dialled, to answer a registration, or to take what it is sent.
+	linkPatience = 10 * time.Second
+	// leastBeat bounds what a node can ask for.
+	leastBeat = 100 * time.Millisecond
+	// registerBytes of command results travel in a registration at most; the others follow it one by one.
+	registerBytes = 1 << 20
+)
+
+// link is one stream to the node, from Register to its end. Only the agent's own goroutine touches it.
+type link struct {
+	agent  *Agent
+	stream *stream
+
+	number uint64 // of the last heartbeat
+	acked  uint64
+	// The heartbeat that carried a state, and the state's count.
+	stateNumber, state uint64
+	registered         uint64 // the registration that was sent last
+	interval           time.Duration
+}
+
+// run keeps the agent linked until it leaves.
+func (a *Agent) run() {
+	defer close(a.gone)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		<-a.leave
+		// The link says goodbye first.
+		time.AfterFunc(closePatience, cancel)
+	}()
+	attend := a.attend
+	if a.options.poll > 0 {
+		attend = a.attendPolling
+	}
+	var pause backoff
+	for {
+		err := attend(ctx, &pause)
+		a.lostLink()
+		if err == nil {
+			return
+		}
+		a.options.logger.Warn("the link to the node is down", "agent", a.ID(), "why", err)
+		if !a.rest(&pause) {
+			return
+		}
+	}
+}
+
+// rest pauses, and says whether the agent goes on.
+func (a *Agent) rest(pause *backoff) bool {
+	timer := time.NewTimer(pause.pause())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-a.leave:
+		return false
+	}
+}
+
+// attend links once. No error: the agent has left.
+func (a *Agent) attend(ctx context.Context, pause *backoff) error {
+	dialing, cancel := context.WithTimeout(ctx, linkPatience)
+	defer cancel()
+	conn, err := dial(dialing, a.client.target, a.options.token)
+	if err != nil {
+		return err
+	}
+	defer conn.close(&Error{Code: Canceled, Message: "the agent was closed", cause: ErrClosed})
+	l := &link{agent: a, interval: linkPatience}
+	if err := l.open(dialing, conn); err != nil {
+		return of(methodConnect, err)
+	}
+	return of(methodConnect, l.follow(ctx, pause))
+}
+
+// open begins the stream with a registration.
+func (l *link) open(ctx context.Context, conn *conn) error {
+	stream, err := conn.stream(ctx, methodConnect, &agentpb.AgentMessage{Body: l.register()})
+	l.stream = stream
+	return err
+}
+
+func (l *link) register() *agentpb.AgentMessage_Register {
+	a := l.agent
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l.registered = a.registered
+	message := a.registration.message()
+	message.Commands = a.unfinished()
+	return &agentpb.AgentMessage_Register{Register: message}
+}
+
+// unfinished is every command that was accepted and whose end the node has not confirmed; a.mu is held. Ends that are too
+// large together follow after the registration.
+func (a *Agent) unfinished() []*agentpb.CommandUpdate {
+	var updates []*agentpb.CommandUpdate
+	bytes := 0
+	for _, job := range sorted(a.jobs) {
+		if !job.accepted && job.stage < jobRunning {
+			continue
+		}
+		update := job.said()
+		size := len(update.ResultJson) + len(update.Error)
+		if bytes+size > registerBytes {
+			update = acceptance(job.id())
+		} else {
+			bytes += size
+			job.sent = job.update != nil
+		}
+		updates = append(updates, update)
+	}
+	return updates
+}
+
+// follow carries the stream until it ends. No error: the agent has left.
+func (l *link) follow(ctx context.Context, pause *backoff) error {
+	registration := time.NewTimer(linkPatience)
+	defer registration.Stop()
+	beat := time.NewTimer(time.Hour)
+	defer beat.Stop()
+	leave := l.agent.leave
+	for {
+		l.stream.grant()
+		var err error
+		select {
+		case frame := <-l.stream.call.arrived:
+			var registered bool
+			registered, err = l.arrived(ctx, frame)
+			if registered {
+				pause.reset()
+				registration.Stop()
+				beat.Reset(l.interval)
+			}
+		case <-l.stream.conn.ended:
+			err = l.stream.conn.err
+		case <-registration.C:
+			err = &Error{Code: Unavailable, Message: "the node did not answer the registration"}
+		case <-beat.C:
+			err = l.beat(ctx)
+			beat.Reset(l.interval)
+		case <-l.agent.dirty:
+			err = l.tell(ctx)
+		case <-leave:
+			return l.goodbye(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// arrived handles one frame of the node, and says whether it was the answer to a registration.
+func (l *link) arrived(ctx context.Context, frame *ipcpb.Frame) (bool, error) {
+	message := new(agentpb.NodeMessage)
+	if err := l.stream.take(frame, message); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = &Error{Code: Unavailable, Message: "the node ended the link"}
+		}
+		l.agent.noteRefusal(err)
+		return false, err
+	}
+	switch body := message.Body.(type) {
+	case *agentpb.NodeMessage_Registered:
+		l.interval = interval(body.Registered.HeartbeatIntervalMs)
+		return true, l.granted(ctx, body.Registered)
+	case *agentpb.NodeMessage_ConfigUpdate:
+		l.interval = interval(body.ConfigUpdate.HeartbeatIntervalMs)
+		l.agent.reconfigured(body.ConfigUpdate)
+	case *agentpb.NodeMessage_CommandPush:
+		return false, l.answer(ctx, l.agent.pushed(body.CommandPush))
+	case *agentpb.NodeMessage_CancelPush:
+		return false, l.answer(ctx, l.agent.cancelled(body.CancelPush.CommandId))
+	case *agentpb.NodeMessage_HeartbeatAck:
+		l.heard(body.HeartbeatAck.Number)
+	case *agentpb.NodeMessage_UpdateAck:
+		l.agent.answered(body.UpdateAck)
+	}
+	// What this version does not know it passes over.
+	return false, nil
+}
+
+func interval(count uint32) time.Duration {
+	return max(milliseconds(count), leastBeat)
+}
+
+// granted notes that the node has the registration, and says what it does not have.
+func (l *link) granted(ctx context.Context, registered *agentpb.Registered) error {
+	a := l.agent
+	a.mu.Lock()
+	first := !a.connected
+	a.connected, a.refused, a.granted = true, nil, registered
+	a.registeredReached = max(a.registeredReached, l.registered)
+	a.notify()
+	a.mu.Unlock()
+	if first {
+		a.options.logger.Info("linked with the node", "agent", a.ID(), "node", registered.NodeId)
+	}
+	return l.tell(ctx)
+}
+
+// tell says whatever the node does not know.
+func (l *link) tell(ctx context.Context) error {
+	a := l.agent
+	a.mu.Lock()
+	if !a.connected {
+		a.mu.Unlock()
+		return nil
+	}
+	updates := a.outgoing()
+	stale, state := a.registered > l.registered, a.state > l.state
+	a.mu.Unlock()
+	for _, update := range updates {
+		if err := l.answer(ctx, update); err != nil {
+			return err
+		}
+	}
+	if stale {
+		return l.send(ctx, &agentpb.AgentMessage{Body: l.register()})
+	}
+	if state {
+		return l.beatWithState(ctx)
+	}
+	return nil
+}
+
+// beat gives a sign of life. A node that has not answered the last one is gone.
+func (l *link) beat(ctx context.Context) error {
+	if l.number > l.acked && l.interval >= time.Second {
+		return &Error{Code: Unavailable, Message: "the node did not answer a heartbeat"}
+	}
+	l.number++
+	return l.heartbeat(ctx, nil)
+}
+
+func (l *link) beatWithState(ctx context.Context) error {
+	a := l.agent
+	a.mu.Lock()
+	l.number++
+	l.stateNumber, l.state = l.number, a.state
+	state := a.registration.stateMessage()
+	a.mu.Unlock()
+	return l.heartbeat(ctx, state)
+}
+
+func (l *link) heartbeat(ctx context.Context, state *agentpb.State) error {
+	heartbeat := &agentpb.Heartbeat{Number: l.number, State: state}
+	return l.send(ctx, &agentpb.AgentMessage{Body: &agentpb.AgentMessage_Heartbeat{Heartbeat: heartbeat}})
+}
+
+func (l *link) heard(number uint64) {
+	l.acked = max(l.acked, number)
+	if l.stateNumber > 0 && l.acked >= l.stateNumber {
+		l.agent.stateArrived(l.state)
+	}
+}
+
+func (l *link) answer(ctx context.Context, update *agentpb.CommandUpdate) error {
+	if update == nil {
+		return nil
+	}
+	return l.send(ctx, &agentpb.AgentMessage{Body: &agentpb.AgentMessage_CommandUpdate{CommandUpdate: update}})
+}
+
+// send gives up on a node that does not read.
+func (l *link) send(ctx context.Context, message *agentpb.AgentMessage) error {
+	ctx, cancel := context.WithTimeout(ctx, linkPatience)
+	defer cancel()
+	err := l.stream.send(ctx, message)
+	if errors.Is(err, errNotSent) {
+		// The reason is the connection's.
+		<-l.stream.conn.ended
+		return l.stream.conn.err
+	}
+	return err
+}
+
+// goodbye takes leave, and waits until the node has ended the stream.
+func (l *link) goodbye(ctx context.Context) error {
+	goodbye := &agentpb.AgentMessage{Body: &agentpb.AgentMessage_Goodbye{Goodbye: &agentpb.Goodbye{}}}
+	if err := l.send(ctx, goodbye); err != nil {
+		return nil
+	}
+	l.stream.conn.out.force(&ipcpb.Frame{Call: l.stream.call.id, Body: &ipcpb.Frame_HalfClose{HalfClose: &ipcpb.End{}}})
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for {
+		message := new(agentpb.NodeMessage)
+		if l.stream.receive(ctx, message) != nil {
+			return nil
+		}
+	}
+}
+
+// noteRefusal tells who waits for the registration that it was refused. The agent tries again all the same: an operator may
+// change the node's mind.
+func (a *Agent) noteRefusal(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.connected && !passing(err) {
+		a.refused = of(methodConnect, err)
+		a.notify()
+	}
+}
+
+func (a *Agent) reconfigured(update *agentpb.ConfigUpdate) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.granted == nil {
+		return
+	}
+	a.granted.HeartbeatIntervalMs, a.granted.StaleAfterMs = update.HeartbeatIntervalMs, update.StaleAfterMs
+	a.granted.DeadAfterMs, a.granted.EventsUrl = update.DeadAfterMs, update.EventsUrl
+	a.notify()
+}
+
+func (a *Agent) stateArrived(state uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if state > a.stateReached {
+		a.stateReached = state
+		a.notify()
+	}
+}

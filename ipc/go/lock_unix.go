@@ -1,0 +1,22 @@
+//go:build unix
+
+package peat
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// lockFile keeps a second process out for as long as the file is open.
+func lockFile(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("another agent uses it: %w", err)
+	}
+	return file, nil
+}

@@ -1,0 +1,106 @@
+package peat
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protodelim"
+
+	"peat.dev/peat/gen/ipcpb"
+)
+
+// outboxBytes wait to be written at most; a frame that finds more waits for room.
+const outboxBytes = 256 << 10
+
+// outbox holds encoded frames for the connection's writer, in order, so that no caller is ever in the middle of a write
+// when its context ends.
+type outbox struct {
+	mu      sync.Mutex
+	waiting []byte
+	// Of everything ever put: bytes given to put, and bytes the socket took.
+	put, written int64
+	wake         chan struct{} // holds one token while bytes wait
+	room         chan struct{} // closed when there is room again
+}
+
+func newOutbox() *outbox {
+	return &outbox{wake: make(chan struct{}, 1), room: make(chan struct{})}
+}
+
+// send appends a frame once there is room, and says where in the stream it ends.
+func (o *outbox) send(ctx context.Context, ended <-chan struct{}, frame *ipcpb.Frame) (int64, error) {
+	for {
+		o.mu.Lock()
+		if len(o.waiting) < outboxBytes {
+			defer o.mu.Unlock()
+			return o.append(frame)
+		}
+		room := o.room
+		o.mu.Unlock()
+		select {
+		case <-room:
+		case <-ended:
+			return 0, errNotSent
+		case <-ctx.Done():
+			return 0, contextError(ctx)
+		}
+	}
+}
+
+// force appends a small frame that must not wait: a cancellation or credit. A call has at most a few of them.
+func (o *outbox) force(frame *ipcpb.Frame) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	// Frames without payload always encode.
+	_, _ = o.append(frame)
+}
+
+func (o *outbox) append(frame *ipcpb.Frame) (int64, error) {
+	buffer := byteWriter(o.waiting)
+	count, err := protodelim.MarshalTo(&buffer, frame)
+	if err != nil {
+		return 0, invalid("the request cannot be encoded: %v", err)
+	}
+	o.waiting = buffer
+	o.put += int64(count)
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+	return o.put, nil
+}
+
+// take is everything that waits; the caller writes it.
+func (o *outbox) take() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	bytes := o.waiting
+	o.waiting = nil
+	close(o.room)
+	o.room = make(chan struct{})
+	return bytes
+}
+
+func (o *outbox) noteWritten(count int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.written += int64(count)
+}
+
+// sent says whether the socket took everything up to end.
+func (o *outbox) sent(end int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.written >= end
+}
+
+// byteWriter appends.
+type byteWriter []byte
+
+var _ io.Writer = (*byteWriter)(nil)
+
+func (w *byteWriter) Write(bytes []byte) (int, error) {
+	*w = append(*w, bytes...)
+	return len(bytes), nil
+}

@@ -1,0 +1,166 @@
+package peat
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"peat.dev/peat/gen/agentpb"
+	pb "peat.dev/peat/gen/sidecarpb"
+)
+
+// pollingBeat is how often an agent that polls gives a sign of life.
+const pollingBeat = 30 * time.Second
+
+// attendPolling is what attend is for an agent that holds no stream: calls of the plain interface, every interval. No
+// error: the agent has left.
+func (a *Agent) attendPolling(ctx context.Context, pause *backoff) error {
+	tick := time.NewTicker(a.options.poll)
+	defer tick.Stop()
+	var beat time.Time
+	for {
+		if now := time.Now(); a.stateWaits() || now.Sub(beat) >= pollingBeat {
+			if err := a.putPlatform(ctx); err != nil {
+				return err
+			}
+			beat = now
+		}
+		if err := a.pollOnce(ctx); err != nil {
+			return err
+		}
+		pause.reset()
+		select {
+		case <-tick.C:
+		case <-a.dirty:
+		case <-a.leave:
+			return nil
+		}
+	}
+}
+
+// putPlatform is a sign of life of an agent that polls.
+func (a *Agent) putPlatform(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, linkPatience)
+	defer cancel()
+	platform, registered, state := a.platform()
+	if err := a.client.PutPlatform(ctx, platform); err != nil {
+		return err
+	}
+	a.polled(registered, state)
+	return nil
+}
+
+func (a *Agent) stateWaits() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.connected || a.state > a.stateReached || a.registered > a.registeredReached
+}
+
+// pollOnce tells everything there is to tell, and looks at what there is to do.
+func (a *Agent) pollOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, linkPatience)
+	defer cancel()
+	if err := a.reportAll(ctx); err != nil {
+		return err
+	}
+	commands, err := a.client.GetCommands(ctx, a.ID(), false)
+	if err != nil {
+		return err
+	}
+	for _, command := range commands {
+		if err := a.look(ctx, command); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Agent) platform() (*Platform, uint64, uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := &a.registration
+	return &Platform{Id: r.ID, Name: r.Name, Status: r.Status, Capabilities: slices.Clone(r.Capabilities)}, a.registered, a.state
+}
+
+func (a *Agent) polled(registered, state uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.connected, a.refused = true, nil
+	a.registeredReached, a.stateReached = registered, state
+	a.notify()
+}
+
+// look sees what a command asks of the agent.
+func (a *Agent) look(ctx context.Context, command *CommandRecord) error {
+	status, _ := statusOf(command, a.ID())
+	switch {
+	case terminal(status):
+	case command.CancelRequested:
+		return a.reportOne(ctx, a.cancelled(command.Id))
+	case status == pb.CommandStatus_COMMAND_STATUS_PENDING:
+		push := &agentpb.CommandPush{Command: command}
+		if command.ExpiresAt > 0 {
+			left := max(command.ExpiresAt-time.Now().Unix(), 0) * 1000
+			push.TimeLeftMs = uint64(max(left, 1))
+		}
+		return a.reportOne(ctx, a.pushed(push))
+	}
+	return nil
+}
+
+func statusOf(command *CommandRecord, agent string) (pb.CommandStatus, *TargetStatus) {
+	for _, target := range command.Targets {
+		if target.AgentId == agent {
+			return target.Status, target
+		}
+	}
+	return command.Status, nil
+}
+
+func (a *Agent) reportAll(ctx context.Context) error {
+	a.mu.Lock()
+	updates := a.outgoing()
+	a.mu.Unlock()
+	for _, update := range updates {
+		if err := a.reportOne(ctx, update); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reportOne tells the node of one update by PutCommand, whose answer is its confirmation or refusal.
+func (a *Agent) reportOne(ctx context.Context, update *agentpb.CommandUpdate) error {
+	if update == nil || update.Stage == agentpb.CommandUpdate_STAGE_PROGRESS {
+		return nil
+	}
+	command, err := a.client.Command(ctx, update.CommandId)
+	if err == nil {
+		err = a.client.PutCommand(ctx, reported(command, a.ID(), update))
+	}
+	ack := &agentpb.UpdateAck{CommandId: update.CommandId, Stage: update.Stage}
+	if err != nil {
+		if passing(err) || ctx.Err() != nil {
+			return err
+		}
+		ack.Refused = err.Error()
+	}
+	a.answered(ack)
+	return nil
+}
+
+// reported is the command with the target's status and outcome.
+func reported(command *CommandRecord, agent string, update *agentpb.CommandUpdate) *CommandRecord {
+	status := map[agentpb.CommandUpdate_Stage]pb.CommandStatus{
+		agentpb.CommandUpdate_STAGE_ACCEPTED:  pb.CommandStatus_COMMAND_STATUS_EXECUTING,
+		agentpb.CommandUpdate_STAGE_COMPLETED: pb.CommandStatus_COMMAND_STATUS_COMPLETED,
+		agentpb.CommandUpdate_STAGE_FAILED:    pb.CommandStatus_COMMAND_STATUS_FAILED,
+		agentpb.CommandUpdate_STAGE_CANCELLED: pb.CommandStatus_COMMAND_STATUS_CANCELLED,
+	}[update.Stage]
+	report := proto.Clone(command).(*CommandRecord)
+	report.Status, report.ResultJson, report.Error = status, update.ResultJson, update.Error
+	report.Targets = []*TargetStatus{{AgentId: agent, Status: status, ResultJson: update.ResultJson, Error: update.Error}}
+	return report
+}
