@@ -25,8 +25,8 @@ use crate::store::{Applied, Config, Disk, Error, Outcome, Planted, Reader, Reply
 /// Bytes of records after which a batch is committed, and a commit is a flush: a part of the file within these bounds. A
 /// commit copies the pages it touches, and until the flush the old ones cannot be used again, so this bounds how much the
 /// file grows beyond what is in it (docs/storage.md, "Growth").
-const UNFLUSHED_BYTES: RangeInclusive<u64> = 32 << 10..=1 << 20;
-const UNFLUSHED_FILE_PARTS: u64 = 32;
+const UNFLUSHED_BYTES: RangeInclusive<u64> = 16 << 10..=1 << 20;
+const UNFLUSHED_FILE_PARTS: u64 = 128;
 /// Files larger than this are not walked when they are opened after a kill; every flush then costs a second sync
 /// (docs/storage.md, "Opening after a kill").
 const QUICK_REPAIR_FILE_BYTES: u64 = 64 << 20;

@@ -1,6 +1,7 @@
 //! Telemetry: a thousand agents report again and again, and nothing may grow.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use bench_peers::Failure;
 
@@ -42,7 +43,8 @@ impl Row for Heartbeats {
         load(&mut client, LATEST, 0..AGENTS, all)?;
         let after = memory(&node.proc())?.resident;
         drop(client);
-        let file = fs::metadata(node.data().join("documents.redb"))?.len() as f64;
+        // The blocks it occupies: redb doubles the length of a small file long before it uses it.
+        let file = (fs::metadata(node.data().join("documents.redb"))?.blocks() * 512) as f64;
         node.stop()?;
         let live = stored(&node.data())?.bytes as f64;
         Ok(lines((all - warm) as f64 / seconds, [before, after], file, live))
@@ -57,7 +59,7 @@ fn lines(rate: f64, [before, after]: [f64; 2], file: f64, live: f64) -> Vec<Line
             Target::AtLeast(Figure::PerSecond(50_000.0)),
         ),
         Line::relative(
-            "heartbeats: file",
+            "heartbeats: file, as it occupies the disk",
             Figure::Bytes(file),
             ("live data", Figure::Bytes(live)),
             file / live,
