@@ -1,29 +1,358 @@
-//! `commands/{id}`: who may issue, who may report, and that a status only climbs.
+//! `commands/{id}`: what a caller may issue, report, cancel and see.
 //!
-//! The rules are held against a snapshot. Two writers that race on one new id can therefore both pass, and the store merges
-//! what they wrote; the command record kind will settle that.
+//! Judges what a request says. Whether an id is taken and whether a status may climb is decided by the store, in the commit.
 
-use peat_ipc::sidecar::{Command, CommandStatus};
+use std::sync::Arc;
+
+use peat_ipc::frame::PAYLOAD_BYTES;
+use peat_ipc::prost::Message as _;
+use peat_ipc::sidecar::{
+    Agent, CancelCommandResponse, Command, CommandStatus, GetCommandsRequest, Liveness, TargetStatus,
+};
 use peat_ipc::{CallError, Code};
 use serde_json::{Map, Value};
 
 use crate::api::caller::Role;
+use crate::api::dispatch::{SUBSCRIBE, too_large};
 use crate::api::typed::Typed;
-use crate::store::{Key, Put, Snapshot};
+use crate::clock::Now;
+use crate::fleet::Fleet;
+use crate::fleet::commands::{Trust, shown};
+use crate::identity::Identity;
+use crate::limits::{COMMAND_TARGETS, COMMAND_TTL};
+use crate::mesh::CommandBody;
+use crate::mesh::command_body::Addressed;
+use crate::store::{COMMANDS, CommandChange, CommandView, Key, Put, Rank, Report, Signed, Snapshot, check_body};
 
-/// What a PutCommand comes to: the keys to set, none when the command already says so.
-pub(super) fn put(role: Role, command: Command, key: &Key, snapshot: &Snapshot) -> Result<Option<Put>, CallError> {
-    validate(&command)?;
-    match snapshot.document(key)? {
-        None => issue(role, command).map(|fields| Some(Put::Fields(fields))),
-        Some(document) => {
-            let held: Map<String, Value> = serde_json::from_str(&document.json)
-                .map_err(|cause| CallError::new(Code::DataLoss, format!("{key} cannot be read: {cause}")))?;
-            let held = Command::from_document(key.id().into(), &held);
-            Ok(report(&held, &command)?.map(Put::Fields))
-        }
+/// What commands need to know of the agents.
+pub(crate) trait Roster {
+    /// The agents a group, or everyone, stands for at this node now: those it sees LIVE.
+    fn resolve(&self, addressed: &Addressed) -> Vec<String>;
+    /// Whether an agent's stream ends here.
+    fn is_attached(&self, agent: &str) -> bool;
+    /// Whether one more command for these agents is within the limits.
+    ///
+    /// # Errors
+    /// Which limit it would pass.
+    fn room(&self, targets: &[String]) -> Result<(), String>;
+    /// Whether the caller may speak for this agent.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED.
+    fn may_report(&self, agent: &str) -> Result<(), CallError>;
+}
+
+/// The fleet as this node sees it now.
+pub(super) struct Known<'a> {
+    pub(super) fleet: &'a Fleet,
+    pub(super) now: Now,
+}
+
+impl Roster for Known<'_> {
+    fn resolve(&self, addressed: &Addressed) -> Vec<String> {
+        let wanted = |agent: &Agent| match addressed {
+            Addressed::Agent(id) => agent.agent_id == *id,
+            Addressed::Group(group) => agent.group == *group,
+            Addressed::All(_) => true,
+        };
+        let agents = self.fleet.agents(self.now, None);
+        let live = agents.filter(|agent| agent.liveness() == Liveness::Live && wanted(agent));
+        live.map(|agent| agent.agent_id).collect()
+    }
+
+    fn is_attached(&self, agent: &str) -> bool {
+        self.fleet.agent(self.now, agent).is_some_and(|agent| agent.attached_here)
+    }
+
+    fn room(&self, _: &[String]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn may_report(&self, _: &str) -> Result<(), CallError> {
+        Ok(())
     }
 }
+
+/// Who issues commands here, and whose are delivered.
+#[derive(Clone, Debug)]
+pub(super) struct Authority {
+    pub(super) identity: Arc<Identity>,
+    pub(super) trust: Trust,
+}
+
+fn refused(code: Code, why: impl Into<String>) -> CallError {
+    CallError::new(code, why)
+}
+
+fn invalid(why: impl Into<String>) -> CallError {
+    refused(Code::InvalidArgument, why)
+}
+
+/// A request about one command, and all that is looked at to judge it.
+pub(super) struct Request<'a> {
+    pub(super) now: Now,
+    pub(super) role: Role,
+    pub(super) key: &'a Key,
+    pub(super) authority: &'a Authority,
+    pub(super) roster: &'a dyn Roster,
+    pub(super) snapshot: &'a Snapshot,
+}
+
+impl Request<'_> {
+    /// What a PutCommand comes to; `None` when the command already says so.
+    pub(super) fn judge(&self, command: &Command) -> Result<Option<Put>, CallError> {
+        if self.key.id().contains(':') {
+            return Err(invalid("command.id contains a colon; results are kept at ID:AGENT"));
+        }
+        let addressed = validate(command)?;
+        let change = match self.snapshot.command(self.key.id())? {
+            Some(held) => self.report(&held, command, &addressed)?,
+            None => Some(self.issue(command, addressed)?),
+        };
+        Ok(change.map(Put::Command))
+    }
+
+    fn issue(&self, command: &Command, addressed: Addressed) -> Result<CommandChange, CallError> {
+        if !matches!(command.status(), CommandStatus::Unspecified | CommandStatus::Pending) {
+            return Err(refused(Code::NotFound, format!("there is no {} to report on", self.key)));
+        }
+        self.role.require_admin("issuing a command")?;
+        let targets = self.targets(&addressed)?;
+        self.roster.room(&targets).map_err(|why| refused(Code::ResourceExhausted, why))?;
+        let now_s = self.now.wall_ms.div_euclid(1_000);
+        let body = CommandBody {
+            id: command.id.clone(),
+            issuer: self.authority.identity.id().0.to_vec().into(),
+            addressed: Some(addressed),
+            targets,
+            command_type: command.command_type.clone(),
+            payload: command.payload_json.clone().into_bytes().into(),
+            created_at: if command.created_at == 0 { now_s } else { command.created_at },
+            expires_at: command.expires_at,
+            ttl_ms: ttl_ms(command, self.now)?,
+        };
+        check_body(self.key, &body).map_err(invalid)?;
+        Ok(CommandChange::Issue(Signed::sign(&self.authority.identity, &body)))
+    }
+
+    /// Whom a command is for: one agent whether it is known or not, else those seen now.
+    fn targets(&self, addressed: &Addressed) -> Result<Vec<String>, CallError> {
+        if let Addressed::Agent(agent) = addressed {
+            return Ok(vec![agent.clone()]);
+        }
+        let mut targets = self.roster.resolve(addressed);
+        targets.sort();
+        targets.dedup();
+        match (targets.len(), addressed) {
+            (0, Addressed::Group(group)) => {
+                let why = format!("no live agent of group '{group}' is known here; nobody would get the command");
+                Err(refused(Code::FailedPrecondition, why))
+            }
+            (0, _) => {
+                Err(refused(Code::FailedPrecondition, "no live agent is known here; nobody would get the command"))
+            }
+            (count, _) if count > COMMAND_TARGETS => {
+                let why = format!("{count} agents are addressed; the limit is {COMMAND_TARGETS}: use smaller groups");
+                Err(refused(Code::ResourceExhausted, why))
+            }
+            _ => Ok(targets),
+        }
+    }
+
+    /// A put over a held command: the same body, and perhaps what a target makes of it.
+    fn report(
+        &self,
+        held: &CommandView,
+        command: &Command,
+        addressed: &Addressed,
+    ) -> Result<Option<CommandChange>, CallError> {
+        if !is_same(held, command, addressed) {
+            let why = format!("{} exists with another body; give a new command a new id", self.key);
+            return Err(refused(Code::AlreadyExists, why));
+        }
+        let (agent, said) = reporter(held, command)?;
+        let (rank, begun) = match said.status() {
+            CommandStatus::Unspecified | CommandStatus::Pending => return Ok(None),
+            CommandStatus::Expired => return Err(invalid("nobody reports EXPIRED; the node finds it out")),
+            CommandStatus::Executing => (Rank::Executing, false),
+            CommandStatus::Completed => (Rank::Completed, true),
+            CommandStatus::Failed => (Rank::Failed, true),
+            CommandStatus::Cancelled => (Rank::Cancelled, true),
+        };
+        let Some(standing) = held.rank_of(&agent) else {
+            return Err(refused(Code::NotFound, format!("{} is not for agent '{agent}'", self.key)));
+        };
+        self.roster.may_report(&agent)?;
+        if !self.authority.trust.allows(&held.issuer()) {
+            let why = format!("this node does not trust the issuer of {} (--trust-issuer)", self.key);
+            return Err(refused(Code::PermissionDenied, why));
+        }
+        if begun && rank <= standing {
+            return Ok(None);
+        }
+        let report = Report { agent, rank, begun, result: said.result_json, error: said.error };
+        Ok(Some(CommandChange::Report(report)))
+    }
+
+    /// What a CancelCommand comes to.
+    pub(super) fn cancel(&self) -> Result<Put, CallError> {
+        self.role.require_admin("cancelling a command")?;
+        let Some(held) = self.snapshot.command(self.key.id())? else {
+            return Err(refused(Code::NotFound, format!("there is no {}", self.key)));
+        };
+        let attached = held.targets().map(|(agent, _)| agent).filter(|agent| self.roster.is_attached(agent));
+        Ok(Put::Command(CommandChange::RequestCancel { attached: attached.map(String::from).collect() }))
+    }
+}
+
+/// Whom a command is addressed to, if it is to exactly one of the three and well-formed.
+fn validate(command: &Command) -> Result<Addressed, CallError> {
+    if command.command_type.is_empty() {
+        return Err(invalid("command.command_type is empty"));
+    }
+    let payload = &command.payload_json;
+    if !payload.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(payload).is_err() {
+        return Err(invalid("command.payload_json is not JSON"));
+    }
+    match (command.target_id.as_str(), command.group.as_str(), command.all) {
+        ("", "", false) => Err(invalid("command.target_id, group and all are empty; a command is for somebody")),
+        (agent, "", false) => Ok(Addressed::Agent(agent.into())),
+        // A target beside a group or everyone says who of them reports.
+        (_, group, false) => Ok(Addressed::Group(group.into())),
+        (_, "", true) => Ok(Addressed::All(true)),
+        _ => Err(invalid("command.group and all exclude each other")),
+    }
+}
+
+/// The time to live, milliseconds; 0: for ever.
+fn ttl_ms(command: &Command, now: Now) -> Result<u64, CallError> {
+    let Command { created_at, expires_at, .. } = *command;
+    if expires_at == 0 {
+        return Ok(0);
+    }
+    let (from_ms, from) = match created_at {
+        0 => (i128::from(now.wall_ms), "this node's clock"),
+        at => (i128::from(at) * 1_000, "created_at"),
+    };
+    let left_ms = i128::from(expires_at) * 1_000 - from_ms;
+    let left_s = left_ms / 1_000;
+    match u64::try_from(left_ms) {
+        Err(_) | Ok(0) => {
+            Err(invalid(format!("command.expires_at is {} s before {from}; it would never run", -left_s)))
+        }
+        Ok(ms) if u128::from(ms) > COMMAND_TTL.as_millis() => Err(invalid(format!(
+            "command.expires_at is {left_s} s after {from}; the limit is {} s, and 0 never expires",
+            COMMAND_TTL.as_secs()
+        ))),
+        Ok(ms) => Ok(ms),
+    }
+}
+
+/// Whether a put names the body that is held. A time that is not given is no other time.
+fn is_same(held: &CommandView, command: &Command, addressed: &Addressed) -> bool {
+    let body = &held.body;
+    let time = |given: i64, held: i64| given == 0 || given == held;
+    body.addressed.as_ref() == Some(addressed)
+        && body.command_type == command.command_type
+        && body.payload.as_ref() == command.payload_json.as_bytes()
+        && time(command.created_at, body.created_at)
+        && time(command.expires_at, body.expires_at)
+}
+
+/// Who reports, and what: the one target, or, of several, the one that `targets` or `target_id` names.
+fn reporter(held: &CommandView, command: &Command) -> Result<(String, TargetStatus), CallError> {
+    let plain = TargetStatus {
+        agent_id: command.target_id.clone(),
+        status: command.status,
+        result_json: command.result_json.clone(),
+        error: command.error.clone(),
+    };
+    let said = match command.targets.as_slice() {
+        [one] if one.status() != CommandStatus::Unspecified && rank(one.status()) >= rank(command.status()) => {
+            one.clone()
+        }
+        [one] => TargetStatus { agent_id: one.agent_id.clone(), ..plain },
+        _ => plain,
+    };
+    if said.agent_id.is_empty() && rank(said.status()) > 1 {
+        let why = format!(
+            "{} agents share command {}; name the one that reports in target_id or targets",
+            held.ranks.len(),
+            held.body.id
+        );
+        return Err(invalid(why));
+    }
+    Ok((said.agent_id.clone(), said))
+}
+
+/// Where a status stands; a status only climbs.
+fn rank(status: CommandStatus) -> u8 {
+    match status {
+        CommandStatus::Unspecified => 0,
+        CommandStatus::Pending => Rank::Pending as u8,
+        CommandStatus::Expired => Rank::Expired as u8,
+        CommandStatus::Executing => Rank::Executing as u8,
+        CommandStatus::Cancelled => Rank::Cancelled as u8,
+        CommandStatus::Failed => Rank::Failed as u8,
+        CommandStatus::Completed => Rank::Completed as u8,
+    }
+}
+
+/// The answer to a CancelCommand: how far each target is now.
+pub(super) fn cancelled(held: Option<&CommandView>, now: Now) -> CancelCommandResponse {
+    CancelCommandResponse { targets: held.map(|held| shown(held, now).targets).unwrap_or_default() }
+}
+
+/// The commands a GetCommands asks for, as far as they fit one answer.
+pub(super) fn list(
+    snapshot: &Snapshot,
+    now: Now,
+    trust: &Trust,
+    request: &GetCommandsRequest,
+) -> Result<Vec<Command>, CallError> {
+    let (mut commands, mut bytes) = (Vec::new(), 0);
+    for id in snapshot.list(COMMANDS)?.into_iter().filter(|id| !id.contains(':')) {
+        let Some(held) = snapshot.command(&id)? else { continue };
+        if !is_wanted(&held, now, trust, request) {
+            continue;
+        }
+        let command = describe(snapshot, &held, now, &request.target_id)?;
+        bytes += command.encoded_len() + 8;
+        if bytes > PAYLOAD_BYTES {
+            return Err(too_large(bytes, SUBSCRIBE));
+        }
+        commands.push(command);
+    }
+    Ok(commands)
+}
+
+fn is_wanted(held: &CommandView, now: Now, trust: &Trust, request: &GetCommandsRequest) -> bool {
+    let agent = request.target_id.as_str();
+    let may_run = || !held.cancel_requested && trust.allows(&held.issuer());
+    let mut targets = held.targets_now(now).filter(|(target, _)| agent.is_empty() || *target == agent);
+    match request.pending_only {
+        true => targets.any(|(_, rank)| rank == Rank::Pending) && may_run(),
+        false => targets.next().is_some(),
+    }
+}
+
+/// A command with what its targets, or only `agent`, made of it.
+fn describe(snapshot: &Snapshot, held: &CommandView, now: Now, agent: &str) -> Result<Command, CallError> {
+    let mut command = shown(held, now);
+    command.targets.retain(|target| agent.is_empty() || target.agent_id == agent);
+    for target in command.targets.iter_mut().filter(|target| rank(target.status()) > Rank::Executing as u8) {
+        if let Some(result) = snapshot.command_result(&command.id, &target.agent_id)? {
+            (target.result_json, target.error) = (result.result, result.error);
+        }
+    }
+    if let [one] = command.targets.as_slice() {
+        (command.status, command.result_json, command.error) = (one.status, one.result_json.clone(), one.error.clone());
+    }
+    Ok(command)
+}
+
+/// Keys of a command's document that a put may repeat and that decide nothing.
+const SHOWN_ONLY: [&str; 4] = ["issuer", "signature", "targets", "cancel_requested"];
 
 /// A command given as a document.
 pub(super) fn from_json(id: &str, json: &str) -> Result<Command, CallError> {
@@ -33,12 +362,13 @@ pub(super) fn from_json(id: &str, json: &str) -> Result<Command, CallError> {
         return Err(refused("its id is not doc_id".into()));
     }
     let known = Command::default().to_fields()?;
-    if let Some(key) = document.keys().find(|key| !known.contains_key(*key)) {
+    let decides = |key: &str| !SHOWN_ONLY.contains(&key);
+    if let Some(key) = document.keys().find(|key| decides(key) && !known.contains_key(*key)) {
         return Err(refused(format!("a command has no '{key}'")));
     }
     let command = Command::from_document(id.into(), &document);
     let understood = command.to_fields()?;
-    match document.iter().find(|(key, value)| !same(key, value, &understood)) {
+    match document.iter().find(|(key, value)| decides(key) && !same(key, value, &understood)) {
         Some((key, _)) => Err(refused(format!("'{key}' is not what a command holds there"))),
         None => Ok(command),
     }
@@ -53,57 +383,6 @@ fn same(key: &str, value: &Value, understood: &Map<String, Value>) -> bool {
             value.as_str().map_or(value.as_i64(), |digits| digits.parse().ok()) == read
         }
         _ => understood[key] == *value,
-    }
-}
-
-fn validate(command: &Command) -> Result<(), CallError> {
-    let refused = |why: &str| Err(CallError::new(Code::InvalidArgument, why));
-    if command.command_type.is_empty() {
-        return refused("command.command_type is empty");
-    }
-    if command.target_id.is_empty() {
-        return refused("command.target_id is empty");
-    }
-    if !command.payload_json.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(&command.payload_json).is_err()
-    {
-        return refused("command.payload_json is not JSON");
-    }
-    Ok(())
-}
-
-fn issue(role: Role, mut command: Command) -> Result<Map<String, Value>, CallError> {
-    role.require_admin("issuing a command")?;
-    if command.status == i32::from(CommandStatus::Unspecified) {
-        command.status = CommandStatus::Pending.into();
-    }
-    command.to_fields()
-}
-
-/// A put over a held command: the same body, and perhaps a later status.
-fn report(held: &Command, command: &Command) -> Result<Option<Map<String, Value>>, CallError> {
-    let status = command.status();
-    if *held != (Command { status: held.status, ..command.clone() }) {
-        return Err(CallError::new(
-            Code::AlreadyExists,
-            format!("command {} exists with another body; give a new command a new id", held.id),
-        ));
-    }
-    if rank(status) <= rank(held.status()) {
-        return Ok(None);
-    }
-    Ok(Some(Map::from_iter([("status".into(), Value::from(status.as_str_name()))])))
-}
-
-/// Where a status stands; a status only climbs.
-fn rank(status: CommandStatus) -> u8 {
-    match status {
-        CommandStatus::Unspecified => 0,
-        CommandStatus::Pending => 1,
-        CommandStatus::Expired => 2,
-        CommandStatus::Executing => 3,
-        CommandStatus::Cancelled => 4,
-        CommandStatus::Failed => 5,
-        CommandStatus::Completed => 6,
     }
 }
 
@@ -122,26 +401,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_agent_may_report_but_not_issue() {
-        let error = issue(Role::Agent, command(CommandStatus::Pending)).expect_err("agents issue nothing");
-        assert_eq!(error.code, Code::PermissionDenied);
-        let fields = report(&command(CommandStatus::Pending), &command(CommandStatus::Executing)).expect("a report");
-        assert_eq!(Value::from(fields), serde_json::json!({"status": "COMMAND_STATUS_EXECUTING"}));
-    }
-
-    #[test]
-    fn a_status_only_climbs() {
-        let (pending, done) = (command(CommandStatus::Pending), command(CommandStatus::Completed));
-        assert_eq!(report(&done, &pending), Ok(None));
-        assert_eq!(report(&done, &done), Ok(None));
-    }
-
-    #[test]
-    fn another_body_under_a_used_id_is_refused() {
-        let other = Command { target_id: "a2".into(), ..command(CommandStatus::Executing) };
-        let error = report(&command(CommandStatus::Pending), &other).expect_err("another body");
-        assert_eq!(error.code, Code::AlreadyExists);
+    #[expect(clippy::disallowed_methods, reason = "some instant to count from")]
+    fn at(wall_ms: i64) -> Now {
+        Now { mono: std::time::Instant::now(), wall_ms, boot_ms: 0 }
     }
 
     #[test]
@@ -155,15 +417,32 @@ mod tests {
     }
 
     #[test]
-    fn a_command_names_its_target_and_type_and_carries_json() {
+    fn a_command_names_one_addressee_and_a_type_and_carries_json() {
         let pending = command(CommandStatus::Pending);
         for wrong in [
             Command { target_id: String::new(), ..pending.clone() },
+            Command { group: "g".into(), all: true, ..pending.clone() },
             Command { command_type: String::new(), ..pending.clone() },
             Command { payload_json: "{".into(), ..pending.clone() },
         ] {
             assert_eq!(validate(&wrong).expect_err("incomplete").code, Code::InvalidArgument);
         }
-        assert_eq!(validate(&pending), Ok(()));
+        assert_eq!(validate(&pending), Ok(Addressed::Agent("a1".into())));
+    }
+
+    #[test]
+    fn a_time_to_live_counts_from_what_is_known_and_is_bounded() {
+        let given = |created_at, expires_at| Command { created_at, expires_at, ..command(CommandStatus::Pending) };
+        assert_eq!(ttl_ms(&given(0, 0), at(5_000)), Ok(0));
+        assert_eq!(ttl_ms(&given(7, 0), at(5_000)), Ok(0));
+        assert_eq!(ttl_ms(&given(100, 160), at(5_000)), Ok(60_000));
+        assert_eq!(ttl_ms(&given(0, 65), at(5_400)), Ok(59_600));
+        for wrong in [given(100, 40), given(100, 100), given(0, 5), given(0, i64::MAX), given(1, i64::MIN)] {
+            assert_eq!(ttl_ms(&wrong, at(5_000)).expect_err("refused").code, Code::InvalidArgument);
+        }
+        let error = ttl_ms(&given(100, 40), at(5_000)).expect_err("before");
+        assert_eq!(error.message, "command.expires_at is 60 s before created_at; it would never run");
+        let error = ttl_ms(&given(0, 1_750_000_000), at(5_000)).expect_err("1970");
+        assert!(error.message.contains("the limit is 315360000 s"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::api::agents;
 use crate::api::caller::Role;
-use crate::api::commands;
+use crate::api::commands::{self, Roster};
 use crate::api::feed::Feed;
 use crate::api::typed::Typed;
 use crate::api::view::View;
@@ -22,7 +22,7 @@ use crate::api::watch::Watch;
 use crate::clock::Now;
 use crate::fleet::Fleet;
 use crate::identity::EndpointId;
-use crate::store::{Key, KeyHash, Put, Version, Write};
+use crate::store::{CommandView, Key, KeyHash, Put, Version, Write};
 use crate::sync::{Answer, Control, Peer};
 
 /// What a request comes to.
@@ -54,7 +54,16 @@ pub(super) struct Then {
     pub(super) key: KeyHash,
     /// So many peers must have it first.
     pub(super) peers: u32,
-    pub(super) respond: fn(Written) -> Response,
+    pub(super) respond: Respond,
+}
+
+/// What makes the answer of a write that was carried out.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Respond {
+    /// What the store said.
+    Of(fn(Written) -> Response),
+    /// The command as it is now.
+    OfCommand(fn(Option<&CommandView>, Now) -> Response),
 }
 
 /// How the sync engine's answer is told to the client; `None` when it answers another question.
@@ -62,10 +71,11 @@ pub(super) type Answered = fn(Answer) -> Option<Response>;
 
 /// Carries `request` out as far as this thread can.
 pub(super) fn begin(view: &mut View, fleet: &Fleet, now: Now, role: Role, request: Request) -> Result<Step, CallError> {
+    let roster = &commands::Known { fleet, now };
     match request {
         Request::GetStatus(_) => answer(view.status()),
         Request::GetHealth(_) => answer(view.health(now)),
-        Request::PutDocument(request) => put_document(view, role, request),
+        Request::PutDocument(request) => put_document(view, roster, now, role, request),
         Request::PatchDocument(request) => patch_document(request),
         Request::GetDocument(request) => get_document(view, &request),
         Request::DeleteDocument(request) => delete_document(role, request),
@@ -78,7 +88,7 @@ pub(super) fn begin(view: &mut View, fleet: &Fleet, now: Now, role: Role, reques
         Request::PutPlatform(request) => put_typed(request.platform, |_| PutPlatformResponse {}.into()),
         Request::PutCell(request) => put_typed(request.cell, |_| PutCellResponse {}.into()),
         Request::PutTrack(request) => put_typed(request.track, |_| PutTrackResponse {}.into()),
-        Request::PutCommand(request) => put_command(view, role, request),
+        Request::PutCommand(request) => put_command(view, roster, now, role, request),
         Request::GetPlatforms(_) => {
             let mut platforms = all(view)?;
             platforms.iter_mut().for_each(|platform| agents::enliven(platform, fleet, now));
@@ -86,8 +96,8 @@ pub(super) fn begin(view: &mut View, fleet: &Fleet, now: Now, role: Role, reques
         }
         Request::GetCells(_) => answer(GetCellsResponse { cells: all(view)? }),
         Request::GetTracks(_) => answer(GetTracksResponse { tracks: all(view)? }),
-        Request::GetCommands(_) => answer(GetCommandsResponse { commands: all(view)? }),
-        Request::CancelCommand(_) => Err(CallError::new(Code::Unimplemented, "commands are not cancelled yet")),
+        Request::GetCommands(request) => get_commands(view, now, &request),
+        Request::CancelCommand(request) => cancel_command(view, roster, now, role, request),
         Request::ListAgents(request) => answer(agents::list(fleet, now, &request)?),
         Request::WatchAgents(_) => Ok(Step::Watch(Watch::new(fleet))),
         Request::ConnectPeer(_)
@@ -113,17 +123,23 @@ fn base(bytes: Vec<u8>) -> Option<Version> {
 
 /// A write, and how it is answered.
 fn write(key: Key, put: Put, durable: bool, peers: u32, respond: fn(Written) -> Response) -> Step {
-    let then = Then { key: key.hash(), peers, respond };
+    let then = Then { key: key.hash(), peers, respond: Respond::Of(respond) };
     Step::Write { write: Write { key, put, durable: durable || peers > 0 }, then }
 }
 
-fn put_document(view: &mut View, role: Role, request: PutDocumentRequest) -> Result<Step, CallError> {
+fn put_document(
+    view: &mut View,
+    roster: &dyn Roster,
+    now: Now,
+    role: Role,
+    request: PutDocumentRequest,
+) -> Result<Step, CallError> {
     let key = key(request.collection, request.doc_id)?;
     agents::refuse_roster(&key)?;
     let respond = |written: Written| PutDocumentResponse { version: written.version, durable: written.durable }.into();
     let put = if key.collection() == Command::COLLECTION {
         let command = commands::from_json(key.id(), &request.json_data)?;
-        match commands::put(role, command, &key, view.snapshot()?)? {
+        match about_command(view, roster, now, role, &key)?.judge(&command)? {
             Some(put) => put,
             None => return Ok(Step::Answer(unchanged(view, &key)?)),
         }
@@ -202,13 +218,49 @@ fn put_typed<T: Typed>(message: Option<T>, respond: fn(Written) -> Response) -> 
     Ok(write(key, put, false, 0, respond))
 }
 
-fn put_command(view: &mut View, role: Role, request: PutCommandRequest) -> Result<Step, CallError> {
+fn put_command(
+    view: &mut View,
+    roster: &dyn Roster,
+    now: Now,
+    role: Role,
+    request: PutCommandRequest,
+) -> Result<Step, CallError> {
     let command = request.command.ok_or_else(missing::<Command>)?;
     let key = typed_key(&command)?;
-    match commands::put(role, command, &key, view.snapshot()?)? {
-        Some(put) => Ok(write(key, put, false, 0, |_| PutCommandResponse {}.into())),
+    match about_command(view, roster, now, role, &key)?.judge(&command)? {
+        Some(put) => Ok(write(key, put, true, 0, |_| PutCommandResponse {}.into())),
         None => answer(PutCommandResponse {}),
     }
+}
+
+fn cancel_command(
+    view: &mut View,
+    roster: &dyn Roster,
+    now: Now,
+    role: Role,
+    request: CancelCommandRequest,
+) -> Result<Step, CallError> {
+    let key = key(Command::COLLECTION.into(), request.id)?;
+    let put = about_command(view, roster, now, role, &key)?.cancel()?;
+    let respond = Respond::OfCommand(|held, now| commands::cancelled(held, now).into());
+    let then = Then { key: key.hash(), peers: 0, respond };
+    Ok(Step::Write { write: Write { key, put, durable: true }, then })
+}
+
+fn get_commands(view: &mut View, now: Now, request: &GetCommandsRequest) -> Result<Step, CallError> {
+    let trust = view.authority().trust.clone();
+    answer(GetCommandsResponse { commands: commands::list(view.snapshot()?, now, &trust, request)? })
+}
+
+fn about_command<'a>(
+    view: &'a mut View,
+    roster: &'a dyn Roster,
+    now: Now,
+    role: Role,
+    key: &'a Key,
+) -> Result<commands::Request<'a>, CallError> {
+    let (authority, snapshot) = view.authority_and_snapshot()?;
+    Ok(commands::Request { now, role, key, authority, roster, snapshot })
 }
 
 fn missing<T: Typed>() -> CallError {

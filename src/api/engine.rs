@@ -5,6 +5,7 @@ mod calls;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use peat_ipc::envelope::Request as RequestFrame;
@@ -17,7 +18,8 @@ use crate::api::connection::{Connection, ConnectionId, violation};
 use crate::api::timers::{Timers, Wake};
 use crate::api::view::View;
 use crate::clock::Now;
-use crate::fleet::{self, Fleet};
+use crate::fleet::{self, Fleet, commands};
+use crate::identity::Identity;
 use crate::limits::{CLIENT_CONNECTIONS, CLIENTS_BUFFERED_BYTES, CONNECTION_OUT_BYTES};
 use crate::store::{Key, Reader, Submitted, Tip};
 use crate::sync::Asked;
@@ -38,6 +40,10 @@ pub struct Config {
     pub cache_bytes: usize,
     /// How long agents may be silent.
     pub fleet: fleet::Settings,
+    /// Signs the commands that are issued here.
+    pub identity: Arc<Identity>,
+    /// Whose commands are delivered, and how long they are kept.
+    pub commands: commands::Settings,
 }
 
 /// A connection that the engine is done with.

@@ -179,6 +179,10 @@ impl Typed for Command {
         fields.set("created_at", self.created_at);
         fields.set("expires_at", self.expires_at);
         fields.set("payload_json", self.payload_json.as_str());
+        fields.set("group", self.group.as_str());
+        fields.set("all", self.all);
+        fields.set("result_json", self.result_json.as_str());
+        fields.set("error", self.error.as_str());
         Ok(fields.map)
     }
 
@@ -193,6 +197,10 @@ impl Typed for Command {
             created_at: from.integer("created_at").unwrap_or_default(),
             expires_at: from.integer("expires_at").unwrap_or_default(),
             payload_json: from.text("payload_json"),
+            group: from.text("group"),
+            all: document.get("all").and_then(Value::as_bool).unwrap_or_default(),
+            result_json: from.text("result_json"),
+            error: from.text("error"),
             ..Command::default()
         }
     }

@@ -5,10 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use peat_ipc::CallError;
 use peat_ipc::sidecar::{GetHealthResponse, GetStatusResponse, NodePhase};
+use peat_ipc::{CallError, Code};
 
 use crate::api::Config;
+use crate::api::commands::Authority;
 use crate::clock::Now;
 use crate::error::Blame;
 use crate::store::{self, Reader, RunId, Snapshot, Tip};
@@ -22,6 +23,7 @@ pub(super) struct View {
     node_id: String,
     endpoint: String,
     cache_bytes: u64,
+    authority: Authority,
     started: Instant,
     reader: Reader,
     snapshot: Option<Snapshot>,
@@ -41,6 +43,7 @@ impl View {
             node_id: config.node_id.clone(),
             endpoint: reader.node().to_string(),
             cache_bytes: config.cache_bytes as u64,
+            authority: Authority { identity: config.identity.clone(), trust: config.commands.trust.clone() },
             started: now.mono,
             tip: Tip::default(),
             reader,
@@ -59,6 +62,16 @@ impl View {
             None => self.reader.snapshot()?,
         };
         Ok(self.snapshot.insert(snapshot))
+    }
+
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    pub(super) fn authority_and_snapshot(&mut self) -> Result<(&Authority, &Snapshot), CallError> {
+        self.snapshot()?;
+        let snapshot = self.snapshot.as_ref().ok_or_else(|| CallError::new(Code::Internal, "no snapshot"))?;
+        Ok((&self.authority, snapshot))
     }
 
     /// Lets the snapshot go.

@@ -1,6 +1,7 @@
 //! What a node is made of before it runs: its engines, opened on the data directory, and its sockets.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::Error;
 use super::data_dir::DataDir;
@@ -8,6 +9,7 @@ use crate::api;
 use crate::clock;
 use crate::config::{Config, Listen, refuse_ourselves};
 use crate::fleet;
+use crate::fleet::commands::{self, Trust};
 use crate::identity::{EndpointId, Identity};
 use crate::random::System;
 use crate::store::{self, FileDisk, Reader, Store};
@@ -31,13 +33,13 @@ impl Parts {
     /// Opens the database, makes the engines and binds the sockets.
     pub(super) fn open(config: &Config, data: &DataDir) -> Result<Parts, Error> {
         let mut random = System::default();
-        let identity = data.identity(&mut random)?;
+        let identity = Arc::new(data.identity(&mut random)?);
         refuse_ourselves(&config.peers, identity.id())?;
         let node_id = config.node_id.clone().map_or_else(|| data.node_id(&mut random), Ok)?;
         let watcher = open_watcher(config, &node_id)?;
         let store = open_store(config, &identity)?;
         let sync = sync_engine(config, &identity, node_id.clone(), store.reader())?;
-        let api = api::Engine::new(api_config(config, node_id), store.reader(), clock::shell::now());
+        let api = api::Engine::new(api_config(config, node_id, &identity), store.reader(), clock::shell::now());
         let udp = sync::shell::Socket::bind(config.bind);
         let udp = udp.map_err(|cause| Error::Machine(format!("--bind {}", config.bind), cause))?;
         let bound = udp.local_address().map_err(|cause| Error::Machine("the UDP socket".to_owned(), cause))?;
@@ -67,7 +69,7 @@ fn open_watcher(config: &Config, node_id: &str) -> Result<Option<watcher::shell:
     config.watcher.clone().map(open).transpose().map_err(unusable)
 }
 
-fn api_config(config: &Config, node_id: String) -> api::Config {
+fn api_config(config: &Config, node_id: String, identity: &Arc<Identity>) -> api::Config {
     let policy = api::Policy {
         own_uid: rustix::process::geteuid().as_raw(),
         admin_group: config.access.admin_group.map(|group| group.0),
@@ -79,7 +81,9 @@ fn api_config(config: &Config, node_id: String) -> api::Config {
         dead_after: config.fleet.dead_after,
     };
     let fleet = fleet::Settings { times, events_url: String::new() };
-    api::Config { node_id, policy, cache_bytes: config.cache_bytes, fleet }
+    let trust = Trust { node: identity.id(), issuers: config.fleet.trust_issuers.iter().copied().collect() };
+    let commands = commands::Settings { trust, retention: config.fleet.command_retention };
+    api::Config { node_id, policy, cache_bytes: config.cache_bytes, fleet, identity: identity.clone(), commands }
 }
 
 fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, Error> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::BootId;
 use crate::identity::EndpointId;
-use crate::store::Kind;
+use crate::store::{COMMANDS, Kind};
 
 /// Settings of a [`crate::store::Store`].
 #[derive(Clone, Debug)]
@@ -45,6 +45,7 @@ impl Config {
     #[must_use]
     pub fn kind(&self, collection: &str) -> Kind {
         match collection {
+            COMMANDS => Kind::Command,
             _ if self.latest_collections.contains(collection) => Kind::Latest,
             _ => Kind::Merged,
         }

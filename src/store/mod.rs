@@ -29,6 +29,7 @@ mod tables;
 mod version;
 mod write;
 
+pub(crate) use command::check_body;
 pub use command::{
     COMMANDS, Command, CommandChange, CommandError, CommandResult, CommandView, CommandWrite, Deadline, Rank, Report,
     Signed,

@@ -8,7 +8,9 @@ use crate::store::batch::Pending;
 use crate::store::merged::{Doc, MergedError};
 use crate::store::record::{Base, BaseContent};
 use crate::store::stage::{Stage, merged_content, stored_map};
-use crate::store::{Content, Error, Key, KeyHash, Kind, Put, Record, Stamp, Version, Write, json};
+use crate::store::{
+    COMMANDS, CommandChange, CommandError, Content, Error, Key, KeyHash, Kind, Put, Record, Stamp, Version, Write, json,
+};
 
 type Object = Map<String, Value>;
 
@@ -30,6 +32,11 @@ impl Stage<'_> {
         let hash = key.hash();
         let (object, base) = match put {
             Put::Command(change) => return self.command(&key, hash, change),
+            Put::Delete if key.collection() == COMMANDS => return self.command(&key, hash, CommandChange::Remove),
+            Put::Whole { .. } | Put::Patch { .. } | Put::Fields(_) if key.collection() == COMMANDS => {
+                let why = format!("{key} is in {COMMANDS}, whose documents are put as commands");
+                return Err(CommandError::Malformed(why).into());
+            }
             Put::Delete => return self.delete(&key, hash, durable),
             Put::Compact => return self.compact(&key, hash),
             Put::Whole { json, base } => (parse(&key, &json)?, base),

@@ -15,7 +15,8 @@ use peat_node::api::shell::{Shell, Stop, Wiring};
 use peat_node::api::{Config, Engine, Policy, SYNC_OUTSTANDING};
 use peat_node::clock::Now;
 use peat_node::config::{Access, Listen, Secret, TokenFile};
-use peat_node::identity::EndpointId;
+use peat_node::fleet::commands::Settings;
+use peat_node::identity::{EndpointId, Identity};
 use peat_node::limits::STORE_QUEUE;
 use peat_node::random::System;
 use peat_node::store::shell::SharedTip;
@@ -51,8 +52,14 @@ impl Served {
         let store = Store::open(disk, settings, &mut System::default(), now).expect("a store");
         let token = access.token.as_ref().map(|file| file.token.clone());
         let policy = Policy { own_uid: rustix::process::geteuid().as_raw(), admin_group: None, tcp_token: token };
-        let config =
-            Config { node_id: "n1".into(), policy, cache_bytes: 0, fleet: peat_node::fleet::Settings::default() };
+        let config = Config {
+            node_id: "n1".into(),
+            policy,
+            cache_bytes: 0,
+            fleet: peat_node::fleet::Settings::default(),
+            identity: Arc::new(Identity::from_seed([7; 32])),
+            commands: Settings::default(),
+        };
         let engine = Engine::new(config, store.reader(), now);
 
         let (requests, submitted) = bounded(2 * STORE_QUEUE);

@@ -9,7 +9,7 @@ use peat_ipc::{CallError, Code, Method};
 use super::{Engine, SYNC_OUTSTANDING};
 use crate::api::call::{self, Call, Meaning, Stage};
 use crate::api::connection::ConnectionId;
-use crate::api::dispatch::{self, Answered, Step, Then, Written};
+use crate::api::dispatch::{self, Answered, Respond, Step, Then, Written};
 use crate::api::timers::Wake;
 use crate::clock::Now;
 use crate::fleet::{COLLECTION, StreamId};
@@ -211,14 +211,28 @@ impl Engine {
         }
         match result {
             Ok(Outcome::Written { version, sequence, durable, dropped_bytes }) => {
-                let response = (then.respond)(Written { version: version.0, durable, dropped_bytes });
-                self.confirm(now, number, then, sequence, response);
+                let written = Written { version: version.0, durable, dropped_bytes };
+                match self.response(now, then, written) {
+                    Ok(response) => self.confirm(now, number, then, sequence, response),
+                    Err(error) => self.finish(now, number, Err(&error)),
+                }
             }
             Ok(_) => {
                 let error = CallError::new(Code::Internal, "the store answered another question");
                 self.finish(now, number, Err(&error));
             }
             Err(error) => self.finish(now, number, Err(&error)),
+        }
+    }
+
+    fn response(&mut self, now: Now, then: Then, written: Written) -> Result<Response, CallError> {
+        match then.respond {
+            Respond::Of(respond) => Ok(respond(written)),
+            Respond::OfCommand(respond) => {
+                let snapshot = self.view.snapshot()?;
+                let held = snapshot.record(&then.key)?.and_then(|record| snapshot.view(&record));
+                Ok(respond(held.as_ref(), now))
+            }
         }
     }
 

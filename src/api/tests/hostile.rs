@@ -101,7 +101,7 @@ fn bytes_may_come_one_by_one() {
 fn a_method_that_does_not_exist_is_unimplemented() {
     let mut world = World::new();
     let client = world.connect(ROOT);
-    for (call, method) in [(1, 0), (2, 24), (3, u32::MAX)] {
+    for (call, method) in [(1, 0), (2, 28), (3, u32::MAX)] {
         world.send(client, &frame(call, Body::Request(Request { method, ..Request::default() })));
         assert_eq!(code(world.answer::<GetStatusRequest>(client, call).expect("answered")), Code::Unimplemented);
     }

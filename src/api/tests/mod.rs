@@ -10,6 +10,7 @@ mod subscriptions;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peat_ipc::envelope::frame::Body;
@@ -19,8 +20,8 @@ use redb::backends::InMemoryBackend;
 
 use crate::api::{Caller, Config, ConnectionId, Engine, Policy};
 use crate::clock::Now;
-use crate::fleet::Settings;
-use crate::identity::EndpointId;
+use crate::fleet::{self, commands};
+use crate::identity::{EndpointId, Identity};
 use crate::random::System;
 use crate::store::{self, Disk, Store};
 use crate::sync::{Answer, Asked, Control, ControlError, Event, Status};
@@ -95,7 +96,15 @@ impl World {
         let config = store::Config::new(EndpointId([7; 32]));
         let store = Store::open(Memory::default(), config, &mut System::default(), now).expect("an empty store opens");
         let policy = Policy { own_uid: 0, admin_group: None, tcp_token: None };
-        let config = Config { node_id: "n1".into(), policy, cache_bytes: 8 << 20, fleet: Settings::default() };
+        let identity = Arc::new(Identity::from_seed([7; 32]));
+        let config = Config {
+            node_id: "n1".into(),
+            policy,
+            cache_bytes: 8 << 20,
+            fleet: fleet::Settings::default(),
+            identity,
+            commands: commands::Settings::default(),
+        };
         let mut engine = Engine::new(config, store.reader(), now);
         engine.handle_tip(now, store.tip());
         engine.handle_event(now, Event::Status(Status { active: true, connected_peers: 0, catching_up: false }));

@@ -58,6 +58,12 @@ pub struct Settings {
     pub retention: Duration,
 }
 
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { trust: Trust::default(), retention: Duration::from_secs(7 * 86_400) }
+    }
+}
+
 /// Something for an agent's stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Push {

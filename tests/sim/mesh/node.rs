@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use peat_node::clock::Now;
+use peat_node::fleet::commands::{Settings, Trust};
 use peat_node::identity::{EndpointId, Identity};
 use peat_node::store::{self, Error, Key, Outcome, Planted, Reader, Reply, Request, Store, Submitted, Ticket};
 use peat_node::{api, fleet, sync};
@@ -46,7 +47,7 @@ pub struct Node {
     pub number: usize,
     /// Counts the times it was switched on.
     pub life: u64,
-    identity: Identity,
+    identity: Arc<Identity>,
     config: store::Config,
     pub disk: SimDisk,
     disks: u64,
@@ -84,7 +85,7 @@ impl Node {
     pub fn new(number: usize, clock: Clock, planted: Planted, mut random: Prng, tally: &Arc<Tally>) -> Node {
         let mut key = [0; 32];
         peat_node::random::Random::fill(&mut random, &mut key);
-        let identity = Identity::from_seed(key);
+        let identity = Arc::new(Identity::from_seed(key));
         let mut config = store::Config::new(identity.id());
         config.flush_interval = Duration::from_millis(random.between(50, 2_000));
         config.cache_bytes = 1 << 20;
@@ -144,11 +145,14 @@ impl Node {
             Err(error) => return Err(unexpected("starting sync", &error)),
         };
         let policy = api::Policy { own_uid: 0, admin_group: None, tcp_token: None };
+        let trust = Trust { node: self.identity.id(), ..Trust::default() };
         let config = api::Config {
             node_id: format!("node{}", self.number),
             policy,
             cache_bytes: self.config.cache_bytes,
             fleet: fleet::Settings::default(),
+            identity: Arc::clone(&self.identity),
+            commands: Settings { trust, retention: Duration::from_secs(3_600) },
         };
         let api = api::Engine::new(config, reader.clone(), now);
         let inbox = VecDeque::new();
