@@ -20,6 +20,7 @@ pub(super) fn owner(caller: &Caller) -> Owner {
         Caller::Watcher => Owner::Nobody,
         Caller::Unix { uid, .. } => Owner::User(*uid),
         Caller::Tcp => Owner::Tcp,
+        Caller::Watcher => Owner::Watcher,
     }
 }
 

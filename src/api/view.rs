@@ -79,6 +79,11 @@ impl View {
         self.snapshot = None;
     }
 
+    /// What this node calls itself, and the agent it watches.
+    pub(super) fn node_id(&self) -> &str {
+        &self.node_id
+    }
+
     pub(super) fn run(&self) -> RunId {
         self.reader.run()
     }

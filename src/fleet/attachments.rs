@@ -15,6 +15,8 @@ pub enum Owner {
     Nobody,
     /// Whoever was let in over TCP.
     Tcp,
+    /// This node's own watcher, which speaks for an agent until that speaks for itself.
+    Watcher,
 }
 
 impl Owner {

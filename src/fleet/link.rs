@@ -22,6 +22,11 @@ use crate::store::Key;
 /// What this node holds of the deployments of an agent: the ids of the documents.
 pub type Held<'a> = &'a dyn Fn(&str) -> Vec<String>;
 
+/// Whether a put by `owner` counts for a LIVE agent. The watcher is let through only while the agent is silent.
+fn listens(local: &Local, owner: Owner) -> bool {
+    local.owner == owner || local.owner == Owner::Watcher || owner == Owner::Watcher
+}
+
 impl Fleet {
     /// A stream of an agent was opened by `owner`.
     pub fn handle_open(&mut self, stream: StreamId, owner: Owner) {
@@ -77,11 +82,22 @@ impl Fleet {
         let known = self.roster.get(agent);
         match known.map(|entry| (entry, entry.vitals(&self.presence).liveness(now.mono, &times))) {
             None if self.roster.len() >= AGENTS => return,
-            Some((entry, Liveness::Live)) if entry.local().is_none_or(|local| local.owner != owner) => return,
+            Some((entry, Liveness::Live)) if !entry.local().is_some_and(|local| listens(local, owner)) => return,
             _ => {}
         }
         self.claim(now, agent, owner);
         self.heard(now, agent);
+    }
+
+    /// Whether `agent` gives signs of life by itself: it has a stream here, or did something within the last heartbeat period.
+    #[must_use]
+    pub fn speaks_for_itself(&self, now: Now, agent: &str) -> bool {
+        let times = &self.settings.times;
+        let local = self.roster.get(agent).and_then(|entry| entry.local());
+        local.filter(|local| local.owner != Owner::Watcher).is_some_and(|local| {
+            let streams = local.stream.is_some() && local.vitals.liveness(now.mono, times) == Liveness::Live;
+            streams || now.mono.saturating_duration_since(local.heard) < times.heartbeat
+        })
     }
 
     /// Whether somebody may report on the commands of `agent`: nobody else speaks for it.
@@ -131,7 +147,7 @@ impl Fleet {
         };
         let Some(local) = entry.local() else { return Ok(()) };
         let live = local.vitals.liveness(now.mono, &self.settings.times) == Liveness::Live;
-        if live && !local.owner.is(owner) {
+        if live && local.owner != Owner::Watcher && !local.owner.is(owner) {
             let message = format!("agent {id} is LIVE here and belongs to another user");
             return Err(CallError::new(Code::PermissionDenied, message));
         }

@@ -12,7 +12,7 @@ use crate::api::connection::ConnectionId;
 use crate::api::dispatch::{self, Answered, Respond, Step, Then, Written};
 use crate::api::timers::Wake;
 use crate::clock::Now;
-use crate::fleet::{COLLECTION, StreamId};
+use crate::fleet::{COLLECTION, Owner, StreamId};
 use crate::limits::{CONNECTION_CALLS, STORE_QUEUE, SUBSCRIPTIONS};
 use crate::store::{Outcome, Put, Reply, Submitted, Ticket, Write};
 use crate::sync::{Answer, Asked, Control, ControlError, Event};
@@ -57,12 +57,23 @@ impl Engine {
             })?;
             let request = Request::decode(method, &frame.payload)
                 .map_err(|error| CallError::new(Code::InvalidArgument, format!("{}: {error}", method.name())))?;
-            dispatch::begin(&mut self.view, &self.fleet, now, role, request).map(|step| (method, step))
+            let step = dispatch::begin(&mut self.view, &self.fleet, now, role, request)?;
+            self.check_watcher(now, id, &step)?;
+            Ok((method, step))
         });
         match result {
             Ok((_, Step::Answer(response))) => self.respond(now, id, call, Ok(&response)),
             Ok((method, step)) => self.wait(now, id, call, method, frame, step),
             Err(error) => self.respond(now, id, call, Err(&error)),
+        }
+    }
+
+    /// Keeps the watcher from writing for an agent that speaks for itself.
+    fn check_watcher(&self, now: Now, id: ConnectionId, step: &Step) -> Result<(), CallError> {
+        let watcher = matches!(step, Step::Write { .. }) && self.owner(id) == Some(Owner::Watcher);
+        match watcher && self.fleet.speaks_for_itself(now, self.view.node_id()) {
+            true => Err(CallError::new(Code::FailedPrecondition, "the agent speaks for itself")),
+            false => Ok(()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod agent;
 
+use peat_ipc::sidecar::{ListAgentsRequest, Liveness};
 use serde_json::{Value, json};
 
 use self::agent::{Agent, PACKAGES, PULLED, Reply, STATUS, ok};
@@ -95,6 +96,47 @@ fn the_heartbeat_is_kept_without_a_change() {
     let seen = || document(&node, "platforms", "a1")?["last_seen"].as_i64();
     let first = eventually("it is seen", seen);
     eventually("it is seen again", || seen().filter(|seen| *seen >= first + 2));
+}
+
+#[test]
+fn an_agent_that_speaks_for_itself_is_left_alone_until_it_stops() {
+    let (agent, home) = (usual(), directory());
+    let node = watching(home.path(), &agent.url(), &["--heartbeat", "2", "--stale-after", "6"]);
+    has_version(&node, "6.4");
+    node.run("put", &["platforms", "a1", "{\"agent_id\": \"a1\", \"name\": \"its own\"}"]).ok();
+    agent.says(PACKAGES, json!({"packages": [{"name": "podinfo", "version": "6.5"}]}));
+    logs(&node, "the watched agent pushes by itself");
+    assert_eq!(document(&node, "deployments", "a1:podinfo").expect("there")["version"], "6.4");
+    logs(&node, "it is watched again");
+    has_version(&node, "6.5");
+    let platform = document(&node, "platforms", "a1").expect("there");
+    assert_eq!((&platform["name"], &platform["version"]), (&json!("its own"), &json!("1.0")));
+}
+
+#[test]
+fn an_agent_that_stops_answering_goes_stale_and_dead_and_its_packages_stay() {
+    let (agent, home) = (usual(), directory());
+    let node =
+        watching(home.path(), &agent.url(), &["--heartbeat", "0.5", "--stale-after", "1.5", "--dead-after", "1"]);
+    has_version(&node, "6.4");
+    is(&node, Liveness::Live);
+    for path in [STATUS, PACKAGES, PULLED] {
+        agent.replies(path, Reply::Bytes(Vec::new()));
+    }
+    is(&node, Liveness::Stale);
+    is(&node, Liveness::Dead);
+    has_version(&node, "6.4");
+    make_usual(&agent);
+    is(&node, Liveness::Live);
+}
+
+/// Waits until the agent is that.
+fn is(node: &Node, liveness: Liveness) {
+    let mut client = peat_ipc::Client::connect(&node.target().parse().expect("a target")).expect("it listens");
+    eventually(&format!("the agent is {liveness:?}"), || {
+        let agents = client.call(&ListAgentsRequest::default(), Default::default()).expect("an answer").agents;
+        agents.iter().any(|agent| agent.agent_id == "a1" && agent.liveness() == liveness).then_some(())
+    });
 }
 
 #[test]
