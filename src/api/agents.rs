@@ -16,8 +16,6 @@ use crate::store::{Key, Put, Snapshot};
 pub(super) fn owner(caller: &Caller) -> Owner {
     match caller {
         Caller::Unix { uid, .. } if *uid == OVERFLOW_ID || *uid == u32::MAX => Owner::Nobody,
-        // It opens no link and reports on no command.
-        Caller::Watcher => Owner::Nobody,
         Caller::Unix { uid, .. } => Owner::User(*uid),
         Caller::Tcp => Owner::Tcp,
         Caller::Watcher => Owner::Watcher,
