@@ -461,7 +461,7 @@ func TestFleetQueriesShowWhatTheDocumentsHaveWhateverTheirShape(t *testing.T) {
 	if a := platforms[0]; a.Name != "first" || a.AgentID != "a1" || a.Liveness != Live || a.Via != "n2" || a.Age != 1500*time.Millisecond {
 		t.Fatal(a)
 	}
-	if b := platforms[1]; b.Version != "1.2" || b.Labels["site"] != "north" || b.Name != "" || b.Liveness != 0 {
+	if b := platforms[1]; b.Version != "1.2" || b.Labels["site"] != "north" || b.Name != "7" || b.Liveness != 0 {
 		t.Fatal(b)
 	}
 }

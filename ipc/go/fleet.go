@@ -3,6 +3,7 @@ package peat
 import (
 	"context"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -99,19 +100,27 @@ func (c *Client) FleetDeployments(ctx context.Context) ([]FleetDeployment, error
 	return deployments, nil
 }
 
-// readLoosely fills the fields that have the type they should have: what others wrote must not hide the rest of a fleet.
+// readLoosely fills the fields that have the type they should have, and takes a number for text, as enums come: what others
+// wrote must not hide the rest of a fleet.
 func readLoosely(document json.RawMessage, into any) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(document, &fields) != nil {
 		return
 	}
 	for name, value := range fields {
-		field, err := json.Marshal(map[string]json.RawMessage{name: value})
-		if err == nil {
-			// A field of another type stays empty.
-			_ = json.Unmarshal(field, into)
+		if fill(into, name, value) != nil {
+			// A field of yet another type stays empty.
+			_ = fill(into, name, json.RawMessage(strconv.Quote(string(value))))
 		}
 	}
+}
+
+func fill(into any, name string, value json.RawMessage) error {
+	field, err := json.Marshal(map[string]json.RawMessage{name: value})
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(field, into)
 }
 
 // snapshot is a whole collection as it is now, by id.

@@ -54,6 +54,10 @@ func (a *Agent) run() {
 			return
 		}
 		a.options.logger.Warn("the link to the node is down", "agent", a.ID(), "why", err)
+		if errors.Is(err, Aborted) {
+			// Another process has taken the id over; two that both insist must not do so twice a second.
+			pause.next = backoffMost
+		}
 		if !a.rest(&pause) {
 			return
 		}

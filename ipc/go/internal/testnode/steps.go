@@ -1,0 +1,91 @@
+package testnode
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Steps tells what a command does, and ends it at the first step that does not hold.
+type Steps struct {
+	Binary, Home string
+	Context      context.Context
+
+	nodes []*Node
+}
+
+// patience is how long a whole command may take.
+const patience = 2 * time.Minute
+
+// Main runs a command: it parses the flags, gives it a private directory, and exits with 0 only if every step held.
+func Main(name string, run func(*Steps) error) {
+	binary := flag.String("node-binary", "", "`path` of peat-node")
+	flag.Parse()
+	if *binary == "" || flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "usage: %s --node-binary PATH\n", name)
+		flag.PrintDefaults()
+		os.Exit(2)
+	}
+	if err := inPrivate(name, *binary, run); err != nil {
+		fmt.Fprintf(os.Stderr, "FAILED %s: %v\n", name, err)
+		os.Exit(1)
+	}
+	fmt.Printf("%s: every step held\n", name)
+}
+
+func inPrivate(name, binary string, run func(*Steps) error) error {
+	binary, err := filepath.Abs(binary)
+	if err != nil {
+		return err
+	}
+	home, err := os.MkdirTemp("", "peat-"+name+".")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(home)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	steps := &Steps{Binary: binary, Home: home, Context: ctx}
+	defer steps.end()
+	return run(steps)
+}
+
+// Use has a node ended with the command.
+func (s *Steps) Use(nodes ...*Node) { s.nodes = append(s.nodes, nodes...) }
+
+func (s *Steps) end() {
+	for _, node := range s.nodes {
+		node.Kill()
+	}
+}
+
+// Do carries one step out and says so.
+func (s *Steps) Do(what string, step func(context.Context) error) error {
+	if err := step(s.Context); err != nil {
+		for _, node := range s.nodes {
+			fmt.Fprintf(os.Stderr, "--- %s\n%s", node.home, node.Log())
+		}
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	fmt.Println("ok ", what)
+	return nil
+}
+
+// All carries steps out in order.
+func (s *Steps) All(steps ...Step) error {
+	for _, step := range steps {
+		if err := s.Do(step.What, step.Do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Step is one thing that must hold.
+type Step struct {
+	What string
+	Do   func(context.Context) error
+}
