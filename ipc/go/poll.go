@@ -100,12 +100,8 @@ func (a *Agent) look(ctx context.Context, command *CommandRecord) error {
 	case command.CancelRequested:
 		return a.reportOne(ctx, a.cancelled(command.Id))
 	case status == pb.CommandStatus_COMMAND_STATUS_PENDING:
-		push := &agentpb.CommandPush{Command: command}
-		if command.ExpiresAt > 0 {
-			left := max(command.ExpiresAt-time.Now().Unix(), 0) * 1000
-			push.TimeLeftMs = uint64(max(left, 1))
-		}
-		return a.reportOne(ctx, a.pushed(push))
+		// Whether it is still in time the node decides, when it is accepted.
+		return a.reportOne(ctx, a.pushed(&agentpb.CommandPush{Command: command}))
 	}
 	return nil
 }

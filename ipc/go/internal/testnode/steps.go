@@ -20,9 +20,10 @@ type Steps struct {
 // patience is how long a whole command may take.
 const patience = 2 * time.Minute
 
+var binary = flag.String("node-binary", "", "`path` of peat-node")
+
 // Main runs a command: it parses the flags, gives it a private directory, and exits with 0 only if every step held.
 func Main(name string, run func(*Steps) error) {
-	binary := flag.String("node-binary", "", "`path` of peat-node")
 	flag.Parse()
 	if *binary == "" || flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "usage: %s --node-binary PATH\n", name)
