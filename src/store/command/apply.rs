@@ -54,9 +54,6 @@ impl Stage<'_> {
             Err(reason) => return Ok(Taken::Refused(reason)),
         };
         let Some(joined) = ours.join(&theirs) else { return Ok(Taken::In) };
-        if joined.signed != ours.signed {
-            self.remove_results(hash, 0)?;
-        }
         let from = if joined.state() == theirs.state() { self.source(from)? } else { 0 };
         self.take_command(hash, Some(key), origin, joined, from);
         Ok(Taken::In)

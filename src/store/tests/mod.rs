@@ -1,6 +1,7 @@
 //! The engine's rules, one file a theme, over a disk in memory that can be told to fail.
 
 mod apply;
+mod commands;
 mod faults;
 mod feed;
 mod format;
