@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use peat_ipc::frame::PAYLOAD_BYTES;
 use peat_ipc::prost::Message as _;
-use peat_ipc::sidecar::{
-    Agent, CancelCommandResponse, Command, CommandStatus, GetCommandsRequest, Liveness, TargetStatus,
-};
+use peat_ipc::sidecar::{CancelCommandResponse, Command, CommandStatus, GetCommandsRequest, TargetStatus};
 use peat_ipc::{CallError, Code};
 use serde_json::{Map, Value};
 
@@ -16,8 +14,8 @@ use crate::api::caller::Role;
 use crate::api::dispatch::{SUBSCRIBE, too_large};
 use crate::api::typed::Typed;
 use crate::clock::Now;
-use crate::fleet::Fleet;
-use crate::fleet::commands::{Trust, shown};
+use crate::fleet::commands::{Commands, Trust, shown};
+use crate::fleet::{Fleet, Owner};
 use crate::identity::Identity;
 use crate::limits::{COMMAND_TARGETS, COMMAND_TTL};
 use crate::mesh::CommandBody;
@@ -45,31 +43,35 @@ pub(crate) trait Roster {
 /// The fleet as this node sees it now.
 pub(super) struct Known<'a> {
     pub(super) fleet: &'a Fleet,
+    pub(super) commands: &'a Commands,
     pub(super) now: Now,
+    /// Who asks.
+    pub(super) owner: Owner,
+    pub(super) role: Role,
 }
 
 impl Roster for Known<'_> {
     fn resolve(&self, addressed: &Addressed) -> Vec<String> {
-        let wanted = |agent: &Agent| match addressed {
-            Addressed::Agent(id) => agent.agent_id == *id,
-            Addressed::Group(group) => agent.group == *group,
-            Addressed::All(_) => true,
-        };
-        let agents = self.fleet.agents(self.now, None);
-        let live = agents.filter(|agent| agent.liveness() == Liveness::Live && wanted(agent));
-        live.map(|agent| agent.agent_id).collect()
+        match addressed {
+            Addressed::Agent(id) => vec![id.clone()],
+            Addressed::Group(group) => self.fleet.live(self.now, Some(group)),
+            Addressed::All(_) => self.fleet.live(self.now, None),
+        }
     }
 
     fn is_attached(&self, agent: &str) -> bool {
-        self.fleet.agent(self.now, agent).is_some_and(|agent| agent.attached_here)
+        self.commands.is_attached(agent)
     }
 
-    fn room(&self, _: &[String]) -> Result<(), String> {
-        Ok(())
+    fn room(&self, targets: &[String]) -> Result<(), String> {
+        self.commands.room(targets)
     }
 
-    fn may_report(&self, _: &str) -> Result<(), CallError> {
-        Ok(())
+    fn may_report(&self, agent: &str) -> Result<(), CallError> {
+        match self.role == Role::Admin || self.fleet.may_speak_for(agent, self.owner) {
+            true => Ok(()),
+            false => Err(refused(Code::PermissionDenied, format!("agent '{agent}' belongs to another user"))),
+        }
     }
 }
 

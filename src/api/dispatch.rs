@@ -14,13 +14,12 @@ use serde_json::{Map, Value};
 
 use crate::api::agents;
 use crate::api::caller::Role;
-use crate::api::commands::{self, Roster};
+use crate::api::commands::{self, Known, Roster};
 use crate::api::feed::Feed;
 use crate::api::typed::Typed;
 use crate::api::view::View;
 use crate::api::watch::Watch;
 use crate::clock::Now;
-use crate::fleet::Fleet;
 use crate::identity::EndpointId;
 use crate::store::{CommandView, Key, KeyHash, Put, Version, Write};
 use crate::sync::{Answer, Control, Peer};
@@ -70,8 +69,8 @@ pub(super) enum Respond {
 pub(super) type Answered = fn(Answer) -> Option<Response>;
 
 /// Carries `request` out as far as this thread can.
-pub(super) fn begin(view: &mut View, fleet: &Fleet, now: Now, role: Role, request: Request) -> Result<Step, CallError> {
-    let roster = &commands::Known { fleet, now };
+pub(super) fn begin(view: &mut View, known: &Known<'_>, request: Request) -> Result<Step, CallError> {
+    let (roster, &Known { fleet, now, role, .. }) = (known, known);
     match request {
         Request::GetStatus(_) => answer(view.status()),
         Request::GetHealth(_) => answer(view.health(now)),

@@ -2,6 +2,7 @@
 
 mod agents;
 mod calls;
+mod commands;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,10 +19,11 @@ use crate::api::connection::{Connection, ConnectionId, violation};
 use crate::api::timers::{Timers, Wake};
 use crate::api::view::View;
 use crate::clock::Now;
-use crate::fleet::{self, Fleet, commands};
+use crate::fleet::commands::Commands;
+use crate::fleet::{self, Fleet};
 use crate::identity::Identity;
 use crate::limits::{CLIENT_CONNECTIONS, CLIENTS_BUFFERED_BYTES, CONNECTION_OUT_BYTES};
-use crate::store::{Key, Reader, Submitted, Tip};
+use crate::store::{CommandWrite, Key, Reader, Submitted, Tip};
 use crate::sync::Asked;
 
 /// Questions to the sync thread that may be unanswered at once.
@@ -43,7 +45,7 @@ pub struct Config {
     /// Signs the commands that are issued here.
     pub identity: Arc<Identity>,
     /// Whose commands are delivered, and how long they are kept.
-    pub commands: commands::Settings,
+    pub commands: fleet::commands::Settings,
 }
 
 /// A connection that the engine is done with.
@@ -60,6 +62,25 @@ pub struct Closed {
 pub struct Refused {
     /// What to write, if it goes at once, before closing.
     pub last_words: Vec<u8>,
+}
+
+/// A write that no client asked for.
+#[derive(Debug)]
+enum OwnWrite {
+    /// The fleet's number for it, and the document.
+    Fleet(u64, Key),
+    /// A change of a command; it may be what an agent reported.
+    Command(Option<Heard>),
+}
+
+/// An agent's report, which is acknowledged once it is stored.
+#[derive(Clone, Debug)]
+struct Heard {
+    stream: fleet::StreamId,
+    command: String,
+    stage: i32,
+    /// While it waits for room: its share of the bytes that may.
+    bytes: usize,
 }
 
 /// All clients and their calls. Sans I/O.
@@ -92,10 +113,17 @@ pub struct Engine {
     /// Calls that watch agents, and the change they were last brought to.
     watchers: BTreeSet<u64>,
     watched: u64,
-    /// The fleet's writes under way: its number of each, and the document.
-    fleet_writes: BTreeMap<u64, (u64, Key)>,
+    commands: Commands,
+    /// Writes under way that no client asked for.
+    own_writes: BTreeMap<u64, OwnWrite>,
+    /// Agents' reports that wait for room in the store.
+    command_writes: VecDeque<(CommandWrite, Heard)>,
+    /// Their bytes.
+    report_bytes: usize,
     /// How far the fleet was told of the store's index of `latest` documents; `None`: not at all.
     followed: Option<u64>,
+    /// Likewise the commands, and the index of those.
+    followed_commands: Option<u64>,
     /// There is more to tell at once.
     follow_on: bool,
     /// The time of the latest input.
@@ -106,6 +134,7 @@ impl Engine {
     /// An engine without connections.
     #[must_use]
     pub fn new(config: Config, reader: Reader, now: Now) -> Engine {
+        let commands = Commands::new(config.commands.clone());
         let fleet = Fleet::new(reader.node(), config.node_id.clone(), config.fleet.clone());
         Engine {
             view: View::new(&config, reader, now),
@@ -130,8 +159,12 @@ impl Engine {
             links: 0,
             watchers: BTreeSet::new(),
             watched: 0,
-            fleet_writes: BTreeMap::new(),
+            commands,
+            own_writes: BTreeMap::new(),
+            command_writes: VecDeque::new(),
+            report_bytes: 0,
             followed: None,
+            followed_commands: None,
             follow_on: false,
             latest: now,
         }
@@ -221,6 +254,7 @@ impl Engine {
         }
         if moved || self.followed.is_none() {
             self.follow_store(now);
+            self.follow_commands(now);
         }
         self.done(now);
     }
@@ -231,7 +265,9 @@ impl Engine {
         self.view.set_reader(reader);
         self.move_streams(now);
         self.followed = None;
+        self.followed_commands = None;
         self.follow_store(now);
+        self.follow_commands(now);
         self.done(now);
     }
 
@@ -249,8 +285,10 @@ impl Engine {
         self.advance_busy_streams(now);
         if self.follow_on {
             self.follow_store(now);
+            self.follow_commands(now);
         }
         self.fleet.handle_timeout(now);
+        self.commands.handle_timeout(now);
         self.done(now);
     }
 
@@ -264,6 +302,7 @@ impl Engine {
     /// The end of every input: what it means for agents is carried out, and the snapshot is let go.
     fn done(&mut self, now: Now) {
         self.settle_fleet(now);
+        self.settle_commands(now);
         self.view.release();
     }
 
@@ -312,7 +351,8 @@ impl Engine {
         if !self.busy_streams.is_empty() || self.follow_on {
             return Some((self.latest.mono, Wake::Streams));
         }
-        let fleet = self.fleet.poll_deadline().map(|at| (at, Wake::Fleet));
+        let fleet = [self.fleet.poll_deadline(), self.commands.poll_deadline()];
+        let fleet = fleet.into_iter().flatten().map(|at| (at, Wake::Fleet));
         self.timers.next().into_iter().chain(fleet).min()
     }
 

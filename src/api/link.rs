@@ -2,7 +2,7 @@
 //!
 //! What waits is bounded. An agent that does not read its stream loses it, and resumes by registering again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use peat_ipc::agent::NodeMessage;
 use peat_ipc::prost::Message;
@@ -15,6 +15,8 @@ pub(super) struct Link {
     queue: VecDeque<NodeMessage>,
     bytes: usize,
     credit: u32,
+    /// Commands its Register spoke of: it has them, whatever the store knows yet.
+    reported: BTreeSet<String>,
 }
 
 impl Link {
@@ -24,6 +26,16 @@ impl Link {
 
     pub(super) fn grant(&mut self, items: u32) {
         self.credit = self.credit.saturating_add(items);
+    }
+
+    /// The agent has registered, and spoke of these commands.
+    pub(super) fn registered(&mut self, reported: impl Iterator<Item = String>) {
+        self.reported.extend(reported);
+    }
+
+    /// Whether the agent has this command, by its own word.
+    pub(super) fn has(&self, command: &str) -> bool {
+        self.reported.contains(command)
     }
 
     /// Queues a message.

@@ -14,7 +14,7 @@ use super::liveness::{Liveness, Vitals};
 use super::profile::{self, Profile};
 use super::roster::{Home, Local};
 use super::transition::Claim;
-use super::{Fleet, Times, millis};
+use super::{Attachment, Fleet, Times, millis};
 use crate::clock::Now;
 use crate::limits::AGENTS;
 use crate::store::Key;
@@ -60,6 +60,7 @@ impl Fleet {
                 self.ends.push_back((stream, None));
                 Ok(())
             }
+            // Who carries reports to the store takes them before.
             (Some(agent_message::Body::CommandUpdate(_)), Some(_)) => Ok(()),
         };
         if result.is_err() {
@@ -103,7 +104,8 @@ impl Fleet {
     /// Whether somebody may report on the commands of `agent`: nobody else speaks for it.
     #[must_use]
     pub fn may_speak_for(&self, agent: &str, owner: Owner) -> bool {
-        self.roster.get(agent).and_then(|entry| entry.local()).is_none_or(|local| local.owner == owner)
+        let local = self.roster.get(agent).and_then(|entry| entry.local());
+        local.is_none_or(|local| local.owner == owner || local.owner == Owner::Watcher)
     }
 
     fn register(
@@ -133,6 +135,7 @@ impl Fleet {
         self.replace_workloads(id, &register.workloads, held);
         self.greet(stream);
         self.heard(now, id);
+        self.attachments.push_back(Attachment::Attached(id.to_owned(), stream));
         Ok(())
     }
 
@@ -276,6 +279,7 @@ impl Fleet {
             return;
         }
         local.stream = None;
+        self.attachments.push_back(Attachment::Detached(id.to_owned()));
         local.vitals = local.vitals.drop_at(now.mono, &times);
         self.roster.touch(id);
         self.review(now, id);

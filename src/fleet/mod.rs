@@ -4,8 +4,8 @@
 //! the documents of `agents` with `handle_*`; gives writes, messages for agents and announcements with `poll_*`. Must
 //! never compare wall clocks, and never writes about an agent that another node owns.
 //!
-//! After every `handle_*` drain [`Fleet::poll_end`], [`Fleet::poll_message`], [`Fleet::poll_write`] and
-//! [`Fleet::poll_announcement`], each until it gives nothing; then wait for input or for [`Fleet::poll_deadline`].
+//! After every `handle_*` drain [`Fleet::poll_end`], [`Fleet::poll_message`], [`Fleet::poll_attachment`],
+//! [`Fleet::poll_write`] and [`Fleet::poll_announcement`], each until it gives nothing; then wait for input or for [`Fleet::poll_deadline`].
 //!
 //! | file | idea |
 //! |---|---|
@@ -76,6 +76,15 @@ pub struct Write {
     pub change: Change,
 }
 
+/// Where an agent's stream ends has changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Attachment {
+    /// It registered on this stream, perhaps again.
+    Attached(String, StreamId),
+    /// It has no stream here any more.
+    Detached(String),
+}
+
 /// How a write ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Written {
@@ -112,6 +121,7 @@ pub struct Fleet {
     last_write: u64,
     messages: VecDeque<(StreamId, NodeMessage)>,
     ends: VecDeque<(StreamId, Option<CallError>)>,
+    attachments: VecDeque<Attachment>,
 }
 
 impl Fleet {
@@ -133,6 +143,7 @@ impl Fleet {
             last_write: 0,
             messages: VecDeque::new(),
             ends: VecDeque::new(),
+            attachments: VecDeque::new(),
         }
     }
 
@@ -212,6 +223,12 @@ impl Fleet {
         self.ends.pop_front()
     }
 
+    /// An agent's stream that was attached or lost.
+    #[must_use]
+    pub fn poll_attachment(&mut self) -> Option<Attachment> {
+        self.attachments.pop_front()
+    }
+
     /// A message for an agent.
     #[must_use]
     pub fn poll_message(&mut self) -> Option<(StreamId, NodeMessage)> {
@@ -265,6 +282,28 @@ impl Fleet {
     }
 
     // What is shown.
+
+    /// The stream an agent is attached by, if it ends here.
+    #[must_use]
+    pub fn stream_of(&self, agent: &str) -> Option<StreamId> {
+        self.roster.get(agent)?.local()?.stream
+    }
+
+    /// The agent that registered on a stream.
+    #[must_use]
+    pub fn agent_of(&self, stream: StreamId) -> Option<&str> {
+        self.streams.get(stream)?.agent.as_deref()
+    }
+
+    /// The agents seen LIVE, of one group or all of them.
+    #[must_use]
+    pub fn live(&self, now: Now, group: Option<&str>) -> Vec<String> {
+        let times = self.settings.times;
+        let lives = |entry: &Entry| entry.vitals(&self.presence).liveness(now.mono, &times) == Liveness::Live;
+        let wanted = |entry: &Entry| group.is_none_or(|group| entry.profile.group == group);
+        let agents = self.roster.iter().filter(|(_, entry)| wanted(entry) && lives(entry));
+        agents.map(|(id, _)| id.clone()).collect()
+    }
 
     /// One agent.
     #[must_use]

@@ -2,12 +2,12 @@
 
 use peat_ipc::{CallError, Code};
 
-use super::Fleet;
 use super::attachments::Owner;
 use super::damper::Damper;
 use super::liveness::{Liveness, Vitals};
 use super::roster::{Entry, Home, Local};
 use super::transition::{self, Transition};
+use super::{Attachment, Fleet};
 use crate::clock::Now;
 use crate::limits::AGENTS;
 
@@ -91,6 +91,7 @@ impl Fleet {
             Some(entry) => {
                 if let Some(stream) = entry.local().and_then(|local| local.stream) {
                     self.streams.close(stream);
+                    self.attachments.push_back(Attachment::Detached(id.to_owned()));
                     let message = format!("agent {id} registered at node {}, which takes over", transition.via);
                     self.ends.push_back((stream, Some(CallError::new(Code::Aborted, message))));
                 }

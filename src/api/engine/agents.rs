@@ -1,12 +1,12 @@
 //! Agents: their streams, the fleet's writes, and what the store's index tells of other nodes' agents.
 
-use peat_ipc::agent::{AgentMessage, NodeMessage};
+use peat_ipc::agent::{AgentMessage, CommandUpdate, NodeMessage, agent_message};
 use peat_ipc::envelope::Request as RequestFrame;
 use peat_ipc::method::Response;
 use peat_ipc::prost::Message;
 use peat_ipc::{CallError, Code};
 
-use super::Engine;
+use super::{Engine, OwnWrite};
 use crate::api::agents;
 use crate::api::call::{Call, Stage};
 use crate::api::connection::{ConnectionId, violation};
@@ -14,13 +14,13 @@ use crate::api::feed::Progress;
 use crate::api::link::Link;
 use crate::clock::Now;
 use crate::error::Blame;
-use crate::fleet::{self, Owner, StreamId, Written};
+use crate::fleet::{self, Attachment, Owner, StreamId, Written};
 use crate::limits::{AGENT_MESSAGE_BYTES, AGENT_STREAMS, STORE_QUEUE};
 use crate::store::{self, Key, Kind, Submitted, Ticket, Write};
 use crate::sync::{Asked, Control};
 
-/// Writes of the fleet under way at once.
-const FLEET_WRITES: usize = 64;
+/// Writes under way at once that no client asked for.
+const OWN_WRITES: usize = 64;
 /// Index entries looked at in one go.
 const EXAMINED_A_TURN: usize = 1_024;
 
@@ -71,9 +71,16 @@ impl Engine {
 
     fn link_message(&mut self, now: Now, number: u64, bytes: &[u8]) {
         let result = decode(bytes).and_then(|message| {
+            let message = match self.take_reports(now, StreamId(number), message) {
+                Some(message) => message,
+                None => return Ok(()),
+            };
+            let reports = reports_of(&message);
             let snapshot = self.view.snapshot()?;
             let held = |agent: &str| agents::deployments_of(snapshot, agent);
-            self.fleet.handle_message(now, StreamId(number), message, &held)
+            self.fleet.handle_message(now, StreamId(number), message, &held)?;
+            self.report_all(now, StreamId(number), &reports);
+            Ok(())
         });
         if let Err(error) = result {
             self.finish(now, number, Err::<&Response, _>(&error));
@@ -90,7 +97,7 @@ impl Engine {
         self.settle(call.connection);
     }
 
-    fn deliver(&mut self, now: Now, stream: StreamId, message: NodeMessage) {
+    pub(super) fn deliver(&mut self, now: Now, stream: StreamId, message: NodeMessage) {
         let Some(Call { stage: Stage::Link(link), .. }) = self.calls.get_mut(&stream.0) else { return };
         match link.push(message) {
             Ok(()) => self.advance_link(stream.0),
@@ -154,6 +161,11 @@ impl Engine {
                 }
             } else if let Some((stream, message)) = self.fleet.poll_message() {
                 self.deliver(now, stream, message);
+            } else if let Some(attachment) = self.fleet.poll_attachment() {
+                match attachment {
+                    Attachment::Attached(agent, _) => self.commands.handle_attached(now, &agent),
+                    Attachment::Detached(agent) => self.commands.handle_detached(now, &agent),
+                }
             } else {
                 break;
             }
@@ -170,26 +182,43 @@ impl Engine {
     }
 
     fn write_for_fleet(&mut self, now: Now) {
-        while self.fleet_writes.len() < FLEET_WRITES && self.store_outstanding < STORE_QUEUE {
+        while self.has_room_of_its_own() {
             let Some(fleet::Write { number, key, change }) = self.fleet.poll_write(now) else { return };
             let held = self.view.snapshot().ok().and_then(|snapshot| snapshot.document(&key).ok()?);
             if !fleet::changes(&change, held.as_ref().map(|document| document.json.as_str())) {
                 self.fleet.handle_written(now, number, Written::Done);
                 continue;
             }
-            self.last_call += 1;
-            let ticket = Ticket::Api(self.last_call);
-            self.fleet_writes.insert(self.last_call, (number, key.clone()));
-            self.store_outstanding += 1;
-            self.view.note_request(now);
-            let write = Write { key, put: agents::put(change), durable: false };
-            self.to_store.push_back(Submitted { ticket, request: store::Request::Write(write) });
+            let own = OwnWrite::Fleet(number, key.clone());
+            self.submit_own(now, own, Write { key, put: agents::put(change), durable: false });
         }
     }
 
-    /// The store answered a write; whether it was the fleet's.
-    pub(super) fn fleet_written<T>(&mut self, now: Now, ticket: u64, result: &Result<T, store::Error>) -> bool {
-        let Some((number, key)) = self.fleet_writes.remove(&ticket) else { return false };
+    /// Whether the store has room for one more write that no client asked for.
+    pub(super) fn has_room_of_its_own(&self) -> bool {
+        self.own_writes.len() < OWN_WRITES && self.store_outstanding < STORE_QUEUE
+    }
+
+    pub(super) fn submit_own(&mut self, now: Now, own: OwnWrite, write: Write) {
+        self.last_call += 1;
+        self.own_writes.insert(self.last_call, own);
+        self.store_outstanding += 1;
+        self.view.note_request(now);
+        let ticket = Ticket::Api(self.last_call);
+        self.to_store.push_back(Submitted { ticket, request: store::Request::Write(write) });
+    }
+
+    /// The store answered a write; whether it was one that no client asked for.
+    pub(super) fn own_written<T>(&mut self, now: Now, ticket: u64, result: &Result<T, store::Error>) -> bool {
+        match self.own_writes.remove(&ticket) {
+            None => return false,
+            Some(OwnWrite::Fleet(number, key)) => self.fleet_written(now, number, &key, result),
+            Some(OwnWrite::Command(heard)) => self.command_written(now, heard, result.as_ref().err()),
+        }
+        true
+    }
+
+    fn fleet_written<T>(&mut self, now: Now, number: u64, key: &Key, result: &Result<T, store::Error>) {
         let written = match result {
             Ok(_) => Written::Done,
             Err(error) if error.blame() == Blame::Machine => Written::Failed,
@@ -198,9 +227,8 @@ impl Engine {
                 Written::Refused
             }
         };
-        self.note_platform(&key);
+        self.note_platform(key);
         self.fleet.handle_written(now, number, written);
-        true
     }
 
     /// A client of this node put a platform: a sign of life of the agent of that id.
@@ -285,6 +313,14 @@ fn tell(fleet: &mut fleet::Fleet, now: Now, snapshot: &store::Snapshot, key: &Ke
         _ => {}
     }
     Ok(())
+}
+
+/// What a Register says of commands.
+fn reports_of(message: &AgentMessage) -> Vec<CommandUpdate> {
+    match &message.body {
+        Some(agent_message::Body::Register(register)) => register.commands.clone(),
+        _ => Vec::new(),
+    }
 }
 
 fn internal(error: store::KeyError) -> CallError {

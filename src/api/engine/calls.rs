@@ -8,6 +8,7 @@ use peat_ipc::{CallError, Code, Method};
 
 use super::{Engine, SYNC_OUTSTANDING};
 use crate::api::call::{self, Call, Meaning, Stage};
+use crate::api::commands::Known;
 use crate::api::connection::ConnectionId;
 use crate::api::dispatch::{self, Answered, Respond, Step, Then, Written};
 use crate::api::timers::Wake;
@@ -24,7 +25,7 @@ impl Engine {
         self.store_outstanding -= 1;
         self.view.note_answer(now, self.store_outstanding, &reply.result);
         if let Ticket::Api(number) = reply.ticket
-            && !self.fleet_written(now, number, &reply.result)
+            && !self.own_written(now, number, &reply.result)
         {
             self.written(now, number, reply.result.map_err(CallError::from));
         }
@@ -57,7 +58,9 @@ impl Engine {
             })?;
             let request = Request::decode(method, &frame.payload)
                 .map_err(|error| CallError::new(Code::InvalidArgument, format!("{}: {error}", method.name())))?;
-            let step = dispatch::begin(&mut self.view, &self.fleet, now, role, request)?;
+            let owner = self.owner(id).unwrap_or(Owner::Nobody);
+            let known = Known { fleet: &self.fleet, commands: &self.commands, now, owner, role };
+            let step = dispatch::begin(&mut self.view, &known, request)?;
             self.check_watcher(now, id, &step)?;
             Ok((method, step))
         });

@@ -16,25 +16,25 @@ use super::{ROOT, SOMEBODY, World, code};
 use crate::api::{Caller, ConnectionId};
 use crate::fleet::{Settings, Times};
 
-const OTHER: Caller = Caller::Unix { uid: 1001, gid: 1001, groups: Vec::new() };
+pub(super) const OTHER: Caller = Caller::Unix { uid: 1001, gid: 1001, groups: Vec::new() };
 
 /// An agent on a stream of a connection of its own.
 #[derive(Clone, Copy, Debug)]
-struct Stream {
-    client: ConnectionId,
-    call: u64,
+pub(super) struct Stream {
+    pub(super) client: ConnectionId,
+    pub(super) call: u64,
 }
 
 fn message(body: agent_message::Body) -> AgentMessage {
     AgentMessage { body: Some(body) }
 }
 
-fn register(id: &str) -> Register {
+pub(super) fn register(id: &str) -> Register {
     Register { agent_id: id.into(), ..Register::default() }
 }
 
 impl World {
-    fn open_stream(&mut self, caller: Caller, first: Option<agent_message::Body>, credit: u32) -> Stream {
+    pub(super) fn open_stream(&mut self, caller: Caller, first: Option<agent_message::Body>, credit: u32) -> Stream {
         let client = self.connect(caller);
         self.open_stream_on(client, first, credit)
     }
@@ -50,26 +50,26 @@ impl World {
         Stream { client, call }
     }
 
-    fn attach(&mut self, caller: Caller, id: &str) -> Stream {
+    pub(super) fn attach(&mut self, caller: Caller, id: &str) -> Stream {
         let stream = self.open_stream(caller, Some(agent_message::Body::Register(register(id))), 1_000);
         let Some(node_message::Body::Registered(registered)) = self.heard(stream) else { panic!("not registered") };
         assert_eq!((registered.heartbeat_interval_ms, registered.stale_after_ms), (30_000, 90_000));
         stream
     }
 
-    fn say(&mut self, stream: Stream, body: agent_message::Body) {
+    pub(super) fn say(&mut self, stream: Stream, body: agent_message::Body) {
         let mut bytes = Vec::new();
         put_upload(&mut bytes, stream.call, &message(body));
         self.send(stream.client, &bytes);
     }
 
-    fn beat(&mut self, stream: Stream, number: u64) {
+    pub(super) fn beat(&mut self, stream: Stream, number: u64) {
         self.say(stream, agent_message::Body::Heartbeat(Heartbeat { number, state: None }));
         let ack = self.heard(stream).expect("acknowledged");
         assert!(matches!(ack, node_message::Body::HeartbeatAck(ack) if ack.number == number));
     }
 
-    fn heard(&mut self, stream: Stream) -> Option<node_message::Body> {
+    pub(super) fn heard(&mut self, stream: Stream) -> Option<node_message::Body> {
         match self.take(stream.client, stream.call)? {
             Body::Item(bytes) => NodeMessage::decode(bytes).expect("a message").body,
             body => panic!("{body:?} is no item"),
@@ -104,7 +104,7 @@ impl World {
     }
 }
 
-fn drop_stream(world: &mut World, stream: Stream) {
+pub(super) fn drop_stream(world: &mut World, stream: Stream) {
     world.engine.handle_closed(world.now, stream.client);
     world.run();
 }

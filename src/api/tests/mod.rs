@@ -1,7 +1,9 @@
 //! The engine over a real store in memory, under virtual time. One theme per file; this one holds the world they share.
 
 mod agents;
+
 mod documents;
+mod errands;
 mod hostile;
 mod load;
 mod peers;
@@ -193,11 +195,23 @@ impl World {
     fn wait(&mut self, duration: Duration) {
         let end = self.now.after(duration);
         while let Some((at, _)) = self.engine.poll_deadline().filter(|(at, _)| *at <= end) {
-            self.now.mono = self.now.mono.max(at);
+            self.set_time(self.now.mono.max(at));
             self.engine.handle_timeout(self.now);
             self.run();
         }
-        self.now.mono = end;
+        self.set_time(end);
+    }
+
+    /// All clocks go on together.
+    fn set_time(&mut self, mono: Instant) {
+        let passed = mono - self.now.mono;
+        let millis = u64::try_from(passed.as_millis()).expect("a test's time");
+        self.now = Now {
+            mono,
+            wall_ms: self.now.wall_ms + i64::try_from(millis).expect("a test's time"),
+            // A wake-up must not come too early for the coarser clock.
+            boot_ms: self.now.boot_ms + millis + u64::from(passed.subsec_nanos() % 1_000_000 > 0),
+        };
     }
 
     /// The sync engine's answer to the oldest question.

@@ -1,0 +1,169 @@
+//! Commands on their way to agents and their reports on the way back: between `fleet::commands`, streams and the store.
+
+use peat_ipc::agent::{
+    AgentMessage, CancelPush, CommandUpdate, NodeMessage, UpdateAck, agent_message, command_update, node_message,
+};
+use peat_ipc::method::Response;
+use peat_ipc::prost::Message;
+use peat_ipc::{CallError, Code};
+
+use super::{Engine, Heard, OwnWrite};
+use crate::api::call::{Call, Stage};
+use crate::clock::Now;
+use crate::fleet::StreamId;
+use crate::fleet::commands::{Push, push_message};
+use crate::limits::AGENT_PENDING_BYTES;
+use crate::store::{self, COMMANDS, Kind};
+
+/// Index entries looked at in one go.
+const EXAMINED_A_TURN: usize = 1_024;
+/// What a waiting report takes beside its own bytes.
+const REPORT_BYTES: usize = 256;
+
+impl Engine {
+    /// Takes the reports out of an agent's message; `None` when that was all. Those of a Register are taken before it, so
+    /// that what the agent has is not pushed to it once more.
+    pub(super) fn take_reports(&mut self, now: Now, stream: StreamId, message: AgentMessage) -> Option<AgentMessage> {
+        match message.body {
+            Some(agent_message::Body::CommandUpdate(update)) => match self.fleet.agent_of(stream).map(String::from) {
+                Some(agent) => {
+                    self.report(now, stream, &agent, &update);
+                    None
+                }
+                None => Some(AgentMessage { body: Some(agent_message::Body::CommandUpdate(update)) }),
+            },
+            body => Some(AgentMessage { body }),
+        }
+    }
+
+    /// What an agent's Register says of commands, once it is let in.
+    pub(super) fn report_all(&mut self, now: Now, stream: StreamId, updates: &[CommandUpdate]) {
+        if updates.is_empty() {
+            return;
+        }
+        if let Some(Call { stage: Stage::Link(link), .. }) = self.calls.get_mut(&stream.0) {
+            link.registered(updates.iter().map(|update| update.command_id.clone()));
+        }
+        // Registered goes first.
+        self.settle_fleet(now);
+        let Some(agent) = self.fleet.agent_of(stream).map(String::from) else { return };
+        updates.iter().for_each(|update| self.report(now, stream, &agent, update));
+    }
+
+    fn report(&mut self, now: Now, stream: StreamId, agent: &str, update: &CommandUpdate) {
+        if self.report_bytes > AGENT_PENDING_BYTES {
+            let message =
+                format!("{AGENT_PENDING_BYTES} bytes of reports wait to be stored, which is the limit; try again");
+            return self.finish(now, stream.0, Err::<&Response, _>(&CallError::new(Code::ResourceExhausted, message)));
+        }
+        let heard = Heard { stream, command: update.command_id.clone(), stage: update.stage, bytes: 0 };
+        match self.commands.handle_update(now, agent, update) {
+            Ok(Some(write)) => {
+                let bytes = update.encoded_len() + REPORT_BYTES;
+                self.report_bytes += bytes;
+                self.command_writes.push_back((write, Heard { bytes, ..heard }));
+            }
+            Ok(None) => self.acknowledge(now, heard, String::new()),
+            Err(refused) => self.acknowledge(now, heard, refused.to_string()),
+        }
+    }
+
+    fn acknowledge(&mut self, now: Now, heard: Heard, refused: String) {
+        let Heard { stream, command: command_id, stage, .. } = heard;
+        // Progress is shown and not stored; acknowledging it would only cost.
+        if stage != command_update::Stage::Progress as i32 || !refused.is_empty() {
+            let ack = node_message::Body::UpdateAck(UpdateAck { command_id, stage, refused });
+            self.deliver(now, stream, NodeMessage { body: Some(ack) });
+        }
+    }
+
+    pub(super) fn command_written(&mut self, now: Now, heard: Option<Heard>, error: Option<&store::Error>) {
+        match (heard, error) {
+            (Some(heard), error) => self.acknowledge(now, heard, error.map(ToString::to_string).unwrap_or_default()),
+            (None, Some(error)) => log::warn!("a change of a command is not stored: {error}"),
+            (None, None) => {}
+        }
+    }
+
+    /// Carries out what the commands want. After everything that may have told them something.
+    pub(super) fn settle_commands(&mut self, now: Now) {
+        if self.commands.poll_rescan() {
+            self.followed_commands = None;
+            self.follow_commands(now);
+        }
+        while let Some((agent, push)) = self.commands.poll_push() {
+            self.push(now, &agent, push);
+        }
+        while self.has_room_of_its_own() {
+            let (write, heard) = match self.command_writes.pop_front() {
+                Some((write, heard)) => (write, Some(heard)),
+                None => match self.commands.poll_write() {
+                    Some(write) => (write, None),
+                    None => return,
+                },
+            };
+            self.report_bytes -= heard.as_ref().map_or(0, |heard| heard.bytes);
+            self.submit_own(now, OwnWrite::Command(heard), write.into());
+        }
+    }
+
+    fn push(&mut self, now: Now, agent: &str, push: Push) {
+        let Some(stream) = self.fleet.stream_of(agent) else { return };
+        let body = match push {
+            Push::Cancel { id } => node_message::Body::CancelPush(CancelPush { command_id: id }),
+            Push::Command { id } => {
+                let has = |call: &Call| matches!(&call.stage, Stage::Link(link) if link.has(&id));
+                if self.calls.get(&stream.0).is_some_and(has) {
+                    return;
+                }
+                let view = self.view.snapshot().ok().and_then(|snapshot| snapshot.command(&id).ok()?);
+                let Some(message) = view.and_then(|view| push_message(&view, agent, now)) else { return };
+                node_message::Body::CommandPush(message)
+            }
+        };
+        self.deliver(now, stream, NodeMessage { body: Some(body) });
+    }
+
+    /// Shows the commands every record that changed since the last look; all of them, at the start and after a reopening.
+    pub(super) fn follow_commands(&mut self, now: Now) {
+        let followed = match self.followed_commands {
+            None => self.load_commands(now).map(|position| (position, false)),
+            Some(position) => self.follow_commands_from(now, position),
+        };
+        match followed {
+            Ok((position, more)) => {
+                self.followed_commands = Some(position);
+                self.follow_on |= more;
+            }
+            // The next commit brings the next try.
+            Err(error) => log::warn!("commands are not followed: {error}"),
+        }
+    }
+
+    fn load_commands(&mut self, now: Now) -> Result<u64, CallError> {
+        let snapshot = self.view.snapshot()?;
+        for id in snapshot.list(COMMANDS)? {
+            self.commands.handle_record(now, &id, snapshot.command(&id)?.as_ref());
+        }
+        Ok(snapshot.visible())
+    }
+
+    fn follow_commands_from(&mut self, now: Now, position: u64) -> Result<(u64, bool), CallError> {
+        let snapshot = self.view.snapshot()?;
+        let mut last = position;
+        for (examined, entry) in snapshot.entries(Kind::Command, position)?.enumerate() {
+            let entry = entry?;
+            if examined >= EXAMINED_A_TURN {
+                return Ok((last, true));
+            }
+            last = entry.sequence;
+            if let Some(key) = snapshot.name(&entry)?
+                && key.collection() == COMMANDS
+            {
+                let view = snapshot.record(&entry.hash)?.and_then(|record| snapshot.view(&record));
+                self.commands.handle_record(now, key.id(), view.as_ref());
+            }
+        }
+        Ok((snapshot.visible(), false))
+    }
+}
