@@ -1,7 +1,7 @@
 //! The engine over a real store in memory, under virtual time. One theme per file; this one holds the world they share.
 
 mod agents;
-
+mod commands;
 mod documents;
 mod errands;
 mod hostile;
@@ -22,7 +22,7 @@ use redb::backends::InMemoryBackend;
 
 use crate::api::{Caller, Config, ConnectionId, Engine, Policy};
 use crate::clock::Now;
-use crate::fleet::{self, commands};
+use crate::fleet;
 use crate::identity::{EndpointId, Identity};
 use crate::random::System;
 use crate::store::{self, Disk, Store};
@@ -105,7 +105,7 @@ impl World {
             cache_bytes: 8 << 20,
             fleet: fleet::Settings::default(),
             identity,
-            commands: commands::Settings::default(),
+            commands: fleet::commands::Settings::default(),
         };
         let mut engine = Engine::new(config, store.reader(), now);
         engine.handle_tip(now, store.tip());

@@ -315,6 +315,15 @@ impl Mesh {
         self.versions(node).into_keys().map(|hash| (hash, content(hash))).collect()
     }
 
+    pub(super) fn snapshot(&self, node: usize) -> store::Snapshot {
+        self.nodes[node].store.reader().snapshot().expect("a memory disk reads")
+    }
+
+    /// The clocks, as a node without skew reads them.
+    pub(super) fn now(&self) -> Now {
+        self.now
+    }
+
     // Doing.
 
     pub(super) fn write(&mut self, node: usize, collection: &str, id: &str, put: Put) -> u64 {

@@ -1,6 +1,7 @@
 //! What must hold between nodes on a network without faults.
 
 mod admission;
+mod commands;
 mod documents;
 mod mesh;
 mod silence;
