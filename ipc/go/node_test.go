@@ -1,0 +1,583 @@
+package peat_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"peat.dev/peat"
+	pb "peat.dev/peat/gen/sidecarpb"
+	"peat.dev/peat/internal/testnode"
+)
+
+// patience is how long a test waits for what must happen; only a failing one waits it out.
+const patience = 60 * time.Second
+
+// binary is the node these tests run against.
+func binary(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("PEAT_NODE_BINARY")
+	if path == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("PEAT_NODE_BINARY is not set")
+		}
+		t.Skip("PEAT_NODE_BINARY is not set: it names the node to test against")
+	}
+	return path
+}
+
+func patient(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// quick has a node notice within seconds what takes minutes otherwise.
+var quick = []string{"--heartbeat", "1", "--stale-after", "3", "--dead-after", "60"}
+
+func startNode(t *testing.T, flags ...string) (*testnode.Node, *peat.Client) {
+	t.Helper()
+	node, err := testnode.Start(binary(t), t.TempDir(), flags...)
+	must(t, err)
+	watch(t, node)
+	return node, connect(t, node.Address())
+}
+
+// watch ends a node with its test, and shows what it said if that failed.
+func watch(t *testing.T, node *testnode.Node) {
+	t.Cleanup(func() {
+		node.Kill()
+		if t.Failed() {
+			t.Log(node.Log())
+		}
+	})
+}
+
+func connect(t *testing.T, address string) *peat.Client {
+	t.Helper()
+	client, err := peat.Connect(patient(t), address)
+	must(t, err)
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func newAgent(t *testing.T, address string, registration peat.Registration, options ...peat.AgentOption) *peat.Agent {
+	t.Helper()
+	agent, err := peat.NewAgent(address, registration, options...)
+	must(t, err)
+	t.Cleanup(func() { agent.Close() })
+	must(t, agent.WaitRegistered(patient(t)))
+	return agent
+}
+
+func eventually(t *testing.T, what string, condition func() (bool, error)) {
+	t.Helper()
+	must(t, testnode.Eventually(patient(t), what, condition))
+}
+
+// shows waits until a node shows an agent like this.
+func shows(t *testing.T, client *peat.Client, id string, holds func(*peat.AgentInfo) bool) {
+	t.Helper()
+	var last *peat.AgentInfo
+	defer func() {
+		if t.Failed() {
+			t.Log(last)
+		}
+	}()
+	eventually(t, "agent "+id, func() (bool, error) {
+		agents, err := client.ListAgents(patient(t), peat.AgentFilter{})
+		for _, agent := range agents {
+			if agent.AgentId == id {
+				last = agent
+				return holds(agent), err
+			}
+		}
+		return false, err
+	})
+}
+
+func is(liveness peat.Liveness) func(*peat.AgentInfo) bool {
+	return func(agent *peat.AgentInfo) bool { return agent.Liveness == liveness }
+}
+
+// proxy stands between an agent and its node, and cuts them apart.
+type proxy struct {
+	t        *testing.T
+	path, to string
+	mu       sync.Mutex
+	listener net.Listener
+	open     []net.Conn
+}
+
+func newProxy(t *testing.T, node *testnode.Node) *proxy {
+	p := &proxy{t: t, path: filepath.Join(t.TempDir(), "proxy"), to: node.Address()[len("unix://"):]}
+	p.mend()
+	t.Cleanup(p.cut)
+	return p
+}
+
+func (p *proxy) address() string { return "unix://" + p.path }
+
+func (p *proxy) mend() {
+	listener, err := net.Listen("unix", p.path)
+	must(p.t, err)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listener = listener
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			p.join(near)
+		}
+	}()
+}
+
+func (p *proxy) join(near net.Conn) {
+	far, err := net.Dial("unix", p.to)
+	if err != nil {
+		near.Close()
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = append(p.open, near, far)
+	for from, to := range map[net.Conn]net.Conn{near: far, far: near} {
+		go func() {
+			buffer := make([]byte, 64<<10)
+			for {
+				count, err := from.Read(buffer)
+				if _, written := to.Write(buffer[:count]); err != nil || written != nil {
+					near.Close()
+					far.Close()
+					return
+				}
+			}
+		}()
+	}
+}
+
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listener.Close()
+	for _, conn := range p.open {
+		conn.Close()
+	}
+	p.open = nil
+}
+
+func TestAnAgentIsLiveWhileItsStreamIsUpAndItsIDKeepsItsPlace(t *testing.T) {
+	node, client := startNode(t, append(quick, "--node-id", "edge")...)
+	proxy := newProxy(t, node)
+	agent := newAgent(t, proxy.address(), peat.Registration{ID: "radar-1", Name: "Radar", Group: "sensors", Version: "1.0",
+		Capabilities: []string{"track"}, Labels: map[string]string{"site": "north"}, Status: peat.Ready})
+	shows(t, client, "radar-1", func(a *peat.AgentInfo) bool {
+		return a.Liveness == peat.Live && a.Group == "sensors" && a.Version == "1.0" && a.Via == "edge" && a.AttachedHere &&
+			a.Labels["site"] == "north" && a.Status == peat.Ready
+	})
+	proxy.cut()
+	shows(t, client, "radar-1", is(peat.Stale))
+	proxy.mend()
+	shows(t, client, "radar-1", is(peat.Live))
+	must(t, agent.Update(patient(t), func(r *peat.Registration) { r.Version = "1.1" }))
+	shows(t, client, "radar-1", func(a *peat.AgentInfo) bool { return a.Liveness == peat.Live && a.Version == "1.1" })
+	agents, err := client.ListAgents(patient(t), peat.AgentFilter{Group: "sensors"})
+	must(t, err)
+	if len(agents) != 1 {
+		t.Fatal(agents)
+	}
+	// Its heartbeats keep it LIVE for longer than silence would.
+	longer, cancel := context.WithTimeout(patient(t), 4*time.Second)
+	defer cancel()
+	for change, err := range client.WatchAgents(longer) {
+		if err == nil && change.Agent != nil && change.Agent.Liveness != peat.Live {
+			t.Fatal(change.Agent)
+		}
+	}
+	must(t, agent.Close())
+	shows(t, client, "radar-1", is(peat.Stale))
+}
+
+func TestTheFleetShowsWhatAnAgentReports(t *testing.T) {
+	node, client := startNode(t)
+	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1",
+		Workloads: []peat.Workload{{Name: "old", Version: "1"}}, Capacity: &peat.Capacity{CPUTotal: 8}})
+	must(t, agent.Heartbeat(patient(t), peat.State{Status: peat.Degraded, Workloads: []peat.Workload{{Name: "tracker", Version: "1"}}}))
+	must(t, agent.ReportDeployment(patient(t), peat.Workload{Name: "map", Version: "2", Status: "running"}))
+	deployed := func(want ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprint(want), func() (bool, error) {
+			deployments, err := client.FleetDeployments(patient(t))
+			var have []string
+			for _, d := range deployments {
+				have = append(have, d.AgentID+"/"+d.Package+"/"+d.Version)
+			}
+			return fmt.Sprint(have) == fmt.Sprint(want), err
+		})
+	}
+	deployed("a1/map/2", "a1/tracker/1")
+	must(t, agent.RemoveDeployment(patient(t), "tracker"))
+	deployed("a1/map/2")
+	platforms, err := client.FleetPlatforms(patient(t))
+	must(t, err)
+	if len(platforms) != 1 || platforms[0].AgentID != "a1" || platforms[0].Liveness != peat.Live {
+		t.Fatal(platforms)
+	}
+}
+
+func TestWatchAgentsGivesAllOfThemAndThenEveryChange(t *testing.T) {
+	node, client := startNode(t)
+	newAgent(t, node.Address(), peat.Registration{ID: "a1"})
+	var seen []string
+	for change, err := range client.WatchAgents(patient(t)) {
+		must(t, err)
+		if change.Type == peat.SnapshotEnd {
+			seen = append(seen, "end")
+			newAgent(t, node.Address(), peat.Registration{ID: "a2"})
+			continue
+		}
+		seen = append(seen, change.Agent.AgentId)
+		if change.Agent.AgentId == "a2" {
+			break
+		}
+	}
+	if len(seen) < 3 || seen[0] != "a1" || seen[1] != "end" {
+		t.Fatal(seen)
+	}
+}
+
+// runtime is what commands have an effect on.
+type runtime struct {
+	mu      sync.Mutex
+	running map[string]string
+	starts  atomic.Int32
+}
+
+func (r *runtime) deploy(_ context.Context, command *peat.Command) (any, error) {
+	var wanted struct{ Name, Version string }
+	if err := command.Decode(&wanted); err != nil {
+		return nil, err
+	}
+	if wanted.Version == "" {
+		return nil, errors.New("which version?")
+	}
+	r.starts.Add(1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running[wanted.Name] = wanted.Version
+	return map[string]string{"deployed": wanted.Name}, nil
+}
+
+func (r *runtime) version(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running[name]
+}
+
+func outcome(t *testing.T, client *peat.Client, id string) *peat.CommandRecord {
+	t.Helper()
+	record, err := client.WaitCommand(patient(t), id)
+	must(t, err)
+	return record
+}
+
+const (
+	completed = pb.CommandStatus_COMMAND_STATUS_COMPLETED
+	failed    = pb.CommandStatus_COMMAND_STATUS_FAILED
+	cancelled = pb.CommandStatus_COMMAND_STATUS_CANCELLED
+	executing = pb.CommandStatus_COMMAND_STATUS_EXECUTING
+)
+
+func TestACommandHasItsEffectAndItsResultIsToldOnAnotherNode(t *testing.T) {
+	edge, hub, err := testnode.Pair(binary(t), t.TempDir(), nil, nil)
+	must(t, err)
+	watch(t, edge)
+	watch(t, hub)
+	client := connect(t, hub.Address())
+	agent := newAgent(t, edge.Address(), peat.Registration{ID: "a1", Group: "g"}, peat.Remember(t.TempDir()))
+	world := &runtime{running: map[string]string{}}
+	go agent.Handle(patient(t), world.deploy)
+	shows(t, client, "a1", is(peat.Live))
+
+	id, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "deploy",
+		Payload: map[string]string{"name": "radar", "version": "2"}})
+	must(t, err)
+	if record := outcome(t, client, id); record.Status != completed || record.ResultJson != `{"deployed":"radar"}` {
+		t.Fatal(record)
+	}
+	if world.version("radar") != "2" {
+		t.Fatal(world.running)
+	}
+	id, err = client.SendCommand(patient(t), peat.NewCommand{Group: "g", Type: "deploy", Payload: `{"name": "radar"}`})
+	must(t, err)
+	if record := outcome(t, client, id); record.Status != failed || record.Error != "which version?" {
+		t.Fatal(record)
+	}
+	_, err = client.SendCommand(patient(t), peat.NewCommand{Group: "nobody", Type: "deploy"})
+	if !errors.Is(err, peat.FailedPrecondition) {
+		t.Fatal(err)
+	}
+}
+
+func TestACutInTheMiddleOfTheWorkIsOneExecutionAndTheResultComesAfterwards(t *testing.T) {
+	node, client := startNode(t, quick...)
+	proxy := newProxy(t, node)
+	agent := newAgent(t, proxy.address(), peat.Registration{ID: "a1"}, peat.Remember(t.TempDir()))
+	begun, finish := make(chan struct{}, 2), make(chan struct{})
+	var runs atomic.Int32
+	go agent.Handle(patient(t), func(ctx context.Context, command *peat.Command) (any, error) {
+		return command.Once("deploy radar 2", func(ctx context.Context) (json.RawMessage, error) {
+			runs.Add(1)
+			begun <- struct{}{}
+			select {
+			case <-finish:
+				return json.RawMessage(`{"took":"a while"}`), nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		})
+	})
+	first, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "deploy"})
+	must(t, err)
+	<-begun
+	proxy.cut()
+	shows(t, client, "a1", is(peat.Stale))
+	// Whoever sent it sees nothing come back, and sends it again.
+	retry, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "deploy"})
+	must(t, err)
+	record, err := client.Command(patient(t), first)
+	must(t, err)
+	if record.Status != executing {
+		t.Fatal(record)
+	}
+	close(finish)
+	proxy.mend()
+	for _, id := range []string{first, retry} {
+		if record := outcome(t, client, id); record.Status != completed || record.ResultJson != `{"took":"a while"}` {
+			t.Fatal(record)
+		}
+	}
+	if runs.Load() != 1 {
+		t.Fatal(runs.Load())
+	}
+}
+
+func TestANodeThatCrashesInTheMiddleOfTheWorkLosesNothing(t *testing.T) {
+	node, client := startNode(t)
+	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1"})
+	begun, finish := make(chan struct{}, 2), make(chan struct{})
+	var runs atomic.Int32
+	go agent.Handle(patient(t), func(context.Context, *peat.Command) (any, error) {
+		runs.Add(1)
+		begun <- struct{}{}
+		<-finish
+		return "1", nil
+	})
+	id, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "work", TTL: peat.NoExpiry})
+	must(t, err)
+	<-begun
+	node.Kill()
+	close(finish)
+	must(t, node.Resume())
+	if record := outcome(t, client, id); record.Status != completed || record.ResultJson != "1" || runs.Load() != 1 {
+		t.Fatal(record, runs.Load())
+	}
+}
+
+func TestAnAgentThatIsRestartedDoesNotRunTheSameCommandAgain(t *testing.T) {
+	node, client := startNode(t)
+	dir := t.TempDir()
+	proxy := newProxy(t, node)
+	before := newAgent(t, proxy.address(), peat.Registration{ID: "a1"}, peat.Remember(dir))
+	id, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "work", TTL: peat.NoExpiry})
+	must(t, err)
+	for command, err := range before.Commands(patient(t)) {
+		must(t, err)
+		must(t, command.Accept(patient(t)))
+		break
+	}
+	proxy.cut()
+	must(t, before.Close())
+	after := newAgent(t, node.Address(), peat.Registration{ID: "a1"}, peat.Remember(dir))
+	var runs atomic.Int32
+	go after.Handle(patient(t), func(context.Context, *peat.Command) (any, error) { runs.Add(1); return nil, nil })
+	if record := outcome(t, client, id); record.Status != failed || runs.Load() != 0 {
+		t.Fatal(record, runs.Load())
+	}
+}
+
+func TestACancelIsRequestedUntilTheAgentConfirmsIt(t *testing.T) {
+	node, client := startNode(t)
+	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1"})
+	begun := make(chan struct{})
+	go agent.Handle(patient(t), func(ctx context.Context, _ *peat.Command) (any, error) {
+		close(begun)
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	})
+	id, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "work"})
+	must(t, err)
+	<-begun
+	targets, err := client.CancelCommand(patient(t), id)
+	must(t, err)
+	if len(targets) != 1 || targets[0].AgentId != "a1" {
+		t.Fatal(targets)
+	}
+	if record := outcome(t, client, id); record.Status != cancelled {
+		t.Fatal(record)
+	}
+}
+
+func TestACommandThatExpiredIsNotRun(t *testing.T) {
+	node, client := startNode(t)
+	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1"})
+	id, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "work", TTL: time.Second})
+	must(t, err)
+	if record := outcome(t, client, id); record.Status != pb.CommandStatus_COMMAND_STATUS_EXPIRED {
+		t.Fatal(record)
+	}
+	next, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "work"})
+	must(t, err)
+	for command, err := range agent.Commands(patient(t)) {
+		must(t, err)
+		if command.ID != next {
+			t.Fatal(command.ID)
+		}
+		break
+	}
+}
+
+func TestASecondAgentOfTheSameIDTakesOver(t *testing.T) {
+	node, client := startNode(t)
+	first := newAgent(t, node.Address(), peat.Registration{ID: "a1", Version: "1"})
+	newAgent(t, node.Address(), peat.Registration{ID: "a1", Version: "2"})
+	shows(t, client, "a1", func(a *peat.AgentInfo) bool { return a.Liveness == peat.Live && a.Version == "2" })
+	eventually(t, "the first knows", func() (bool, error) { return !first.Connected(), nil })
+}
+
+func TestAnAgentThatPollsWorksAsWell(t *testing.T) {
+	node, client := startNode(t)
+	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1", Name: "poller"}, peat.Polling(20*time.Millisecond))
+	world := &runtime{running: map[string]string{}}
+	go agent.Handle(patient(t), world.deploy)
+	shows(t, client, "a1", is(peat.Live))
+	for _, command := range []peat.NewCommand{{Agent: "a1"}, {All: true}} {
+		command.Type, command.Payload = "deploy", `{"name": "radar", "version": "2"}`
+		id, err := client.SendCommand(patient(t), command)
+		must(t, err)
+		if record := outcome(t, client, id); record.Status != completed || world.version("radar") != "2" {
+			t.Fatal(record)
+		}
+	}
+	if world.starts.Load() != 2 {
+		t.Fatal(world.starts.Load())
+	}
+}
+
+func TestASubscriptionMissesNothingWhileTheNodeIsRestarted(t *testing.T) {
+	node, client := startNode(t)
+	ctx, cancel := context.WithCancel(patient(t))
+	defer cancel()
+	changes := make(chan *peat.Change, 16)
+	go func() {
+		for change, err := range client.Subscribe(ctx, peat.Collections("notes"), peat.Snapshot()) {
+			if err == nil {
+				changes <- change
+			}
+		}
+	}()
+	next := func(kind peat.ChangeType, id string) {
+		t.Helper()
+		select {
+		case change := <-changes:
+			if change.Type != kind || change.ID != id {
+				t.Fatalf("%+v", change)
+			}
+		case <-patient(t).Done():
+			t.Fatal("nothing comes")
+		}
+	}
+	next(peat.SnapshotEnd, "")
+	put := func(id string) {
+		t.Helper()
+		_, err := connect(t, node.Address()).Put(patient(t), "notes", id, `{}`)
+		must(t, err)
+	}
+	put("n1")
+	next(peat.Upsert, "n1")
+	node.Stop()
+	must(t, node.Resume())
+	put("n2")
+	next(peat.Upsert, "n2")
+}
+
+func TestTheCallsOfTheInterfaceWorkAgainstANode(t *testing.T) {
+	node, client := startNode(t)
+	ctx := patient(t)
+	must(t, client.PutPlatform(ctx, &peat.Platform{Id: "p1", Name: "first", Status: peat.Ready}))
+	must(t, client.PutCell(ctx, &peat.Cell{Id: "c1", Name: "cell"}))
+	must(t, client.PutTrack(ctx, &peat.Track{Id: "t1", Classification: "car"}))
+	platforms, err := client.Platforms(ctx)
+	must(t, err)
+	cells, err := client.Cells(ctx)
+	must(t, err)
+	tracks, err := client.Tracks(ctx)
+	must(t, err)
+	if platforms[0].Name != "first" || cells[0].Name != "cell" || tracks[0].Classification != "car" {
+		t.Fatal(platforms, cells, tracks)
+	}
+	written, err := client.Put(ctx, "tracks", "t2", `{"n": 1}`)
+	must(t, err)
+	_, err = client.Put(ctx, "tracks", "t2", `{"n": 2}`, peat.Base(written.Version), peat.Durable())
+	must(t, err)
+	if _, err := client.Put(ctx, "tracks", "t2", `{"n": 3}`, peat.Base(written.Version)); !errors.Is(err, peat.Aborted) {
+		t.Fatal(err)
+	}
+	_, err = client.Put(ctx, "notes", "n1", `{"n": 1}`)
+	must(t, err)
+	_, _, err = client.Compact(ctx, "notes", "n1")
+	must(t, err)
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if _, err := client.Put(short, "notes", "n2", `{}`, peat.WaitPeers(1)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	must(t, client.StopSync(ctx))
+	status, err := client.Status(ctx)
+	must(t, err)
+	if status.SyncActive || status.EndpointAddr != node.ID {
+		t.Fatal(status)
+	}
+	must(t, client.StartSync(ctx))
+	if stats, err := client.SyncStats(ctx); err != nil || !stats.SyncActive {
+		t.Fatal(stats, err)
+	}
+	other := fmt.Sprintf("%064x", 1)
+	if err := client.ConnectPeer(ctx, other, nil, ""); !errors.Is(err, peat.FailedPrecondition) && !errors.Is(err, peat.InvalidArgument) {
+		t.Fatal(err)
+	}
+	must(t, client.ConnectPeer(ctx, "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c", []string{"127.0.0.1:9"}, ""))
+	if peers, err := client.Peers(ctx); err != nil || len(peers) != 1 || peers[0].Connected {
+		t.Fatal(peers, err)
+	}
+	must(t, client.DisconnectPeer(ctx, "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"))
+}
