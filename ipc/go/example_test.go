@@ -1,0 +1,60 @@
+package peat_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"peat.dev/peat"
+)
+
+func ExampleClient() {
+	ctx := context.Background()
+	client, err := peat.Connect(ctx, "unix:///run/peat-node/peat-node.sock")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	if _, err := client.Put(ctx, "notes", "n1", map[string]any{"text": "hello"}); err != nil {
+		fmt.Println(err)
+	}
+	if _, err := client.Get(ctx, "notes", "n2"); errors.Is(err, peat.NotFound) {
+		fmt.Println("there is no n2")
+	}
+}
+
+func ExampleClient_Subscribe() {
+	ctx := context.Background()
+	client, err := peat.Connect(ctx, "unix:///run/peat-node/peat-node.sock")
+	if err != nil {
+		return
+	}
+	notes := map[string]string{}
+	for change, err := range client.Subscribe(ctx, peat.Collections("notes"), peat.Snapshot()) {
+		if err != nil {
+			return
+		}
+		switch change.Type {
+		case peat.Upsert:
+			notes[change.ID] = string(change.JSON)
+		case peat.Delete:
+			delete(notes, change.ID)
+		case peat.Reset:
+			clear(notes)
+		}
+	}
+}
+
+func TestTheReadmesAgentIsTheOneThatIsCompiled(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	must(t, err)
+	code, err := os.ReadFile("examples/agent/main.go")
+	must(t, err)
+	if !strings.Contains(string(readme), "```go\n"+string(code)+"```") {
+		t.Fatal("README.md shows another program than examples/agent/main.go")
+	}
+}

@@ -1,0 +1,49 @@
+// An agent: it registers, says how it is, and carries out commands.
+// usage: agent [ADDRESS [DIRECTORY]]
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+
+	"peat.dev/peat"
+)
+
+func main() {
+	address, dir := "unix:///run/peat-node/peat-node.sock", "radar-1.state"
+	for i, into := range []*string{&address, &dir} {
+		if len(os.Args) > i+1 {
+			*into = os.Args[i+1]
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, address, dir); err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, address, dir string) error {
+	agent, err := peat.NewAgent(address, peat.Registration{ID: "radar-1", Group: "sensors", Version: "1.4", Status: peat.Ready},
+		peat.Remember(dir), peat.Logger(slog.Default()))
+	if err != nil {
+		return err
+	}
+	defer agent.Close()
+	if err := agent.ReportDeployment(ctx, peat.Workload{Name: "tracker", Version: "2.0", Status: "running"}); err != nil {
+		return err
+	}
+	// Each command runs once, whatever happens to the connection, the node or this process.
+	return agent.Handle(ctx, func(ctx context.Context, command *peat.Command) (any, error) {
+		switch command.Type {
+		case "ping":
+			return map[string]string{"pong": agent.ID()}, nil
+		default:
+			return nil, fmt.Errorf("this agent does not know %q", command.Type)
+		}
+	})
+}
