@@ -5,11 +5,14 @@
 use peat_node::identity::EndpointId;
 use peat_node::store::{KeyHash, VersionHash};
 use peat_node::sync::frame;
+use peat_node::sync::mesh::command_body::Addressed;
 use peat_node::sync::mesh::message::Body;
 use peat_node::sync::mesh::{Ack, Auth, Batch, Cursor, Document, Hello, Latest, Merged, Offer, Plan, Refused};
+use peat_node::sync::mesh::{Command, CommandBody, CommandResult};
 use peat_node::sync::mesh::{Reconcile, Tombstone, Want, document};
 use peat_node::sync::proof::{FormationKey, Role, prove};
 use peat_node::sync::reconcile::{Differences, Item, Reconciler, Set, Theirs};
+use prost::Message as _;
 use ring::hmac;
 
 /// The bytes of one example.
@@ -113,6 +116,36 @@ fn batches_are_as_shown() {
     let heads = vec![vec![0xcc; 32].into(), vec![0xdd; 32].into()];
     let merged = document(1, document::Body::Merged(Merged { chunks: vec![0x85].into(), heads }));
     assert_frame("batch-merged", &Body::Batch(batch(vec![merged, document(1, offer()), gone])));
+}
+
+#[test]
+fn commands_are_as_shown() {
+    let body = CommandBody {
+        id: "k1".into(),
+        issuer: vec![0xd1; 32].into(),
+        addressed: Some(Addressed::Group("g".into())),
+        targets: vec!["a1".into()],
+        command_type: "replay".into(),
+        payload: b"{}".to_vec().into(),
+        created_at: 100,
+        expires_at: 160,
+        ttl_ms: 60_000,
+    };
+    let command = Command {
+        body: body.encode_to_vec().into(),
+        signature: vec![0x51; 64].into(),
+        statuses: vec![3].into(),
+        cancel_requested: true,
+        time_left_ms: 59_000,
+        time_left_unknown: false,
+    };
+    let result = CommandResult { status: 6, result: b"7".to_vec().into(), error: String::new() };
+    let document = |id: &str, body| Document { collection: "commands".into(), doc_id: id.into(), ..document(3, body) };
+    let documents = vec![
+        document("k1", document::Body::Command(command)),
+        document("k1:a1", document::Body::CommandResult(result)),
+    ];
+    assert_frame("batch-command", &Body::Batch(Batch { number: 1, documents, ..Batch::default() }));
 }
 
 fn offer() -> document::Body {

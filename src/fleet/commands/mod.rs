@@ -24,7 +24,7 @@ use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::limits;
 use crate::store::{CommandChange, CommandError, CommandView, CommandWrite, Rank, Report};
-use table::Table;
+use table::{Table, Tracked};
 
 /// A write that came to nothing (a full disk) is asked for again after this.
 const RETRY_MS: u64 = 30_000;
@@ -236,29 +236,14 @@ impl Commands {
         let expired = tracked.until.is_some_and(is_due);
         let forget = tracked.forget_at(self.settings.retention);
         let (mut missed, mut confirmed, mut waits) = (Vec::new(), Vec::new(), false);
-        let mut pushes = Vec::new();
         for (agent, rank) in &tracked.targets {
             let attached = self.attached.get_mut(agent);
-            match (rank, attached) {
-                (Rank::Pending, attached) if tracked.ours || attached.is_some() => {
-                    waits = true;
-                    match attached {
-                        _ if expired => missed.push(agent.clone()),
-                        Some(_) if tracked.cancel_requested => confirmed.push(agent.clone()),
-                        Some(attached) if tracked.trusted => {
-                            if attached.pushed.insert(id.to_owned()) {
-                                pushes.push((agent.clone(), Push::Command { id: id.to_owned() }));
-                            }
-                        }
-                        _ => {}
-                    }
-                }
-                (Rank::Executing, Some(attached)) if tracked.cancel_requested => {
-                    if attached.cancelled.insert(id.to_owned()) {
-                        pushes.push((agent.clone(), Push::Cancel { id: id.to_owned() }));
-                    }
-                }
-                _ => {}
+            waits |= *rank == Rank::Pending && (tracked.ours || attached.is_some());
+            match due(tracked, id, *rank, attached, expired) {
+                Some(Due::Expiry) => missed.push(agent.clone()),
+                Some(Due::Cancellation) => confirmed.push(agent.clone()),
+                Some(Due::Push(push)) => self.pushes.push_back((agent.clone(), push)),
+                None => {}
             }
         }
         let changes = [
@@ -266,15 +251,35 @@ impl Commands {
             (!confirmed.is_empty()).then_some(CommandChange::ConfirmCancel { agents: confirmed }),
             forget.is_some_and(is_due).then_some(CommandChange::Remove),
         ];
-        let changes: Vec<CommandChange> = changes.into_iter().flatten().collect();
-        let wake = match changes.is_empty() {
-            false => Some(now.boot_ms + RETRY_MS),
-            true => tracked.until.filter(|_| waits && !expired).into_iter().chain(forget).min(),
+        let before = self.writes.len();
+        self.writes.extend(changes.into_iter().flatten().filter_map(|change| CommandWrite::new(id, change).ok()));
+        let wake = match self.writes.len() > before {
+            true => Some(now.boot_ms + RETRY_MS),
+            false => tracked.until.filter(|_| waits && !expired).into_iter().chain(forget).min(),
         };
         self.table.wake_at(id, wake);
-        self.pushes.extend(pushes);
-        let writes = changes.into_iter().filter_map(|change| CommandWrite::new(id, change).ok());
-        self.writes.extend(writes);
+    }
+}
+
+/// What is due for one target.
+enum Due {
+    Expiry,
+    Cancellation,
+    Push(Push),
+}
+
+fn due(tracked: &Tracked, id: &str, rank: Rank, attached: Option<&mut Attached>, expired: bool) -> Option<Due> {
+    let id = || id.to_owned();
+    match rank {
+        Rank::Pending if expired => (tracked.ours || attached.is_some()).then_some(Due::Expiry),
+        Rank::Pending if tracked.cancel_requested => attached.map(|_| Due::Cancellation),
+        Rank::Pending if tracked.trusted => {
+            attached?.pushed.insert(id()).then(|| Due::Push(Push::Command { id: id() }))
+        }
+        Rank::Executing if tracked.cancel_requested => {
+            attached?.cancelled.insert(id()).then(|| Due::Push(Push::Cancel { id: id() }))
+        }
+        _ => None,
     }
 }
 

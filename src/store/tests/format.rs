@@ -1,9 +1,14 @@
 //! Files that are not what they should be are refused, and left alone.
 
 use super::*;
+use crate::clock::BootId;
+use crate::mesh::CommandBody;
+use crate::mesh::command_body::Addressed;
+use crate::store::age::{Clocks, Noted};
 use crate::store::backend::HEADER_BYTES;
 use crate::store::codec::checksum;
-use crate::store::{Chunk, RunId, Stamp, tables};
+use crate::store::record::{Base, RecordRef};
+use crate::store::{Chunk, Command, CommandResult, Rank, RunId, Signed, Stamp, tables};
 
 #[expect(clippy::cast_possible_truncation, reason = "it is 4096")]
 const HEADER: usize = HEADER_BYTES as usize;
@@ -133,6 +138,68 @@ fn examples() -> [Record; 3] {
         ..latest.clone()
     };
     [latest, tombstone, merged]
+}
+
+/// A command for two agents, one of which has ended it, and what that one made of it.
+fn command_examples() -> [Record; 2] {
+    let body = CommandBody {
+        id: "k1".into(),
+        issuer: node(7).0.to_vec().into(),
+        addressed: Some(Addressed::Group("g".into())),
+        targets: vec!["a1".into(), "a2".into()],
+        command_type: "replay".into(),
+        payload: bytes::Bytes::from_static(b"{}"),
+        created_at: 100,
+        expires_at: 160,
+        ttl_ms: 60_000,
+    };
+    let signed = Signed { body: prost::Message::encode_to_vec(&body), signature: [0x51; 64] };
+    let command = Command {
+        signed,
+        ranks: vec![Rank::Completed, Rank::Cancelled],
+        cancel_requested: true,
+        deadline: Deadline::At { boot: BootId([0xb0; 16]), boot_ms: 70_000 },
+        ended: Some(500),
+        json: "{}".into(),
+    };
+    let record = Record {
+        kind: Kind::Command,
+        incarnation: 1,
+        sequence: 303,
+        origin: node(7),
+        name: Some(key("commands/k1")),
+        content: Content::Command(Box::new(command)),
+    };
+    let result = CommandResult { rank: Rank::Completed, result: "7".into(), error: "w".into(), json: "{}".into() };
+    let (name, content) = (Some(key("commands/k1:a1")), Content::Result(Box::new(result)));
+    [record.clone(), Record { sequence: 304, name, content, ..record }]
+}
+
+#[test]
+fn the_documented_commands_are_the_bytes_on_disk() {
+    let [command, result] = command_examples();
+    assert_eq!(hex(&command.encode()), hex(&example("command")));
+    assert_eq!(hex(&result.encode()), hex(&example("result")));
+    assert_eq!(hex(&command.version().0), hex(&example("command_version")));
+    for record in [command, result] {
+        let bytes = record.encode();
+        let decoded = RecordRef::decode(&bytes).unwrap();
+        assert_eq!((decoded.to_record().unwrap(), decoded.version()), (record.clone(), record.version()));
+        assert!(Base::parse(&record.version()).is_some());
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert!(RecordRef::decode(&flipped).is_err() && RecordRef::decode(&bytes[..at]).is_err(), "byte {at}");
+        }
+    }
+    let now = Now { boot_ms: 1_000, ..epoch() };
+    let noted = Clocks::open(None, BootId([0xb0; 16]), now).note(Now { boot_ms: 1_500, ..now });
+    assert_eq!(hex(&noted.encode()), hex(&example("age")));
+    assert_eq!(Noted::decode(&noted.encode()), Some(noted));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ObjType, ROOT};
 use peat_ipc::frame::{put_cancel, put_credit, put_end, put_item, put_response};
-use peat_node::store::{KeyHash, VersionHash};
+use peat_node::identity::Identity;
+use peat_node::store::{KeyHash, Signed, VersionHash};
 use peat_node::sync::frame;
 use peat_node::sync::mesh::message::Body;
 use peat_node::sync::mesh::{Ack, Auth, Batch, Cursor, Document, Hello, Latest, Merged, Plan, Want, document};
+use peat_node::sync::mesh::{Command, CommandBody};
 use peat_node::sync::reconcile::{Differences, Item, Reconciler, Set};
 use ring::digest::{SHA256, digest};
 
@@ -39,6 +41,12 @@ pub(crate) fn mesh_frames() -> Vec<Vec<u8>> {
         named(document::Body::Latest(latest)),
         named(document::Body::Merged(Merged { chunks: vec![6; 50].into(), heads: Vec::new() })),
         named(document::Body::Tombstone(Default::default())),
+        Document {
+            kind: 3,
+            collection: "commands".into(),
+            doc_id: "k".into(),
+            ..named(document::Body::Command(command()))
+        },
     ];
     let bodies = [
         Body::Auth(Auth { proof: vec![1; 32].into() }),
@@ -56,6 +64,26 @@ pub(crate) fn mesh_frames() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = bodies.iter().map(framed).collect();
     all.push(all.concat());
     all
+}
+
+fn command() -> Command {
+    let identity = Identity::from_seed([9; 32]);
+    let body = CommandBody {
+        id: "k".into(),
+        issuer: identity.id().0.to_vec().into(),
+        targets: vec!["a1".into()],
+        command_type: "replay".into(),
+        payload: b"{}".to_vec().into(),
+        ..CommandBody::default()
+    };
+    let signed = Signed::sign(&identity, &body);
+    Command {
+        body: signed.body.into(),
+        signature: signed.signature.to_vec().into(),
+        statuses: vec![1].into(),
+        time_left_ms: 5_000,
+        ..Command::default()
+    }
 }
 
 /// The messages of honest exchanges with a target's set, each behind its length.
