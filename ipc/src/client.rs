@@ -228,7 +228,17 @@ impl Client {
         Ok(Subscription::new(self, call))
     }
 
-    fn open_stream(&mut self, request: &SubscribeRequest) -> Result<u64, Error> {
+    /// Watches the agents of the fleet: those there are, `SNAPSHOT_END`, then every change. The client is borrowed until the
+    /// watch is dropped.
+    ///
+    /// # Errors
+    /// The connection failed. What the node says comes as the first item.
+    pub fn watch_agents(&mut self) -> Result<Subscription<&mut Client, AgentChange>, Error> {
+        let call = self.open_stream(&WatchAgentsRequest {})?;
+        Ok(Subscription::new(self, call))
+    }
+
+    fn open_stream<R: Rpc>(&mut self, request: &R) -> Result<u64, Error> {
         let call = self.queue_request(request, CallOptions::default(), WINDOW);
         self.flush()?;
         Ok(call)
@@ -377,6 +387,8 @@ typed! {
     patch_document(PatchDocumentRequest) -> PatchDocumentResponse;
     compact_document(CompactDocumentRequest) -> CompactDocumentResponse;
     get_health(GetHealthRequest) -> GetHealthResponse;
+    cancel_command(CancelCommandRequest) -> CancelCommandResponse;
+    list_agents(ListAgentsRequest) -> ListAgentsResponse;
 }
 
 /// At least 1, since 0 asks for the default.

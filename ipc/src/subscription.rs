@@ -1,6 +1,9 @@
 //! A subscription as a blocking iterator that grants credit as it consumes.
 
 use std::borrow::BorrowMut;
+use std::marker::PhantomData;
+
+use prost::Message;
 
 use crate::sidecar::DocumentChange;
 use crate::{Client, Error};
@@ -10,19 +13,20 @@ use crate::{Client, Error};
 pub(crate) const WINDOW: u32 = 256;
 
 /// Changes, as [`Client::subscribe`] and [`Client::into_subscription`] give them; ends after the first error. Dropping it
-/// cancels the call, and the client can be used again.
+/// cancels the call, and the client can be used again. `M` is what the stream is made of.
 #[derive(Debug)]
-pub struct Subscription<C: BorrowMut<Client>> {
+pub struct Subscription<C: BorrowMut<Client>, M: Message + Default = DocumentChange> {
     client: C,
     call: u64,
     /// Items taken since credit was last granted.
     taken: u32,
     ended: bool,
+    items: PhantomData<fn() -> M>,
 }
 
-impl<C: BorrowMut<Client>> Subscription<C> {
-    pub(crate) fn new(client: C, call: u64) -> Subscription<C> {
-        Subscription { client, call, taken: 0, ended: false }
+impl<C: BorrowMut<Client>, M: Message + Default> Subscription<C, M> {
+    pub(crate) fn new(client: C, call: u64) -> Subscription<C, M> {
+        Subscription { client, call, taken: 0, ended: false, items: PhantomData }
     }
 
     /// Waits for the next change. `Ok(None)`: the node ended the stream.
@@ -30,12 +34,12 @@ impl<C: BorrowMut<Client>> Subscription<C> {
     /// # Errors
     /// The node refused or ended the subscription with an error (OUT_OF_RANGE: resume is impossible, take a
     /// snapshot), or the connection failed.
-    pub fn next_change(&mut self) -> Result<Option<DocumentChange>, Error> {
+    pub fn next_change(&mut self) -> Result<Option<M>, Error> {
         if self.ended {
             return Ok(None);
         }
         self.grant()?;
-        let item = self.client.borrow_mut().next_item(self.call);
+        let item = self.client.borrow_mut().next_item::<M>(self.call);
         match &item {
             Ok(Some(_)) => self.taken += 1,
             _ => self.ended = true,
@@ -53,15 +57,15 @@ impl<C: BorrowMut<Client>> Subscription<C> {
     }
 }
 
-impl<C: BorrowMut<Client>> Iterator for Subscription<C> {
-    type Item = Result<DocumentChange, Error>;
+impl<C: BorrowMut<Client>, M: Message + Default> Iterator for Subscription<C, M> {
+    type Item = Result<M, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.next_change().transpose()
     }
 }
 
-impl<C: BorrowMut<Client>> Drop for Subscription<C> {
+impl<C: BorrowMut<Client>, M: Message + Default> Drop for Subscription<C, M> {
     fn drop(&mut self) {
         if !self.ended {
             // A connection that cannot take the cancellation is ending, and the call with it.

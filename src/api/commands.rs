@@ -313,7 +313,8 @@ pub(super) fn list(
     request: &GetCommandsRequest,
 ) -> Result<Vec<Command>, CallError> {
     let (mut commands, mut bytes) = (Vec::new(), 0);
-    for id in snapshot.list(COMMANDS)?.into_iter().filter(|id| !id.contains(':')) {
+    let ids = if request.id.is_empty() { snapshot.list(COMMANDS)? } else { vec![request.id.clone()] };
+    for id in ids.into_iter().filter(|id| !id.contains(':')) {
         let Some(held) = snapshot.command(&id)? else { continue };
         if !is_wanted(&held, now, trust, request) {
             continue;

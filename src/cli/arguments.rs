@@ -38,6 +38,10 @@ pub enum Command {
     Connect(Connect),
     Disconnect(Disconnect),
     Sync(Sync),
+    Agents(Agents),
+    Commands(Commands),
+    Send(Send),
+    Cancel(Cancel),
     Id(Id),
     Keygen(Keygen),
     Completions(Completions),
@@ -210,6 +214,69 @@ remote! {
         /// start, stop or stats
         #[argh(positional)]
         pub action: Action,
+    }
+
+    /// show the agents of the fleet, wherever they are attached
+    #[argh(subcommand, name = "agents", help_triggers("-h", "--help"))]
+    Agents {
+        /// only those that are live, stale or dead
+        #[argh(option, arg_name = "STATE")]
+        pub status: Option<State>,
+        /// then print every change, until interrupted
+        #[argh(switch)]
+        pub watch: bool,
+    }
+
+    /// show the commands this node knows and how far they are
+    #[argh(subcommand, name = "commands", help_triggers("-h", "--help"))]
+    Commands {}
+
+    /// send a command to an agent, a group or all, wherever they are attached, and print its id
+    #[argh(subcommand, name = "send", help_triggers("-h", "--help"))]
+    Send {
+        /// to this agent
+        #[argh(option, arg_name = "ID")]
+        pub agent: Option<String>,
+        /// to the live agents of this group
+        #[argh(option, arg_name = "G")]
+        pub group: Option<String>,
+        /// to every live agent
+        #[argh(switch)]
+        pub all: bool,
+        /// how long it may wait to be accepted, 0 for ever (PEAT_NODE_COMMAND_TTL, or 60 s)
+        #[argh(option, arg_name = "S")]
+        pub ttl: Option<String>,
+        /// wait until it is over everywhere, printing each step; exits with 1 unless all completed it
+        #[argh(switch)]
+        pub wait: bool,
+        /// what to do, in the agents' words
+        #[argh(positional, arg_name = "type")]
+        pub command_type: String,
+        /// the payload: JSON, @FILE, or - for standard input (none)
+        #[argh(positional)]
+        pub payload: Option<String>,
+    }
+
+    /// ask for the end of a command; it is over once its agents' nodes confirm
+    #[argh(subcommand, name = "cancel", help_triggers("-h", "--help"))]
+    Cancel {
+        /// the command's id
+        #[argh(positional)]
+        pub id: String,
+    }
+}
+
+/// What `agents --status` shows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct State(pub peat_ipc::sidecar::Liveness);
+
+impl std::str::FromStr for State {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<State, String> {
+        let name = format!("LIVENESS_{}", text.to_ascii_uppercase());
+        let known = peat_ipc::sidecar::Liveness::from_str_name(&name).filter(|state| *state as i32 != 0);
+        known.map(State).ok_or_else(|| format!("'{text}' is none of live, stale, dead"))
     }
 }
 

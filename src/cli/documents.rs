@@ -115,10 +115,16 @@ fn position(after: Option<&str>, client: &mut Client) -> Result<(u64, Vec<u8>), 
 }
 
 fn current_run(client: &mut Client) -> Result<Vec<u8>, Failure> {
+    now(client).map(|(_, run)| run)
+}
+
+/// Where the node is: its newest sequence number, and the run that belongs to.
+pub(super) fn now(client: &mut Client) -> Result<(u64, Vec<u8>), Failure> {
     let health = client.call(&pb::GetHealthRequest {}, patience())?;
     let pairs = health.run.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
     let bytes = pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect::<Option<Vec<u8>>>();
-    bytes.ok_or_else(|| Failure::failed("the node's run id is not hexadecimal; is it newer than this program?"))
+    let strange = || Failure::failed("the node's run id is not hexadecimal; is it newer than this program?");
+    Ok((health.sequence, bytes.ok_or_else(strange)?))
 }
 
 /// A version as it was printed.
@@ -131,7 +137,7 @@ fn version(text: Option<&str>) -> Result<Vec<u8>, Failure> {
 }
 
 /// The document on the command line: itself, `@FILE`, or `@-` for stdin.
-fn content(text: &str) -> Result<String, Failure> {
+pub(super) fn content(text: &str) -> Result<String, Failure> {
     match text.strip_prefix('@') {
         None => Ok(text.to_owned()),
         Some("-") => read("standard input", std::io::stdin().lock()),

@@ -165,6 +165,86 @@ impl Json for pb::GetSyncStatsResponse {
     }
 }
 
+impl Json for pb::Agent {
+    fn json(&self) -> String {
+        let labels: std::collections::BTreeMap<_, _> = self.labels.iter().collect();
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{}:{}", text(key), text(value))).collect();
+        object([
+            ("agentId", text(&self.agent_id)),
+            ("name", text(&self.name)),
+            ("group", text(&self.group)),
+            ("version", text(&self.version)),
+            ("capabilities", texts(&self.capabilities)),
+            ("labels", format!("{{{}}}", labels.join(","))),
+            ("liveness", named(self.liveness, pb::Liveness::as_str_name)),
+            ("via", text(&self.via)),
+            ("viaEndpoint", text(&self.via_endpoint)),
+            ("ageMs", long(self.age_ms)),
+            ("status", named(self.status, pb::PlatformStatus::as_str_name)),
+            ("attachedHere", self.attached_here.to_string()),
+        ])
+    }
+}
+
+impl Json for pb::ListAgentsResponse {
+    fn json(&self) -> String {
+        object([("agents", array(self.agents.iter().map(Json::json)))])
+    }
+}
+
+impl Json for pb::AgentChange {
+    fn json(&self) -> String {
+        let agent = self.agent.as_ref().map(|agent| ("agent", agent.json()));
+        let change = ("changeType", named(self.change_type, pb::ChangeType::as_str_name));
+        object(agent.into_iter().chain([change]))
+    }
+}
+
+impl Json for pb::TargetStatus {
+    fn json(&self) -> String {
+        object([
+            ("agentId", text(&self.agent_id)),
+            ("status", named(self.status, pb::CommandStatus::as_str_name)),
+            ("resultJson", text(&self.result_json)),
+            ("error", text(&self.error)),
+        ])
+    }
+}
+
+impl Json for pb::Command {
+    fn json(&self) -> String {
+        object([
+            ("id", text(&self.id)),
+            ("targetId", text(&self.target_id)),
+            ("commandType", text(&self.command_type)),
+            ("status", named(self.status, pb::CommandStatus::as_str_name)),
+            ("createdAt", long(self.created_at)),
+            ("expiresAt", long(self.expires_at)),
+            ("payloadJson", text(&self.payload_json)),
+            ("group", text(&self.group)),
+            ("all", self.all.to_string()),
+            ("issuer", text(&self.issuer)),
+            ("signature", bytes(&self.signature)),
+            ("resultJson", text(&self.result_json)),
+            ("error", text(&self.error)),
+            ("targets", array(self.targets.iter().map(Json::json))),
+            ("cancelRequested", self.cancel_requested.to_string()),
+        ])
+    }
+}
+
+impl Json for pb::GetCommandsResponse {
+    fn json(&self) -> String {
+        object([("commands", array(self.commands.iter().map(Json::json)))])
+    }
+}
+
+impl Json for pb::CancelCommandResponse {
+    fn json(&self) -> String {
+        object([("targets", array(self.targets.iter().map(Json::json)))])
+    }
+}
+
 /// Messages without fields.
 macro_rules! empty {
     ($($name:ident)*) => {

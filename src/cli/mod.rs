@@ -2,7 +2,9 @@
 //!
 //! Owns what is printed and what the process exits with. Data goes to stdout, words to stderr.
 
+mod agents;
 pub mod arguments;
+mod commands;
 mod completions;
 mod documents;
 mod failure;
@@ -70,6 +72,10 @@ fn dispatch(command: Option<Command>) -> Result<(), Failure> {
         Command::Connect(command) => node::connect(&command),
         Command::Disconnect(command) => node::disconnect(&command),
         Command::Sync(command) => node::sync(&command),
+        Command::Agents(command) => agents::agents(&command),
+        Command::Commands(command) => commands::commands(&command),
+        Command::Send(command) => commands::send(&command),
+        Command::Cancel(command) => commands::cancel(&command),
         Command::Id(command) => keys::id(command),
         Command::Keygen(command) => keys::keygen(command),
         Command::Completions(command) => say(completions::completions(&command.shell)?.trim_end()),

@@ -76,7 +76,7 @@ fn threshold(text: &str) -> Result<Duration, String> {
     within(text, 0.05..=604_800.0, "from 0.05 s to 7 d")
 }
 
-fn ttl(text: &str) -> Result<Duration, String> {
+pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
     within(text, 1.0..=2_592_000.0, "from 1 s to 30 d")
 }
 

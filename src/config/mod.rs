@@ -26,6 +26,7 @@ pub use access::{Access, Group, TokenFile};
 pub use environment::{Environment, variable};
 pub use flags::{BARE, Flags};
 pub use fleet::FleetSettings;
+pub(crate) use fleet::ttl;
 pub use listen::Listen;
 pub use paths::{Machine, socket_candidates};
 pub use peers::{parse_peer, refuse_ourselves};

@@ -283,6 +283,12 @@ impl Fleet {
 
     // What is shown.
 
+    /// Whether an agent is listed.
+    #[must_use]
+    pub fn knows(&self, agent: &str) -> bool {
+        self.roster.get(agent).is_some()
+    }
+
     /// The stream an agent is attached by, if it ends here.
     #[must_use]
     pub fn stream_of(&self, agent: &str) -> Option<StreamId> {

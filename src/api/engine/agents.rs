@@ -227,26 +227,24 @@ impl Engine {
                 Written::Refused
             }
         };
-        self.note_platform(key);
+        self.note_platform(key.collection(), key.id());
         self.fleet.handle_written(now, number, written);
     }
 
     /// A client of this node put a platform: a sign of life of the agent of that id.
     pub(super) fn note_sign(&mut self, now: Now, agent: &str, owner: Owner) {
         self.fleet.handle_sign(now, agent, owner);
-        if let Ok(key) = Key::new("platforms", agent) {
-            self.note_platform(&key);
-        }
+        self.note_platform("platforms", agent);
     }
 
-    fn note_platform(&mut self, key: &Key) {
-        if key.collection() != "platforms" {
+    /// A document of an agent was written here: its status may be another one.
+    fn note_platform(&mut self, collection: &str, agent: &str) {
+        if collection == "deployments" {
             return;
         }
         let Ok(snapshot) = self.view.snapshot() else { return };
-        if let Ok(Some(document)) = snapshot.document(key) {
-            self.fleet.handle_platform(key.id(), &document.json);
-        }
+        // What cannot be read now is read at the next change.
+        let _ = tell_platform(&mut self.fleet, snapshot, agent);
     }
 
     // The store's index.
@@ -271,7 +269,6 @@ impl Engine {
         let stored = snapshot.list(fleet::COLLECTION)?;
         for id in known.iter().filter(|id| stored.binary_search(id).is_err()).chain(&stored) {
             tell(&mut self.fleet, now, snapshot, &Key::new(fleet::COLLECTION, id.as_str()).map_err(internal)?)?;
-            tell(&mut self.fleet, now, snapshot, &Key::new("platforms", id.as_str()).map_err(internal)?)?;
         }
         Ok(position)
     }
@@ -304,13 +301,18 @@ fn tell(fleet: &mut fleet::Fleet, now: Now, snapshot: &store::Snapshot, key: &Ke
         fleet::COLLECTION => {
             let document = snapshot.document(key)?;
             fleet.handle_record(now, key.id(), document.as_ref().map(|document| document.json.as_str()));
+            tell_platform(fleet, snapshot, key.id())
         }
-        "platforms" => {
-            if let Some(document) = snapshot.document(key)? {
-                fleet.handle_platform(key.id(), &document.json);
-            }
-        }
-        _ => {}
+        "platforms" => tell_platform(fleet, snapshot, key.id()),
+        _ => Ok(()),
+    }
+}
+
+fn tell_platform(fleet: &mut fleet::Fleet, snapshot: &store::Snapshot, agent: &str) -> Result<(), CallError> {
+    if fleet.knows(agent)
+        && let Some(document) = snapshot.document(&Key::new("platforms", agent).map_err(internal)?)?
+    {
+        fleet.handle_platform(agent, &document.json);
     }
     Ok(())
 }
