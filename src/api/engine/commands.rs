@@ -10,6 +10,7 @@ use peat_ipc::{CallError, Code};
 use super::{Engine, Heard, OwnWrite};
 use crate::api::call::{Call, Stage};
 use crate::clock::Now;
+use crate::error::Blame;
 use crate::fleet::StreamId;
 use crate::fleet::commands::{Push, push_message};
 use crate::limits::AGENT_PENDING_BYTES;
@@ -79,6 +80,11 @@ impl Engine {
 
     pub(super) fn command_written(&mut self, now: Now, heard: Option<Heard>, error: Option<&store::Error>) {
         match (heard, error) {
+            // Nothing is decided: the agent keeps its report and brings it when it registers again.
+            (Some(heard), Some(error)) if error.blame() == Blame::Machine => {
+                let error = CallError::new(error.code(), format!("the report is not stored: {error}"));
+                self.finish(now, heard.stream.0, Err::<&Response, _>(&error));
+            }
             (Some(heard), error) => self.acknowledge(now, heard, error.map(ToString::to_string).unwrap_or_default()),
             (None, Some(error)) => log::warn!("a change of a command is not stored: {error}"),
             (None, None) => {}

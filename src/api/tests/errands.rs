@@ -5,10 +5,12 @@ use std::time::Duration;
 use peat_ipc::Code;
 use peat_ipc::agent::command_update::Stage;
 use peat_ipc::agent::{CommandUpdate, Register, agent_message, node_message};
+use peat_ipc::envelope::frame::Body;
 use peat_ipc::sidecar::*;
 
 use super::agents::{OTHER, Stream, drop_stream, register};
 use super::{ROOT, SOMEBODY, World, code};
+use crate::store::{Error, Reply};
 
 fn to(agent: &str, id: &str) -> Command {
     Command {
@@ -182,4 +184,26 @@ fn nobody_reports_for_another_users_agent() {
     let own = world.connect(SOMEBODY);
     world.call(own, &request).expect("an agent may report as one that polls");
     assert_eq!(world.command("k").status(), CommandStatus::Executing);
+}
+
+#[test]
+fn a_report_that_a_full_disk_refused_is_not_refused_to_the_agent() {
+    let mut world = World::new();
+    let stream = world.attach(SOMEBODY, "a1");
+    world.issue(to("a1", "k"));
+    assert!(world.pushed(stream).is_some());
+    world.store_runs = false;
+    world.say(stream, agent_message::Body::CommandUpdate(update("k", Stage::Completed, "7")));
+    for submitted in std::mem::take(&mut world.queued) {
+        let reply = Reply { ticket: submitted.ticket, result: Err(Error::DiskFull) };
+        world.engine.handle_reply(world.now, reply);
+    }
+    world.store_runs = true;
+    world.run();
+    assert!(
+        matches!(world.take(stream.client, stream.call), Some(Body::Error(error)) if error.message.contains("the disk is full"))
+    );
+    let back = Register { commands: vec![update("k", Stage::Completed, "7")], ..register("a1") };
+    world.open_stream(SOMEBODY, Some(agent_message::Body::Register(back)), 100);
+    assert_eq!(world.command("k").status(), CommandStatus::Completed);
 }
