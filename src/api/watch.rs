@@ -5,7 +5,7 @@ use peat_ipc::{CallError, Code};
 
 use crate::api::feed::Progress;
 use crate::clock::Now;
-use crate::fleet::Fleet;
+use crate::fleet::{Changed, Fleet, Forgotten};
 
 /// Agents looked at in one go.
 const A_TURN: usize = 256;
@@ -59,15 +59,16 @@ impl Watch {
             self.snapshot = Some(Some(agent.agent_id.clone()));
             return Ok(Some(change(Some(agent), ChangeType::Upsert)));
         }
-        let forgotten =
-            || CallError::new(Code::OutOfRange, "agents were removed that are no longer known; watch again");
-        let Some((position, agent)) = fleet.change_after(now, self.position).map_err(|()| forgotten())? else {
+        let forgotten = "agents were removed that are no longer known; watch again";
+        let next = fleet.change_after(now, self.position);
+        let next = next.map_err(|Forgotten| CallError::new(Code::OutOfRange, forgotten))?;
+        let Some((position, agent)) = next else {
             return Ok(None);
         };
         self.position = position;
         Ok(Some(match agent {
-            Ok(agent) => change(Some(agent), ChangeType::Upsert),
-            Err(agent_id) => change(Some(Agent { agent_id, ..Agent::default() }), ChangeType::Delete),
+            Changed::Is(agent) => change(Some(*agent), ChangeType::Upsert),
+            Changed::Removed(agent_id) => change(Some(Agent { agent_id, ..Agent::default() }), ChangeType::Delete),
         }))
     }
 }

@@ -167,7 +167,7 @@ impl Fleet {
                 entry.claim = Claim { attach: entry.claim.attach.saturating_add(1), endpoint: ours };
                 entry.via = node_id;
                 let local = Local::new(now.mono, Vitals::Gone(now.mono), owner, Damper::full(now.mono));
-                entry.home = Home::Here(local);
+                entry.home = Home::Here(Box::new(local));
                 self.roster.touch(id);
             }
         }

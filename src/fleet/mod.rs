@@ -43,6 +43,7 @@ pub use attachments::{Owner, StreamId};
 pub use documents::{Change, changes};
 pub use link::Held;
 pub use liveness::{Liveness, Times};
+pub use roster::Forgotten;
 
 use self::attachments::Attachments;
 use self::documents::Writes;
@@ -83,6 +84,15 @@ pub enum Attachment {
     Attached(String, StreamId),
     /// It has no stream here any more.
     Detached(String),
+}
+
+/// What became of an agent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Changed {
+    /// It is this now.
+    Is(Box<sidecar::Agent>),
+    /// The one of this id is no longer known.
+    Removed(String),
 }
 
 /// How a write ended.
@@ -328,15 +338,20 @@ impl Fleet {
         self.roster.last_change()
     }
 
-    /// The first change after number `position`: its number and the agent, or the id of one that was removed.
+    /// The first change after number `position`, and its number.
     ///
     /// # Errors
     /// Removals after `position` were forgotten.
-    #[expect(clippy::result_unit_err, clippy::type_complexity, reason = "there is one way to fail")]
-    pub fn change_after(&self, now: Now, position: u64) -> Result<Option<(u64, Result<sidecar::Agent, String>)>, ()> {
+    pub fn change_after(&self, now: Now, position: u64) -> Result<Option<(u64, Changed)>, Forgotten> {
         let change = self.roster.change_after(position)?;
         Ok(change.map(|(number, id, entry)| {
-            (number, entry.map(|entry| self.show(now, id, entry)).ok_or_else(|| id.clone()))
+            (
+                number,
+                entry.map_or_else(
+                    || Changed::Removed(id.clone()),
+                    |entry| Changed::Is(Box::new(self.show(now, id, entry))),
+                ),
+            )
         }))
     }
 

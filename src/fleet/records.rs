@@ -75,7 +75,7 @@ impl Fleet {
         entry.profile = transition.profile.clone();
         entry.claim = transition.claim;
         entry.via.clone_from(&transition.via);
-        entry.home = Home::Here(Local::new(now.mono, vitals, Owner::Nobody, Damper::empty(now.mono)));
+        entry.home = Home::Here(Box::new(Local::new(now.mono, vitals, Owner::Nobody, Damper::empty(now.mono))));
         self.roster.touch(id);
     }
 

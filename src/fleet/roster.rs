@@ -35,7 +35,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) enum Home {
     /// This node hears it itself, and writes its transitions.
-    Here(Local),
+    Here(Box<Local>),
     /// Another node does. What it stored last, and when that arrived.
     Elsewhere { said: Liveness, seen: Instant },
 }
@@ -127,6 +127,13 @@ impl Entry {
     }
 }
 
+/// A change: its number, the agent's id, and the agent unless it was removed.
+pub(super) type Changed<'a> = (u64, &'a String, Option<&'a Entry>);
+
+/// Agents were removed that are no longer known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Forgotten;
+
 /// All agents, by id.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
@@ -197,11 +204,13 @@ impl Roster {
         self.last_change
     }
 
-    /// The first change after `position`: its number, the agent's id, and the agent unless it was removed. `Err`: removals
-    /// after `position` were forgotten.
-    pub(super) fn change_after(&self, position: u64) -> Result<Option<(u64, &String, Option<&Entry>)>, ()> {
+    /// The first change after `position`.
+    ///
+    /// # Errors
+    /// Removals after `position` were forgotten.
+    pub(super) fn change_after(&self, position: u64) -> Result<Option<Changed<'_>>, Forgotten> {
         if position < self.forgotten {
-            return Err(());
+            return Err(Forgotten);
         }
         let after = (Bound::Excluded(position), Bound::Unbounded);
         let changed = self.changes.range(after).next().map(|(number, id)| (*number, id, self.agents.get(id)));

@@ -85,7 +85,8 @@ impl Mesh {
 
     fn settle(&mut self) {
         for _ in 0..100 {
-            if !(0..self.nodes.len()).fold(false, |busy, node| self.drain(node) || busy) {
+            let busy: Vec<bool> = (0..self.nodes.len()).map(|node| self.drain(node)).collect();
+            if !busy.contains(&true) {
                 return;
             }
         }

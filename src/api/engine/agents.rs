@@ -268,7 +268,12 @@ impl Engine {
         let known: Vec<String> = self.fleet.agents(now, None).map(|agent| agent.agent_id).collect();
         let stored = snapshot.list(fleet::COLLECTION)?;
         for id in known.iter().filter(|id| stored.binary_search(id).is_err()).chain(&stored) {
-            tell(&mut self.fleet, now, snapshot, &Key::new(fleet::COLLECTION, id.as_str()).map_err(internal)?)?;
+            tell(
+                &mut self.fleet,
+                now,
+                snapshot,
+                &Key::new(fleet::COLLECTION, id.as_str()).map_err(|error| internal(&error))?,
+            )?;
         }
         Ok(position)
     }
@@ -310,7 +315,7 @@ fn tell(fleet: &mut fleet::Fleet, now: Now, snapshot: &store::Snapshot, key: &Ke
 
 fn tell_platform(fleet: &mut fleet::Fleet, snapshot: &store::Snapshot, agent: &str) -> Result<(), CallError> {
     if fleet.knows(agent)
-        && let Some(document) = snapshot.document(&Key::new("platforms", agent).map_err(internal)?)?
+        && let Some(document) = snapshot.document(&Key::new("platforms", agent).map_err(|error| internal(&error))?)?
     {
         fleet.handle_platform(agent, &document.json);
     }
@@ -325,7 +330,7 @@ fn reports_of(message: &AgentMessage) -> Vec<CommandUpdate> {
     }
 }
 
-fn internal(error: store::KeyError) -> CallError {
+fn internal(error: &store::KeyError) -> CallError {
     CallError::new(Code::Internal, error.to_string())
 }
 

@@ -21,7 +21,7 @@ fn put(command: Command) -> PutCommandRequest {
 }
 
 fn pending(agent: &str) -> GetCommandsRequest {
-    GetCommandsRequest { target_id: agent.into(), pending_only: true }
+    GetCommandsRequest { target_id: agent.into(), pending_only: true, ..GetCommandsRequest::default() }
 }
 
 impl World {
@@ -216,7 +216,7 @@ fn commands_are_listed_by_agent_and_results_are_no_commands() {
         world.call(admin, request).expect("read").commands.into_iter().map(|command| command.id).collect()
     };
     assert_eq!(ids(&mut world, &GetCommandsRequest::default()), ["k1", "k2", "k3"]);
-    let of = |agent: &str| GetCommandsRequest { target_id: agent.into(), pending_only: false };
+    let of = |agent: &str| GetCommandsRequest { target_id: agent.into(), ..GetCommandsRequest::default() };
     assert_eq!(ids(&mut world, &of("a1")), ["k1", "k3"]);
     assert_eq!(ids(&mut world, &pending("a1")), ["k3"]);
     assert_eq!(ids(&mut world, &of("a3")), [""; 0]);

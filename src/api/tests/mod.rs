@@ -210,7 +210,7 @@ impl World {
             mono,
             wall_ms: self.now.wall_ms + i64::try_from(millis).expect("a test's time"),
             // A wake-up must not come too early for the coarser clock.
-            boot_ms: self.now.boot_ms + millis + u64::from(passed.subsec_nanos() % 1_000_000 > 0),
+            boot_ms: self.now.boot_ms + millis + u64::from(!passed.subsec_nanos().is_multiple_of(1_000_000)),
         };
     }
 
