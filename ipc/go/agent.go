@@ -74,6 +74,7 @@ type Capacity struct {
 //
 // A lost connection does not cancel accepted work: its result is delivered when the node is back.
 type Agent struct {
+	id      string
 	address string
 	options agentOptions
 	client  *Client
@@ -89,13 +90,13 @@ type Agent struct {
 	closed  bool
 
 	registration Registration
-	workloads    map[string]Workload
 	// Each change counts up; reached is what the node has confirmed.
-	registered, registeredReached uint64
-	state, stateReached           uint64
-	connected                     bool
-	granted                       *agentpb.Registered
-	refused                       error // why the node does not take the registration
+	registered, registeredReached     uint64
+	state, stateReached, stateRefused uint64
+	stateError                        error
+	connected                         bool
+	granted                           *agentpb.Registered
+	refused                           error // why the node does not take the registration
 
 	ledger *ledger
 	jobs   map[string]*job
@@ -132,9 +133,9 @@ func NewAgent(address string, registration Registration, options ...AgentOption)
 	if registration.ID == "" {
 		return nil, invalid("an agent needs an id")
 	}
-	a := &Agent{address: address, registration: registration, options: agentOptions{logger: slog.New(slog.NewTextHandler(io.Discard, nil))},
+	a := &Agent{id: registration.ID, address: address, registration: registration.clone(), options: agentOptions{logger: slog.New(slog.NewTextHandler(io.Discard, nil))},
 		leave: make(chan struct{}), gone: make(chan struct{}), changed: make(chan struct{}), dirty: make(chan struct{}, 1),
-		registered: 1, jobs: map[string]*job{}, once: map[string]*onceWork{}, workloads: byName(registration.Workloads)}
+		registered: 1, jobs: map[string]*job{}, once: map[string]*onceWork{}}
 	if registration.Status != 0 {
 		a.state = 1
 	}
@@ -154,19 +155,11 @@ func NewAgent(address string, registration Registration, options ...AgentOption)
 	return a, nil
 }
 
-func byName(workloads []Workload) map[string]Workload {
-	named := make(map[string]Workload, len(workloads))
-	for _, workload := range workloads {
-		named[workload.Name] = workload
-	}
-	return named
-}
-
 // Client is a client of the same node, for everything that is not the agent's own.
 func (a *Agent) Client() *Client { return a.client }
 
 // ID is the agent's id.
-func (a *Agent) ID() string { return a.registration.ID }
+func (a *Agent) ID() string { return a.id }
 
 // Close ends the work of commands that are running, delivers what can be delivered within five seconds, and takes leave of
 // the node. What could not be delivered is delivered after the next start, if the agent has a directory.
@@ -190,11 +183,11 @@ func (a *Agent) Close() error {
 	return a.client.Close()
 }
 
-// settleAll waits until the node knows the end of everything that was begun, while it can be told.
+// settleAll waits until everything that was begun has ended and, while the node can be told, it knows.
 func (a *Agent) settleAll() {
 	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
-	_ = a.await(ctx, func() bool { return !a.connected || !a.unsettled() })
+	_ = a.await(ctx, func() bool { return !a.unsettled(jobRunning) && (!a.connected || !a.unsettled(jobDone)) })
 }
 
 // Connected says whether the node has the agent's registration and its stream is up.
@@ -241,49 +234,74 @@ func (a *Agent) WaitRegistered(ctx context.Context) error {
 	return errors.Join(err, refused)
 }
 
-// Update changes what the agent says of itself, and waits until the node has taken it. The id stays.
+// Update changes what the agent says of itself, and waits until the node has taken it. The id stays. What the node refuses is
+// taken back.
 func (a *Agent) Update(ctx context.Context, change func(*Registration)) error {
-	a.mu.Lock()
-	id := a.registration.ID
-	change(&a.registration)
-	a.registration.ID = id
-	a.workloads = byName(a.registration.Workloads)
-	a.registered++
-	a.state++
-	a.tell()
-	a.mu.Unlock()
-	return a.WaitRegistered(ctx)
+	return a.apply(ctx, true, change)
 }
 
-// Heartbeat reports a new state, and waits until the node has taken it. Signs of life without state need no call: the agent
-// gives them by itself, as often as the node wants them.
+// Heartbeat reports a new state, and waits until the node has taken it. What the node refuses is taken back. Signs of life
+// without state need no call: the agent gives them by itself, as often as the node wants them.
 func (a *Agent) Heartbeat(ctx context.Context, state State) error {
-	return a.report(ctx, func() {
-		r := &a.registration
-		r.Status, r.Labels, r.Capacity = state.Status, state.Labels, state.Capacity
-		a.workloads = byName(state.Workloads)
+	return a.apply(ctx, false, func(r *Registration) {
+		r.Status, r.Labels, r.Workloads, r.Capacity = state.Status, state.Labels, state.Workloads, state.Capacity
 	})
 }
 
 // ReportDeployment adds a workload to the state, or changes the one of its name, and waits until the node has taken it.
 func (a *Agent) ReportDeployment(ctx context.Context, workload Workload) error {
-	return a.report(ctx, func() { a.workloads[workload.Name] = workload })
+	return a.apply(ctx, false, func(r *Registration) {
+		r.Workloads = append(without(r.Workloads, workload.Name), workload)
+	})
 }
 
 // RemoveDeployment takes a workload out of the state, and waits until the node has taken that.
 func (a *Agent) RemoveDeployment(ctx context.Context, name string) error {
-	return a.report(ctx, func() { delete(a.workloads, name) })
+	return a.apply(ctx, false, func(r *Registration) { r.Workloads = without(r.Workloads, name) })
 }
 
-func (a *Agent) report(ctx context.Context, change func()) error {
+func without(workloads []Workload, name string) []Workload {
+	return slices.DeleteFunc(slices.Clone(workloads), func(w Workload) bool { return w.Name == name })
+}
+
+// apply changes the registration, or only the state in it, and waits until the node has taken or refused that.
+func (a *Agent) apply(ctx context.Context, register bool, change func(*Registration)) error {
 	a.mu.Lock()
-	change()
-	a.registration.Workloads = sorted(a.workloads)
-	a.state++
-	wanted := a.state
-	a.tell()
+	before := a.registration.clone()
+	change(&a.registration)
+	a.registration.ID = a.id
+	a.registration = a.registration.clone()
+	state, registered := a.changedRegistration(register)
 	a.mu.Unlock()
-	return a.await(ctx, func() bool { return a.stateReached >= wanted })
+
+	var refused error
+	err := a.await(ctx, func() bool {
+		if refused = a.refused; refused == nil && a.stateRefused >= state {
+			refused = a.stateError
+		}
+		return refused != nil || a.stateReached >= state && a.registeredReached >= registered
+	})
+	if refused == nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.state == state {
+		a.registration, a.refused = before, nil
+		a.changedRegistration(true)
+	}
+	return refused
+}
+
+// changedRegistration has the node told of a change, and gives the counts that it is then to have reached; a.mu is held.
+func (a *Agent) changedRegistration(register bool) (state, registered uint64) {
+	a.state++
+	if register {
+		a.registered++
+		registered = a.registered
+	}
+	a.tell()
+	return a.state, registered
 }
 
 // await waits until a condition on the agent's state holds.
@@ -321,23 +339,38 @@ func (a *Agent) tell() {
 	}
 }
 
-// message is the registration as it travels; a.mu is held.
-func (r *Registration) message() *agentpb.Register {
-	return &agentpb.Register{AgentId: r.ID, Name: r.Name, Group: r.Group, Version: r.Version,
-		Capabilities: slices.Clone(r.Capabilities), Labels: maps.Clone(r.Labels), Routes: slices.Clone(r.Routes),
-		Workloads: workloadMessages(r.Workloads), Capacity: r.Capacity.message()}
+// clone is a copy that shares nothing with what its caller may still change.
+func (r Registration) clone() Registration {
+	r.Capabilities, r.Routes, r.Labels = slices.Clone(r.Capabilities), slices.Clone(r.Routes), maps.Clone(r.Labels)
+	r.Workloads = slices.Clone(r.Workloads)
+	for i := range r.Workloads {
+		r.Workloads[i].Labels = maps.Clone(r.Workloads[i].Labels)
+	}
+	if r.Capacity != nil {
+		capacity := *r.Capacity
+		r.Capacity = &capacity
+	}
+	return r
 }
 
-// stateMessage is the whole state as it travels; a.mu is held.
-func (r *Registration) stateMessage() *agentpb.State {
-	return &agentpb.State{Status: r.Status, Labels: maps.Clone(r.Labels), WorkloadsComplete: true,
+// message is the registration as it travels.
+func (r Registration) message() *agentpb.Register {
+	r = r.clone()
+	return &agentpb.Register{AgentId: r.ID, Name: r.Name, Group: r.Group, Version: r.Version, Capabilities: r.Capabilities,
+		Labels: r.Labels, Routes: r.Routes, Workloads: workloadMessages(r.Workloads), Capacity: r.Capacity.message()}
+}
+
+// state is the whole state as it travels.
+func (r Registration) state() *agentpb.State {
+	r = r.clone()
+	return &agentpb.State{Status: r.Status, Labels: r.Labels, WorkloadsComplete: true,
 		Workloads: workloadMessages(r.Workloads), Capacity: r.Capacity.message()}
 }
 
 func workloadMessages(workloads []Workload) []*agentpb.Workload {
 	messages := make([]*agentpb.Workload, len(workloads))
 	for i, w := range workloads {
-		messages[i] = &agentpb.Workload{Name: w.Name, Version: w.Version, Status: w.Status, Labels: maps.Clone(w.Labels)}
+		messages[i] = &agentpb.Workload{Name: w.Name, Version: w.Version, Status: w.Status, Labels: w.Labels}
 	}
 	return messages
 }

@@ -136,6 +136,33 @@ func TestAStateIsReportedOnceTheNodeHasTakenIt(t *testing.T) {
 	must(t, receive(t, reported))
 }
 
+func TestAStateTheNodeRefusesIsToldAndTakenBack(t *testing.T) {
+	node := newFakeNode(t)
+	agent := startAgent(t, node)
+	link := node.link()
+	reported := make(chan error, 1)
+	go func() { reported <- agent.ReportDeployment(testContext(t), Workload{Name: ""}) }()
+	link.hear()
+	link.fail(link.call, InvalidArgument, "a workload without a name")
+	if err := receive(t, reported); !errors.Is(err, InvalidArgument) {
+		t.Fatal(err)
+	}
+	if link = node.link(); len(link.register.Workloads) != 0 {
+		t.Fatal(link.register)
+	}
+}
+
+func TestARegistrationThatFitsNoMessageIsToldAtOnce(t *testing.T) {
+	node := newFakeNode(t)
+	huge := Registration{ID: "a1", Labels: map[string]string{"huge": strings.Repeat("x", frameBytes)}}
+	agent, err := NewAgent(node.address(), huge)
+	must(t, err)
+	defer agent.Close()
+	if err := agent.WaitRegistered(testContext(t)); !errors.Is(err, ResourceExhausted) {
+		t.Fatal(err)
+	}
+}
+
 func TestACommandRunsOnceTheNodeHasConfirmedItsAcceptance(t *testing.T) {
 	node := newFakeNode(t)
 	agent := startAgent(t, node)

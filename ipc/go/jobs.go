@@ -252,10 +252,10 @@ func (a *Agent) finish(job *job, update *agentpb.CommandUpdate) error {
 	return nil
 }
 
-// unsettled says whether there is work, or an end of work the node does not know; a.mu is held.
-func (a *Agent) unsettled() bool {
+// unsettled says whether there is a job at this stage; a.mu is held.
+func (a *Agent) unsettled(stage jobStage) bool {
 	for _, job := range a.jobs {
-		if job.stage >= jobRunning {
+		if job.stage == stage {
 			return true
 		}
 	}

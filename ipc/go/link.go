@@ -87,6 +87,7 @@ func (a *Agent) attend(ctx context.Context, pause *backoff) error {
 	defer conn.close(&Error{Code: Canceled, Message: "the agent was closed", cause: ErrClosed})
 	l := &link{agent: a, interval: linkPatience}
 	if err := l.open(dialing, conn); err != nil {
+		l.noteRefusal(err)
 		return of(methodConnect, err)
 	}
 	return of(methodConnect, l.follow(ctx, pause))
@@ -177,7 +178,7 @@ func (l *link) arrived(ctx context.Context, frame *ipcpb.Frame) (bool, error) {
 		if errors.Is(err, io.EOF) {
 			err = &Error{Code: Unavailable, Message: "the node ended the link"}
 		}
-		l.agent.noteRefusal(err)
+		l.noteRefusal(err)
 		return false, err
 	}
 	switch body := message.Body.(type) {
@@ -228,7 +229,7 @@ func (l *link) tell(ctx context.Context) error {
 		return nil
 	}
 	updates := a.outgoing()
-	stale, state := a.registered > l.registered, a.state > l.state
+	stale, state := a.registered > l.registered, a.state > max(l.state, a.stateRefused)
 	a.mu.Unlock()
 	for _, update := range updates {
 		if err := l.answer(ctx, update); err != nil {
@@ -258,7 +259,7 @@ func (l *link) beatWithState(ctx context.Context) error {
 	a.mu.Lock()
 	l.number++
 	l.stateNumber, l.state = l.number, a.state
-	state := a.registration.stateMessage()
+	state := a.registration.state()
 	a.mu.Unlock()
 	return l.heartbeat(ctx, state)
 }
@@ -287,6 +288,9 @@ func (l *link) send(ctx context.Context, message *agentpb.AgentMessage) error {
 	ctx, cancel := context.WithTimeout(ctx, linkPatience)
 	defer cancel()
 	err := l.stream.send(ctx, message)
+	if errors.Is(err, ResourceExhausted) {
+		l.noteRefusal(err)
+	}
 	if errors.Is(err, errNotSent) {
 		// The reason is the connection's.
 		<-l.stream.conn.ended
@@ -312,15 +316,21 @@ func (l *link) goodbye(ctx context.Context) error {
 	}
 }
 
-// noteRefusal tells who waits for the registration that it was refused. The agent tries again all the same: an operator may
-// change the node's mind.
-func (a *Agent) noteRefusal(err error) {
+// noteRefusal tells who waits that the node refused what was said last. Of a registration the agent tries it again all the
+// same: an operator may change the node's mind.
+func (l *link) noteRefusal(err error) {
+	a := l.agent
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.connected && !passing(err) {
-		a.refused = of(methodConnect, err)
-		a.notify()
+	if full := errors.Is(err, ResourceExhausted); passing(err) && !full || errors.Is(err, Aborted) {
+		return
 	}
+	if a.registeredReached < l.registered || !a.connected {
+		a.refused = of(methodConnect, err)
+	} else if l.state > a.stateReached {
+		a.stateRefused, a.stateError = l.state, of(methodConnect, err)
+	}
+	a.notify()
 }
 
 func (a *Agent) reconfigured(update *agentpb.ConfigUpdate) {

@@ -244,6 +244,30 @@ func TestTheFleetShowsWhatAnAgentReports(t *testing.T) {
 	}
 }
 
+func TestWhatTheNodeRefusesOfAnAgentIsToldAndTakenBack(t *testing.T) {
+	node, client := startNode(t)
+	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1", Version: "1"})
+	if err := agent.ReportDeployment(patient(t), peat.Workload{Name: ""}); !errors.Is(err, peat.InvalidArgument) {
+		t.Fatal(err)
+	}
+	err := agent.Update(patient(t), func(r *peat.Registration) { r.Labels = map[string]string{"k": string(make([]byte, 3<<20))} })
+	if err == nil {
+		t.Fatal("a label of 3 MiB")
+	}
+	must(t, agent.ReportDeployment(patient(t), peat.Workload{Name: "w", Version: "1"}))
+	shows(t, client, "a1", func(a *peat.AgentInfo) bool { return a.Liveness == peat.Live && a.Version == "1" })
+}
+
+func TestAnIDThatNoDocumentCanHaveIsRefused(t *testing.T) {
+	node, _ := startNode(t)
+	if agent, err := peat.NewAgent(node.Address(), peat.Registration{ID: "a\nb"}); err == nil {
+		defer agent.Close()
+		if err := agent.WaitRegistered(patient(t)); !errors.Is(err, peat.InvalidArgument) {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestWatchAgentsGivesAllOfThemAndThenEveryChange(t *testing.T) {
 	node, client := startNode(t)
 	newAgent(t, node.Address(), peat.Registration{ID: "a1"})
