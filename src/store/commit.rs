@@ -66,12 +66,12 @@ fn write_records(transaction: &WriteTransaction, batch: &mut Batch, state: &mut 
         number(staged, state.sequence);
         let Some(record) = &staged.record else { continue };
         if let Some(before) = &staged.before {
-            index.remove(&tables::index_key(before.kind, before.sequence))?;
+            index.remove(tables::index_key(before.kind, before.sequence).as_slice())?;
             state.unsettle(before.sequence);
         }
         let entry = tables::index_value(hash, record.version_hash(), staged.from);
-        index.insert(&tables::index_key(record.kind, record.sequence), &entry)?;
-        records.insert(&hash.0, record.encode().as_slice())?;
+        index.insert(tables::index_key(record.kind, record.sequence).as_slice(), entry.as_slice())?;
+        records.insert(hash.0.as_slice(), record.encode().as_slice())?;
         turns.extend(turn(hash, staged));
     }
     Ok(turns)
@@ -115,7 +115,7 @@ fn write_turns(transaction: &WriteTransaction, turns: &[Turn], state: &mut State
     for turn in turns {
         let mut kept = None;
         if let Some(at) = turn.tombstone {
-            kept = deleted.remove(at)?.map(|row| row.value().to_vec());
+            kept = deleted.remove(tables::number_key(at).as_slice())?.map(|row| row.value().to_vec());
             state.tombstones -= 1;
         }
         if let Some(name) = &turn.died {
@@ -124,19 +124,19 @@ fn write_turns(transaction: &WriteTransaction, turns: &[Turn], state: &mut State
             state.live -= 1;
         }
         if let Some(name) = &turn.born {
-            names.insert(tables::name_key(name).as_slice(), &turn.hash.0)?;
+            names.insert(tables::name_key(name).as_slice(), turn.hash.0.as_slice())?;
         }
         match turn.live {
             true => state.live += 1,
             false => state.tombstones += 1,
         }
         if let (false, Some(row)) = (turn.live, kept) {
-            deleted.insert(turn.sequence, row.as_slice())?;
+            deleted.insert(tables::number_key(turn.sequence).as_slice(), row.as_slice())?;
         }
     }
     while deleted.len()? > DELETED_NAMES as u64 {
         let Some((sequence, _)) = deleted.pop_first()? else { break };
-        state.deleted_floor = state.deleted_floor.max(sequence.value());
+        state.deleted_floor = state.deleted_floor.max(tables::number(sequence.value())?);
     }
     Ok(())
 }
@@ -145,19 +145,19 @@ fn write_settings(transaction: &WriteTransaction, batch: &Batch) -> Result<(), E
     if !batch.cursors.is_empty() {
         let mut cursors = transaction.open_table(CURSORS)?;
         for ((peer, kind), cursor) in &batch.cursors {
-            cursors.insert(&tables::cursor_key(peer, *kind), &tables::cursor_value(cursor))?;
+            cursors.insert(tables::cursor_key(peer, *kind).as_slice(), tables::cursor_value(cursor).as_slice())?;
         }
     }
     if !batch.sources.is_empty() {
         let mut sources = transaction.open_table(SOURCES)?;
         for (peer, (number, run)) in &batch.sources {
-            sources.insert(&peer.0, &tables::source_value(*number, *run))?;
+            sources.insert(peer.0.as_slice(), tables::source_value(*number, *run).as_slice())?;
         }
     }
     if !batch.links.is_empty() {
         let mut links = transaction.open_table(LINKS)?;
         for (peer, wish) in &batch.links {
-            links.insert(&peer.0, tables::wish_value(wish).as_slice())?;
+            links.insert(peer.0.as_slice(), tables::wish_value(wish).as_slice())?;
         }
     }
     if let Some(age) = batch.age {

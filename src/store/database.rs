@@ -144,13 +144,13 @@ fn read_meta(transaction: &WriteTransaction) -> Result<([u8; 16], State, Option<
 /// Lists the new run and forgets the oldest.
 fn begin_run(transaction: &WriteTransaction, run: RunId, start: u64) -> Result<BTreeMap<RunId, u64>, Error> {
     let mut runs = transaction.open_table(RUNS)?;
-    let last = runs.last()?.map_or(0, |(number, _)| number.value());
-    runs.insert(last + 1, &tables::run_value(run, start))?;
+    let last = runs.last()?.map_or(Ok(0), |(number, _)| tables::number(number.value()))?;
+    runs.insert(tables::number_key(last + 1).as_slice(), tables::run_value(run, start).as_slice())?;
     let oldest = (last + 2).saturating_sub(limits::RUNS as u64);
-    runs.retain_in(..oldest, |_, _| false)?;
+    runs.retain_in(..tables::number_key(oldest).as_slice(), |_, _| false)?;
     let listed = runs.iter()?.map(|row| {
         let (number, value) = row?;
-        Ok((tables::run_entry(value.value()).0, number.value()))
+        Ok((tables::run_entry(value.value())?.0, tables::number(number.value())?))
     });
     listed.collect()
 }

@@ -133,7 +133,7 @@ impl Snapshot {
     /// The disk failed or the record is damaged.
     pub fn document(&self, key: &Key) -> Result<Option<Document>, Error> {
         let records = self.transaction.open_table(RECORDS)?;
-        let Some(bytes) = records.get(&key.hash().0)? else { return Ok(None) };
+        let Some(bytes) = records.get(key.hash().0.as_slice())? else { return Ok(None) };
         let record = RecordRef::decode(bytes.value())?;
         Ok(record.body.as_ref().map(|body| Document {
             json: body.json.to_owned(),
@@ -187,7 +187,7 @@ impl Snapshot {
     /// The disk failed or the record is damaged.
     pub fn name(&self, entry: &Entry) -> Result<Option<Key>, Error> {
         let records = self.transaction.open_table(RECORDS)?;
-        let Some(bytes) = records.get(&entry.hash.0)? else { return Ok(None) };
+        let Some(bytes) = records.get(entry.hash.0.as_slice())? else { return Ok(None) };
         match RecordRef::decode(bytes.value())?.body {
             Some(body) => body.name().map(Some),
             None => self.deleted_name(entry.sequence),
@@ -220,10 +220,10 @@ impl Snapshot {
         let index = self.transaction.open_table(INDEX)?;
         let start = tables::index_key(kind, after.saturating_add(1));
         let end = tables::index_key(kind, u64::MAX);
-        let rows = index.range::<&[u8; 9]>(&start..&end)?;
+        let rows = index.range(start.as_slice()..end.as_slice())?;
         Ok(rows.map(|row| {
             let (key, value) = row?;
-            Ok(tables::index_entry(key.value(), value.value()))
+            tables::index_entry(key.value(), value.value())
         }))
     }
 
@@ -233,7 +233,7 @@ impl Snapshot {
     /// The disk failed or the record is damaged.
     pub fn record(&self, hash: &KeyHash) -> Result<Option<Record>, Error> {
         let records = self.transaction.open_table(RECORDS)?;
-        let Some(bytes) = records.get(&hash.0)? else { return Ok(None) };
+        let Some(bytes) = records.get(hash.0.as_slice())? else { return Ok(None) };
         let mut record = RecordRef::decode(bytes.value())?.to_record()?;
         if !record.is_live()
             && let Some((origin, _)) = self.deleted(record.sequence)?
@@ -288,7 +288,7 @@ impl Snapshot {
     /// Like [`Snapshot::deleted_name`], with who deleted it.
     pub(super) fn deleted(&self, sequence: u64) -> Result<Option<(Origin, Key)>, Error> {
         let deleted = self.transaction.open_table(DELETED)?;
-        let row = deleted.get(sequence)?;
+        let row = deleted.get(tables::number_key(sequence).as_slice())?;
         row.map(|row| tables::deleted_entry(row.value())).transpose()
     }
 
@@ -317,8 +317,8 @@ impl Snapshot {
         let cursors = self.transaction.open_table(CURSORS)?;
         let mut found = Vec::new();
         for kind in Kind::ALL {
-            let row = cursors.get(&tables::cursor_key(peer, kind))?;
-            found.extend(row.map(|row| tables::cursor(kind, row.value())));
+            let row = cursors.get(tables::cursor_key(peer, kind).as_slice())?;
+            found.extend(row.map(|row| tables::cursor(kind, row.value())).transpose()?);
         }
         Ok(found)
     }
@@ -329,7 +329,7 @@ impl Snapshot {
     /// The disk failed.
     pub fn source(&self, peer: PeerRun) -> Result<Option<u32>, Error> {
         let sources = self.transaction.open_table(SOURCES)?;
-        let row = sources.get(&peer.node.0)?.map(|row| tables::source_entry(row.value()));
+        let row = sources.get(peer.node.0.as_slice())?.map(|row| tables::source_entry(row.value())).transpose()?;
         Ok(row.and_then(|(number, run)| (run == peer.run).then_some(number)))
     }
 
@@ -339,7 +339,7 @@ impl Snapshot {
     /// The disk failed.
     pub fn runs(&self) -> Result<Vec<(RunId, u64)>, Error> {
         let runs = self.transaction.open_table(RUNS)?;
-        runs.iter()?.map(|row| Ok(tables::run_entry(row?.1.value()))).collect()
+        runs.iter()?.map(|row| tables::run_entry(row?.1.value())).collect()
     }
 
     /// What the operator said of peers over the API.
@@ -348,11 +348,11 @@ impl Snapshot {
     /// The disk failed.
     pub fn links(&self) -> Result<Vec<Link>, Error> {
         let links = self.transaction.open_table(LINKS)?;
-        let row = |row: redb::Result<_>| {
-            let (peer, wish): (redb::AccessGuard<&[u8; 32]>, redb::AccessGuard<&[u8]>) = row?;
-            Ok(Link { peer: EndpointId(*peer.value()), wish: tables::wish(wish.value())? })
+        let link = |row: redb::Result<(redb::AccessGuard<&[u8]>, redb::AccessGuard<&[u8]>)>| {
+            let (peer, wish) = row?;
+            tables::link(peer.value(), wish.value())
         };
-        links.iter()?.map(row).collect()
+        links.iter()?.map(link).collect()
     }
 
     /// Whether sync was on when last saved; `None` when it never was.
@@ -375,7 +375,7 @@ impl Snapshot {
     /// The disk failed or the record is damaged.
     pub fn changes_since(&self, hash: &KeyHash, have: &[[u8; 32]]) -> Result<Option<Vec<u8>>, Error> {
         let records = self.transaction.open_table(RECORDS)?;
-        let Some(bytes) = records.get(&hash.0)? else { return Ok(None) };
+        let Some(bytes) = records.get(hash.0.as_slice())? else { return Ok(None) };
         let record = RecordRef::decode(bytes.value())?;
         let Some((body, history)) = record.body.as_ref().and_then(|body| Some((body, body.history()?))) else {
             return Ok(None);

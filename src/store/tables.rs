@@ -1,41 +1,60 @@
 //! The tables of the database and the bytes of their keys and values (docs/storage.md, "Tables").
+//!
+//! All have one type: redb's code is generated anew for each, and takes a quarter of a megabyte a time.
 
 use redb::TableDefinition;
 
 use crate::identity::EndpointId;
 use crate::store::codec::{Bytes, put_bytes, put_varint};
-use crate::store::{Cursor, Entry, Error, Key, KeyHash, Kind, LinkWish, Origin, RunId, VersionHash};
+use crate::store::{Cursor, Entry, Error, Key, KeyHash, Kind, Link, LinkWish, Origin, RunId, VersionHash};
+
+type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 /// Key hash → record.
-pub(super) const RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("records");
+pub(super) const RECORDS: Table = TableDefinition::new("records");
 /// Collection, a zero byte, id → key hash. Live documents only.
-pub(super) const NAMES: TableDefinition<&[u8], &[u8; 16]> = TableDefinition::new("names");
+pub(super) const NAMES: Table = TableDefinition::new("names");
 /// Kind, sequence → key hash, version hash, source. One entry per record.
-pub(super) const INDEX: TableDefinition<&[u8; 9], &[u8; 36]> = TableDefinition::new("index");
+pub(super) const INDEX: Table = TableDefinition::new("index");
 /// Sequence of a deletion → origin and name of what was deleted.
-pub(super) const DELETED: TableDefinition<u64, &[u8]> = TableDefinition::new("deleted");
+pub(super) const DELETED: Table = TableDefinition::new("deleted");
 /// Peer, kind → cursor.
-pub(super) const CURSORS: TableDefinition<&[u8; 33], &[u8; 48]> = TableDefinition::new("cursors");
+pub(super) const CURSORS: Table = TableDefinition::new("cursors");
 /// Peer → wish.
-pub(super) const LINKS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("links");
+pub(super) const LINKS: Table = TableDefinition::new("links");
 /// Number → run id, first sequence.
-pub(super) const RUNS: TableDefinition<u64, &[u8; 24]> = TableDefinition::new("runs");
+pub(super) const RUNS: Table = TableDefinition::new("runs");
 /// Peer → source number, run id.
-pub(super) const SOURCES: TableDefinition<&[u8; 32], &[u8; 20]> = TableDefinition::new("sources");
+pub(super) const SOURCES: Table = TableDefinition::new("sources");
 /// See [`META_DATABASE`] and its neighbours.
-pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(super) const META: Table = TableDefinition::new("meta");
 
 /// 16 random bytes, made with the database.
-pub(super) const META_DATABASE: &str = "database";
+pub(super) const META_DATABASE: &[u8] = b"database";
 /// Counters: [`State`].
-pub(super) const META_STATE: &str = "state";
+pub(super) const META_STATE: &[u8] = b"state";
 /// How old the database is: boot id, age at that boot's beginning, age when this was written.
-pub(super) const META_AGE: &str = "age";
+pub(super) const META_AGE: &[u8] = b"age";
 /// One byte: whether sync is on. Absent until saved.
-pub(super) const META_SYNC: &str = "sync";
+pub(super) const META_SYNC: &[u8] = b"sync";
 
 fn damaged(table: &str) -> Error {
     Error::Damaged(format!("a row of table {table} is malformed"))
+}
+
+/// A key or a value of a length that its table gives it.
+fn fixed<'a, const N: usize>(table: &str, bytes: &'a [u8]) -> Result<&'a [u8; N], Error> {
+    bytes.try_into().map_err(|_| damaged(table))
+}
+
+/// A number as a key: numbers sort as their bytes do.
+pub(super) fn number_key(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+/// The inverse of [`number_key`].
+pub(super) fn number(key: &[u8]) -> Result<u64, Error> {
+    fixed("runs or deleted", key).map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// The counters, rewritten by every commit that changes one.
@@ -109,17 +128,18 @@ pub(super) fn index_value(hash: KeyHash, version: VersionHash, from: u32) -> [u8
     value
 }
 
-pub(super) fn index_entry(key: &[u8; 9], value: &[u8; 36]) -> Entry {
-    let [_, sequence @ ..] = *key;
+pub(super) fn index_entry(key: &[u8], value: &[u8]) -> Result<Entry, Error> {
+    let [_, sequence @ ..] = *fixed::<9>("index", key)?;
+    let value = fixed::<36>("index", value)?;
     let (hash, rest) = value.split_first_chunk().expect("36 bytes begin with 16");
     let (version, from) = rest.split_first_chunk().expect("20 bytes begin with 16");
     let from = from.first_chunk().expect("four bytes are left");
-    Entry {
+    Ok(Entry {
         sequence: u64::from_be_bytes(sequence),
         hash: KeyHash(*hash),
         version: VersionHash(*version),
         from: u32::from_le_bytes(*from),
-    }
+    })
 }
 
 pub(super) fn deleted_value(origin: Origin, name: &Key) -> Vec<u8> {
@@ -151,8 +171,8 @@ pub(super) fn cursor_value(cursor: &Cursor) -> [u8; 48] {
     value
 }
 
-pub(super) fn cursor(kind: Kind, value: &[u8; 48]) -> Cursor {
-    let mut bytes = Bytes(value);
+pub(super) fn cursor(kind: Kind, value: &[u8]) -> Result<Cursor, Error> {
+    let mut bytes = Bytes(fixed::<48>("cursors", value)?);
     let mut parse = || {
         Some(Cursor {
             kind,
@@ -162,7 +182,7 @@ pub(super) fn cursor(kind: Kind, value: &[u8; 48]) -> Cursor {
             excluded: u64::from_le_bytes(bytes.array()?),
         })
     };
-    parse().expect("48 bytes hold every field")
+    parse().ok_or_else(|| damaged("cursors"))
 }
 
 pub(super) fn run_value(run: RunId, start: u64) -> [u8; 24] {
@@ -172,10 +192,11 @@ pub(super) fn run_value(run: RunId, start: u64) -> [u8; 24] {
     value
 }
 
-pub(super) fn run_entry(value: &[u8; 24]) -> (RunId, u64) {
+pub(super) fn run_entry(value: &[u8]) -> Result<(RunId, u64), Error> {
+    let value = fixed::<24>("runs", value)?;
     let (run, start) = value.split_first_chunk().expect("24 bytes begin with 16");
     let start = start.first_chunk().expect("eight bytes are left");
-    (RunId(*run), u64::from_le_bytes(*start))
+    Ok((RunId(*run), u64::from_le_bytes(*start)))
 }
 
 pub(super) fn source_value(number: u32, run: RunId) -> [u8; 20] {
@@ -185,10 +206,11 @@ pub(super) fn source_value(number: u32, run: RunId) -> [u8; 20] {
     value
 }
 
-pub(super) fn source_entry(value: &[u8; 20]) -> (u32, RunId) {
+pub(super) fn source_entry(value: &[u8]) -> Result<(u32, RunId), Error> {
+    let value = fixed::<20>("sources", value)?;
     let (number, run) = value.split_first_chunk().expect("20 bytes begin with four");
     let run = run.first_chunk().expect("16 bytes are left");
-    (u32::from_le_bytes(*number), RunId(*run))
+    Ok((u32::from_le_bytes(*number), RunId(*run)))
 }
 
 const REFUSE: u8 = 0;
@@ -206,7 +228,11 @@ pub(super) fn wish_value(wish: &LinkWish) -> Vec<u8> {
     }
 }
 
-pub(super) fn wish(bytes: &[u8]) -> Result<LinkWish, Error> {
+pub(super) fn link(peer: &[u8], wish: &[u8]) -> Result<Link, Error> {
+    Ok(Link { peer: EndpointId(*fixed("links", peer)?), wish: self::wish(wish)? })
+}
+
+fn wish(bytes: &[u8]) -> Result<LinkWish, Error> {
     parse_wish(Bytes(bytes)).ok_or_else(|| damaged("links"))
 }
 

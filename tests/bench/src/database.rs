@@ -10,8 +10,8 @@ use redb::{BackendError, Database, ReadableDatabase, ReadableTableMetadata, Stor
 
 /// The node's own header, before redb's pages (docs/storage.md).
 const HEADER_BYTES: u64 = 4096;
-const RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("records");
-const CURSORS: TableDefinition<&[u8; 33], &[u8; 48]> = TableDefinition::new("cursors");
+const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+const CURSORS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("cursors");
 
 /// How much is stored, without the trees it is stored in.
 #[derive(Clone, Copy, Debug)]
