@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -57,4 +59,22 @@ func TestTheReadmesAgentIsTheOneThatIsCompiled(t *testing.T) {
 	if !strings.Contains(string(readme), "```go\n"+string(code)+"```") {
 		t.Fatal("README.md shows another program than examples/agent/main.go")
 	}
+}
+
+func TestTheExamplesWorkTogether(t *testing.T) {
+	node, client := startNode(t)
+	programs := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", programs, "./examples/...").CombinedOutput(); err != nil {
+		t.Fatal(string(out), err)
+	}
+	agent := exec.Command(filepath.Join(programs, "agent"), node.Address(), filepath.Join(programs, "state"))
+	must(t, agent.Start())
+	shows(t, client, "radar-1", is(peat.Live))
+	out, err := exec.Command(filepath.Join(programs, "rollout"), node.Address(), "sensors", "ping").CombinedOutput()
+	if err != nil || string(out) != "radar-1 COMMAND_STATUS_COMPLETED {\"pong\":\"radar-1\"} \n" {
+		t.Fatalf("%q %v", out, err)
+	}
+	must(t, agent.Process.Signal(os.Interrupt))
+	must(t, agent.Wait())
+	shows(t, client, "radar-1", is(peat.Stale))
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"peat.dev/peat"
@@ -29,6 +30,17 @@ func run(s *testnode.Steps) error {
 	if *standin == "" {
 		return errors.New("--standin PATH is missing")
 	}
+	if err := plain(s); err != nil {
+		return err
+	}
+	if err := mutualTLS(s); err != nil {
+		return err
+	}
+	return onlyHTTP2(s)
+}
+
+// plain has a node watch an agent, and another node show what it says.
+func plain(s *testnode.Steps) error {
 	agent, err := startAgent()
 	if err != nil {
 		return err
@@ -67,12 +79,10 @@ func (a *agent) steps(hub *peat.Client) []testnode.Step {
 			body := `{"version": "1.1.0", "status": "DEPLOY_PACKAGE_STATUS_DEPLOYED"}`
 			return errors.Join(a.change("PUT", "/packages/radar", body), deployment(ctx, hub, "radar", "1.1.0"))
 		}},
-		{What: "answers that lie change nothing", Do: func(ctx context.Context) error {
-			if err := a.change("PUT", "/fault?mode=lying", ""); err != nil {
-				return err
-			}
-			return errors.Join(a.askedAgain(ctx), deployment(ctx, hub, "radar", "1.1.0"), a.change("PUT", "/fault?mode=none", ""))
-		}},
+		a.faulty(hub, "lying"),
+		a.faulty(hub, "truncated"),
+		a.faulty(hub, "huge"),
+		a.faulty(hub, "failing"),
 		{What: "500 packages arrive", Do: func(ctx context.Context) error {
 			return errors.Join(a.change("POST", "/packages?count=500", ""), count(ctx, hub, 500))
 		}},
@@ -82,8 +92,62 @@ func (a *agent) steps(hub *peat.Client) []testnode.Step {
 	}
 }
 
-func startAgent() (*agent, error) {
-	process := exec.Command(*standin)
+// faulty is a step in which the agent answers wrongly, which changes nothing.
+func (a *agent) faulty(hub *peat.Client, fault string) testnode.Step {
+	return testnode.Step{What: "an agent whose answers are " + fault + " keeps its packages", Do: func(ctx context.Context) error {
+		if err := a.change("PUT", "/fault?mode="+fault, ""); err != nil {
+			return err
+		}
+		return errors.Join(a.askedAgain(ctx), deployment(ctx, hub, "radar", "1.1.0"), a.change("PUT", "/fault?mode=none", ""))
+	}}
+}
+
+// mutualTLS watches an agent that wants a certificate of its clients.
+func mutualTLS(s *testnode.Steps) error {
+	c, err := testnode.NewCertificates(s.Home)
+	if err != nil {
+		return err
+	}
+	agent, err := startAgent("--tls-cert", c.ServerCert, "--tls-key", c.ServerKey, "--tls-client-ca", c.Authority, "--packages", "3")
+	if err != nil {
+		return err
+	}
+	defer agent.process.Process.Kill()
+	node, err := testnode.Start(s.Binary, filepath.Join(s.Home, "tls"), "--node-id", "edge-1", "--agent-addr", agent.address,
+		"--agent-poll-interval", "1", "--agent-tls-cert", c.ClientCert, "--agent-tls-key", c.ClientKey, "--agent-tls-ca", c.Authority)
+	if err != nil {
+		return err
+	}
+	s.Use(node)
+	client, err := peat.Connect(s.Context, node.Address())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return s.Do("an agent behind mutual TLS is watched", func(ctx context.Context) error { return count(ctx, client, 3) })
+}
+
+// onlyHTTP2 watches an agent that the watcher cannot talk to.
+func onlyHTTP2(s *testnode.Steps) error {
+	agent, err := startAgent("--http2-only")
+	if err != nil {
+		return err
+	}
+	defer agent.process.Process.Kill()
+	node, err := testnode.Start(s.Binary, filepath.Join(s.Home, "http2"), "--agent-addr", agent.address, "--agent-poll-interval", "1")
+	if err != nil {
+		return err
+	}
+	s.Use(node)
+	return s.Do("an agent that speaks only HTTP/2 is recognised and named", func(ctx context.Context) error {
+		return testnode.Eventually(ctx, "the node says so", func() (bool, error) {
+			return strings.Contains(node.Log(), "speaks only HTTP/2"), nil
+		})
+	})
+}
+
+func startAgent(flags ...string) (*agent, error) {
+	process := exec.Command(*standin, flags...)
 	lines, err := testnode.Lines(process, 2)
 	if err != nil {
 		return nil, fmt.Errorf("the stand-in agent: %w", err)
