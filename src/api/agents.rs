@@ -10,7 +10,7 @@ use crate::api::caller::{Caller, OVERFLOW_ID};
 use crate::api::dispatch::too_large;
 use crate::clock::Now;
 use crate::fleet::{Change, Fleet, Owner};
-use crate::store::{Key, Put, Snapshot};
+use crate::store::{self, Key, Put, Snapshot};
 
 /// Whose the agents of a caller are.
 pub(super) fn owner(caller: &Caller) -> Owner {
@@ -46,10 +46,11 @@ pub(super) fn enliven(platform: &mut Platform, fleet: &Fleet, now: Now) {
 }
 
 /// The ids of the `deployments` documents that are an agent's.
-pub(super) fn deployments_of(snapshot: &Snapshot, agent: &str) -> Vec<String> {
-    let ids = snapshot.list_from("deployments", &format!("{agent}:")).unwrap_or_default();
+pub(super) fn deployments_of(snapshot: &Snapshot, agent: &str) -> Result<Vec<String>, store::Error> {
+    let mut ids = snapshot.list_from("deployments", &format!("{agent}:"))?;
     // Another agent's id may begin with this one's and a colon.
-    ids.into_iter().filter(|id| agent_id(snapshot, id).is_none_or(|named| named == agent)).collect()
+    ids.retain(|id| agent_id(snapshot, id).is_none_or(|named| named == agent));
+    Ok(ids)
 }
 
 fn agent_id(snapshot: &Snapshot, id: &str) -> Option<String> {

@@ -19,8 +19,8 @@ use crate::clock::Now;
 use crate::limits::AGENTS;
 use crate::store::Key;
 
-/// What this node holds of the deployments of an agent: the ids of the documents.
-pub type Held<'a> = &'a dyn Fn(&str) -> Vec<String>;
+/// Says what this node holds of the deployments of an agent: the ids of the documents. Asked only when it matters.
+pub type Held<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<String>, CallError>;
 
 /// Whether a put by `owner` counts for a LIVE agent. The watcher is let through only while the agent is silent.
 fn listens(local: &Local, owner: Owner) -> bool {
@@ -33,7 +33,7 @@ impl Fleet {
         self.streams.open(stream, owner);
     }
 
-    /// A message came on a stream. `held` gives the ids of `deployments` documents of an agent.
+    /// A message came on a stream. `held` gives what is stored of the workloads of an agent.
     ///
     /// # Errors
     /// Why the stream is to be ended; the agent on it, if any, is detached.
@@ -126,13 +126,14 @@ impl Fleet {
         self.check_claim(now, id, owner)?;
         profile::check_workloads(id, &register.workloads)?;
         self.writes.check_room()?;
+        let stored = held(id)?;
         let fields = documents::platform_fields(id, 0, &profile.labels, register.capacity.as_ref())?;
         self.claim(now, id, owner);
         self.attach(now, stream, id, profile);
         let profile_fields = self.roster.get(id).map(|entry| entry.profile.fields()).unwrap_or_default();
         let fields = profile_fields.into_iter().chain(fields).collect();
         self.put_platform(id, Change::Fields(fields));
-        self.replace_workloads(id, &register.workloads, held);
+        self.replace_workloads(id, &register.workloads, stored);
         self.greet(stream);
         self.heard(now, id);
         self.attachments.push_back(Attachment::Attached(id.to_owned(), stream));
@@ -225,12 +226,14 @@ impl Fleet {
         self.writes.check_room()?;
         let labels = profile::labels(&state.labels)?;
         let fields = documents::platform_fields(id, state.status, &labels, state.capacity.as_ref())?;
-        self.put_platform(id, Change::Fields(fields));
-        if state.workloads_complete {
-            self.replace_workloads(id, &state.workloads, held);
-        } else {
-            self.put_workloads(id, &state.workloads);
+        match state.workloads_complete {
+            true => {
+                let stored = held(id)?;
+                self.replace_workloads(id, &state.workloads, stored);
+            }
+            false => _ = self.put_workloads(id, &state.workloads),
         }
+        self.put_platform(id, Change::Fields(fields));
         Ok(())
     }
 
@@ -251,9 +254,9 @@ impl Fleet {
     }
 
     /// Puts what runs and deletes what no longer does.
-    fn replace_workloads(&mut self, id: &str, workloads: &[Workload], held: Held<'_>) {
+    fn replace_workloads(&mut self, id: &str, workloads: &[Workload], stored: Vec<String>) {
         let put = self.put_workloads(id, workloads);
-        let stored = held(id).into_iter().filter_map(|name| Key::new("deployments", name).ok());
+        let stored = stored.into_iter().filter_map(|name| Key::new("deployments", name).ok());
         let gone: BTreeSet<Key> =
             stored.chain(self.writes.deployments_of(id)).filter(|key| !put.contains(key)).collect();
         gone.into_iter().for_each(|key| self.writes.add(key, Change::Delete));

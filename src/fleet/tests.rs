@@ -47,7 +47,7 @@ impl Mesh {
 
     fn say(&mut self, node: usize, stream: StreamId, body: agent_message::Body) -> Result<(), CallError> {
         let message = AgentMessage { body: Some(body) };
-        let result = self.nodes[node].handle_message(self.now, stream, message, &|_| Vec::new());
+        let result = self.nodes[node].handle_message(self.now, stream, message, &mut |_| Ok(Vec::new()));
         self.settle();
         result
     }

@@ -76,9 +76,8 @@ impl Engine {
                 None => return Ok(()),
             };
             let reports = reports_of(&message);
-            let snapshot = self.view.snapshot()?;
-            let held = |agent: &str| agents::deployments_of(snapshot, agent);
-            self.fleet.handle_message(now, StreamId(number), message, &held)?;
+            let mut held = |agent: &str| Ok(agents::deployments_of(self.view.snapshot()?, agent)?);
+            self.fleet.handle_message(now, StreamId(number), message, &mut held)?;
             self.report_all(now, StreamId(number), &reports);
             Ok(())
         });

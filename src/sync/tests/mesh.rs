@@ -80,6 +80,8 @@ pub(super) struct Node {
     identity: Identity,
     latest: BTreeSet<String>,
     pub(super) answers: BTreeMap<u64, Result<Answer, ControlError>>,
+    /// Whose presence it was told of, in order.
+    pub(super) present: Vec<EndpointId>,
     /// False: it is down; nothing reaches it.
     up: bool,
     wall_skew_ms: i64,
@@ -183,7 +185,16 @@ impl Mesh {
             persist_sync: false,
         };
         let engine = Engine::new(config, &identity, store.reader(), Box::new(random), now).expect("the store reads");
-        Node { store, engine, identity, latest, answers: BTreeMap::new(), up: true, wall_skew_ms: 0 }
+        Node {
+            store,
+            engine,
+            identity,
+            latest,
+            answers: BTreeMap::new(),
+            present: Vec::new(),
+            up: true,
+            wall_skew_ms: 0,
+        }
     }
 
     pub(super) fn id(&self, node: usize) -> EndpointId {
@@ -210,8 +221,10 @@ impl Mesh {
             let tip = state.store.tip();
             state.engine.handle_tip(now, tip);
             while let Some(event) = state.engine.poll_event() {
-                if let Event::Answered { call, answer } = event {
-                    state.answers.insert(call, answer);
+                match event {
+                    Event::Answered { call, answer } => _ = state.answers.insert(call, answer),
+                    Event::Presence(of) => state.present.push(of),
+                    Event::Status(_) => {}
                 }
             }
             let Some(to) = state.engine.poll_transmit(now, &mut datagram) else { break };

@@ -4,5 +4,6 @@ mod admission;
 mod commands;
 mod documents;
 mod mesh;
+mod presence;
 mod silence;
 mod waiting;
