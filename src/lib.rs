@@ -5,7 +5,7 @@
 //! | thread | owns | loop |
 //! |---|---|---|
 //! | main | configuration, signals | [`node`] |
-//! | api | client sockets, calls, subscriptions | [`api::shell`] |
+//! | api | client sockets, calls, subscriptions, agents | [`api::shell`] |
 //! | store | documents, the only writer of the database | [`store::shell`] |
 //! | sync | the UDP socket, QUIC, sessions with peers | [`sync::shell`] |
 //! | watcher | questions to an agent that knows nothing of us | [`watcher::shell`] |

@@ -1,6 +1,10 @@
 //! The client half of `docs/wire.md`: its examples are the bytes of peat-ipc, its tables those of the code.
 
+use peat_ipc::agent::{
+    AgentMessage, Heartbeat, HeartbeatAck, NodeMessage, Register, Registered, agent_message, node_message,
+};
 use peat_ipc::frame::{self, RequestHeader};
+use peat_ipc::method::AGENT_LINK;
 use peat_ipc::prost::Message;
 use peat_ipc::sidecar::*;
 use peat_ipc::{CallError, Code, Method, PREFACE};
@@ -59,6 +63,31 @@ fn a_stream_is_as_the_page_shows() {
     });
     assert_example("client-credit", |out| frame::put_credit(out, 3, 128));
     assert_example("client-cancel", |out| frame::put_cancel(out, 3));
+}
+
+#[test]
+fn an_agents_stream_is_as_the_page_shows() {
+    let register = agent_message::Body::Register(Register { agent_id: "a1".into(), ..Register::default() });
+    let first = AgentMessage { body: Some(register) };
+    let header = RequestHeader { method: AGENT_LINK, credit: 64, ..RequestHeader::default() };
+    assert_example("client-register", |out| frame::put_request(out, 5, header, &first));
+    let registered = Registered {
+        heartbeat_interval_ms: 30_000,
+        stale_after_ms: 90_000,
+        dead_after_ms: 300_000,
+        node_public_key: vec![0xd1; 32],
+        node_id: "n1".into(),
+        ..Registered::default()
+    };
+    let beat = agent_message::Body::Heartbeat(Heartbeat { number: 7, state: None });
+    assert_example("client-heartbeat", |out| frame::put_upload(out, 5, &AgentMessage { body: Some(beat) }));
+    for (name, body) in [
+        ("client-registered", node_message::Body::Registered(registered)),
+        ("client-heartbeat-ack", node_message::Body::HeartbeatAck(HeartbeatAck { number: 7 })),
+    ] {
+        let message = NodeMessage { body: Some(body) };
+        assert_example(name, |out| frame::put_item(out, 5, message.encoded_len(), |out| message.encode_raw(out)));
+    }
 }
 
 #[test]

@@ -7,7 +7,9 @@ use peat_node::store::{KeyHash, VersionHash};
 use peat_node::sync::frame;
 use peat_node::sync::mesh::command_body::Addressed;
 use peat_node::sync::mesh::message::Body;
-use peat_node::sync::mesh::{Ack, Auth, Batch, Cursor, Document, Hello, Latest, Merged, Offer, Plan, Refused};
+use peat_node::sync::mesh::{
+    Ack, Auth, Batch, Cursor, Document, Hello, Latest, Merged, Offer, Plan, Presence, Refused,
+};
 use peat_node::sync::mesh::{Command, CommandBody, CommandResult};
 use peat_node::sync::mesh::{Reconcile, Tombstone, Want, document};
 use peat_node::sync::proof::{FormationKey, Role, prove};
@@ -78,6 +80,8 @@ fn control_messages_are_as_shown() {
     };
     assert_frame("auth", &Body::Auth(Auth { proof: vec![].into() }));
     assert_frame("hello", &Body::Hello(hello));
+    let presence = Presence { node: vec![0xd1; 32].into(), run: vec![0x11; 16].into(), counter: 7 };
+    assert_frame("presence", &Body::Presence(presence));
     assert_frame("plan", &Body::Plan(Plan { reconcile: true }));
     assert_frame("reconcile", &Body::Reconcile(Reconcile { ranges: vec![0xbc, 0].into() }));
     assert_frame("ack", &Body::Ack(Ack { lane: 3, number: 7 }));
