@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -487,6 +488,93 @@ func TestACommandThatExpiredIsNotRun(t *testing.T) {
 			t.Fatal(command.ID)
 		}
 		break
+	}
+}
+
+func TestCommandsRunOnceAndAllEndWhateverIsCutAndCrashes(t *testing.T) {
+	const commands = 60
+	seed := uint64(time.Now().UnixNano())
+	t.Log("seed", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	node, _ := startNode(t)
+	proxy, dir := newProxy(t, node), t.TempDir()
+	var mu sync.Mutex
+	runs := map[string]int{}
+	start := func() *peat.Agent {
+		agent := newAgent(t, proxy.address(), peat.Registration{ID: "a1"}, peat.Remember(dir))
+		go agent.Handle(patient(t), func(ctx context.Context, command *peat.Command) (any, error) {
+			mu.Lock()
+			runs[command.ID]++
+			mu.Unlock()
+			select {
+			case <-time.After(time.Duration(len(command.ID)) * time.Millisecond):
+				return `{"ran": true}`, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		})
+		return agent
+	}
+	agent := start()
+	ids := make([]string, commands)
+	for i := range ids {
+		var err error
+		// The proxy is the agent's; the sender's own connection ends with the node.
+		for ok := false; !ok; ok = err == nil {
+			ids[i], err = connect(t, node.Address()).SendCommand(patient(t),
+				peat.NewCommand{Agent: "a1", Type: "work", TTL: peat.NoExpiry, ID: fmt.Sprint("c", i)})
+		}
+		switch random.IntN(12) {
+		case 0, 1, 2:
+			proxy.cut()
+			proxy.mend()
+		case 3:
+			node.Kill()
+			must(t, node.Resume())
+		case 4:
+			must(t, agent.Close())
+			agent = start()
+		}
+	}
+	client := connect(t, node.Address())
+	for _, id := range ids {
+		record := outcome(t, client, id)
+		if record.Status != completed && record.Status != failed {
+			t.Fatal(record)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for id, count := range runs {
+		if count != 1 {
+			t.Fatalf("%s ran %d times", id, count)
+		}
+	}
+}
+
+func TestManyGoroutinesShareOneConnectionAndCancelWhatTheyLike(t *testing.T) {
+	_, client := startNode(t)
+	var all sync.WaitGroup
+	for worker := range 32 {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			for n := range 40 {
+				ctx, cancel := context.WithCancel(patient(t))
+				if n%4 == 0 {
+					time.AfterFunc(time.Duration(n)*10*time.Microsecond, cancel)
+				}
+				_, err := client.Put(ctx, "tracks", fmt.Sprint("t", worker, "-", n), fmt.Sprintf(`{"n": %d}`, n))
+				if err != nil && !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+				cancel()
+			}
+		}()
+	}
+	all.Wait()
+	if ids, err := client.List(patient(t), "tracks"); err != nil || len(ids) < 32*30 {
+		t.Fatal(len(ids), err)
 	}
 }
 
