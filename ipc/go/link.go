@@ -13,6 +13,8 @@ import (
 const (
 	// linkPatience is how long the node may take to be dialled, to answer a registration, or to take what it is sent.
 	linkPatience = 10 * time.Second
+	// beatPatience is how long a heartbeat may go unanswered at least, however often the node wants them.
+	beatPatience = 5 * time.Second
 	// leastBeat bounds what a node can ask for.
 	leastBeat = 100 * time.Millisecond
 	// registerBytes of command results travel in a registration at most; the others follow it one by one.
@@ -24,8 +26,8 @@ type link struct {
 	agent  *Agent
 	stream *stream
 
-	number uint64 // of the last heartbeat
-	acked  uint64
+	number, acked uint64    // the last heartbeat, and the last that was answered
+	waiting       time.Time // since when nothing was answered that should be
 	// The heartbeat that carried a state, and the state's count.
 	stateNumber, state uint64
 	registered         uint64 // the registration that was sent last
@@ -245,32 +247,36 @@ func (l *link) tell(ctx context.Context) error {
 	return nil
 }
 
-// beat gives a sign of life. A node that has not answered the last one is gone.
+// beat gives a sign of life. A node that has not answered one for as long as it may is gone.
 func (l *link) beat(ctx context.Context) error {
-	if l.number > l.acked && l.interval >= time.Second {
+	if l.number > l.acked && time.Since(l.waiting) > max(l.interval, beatPatience) {
 		return &Error{Code: Unavailable, Message: "the node did not answer a heartbeat"}
 	}
-	l.number++
 	return l.heartbeat(ctx, nil)
 }
 
 func (l *link) beatWithState(ctx context.Context) error {
 	a := l.agent
 	a.mu.Lock()
-	l.number++
-	l.stateNumber, l.state = l.number, a.state
+	l.stateNumber, l.state = l.number+1, a.state
 	state := a.registration.state()
 	a.mu.Unlock()
 	return l.heartbeat(ctx, state)
 }
 
 func (l *link) heartbeat(ctx context.Context, state *agentpb.State) error {
+	if l.number == l.acked {
+		l.waiting = time.Now()
+	}
+	l.number++
 	heartbeat := &agentpb.Heartbeat{Number: l.number, State: state}
 	return l.send(ctx, &agentpb.AgentMessage{Body: &agentpb.AgentMessage_Heartbeat{Heartbeat: heartbeat}})
 }
 
 func (l *link) heard(number uint64) {
-	l.acked = max(l.acked, number)
+	if number > l.acked {
+		l.acked, l.waiting = min(number, l.number), time.Now()
+	}
 	if l.stateNumber > 0 && l.acked >= l.stateNumber {
 		l.agent.stateArrived(l.state)
 	}
