@@ -45,18 +45,25 @@ pub mod envelope {
     include!(concat!(env!("OUT_DIR"), "/peat.ipc.v1.rs"));
 }
 
+pub mod agents;
 pub mod client;
 pub mod code;
+mod duplex;
 mod error;
+mod fleet;
+mod following;
 pub mod frame;
 pub mod method;
 mod stream;
 mod subscription;
 mod target;
 
+pub use agents::{Agent, Outcome, Work};
 pub use client::{CallOptions, Client, Pending};
 pub use code::Code;
 pub use error::{CallError, Error};
+pub use fleet::Deployment;
+pub use following::{Followed, Following};
 pub use method::{Method, Rpc};
 pub use subscription::Subscription;
 pub use target::{Target, TargetError};

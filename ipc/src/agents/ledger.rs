@@ -1,0 +1,431 @@
+//! What became of commands, across restarts, so that none runs twice.
+//!
+//! One file of records, each a length (4 bytes), an FNV-1a hash (8 bytes), both little-endian, and a protobuf message.
+//! Records are only appended, on disk before the append returns where that matters, and replaced now and then by one
+//! file of those that still count. An incomplete end was never confirmed to anybody and is dropped. Without a directory all
+//! this is kept in memory alone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use crate::agent::CommandUpdate;
+use crate::agent::command_update::Stage;
+use crate::sidecar::Command;
+
+const NAME: &str = "commands.ledger";
+/// What may be appended beyond twice the size after the last compaction before the next.
+const SLACK_BYTES: u64 = 1 << 20;
+/// Ids of commands that are over, the newest ones.
+const REMEMBERED_IDS: usize = 10_000;
+/// Results of interrupted work.
+const REMEMBERED_RESULTS: usize = 256;
+const HEAD_BYTES: usize = 12;
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, prost::Enumeration)]
+#[repr(i32)]
+enum Kind {
+    /// Whose ledger this is; the first record.
+    Owner = 0,
+    /// The node is told that the command will run; the work has not begun. The body is the command.
+    Accepted = 1,
+    /// The work may have had effects from here on.
+    Started = 2,
+    /// It is over, and the node may not know. The body is the update.
+    Done = 3,
+    /// The node knows. Without a stage the command never began, and may come again.
+    Settled = 4,
+    /// The result of work done once; the body is the result.
+    Result = 5,
+    /// That result is of no more use.
+    Forget = 6,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Record {
+    #[prost(enumeration = "Kind", tag = "1")]
+    kind: i32,
+    /// The command's id, the agent's, or a content key.
+    #[prost(string, tag = "2")]
+    id: String,
+    #[prost(bytes = "vec", tag = "3")]
+    body: Vec<u8>,
+    #[prost(enumeration = "Stage", tag = "4")]
+    stage: i32,
+    /// Unix seconds.
+    #[prost(int64, tag = "5")]
+    at: i64,
+}
+
+impl Record {
+    fn new(kind: Kind, id: &str) -> Record {
+        Record { kind: kind.into(), id: id.to_owned(), ..Record::default() }
+    }
+}
+
+/// A command whose end the node has not confirmed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Open {
+    /// To be run.
+    Accepted(Command),
+    /// Begun.
+    Started,
+    /// Over.
+    Done(CommandUpdate),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    owner: String,
+    disk: Option<Disk>,
+    open: BTreeMap<String, Open>,
+    settled: BTreeMap<String, Stage>,
+    order: VecDeque<String>,
+    results: BTreeMap<String, (Vec<u8>, i64)>,
+    results_order: VecDeque<String>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    directory: PathBuf,
+    /// Held for as long as the ledger is in use.
+    _lock: File,
+    file: File,
+    bytes: u64,
+    compact_at: u64,
+}
+
+impl Ledger {
+    /// The ledger of agent `owner` in `directory`, which is made when it is missing.
+    pub(super) fn open(owner: &str, directory: Option<&Path>) -> io::Result<Ledger> {
+        let mut ledger = Ledger {
+            owner: owner.to_owned(),
+            disk: None,
+            open: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            order: VecDeque::new(),
+            results: BTreeMap::new(),
+            results_order: VecDeque::new(),
+        };
+        if let Some(directory) = directory {
+            let lock = lock(directory)?;
+            ledger.load(&directory.join(NAME))?;
+            let (file, bytes) = ledger.rewrite(directory)?;
+            let compact_at = 2 * bytes + SLACK_BYTES;
+            ledger.disk = Some(Disk { directory: directory.to_owned(), _lock: lock, file, bytes, compact_at });
+        }
+        Ok(ledger)
+    }
+
+    /// Commands whose end the node has not confirmed.
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = (&String, &Open)> {
+        self.open.iter()
+    }
+
+    /// How a command ended that is over for the node too.
+    pub(super) fn settled(&self, id: &str) -> Option<Stage> {
+        self.settled.get(id).copied()
+    }
+
+    /// The result of interrupted work, and when it ended.
+    pub(super) fn result(&self, key: &str) -> Option<(&[u8], i64)> {
+        self.results.get(key).map(|(result, at)| (result.as_slice(), *at))
+    }
+
+    pub(super) fn accept(&mut self, command: &Command) -> io::Result<()> {
+        self.append(Record { body: command.encode_to_vec(), ..Record::new(Kind::Accepted, &command.id) }, true)
+    }
+
+    pub(super) fn start(&mut self, id: &str) -> io::Result<()> {
+        self.append(Record::new(Kind::Started, id), true)
+    }
+
+    pub(super) fn finish(&mut self, update: &CommandUpdate) -> io::Result<()> {
+        self.append(Record { body: update.encode_to_vec(), ..Record::new(Kind::Done, &update.command_id) }, true)
+    }
+
+    /// The node knows how the command ended; `None`: it never began. Should the disk lose this, the node is told once more.
+    pub(super) fn settle(&mut self, id: &str, stage: Option<Stage>) -> io::Result<()> {
+        let stage = stage.unwrap_or(Stage::Unspecified).into();
+        self.append(Record { stage, ..Record::new(Kind::Settled, id) }, false)
+    }
+
+    pub(super) fn keep_result(&mut self, key: &str, result: &[u8], at: i64) -> io::Result<()> {
+        self.append(Record { body: result.to_vec(), at, ..Record::new(Kind::Result, key) }, true)
+    }
+
+    pub(super) fn forget_result(&mut self, key: &str) -> io::Result<()> {
+        if self.results.contains_key(key) { self.append(Record::new(Kind::Forget, key), false) } else { Ok(()) }
+    }
+
+    fn append(&mut self, record: Record, sync: bool) -> io::Result<()> {
+        if let Some(disk) = &mut self.disk {
+            disk.append(&record, sync)?;
+        }
+        self.note(record)?;
+        let Some(mut disk) = self.disk.take_if(|disk| disk.bytes > disk.compact_at) else { return Ok(()) };
+        let rewritten = self.rewrite(&disk.directory);
+        if let Ok((file, bytes)) = rewritten {
+            (disk.file, disk.bytes, disk.compact_at) = (file, bytes, 2 * bytes + SLACK_BYTES);
+        } else {
+            // The file that is there is as good; later, perhaps.
+            disk.compact_at = disk.bytes + SLACK_BYTES;
+        }
+        self.disk = Some(disk);
+        Ok(())
+    }
+
+    /// Follows one record.
+    fn note(&mut self, record: Record) -> io::Result<()> {
+        let kind = Kind::try_from(record.kind).map_err(|_| damaged("a record of an unknown kind"))?;
+        let Record { id, body, stage, at, .. } = record;
+        match kind {
+            Kind::Owner if id == self.owner => {}
+            Kind::Owner => return Err(damaged(&format!("it belongs to agent '{id}', not '{}'", self.owner))),
+            Kind::Accepted => _ = self.open.insert(id, Open::Accepted(decode(&body)?)),
+            Kind::Started => _ = self.open.insert(id, Open::Started),
+            Kind::Done => _ = self.open.insert(id, Open::Done(decode(&body)?)),
+            Kind::Settled => self.note_settled(id, Stage::try_from(stage).unwrap_or(Stage::Unspecified)),
+            Kind::Result => {
+                self.drop_result(&id);
+                self.results_order.push_back(id.clone());
+                self.results.insert(id, (body, at));
+                if self.results.len() > REMEMBERED_RESULTS
+                    && let Some(oldest) = self.results_order.pop_front()
+                {
+                    self.results.remove(&oldest);
+                }
+            }
+            Kind::Forget => self.drop_result(&id),
+        }
+        Ok(())
+    }
+
+    fn note_settled(&mut self, id: String, stage: Stage) {
+        self.open.remove(&id);
+        if stage == Stage::Unspecified {
+            return;
+        }
+        if self.settled.insert(id.clone(), stage).is_none() {
+            self.order.push_back(id);
+        }
+        if self.order.len() > REMEMBERED_IDS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.settled.remove(&oldest);
+        }
+    }
+
+    fn drop_result(&mut self, key: &str) {
+        if self.results.remove(key).is_some() {
+            self.results_order.retain(|other| other != key);
+        }
+    }
+
+    /// Reads what is there. To forget a command is to run it again, so anything but an incomplete end is an error.
+    fn load(&mut self, path: &Path) -> io::Result<()> {
+        let bytes = match std::fs::read(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        let mut rest = bytes.as_slice();
+        while let Some((record, after)) = next_record(rest)? {
+            if after.is_none() {
+                break;
+            }
+            self.note(record)?;
+            rest = after.unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Replaces the file by one that says only what still counts.
+    fn rewrite(&self, directory: &Path) -> io::Result<(File, u64)> {
+        let (path, new) = (directory.join(NAME), directory.join(format!("{NAME}.new")));
+        let mut bytes = Vec::new();
+        self.records().for_each(|record| put(&mut bytes, &record));
+        let _ = std::fs::remove_file(&new);
+        let mut file = OpenOptions::new().append(true).create_new(true).open(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &path)?;
+        File::open(directory)?.sync_all()?;
+        Ok((file, bytes.len() as u64))
+    }
+
+    fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let settled = self.order.iter().map(|id| Record {
+            stage: self.settled.get(id).copied().unwrap_or(Stage::Unspecified).into(),
+            ..Record::new(Kind::Settled, id)
+        });
+        let open = self.open.iter().map(|(id, open)| match open {
+            Open::Accepted(command) => Record { body: command.encode_to_vec(), ..Record::new(Kind::Accepted, id) },
+            Open::Started => Record::new(Kind::Started, id),
+            Open::Done(update) => Record { body: update.encode_to_vec(), ..Record::new(Kind::Done, id) },
+        });
+        let results = self.results_order.iter().filter_map(|key| {
+            let (result, at) = self.results.get(key)?;
+            Some(Record { body: result.clone(), at: *at, ..Record::new(Kind::Result, key) })
+        });
+        std::iter::once(Record::new(Kind::Owner, &self.owner)).chain(settled).chain(open).chain(results)
+    }
+}
+
+impl Disk {
+    /// All of it or nothing.
+    fn append(&mut self, record: &Record, sync: bool) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        put(&mut bytes, record);
+        let written = self.file.write_all(&bytes);
+        let written = if sync { written.and_then(|()| self.file.sync_data()) } else { written };
+        match written {
+            Ok(()) => self.bytes += bytes.len() as u64,
+            Err(_) => self.file.set_len(self.bytes)?,
+        }
+        written
+    }
+}
+
+/// One process at a time.
+fn lock(directory: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(directory)?;
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(directory.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            let words = format!("{} is in use by another process", directory.display());
+            Err(io::Error::new(io::ErrorKind::WouldBlock, words))
+        }
+        Err(TryLockError::Error(cause)) => Err(cause),
+    }
+}
+
+fn put(out: &mut Vec<u8>, record: &Record) {
+    let body = record.encode_to_vec();
+    out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(&fnv1a(&body).to_le_bytes());
+    out.extend_from_slice(&body);
+}
+
+/// The first record and what is after it; `None` instead of the latter when the record is the incomplete end.
+#[expect(clippy::type_complexity, reason = "used once")]
+fn next_record(bytes: &[u8]) -> io::Result<Option<(Record, Option<&[u8]>)>> {
+    let torn = Ok(Some((Record::default(), None)));
+    let Some((head, rest)) = bytes.split_at_checked(HEAD_BYTES) else {
+        return if bytes.is_empty() { Ok(None) } else { torn };
+    };
+    let (length, hash) = head.split_at(4);
+    let length = length.try_into().map_or(0, u32::from_le_bytes) as usize;
+    let Some((body, after)) = rest.split_at_checked(length) else { return torn };
+    // A file that was made longer before its bytes were written ends in zeros.
+    if bytes.iter().all(|byte| *byte == 0) {
+        return torn;
+    }
+    if fnv1a(body).to_le_bytes() != hash {
+        return if after.is_empty() { torn } else { Err(damaged("a record's hash does not fit it")) };
+    }
+    Ok(Some((decode(body)?, Some(after))))
+}
+
+fn decode<M: Message + Default>(bytes: &[u8]) -> io::Result<M> {
+    M::decode(bytes).map_err(|cause| damaged(&cause.to_string()))
+}
+
+fn damaged(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{NAME} cannot be used: {why}"))
+}
+
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("peat-ledger-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        path
+    }
+
+    fn command(id: &str) -> Command {
+        Command { id: id.into(), command_type: "test".into(), ..Command::default() }
+    }
+
+    fn done(id: &str) -> CommandUpdate {
+        CommandUpdate { command_id: id.into(), stage: Stage::Completed.into(), ..CommandUpdate::default() }
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_a_restart() {
+        let path = directory("restart");
+        let mut ledger = Ledger::open("a1", Some(&path)).unwrap();
+        ["c1", "c2", "c3", "c4"].iter().for_each(|id| ledger.accept(&command(id)).unwrap());
+        ["c2", "c3", "c4"].iter().for_each(|id| ledger.start(id).unwrap());
+        ["c3", "c4"].iter().for_each(|id| ledger.finish(&done(id)).unwrap());
+        ledger.settle("c4", Some(Stage::Completed)).unwrap();
+        ledger.keep_result("k", b"1", 7).unwrap();
+        drop(ledger);
+        for _ in 0..2 {
+            let ledger = Ledger::open("a1", Some(&path)).unwrap();
+            let open: Vec<Open> = ledger.unfinished().map(|(_, open)| open.clone()).collect();
+            assert_eq!(open, [Open::Accepted(command("c1")), Open::Started, Open::Done(done("c3"))]);
+            assert_eq!((ledger.settled("c4"), ledger.settled("c1")), (Some(Stage::Completed), None));
+            assert_eq!(ledger.result("k"), Some((&b"1"[..], 7)));
+        }
+    }
+
+    #[test]
+    fn an_incomplete_end_is_dropped_and_damage_before_it_is_an_error() {
+        let path = directory("torn");
+        let mut ledger = Ledger::open("a1", Some(&path)).unwrap();
+        ledger.accept(&command("c1")).unwrap();
+        ledger.accept(&command("c2")).unwrap();
+        drop(ledger);
+        let file = path.join(NAME);
+        let whole = std::fs::read(&file).unwrap();
+        for cut in 1..20 {
+            std::fs::write(&file, &whole[..whole.len() - cut]).unwrap();
+            assert_eq!(Ledger::open("a1", Some(&path)).unwrap().unfinished().count(), 1, "{cut}");
+        }
+        std::fs::write(&file, [whole.as_slice(), &[0; 50]].concat()).unwrap();
+        assert_eq!(Ledger::open("a1", Some(&path)).unwrap().unfinished().count(), 2);
+        let mut damaged = whole.clone();
+        damaged[HEAD_BYTES + 3] ^= 1;
+        std::fs::write(&file, damaged).unwrap();
+        Ledger::open("a1", Some(&path)).expect_err("a flipped bit");
+    }
+
+    #[test]
+    fn a_ledger_is_one_agents_and_one_processs() {
+        let path = directory("owner");
+        let ledger = Ledger::open("a1", Some(&path)).unwrap();
+        assert_eq!(Ledger::open("a1", Some(&path)).expect_err("in use").kind(), io::ErrorKind::WouldBlock);
+        drop(ledger);
+        let error = Ledger::open("a2", Some(&path)).expect_err("another agent's").to_string();
+        assert!(error.contains("'a1'"), "{error}");
+    }
+
+    #[test]
+    fn the_file_and_what_is_remembered_stay_bounded() {
+        let path = directory("bounded");
+        let mut ledger = Ledger::open("a1", Some(&path)).unwrap();
+        for n in 0..REMEMBERED_IDS + 10 {
+            ledger.settle(&format!("{n:0200}"), Some(Stage::Completed)).unwrap();
+        }
+        for n in 0..REMEMBERED_RESULTS + 10 {
+            ledger.keep_result(&n.to_string(), &[b' '; 20_000], 0).unwrap();
+        }
+        assert_eq!((ledger.settled.len(), ledger.results.len()), (REMEMBERED_IDS, REMEMBERED_RESULTS));
+        let bytes = std::fs::metadata(path.join(NAME)).unwrap().len();
+        assert!(bytes < 20 << 20, "{bytes}");
+        assert_eq!(ledger.settled(&format!("{REMEMBERED_IDS:0200}")), Some(Stage::Completed));
+        assert_eq!(ledger.settled(&format!("{:0200}", 3)), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! The thread that keeps the stream to the node: registers, beats, hears, and begins anew when the stream is lost.
+
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::clock;
+use super::shared::{Inner, Shared};
+use crate::agent::{ConfigUpdate, Goodbye, Heartbeat, NodeMessage, Registered, State, agent_message, node_message};
+use crate::duplex::{self, Downlink};
+use crate::{CallError, Code, Error};
+
+/// How long the node may take to answer a registration.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The shortest interval between heartbeats that a node can ask for.
+const LEAST_BEAT: Duration = Duration::from_millis(50);
+/// Answers to heartbeats are waited for only when they are this far apart.
+const ANSWERED_BEAT: Duration = Duration::from_secs(1);
+
+/// Keeps the agent linked until it leaves.
+pub(super) fn run(shared: &Shared) {
+    let mut backoff = Backoff::default();
+    loop {
+        let ended = attend(shared, &mut backoff);
+        let mut inner = shared.lock();
+        (inner.uplink, inner.terms) = (None, None);
+        inner.jobs.handle_link_lost();
+        if let Err(error) = &ended {
+            inner.trouble = Some(error.to_string());
+            if error.call().is_some_and(|error| error.code == Code::Aborted) {
+                // Another process has taken the id; two that both insist must not do so twice a second.
+                backoff.slow_down();
+            }
+        }
+        shared.notify();
+        let again = clock::now() + backoff.pause();
+        while !inner.leaving && clock::now() < again {
+            inner = shared.wait(inner, again.saturating_duration_since(clock::now()));
+        }
+        if inner.leaving {
+            inner.gone = true;
+            shared.notify();
+            return;
+        }
+    }
+}
+
+/// One stream, from its beginning to its end.
+fn attend(shared: &Shared, backoff: &mut Backoff) -> Result<(), Error> {
+    let register = shared.lock().register();
+    let (uplink, downlink) = duplex::open(&shared.target, &shared.token, agent_message::Body::Register(register))?;
+    let mut inner = shared.lock();
+    inner.uplink = Some(uplink);
+    if inner.leaving {
+        inner.goodbye();
+    }
+    drop(inner);
+    Attending { shared, downlink, beats: Beats::new(clock::now()) }.follow(backoff)
+}
+
+struct Attending<'a> {
+    shared: &'a Shared,
+    downlink: Downlink,
+    beats: Beats,
+}
+
+/// When the next heartbeat is due.
+struct Beats {
+    next: Instant,
+    /// `None` until the node has answered the registration.
+    interval: Option<Duration>,
+    sent: u64,
+    answered: u64,
+}
+
+impl Beats {
+    fn new(now: Instant) -> Beats {
+        Beats { next: now + PATIENCE, interval: None, sent: 0, answered: 0 }
+    }
+
+    fn set_interval(&mut self, now: Instant, ms: u32) {
+        let interval = Duration::from_millis(ms.into()).max(LEAST_BEAT);
+        (self.interval, self.next) = (Some(interval), now + interval);
+    }
+
+    /// The number of a heartbeat that is due.
+    fn take(&mut self, now: Instant) -> Result<Option<u64>, Error> {
+        if now < self.next {
+            return Ok(None);
+        }
+        let silent =
+            |what: &str| Error::Closed(CallError::new(Code::Unavailable, format!("the node did not answer {what}")));
+        let Some(interval) = self.interval else { return Err(silent("the registration")) };
+        if self.sent > self.answered && interval >= ANSWERED_BEAT {
+            return Err(silent("a heartbeat"));
+        }
+        self.next = now + interval;
+        self.sent += 1;
+        Ok(Some(self.sent))
+    }
+}
+
+impl Attending<'_> {
+    fn follow(mut self, backoff: &mut Backoff) -> Result<(), Error> {
+        loop {
+            let wait = self.beats.next.saturating_duration_since(clock::now());
+            match self.downlink.next(wait) {
+                Ok(Some(message)) => self.handle(message, backoff),
+                Ok(None) => {}
+                Err(_) if self.shared.lock().leaving => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            if let Some(number) = self.beats.take(clock::now())? {
+                self.shared.lock().send(agent_message::Body::Heartbeat(Heartbeat { number, state: None }));
+            }
+            if let (Some(items), Some(uplink)) = (self.downlink.spent(), &mut self.shared.lock().uplink) {
+                uplink.grant(items)?;
+            }
+        }
+    }
+
+    fn handle(&mut self, message: NodeMessage, backoff: &mut Backoff) {
+        let now = clock::now();
+        let mut inner = self.shared.lock();
+        // What this version does not know it passes over.
+        match message.body {
+            Some(node_message::Body::Registered(registered)) => {
+                backoff.reset();
+                self.beats.set_interval(now, registered.heartbeat_interval_ms);
+                inner.registered(registered);
+            }
+            Some(node_message::Body::ConfigUpdate(update)) => {
+                self.beats.set_interval(now, update.heartbeat_interval_ms);
+                inner.reconfigured(update);
+            }
+            Some(node_message::Body::HeartbeatAck(ack)) => self.beats.answered = self.beats.answered.max(ack.number),
+            Some(node_message::Body::CommandPush(push)) => inner.jobs.handle_push(now, push),
+            Some(node_message::Body::CancelPush(push)) => {
+                let cancelled = inner.jobs.handle_cancel(&push.command_id);
+                inner.recorded(cancelled);
+            }
+            Some(node_message::Body::UpdateAck(ack)) => {
+                let settled = inner.jobs.handle_ack(&ack);
+                inner.recorded(settled);
+            }
+            None => {}
+        }
+        inner.tell();
+        drop(inner);
+        self.shared.notify();
+    }
+}
+
+impl Inner {
+    /// The node knows the agent; what it does not know yet follows.
+    fn registered(&mut self, registered: Registered) {
+        let first = self.terms.replace(registered).is_none();
+        self.trouble = None;
+        if first && let Some(state) = self.state.clone() {
+            self.beat_with(state);
+        }
+    }
+
+    fn reconfigured(&mut self, update: ConfigUpdate) {
+        if let Some(terms) = &mut self.terms {
+            terms.heartbeat_interval_ms = update.heartbeat_interval_ms;
+            terms.stale_after_ms = update.stale_after_ms;
+            terms.dead_after_ms = update.dead_after_ms;
+            terms.events_url = update.events_url;
+        }
+    }
+
+    /// Says how the agent is, now. Its number is nobody's: only the regular ones are waited for.
+    pub(super) fn beat_with(&mut self, state: State) {
+        if self.terms.is_some() {
+            self.send(agent_message::Body::Heartbeat(Heartbeat { number: 0, state: Some(state) }));
+        }
+    }
+
+    pub(super) fn goodbye(&mut self) {
+        self.send(agent_message::Body::Goodbye(Goodbye { reason: "the agent was closed".into() }));
+        if let Some(uplink) = &self.uplink {
+            uplink.finish();
+        }
+    }
+}

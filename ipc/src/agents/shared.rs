@@ -1,0 +1,132 @@
+//! What the threads of one agent share: a mutex that is never held while a handler runs, and a condition for every change.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::jobs::Jobs;
+use super::ledger::Ledger;
+use super::once::Attempt;
+use super::work::Handler;
+use crate::Target;
+use crate::agent::{Register, Registered, State, Workload, agent_message};
+use crate::duplex::Uplink;
+
+/// See the module's documentation.
+pub(super) struct Shared {
+    pub(super) target: Target,
+    pub(super) token: String,
+    pub(super) handler: Option<Handler>,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// Everything that changes.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) jobs: Jobs,
+    pub(super) attempts: BTreeMap<String, Arc<Attempt>>,
+    pub(super) registration: Register,
+    /// What the agent said of itself last, beside its workloads.
+    pub(super) state: Option<State>,
+    /// Present from a Register to the end of its stream.
+    pub(super) uplink: Option<Uplink>,
+    /// The node's answer to it.
+    pub(super) terms: Option<Registered>,
+    pub(super) leaving: bool,
+    /// The thread of the stream has ended.
+    pub(super) gone: bool,
+    /// Why there is no link, or why commands do not get on, in words.
+    pub(super) trouble: Option<String>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        target: Target,
+        token: String,
+        handler: Option<Handler>,
+        registration: Register,
+        memory: Option<&Path>,
+    ) -> io::Result<Shared> {
+        let jobs = Jobs::new(Ledger::open(&registration.agent_id, memory)?)?;
+        let inner = Inner {
+            jobs,
+            attempts: BTreeMap::new(),
+            registration,
+            state: None,
+            uplink: None,
+            terms: None,
+            leaving: false,
+            gone: false,
+            trouble: None,
+        };
+        Ok(Shared { target, token, handler, inner: Mutex::new(inner), changed: Condvar::new() })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of the lock until something changes, at most for `patience`.
+    pub(super) fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, patience: Duration) -> MutexGuard<'a, Inner> {
+        let waited = self.changed.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner);
+        waited.0
+    }
+
+    pub(super) fn notify(&self) {
+        self.changed.notify_all();
+    }
+}
+
+impl Inner {
+    /// Says what the node does not know of commands.
+    pub(super) fn tell(&mut self) {
+        for update in self.jobs.poll_updates() {
+            self.send(agent_message::Body::CommandUpdate(update));
+        }
+    }
+
+    /// Sends, if there is a link. One that fails is cut, so that the thread that reads it sees its end.
+    pub(super) fn send(&mut self, body: agent_message::Body) {
+        if let Some(uplink) = &mut self.uplink
+            && uplink.send(body).is_err()
+        {
+            uplink.cut();
+            self.uplink = None;
+        }
+    }
+
+    /// Notes what the ledger said.
+    pub(super) fn recorded<T>(&mut self, result: io::Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(cause) => {
+                self.trouble = Some(format!("the record of commands: {cause}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn register(&mut self) -> Register {
+        Register { commands: self.jobs.registered(), ..self.registration.clone() }
+    }
+
+    /// Adds a workload to what is registered, or replaces the one of its name.
+    pub(super) fn put_workload(&mut self, workload: Workload) {
+        self.drop_workload(&workload.name);
+        self.registration.workloads.push(workload);
+    }
+
+    pub(super) fn drop_workload(&mut self, name: &str) {
+        self.registration.workloads.retain(|workload| workload.name != name);
+    }
+}

@@ -1,0 +1,416 @@
+//! An agent over a real socket, and a node that does as the test says.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use prost::Message;
+
+use super::jobs::{RESTARTED, update};
+use super::ledger::Ledger;
+use super::*;
+use crate::agent::command_update::Stage;
+use crate::agent::{
+    AgentMessage, CancelPush, CommandPush, CommandUpdate, NodeMessage, UpdateAck, agent_message, node_message,
+};
+use crate::envelope::frame::Body;
+use crate::frame::{Decoder, put_error, put_item};
+use crate::sidecar::Command;
+use crate::stream::Stream;
+
+/// How long what must happen may take; only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Node {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+/// One connection of the agent.
+struct Link {
+    stream: Stream,
+    decoder: Decoder,
+}
+
+impl Node {
+    fn new(name: &str) -> Node {
+        let path = std::env::temp_dir().join(format!("peat-agent-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Node { listener: UnixListener::bind(path.join("socket")).unwrap(), path }
+    }
+
+    fn target(&self) -> Target {
+        Target::Unix(self.path.join("socket"))
+    }
+
+    fn memory(&self) -> PathBuf {
+        self.path.join("memory")
+    }
+
+    fn agent<O: Into<Outcome>>(&self, handler: impl Fn(&Work<'_>) -> O + Send + Sync + 'static) -> Agent {
+        let agent = Agent::connect(self.target()).remember_in(self.memory()).on_command(handler);
+        agent.register(Register { agent_id: "a1".into(), ..Register::default() }).unwrap()
+    }
+
+    fn accept(&self) -> Link {
+        let (stream, _): (UnixStream, _) = self.listener.accept().unwrap();
+        let mut link = Link { stream: Stream::from(stream), decoder: Decoder::default() };
+        link.stream.set_timeout(Some(PATIENCE)).unwrap();
+        while link.decoder.buffered() < 8 {
+            link.read();
+        }
+        assert_eq!(&link.decoder.peek()[..8], crate::PREFACE);
+        link.decoder.skip(8);
+        link
+    }
+
+    /// Lets the agent in; what it registered.
+    fn welcome(&self, beat_ms: u32) -> (Link, Register) {
+        let mut link = self.accept();
+        let agent_message::Body::Register(register) = link.next() else { panic!("not a Register") };
+        let terms = Registered { heartbeat_interval_ms: beat_ms, node_id: "n".into(), ..Registered::default() };
+        link.say(node_message::Body::Registered(terms));
+        (link, register)
+    }
+}
+
+impl Link {
+    fn read(&mut self) {
+        let mut bytes = [0; 4096];
+        let count = self.stream.read(&mut bytes).unwrap();
+        self.decoder.extend(&bytes[..count]);
+    }
+
+    /// The next thing the agent says, credit aside.
+    fn next(&mut self) -> agent_message::Body {
+        loop {
+            match self.decoder.next_frame().unwrap() {
+                Some((_, Body::Request(request))) => return decode(&request.payload),
+                Some((_, Body::Upload(bytes))) => return decode(&bytes),
+                Some(_) => {}
+                None => self.read(),
+            }
+        }
+    }
+
+    fn update(&mut self) -> CommandUpdate {
+        match self.next() {
+            agent_message::Body::CommandUpdate(update) => update,
+            other => panic!("not an update: {other:?}"),
+        }
+    }
+
+    fn say(&mut self, body: node_message::Body) {
+        let message = NodeMessage { body: Some(body) };
+        let mut bytes = Vec::new();
+        put_item(&mut bytes, 1, message.encoded_len(), |out| message.encode_raw(out));
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    fn push(&mut self, id: &str) {
+        let command = Command { id: id.into(), command_type: "test".into(), ..Command::default() };
+        self.say(node_message::Body::CommandPush(CommandPush { command: Some(command), time_left_ms: 60_000 }));
+    }
+
+    fn cancel(&mut self, id: &str) {
+        self.say(node_message::Body::CancelPush(CancelPush { command_id: id.into() }));
+    }
+
+    fn ack(&mut self, update: &CommandUpdate, refused: &str) {
+        let ack = UpdateAck { command_id: update.command_id.clone(), stage: update.stage, refused: refused.into() };
+        self.say(node_message::Body::UpdateAck(ack));
+    }
+
+    /// The agent says this of that command, and the node stores it.
+    fn hears(&mut self, id: &str, stage: Stage) -> CommandUpdate {
+        let update = self.update();
+        assert_eq!((update.command_id.as_str(), update.stage()), (id, stage), "{update:?}");
+        self.ack(&update, "");
+        update
+    }
+}
+
+fn decode(bytes: &[u8]) -> agent_message::Body {
+    AgentMessage::decode(bytes).unwrap().body.unwrap()
+}
+
+fn done() -> Outcome {
+    Outcome::Completed("{}".into())
+}
+
+/// A handler that counts, says that it has begun, and waits until it may end.
+fn held() -> (Arc<AtomicUsize>, Receiver<String>, Sender0, impl Fn(&Work<'_>) -> Outcome) {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let (began, begins): (SyncSender<String>, _) = sync_channel(8);
+    let (release, released) = sync_channel::<()>(8);
+    let released = Mutex::new(released);
+    let count = Arc::clone(&runs);
+    let handler = move |work: &Work<'_>| {
+        count.fetch_add(1, Ordering::AcqRel);
+        began.send(work.id().to_owned()).unwrap();
+        released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        done()
+    };
+    (runs, begins, release, handler)
+}
+
+type Sender0 = SyncSender<()>;
+
+#[test]
+fn an_agent_registers_and_beats_as_the_node_asks() {
+    let node = Node::new("beats");
+    let agent = node.agent(|_| done());
+    let (mut link, register) = node.welcome(50);
+    assert_eq!((register.agent_id.as_str(), register.commands.len()), ("a1", 0));
+    assert_eq!(agent.wait_registered(PATIENCE).unwrap().node_id, "n");
+    for number in 1..4 {
+        let agent_message::Body::Heartbeat(beat) = link.next() else { panic!("not a beat") };
+        assert_eq!((beat.number, beat.state), (number, None));
+    }
+    drop(agent);
+    loop {
+        match link.next() {
+            agent_message::Body::Heartbeat(_) => {}
+            agent_message::Body::Goodbye(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_command_begins_only_once_the_node_confirms_that_it_may() {
+    let node = Node::new("permit");
+    let (runs, begins, release, handler) = held();
+    let agent = node.agent(handler);
+    let (mut link, _) = node.welcome(60_000);
+    link.push("refused");
+    let accepted = link.update();
+    assert_eq!(accepted.stage(), Stage::Accepted);
+    assert_eq!(runs.load(Ordering::Acquire), 0);
+    link.ack(&accepted, "it has expired");
+    link.push("wanted");
+    link.hears("wanted", Stage::Accepted);
+    assert_eq!(begins.recv_timeout(PATIENCE).unwrap(), "wanted");
+    release.send(()).unwrap();
+    assert_eq!(link.hears("wanted", Stage::Completed).result_json, "{}");
+    assert!(agent.close(PATIENCE));
+    assert_eq!(runs.load(Ordering::Acquire), 1);
+}
+
+#[test]
+fn a_command_pushed_again_runs_once_across_restarts_too() {
+    let node = Node::new("again");
+    let (runs, _begins, release, handler) = held();
+    release.send(()).unwrap();
+    let agent = node.agent(handler);
+    let (mut link, _) = node.welcome(60_000);
+    link.push("c1");
+    link.hears("c1", Stage::Accepted);
+    link.push("c1");
+    while link.update().stage() != Stage::Completed {}
+    link.ack(&update("c1", Stage::Completed), "");
+    link.push("c1");
+    assert_eq!(link.update().stage(), Stage::Completed);
+    assert!(agent.close(PATIENCE));
+    drop(link);
+    let agent = eventually(|| {
+        let again = Agent::connect(node.target()).remember_in(node.memory()).on_command(|_| done());
+        again.register(Register { agent_id: "a1".into(), ..Register::default() }).ok()
+    });
+    let (mut link, register) = node.welcome(60_000);
+    assert!(register.commands.is_empty());
+    link.push("c1");
+    assert_eq!(link.update().stage(), Stage::Completed);
+    assert_eq!(runs.load(Ordering::Acquire), 1);
+    drop(agent);
+}
+
+/// The last worker may need a moment to let go of the record.
+fn eventually<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..3_000 {
+        match condition() {
+            Some(value) => return value,
+            None => std::thread::park_timeout(Duration::from_millis(10)),
+        }
+    }
+    panic!("not in time");
+}
+
+#[test]
+fn work_goes_on_through_a_cut_and_its_result_is_delivered_afterwards() {
+    let node = Node::new("cut");
+    let (runs, begins, release, handler) = held();
+    let agent = node.agent(handler);
+    let (mut link, _) = node.welcome(60_000);
+    link.push("c1");
+    link.hears("c1", Stage::Accepted);
+    begins.recv_timeout(PATIENCE).unwrap();
+    drop(link);
+    let (mut link, register) = node.welcome(60_000);
+    assert_eq!(register.commands, [update("c1", Stage::Accepted)]);
+    link.push("c1");
+    release.send(()).unwrap();
+    while link.update().stage() != Stage::Completed {}
+    drop(link);
+    let (mut link, register) = node.welcome(60_000);
+    assert_eq!(register.commands[0].stage(), Stage::Completed, "the node did not confirm it");
+    link.ack(&register.commands[0], "");
+    assert!(agent.close(PATIENCE));
+    assert_eq!(runs.load(Ordering::Acquire), 1);
+}
+
+#[test]
+fn what_a_restart_interrupted_has_failed_and_what_was_only_accepted_runs() {
+    let node = Node::new("restart");
+    let mut ledger = Ledger::open("a1", Some(&node.memory())).unwrap();
+    for id in ["begun", "waiting"] {
+        ledger.accept(&Command { id: id.into(), ..Command::default() }).unwrap();
+    }
+    ledger.start("begun").unwrap();
+    drop(ledger);
+    let agent = node.agent(|_| done());
+    let (mut link, register) = node.welcome(60_000);
+    let [begun, waiting] = &register.commands[..] else { panic!("{register:?}") };
+    assert_eq!((begun.stage(), begun.error.as_str()), (Stage::Failed, RESTARTED));
+    assert_eq!(*waiting, update("waiting", Stage::Accepted));
+    link.ack(begun, "");
+    link.ack(waiting, "");
+    link.hears("waiting", Stage::Completed);
+    assert!(agent.close(PATIENCE));
+}
+
+#[test]
+fn a_cancel_reaches_the_handler_and_what_has_not_begun_never_does() {
+    let node = Node::new("cancel");
+    let runs = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&runs);
+    let (began, begins) = sync_channel(8);
+    let agent = node.agent(move |work| {
+        count.fetch_add(1, Ordering::AcqRel);
+        began.send(()).unwrap();
+        while !work.is_cancelled() {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        Outcome::Cancelled
+    });
+    let (mut link, _) = node.welcome(60_000);
+    link.push("running");
+    link.hears("running", Stage::Accepted);
+    begins.recv_timeout(PATIENCE).unwrap();
+    link.push("accepting");
+    let accepted = link.update();
+    link.cancel("accepting");
+    link.hears("accepting", Stage::Cancelled);
+    link.ack(&accepted, "");
+    link.cancel("unknown");
+    assert_eq!(link.update(), update("unknown", Stage::Cancelled));
+    link.push("unknown");
+    assert_eq!(link.update(), update("unknown", Stage::Cancelled), "it comes after its own cancel");
+    link.cancel("running");
+    link.hears("running", Stage::Cancelled);
+    assert!(agent.close(PATIENCE));
+    assert_eq!(runs.load(Ordering::Acquire), 1);
+}
+
+#[test]
+fn a_retry_joins_the_work_that_is_under_way_and_reuses_what_did_not_get_through() {
+    let node = Node::new("once");
+    let runs = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&runs);
+    let (release, released) = sync_channel::<()>(8);
+    let released = Mutex::new(released);
+    let (began, begins) = sync_channel(8);
+    let agent = node.agent(move |work| {
+        began.send(()).unwrap();
+        work.once("deploy 6.5", |_| {
+            released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            Ok::<_, String>((count.fetch_add(1, Ordering::AcqRel) + 1).to_string())
+        })
+    });
+    let (mut link, _) = node.welcome(60_000);
+    for id in ["c1", "c2"] {
+        link.push(id);
+        link.hears(id, Stage::Accepted);
+        begins.recv_timeout(PATIENCE).unwrap();
+    }
+    drop(link);
+    release.send(()).unwrap();
+    let (mut link, register) = node.welcome(60_000);
+    link.push("c3");
+    let mut said = register.commands;
+    let mut ended = std::collections::BTreeMap::new();
+    while ended.len() < 3 {
+        let update = said.pop().unwrap_or_else(|| link.update());
+        link.ack(&update, "");
+        if update.stage() == Stage::Completed {
+            ended.insert(update.command_id, update.result_json);
+        }
+    }
+    assert!(ended.values().all(|result| result == "1"), "{ended:?}");
+    assert!(agent.close(PATIENCE));
+    assert_eq!(runs.load(Ordering::Acquire), 1);
+}
+
+#[test]
+fn what_a_handler_gets_wrong_is_a_failed_command() {
+    let node = Node::new("wrong");
+    let agent = node.agent(|work| match work.id() {
+        "panics" => panic!("on purpose"),
+        "large" => Outcome::Completed("x".repeat(300_000)),
+        "no JSON" => Outcome::Completed("{".into()),
+        _ => Outcome::Failed("é".repeat(5_000)),
+    });
+    let (mut link, _) = node.welcome(60_000);
+    for (id, words) in [("panics", "panicked"), ("large", "300000 bytes"), ("words", "é")] {
+        link.push(id);
+        link.hears(id, Stage::Accepted);
+        assert!(link.hears(id, Stage::Failed).error.contains(words));
+    }
+    link.push("no JSON");
+    link.hears("no JSON", Stage::Accepted);
+    let ended = link.update();
+    link.ack(&ended, "result_json is not JSON");
+    assert!(link.hears("no JSON", Stage::Failed).error.contains("is not JSON"));
+    assert!(agent.close(PATIENCE));
+}
+
+#[test]
+fn a_registration_that_is_refused_says_why() {
+    let node = Node::new("refused");
+    let agent = node.agent(|_| done());
+    let mut link = node.accept();
+    let mut bytes = Vec::new();
+    put_error(&mut bytes, 1, &CallError::new(Code::PermissionDenied, "another user's"));
+    link.next();
+    link.stream.write_all(&bytes).unwrap();
+    eventually(|| agent.trouble().filter(|trouble| trouble.contains("another user's")));
+    let error = agent.wait_registered(Duration::ZERO).expect_err("refused");
+    assert!(error.message.contains("another user's"), "{error}");
+}
+
+#[test]
+fn state_is_said_at_once_and_again_after_a_reconnect() {
+    let node = Node::new("state");
+    let agent = node.agent(|_| done());
+    let (mut link, _) = node.welcome(60_000);
+    agent.wait_registered(PATIENCE).unwrap();
+    agent.heartbeat(State { status: 2, ..State::default() });
+    agent.report_deployment(Workload { name: "w".into(), version: "1".into(), ..Workload::default() });
+    let state = |link: &mut Link| match link.next() {
+        agent_message::Body::Heartbeat(beat) => beat.state.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(state(&mut link).status, 2);
+    assert_eq!(state(&mut link).workloads[0].name, "w");
+    drop(link);
+    let (mut link, register) = node.welcome(60_000);
+    assert_eq!(register.workloads[0].version, "1");
+    assert_eq!(state(&mut link).status, 2);
+    agent.remove_deployment("w");
+    let last = state(&mut link);
+    assert!(last.workloads_complete && last.workloads.is_empty());
+}

@@ -1,0 +1,120 @@
+//! The one call with messages both ways: an agent's stream, as two halves that two threads may hold.
+
+use std::net::Shutdown;
+use std::time::Duration;
+
+use prost::Message;
+
+use crate::agent::{AgentMessage, NodeMessage, agent_message};
+use crate::envelope::frame::Body;
+use crate::frame::{Decoder, RequestHeader, put_credit, put_request, put_upload};
+use crate::method::AGENT_LINK;
+use crate::stream::Stream;
+use crate::subscription::WINDOW;
+use crate::{CallError, Code, Error, PREFACE, Target};
+
+/// The only call of the connection.
+const CALL: u64 = 1;
+const READ_BYTES: usize = 64 << 10;
+/// How long the node may take to read what it is sent.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connects and begins the stream with `first`.
+pub(crate) fn open(target: &Target, token: &str, first: agent_message::Body) -> Result<(Uplink, Downlink), Error> {
+    begin(Stream::connect(target)?, token, first)
+}
+
+fn begin(stream: Stream, token: &str, first: agent_message::Body) -> Result<(Uplink, Downlink), Error> {
+    stream.set_write_timeout(Some(WRITE_PATIENCE))?;
+    let scratch = vec![0; READ_BYTES].into_boxed_slice();
+    let downlink = Downlink { stream: stream.try_clone()?, decoder: Decoder::default(), scratch, taken: 0 };
+    let mut uplink = Uplink { stream, buffer: PREFACE.to_vec() };
+    let header = RequestHeader { method: AGENT_LINK, deadline_ms: 0, credit: WINDOW, token };
+    put_request(&mut uplink.buffer, CALL, header, &AgentMessage { body: Some(first) });
+    uplink.flush()?;
+    Ok((uplink, downlink))
+}
+
+/// What the agent says.
+#[derive(Debug)]
+pub(crate) struct Uplink {
+    stream: Stream,
+    buffer: Vec<u8>,
+}
+
+impl Uplink {
+    pub(crate) fn send(&mut self, body: agent_message::Body) -> Result<(), Error> {
+        put_upload(&mut self.buffer, CALL, &AgentMessage { body: Some(body) });
+        self.flush()
+    }
+
+    /// Lets the node send more.
+    pub(crate) fn grant(&mut self, items: u32) -> Result<(), Error> {
+        put_credit(&mut self.buffer, CALL, items);
+        self.flush()
+    }
+
+    /// Nothing more is said; what the node still says is read.
+    pub(crate) fn finish(&self) {
+        // A connection that is gone already is as good.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// The other half ends too.
+    pub(crate) fn cut(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        let written = self.stream.write_all(&self.buffer);
+        self.buffer.clear();
+        self.buffer.shrink_to(READ_BYTES);
+        written.map_err(Error::Transport)
+    }
+}
+
+/// What the node says.
+#[derive(Debug)]
+pub(crate) struct Downlink {
+    stream: Stream,
+    decoder: Decoder,
+    scratch: Box<[u8]>,
+    taken: u32,
+}
+
+impl Downlink {
+    /// The next message; `None` when none came within `patience`.
+    pub(crate) fn next(&mut self, patience: Duration) -> Result<Option<NodeMessage>, Error> {
+        loop {
+            if let Some((call, body)) = self.decoder.next_frame()? {
+                return self.message(call, body).map(Some);
+            }
+            self.stream.set_timeout(Some(patience.max(Duration::from_millis(1))))?;
+            match self.stream.read(&mut self.scratch) {
+                Ok(count) => self.decoder.extend(&self.scratch[..count]),
+                Err(cause) if cause.kind() == std::io::ErrorKind::TimedOut => return Ok(None),
+                Err(cause) => return Err(Error::Transport(cause)),
+            }
+        }
+    }
+
+    /// What may be granted again, by half windows.
+    pub(crate) fn spent(&mut self) -> Option<u32> {
+        (self.taken >= WINDOW / 2).then(|| std::mem::take(&mut self.taken))
+    }
+
+    fn message(&mut self, call: u64, body: Body) -> Result<NodeMessage, Error> {
+        match (call, body) {
+            (CALL, Body::Item(bytes)) => {
+                self.taken += 1;
+                NodeMessage::decode(bytes).map_err(Error::Response)
+            }
+            (CALL, Body::End(_)) => Err(Error::Closed(CallError::new(Code::Unavailable, "the node ended the stream"))),
+            (CALL, Body::Error(error)) => {
+                Err(Error::Call(CallError::new(Code::from_number(error.code), error.message)))
+            }
+            (0, Body::Error(error)) => Err(Error::Closed(CallError::new(Code::from_number(error.code), error.message))),
+            _ => Err(Error::Unexpected("a frame that is no part of an agent's stream")),
+        }
+    }
+}

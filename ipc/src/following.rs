@@ -1,0 +1,149 @@
+//! A subscription that outlives its connection: it resumes where it was, and begins anew where that is impossible.
+
+use std::collections::VecDeque;
+
+use crate::agents::Backoff;
+use crate::sidecar::{ChangeType, DocumentChange, SubscribeRequest};
+use crate::{Client, Code, Error, Subscription, Target};
+
+/// What a follower is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Followed {
+    /// A document is this now, or is gone.
+    Change(DocumentChange),
+    /// What was known is out of date, and everything there is follows, up to a change of type SNAPSHOT_END. Documents that are
+    /// not among it are gone.
+    Anew,
+}
+
+/// Changes, across restarts of the node and of the connection.
+///
+/// ```no_run
+/// use peat_ipc::{Followed, Following, sidecar::SubscribeRequest};
+///
+/// let request = SubscribeRequest { collections: vec!["platforms".into()], snapshot: true, ..Default::default() };
+/// for followed in Following::new("unix:///run/peat-node.sock".parse()?, request) {
+///     match followed? {
+///         Followed::Change(change) => println!("{}/{}", change.collection, change.doc_id),
+///         Followed::Anew => println!("from the beginning"),
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Following {
+    target: Target,
+    token: String,
+    request: SubscribeRequest,
+    subscription: Option<Subscription<Client>>,
+    backoff: Backoff,
+    told: VecDeque<Followed>,
+    /// A snapshot has begun and not ended; to lose it is to begin anew.
+    in_snapshot: bool,
+    ended: bool,
+}
+
+impl Following {
+    /// Follows what `request` asks for. Connects when it is first asked for a change.
+    #[must_use]
+    pub fn new(target: Target, request: SubscribeRequest) -> Following {
+        Following {
+            target,
+            token: String::new(),
+            in_snapshot: request.snapshot,
+            request,
+            subscription: None,
+            backoff: Backoff::default(),
+            told: VecDeque::new(),
+            ended: false,
+        }
+    }
+
+    /// Sends `token` with every subscription.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<String>) -> Following {
+        self.token = token.into();
+        self
+    }
+
+    /// Waits for the next change, for as long as it takes.
+    ///
+    /// # Errors
+    /// The node refuses the subscription for what it is; trying again would not help.
+    pub fn next_change(&mut self) -> Result<Followed, Error> {
+        loop {
+            if let Some(followed) = self.told.pop_front() {
+                return Ok(followed);
+            }
+            match self.try_next() {
+                Ok(Some(change)) => return Ok(self.note(change)),
+                Ok(None) => self.pause(),
+                Err(Error::Call(error)) if error.code == Code::OutOfRange => self.begin_anew(),
+                Err(Error::Call(error)) if lasting(error.code) => return Err(Error::Call(error)),
+                Err(_) => self.pause(),
+            }
+        }
+    }
+
+    fn try_next(&mut self) -> Result<Option<DocumentChange>, Error> {
+        let subscription = match &mut self.subscription {
+            Some(subscription) => subscription,
+            None => {
+                let client = Client::connect(&self.target)?.with_token(self.token.clone());
+                self.subscription.insert(client.into_subscription(&self.request)?)
+            }
+        };
+        subscription.next_change()
+    }
+
+    fn note(&mut self, change: DocumentChange) -> Followed {
+        self.backoff.reset();
+        if change.change_type() == ChangeType::SnapshotEnd {
+            self.in_snapshot = false;
+        }
+        if !self.in_snapshot {
+            self.request.snapshot = false;
+            self.request.resume_after = change.sequence;
+            self.request.resume_run.clone_from(&change.run);
+        }
+        Followed::Change(change)
+    }
+
+    fn begin_anew(&mut self) {
+        self.subscription = None;
+        (self.request.snapshot, self.in_snapshot) = (true, true);
+        (self.request.resume_after, self.request.resume_run) = (0, Vec::new());
+        self.told.push_back(Followed::Anew);
+    }
+
+    /// The connection is lost. Half a snapshot is worth nothing.
+    fn pause(&mut self) {
+        let had = self.subscription.take().is_some();
+        if had && self.in_snapshot {
+            self.begin_anew();
+        }
+        std::thread::park_timeout(self.backoff.pause());
+    }
+}
+
+impl Iterator for Following {
+    type Item = Result<Followed, Error>;
+
+    /// Ends after an error.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.next_change();
+        self.ended = next.is_err();
+        Some(next)
+    }
+}
+
+/// Whether the same request will be refused again.
+fn lasting(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::NotFound
+    )
+}
