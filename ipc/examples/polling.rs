@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // A sign of life: without one for --stale-after the agent is STALE.
         let platform = Platform { id: id.clone(), name: "polls".into(), ..Platform::default() };
         client.put_platform(&PutPlatformRequest { platform: Some(platform) })?;
-        let pending = GetCommandsRequest { target_id: id.clone(), pending_only: true };
+        let pending = GetCommandsRequest { target_id: id.clone(), pending_only: true, ..Default::default() };
         for command in client.get_commands(&pending)?.commands {
             carry_out(&mut client, id, command)?;
         }

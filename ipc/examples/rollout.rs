@@ -31,8 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     client.put_command(&PutCommandRequest { command: Some(command) })?;
     loop {
-        let commands = client.get_commands(&GetCommandsRequest::default())?.commands;
-        let rollout = commands.into_iter().find(|command| command.id == id).ok_or("the rollout is gone")?;
+        let this = GetCommandsRequest { id: id.clone(), ..Default::default() };
+        let rollout = client.get_commands(&this)?.commands.pop().ok_or("the rollout is gone")?;
         let over = rollout.targets.iter().filter(|target| is_over(target.status())).count();
         println!("{over} of {} are through", rollout.targets.len());
         if over == rollout.targets.len() {

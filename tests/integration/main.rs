@@ -5,6 +5,7 @@
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
+mod agent_client;
 mod agents;
 mod client_wire;
 mod clients;
