@@ -80,11 +80,11 @@ func (c *Client) CancelCommand(ctx context.Context, id string) ([]*TargetStatus,
 
 // Command is the command with this id, as far as this node has heard.
 func (c *Client) Command(ctx context.Context, id string) (*CommandRecord, error) {
-	commands, err := c.GetCommands(ctx, "", false)
-	if err != nil {
+	response := new(pb.GetCommandsResponse)
+	if err := c.call(ctx, methodGetCommands, &pb.GetCommandsRequest{Id: id}, response); err != nil {
 		return nil, err
 	}
-	for _, command := range commands {
+	for _, command := range response.Commands {
 		if command.Id == id {
 			return command, nil
 		}

@@ -2760,7 +2760,9 @@ type GetCommandsRequest struct {
 	// Only the commands of this agent, those it gets by a group or as everyone included; `targets` then holds just it.
 	TargetId string `protobuf:"bytes,100,opt,name=target_id,json=targetId,proto3" json:"target_id,omitempty"`
 	// Only what that agent may still run.
-	PendingOnly   bool `protobuf:"varint,101,opt,name=pending_only,json=pendingOnly,proto3" json:"pending_only,omitempty"`
+	PendingOnly bool `protobuf:"varint,101,opt,name=pending_only,json=pendingOnly,proto3" json:"pending_only,omitempty"`
+	// Only this command.
+	Id            string `protobuf:"bytes,102,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2807,6 +2809,13 @@ func (x *GetCommandsRequest) GetPendingOnly() bool {
 		return x.PendingOnly
 	}
 	return false
+}
+
+func (x *GetCommandsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
 }
 
 type GetCommandsResponse struct {
@@ -4051,10 +4060,11 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\x05error\x18\x04 \x01(\tR\x05error\"G\n" +
 	"\x11PutCommandRequest\x122\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.peat.sidecar.v1.CommandR\acommand\"\x14\n" +
-	"\x12PutCommandResponse\"T\n" +
+	"\x12PutCommandResponse\"d\n" +
 	"\x12GetCommandsRequest\x12\x1b\n" +
 	"\ttarget_id\x18d \x01(\tR\btargetId\x12!\n" +
-	"\fpending_only\x18e \x01(\bR\vpendingOnly\"K\n" +
+	"\fpending_only\x18e \x01(\bR\vpendingOnly\x12\x0e\n" +
+	"\x02id\x18f \x01(\tR\x02id\"K\n" +
 	"\x13GetCommandsResponse\x124\n" +
 	"\bcommands\x18\x01 \x03(\v2\x18.peat.sidecar.v1.CommandR\bcommands\"\x92\x01\n" +
 	"\x10SubscribeRequest\x12 \n" +
