@@ -93,7 +93,7 @@ impl Stage<'_> {
         let (kind, incarnation, origin) = (incoming.kind, incoming.incarnation, incoming.origin);
         let record = Record { kind, incarnation, sequence: 0, origin, name: incoming.name, content };
         let from = self.source(from)?;
-        self.change(incoming.hash, record, None, false, from);
+        self.change(incoming.hash, record, None, kind == Kind::Command, from);
         Ok(Taken::In)
     }
 

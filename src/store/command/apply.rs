@@ -63,7 +63,7 @@ impl Stage<'_> {
         let content = self.finished(Content::Command(Box::new(command)));
         let incarnation = super::ONLY_INCARNATION;
         let record = Record { kind: Kind::Command, incarnation, sequence: 0, origin, name, content };
-        self.change(hash, record, None, false, from);
+        self.change(hash, record, None, true, from);
     }
 
     /// What a peer sent, with the time it has left on this machine's clock: never more than its issuer gave it.

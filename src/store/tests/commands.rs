@@ -376,6 +376,21 @@ fn what_a_peer_delivered_is_not_sent_back_and_what_was_joined_is() {
     assert_eq!(b.store.tip(), tip, "nothing new");
 }
 
+#[test]
+fn what_a_peer_sends_of_a_command_is_on_disk_before_anybody_is_told() {
+    let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+    a.issue("k", &["a1"], 0);
+    let failed = Report { error: "no".into(), ..says("a1", Rank::Failed) };
+    b.take(&a, "commands/k");
+    assert_eq!(b.store.tip().durable, b.store.tip().visible);
+    a.change("k", CommandChange::Report(failed)).unwrap();
+    for name in ["commands/k", "commands/k:a1"] {
+        b.take(&a, name);
+        assert_eq!(b.store.tip().durable, b.store.tip().visible, "{name}");
+    }
+    assert_eq!(b.crash().ranks("k"), [Rank::Failed]);
+}
+
 /// Deterministic, seeded: any number of copies, changed anywhere, exchanged in any order, with losses and repetitions.
 #[test]
 fn statuses_never_go_back_whatever_the_order_of_merges_and_all_copies_agree_in_the_end() {

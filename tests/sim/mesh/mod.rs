@@ -1,10 +1,11 @@
 //! Whole nodes over a simulated network: store and sync engines, the hand-offs between their threads, clients, faults.
 //!
 //! [`node`] is one machine, [`world`] the loop over all of them, [`plan`] what a seed decides at the start, [`trouble`] what
-//! breaks and heals, [`clients`] who asks.
+//! breaks and heals, [`clients`] who asks, [`errands`] who commands.
 
 pub mod callers;
 pub mod clients;
+pub mod errands;
 pub mod node;
 pub mod plan;
 pub mod scenario;

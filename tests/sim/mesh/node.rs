@@ -152,7 +152,7 @@ impl Node {
             cache_bytes: self.config.cache_bytes,
             fleet: fleet::Settings::default(),
             identity: Arc::clone(&self.identity),
-            commands: Settings { trust, retention: Duration::from_secs(3_600) },
+            commands: Settings { trust, retention: Duration::from_secs(*self.random.pick(&[5, 60, 3_600])) },
         };
         let api = api::Engine::new(config, reader.clone(), now);
         let inbox = VecDeque::new();

@@ -9,6 +9,7 @@ use crate::checkers::convergence;
 use crate::faults::{Fault, Tally};
 use crate::mesh::callers::CallerAt;
 use crate::mesh::clients::Clients;
+use crate::mesh::errands::AgentAt;
 use crate::mesh::world::World;
 use crate::seeds::{self, Verdict, Violation};
 
@@ -131,6 +132,7 @@ fn everyone_saw_everything(world: &mut World) -> Result<(), Violation> {
         let behind = watchers.map(|(watcher, snapshot)| watcher.difference(snapshot)).collect::<Result<Vec<_>, _>>();
         let behind = behind.map_err(|error| broken(&error))?.into_iter().flatten().next();
         let unanswered: usize = world.callers.iter().map(CallerAt::outstanding).sum();
+        let unanswered = unanswered + world.agents.iter().map(AgentAt::outstanding).sum::<usize>();
         let unanswered = unanswered + world.clients.iter().map(Clients::outstanding).sum::<usize>();
         match behind {
             None if unanswered == 0 => return Ok(()),

@@ -8,7 +8,7 @@ use peat_ipc::prost::Message;
 use peat_ipc::sidecar::{ChangeType, DocumentChange, SubscribeRequest};
 use peat_node::api::Engine;
 use peat_node::clock::Now;
-use peat_node::store::{Error, Snapshot};
+use peat_node::store::{COMMANDS, Error, Snapshot};
 
 use crate::checkers::bounds;
 use crate::mesh::wire::Wire;
@@ -142,7 +142,7 @@ impl Watcher {
     /// What it has beside, or instead of, what the node has; `None` when they are the same.
     pub fn difference(&self, snapshot: &Snapshot) -> Result<Option<String>, Error> {
         let mut there = Documents::new();
-        for collection in COLLECTIONS {
+        for collection in COLLECTIONS.into_iter().chain([COMMANDS]) {
             for id in snapshot.list(collection)? {
                 let key = peat_node::store::Key::new(collection, id.as_str())?;
                 if let Some(document) = snapshot.document(&key)? {

@@ -16,6 +16,7 @@ use crate::checkers::promises::Promises;
 use crate::faults::{Fault, Tally};
 use crate::mesh::callers::{CallerAt, Held};
 use crate::mesh::clients::{Clients, DIRECT, Learned};
+use crate::mesh::errands::{AgentAt, Errands};
 use crate::mesh::node::{Commit, Node, Output, Running};
 use crate::mesh::plan::{Admission, Plan};
 use crate::mesh::trouble::Trouble;
@@ -32,8 +33,9 @@ const STEPS: u64 = 3_000_000;
 /// Requests the sync thread may have on their way to the store: batches from peers and settings to save.
 const SYNC_QUEUE: usize = STORE_OUTSTANDING + 64;
 
-/// The number of the callers' connection.
+/// The numbers of the callers' connection, and of the agents'.
 const CALLER: u64 = 1;
+const AGENT: u64 = 2;
 
 fn is_direct_reply(reply: &Reply) -> bool {
     matches!(reply.ticket, Ticket::Api(call) if call >= DIRECT)
@@ -59,6 +61,8 @@ pub struct World {
     pub clients: Vec<Clients>,
     pub callers: Vec<CallerAt>,
     pub watchers: Vec<Watcher>,
+    pub agents: Vec<AgentAt>,
+    errands: Errands,
     /// Connections made so far; the numbers below are the callers'.
     connections: u64,
     pub net: Net,
@@ -98,7 +102,9 @@ impl World {
             clients: nodes.iter().map(|_| Clients::default()).collect(),
             callers: nodes.iter().map(|_| CallerAt::default()).collect(),
             watchers: nodes.iter().map(|_| Watcher::default()).collect(),
-            connections: CALLER,
+            agents: nodes.iter().map(|_| AgentAt::default()).collect(),
+            errands: Errands::default(),
+            connections: AGENT,
             nodes,
             net,
             keys: workload::keys(plan.ids),
@@ -221,6 +227,7 @@ impl World {
         self.clients[number].hang_up();
         self.callers[number].cut_off();
         self.watchers[number].cut_off();
+        self.agents[number].cut_off();
         self.channels.retain(|(node, _, _), _| *node != number);
         let delay = Duration::from_millis(self.random.between(50, 4_000));
         let time = self.time();
@@ -406,6 +413,10 @@ impl World {
         for _ in 0..self.random.between(1, 4) {
             self.write(number)?;
         }
+        for _ in 0..self.random.below(4) {
+            let number = self.random.index(self.nodes.len());
+            self.command(number)?;
+        }
         let pause = Duration::from_micros(self.random.between(100, 600_000));
         self.queue.after(pause, Event::Client);
         Ok(())
@@ -448,13 +459,31 @@ impl World {
         self.talk(number)
     }
 
-    /// The caller of a node passes bytes both ways.
+    /// Somebody at a node issues, accepts, ends or cancels a command.
+    fn command(&mut self, number: usize) -> Result<(), Violation> {
+        let (now, nodes) = (self.now(number), self.nodes.len());
+        let node = &mut self.nodes[number];
+        let sound = !node.was_troubled;
+        let Some(running) = &mut node.running else { return Ok(()) };
+        let snapshot = running.reader.snapshot().ok().filter(|_| sound);
+        let agent = &mut self.agents[number];
+        if let Some(snapshot) = &snapshot {
+            agent.look(snapshot)?;
+        }
+        let at = (now, AGENT, number);
+        agent.act(&mut running.api, at, snapshot.as_ref(), &mut self.random, &mut self.errands, nodes)?;
+        self.talk(number)
+    }
+
+    /// The callers of a node pass bytes both ways.
     fn talk(&mut self, number: usize) -> Result<(), Violation> {
         let now = self.now(number);
         let node = &mut self.nodes[number];
         let troubled = node.was_troubled;
         let Some(running) = &mut node.running else { return Ok(()) };
         let held = self.callers[number].turn(&mut running.api, now, &mut self.random, troubled)?;
+        let state = (troubled, self.trouble.had_disaster());
+        self.agents[number].turn(&mut running.api, now, &mut self.random, &mut self.errands, state)?;
         for held in held {
             self.is_held_elsewhere(number, &held)?;
         }

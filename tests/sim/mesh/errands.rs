@@ -1,0 +1,223 @@
+//! Commands: anybody issues and cancels them at any node, and beside each node is an agent that polls it.
+//!
+//! What must hold: nothing begins that its node knew to be too late, or whose cancellation was confirmed; no status goes
+//! back as long as a node lives. That all nodes end with the same commands is checked with everything else they hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peat_ipc::envelope::frame::Body;
+use peat_ipc::prost::Message;
+use peat_ipc::sidecar::*;
+use peat_ipc::{Code, Rpc};
+use peat_node::api::Engine;
+use peat_node::clock::Now;
+use peat_node::store::{COMMANDS, Error, Rank, Snapshot};
+
+use crate::mesh::wire::{Outstanding, Wire};
+use crate::prng::Prng;
+use crate::seeds::Violation;
+
+/// What is known of all commands, whoever asked.
+#[derive(Debug, Default)]
+pub struct Errands {
+    issued: Vec<String>,
+    /// Ids whose cancellation a node confirmed.
+    cancelled: BTreeSet<String>,
+    begun: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Issue,
+    Poll,
+    /// Whether the node knew that it was too late.
+    Accept(Box<Command>, bool),
+    Report,
+    Cancel(String),
+    Delete,
+}
+
+/// One node's callers, in one of its lives.
+#[derive(Debug, Default)]
+pub struct AgentAt {
+    wire: Option<Wire>,
+    calls: Outstanding<Asked>,
+    pending: Vec<Command>,
+    running: Vec<Command>,
+    /// The highest statuses seen, by the command's id and signature.
+    seen: BTreeMap<(String, Vec<u8>), Vec<Rank>>,
+}
+
+impl AgentAt {
+    /// The node is off. What runs goes on.
+    pub fn cut_off(&mut self) {
+        *self = AgentAt { running: std::mem::take(&mut self.running), ..AgentAt::default() };
+    }
+
+    /// Calls not answered yet.
+    pub fn outstanding(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Somebody does something.
+    pub fn act(
+        &mut self,
+        engine: &mut Engine,
+        (now, id, number): (Now, u64, usize),
+        snapshot: Option<&Snapshot>,
+        random: &mut Prng,
+        errands: &mut Errands,
+        nodes: usize,
+    ) -> Result<(), Violation> {
+        match random.below(10) {
+            0..3 => {
+                let command = self.new_command(random, errands, nodes);
+                self.call(engine, now, id, &PutCommandRequest { command: Some(command) }, Asked::Issue);
+            }
+            3..5 => {
+                let request = GetCommandsRequest {
+                    target_id: format!("a{number}"),
+                    pending_only: true,
+                    ..GetCommandsRequest::default()
+                };
+                self.call(engine, now, id, &request, Asked::Poll);
+            }
+            5..7 => {
+                let Some(command) = self.pending.pop() else { return Ok(()) };
+                let held = snapshot.and_then(|snapshot| snapshot.command(&command.id).ok()?);
+                let late = held.is_some_and(|held| held.has_expired(now) && held.signature[..] == command.signature);
+                let accepted = Command { status: CommandStatus::Executing.into(), ..command.clone() };
+                let asked = Asked::Accept(Box::new(command), late);
+                self.call(engine, now, id, &PutCommandRequest { command: Some(accepted) }, asked);
+            }
+            7..9 => {
+                let Some(command) = self.running.pop() else { return Ok(()) };
+                let status = *random.pick(&[CommandStatus::Completed, CommandStatus::Failed]);
+                let done = Command { status: status.into(), result_json: "[7]".into(), ..command };
+                self.call(engine, now, id, &PutCommandRequest { command: Some(done) }, Asked::Report);
+            }
+            _ if errands.issued.is_empty() => {}
+            _ => {
+                let command = random.pick(&errands.issued).clone();
+                if random.chance(200) {
+                    let request = DeleteDocumentRequest { collection: COMMANDS.into(), doc_id: command };
+                    self.call(engine, now, id, &request, Asked::Delete);
+                } else {
+                    let request = CancelCommandRequest { id: command.clone() };
+                    self.call(engine, now, id, &request, Asked::Cancel(command));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn call<R: Rpc>(&mut self, engine: &mut Engine, now: Now, id: u64, request: &R, asked: Asked) {
+        if self.wire.is_none() {
+            self.wire = Wire::open(engine, now, id);
+        }
+        if let Some(wire) = &mut self.wire {
+            let call = wire.call(request, 0);
+            self.calls.insert(call, asked);
+        }
+    }
+
+    /// Mostly under a new id; two at once under one id must do no harm either.
+    fn new_command(&self, random: &mut Prng, errands: &mut Errands, nodes: usize) -> Command {
+        let twin = random.chance(100);
+        let id = if twin { "twin".to_owned() } else { format!("k{}", errands.issued.len()) };
+        errands.issued.push(id.clone());
+        let expires_at =
+            if random.chance(600) { 100 + i64::try_from(random.between(1, 30)).expect("small") } else { 0 };
+        Command {
+            id,
+            target_id: format!("a{}", random.index(nodes)),
+            command_type: "replay".into(),
+            payload_json: random.below(1_000).to_string(),
+            created_at: 100,
+            expires_at,
+            ..Command::default()
+        }
+    }
+
+    /// Passes bytes both ways and looks at the answers.
+    pub fn turn(
+        &mut self,
+        engine: &mut Engine,
+        now: Now,
+        random: &mut Prng,
+        errands: &mut Errands,
+        (troubled, disaster): (bool, bool),
+    ) -> Result<(), Violation> {
+        let Some(wire) = &mut self.wire else { return Ok(()) };
+        wire.exchange(engine, now, random, usize::MAX);
+        while let Some((call, body)) = wire.next_frame() {
+            let Some(asked) = self.calls.remove(&call) else {
+                return Err(Violation::new("every call is answered once", format!("call {call}: {body:?}")));
+            };
+            match (asked, body) {
+                (Asked::Poll, Body::Response(bytes)) => self.pending = decode::<GetCommandsResponse>(&bytes).commands,
+                (Asked::Accept(command, late), Body::Response(_)) => {
+                    let confirmed = errands.cancelled.contains(&command.id);
+                    if (late || confirmed) && command.id != "twin" && !disaster {
+                        let what = format!("{command:?}: late {late}, cancelled {confirmed}");
+                        return Err(Violation::new("nothing begins too late", what));
+                    }
+                    errands.begun.insert(command.id.clone());
+                    self.running.push(*command);
+                }
+                (Asked::Cancel(id), Body::Response(bytes)) => {
+                    let targets = decode::<CancelCommandResponse>(&bytes).targets;
+                    let cancelled = targets.iter().all(|target| target.status() == CommandStatus::Cancelled);
+                    if cancelled && errands.begun.contains(&id) && id != "twin" && !disaster {
+                        return Err(Violation::new("what runs is not cancelled for the asking", id));
+                    }
+                    errands.cancelled.extend(cancelled.then_some(id));
+                }
+                (_, Body::Response(_)) => {}
+                (asked, Body::Error(error)) if may_fail(&asked, Code::from_number(error.code), troubled) => {}
+                (asked, other) => {
+                    return Err(Violation::new("no unexpected error", format!("{asked:?}: {other:?}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// No status goes back while the node lives and its disk works.
+    pub fn look(&mut self, snapshot: &Snapshot) -> Result<(), Violation> {
+        for (id, signature, ranks) in
+            commands(snapshot).map_err(|error| Violation::new("reading", error.to_string()))?
+        {
+            let seen = self.seen.entry((id.clone(), signature)).or_insert_with(|| ranks.clone());
+            if seen.iter().zip(&ranks).any(|(before, now)| now < before) {
+                return Err(Violation::new("no status goes back", format!("{id}: {seen:?}, then {ranks:?}")));
+            }
+            *seen = ranks;
+        }
+        Ok(())
+    }
+}
+
+fn commands(snapshot: &Snapshot) -> Result<Vec<(String, Vec<u8>, Vec<Rank>)>, Error> {
+    let ids = snapshot.list(COMMANDS)?.into_iter().filter(|id| !id.contains(':'));
+    let held = ids.map(|id| Ok(snapshot.command(&id)?.map(|held| (id, held.signature.to_vec(), held.ranks))));
+    held.filter_map(Result::transpose).collect()
+}
+
+fn decode<M: Message + Default>(bytes: &[u8]) -> M {
+    M::decode(bytes).expect("the method's response")
+}
+
+fn may_fail(asked: &Asked, code: Code, troubled: bool) -> bool {
+    match (asked, code) {
+        (_, Code::ResourceExhausted | Code::Unavailable | Code::DataLoss) => troubled,
+        (Asked::Issue, code) => code == Code::AlreadyExists,
+        (Asked::Cancel(_), code) => code == Code::NotFound,
+        // The command may be gone, lost with a disk, or another of the same id may have won.
+        (Asked::Accept(..), code) => {
+            matches!(code, Code::FailedPrecondition | Code::NotFound | Code::AlreadyExists)
+        }
+        (Asked::Report, code) => matches!(code, Code::NotFound | Code::AlreadyExists),
+        (Asked::Poll | Asked::Delete, _) => false,
+    }
+}
