@@ -13,8 +13,8 @@ use crate::{CallError, Code, Error};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The shortest interval between heartbeats that a node can ask for.
 const LEAST_BEAT: Duration = Duration::from_millis(50);
-/// Answers to heartbeats are waited for only when they are this far apart.
-const ANSWERED_BEAT: Duration = Duration::from_secs(1);
+/// How long a heartbeat may go unanswered at least, however often the node wants them: it may just be slow.
+const BEAT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keeps the agent linked until it leaves.
 pub(super) fn run(shared: &Shared) {
@@ -26,6 +26,9 @@ pub(super) fn run(shared: &Shared) {
         inner.jobs.handle_link_lost();
         if let Err(error) = &ended {
             inner.trouble = Some(error.to_string());
+            if let Some(refused) = error.call().filter(|error| error.code == Code::InvalidArgument) {
+                inner.take_back(&refused.message);
+            }
             if error.call().is_some_and(|error| error.code == Code::Aborted) {
                 // Another process has taken the id; two that both insist must not do so twice a second.
                 backoff.slow_down();
@@ -70,16 +73,24 @@ struct Beats {
     interval: Option<Duration>,
     sent: u64,
     answered: u64,
+    /// Since when a heartbeat waits for its answer.
+    waiting: Instant,
 }
 
 impl Beats {
     fn new(now: Instant) -> Beats {
-        Beats { next: now + PATIENCE, interval: None, sent: 0, answered: 0 }
+        Beats { next: now + PATIENCE, interval: None, sent: 0, answered: 0, waiting: now }
     }
 
     fn set_interval(&mut self, now: Instant, ms: u32) {
         let interval = Duration::from_millis(ms.into()).max(LEAST_BEAT);
         (self.interval, self.next) = (Some(interval), now + interval);
+    }
+
+    fn answer(&mut self, now: Instant, number: u64) {
+        if number > self.answered {
+            (self.answered, self.waiting) = (number.min(self.sent), now);
+        }
     }
 
     /// The number of a heartbeat that is due.
@@ -90,7 +101,9 @@ impl Beats {
         let silent =
             |what: &str| Error::Closed(CallError::new(Code::Unavailable, format!("the node did not answer {what}")));
         let Some(interval) = self.interval else { return Err(silent("the registration")) };
-        if self.sent > self.answered && interval >= ANSWERED_BEAT {
+        if self.sent == self.answered {
+            self.waiting = now;
+        } else if now.saturating_duration_since(self.waiting) > interval.max(BEAT_PATIENCE) {
             return Err(silent("a heartbeat"));
         }
         self.next = now + interval;
@@ -110,7 +123,9 @@ impl Attending<'_> {
                 Err(error) => return Err(error),
             }
             if let Some(number) = self.beats.take(clock::now())? {
-                self.shared.lock().send(agent_message::Body::Heartbeat(Heartbeat { number, state: None }));
+                let mut inner = self.shared.lock();
+                inner.offer();
+                inner.send(agent_message::Body::Heartbeat(Heartbeat { number, state: None }));
             }
             if let (Some(items), Some(uplink)) = (self.downlink.spent(), &mut self.shared.lock().uplink) {
                 uplink.grant(items)?;
@@ -132,7 +147,12 @@ impl Attending<'_> {
                 self.beats.set_interval(now, update.heartbeat_interval_ms);
                 inner.reconfigured(update);
             }
-            Some(node_message::Body::HeartbeatAck(ack)) => self.beats.answered = self.beats.answered.max(ack.number),
+            Some(node_message::Body::HeartbeatAck(ack)) => {
+                if ack.number == self.beats.sent && ack.number > 0 {
+                    inner.agree();
+                }
+                self.beats.answer(now, ack.number);
+            }
             Some(node_message::Body::CommandPush(push)) => inner.jobs.handle_push(now, push),
             Some(node_message::Body::CancelPush(push)) => {
                 let cancelled = inner.jobs.handle_cancel(&push.command_id);
@@ -154,6 +174,7 @@ impl Inner {
     /// The node knows the agent; what it does not know yet follows.
     fn registered(&mut self, registered: Registered) {
         let first = self.terms.replace(registered).is_none();
+        self.agree();
         self.trouble = None;
         if first && let Some(state) = self.state.clone() {
             self.beat_with(state);

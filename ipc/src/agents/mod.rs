@@ -161,16 +161,19 @@ impl Agent {
         }
     }
 
-    /// What is in the way, if something is, in words.
+    /// What is in the way, if something is, in words: of the stream, of commands, or what the node refused of what the agent last
+    /// said of itself.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.shared.lock().trouble.clone()
+        let inner = self.shared.lock();
+        inner.trouble.clone().or_else(|| inner.refusal.clone())
     }
 
     /// Says how the agent is, at once and after every reconnect. Workloads named here are reported as by
     /// [`Agent::report_deployment`].
     pub fn heartbeat(&self, state: State) {
         let mut inner = self.shared.lock();
+        inner.refusal = None;
         if state.workloads_complete {
             inner.registration.workloads.clone_from(&state.workloads);
         } else {
@@ -184,6 +187,7 @@ impl Agent {
     /// Puts `deployments/{agent_id}:{name}`.
     pub fn report_deployment(&self, workload: Workload) {
         let mut inner = self.shared.lock();
+        inner.refusal = None;
         inner.put_workload(workload.clone());
         inner.beat_with(State { workloads: vec![workload], ..State::default() });
     }
@@ -199,6 +203,7 @@ impl Agent {
     /// Changes what is registered. The id stays.
     pub fn update(&self, change: impl FnOnce(&mut Register)) {
         let mut inner = self.shared.lock();
+        inner.refusal = None;
         let id = inner.registration.agent_id.clone();
         change(&mut inner.registration);
         inner.registration.agent_id = id;

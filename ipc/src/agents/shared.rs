@@ -30,6 +30,13 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// What an agent says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    registration: Register,
+    state: Option<State>,
+}
+
 /// Everything that changes.
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -45,6 +52,11 @@ pub(super) struct Inner {
     pub(super) leaving: bool,
     /// The thread of the stream has ended.
     pub(super) gone: bool,
+    /// What was said last that the node may still refuse, and what it took before that.
+    pub(super) offered: Option<Said>,
+    pub(super) agreed: Option<Said>,
+    /// What the node refused of what the agent said of itself, until it says something else.
+    pub(super) refusal: Option<String>,
     /// Why there is no link, or why commands do not get on, in words.
     pub(super) trouble: Option<String>,
 }
@@ -67,6 +79,9 @@ impl Shared {
             terms: None,
             leaving: false,
             gone: false,
+            offered: None,
+            agreed: None,
+            refusal: None,
             trouble: None,
         };
         Ok(Shared { target, token, handler, inner: Mutex::new(inner), changed: Condvar::new() })
@@ -117,7 +132,27 @@ impl Inner {
     }
 
     pub(super) fn register(&mut self) -> Register {
+        self.offer();
         Register { commands: self.jobs.registered(), ..self.registration.clone() }
+    }
+
+    /// Everything said up to here is taken once the node answers what is sent next.
+    pub(super) fn offer(&mut self) {
+        self.offered = Some(Said { registration: self.registration.clone(), state: self.state.clone() });
+    }
+
+    pub(super) fn agree(&mut self) {
+        if let Some(said) = self.offered.take() {
+            self.agreed = Some(said);
+        }
+    }
+
+    /// Goes back to what the node took: it would refuse the rest again at every registration.
+    pub(super) fn take_back(&mut self, why: &str) {
+        if let Some(said) = self.agreed.clone() {
+            (self.registration, self.state) = (said.registration, said.state);
+            self.refusal = Some(format!("the node refused what the agent said of itself, which is taken back: {why}"));
+        }
     }
 
     /// Adds a workload to what is registered, or replaces the one of its name.

@@ -414,3 +414,20 @@ fn state_is_said_at_once_and_again_after_a_reconnect() {
     let last = state(&mut link);
     assert!(last.workloads_complete && last.workloads.is_empty());
 }
+
+#[test]
+fn what_the_node_refuses_of_an_agents_state_is_told_and_taken_back() {
+    let node = Node::new("taken-back");
+    let agent = node.agent(|_| done());
+    let (mut link, _) = node.welcome(60_000);
+    agent.wait_registered(PATIENCE).unwrap();
+    agent.report_deployment(Workload { name: "\u{0}".into(), ..Workload::default() });
+    link.next();
+    let mut bytes = Vec::new();
+    put_error(&mut bytes, 1, &CallError::new(Code::InvalidArgument, "a workload's name has a control character"));
+    link.stream.write_all(&bytes).unwrap();
+    let (_link, register) = node.welcome(60_000);
+    assert!(register.workloads.is_empty());
+    agent.wait_registered(PATIENCE).unwrap();
+    assert!(agent.trouble().unwrap().contains("control character"));
+}
