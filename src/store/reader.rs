@@ -348,11 +348,11 @@ impl Snapshot {
     /// The disk failed.
     pub fn links(&self) -> Result<Vec<Link>, Error> {
         let links = self.transaction.open_table(LINKS)?;
-        let link = |row: redb::Result<(redb::AccessGuard<&[u8]>, redb::AccessGuard<&[u8]>)>| {
+        let rows = links.iter()?.map(|row| {
             let (peer, wish) = row?;
             tables::link(peer.value(), wish.value())
-        };
-        links.iter()?.map(link).collect()
+        });
+        rows.collect()
     }
 
     /// Whether sync was on when last saved; `None` when it never was.
