@@ -26,6 +26,9 @@ pub struct Errands {
     begun: BTreeSet<String>,
 }
 
+/// A command's id and signature.
+type Name = (String, Vec<u8>);
+
 #[derive(Debug)]
 enum Asked {
     Issue,
@@ -44,8 +47,8 @@ pub struct AgentAt {
     calls: Outstanding<Asked>,
     pending: Vec<Command>,
     running: Vec<Command>,
-    /// The highest statuses seen, by the command's id and signature.
-    seen: BTreeMap<(String, Vec<u8>), Vec<Rank>>,
+    /// The highest statuses seen.
+    seen: BTreeMap<Name, Vec<Rank>>,
 }
 
 impl AgentAt {
@@ -185,12 +188,10 @@ impl AgentAt {
 
     /// No status goes back while the node lives and its disk works.
     pub fn look(&mut self, snapshot: &Snapshot) -> Result<(), Violation> {
-        for (id, signature, ranks) in
-            commands(snapshot).map_err(|error| Violation::new("reading", error.to_string()))?
-        {
-            let seen = self.seen.entry((id.clone(), signature)).or_insert_with(|| ranks.clone());
+        for (name, ranks) in commands(snapshot).map_err(|error| Violation::new("reading", error.to_string()))? {
+            let seen = self.seen.entry(name.clone()).or_insert_with(|| ranks.clone());
             if seen.iter().zip(&ranks).any(|(before, now)| now < before) {
-                return Err(Violation::new("no status goes back", format!("{id}: {seen:?}, then {ranks:?}")));
+                return Err(Violation::new("no status goes back", format!("{}: {seen:?}, then {ranks:?}", name.0)));
             }
             *seen = ranks;
         }
@@ -198,9 +199,9 @@ impl AgentAt {
     }
 }
 
-fn commands(snapshot: &Snapshot) -> Result<Vec<(String, Vec<u8>, Vec<Rank>)>, Error> {
+fn commands(snapshot: &Snapshot) -> Result<Vec<(Name, Vec<Rank>)>, Error> {
     let ids = snapshot.list(COMMANDS)?.into_iter().filter(|id| !id.contains(':'));
-    let held = ids.map(|id| Ok(snapshot.command(&id)?.map(|held| (id, held.signature.to_vec(), held.ranks))));
+    let held = ids.map(|id| Ok(snapshot.command(&id)?.map(|held| ((id, held.signature.to_vec()), held.ranks))));
     held.filter_map(Result::transpose).collect()
 }
 
