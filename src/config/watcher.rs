@@ -103,7 +103,7 @@ pub(super) fn watcher(layers: &Layers<'_>, fleet: &FleetSettings) -> Result<Opti
         (true, Some(authorities)) => Some(AgentTls { authorities, identity }),
     };
     if let Some(tls) = &tls {
-        tls.check()?;
+        tls.client()?;
     }
     if poll_interval >= fleet.stale_after {
         let reason =
@@ -191,17 +191,20 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
 }
 
 impl AgentTls {
-    /// Whether certificate and key belong together and can be used.
-    fn check(&self) -> Result<(), Error> {
-        let Some(identity) = &self.identity else { return Ok(()) };
+    /// What a TLS 1.3 client needs to know: nobody but the given authorities is trusted.
+    ///
+    /// # Errors
+    /// Certificate and key do not belong together, or cannot be used.
+    pub fn client(&self) -> Result<ClientConfig, Error> {
         let unusable =
             |cause: String| Error::new("--agent-tls-cert", format!("does not work with --agent-tls-key: {cause}"));
-        let key = PrivateKeyDer::from_pem_slice(identity.key.expose()).map_err(|cause| unusable(cause.to_string()))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(rustls::ALL_VERSIONS);
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
         let builder = builder.map_err(|cause| unusable(cause.to_string()))?;
         let builder = builder.with_root_certificates(roots(&self.authorities).map_err(unusable)?);
+        let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
+        let key = PrivateKeyDer::from_pem_slice(identity.key.expose()).map_err(|cause| unusable(cause.to_string()))?;
         let chain = parse_certificates(&identity.certificates).map_err(unusable)?;
-        builder.with_client_auth_cert(chain, key).map(drop).map_err(|cause| unusable(cause.to_string()))
+        builder.with_client_auth_cert(chain, key).map_err(|cause| unusable(cause.to_string()))
     }
 }

@@ -4,6 +4,7 @@
 
 mod agent;
 mod node;
+mod tls;
 
 use std::os::unix::net::UnixStream;
 

@@ -5,13 +5,13 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use ureq::Error;
 use ureq::http::Response;
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector as _, TcpConnector};
 
-use crate::config::{AgentTls, AgentUrl, WatcherSettings};
+use super::tls::Tls;
+use crate::config::{AgentUrl, WatcherSettings};
 use crate::limits::{WATCHED_ANSWER_BYTES, WATCHED_ANSWER_TIME, WATCHED_HEAD_BYTES};
 use crate::watcher::{Failure, Question};
 
@@ -37,9 +37,12 @@ impl Agent {
             // The environment's proxies are for the internet; the agent is next door.
             .proxy(None)
             .user_agent(concat!("peat-node/", env!("CARGO_PKG_VERSION")))
-            .accept("application/json")
-            .tls_config(tls(settings.tls.as_ref()));
-        Agent { http: config.build().new_agent(), url: settings.agent.clone() }
+            .accept("application/json");
+        // Its files were found usable when the configuration was read.
+        let client = settings.tls.as_ref().and_then(|tls| tls.client().ok()).map(Arc::new);
+        let connector = ().chain(TcpConnector::default()).chain(Tls(client));
+        let http = ureq::Agent::with_parts(config.build(), connector, DefaultResolver::default());
+        Agent { http, url: settings.agent.clone() }
     }
 
     /// The body of the answer.
@@ -101,9 +104,7 @@ fn failure(error: Error) -> Failure {
         Error::LargeResponseHeader(..) => {
             Failure::Unusable(format!("its head is larger than {WATCHED_HEAD_BYTES} bytes, which is the limit"))
         }
-        Error::Rustls(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)) => {
-            Failure::OnlyHttp2
-        }
+        Error::Io(cause) if wants_another_protocol(&cause) => Failure::OnlyHttp2,
         Error::Protocol(cause) => Failure::Unusable(cause.to_string()),
         Error::Io(cause) if cause.kind() == io::ErrorKind::TimedOut => Failure::TimedOut,
         Error::HostNotFound => Failure::Unreachable("its host name is not known".into()),
@@ -111,23 +112,11 @@ fn failure(error: Error) -> Failure {
     }
 }
 
-/// Nobody but the given authorities is trusted; without them no TLS connection comes about.
-fn tls(settings: Option<&AgentTls>) -> TlsConfig {
-    let authorities = settings.map_or_else(Vec::new, |tls| certificates(&tls.authorities));
-    let identity = settings.and_then(|tls| tls.identity.as_ref()).and_then(|identity| {
-        let key = PrivateKey::from_pem(identity.key.expose()).ok()?;
-        Some(ClientCert::new_with_certs(&certificates(&identity.certificates), key))
-    });
-    TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(RootCerts::new_with_certs(&authorities))
-        .client_cert(identity)
-        .build()
-}
-
-fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
-    let found = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
-    found.map(|certificate| Certificate::from_der(&certificate).to_owned()).collect()
+/// Whether the other end ended the handshake because it wants ALPN, and so HTTP/2.
+fn wants_another_protocol(error: &io::Error) -> bool {
+    use rustls::{AlertDescription, Error};
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
+    matches!(cause, Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)))
 }
 
 #[cfg(test)]
