@@ -3,10 +3,12 @@
 //! Used twice: by libFuzzer (`cargo +nightly fuzz run --fuzz-dir tests/fuzz TARGET`), and by the seeded loop in
 //! `tests/integration/malformed`, which needs nothing but the stable compiler.
 
+use peat_node::clock;
 use peat_node::limits::CHUNK_ROWS;
 use peat_node::store::{KeyHash, VersionHash, chunk, json};
 use peat_node::sync::frame;
 use peat_node::sync::reconcile::{Differences, Item, MESSAGE_BYTES, Reconciler, Set};
+use peat_node::watcher::{Config, Held, Question, Task, Watcher, Write};
 
 /// Frames of the native IPC, in pieces as a socket would deliver them.
 pub(crate) fn ipc_frames(bytes: &[u8]) {
@@ -74,4 +76,43 @@ pub(crate) fn json_text(bytes: &[u8]) {
         let again = json::parse(text.as_bytes()).expect("our own JSON parses");
         assert!(json::same_object(&map, &again), "{text}");
     }
+}
+
+/// An answer of a watched agent; the first byte chooses the question. What is written is the agent's, and not twice.
+pub(crate) fn watched_answers(bytes: &[u8]) {
+    let Some((&choice, body)) = bytes.split_first() else { return };
+    let asked = Question::ALL[usize::from(choice) % Question::ALL.len()];
+    let interval = std::time::Duration::from_secs(10);
+    let config = Config { agent: "a1".into(), address: "a".into(), poll_interval: interval, heartbeat: 100 * interval };
+    let mut now = clock::shell::now();
+    let mut watcher = Watcher::new(config, now).expect("a usable id");
+    answer(&mut watcher, now, asked, body);
+    now.mono += interval;
+    assert_eq!(answer(&mut watcher, now, asked, body), 0, "the same answer is no change");
+}
+
+/// One poll; how many writes it came to.
+fn answer(watcher: &mut Watcher, now: clock::Now, asked: Question, body: &[u8]) -> usize {
+    let mut writes = 0;
+    watcher.handle_timeout(now);
+    while let Some(task) = watcher.poll_task() {
+        match task {
+            Task::Read(_) => watcher.handle_held(Ok(Held::default())),
+            Task::Ask(question) if question == asked => watcher.handle_answer(now, question, Ok(body.to_vec())),
+            Task::Ask(_) => {}
+            Task::Write(write) => {
+                check_write(&write, asked);
+                writes += 1;
+                watcher.handle_written(now, Ok(Vec::new()));
+            }
+        }
+    }
+    writes
+}
+
+fn check_write(write: &Write, asked: Question) {
+    let Write::Put { key, fields, .. } = write else { panic!("nothing is held that could be deleted") };
+    assert_eq!(key.collection(), asked.collection());
+    assert!(key.id() == "a1" || key.id().starts_with("a1:"), "{key}");
+    assert_eq!(fields.get("agent_id").and_then(|id| id.as_str()), Some("a1"));
 }

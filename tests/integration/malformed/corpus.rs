@@ -144,3 +144,14 @@ pub(crate) fn json_texts() -> Vec<Vec<u8>> {
     let deep = format!("{{\"a\":{}1{}}}", "[".repeat(100), "]".repeat(100));
     texts.iter().map(|text| text.as_bytes().to_vec()).chain([deep.into_bytes()]).collect()
 }
+
+/// What a watched agent may answer, behind the number of the question.
+pub(crate) fn watched_answers() -> Vec<Vec<u8>> {
+    let status = r#"{"version":"1","k8sVersion":"v1.31","runMode":2,"systemTime":"17","labels":{"a":"b"}}"#;
+    let packages = r#"{"packages":[{"name":"p","version":"1","status":"DEPLOY_PACKAGE_STATUS_DEPLOYED","flavor":null},
+        {"name":"q","status":2,"namespace_override":"n","annotations":{"k":"v"}}]}"#;
+    let pulled = r#"{"registries":[{"name":"r","host":"h","packages":[{"repoName":"x","packageName":"y","tags":[
+        {"reference":"1","arch":"a","totalBytes":"1e3","pullInfo":{"downloadedBytes":1,"status":"PULL_STATUS_PULLED"}}]}]}]}"#;
+    let numbered = (0..).zip([status, packages, pulled]);
+    numbered.map(|(number, body)| [&[number], body.as_bytes()].concat()).collect()
+}

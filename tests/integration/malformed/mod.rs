@@ -48,3 +48,8 @@ fn automerge_chunks_with_right_checksums() {
 fn json_text() {
     drive(6, &corpus::json_texts(), targets::json_text);
 }
+
+#[test]
+fn watched_answers() {
+    drive(7, &corpus::watched_answers(), targets::watched_answers);
+}
