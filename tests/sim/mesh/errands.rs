@@ -87,6 +87,11 @@ impl AgentAt {
             }
             5..7 => {
                 let Some(command) = self.pending.pop() else { return Ok(()) };
+                // An agent remembers what it began, and what it asked.
+                let asked = |asked: &Asked| matches!(asked, Asked::Accept(other, _) if other.id == command.id);
+                if errands.begun.contains(&command.id) || self.calls.values().any(asked) {
+                    return Ok(());
+                }
                 let held = snapshot.and_then(|snapshot| snapshot.command(&command.id).ok()?);
                 let late = held.is_some_and(|held| held.has_expired(now) && held.signature[..] == command.signature);
                 let accepted = Command { status: CommandStatus::Executing.into(), ..command.clone() };
@@ -170,7 +175,8 @@ impl AgentAt {
                 }
                 (Asked::Cancel(id), Body::Response(bytes)) => {
                     let targets = decode::<CancelCommandResponse>(&bytes).targets;
-                    let cancelled = targets.iter().all(|target| target.status() == CommandStatus::Cancelled);
+                    let status = targets.first().map(TargetStatus::status);
+                    let cancelled = status == Some(CommandStatus::Cancelled);
                     if cancelled && errands.begun.contains(&id) && id != "twin" && !disaster {
                         return Err(Violation::new("what runs is not cancelled for the asking", id));
                     }
