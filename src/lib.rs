@@ -14,7 +14,8 @@
 //! # Engines
 //!
 //! All logic is in engines that never read a clock, a socket, a file or a random source: [`store::Store`],
-//! [`sync::Engine`], [`api::Engine`] and [`watcher::Watcher`]. They take what happened (`handle_*(now, ..)`) and are asked what to do next
+//! [`sync::Engine`], [`api::Engine`] with [`fleet::Fleet`] inside, and [`watcher::Watcher`]. They take what happened
+//! (`handle_*(now, ..)`) and are asked what to do next
 //! (`poll_*`). The threads above are thin shells that move bytes; the simulator in `tests/sim` is another shell over the
 //! same engines. Four things are injected: the clock ([`clock::Now`]), randomness ([`random::Random`]), datagrams and
 //! storage ([`store::Disk`]). Names resolve outside too; their answers are a fifth input.

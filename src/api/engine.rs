@@ -126,6 +126,8 @@ pub struct Engine {
     followed_commands: Option<u64>,
     /// There is more to tell at once.
     follow_on: bool,
+    /// A reader came, and no tip since.
+    reopened: bool,
     /// The time of the latest input.
     latest: Now,
 }
@@ -166,6 +168,7 @@ impl Engine {
             followed: None,
             followed_commands: None,
             follow_on: false,
+            reopened: false,
             latest: now,
         }
     }
@@ -247,7 +250,8 @@ impl Engine {
     /// The store's commits went further.
     pub fn handle_tip(&mut self, now: Now, tip: Tip) {
         self.latest = now;
-        let moved = tip.visible != self.view.tip.visible;
+        // After a reopening the same number may stand for something else.
+        let moved = tip.visible != self.view.tip.visible || std::mem::take(&mut self.reopened);
         self.view.tip = tip;
         if moved && !self.streams.is_empty() {
             self.advance_all_streams(now);
@@ -263,6 +267,7 @@ impl Engine {
     pub fn handle_reader(&mut self, now: Now, reader: Reader) {
         self.latest = now;
         self.view.set_reader(reader);
+        self.reopened = true;
         self.move_streams(now);
         self.followed = None;
         self.followed_commands = None;

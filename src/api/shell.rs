@@ -276,6 +276,8 @@ impl Serving {
         }
         while let Ok(reader) = self.wiring.inlet.readers.try_recv() {
             self.engine.handle_reader(now, reader);
+            // What is committed in the new run may reach the number that was the tip of the old one.
+            self.tip = Tip::default();
         }
         while let Ok(event) = self.wiring.events.try_recv() {
             self.engine.handle_event(now, event);

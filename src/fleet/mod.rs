@@ -48,7 +48,7 @@ pub use roster::Forgotten;
 use self::attachments::Attachments;
 use self::documents::Writes;
 use self::presence::Presence;
-use self::roster::{Entry, Roster};
+use self::roster::{Entry, Local, Roster};
 use self::transition::Transition;
 use crate::clock::Now;
 use crate::identity::EndpointId;
@@ -124,6 +124,8 @@ pub struct Fleet {
     /// Agents that are LIVE and owned here.
     live_here: BTreeSet<String>,
     timers: BTreeSet<(Instant, String)>,
+    /// Agents of which the store still says LIVE, because the disk did not take what became of them.
+    unsaid: BTreeSet<String>,
     /// Agents whose transition is to be stored now.
     to_store: BTreeSet<String>,
     writes: Writes,
@@ -147,6 +149,7 @@ impl Fleet {
             presence: Presence::default(),
             live_here: BTreeSet::new(),
             timers: BTreeSet::new(),
+            unsaid: BTreeSet::new(),
             to_store: BTreeSet::new(),
             writes: Writes::default(),
             flying: BTreeMap::new(),
@@ -202,10 +205,10 @@ impl Fleet {
         if let Some(local) = self.roster.get_mut(id).and_then(Entry::local_mut)
             && let Some(transition) = local.writing.take()
         {
-            match written {
-                Written::Failed => local.retry_at = Some(now.after(documents::RETRY)),
-                // What cannot be stored is not tried again until it is something else.
-                Written::Done | Written::Refused => local.stored = Some(transition),
+            local.retry_at = (written == Written::Failed).then(|| now.after(documents::RETRY));
+            // What cannot be stored is not tried again until it is something else.
+            if written != Written::Failed {
+                local.stored = Some(transition);
             }
         }
         self.review(now, id);
@@ -278,10 +281,11 @@ impl Fleet {
         None
     }
 
-    /// Whether other nodes are to be told that this one is there.
+    /// Whether other nodes are to be told that this one is there. Its presence vouches for what it stored last: while the disk
+    /// does not take that an agent is gone, this node is silent, and the others find out by that.
     #[must_use]
     pub fn poll_announcement(&mut self, now: Now) -> bool {
-        self.presence.poll(now.mono, &self.settings.times)
+        self.presence.poll(now.mono, &self.settings.times) && self.unsaid.is_empty()
     }
 
     /// When to call [`Fleet::handle_timeout`] and drain.
@@ -397,6 +401,13 @@ impl Fleet {
         if old != timer {
             old.into_iter().for_each(|at| _ = self.timers.remove(&(at, id.to_owned())));
             timer.into_iter().for_each(|at| _ = self.timers.insert((at, id.to_owned())));
+        }
+        let says_live = |local: &Local| local.stored.as_ref().is_some_and(|stored| stored.liveness == Liveness::Live);
+        let failed = |local: &Local| local.retry_at.is_some() && says_live(local);
+        if liveness != Liveness::Live && entry.local().is_some_and(failed) {
+            self.unsaid.insert(id.to_owned());
+        } else {
+            self.unsaid.remove(id);
         }
         if changed {
             self.roster.touch(id);

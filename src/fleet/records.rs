@@ -1,4 +1,7 @@
 //! What the store holds of agents: other nodes' transitions, and our own from before a restart.
+//!
+//! What is stored is the truth about an agent, unless this node owns it with a higher claim: then it stores its own word again.
+//! So whoever owns an agent last is known everywhere in the end, even after a node has forgotten what it once claimed.
 
 use peat_ipc::{CallError, Code};
 
@@ -42,6 +45,7 @@ impl Fleet {
         if let Some(entry) = self.roster.remove(id) {
             entry.timer.into_iter().for_each(|at| _ = self.timers.remove(&(at, id.to_owned())));
             self.to_store.remove(id);
+            self.unsaid.remove(id);
         }
     }
 
@@ -58,7 +62,6 @@ impl Fleet {
         let known = self.roster.get(id);
         match known {
             None if self.roster.len() >= AGENTS => return,
-            Some(entry) if entry.local().is_none() && entry.claim > transition.claim => return,
             Some(entry) if entry.local().is_some() => {}
             _ => self.adopt(now, id, &transition),
         }
@@ -86,8 +89,6 @@ impl Fleet {
             Some(entry) if entry.local().is_some() && entry.claim > transition.claim => {
                 return self.stored_is(now, id, Some(transition));
             }
-            // An earlier owner's word came late; the owner will put that right.
-            Some(entry) if entry.claim > transition.claim => return,
             Some(entry) => {
                 if let Some(stream) = entry.local().and_then(|local| local.stream) {
                     self.streams.close(stream);
@@ -105,6 +106,7 @@ impl Fleet {
         entry.via = transition.via;
         self.roster.touch(id);
         self.to_store.remove(id);
+        self.unsaid.remove(id);
         self.review(now, id);
     }
 }

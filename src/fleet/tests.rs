@@ -406,6 +406,33 @@ fn a_write_that_the_disk_refused_is_tried_again() {
 }
 
 #[test]
+fn presence_does_not_vouch_for_what_the_disk_did_not_take() {
+    let mut mesh = Mesh::new(2);
+    let gone = mesh.register(0, "a");
+    mesh.register(0, "b");
+    mesh.wait(SECOND);
+    let fleet = &mut mesh.nodes[0];
+    fleet.handle_dropped(mesh.now, gone);
+    let fails = |fleet: &mut Fleet, now: Now| {
+        while let Some(write) = fleet.poll_write(now) {
+            fleet.handle_written(now, write.number, Written::Failed);
+        }
+    };
+    for _ in 0..80 {
+        mesh.now.mono += SECOND;
+        let fleet = &mut mesh.nodes[0];
+        fleet.handle_sign(mesh.now, "b", USER);
+        fleet.handle_timeout(mesh.now);
+        fails(fleet, mesh.now);
+        assert!(!fleet.poll_announcement(mesh.now));
+    }
+    mesh.register(0, "a");
+    mesh.wait(20 * SECOND);
+    assert_eq!(mesh.shown("a"), "LL", "the store's LIVE is right again");
+    assert_eq!(mesh.shown("b"), "LL");
+}
+
+#[test]
 fn the_live_agents_of_a_group_are_those_seen_now() {
     let mut mesh = Mesh::new(2);
     mesh.register(0, "a");
@@ -432,6 +459,25 @@ fn what_is_no_transition_is_not_listed_and_is_overwritten_by_the_owner() {
     mesh.nodes[0].handle_record(mesh.now, "a", None);
     mesh.settle();
     assert_eq!(mesh.writes, writes + 2, "a live agent that was deleted is written again");
+}
+
+#[test]
+fn what_is_stored_counts_even_when_its_writer_forgot_what_it_claimed() {
+    let mut mesh = Mesh::new(1);
+    let record = |mesh: &mut Mesh, node: u8, liveness: &str, attach: u64| {
+        let endpoint = EndpointId([node; 32]);
+        let json = format!(r#"{{"liveness":"{liveness}","endpoint":"{endpoint}","attach":{attach},"via":"n{node}"}}"#);
+        mesh.nodes[0].handle_record(mesh.now, "a", Some(&json));
+        mesh.nodes[0].handle_presence(mesh.now, endpoint);
+        mesh.settle();
+    };
+    record(&mut mesh, 9, "DEAD", 5);
+    assert_eq!(mesh.shown("a"), "D");
+    record(&mut mesh, 9, "LIVE", 1);
+    assert_eq!(mesh.shown("a"), "L", "its disk was replaced");
+    record(&mut mesh, 8, "LIVE", 1);
+    assert_eq!((mesh.shown("a").as_str(), mesh.agent(0, "a").via.as_str()), ("L", "n8"));
+    assert_eq!(mesh.writes, 0);
 }
 
 #[test]

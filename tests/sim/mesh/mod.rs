@@ -1,11 +1,12 @@
 //! Whole nodes over a simulated network: store and sync engines, the hand-offs between their threads, clients, faults.
 //!
 //! [`node`] is one machine, [`world`] the loop over all of them, [`plan`] what a seed decides at the start, [`trouble`] what
-//! breaks and heals, [`clients`] who asks, [`errands`] who commands.
+//! breaks and heals, [`clients`] who asks, [`links`] who is attached, [`errands`] who commands.
 
 pub mod callers;
 pub mod clients;
 pub mod errands;
+pub mod links;
 pub mod node;
 pub mod plan;
 pub mod scenario;
@@ -58,6 +59,10 @@ pub enum Event {
     Client,
     /// A subscriber takes what there is for it.
     Watch { node: usize },
+    /// An agent on a stream beats, hangs, comes back, or moves.
+    Beat { agent: usize },
+    /// What a node shows of the agents is looked at.
+    Look { node: usize },
     /// Something breaks or heals.
     Trouble,
 }

@@ -21,6 +21,13 @@ use crate::prng::Prng;
 use crate::seeds::{self, Violation};
 use crate::time::{Clock, Time};
 
+/// Short enough for agents to fall silent and come back while things break.
+pub const TIMES: fleet::Times = fleet::Times {
+    heartbeat: Duration::from_secs(1),
+    stale_after: Duration::from_secs(3),
+    dead_after: Duration::from_secs(6),
+};
+
 /// What a node does to the world outside its engines.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -150,7 +157,7 @@ impl Node {
             node_id: format!("node{}", self.number),
             policy,
             cache_bytes: self.config.cache_bytes,
-            fleet: fleet::Settings::default(),
+            fleet: fleet::Settings { times: TIMES, ..fleet::Settings::default() },
             identity: Arc::clone(&self.identity),
             commands: Settings { trust, retention: Duration::from_secs(*self.random.pick(&[5, 60, 3_600])) },
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use peat_ipc::sidecar::Liveness;
 use peat_node::store::{Key, Planted, Snapshot};
 
 use crate::checkers::convergence;
@@ -86,6 +87,7 @@ pub fn ran(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Re
     verify(&mut world)?;
     spread(&mut world)?;
     everyone_saw_everything(&mut world)?;
+    everyone_shows_every_agent(&mut world)?;
     Ok(Ran {
         nodes: plan.nodes,
         shape: plan.shape,
@@ -139,6 +141,38 @@ fn everyone_saw_everything(world: &mut World) -> Result<(), Violation> {
             _ if next < deadline => {}
             Some(difference) => return Err(Violation::new("feed", difference)),
             None => return Err(Violation::new("every call is answered once", format!("{unanswered} calls were not"))),
+        }
+    }
+}
+
+/// Every agent is LIVE on every node, at the node it is attached to.
+fn everyone_shows_every_agent(world: &mut World) -> Result<(), Violation> {
+    let deadline = world.time() + SPREADS_WITHIN;
+    loop {
+        let mut wrong = None;
+        for node in world.core.clone() {
+            let shown = world.shown(node)?;
+            for agent in &world.linked {
+                let via = format!("node{}", agent.node);
+                let right = |shown: &&peat_ipc::sidecar::Agent| shown.agent_id == agent.id && shown.via == via;
+                let live = shown.iter().find(right).is_some_and(|agent| agent.liveness() == Liveness::Live);
+                if !live {
+                    let held = shown.iter().find(|shown| shown.agent_id == agent.id);
+                    let key = Key::new("agents", agent.id.as_str()).expect("an id");
+                    let stored = snapshots(world)?.unwrap_or_default();
+                    let stored: Vec<_> = stored.iter().map(|snapshot| snapshot.document(&key)).collect();
+                    wrong = Some(format!("node {node} shows {} of {via} as {held:?}; stored {stored:?}", agent.id));
+                }
+            }
+        }
+        match wrong {
+            None => return Ok(()),
+            Some(wrong) if world.time() >= deadline => return Err(Violation::new("liveness", wrong)),
+            Some(_) => {
+                let next = world.time() + Duration::from_millis(500);
+                world.run_until(next)?;
+                world.idle_until(next);
+            }
         }
     }
 }

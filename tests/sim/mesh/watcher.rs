@@ -19,6 +19,9 @@ use crate::workload::COLLECTIONS;
 /// A turn with room for this many bytes takes all there is.
 pub const WHOLE: usize = 1 << 20;
 
+/// What nodes write of the agents.
+const OF_AGENTS: [&str; 2] = ["agents", "platforms"];
+
 /// Documents by collection and id.
 pub type Documents = BTreeMap<(String, String), String>;
 
@@ -142,7 +145,7 @@ impl Watcher {
     /// What it has beside, or instead of, what the node has; `None` when they are the same.
     pub fn difference(&self, snapshot: &Snapshot) -> Result<Option<String>, Error> {
         let mut there = Documents::new();
-        for collection in COLLECTIONS.into_iter().chain([COMMANDS]) {
+        for collection in COLLECTIONS.into_iter().chain(OF_AGENTS).chain([COMMANDS]) {
             for id in snapshot.list(collection)? {
                 let key = peat_node::store::Key::new(collection, id.as_str())?;
                 if let Some(document) = snapshot.document(&key)? {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use peat_ipc::agent::AgentMessage;
 use peat_ipc::envelope::frame::Body;
-use peat_ipc::frame::{Decoder, RequestHeader, put_credit, put_request};
+use peat_ipc::frame::{Decoder, RequestHeader, put_credit, put_request, put_upload};
+use peat_ipc::method::AGENT_LINK;
 use peat_ipc::{PREFACE, Rpc};
 use peat_node::api::{Caller, ConnectionId, Engine};
 use peat_node::clock::Now;
@@ -34,6 +36,24 @@ impl Wire {
         let header = RequestHeader { method: R::METHOD.number(), credit, ..RequestHeader::default() };
         put_request(&mut self.unsent, self.last_call, header, request);
         self.last_call
+    }
+
+    /// Opens the stream of an agent with its first message; its call's number.
+    pub fn link(&mut self, first: &AgentMessage, credit: u32) -> u64 {
+        self.last_call += 1;
+        let header = RequestHeader { method: AGENT_LINK, credit, ..RequestHeader::default() };
+        put_request(&mut self.unsent, self.last_call, header, first);
+        self.last_call
+    }
+
+    /// One more message of such a stream.
+    pub fn upload(&mut self, call: u64, message: &AgentMessage) {
+        put_upload(&mut self.unsent, call, message);
+    }
+
+    /// Whether the node has taken all that was written.
+    pub fn is_sent(&self) -> bool {
+        self.unsent.is_empty()
     }
 
     /// The client takes this many more items of a stream.

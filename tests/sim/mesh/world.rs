@@ -17,6 +17,7 @@ use crate::faults::{Fault, Tally};
 use crate::mesh::callers::{CallerAt, Held};
 use crate::mesh::clients::{Clients, DIRECT, Learned};
 use crate::mesh::errands::{AgentAt, Errands};
+use crate::mesh::links::{self, Linked};
 use crate::mesh::node::{Commit, Node, Output, Running};
 use crate::mesh::plan::{Admission, Plan};
 use crate::mesh::trouble::Trouble;
@@ -63,6 +64,8 @@ pub struct World {
     pub watchers: Vec<Watcher>,
     pub agents: Vec<AgentAt>,
     errands: Errands,
+    /// Agents on streams.
+    pub linked: Vec<Linked>,
     /// Connections made so far; the numbers below are the callers'.
     connections: u64,
     pub net: Net,
@@ -105,6 +108,7 @@ impl World {
             agents: nodes.iter().map(|_| AgentAt::default()).collect(),
             errands: Errands::default(),
             connections: AGENT,
+            linked: (0..2 * nodes.len()).map(|number| Linked::new(number, number % nodes.len())).collect(),
             nodes,
             net,
             keys: workload::keys(plan.ids),
@@ -124,6 +128,10 @@ impl World {
             let delay = Duration::from_millis(world.random.below(300));
             world.queue.after(delay, Event::Start { node });
             world.queue.after(delay, Event::Watch { node });
+            world.queue.after(delay, Event::Look { node });
+        }
+        for agent in 0..world.linked.len() {
+            world.queue.after(Duration::from_millis(500), Event::Beat { agent });
         }
         world.queue.after(Duration::from_secs(1), Event::Client);
         world.queue.after(Duration::from_secs(2), Event::Trouble);
@@ -177,6 +185,8 @@ impl World {
             Event::Start { node } => self.start(node),
             Event::Client => self.client(),
             Event::Watch { node } => self.watch(node),
+            Event::Beat { agent } => self.beat(agent),
+            Event::Look { node } => self.look(node),
             Event::Trouble => self.make_trouble(),
         }
     }
@@ -228,6 +238,7 @@ impl World {
         self.callers[number].cut_off();
         self.watchers[number].cut_off();
         self.agents[number].cut_off();
+        self.linked.iter_mut().filter(|agent| agent.node == number).for_each(Linked::cut_off);
         self.channels.retain(|(node, _, _), _| *node != number);
         let delay = Duration::from_millis(self.random.between(50, 4_000));
         let time = self.time();
@@ -527,6 +538,59 @@ impl World {
             watcher.turn(&mut running.api, now, self.connections, &mut self.random, most)?;
         }
         Ok(())
+    }
+
+    // Agents on streams.
+
+    /// One turn of an agent; now and then it moves to another node.
+    fn beat(&mut self, number: usize) -> Result<(), Violation> {
+        let pause = Duration::from_millis(self.random.between(100, 900));
+        self.queue.after(pause, Event::Beat { agent: number });
+        let moves = if self.healing { !self.core.contains(&self.linked[number].node) } else { self.random.chance(10) };
+        if moves {
+            self.leave(number)?;
+        }
+        let node = self.linked[number].node;
+        self.connections += 1;
+        let (now, time, healing) = (self.now(node), self.time(), self.healing);
+        let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
+        self.linked[number].turn(&mut running.api, (now, time), self.connections, &mut self.random, healing)?;
+        let output = self.nodes[node].drain(now);
+        self.put_out(node, output)
+    }
+
+    fn leave(&mut self, number: usize) -> Result<(), Violation> {
+        let node = self.linked[number].node;
+        let now = self.now(node);
+        if let Some(running) = &mut self.nodes[node].running {
+            self.linked[number].hang_up(&mut running.api, now);
+            let output = self.nodes[node].drain(now);
+            self.put_out(node, output)?;
+        }
+        self.linked[number].cut_off();
+        let nodes: Vec<usize> = self.core.iter().copied().collect();
+        self.linked[number].node = *self.random.pick(&nodes);
+        Ok(())
+    }
+
+    /// LIVE is never shown for an agent that was not heard of for too long.
+    fn look(&mut self, node: usize) -> Result<(), Violation> {
+        self.queue.after(Duration::from_millis(700), Event::Look { node });
+        for shown in self.shown(node)? {
+            links::check(&self.linked, node, &shown, self.queue.now())?;
+        }
+        Ok(())
+    }
+
+    /// What a node shows of the agents; nothing while it is off.
+    pub fn shown(&mut self, node: usize) -> Result<Vec<peat_ipc::sidecar::Agent>, Violation> {
+        self.connections += 1;
+        let now = self.now(node);
+        let Some(running) = &mut self.nodes[node].running else { return Ok(Vec::new()) };
+        let shown = links::shown(&mut running.api, now, self.connections, &mut self.random);
+        let output = self.nodes[node].drain(now);
+        self.put_out(node, output)?;
+        Ok(shown)
     }
 
     /// The node's clocks now.

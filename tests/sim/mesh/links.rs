@@ -1,0 +1,168 @@
+//! Agents at nodes: they register, beat, hang, lose their streams, come back and move.
+
+use std::time::Duration;
+
+use peat_ipc::Code;
+use peat_ipc::agent::{AgentMessage, Heartbeat, NodeMessage, Register, agent_message, node_message};
+use peat_ipc::envelope::frame::Body;
+use peat_ipc::prost::Message;
+use peat_ipc::sidecar::{Agent, ListAgentsRequest, ListAgentsResponse, Liveness};
+use peat_node::api::Engine;
+use peat_node::clock::Now;
+
+use crate::mesh::node::TIMES;
+use crate::mesh::wire::Wire;
+use crate::prng::Prng;
+use crate::seeds::{self, Violation};
+use crate::time::Time;
+
+/// What a link that loses most of what is sent may add to the time a transition takes.
+const PATH: Duration = Duration::from_secs(8);
+
+/// One agent.
+#[derive(Debug)]
+pub struct Linked {
+    pub id: String,
+    /// Where it is attached, or will be.
+    pub node: usize,
+    wire: Option<(Wire, u64)>,
+    /// It keeps its stream and says nothing until then.
+    hangs_until: Time,
+    /// When a node last heard it.
+    pub heard: Option<Time>,
+    beats: u64,
+}
+
+impl Linked {
+    pub fn new(number: usize, node: usize) -> Linked {
+        let id = format!("agent{number}");
+        Linked { id, node, wire: None, hangs_until: Time::ZERO, heard: None, beats: 0 }
+    }
+
+    /// Its node is off, or it has left.
+    pub fn cut_off(&mut self) {
+        self.wire = None;
+    }
+
+    /// Leaves without a word.
+    pub fn hang_up(&mut self, engine: &mut Engine, now: Now) {
+        if let Some((wire, _)) = self.wire.take() {
+            wire.close(engine, now);
+        }
+    }
+
+    /// Beats, or does one of the things agents should not.
+    pub fn turn(
+        &mut self,
+        engine: &mut Engine,
+        (now, time): (Now, Time),
+        id: u64,
+        random: &mut Prng,
+        well: bool,
+    ) -> Result<(), Violation> {
+        if !well {
+            match random.below(40) {
+                0 => self.hang_up(engine, now),
+                1 => self.hangs_until = time + Duration::from_millis(random.below(12_000)),
+                // The old stream stays open, and the new one takes over.
+                2 => self.wire = None,
+                _ => {}
+            }
+            if time < self.hangs_until {
+                return Ok(());
+            }
+        }
+        match &mut self.wire {
+            None => self.connect(engine, now, id),
+            Some((wire, call)) => {
+                self.beats += 1;
+                let beat = agent_message::Body::Heartbeat(Heartbeat { number: self.beats, state: None });
+                wire.upload(*call, &AgentMessage { body: Some(beat) });
+                wire.credit(*call, 1);
+            }
+        }
+        self.exchange(engine, (now, time), random)
+    }
+
+    fn connect(&mut self, engine: &mut Engine, now: Now, id: u64) {
+        let Some(mut wire) = Wire::open(engine, now, id) else { return };
+        let register = Register { agent_id: self.id.clone(), ..Register::default() };
+        let call = wire.link(&AgentMessage { body: Some(agent_message::Body::Register(register)) }, 100);
+        self.wire = Some((wire, call));
+    }
+
+    fn exchange(&mut self, engine: &mut Engine, (now, time): (Now, Time), random: &mut Prng) -> Result<(), Violation> {
+        let Some((mut wire, call)) = self.wire.take() else { return Ok(()) };
+        wire.exchange(engine, now, random, usize::MAX);
+        if wire.is_sent() {
+            self.heard = Some(time);
+        }
+        while let Some((_, body)) = wire.next_frame() {
+            match body {
+                Body::Item(bytes) => self.take(NodeMessage::decode(bytes))?,
+                Body::Error(error) => {
+                    wire.close(engine, now);
+                    return self.ended(error.code, &error.message);
+                }
+                other => return Err(Violation::new("agent link", format!("the stream ended with {other:?}"))),
+            }
+        }
+        self.wire = Some((wire, call));
+        Ok(())
+    }
+
+    fn take(&self, message: Result<NodeMessage, peat_ipc::prost::DecodeError>) -> Result<(), Violation> {
+        let body = message.map_err(|error| Violation::new("agent link", error.to_string()))?.body;
+        match body {
+            Some(node_message::Body::HeartbeatAck(ack)) if ack.number <= self.beats => Ok(()),
+            Some(node_message::Body::Registered(_)) => Ok(()),
+            other => Err(Violation::new("agent link", format!("{}: {other:?}", self.id))),
+        }
+    }
+
+    fn ended(&self, code: u32, message: &str) -> Result<(), Violation> {
+        seeds::trace(|| format!("{} is refused: {message}", self.id));
+        match Code::from_number(code) {
+            Code::Aborted | Code::Unavailable | Code::ResourceExhausted => Ok(()),
+            code => Err(Violation::new("agent link", format!("{}: {code:?}: {message}", self.id))),
+        }
+    }
+}
+
+/// What a node shows of the agents.
+pub fn shown(engine: &mut Engine, now: Now, id: u64, random: &mut Prng) -> Vec<Agent> {
+    let Some(mut wire) = Wire::open(engine, now, id) else { return Vec::new() };
+    wire.call(&ListAgentsRequest::default(), 0);
+    wire.exchange(engine, now, random, usize::MAX);
+    let answer = wire.next_frame();
+    wire.close(engine, now);
+    match answer {
+        Some((_, Body::Response(bytes))) => {
+            ListAgentsResponse::decode(bytes).map(|list| list.agents).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// LIVE is not shown for an agent whose stream has been gone, or silent, for longer than the stale delays of its node and of the
+/// one that shows it, and the path between them.
+pub fn check(agents: &[Linked], node: usize, shown: &Agent, time: Time) -> Result<(), Violation> {
+    if shown.liveness() != Liveness::Live {
+        return Ok(());
+    }
+    let agent = agents.iter().find(|agent| agent.id == shown.agent_id);
+    let heard = agent.and_then(|agent| agent.heard);
+    let Some(heard) = heard else {
+        return Err(Violation::new(
+            "liveness",
+            format!("node {node} shows {}, which never registered", shown.agent_id),
+        ));
+    };
+    let most = 2 * TIMES.stale_after + TIMES.heartbeat + PATH;
+    match time.saturating_sub(heard) {
+        silent if silent <= most => Ok(()),
+        silent => {
+            Err(Violation::new("liveness", format!("node {node} shows {} LIVE after {silent:?}", shown.agent_id)))
+        }
+    }
+}
