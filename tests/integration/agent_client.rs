@@ -180,6 +180,32 @@ fn a_cut_in_the_middle_of_the_work_costs_neither_the_work_nor_its_result() {
 }
 
 #[test]
+fn a_cancel_ends_the_work_and_is_over_only_when_the_agent_says_so() {
+    let home = directory();
+    let node = Node::start(home.path(), &[]);
+    let (seen, sees) = sync_channel(1);
+    let (release, released) = sync_channel::<()>(1);
+    let released = Mutex::new(released);
+    let target = node.target().parse().expect("a target");
+    let _agent = register(&target, &home.path().join("memory"), move |work| {
+        while !work.is_cancelled() {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        seen.send(()).expect("the test listens");
+        released.lock().expect("not poisoned").recv_timeout(PATIENCE).expect("released");
+        Outcome::Cancelled
+    });
+    is(&node, "LIVE");
+    let id = send(&node, "deploy", "{}");
+    eventually("it begins", || (status(&node, &id) == "COMMAND_STATUS_EXECUTING").then_some(()));
+    node.run("cancel", &[&id]).ok();
+    sees.recv_timeout(PATIENCE).expect("the handler is told");
+    assert_eq!(status(&node, &id), "COMMAND_STATUS_EXECUTING", "requested is not done");
+    release.send(()).expect("it waits");
+    eventually("it is confirmed", || (status(&node, &id) == "COMMAND_STATUS_CANCELLED").then_some(()));
+}
+
+#[test]
 fn a_following_goes_on_through_a_restart_of_the_node() {
     let home = directory();
     let mut node = Node::start(home.path(), &[]);
