@@ -17,6 +17,7 @@
 //! | `profile.rs`, `documents.rs` | what agents say, as documents |
 //! | `link.rs` | one agent's messages |
 //! | `records.rs` | what other nodes stored |
+//! | `view.rs` | what is shown |
 
 mod attachments;
 pub mod commands;
@@ -29,6 +30,7 @@ mod profile;
 mod records;
 mod roster;
 mod transition;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -293,88 +295,6 @@ impl Fleet {
     pub fn poll_deadline(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
         [timer, self.presence.deadline(), self.writes.deadline()].into_iter().flatten().min()
-    }
-
-    // What is shown.
-
-    /// Whether an agent is listed.
-    #[must_use]
-    pub fn knows(&self, agent: &str) -> bool {
-        self.roster.get(agent).is_some()
-    }
-
-    /// The stream an agent is attached by, if it ends here.
-    #[must_use]
-    pub fn stream_of(&self, agent: &str) -> Option<StreamId> {
-        self.roster.get(agent)?.local()?.stream
-    }
-
-    /// The agent that registered on a stream.
-    #[must_use]
-    pub fn agent_of(&self, stream: StreamId) -> Option<&str> {
-        self.streams.get(stream)?.agent.as_deref()
-    }
-
-    /// The agents seen LIVE, of one group or all of them.
-    #[must_use]
-    pub fn live(&self, now: Now, group: Option<&str>) -> Vec<String> {
-        let times = self.settings.times;
-        let lives = |entry: &Entry| entry.vitals(&self.presence).liveness(now.mono, &times) == Liveness::Live;
-        let wanted = |entry: &Entry| group.is_none_or(|group| entry.profile.group == group);
-        let agents = self.roster.iter().filter(|(_, entry)| wanted(entry) && lives(entry));
-        agents.map(|(id, _)| id.clone()).collect()
-    }
-
-    /// One agent.
-    #[must_use]
-    pub fn agent(&self, now: Now, id: &str) -> Option<sidecar::Agent> {
-        self.roster.get(id).map(|entry| self.show(now, id, entry))
-    }
-
-    /// The agents after `id` in the order of their ids, all of them for `None`.
-    pub fn agents<'a>(&'a self, now: Now, after: Option<&'a str>) -> impl Iterator<Item = sidecar::Agent> + 'a {
-        self.roster.after(after).map(move |(id, entry)| self.show(now, id, entry))
-    }
-
-    /// The number of the latest change.
-    #[must_use]
-    pub fn last_change(&self) -> u64 {
-        self.roster.last_change()
-    }
-
-    /// The first change after number `position`, and its number.
-    ///
-    /// # Errors
-    /// Removals after `position` were forgotten.
-    pub fn change_after(&self, now: Now, position: u64) -> Result<Option<(u64, Changed)>, Forgotten> {
-        let change = self.roster.change_after(position)?;
-        Ok(change.map(|(number, id, entry)| {
-            (
-                number,
-                entry.map_or_else(
-                    || Changed::Removed(id.clone()),
-                    |entry| Changed::Is(Box::new(self.show(now, id, entry))),
-                ),
-            )
-        }))
-    }
-
-    fn show(&self, now: Now, id: &str, entry: &Entry) -> sidecar::Agent {
-        let liveness = entry.vitals(&self.presence).liveness(now.mono, &self.settings.times);
-        sidecar::Agent {
-            agent_id: id.to_owned(),
-            name: entry.profile.name.clone(),
-            group: entry.profile.group.clone(),
-            version: entry.profile.version.clone(),
-            capabilities: entry.profile.capabilities.clone(),
-            labels: entry.profile.labels.clone().into_iter().collect(),
-            liveness: sidecar::Liveness::from(liveness).into(),
-            via: entry.via.clone(),
-            via_endpoint: entry.claim.endpoint.to_string(),
-            age_ms: entry.age_ms(now.mono, &self.presence),
-            status: entry.status,
-            attached_here: entry.local().is_some_and(|local| local.stream.is_some()),
-        }
     }
 
     // Between input and output.

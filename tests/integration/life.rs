@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::node::{Node, directory};
+use crate::node::{Node, directory, eventually};
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
@@ -62,13 +62,12 @@ fn threads_are_named_and_pinned_when_asked() {
     let home = directory();
     let node = Node::start(home.path(), &["--pin"]);
     let pid = std::fs::read_to_string(node.data().join("lock")).expect("locked").trim().to_owned();
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
-    let names: Vec<String> = tasks
-        .map(|task| {
-            std::fs::read_to_string(task.expect("listed").path().join("comm")).expect("named").trim().to_owned()
-        })
-        .collect();
+    // A thread names itself once it has been given a processor.
     for role in ["peat-api", "peat-store", "peat-sync", "peat-resolver"] {
-        assert!(names.iter().any(|name| name == role), "{role}: {names:?}");
+        eventually(role, || {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+            let names = tasks.map(|task| std::fs::read_to_string(task.expect("listed").path().join("comm")));
+            names.flatten().any(|name| name.trim() == role).then_some(())
+        });
     }
 }
