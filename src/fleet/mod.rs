@@ -126,7 +126,7 @@ pub struct Fleet {
     /// Agents that are LIVE and owned here.
     live_here: BTreeSet<String>,
     timers: BTreeSet<(Instant, String)>,
-    /// Agents of which the store still says LIVE, because the disk did not take what became of them.
+    /// Agents that are gone, of which the store still says LIVE: the write is damped, under way, or failed.
     unsaid: BTreeSet<String>,
     /// Agents whose transition is to be stored now.
     to_store: BTreeSet<String>,
@@ -283,11 +283,11 @@ impl Fleet {
         None
     }
 
-    /// Whether other nodes are to be told that this one is there. Its presence vouches for what it stored last: while the disk
-    /// does not take that an agent is gone, this node is silent, and the others find out by that.
+    /// Whether other nodes are to be told that this one is there. Its presence vouches for what it stored last: until it is stored
+    /// that an agent is gone, this node is silent, and when that takes long the others find out by it.
     #[must_use]
     pub fn poll_announcement(&mut self, now: Now) -> bool {
-        self.presence.poll(now.mono, &self.settings.times) && self.unsaid.is_empty()
+        self.presence.poll(now.mono, &self.settings.times, self.unsaid.is_empty())
     }
 
     /// When to call [`Fleet::handle_timeout`] and drain.
@@ -323,8 +323,7 @@ impl Fleet {
             timer.into_iter().for_each(|at| _ = self.timers.insert((at, id.to_owned())));
         }
         let says_live = |local: &Local| local.stored.as_ref().is_some_and(|stored| stored.liveness == Liveness::Live);
-        let failed = |local: &Local| local.retry_at.is_some() && says_live(local);
-        if liveness != Liveness::Live && entry.local().is_some_and(failed) {
+        if liveness != Liveness::Live && entry.local().is_some_and(says_live) {
             self.unsaid.insert(id.to_owned());
         } else {
             self.unsaid.remove(id);

@@ -41,14 +41,16 @@ impl Presence {
         self.next = None;
     }
 
-    /// Whether this node is to announce itself now.
-    pub(super) fn poll(&mut self, now: Instant, times: &Times) -> bool {
-        let due = self.next.is_some_and(|at| at <= now);
-        if due {
-            self.last = Some(now);
-            self.next = Some(now + times.heartbeat);
+    /// Whether this node is to announce itself now; when it may not, it tries again soon.
+    pub(super) fn poll(&mut self, now: Instant, times: &Times, may: bool) -> bool {
+        if self.next.is_none_or(|at| at > now) {
+            return false;
         }
-        due
+        if may {
+            self.last = Some(now);
+        }
+        self.next = Some(now + if may { times.heartbeat } else { times.heartbeat / 6 });
+        may
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
