@@ -69,6 +69,15 @@ impl Engine {
         if !addresses.is_empty() {
             peer.addresses = addresses;
         }
+        // An attempt may have begun where nobody could answer, or at other addresses: it is begun anew. A link that is up, as
+        // far as anybody knows, is asked for a sign of life, and what was lost on it is sent again.
+        peer.resolving.clear();
+        if let Some(attempt) = peer.dialling.take_if(|link| !self.sessions.contains_key(link)) {
+            self.links.close(now, attempt, CloseCode::Replaced, "dialled anew");
+        }
+        if let Some(session) = peer.session {
+            self.links.ping(now, session);
+        }
         peer.dial_now(now);
         let wish = LinkWish::Connect(peer.addresses.iter().map(ToString::to_string).collect());
         self.submit(Request::SaveLink(Link { peer: id, wish }), Pending::Save { call: Some(call) });

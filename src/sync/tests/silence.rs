@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::mesh::{Mesh, Setup};
+use super::mesh::{self, Mesh, Setup};
 use crate::sync::{Answer, Control};
 
 #[test]
@@ -47,6 +47,44 @@ fn a_dead_link_is_noticed_within_half_a_minute_otherwise() {
     mesh.run_for(Duration::from_secs(8));
     mesh.cut(0, 1);
     assert!(mesh.run_until(Duration::from_millis(30_500), |mesh| !mesh.is_connected(0)));
+}
+
+fn connect(mesh: &mut Mesh, from: usize, to: usize) {
+    let (id, addresses) = (mesh.id(to), Vec::new());
+    mesh.ask(from, Control::Connect { peer: id, addresses });
+}
+
+#[test]
+fn who_is_told_to_connect_dials_at_once_although_an_attempt_is_under_way() {
+    let mut mesh = Mesh::new(vec![Setup::default(), Setup { dials: vec![0], ..Setup::default() }]);
+    mesh.cut(0, 1);
+    mesh.run_for(Duration::from_secs(5));
+    mesh.heal();
+    connect(&mut mesh, 1, 0);
+    assert!(mesh.run_until(Duration::from_millis(500), |mesh| mesh.is_connected(1)));
+}
+
+#[test]
+fn who_is_told_to_connect_dials_the_new_address_at_once() {
+    let mut mesh = Mesh::new(vec![Setup::default(), Setup::default(), Setup::default()]);
+    mesh.cut(1, 2);
+    let (id, address) = (mesh.id(0), |node| vec![mesh::address(node).to_string()]);
+    mesh.ask(1, Control::Connect { peer: id, addresses: address(2) });
+    mesh.run_for(Duration::from_secs(5));
+    mesh.ask(1, Control::Connect { peer: id, addresses: address(0) });
+    assert!(mesh.run_until(Duration::from_millis(500), |mesh| mesh.is_connected(1)));
+}
+
+#[test]
+fn who_is_told_to_connect_sends_at_once_what_a_link_that_is_not_dead_yet_has_lost() {
+    let mut mesh = Mesh::pair();
+    mesh.connect_all();
+    mesh.cut(0, 1);
+    mesh.put(1, "notes", "n", r#"{"a":1}"#);
+    mesh.run_for(Duration::from_secs(7));
+    mesh.heal();
+    connect(&mut mesh, 1, 0);
+    assert!(mesh.run_until(Duration::from_millis(500), |mesh| mesh.get(0, "notes", "n").is_some()));
 }
 
 #[test]
