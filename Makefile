@@ -6,14 +6,15 @@ PROFILE ?= release
 SEEDS ?= 1..1001
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 NODE := $(TARGET)/$(PROFILE)/peat-node
-BUILD := cargo build --locked --bin peat-node $(if $(filter release,$(PROFILE)),--release)
+AS_PROFILE := $(if $(filter release,$(PROFILE)),--release)
+BUILD := cargo build --locked --bin peat-node $(AS_PROFILE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test sim bench fmt lint docs deny
+.PHONY: help build run demo demo-fleet test sim bench fmt lint docs deny
 
 help: ## show this
 	@echo 'make TARGET, where TARGET is'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the node
 	$(BUILD)
@@ -27,6 +28,10 @@ run: build ## start one node on its defaults, as this user, until Ctrl-C
 
 demo: build ## show the main job with three nodes; ends by itself (KEEP=1 leaves them up)
 	@tests/demo/run $(NODE)
+
+demo-fleet: build ## a hub, two edges with agents, a tablet carried between them; wants ip and root (KEEP=1 as above)
+	cargo build --locked -p peat-ipc --example agent $(AS_PROFILE)
+	@tests/demo/fleet $(NODE) $(TARGET)/$(PROFILE)/examples
 
 test: ## run every check; the last line counts them
 	@tests/all

@@ -1,8 +1,9 @@
-//! An agent: it registers, beats, says what it runs, and carries out commands, each of them once.
+//! An agent: it registers, beats, says what it runs, and carries out commands, each of them once. What it manages is a file.
 //!
 //! cargo run -p peat-ipc --example agent -- unix:///run/user/1000/peat-node.sock camera-7
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use peat_ipc::agent::{Register, State, Workload};
@@ -20,9 +21,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         workloads: vec![Workload { name: "recorder".into(), version: "1.0".into(), ..Workload::default() }],
         ..Register::default()
     };
+    let manifest = std::env::temp_dir().join(format!("{id}-rollout.json"));
     let agent = Agent::connect(node.parse()?)
         .remember_in(std::env::temp_dir().join(format!("{id}-commands")))
-        .on_command(carry_out)
+        .on_command(move |work| carry_out(work, &manifest))
         .register(registration)?;
     agent.heartbeat(State { status: PlatformStatus::Ready.into(), ..State::default() });
     println!("registered at {}", agent.wait_registered(Duration::from_secs(30))?.node_id);
@@ -32,11 +34,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn carry_out(work: &Work<'_>) -> Outcome {
+fn carry_out(work: &Work<'_>, manifest: &Path) -> Outcome {
     println!("{} {} {}", work.id(), work.command_type(), work.payload_json());
     match work.command_type() {
         // The same payload again, under another id, while this one has not got through: done once.
-        "rollout" => work.once(work.payload_json(), |_| Ok(r#"{"rolled_out": true}"#.into())).into(),
+        "rollout" => work.once(work.payload_json(), |_| roll_out(manifest, work.payload_json())).into(),
         "wait" => {
             while !work.is_cancelled() {
                 std::thread::park_timeout(Duration::from_millis(100));
@@ -45,4 +47,9 @@ fn carry_out(work: &Work<'_>) -> Outcome {
         }
         other => Outcome::Failed(format!("'{other}' is no command of this agent")),
     }
+}
+
+fn roll_out(manifest: &Path, payload: &str) -> Result<String, String> {
+    std::fs::write(manifest, payload).map_err(|why| format!("{}: {why}", manifest.display()))?;
+    Ok(r#"{"rolled_out": true}"#.into())
 }

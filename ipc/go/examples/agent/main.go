@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 
 	"peat.dev/peat"
 )
@@ -42,6 +43,8 @@ func run(ctx context.Context, address, dir string) error {
 		switch command.Type {
 		case "ping":
 			return map[string]string{"pong": agent.ID()}, nil
+		case "rollout": // what this agent manages is a file
+			return map[string]bool{"rolled_out": true}, os.WriteFile(filepath.Join(dir, "rollout.json"), command.Payload, 0o600)
 		default:
 			return nil, fmt.Errorf("this agent does not know %q", command.Type)
 		}
