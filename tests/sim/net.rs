@@ -51,7 +51,7 @@ impl Weather {
             delay: Duration::from_micros(random.between(50, 200_000)),
             jitter: Duration::from_micros(some(random, 150_000)),
             bytes_per_second: random.chance(300).then(|| random.between(4_000, 64_000)),
-            queue_bytes: random.between(2_000, 64_000),
+            queue_bytes: random.between(1_500, 8_000),
             mtu: usize::try_from(random.between(least, 1_452)).expect("small"),
             cut: false,
         }

@@ -16,8 +16,9 @@ use crate::prng::Prng;
 use crate::seeds::{self, Violation};
 use crate::time::Time;
 
-/// What a link that loses most of what is sent may add to the time a transition takes.
-const PATH: Duration = Duration::from_secs(8);
+/// What a narrow link's full queue (8 kB at 4 kB/s), and what is sent again because of it, may add to the time a transition
+/// takes.
+const PATH: Duration = Duration::from_secs(16);
 
 /// One agent.
 #[derive(Debug)]

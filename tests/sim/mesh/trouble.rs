@@ -35,6 +35,9 @@ impl World {
             return Ok(());
         }
         let number = self.random.index(self.nodes.len());
+        if self.random.chance(150) {
+            self.nodes[number].back_up();
+        }
         match self.random.below(100) {
             0..20 => self.break_machine(number)?,
             20..35 => self.break_disk(number),
@@ -167,11 +170,7 @@ impl World {
         if self.trouble.disasters >= 2 {
             return;
         }
-        let restore = self.random.chance(500);
-        if restore && !self.nodes[number].has_backup() {
-            self.nodes[number].back_up();
-            return;
-        }
+        let restore = self.random.chance(500) && self.nodes[number].has_backup();
         self.trouble.disasters += 1;
         self.promises.release(number);
         let was_on = self.nodes[number].running.is_some();
