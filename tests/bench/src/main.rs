@@ -1,14 +1,17 @@
 //! `make bench`: what peat-node does, measured beside what it is compared with, in one table.
 //!
 //! Each row ([`row::Row`]) starts what it needs, measures it and its floor alternately, and gives back lines for the table.
-//! The node measured is the release binary; only the row about reads during a slow sync uses the store as a library.
+//! The node measured is the release binary; only what no process can show (a slow disk, an hour of heartbeats, a fleet of
+//! twenty nodes) uses the engines as a library.
 
+mod agents;
 mod args;
 mod bench;
 mod database;
 mod documents;
 mod floor;
 mod forwarder;
+mod mesh;
 mod native;
 mod node;
 mod process;

@@ -42,6 +42,11 @@ impl Node {
         self.flags = vec!["--peer".into(), format!("{id}@{address}")];
     }
 
+    /// Gives it a flag from the next start on.
+    pub(crate) fn flag(&mut self, name: &str, value: &str) {
+        self.flags.extend([name.into(), value.into()]);
+    }
+
     /// Starts the process without waiting for it.
     pub(crate) fn spawn(&mut self) -> Result<(), Failure> {
         let log = File::options().create(true).append(true).open(self.directory.join("log"))?;
@@ -88,6 +93,11 @@ impl Node {
     /// Where other nodes find it.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where clients find it.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -1,10 +1,14 @@
 //! Every row of the table, one file for each kind of measurement.
 
+mod agents;
+mod beats;
 mod calls;
 mod catch_up;
 mod clients;
+mod commands;
 mod events;
 mod first_sync;
+mod fleet;
 mod heartbeats;
 mod idle;
 mod memory;
@@ -12,6 +16,7 @@ mod reads;
 mod reconnect;
 mod size;
 mod slow_disk;
+mod watcher;
 mod writes;
 
 use crate::row::Row;
@@ -30,6 +35,11 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
         Box::new(catch_up::CatchUp),
         Box::new(reconnect::Reconnect),
         Box::new(heartbeats::Heartbeats),
+        Box::new(agents::Streams),
+        Box::new(commands::Commands),
+        Box::new(beats::Unchanged),
+        Box::new(watcher::Watched),
+        Box::new(fleet::Quiet),
         Box::new(memory::Resident),
         Box::new(idle::Wakeups),
         Box::new(size::Binary),

@@ -61,8 +61,8 @@ impl Target {
     /// How far on the good side `value` is: 1 is just reached, 0.5 is twice too bad.
     fn margin(self, value: f64) -> f64 {
         match self {
-            // A difference of two medians may come out below nothing.
-            Target::AtMost(limit) => limit.value() / value.max(f64::MIN_POSITIVE),
+            // A difference of two medians may come out below nothing, and nothing at all may be the limit.
+            Target::AtMost(limit) => limit.value().max(f64::MIN_POSITIVE) / value.max(f64::MIN_POSITIVE),
             Target::AtLeast(limit) => value / limit.value(),
         }
     }
