@@ -29,7 +29,7 @@ run: build ## start one node on its defaults, as this user, until Ctrl-C
 demo: build ## show the main job with three nodes; ends by itself (KEEP=1 leaves them up)
 	@tests/demo/run $(NODE)
 
-demo-fleet: build ## a hub, two edges with agents, a tablet carried between them; wants ip and root (KEEP=1 as above)
+demo-fleet: build ## show a hub, two edges with agents, a tablet carried between them; wants ip and root (KEEP=1 too)
 	cargo build --locked -p peat-ipc --example agent $(AS_PROFILE)
 	@tests/demo/fleet $(NODE) $(TARGET)/$(PROFILE)/examples
 
