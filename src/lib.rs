@@ -4,7 +4,7 @@
 //!
 //! | thread | owns | loop |
 //! |---|---|---|
-//! | main | configuration, signals | [`node`] |
+//! | main | configuration, signals, the service manager | [`node`] |
 //! | api | client sockets, calls, subscriptions, agents | [`api::shell`] |
 //! | store | documents, the only writer of the database | [`store::shell`] |
 //! | sync | the UDP socket, QUIC, sessions with peers | [`sync::shell`] |
@@ -31,6 +31,7 @@ pub mod identity;
 pub mod limits;
 mod log_limit;
 pub mod node;
+pub mod pulse;
 pub mod random;
 pub mod store;
 pub mod sync;

@@ -3,25 +3,27 @@
 //! Owns the process: data directory, signals, threads. Must never touch a document or a datagram; the threads' engines do.
 //! `parts.rs` makes the engines and opens the sockets, `wiring.rs` connects them with channels and starts the threads.
 
+mod activation;
 mod check;
 pub mod data_dir;
 mod error;
 mod logging;
+mod notify;
 mod parts;
+mod signals;
+mod supervise;
 mod threads;
 mod wiring;
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, select};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-
 pub use check::{Findings, check};
 pub use error::Error;
 
 use self::data_dir::DataDir;
+use self::notify::Manager;
 use self::parts::Parts;
+use self::supervise::Supervisor;
 use self::threads::Threads;
 use crate::config::Config;
 use crate::contain::abort_on_panic;
@@ -36,38 +38,25 @@ const STOPPING: Duration = Duration::from_secs(5);
 pub fn run(config: &Config) -> Result<(), Error> {
     abort_on_panic();
     logging::start(&config.log);
-    let stop = stop_signals()?;
+    let handed = activation::listeners(activation::take()?)?;
+    let orders = signals::listen()?;
+    let (manager, rhythm) = (Manager::of_this_process(), notify::watchdog());
     let data = DataDir::open(&config.data_dir)?;
-    let parts = Parts::open(config, &data)?;
+    let parts = Parts::open(config, &data, handed)?;
     let ready = parts.describe();
     let mut threads = Threads::new(config.pin);
-    let running = wiring::start(parts, &mut threads)?;
+    let wiring::Running { stop, pulses } = wiring::start(parts, &mut threads, rhythm)?;
     log::info!("ready: {ready}");
-    let early = select! {
-        recv(stop) -> _ => None,
-        recv(threads.ended) -> ended => ended.ok(),
-    };
+    manager.ready(&ready);
+    let supervisor =
+        Supervisor { orders: &orders, threads: &threads, manager: &manager, rhythm, pulses, status: ready };
+    let early = supervisor.wait(|| log::info!("nothing to reload"));
     log::info!("stopping");
-    running.stop();
+    manager.stopping();
+    stop.stop();
     let stopped = threads.wait(early.as_ref().map(|ended| ended.role), STOPPING);
     match early {
         Some(ended) => Err(Error::Thread(ended.role, ended.result.err().unwrap_or_else(|| "by itself".to_owned()))),
         None => stopped,
     }
-}
-
-/// A message when the process shall stop; the second signal ends it at once.
-fn stop_signals() -> Result<Receiver<()>, Error> {
-    let failed = |cause| Error::Machine("watching for signals".to_owned(), cause);
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
-    let (told, stop) = bounded(1);
-    let watch = move || {
-        for (earlier, _) in signals.forever().enumerate() {
-            if earlier > 0 || told.try_send(()).is_err() {
-                std::process::exit(1);
-            }
-        }
-    };
-    let started = std::thread::Builder::new().name("peat-signals".to_owned()).spawn(watch);
-    started.map(|_| stop).map_err(failed)
 }

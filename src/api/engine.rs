@@ -297,6 +297,11 @@ impl Engine {
         self.done(now);
     }
 
+    /// The threads that do not answer, for `health`.
+    pub fn set_silent(&mut self, threads: Vec<&'static str>) {
+        self.view.set_silent(threads);
+    }
+
     /// The settings of the fleet were reloaded.
     pub fn handle_settings(&mut self, now: Now, settings: fleet::Settings) {
         self.latest = now;

@@ -7,7 +7,9 @@ mod credentials;
 mod listener;
 mod sockets;
 
+use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,11 +24,12 @@ use crate::api::{Caller, ConnectionId, Engine};
 use crate::clock::Now;
 use crate::clock::shell::now;
 use crate::config::{Access, Listen};
+use crate::pulse::Pulse;
 use crate::store::shell::{Inlet, SharedTip};
 use crate::store::{Submitted, Tip};
 use crate::sync::{Asked, Event};
 
-pub use listener::BindError;
+pub use listener::{BindError, Handed};
 
 const WAKE: Token = Token(usize::MAX);
 /// Events taken from the kernel at once.
@@ -51,6 +54,10 @@ pub struct Wiring {
     pub sync: Arc<Waker>,
     /// From the sync thread.
     pub events: Receiver<Event>,
+    /// Stamped at each turn.
+    pub pulse: Arc<Pulse>,
+    /// Those of all threads, for `health`.
+    pub watched: Vec<Arc<Pulse>>,
 }
 
 /// Ends the thread from another one.
@@ -87,12 +94,26 @@ impl Shell {
     /// # Errors
     /// An address is taken, by a running node perhaps, or may not be used.
     pub fn bind(listen: &[Listen], access: &Access) -> Result<Shell, BindError> {
+        Shell::open(listen, access, Vec::new())
+    }
+
+    /// The same, but for the sockets that the service manager has opened and handed over: those are served as they are.
+    ///
+    /// # Errors
+    /// As [`Shell::bind`].
+    pub fn open(listen: &[Listen], access: &Access, handed: Vec<Handed>) -> Result<Shell, BindError> {
         let machine = |cause| BindError::machine("the poll", cause);
         let poll = Poll::new().map_err(machine)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(machine)?);
-        let mut listeners = Vec::with_capacity(listen.len());
-        for (number, address) in listen.iter().enumerate() {
-            listeners.push(Listener::bind(address, access, poll.registry(), Token(number))?);
+        let mut listeners = Vec::with_capacity(listen.len() + handed.len());
+        let held: BTreeSet<PathBuf> = handed.iter().map(|handed| handed.path.clone()).collect();
+        for handed in handed {
+            listeners.push(Listener::take(handed, poll.registry(), Token(listeners.len()))?);
+        }
+        for address in listen {
+            if !matches!(address, Listen::Unix(path) if held.contains(path)) {
+                listeners.push(Listener::bind(address, access, poll.registry(), Token(listeners.len()))?);
+            }
         }
         Ok(Shell { poll, waker, stop: Arc::default(), listeners, watcher: None })
     }
@@ -193,12 +214,14 @@ impl Serving {
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let deadline = self.engine.poll_deadline().map(|(at, _)| at);
         let next = deadline.into_iter().chain(self.accept_at).min();
+        let now = now().mono;
+        self.wiring.pulse.stamp(now);
         let timeout = if self.sockets.has_unread(&self.engine) {
             Some(Duration::ZERO)
         } else {
-            next.map(|at| round_up(at.saturating_duration_since(now().mono)))
+            next.map(|at| round_up(at.saturating_duration_since(now)))
         };
-        match self.poll.poll(events, timeout) {
+        match self.poll.poll(events, self.wiring.pulse.shorten(timeout)) {
             Err(cause) if cause.kind() == io::ErrorKind::Interrupted => Ok(()),
             other => other,
         }
@@ -269,6 +292,7 @@ impl Serving {
 
     /// Takes what the other threads have said. False: the store is gone, and the node with it.
     fn hear(&mut self, now: Now) -> bool {
+        self.look_at_the_others();
         let tip = self.wiring.tip.get();
         if tip != self.tip {
             self.tip = tip;
@@ -288,6 +312,13 @@ impl Serving {
                 Err(error) => return error.is_empty(),
             }
         }
+    }
+
+    /// Passes on which threads the main thread has found silent.
+    fn look_at_the_others(&mut self) {
+        let silent: Vec<&'static str> =
+            self.wiring.watched.iter().filter(|pulse| pulse.is_late()).map(|pulse| pulse.role()).collect();
+        self.engine.set_silent(silent);
     }
 
     fn time(&mut self, now: Now) {

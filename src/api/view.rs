@@ -35,6 +35,8 @@ pub(super) struct View {
     disk_problem: Option<String>,
     /// Since when the store owes an answer and has given none.
     store_silent_since: Option<Instant>,
+    /// Threads that do not answer.
+    silent: Vec<&'static str>,
 }
 
 impl View {
@@ -52,6 +54,7 @@ impl View {
             shutting_down: false,
             disk_problem: None,
             store_silent_since: None,
+            silent: Vec::new(),
         }
     }
 
@@ -91,6 +94,10 @@ impl View {
     pub(super) fn set_reader(&mut self, reader: Reader) {
         self.release();
         self.reader = reader;
+    }
+
+    pub(super) fn set_silent(&mut self, threads: Vec<&'static str>) {
+        self.silent = threads;
     }
 
     pub(super) fn set_status(&mut self, status: Status) {
@@ -163,6 +170,7 @@ impl View {
         ]
         .into_iter()
         .flatten()
+        .chain(self.silent.iter().map(|thread| format!("the {thread} thread does not answer")))
         .collect()
     }
 }

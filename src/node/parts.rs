@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Error;
 use super::data_dir::DataDir;
 use crate::api;
+use crate::api::shell::Handed;
 use crate::clock;
 use crate::config::{Config, Listen, refuse_ourselves};
 use crate::fleet;
@@ -31,7 +32,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Opens the database, makes the engines and binds the sockets.
-    pub(super) fn open(config: &Config, data: &DataDir) -> Result<Parts, Error> {
+    pub(super) fn open(config: &Config, data: &DataDir, handed: Vec<Handed>) -> Result<Parts, Error> {
         let mut random = System::default();
         let identity = Arc::new(data.identity(&mut random)?);
         refuse_ourselves(&config.peers, identity.id())?;
@@ -43,7 +44,7 @@ impl Parts {
         let udp = sync::shell::Socket::bind(config.bind);
         let udp = udp.map_err(|cause| Error::Machine(format!("--bind {}", config.bind), cause))?;
         let bound = udp.local_address().map_err(|cause| Error::Machine("the UDP socket".to_owned(), cause))?;
-        Ok(Parts { store, sync, api, udp, clients: bind_clients(config)?, watcher, bound, id: identity.id() })
+        Ok(Parts { store, sync, api, udp, clients: bind_clients(config, handed)?, watcher, bound, id: identity.id() })
     }
 
     /// Where the node is reached and who it is, for the log.
@@ -54,13 +55,16 @@ impl Parts {
 }
 
 /// Opens the client sockets, making the directory of a unix socket where it is missing.
-fn bind_clients(config: &Config) -> Result<api::shell::Shell, Error> {
+fn bind_clients(config: &Config, handed: Vec<Handed>) -> Result<api::shell::Shell, Error> {
     for listen in &config.listen {
         let Listen::Unix(path) = listen else { continue };
+        if handed.iter().any(|handed| handed.path == *path) {
+            continue;
+        }
         let Some(parent) = path.parent() else { continue };
         std::fs::create_dir_all(parent).map_err(|cause| Error::file(parent, cause))?;
     }
-    api::shell::Shell::bind(&config.listen, &config.access).map_err(Error::Listen)
+    api::shell::Shell::open(&config.listen, &config.access, handed).map_err(Error::Listen)
 }
 
 fn open_watcher(config: &Config, node_id: &str) -> Result<Option<watcher::shell::Shell>, Error> {

@@ -14,13 +14,16 @@
 //! | resolver → sync | `Resolved` | [`resolver::NAMES`] | cannot be |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Error;
 use super::parts::Parts;
 use super::threads::Threads;
+use crate::clock::shell::now;
 use crate::limits::STORE_QUEUE;
+use crate::pulse::{Pulse, Rhythm};
 use crate::store::shell::SharedTip;
 use crate::sync::{self, resolver};
 use crate::{api, store};
@@ -28,16 +31,33 @@ use crate::{api, store};
 /// What the sync engine has to tell: one answer per request, and a status.
 const EVENTS: usize = api::SYNC_OUTSTANDING + 64;
 
+/// The watcher waits for one answer of the node, up to a minute, or of the agent, which has 10 s.
+const WATCHER_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The node at work.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// Ends it.
+    pub(super) stop: api::shell::Stop,
+    /// The threads that must go on answering.
+    pub(super) pulses: Vec<Arc<Pulse>>,
+}
+
 /// Starts the threads. Stopping the api thread stops the others: the sync thread ends when nobody is left to ask it, and the
 /// store, after a last flush, when both are gone.
-pub(super) fn start(mut parts: Parts, threads: &mut Threads) -> Result<api::shell::Stop, Error> {
+pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhythm>) -> Result<Running, Error> {
+    let pulse = |role, patience| Pulse::new(role, now().mono, rhythm, patience);
+    let [for_api, for_store, for_sync] = ["api", "store", "sync"].map(|role| pulse(role, Duration::ZERO));
+    let for_watcher = parts.watcher.is_some().then(|| pulse("watcher", WATCHER_PATIENCE));
+    let mut pulses = vec![for_api.clone(), for_store.clone(), for_sync.clone()];
+    pulses.extend(for_watcher.clone());
     let (requests, submitted) = bounded(2 * STORE_QUEUE);
     let (api_outlet, api_inlet) = store::shell::connect(STORE_QUEUE, parts.clients.waker());
     let (sync_outlet, sync_inlet) = store::shell::connect(sync::STORE_OUTSTANDING, parts.udp.waker());
     let (asked, asks) = bounded(api::SYNC_OUTSTANDING);
     let (tells, events) = bounded(EVENTS);
     let (names, resolved) = start_resolvers(threads, &parts.udp)?;
-    let watching = start_watcher(threads, &mut parts)?;
+    let watching = start_watcher(threads, &mut parts, for_watcher)?;
     let tip = Arc::new(SharedTip::default());
     let api = api::shell::Wiring {
         requests: requests.clone(),
@@ -46,6 +66,8 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads) -> Result<api::shel
         asked,
         sync: parts.udp.waker(),
         events,
+        pulse: for_api,
+        watched: pulses.clone(),
     };
     let sync = sync::shell::Wiring {
         requests,
@@ -56,9 +78,11 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads) -> Result<api::shel
         api: parts.clients.waker(),
         names,
         resolved,
+        pulse: for_sync,
     };
-    let store = store::shell::Wiring { requests: submitted, api: api_outlet, sync: sync_outlet, tip };
-    start_threads(parts, threads, api, store, sync, watching)
+    let store = store::shell::Wiring { requests: submitted, api: api_outlet, sync: sync_outlet, tip, pulse: for_store };
+    let stop = start_threads(parts, threads, api, store, sync, watching)?;
+    Ok(Running { stop, pulses })
 }
 
 fn start_threads(
@@ -88,12 +112,12 @@ fn start_threads(
 
 /// Starts the watcher when there is an agent to watch. It ends when what is returned is dropped, or when the api thread has
 /// closed its connection; nobody waits for it, because the agent may keep it waiting.
-fn start_watcher(threads: &Threads, parts: &mut Parts) -> Result<Sender<()>, Error> {
+fn start_watcher(threads: &Threads, parts: &mut Parts, pulse: Option<Arc<Pulse>>) -> Result<Sender<()>, Error> {
     let (watching, stop) = bounded(0);
-    if let Some(watcher) = parts.watcher.take() {
+    if let (Some(watcher), Some(pulse)) = (parts.watcher.take(), pulse) {
         let node = parts.clients.connect_watcher();
         let node = node.map_err(|cause| Error::Machine("the watcher's connection".to_owned(), cause))?;
-        threads.start_detached("watcher", move || watcher.run(node, &stop))?;
+        threads.start_detached("watcher", move || watcher.run(node, &stop, &pulse))?;
     }
     Ok(watching)
 }

@@ -11,6 +11,7 @@ use mio::Waker;
 
 use crate::clock::shell::now;
 use crate::limits::BATCH_DOCUMENTS;
+use crate::pulse::Pulse;
 use crate::store::{Disk, Reader, Reply, Request, Store, Submitted, Ticket, Tip};
 
 /// The tip as other threads read it, without asking.
@@ -73,6 +74,8 @@ pub struct Wiring {
     pub sync: Outlet,
     /// Where the tip is published.
     pub tip: Arc<SharedTip>,
+    /// Stamped at each turn.
+    pub pulse: Arc<Pulse>,
 }
 
 /// Runs the store thread until every sender of requests is gone.
@@ -91,16 +94,24 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
 impl Wiring {
     /// Waits for a request or the engine's deadline. `None`: nobody is left to ask.
     fn next<D: Disk>(&self, store: &mut Store<D>) -> Option<Option<Submitted>> {
-        let received = match store.poll_deadline() {
-            Some(deadline) => self.requests.recv_deadline(deadline),
-            None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match received {
-            Ok(submitted) => Some(Some(submitted)),
-            Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => {
-                store.handle_timeout(now());
-                Some(None)
+        loop {
+            let (now, deadline) = (now(), store.poll_deadline());
+            self.pulse.stamp(now.mono);
+            let wait = deadline.map(|at| at.saturating_duration_since(now.mono));
+            let received = match self.pulse.shorten(wait) {
+                Some(wait) => self.requests.recv_timeout(wait),
+                None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match received {
+                Ok(submitted) => return Some(Some(submitted)),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let now = self::now();
+                    if deadline.is_some_and(|at| now.reached(at)) {
+                        store.handle_timeout(now);
+                        return Some(None);
+                    }
+                }
             }
         }
     }
@@ -175,7 +186,8 @@ mod tests {
         let ((api, for_api), (sync, for_sync)) = (outlet(&api_poll), outlet(&sync_poll));
         let (sender, requests) = bounded(8);
         let tip: Arc<SharedTip> = Arc::default();
-        let wiring = Wiring { requests, api, sync, tip: tip.clone() };
+        let pulse = Pulse::new("store", now().mono, None, Duration::ZERO);
+        let wiring = Wiring { requests, api, sync, tip: tip.clone(), pulse };
         let (store, key) = (open(directory.path()), Key::new("platforms", "a").unwrap());
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| run(store, &wiring));

@@ -14,6 +14,7 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::clock::shell::now;
+use crate::pulse::Pulse;
 use crate::store::Submitted;
 use crate::store::shell::{Inlet, SharedTip};
 use crate::sync::resolver::Resolved;
@@ -51,6 +52,8 @@ pub struct Wiring {
     pub names: Sender<String>,
     /// From the resolver.
     pub resolved: Receiver<Resolved>,
+    /// Stamped at each turn.
+    pub pulse: Arc<Pulse>,
 }
 
 /// The socket and what wakes the thread, made before it starts so that others can wake it.
@@ -147,6 +150,7 @@ impl Shell {
 
     fn sleep(&mut self, events: &mut Events, idle: bool) -> io::Result<()> {
         let now = now();
+        self.wiring.pulse.stamp(now.mono);
         let timeout = match self.engine.poll_deadline(now) {
             _ if self.readable || !idle => Some(Duration::ZERO),
             Some((at, reason)) => {
@@ -155,7 +159,7 @@ impl Shell {
             }
             None => None,
         };
-        match self.socket.poll.poll(events, timeout) {
+        match self.socket.poll.poll(events, self.wiring.pulse.shorten(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }

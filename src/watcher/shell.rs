@@ -18,6 +18,7 @@ use super::{Config, Failure};
 use crate::clock::shell::now;
 use crate::config::{FleetSettings, WatcherSettings};
 use crate::contain::contain;
+use crate::pulse::Pulse;
 use crate::store::KeyError;
 
 /// Everything the thread needs, made before it starts.
@@ -43,21 +44,37 @@ impl Shell {
         Ok(Shell { settings, agent_id, watcher: Watcher::new(config, now())? })
     }
 
-    /// Watches until `stop` is disconnected or the api thread at the other end of `node` ends.
-    pub fn run(mut self, node: UnixStream, stop: &Receiver<()>) {
+    /// Watches until `stop` is disconnected or the api thread at the other end of `node` ends, and stamps `pulse` meanwhile.
+    pub fn run(mut self, node: UnixStream, stop: &Receiver<()>, pulse: &Pulse) {
         let mut node = Node::new(Client::over(node), self.agent_id.clone());
         let mut agent = Agent::new(&self.settings);
-        while stop.recv_deadline(self.watcher.poll_deadline()) == Err(RecvTimeoutError::Timeout) {
+        while self.wait(stop, pulse) {
             self.watcher.handle_timeout(now());
-            if let Err(error) = self.poll(&mut node, &mut agent) {
+            if let Err(error) = self.poll(&mut node, &mut agent, pulse) {
                 log::debug!("the watcher ends: {error}");
                 return;
             }
         }
     }
 
-    fn poll(&mut self, node: &mut Node, agent: &mut Agent) -> Result<(), Error> {
+    /// Waits for the next deadline. False: the thread shall end.
+    fn wait(&self, stop: &Receiver<()>, pulse: &Pulse) -> bool {
+        let deadline = self.watcher.poll_deadline();
+        loop {
+            let now = now();
+            pulse.stamp(now.mono);
+            let left = deadline.saturating_duration_since(now.mono);
+            let wait = pulse.shorten(Some(left)).unwrap_or(left);
+            match stop.recv_timeout(wait) {
+                Err(RecvTimeoutError::Timeout) if wait < left => {}
+                other => return other == Err(RecvTimeoutError::Timeout),
+            }
+        }
+    }
+
+    fn poll(&mut self, node: &mut Node, agent: &mut Agent, pulse: &Pulse) -> Result<(), Error> {
         while let Some(task) = self.watcher.poll_task() {
+            pulse.stamp(now().mono);
             match task {
                 Task::Read(read) => self.watcher.handle_held(node.read(&read)?),
                 Task::Write(write) => {

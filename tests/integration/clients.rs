@@ -18,6 +18,7 @@ use peat_node::config::{Access, Listen, Secret, TokenFile};
 use peat_node::fleet::commands::Settings;
 use peat_node::identity::{EndpointId, Identity};
 use peat_node::limits::STORE_QUEUE;
+use peat_node::pulse::Pulse;
 use peat_node::random::System;
 use peat_node::store::shell::SharedTip;
 use peat_node::store::{self, FileDisk, Store};
@@ -66,9 +67,11 @@ impl Served {
         let (asked, asks) = bounded::<Asked>(SYNC_OUTSTANDING);
         let (tells, events) = bounded(SYNC_OUTSTANDING + 1);
         let tip = Arc::new(SharedTip::default());
+        let pulse = Pulse::new("any", now.mono, None, Duration::ZERO);
         let (api, inlet) = store::shell::connect(STORE_QUEUE, shell.waker());
         let (sync, _unused) = store::shell::connect(64, shell.waker());
-        let wiring = store::shell::Wiring { requests: submitted, api, sync, tip: Arc::clone(&tip) };
+        let wiring =
+            store::shell::Wiring { requests: submitted, api, sync, tip: Arc::clone(&tip), pulse: pulse.clone() };
         let store = thread("store", move || store::shell::run(store, &wiring));
 
         let waker = shell.waker();
@@ -85,7 +88,7 @@ impl Served {
         });
 
         let (addresses, stop) = (shell.addresses(), shell.stop());
-        let wiring = Wiring { requests, inlet, tip, asked, sync: shell.waker(), events };
+        let wiring = Wiring { requests, inlet, tip, asked, sync: shell.waker(), events, pulse, watched: Vec::new() };
         let api = thread("api", move || shell.run(engine, wiring).expect("the poll works"));
         Served { addresses, stop, threads: vec![api, sync, store], directory }
     }

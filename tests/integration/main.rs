@@ -18,6 +18,7 @@ mod node;
 mod readme;
 mod security;
 mod shells;
+mod supervision;
 mod usage;
 mod watcher;
 mod wire;

@@ -63,13 +63,23 @@ impl std::error::Error for BindError {
     }
 }
 
+/// A unix socket that the service manager holds open for us. It is served as it is, and its file is not ours to remove.
+#[derive(Debug)]
+pub struct Handed {
+    /// Where clients connect.
+    pub path: PathBuf,
+    /// Listening.
+    pub listener: std::os::unix::net::UnixListener,
+}
+
 #[derive(Debug)]
 enum Socket {
-    Unix(UnixListener, PathBuf),
+    /// With the file to remove.
+    Unix(UnixListener, Option<PathBuf>),
     Tcp(TcpListener),
 }
 
-/// One open listener. A unix socket's file is removed when it is dropped.
+/// One open listener. The file of a unix socket that it made is removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Socket,
@@ -85,10 +95,10 @@ impl Listener {
     ) -> Result<Listener, BindError> {
         let failed = |reason| BindError { what: format!("--listen {address}"), reason };
         let machine = |cause| failed(Reason::Machine(cause));
-        let mut listener = match address {
+        let listener = match address {
             Listen::Unix(path) => {
                 clear(path).map_err(failed)?;
-                let socket = Socket::Unix(bind_unix(path, access).map_err(machine)?, path.clone());
+                let socket = Socket::Unix(bind_unix(path, access).map_err(machine)?, Some(path.clone()));
                 Listener { socket, address: address.clone() }
             }
             Listen::Tcp(_) if !address.is_local() && access.token.is_none() && !access.insecure => {
@@ -96,12 +106,24 @@ impl Listener {
             }
             Listen::Tcp(at) => bind_tcp(*at).map_err(machine)?,
         };
-        let registered = match &mut listener.socket {
+        listener.registered(registry, token).map_err(machine)
+    }
+
+    /// Takes over what was handed to us.
+    pub(super) fn take(handed: Handed, registry: &Registry, token: Token) -> Result<Listener, BindError> {
+        let address = Listen::Unix(handed.path);
+        let failed = |cause| BindError::machine(format!("the socket handed over for {address}"), cause);
+        handed.listener.set_nonblocking(true).map_err(failed)?;
+        let socket = Socket::Unix(UnixListener::from_std(handed.listener), None);
+        Listener { socket, address: address.clone() }.registered(registry, token).map_err(failed)
+    }
+
+    fn registered(mut self, registry: &Registry, token: Token) -> io::Result<Listener> {
+        match &mut self.socket {
             Socket::Unix(socket, _) => registry.register(socket, token, Interest::READABLE),
             Socket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
-        };
-        registered.map_err(machine)?;
-        Ok(listener)
+        }?;
+        Ok(self)
     }
 
     /// Where it listens.
@@ -136,7 +158,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Socket::Unix(_, path) = &self.socket {
+        if let Socket::Unix(_, Some(path)) = &self.socket {
             // The next start replaces a file that is left behind.
             let _ = std::fs::remove_file(path);
         }

@@ -1,0 +1,50 @@
+//! What the process is told from outside by signals.
+
+use crossbeam_channel::{Receiver, TrySendError, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Error;
+
+/// What a signal means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Order {
+    /// SIGTERM, SIGINT: end. The second one ends the process at once.
+    Stop,
+    /// SIGHUP: read again what can change.
+    Reload,
+}
+
+/// Orders as they come. Room for one of each: a reload that has not begun yet does for the next one too.
+#[derive(Debug)]
+pub(super) struct Orders {
+    pub(super) stop: Receiver<()>,
+    pub(super) reload: Receiver<()>,
+}
+
+/// Begins to listen for signals.
+pub(super) fn listen() -> Result<Orders, Error> {
+    let failed = |cause| Error::Machine("watching for signals".to_owned(), cause);
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
+    let (stops, stop) = bounded(1);
+    let (reloads, reload) = bounded(1);
+    let watch = move || {
+        let mut stopping = false;
+        for signal in signals.forever() {
+            match order(signal) {
+                Order::Stop if stopping || stops.try_send(()).is_err() => std::process::exit(1),
+                Order::Stop => stopping = true,
+                Order::Reload => match reloads.try_send(()) {
+                    Ok(()) | Err(TrySendError::Full(())) => {}
+                    Err(TrySendError::Disconnected(())) => log::debug!("no reload: the node is ending"),
+                },
+            }
+        }
+    };
+    let started = std::thread::Builder::new().name("peat-signals".to_owned()).spawn(watch);
+    started.map(|_| Orders { stop, reload }).map_err(failed)
+}
+
+fn order(signal: i32) -> Order {
+    if signal == SIGHUP { Order::Reload } else { Order::Stop }
+}

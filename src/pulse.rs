@@ -1,0 +1,133 @@
+//! Whether each thread's loop still goes round.
+//!
+//! A thread stamps its [`Pulse`] each time it goes round its loop, and the main thread looks at the stamps ([`crate::node`]).
+//! Only under a watchdog does an idle thread wake up for it; without one nothing does, and silence means nothing.
+//! Must never be waited for: a stamp is one store to memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Looks and wake-ups for each interval of a watchdog.
+pub const BEATS: u32 = 3;
+
+/// How often a thread must go round its loop.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rhythm {
+    interval: Duration,
+}
+
+impl Rhythm {
+    /// For a watchdog that bites after `interval` without a sign.
+    #[must_use]
+    pub fn new(interval: Duration) -> Rhythm {
+        Rhythm { interval }
+    }
+
+    /// Between two looks, and longest wait of an idle thread.
+    #[must_use]
+    pub fn beat(&self) -> Duration {
+        self.interval / BEATS
+    }
+}
+
+/// The sign of life of one thread.
+#[derive(Debug)]
+pub struct Pulse {
+    role: &'static str,
+    start: Instant,
+    /// Milliseconds after `start`.
+    last: AtomicU64,
+    late: AtomicBool,
+    rhythm: Option<Rhythm>,
+    patience: Duration,
+}
+
+impl Pulse {
+    /// The pulse of the thread with this role. It is late after a whole interval of the watchdog, or after `patience` where
+    /// that is longer. Without a rhythm it is never late.
+    #[must_use]
+    pub fn new(role: &'static str, now: Instant, rhythm: Option<Rhythm>, patience: Duration) -> Arc<Pulse> {
+        let patience = patience.max(rhythm.map_or(Duration::ZERO, |rhythm| rhythm.interval));
+        Arc::new(Pulse { role, start: now, last: AtomicU64::new(0), late: AtomicBool::new(false), rhythm, patience })
+    }
+
+    /// The thread that has it.
+    #[must_use]
+    pub fn role(&self) -> &'static str {
+        self.role
+    }
+
+    /// The loop has gone round.
+    pub fn stamp(&self, now: Instant) {
+        let millis = now.saturating_duration_since(self.start).as_millis();
+        self.last.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The wait of an idle loop, shortened so that it goes round often enough.
+    #[must_use]
+    pub fn shorten(&self, wait: Option<Duration>) -> Option<Duration> {
+        let longest = self.rhythm.map(|rhythm| rhythm.beat());
+        wait.into_iter().chain(longest).min()
+    }
+
+    /// How long the thread has been silent, when that is too long. Remembered for [`Pulse::is_late`].
+    #[must_use]
+    pub fn check(&self, now: Instant) -> Option<Duration> {
+        let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));
+        let silence = now.saturating_duration_since(last);
+        let late = self.rhythm.is_some() && silence > self.patience;
+        self.late.store(late, Ordering::Relaxed);
+        late.then_some(silence)
+    }
+
+    /// Whether it was late at the last look.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::shell::now;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_thread_that_does_not_go_round_for_an_interval_is_late_until_it_does() {
+        let start = now().mono;
+        let pulse = Pulse::new("test", start, Some(Rhythm::new(30 * SECOND)), Duration::ZERO);
+        assert_eq!(pulse.check(start + 30 * SECOND), None);
+        assert_eq!(pulse.check(start + 31 * SECOND), Some(31 * SECOND));
+        assert!(pulse.is_late());
+        pulse.stamp(start + 31 * SECOND);
+        assert_eq!(pulse.check(start + 60 * SECOND), None);
+        assert!(!pulse.is_late());
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_others_may_be_given_more_patience() {
+        let start = now().mono;
+        let pulse = Pulse::new("test", start, Some(Rhythm::new(SECOND)), 90 * SECOND);
+        assert_eq!(pulse.check(start + 90 * SECOND), None);
+        assert!(pulse.check(start + 91 * SECOND).is_some());
+    }
+
+    #[test]
+    fn without_a_watchdog_nobody_is_woken_and_nobody_is_late() {
+        let start = now().mono;
+        let pulse = Pulse::new("test", start, None, Duration::ZERO);
+        assert_eq!((pulse.shorten(None), pulse.shorten(Some(90 * SECOND))), (None, Some(90 * SECOND)));
+        assert_eq!(pulse.check(start + 1000 * SECOND), None);
+    }
+
+    #[test]
+    fn an_idle_thread_wakes_up_three_times_an_interval_and_not_later_than_it_wanted() {
+        let pulse = Pulse::new("test", now().mono, Some(Rhythm::new(30 * SECOND)), Duration::ZERO);
+        assert_eq!(pulse.shorten(None), Some(10 * SECOND));
+        assert_eq!(pulse.shorten(Some(60 * SECOND)), Some(10 * SECOND));
+        assert_eq!(pulse.shorten(Some(SECOND)), Some(SECOND));
+    }
+}

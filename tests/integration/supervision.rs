@@ -1,0 +1,168 @@
+//! The node as a service manager sees it: what it tells, how it is watched, and the sockets it is handed. The tests play the
+//! manager with a datagram socket and an inherited descriptor.
+
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::node::{Done, directory, eventually, program};
+
+/// Becomes the node, as the process that the manager means, with its stdin as the socket it is handed.
+const ACTIVATE: &str = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0 </dev/null"#;
+
+/// The manager's end of a node's life.
+struct Service {
+    child: Child,
+    heard: UnixDatagram,
+}
+
+impl Service {
+    fn start(home: &Path, configure: impl FnOnce(&mut Command)) -> Service {
+        let path = home.join("notify");
+        let heard = UnixDatagram::bind(&path).expect("bound");
+        let mut command = program();
+        command.env("NOTIFY_SOCKET", path).args(flags(home));
+        configure(&mut command);
+        Service::spawn(command, heard)
+    }
+
+    fn spawn(mut command: Command, heard: UnixDatagram) -> Service {
+        heard.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+        Service { child: command.spawn().expect("the program runs"), heard }
+    }
+
+    /// The next thing the node tells.
+    fn hear(&self) -> String {
+        let mut bytes = [0; 4096];
+        let count = self.heard.recv(&mut bytes).expect("the node tells something in time");
+        String::from_utf8(bytes[..count].to_vec()).expect("text")
+    }
+
+    /// Passes over what else is told until a line is `wanted`.
+    fn hear_line(&self, wanted: &str) -> String {
+        loop {
+            let told = self.hear();
+            if told.lines().any(|line| line == wanted) {
+                return told;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("our child");
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        eventually("the node ends", || self.child.try_wait().expect("our child"))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Nothing to be done about a child that cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn flags(home: &Path) -> Vec<String> {
+    let (data, socket) = (home.join("data").display().to_string(), target(home));
+    ["run", "--data-dir", &data, "--listen", &socket, "--bind", "127.0.0.1:0"].map(String::from).to_vec()
+}
+
+fn target(home: &Path) -> String {
+    format!("unix://{}/socket", home.display())
+}
+
+fn ask(home: &Path, command: &str) -> Done {
+    Done::of(&program().args([command, "--node", &target(home)]).output().expect("the program runs"))
+}
+
+#[test]
+fn the_manager_is_told_that_the_node_serves_and_that_it_ends() {
+    let home = directory();
+    let mut service = Service::start(home.path(), |_| {});
+    let ready = service.hear();
+    assert!(ready.starts_with("READY=1\nSTATUS=clients at unix://"), "{ready}");
+    ask(home.path(), "status").ok();
+    service.signal(Signal::TERM);
+    assert_eq!(service.hear(), "STOPPING=1\nSTATUS=stopping");
+    assert_eq!(service.ended().code(), Some(0));
+}
+
+#[test]
+fn a_manager_with_an_abstract_name_is_told_too() {
+    let home = directory();
+    let name = format!("peat-node-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let heard = UnixDatagram::bind_addr(&address).expect("bound");
+    let mut command = program();
+    command.env("NOTIFY_SOCKET", format!("@{name}")).args(flags(home.path()));
+    Service::spawn(command, heard).hear_line("READY=1");
+}
+
+#[test]
+fn the_watchdog_hears_of_an_idle_node_whose_threads_all_go_round() {
+    let home = directory();
+    let service = Service::start(home.path(), |command| {
+        command.env("WATCHDOG_USEC", "3000000");
+        // With a watcher whose agent is not there.
+        command.args(["--agent-addr", "http://127.0.0.1:9", "--agent-poll-interval", "60"]);
+    });
+    service.hear_line("READY=1");
+    for _ in 0..8 {
+        assert_eq!(service.hear(), "WATCHDOG=1");
+    }
+    ask(home.path(), "health").ok();
+}
+
+#[test]
+fn without_a_watchdog_the_node_says_nothing_more() {
+    let home = directory();
+    let service = Service::start(home.path(), |command| {
+        command.envs([("WATCHDOG_USEC", "300000"), ("WATCHDOG_PID", "1")]);
+    });
+    service.hear_line("READY=1");
+    service.heard.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
+    service.heard.recv(&mut [0; 64]).expect_err("another process is watched");
+}
+
+#[test]
+fn a_socket_that_is_handed_over_is_served_and_outlives_the_node() {
+    let home = directory();
+    let path = home.path().join("socket");
+    let listener = UnixListener::bind(&path).expect("bound");
+    let file = path.metadata().expect("made").ino();
+    // Somebody calls before the node is there.
+    let early = program().args(["status", "--node", &target(home.path())]).stdout(Stdio::piped()).spawn();
+    for _ in 0..2 {
+        let heard = UnixDatagram::bind(home.path().join("notify")).expect("bound");
+        let mut command = Command::new("sh");
+        command.args(["-c", ACTIVATE]).arg(program().get_program()).args(flags(home.path()));
+        command.env("NOTIFY_SOCKET", home.path().join("notify"));
+        command.stdin(OwnedFd::from(listener.try_clone().expect("another descriptor")));
+        let mut service = Service::spawn(command, heard);
+        service.hear_line("READY=1");
+        ask(home.path(), "status").ok();
+        service.signal(Signal::TERM);
+        assert_eq!(service.ended().code(), Some(0));
+        assert_eq!(path.metadata().expect("not removed").ino(), file);
+        std::fs::remove_file(home.path().join("notify")).expect("ours");
+    }
+    Done::of(&early.expect("the program runs").wait_with_output().expect("it ends")).ok();
+}
+
+#[test]
+fn a_descriptor_that_is_no_listening_socket_is_a_mistake_of_the_operator() {
+    let home = directory();
+    let mut command = Command::new("sh");
+    command.args(["-c", ACTIVATE]).arg(program().get_program()).args(flags(home.path())).stdin(Stdio::null());
+    let words = Done::of(&command.output().expect("it runs")).fails(78);
+    assert!(words.contains("LISTEN_FDS"), "{words}");
+}
