@@ -1,8 +1,8 @@
 //! `make bench`: what peat-node does, measured beside what it is compared with, in one table.
 //!
-//! Each row ([`row::Row`]) starts what it needs, measures it and its floor alternately, and gives back lines for the table.
-//! The node measured is the release binary; only what no process can show (a slow disk, an hour of heartbeats, a fleet of
-//! twenty nodes) uses the engines as a library.
+//! Each row ([`row::Row`]) starts what it needs, measures it and its floor alternately, and gives back lines for the
+//! table. The node measured is the release binary; only what no process can show (a slow disk, an hour of heartbeats, a
+//! fleet of twenty nodes) uses the engines as a library.
 
 mod agents;
 mod args;

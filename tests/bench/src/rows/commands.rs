@@ -20,7 +20,8 @@ const AGENT: &str = "agent-0001";
 /// A command that takes longer has been lost.
 const LOST: Duration = Duration::from_secs(10);
 
-/// Two nodes on this machine, an agent at the second that remembers its commands on disk, one command under way at a time.
+/// Two nodes on this machine, an agent at the second that remembers its commands on disk, one command under way at a
+/// time.
 pub(crate) struct Commands;
 
 impl Row for Commands {

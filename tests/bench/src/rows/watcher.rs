@@ -180,11 +180,8 @@ impl Said {
         reader.read_exact(&mut vec![0; length.unwrap_or(0)])?;
         let path = head.first().and_then(|line| line.split(' ').nth(1)).ok_or("a request without a path")?;
         let body = self.answer(path);
-        let length = body.len();
-        write!(
-            &socket,
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-        )?;
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+        write!(&socket, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
         Ok(())
     }
 
