@@ -4,13 +4,15 @@
 # debug: builds quickly, runs slowly. make demo PROFILE=debug
 PROFILE ?= release
 SEEDS ?= 1..1001
+# Where make install puts things.
+PREFIX ?= /usr/local
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 NODE := $(TARGET)/$(PROFILE)/peat-node
 AS_PROFILE := $(if $(filter release,$(PROFILE)),--release)
 BUILD := cargo build --locked --bin peat-node $(AS_PROFILE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo demo-fleet test sim bench fmt lint docs deny
+.PHONY: help build run demo demo-fleet test sim bench fmt lint docs deny install install-files uninstall
 
 help: ## show this
 	@echo 'make TARGET, where TARGET is'
@@ -32,6 +34,27 @@ demo: build ## show the main job with three nodes; ends by itself (KEEP=1 leaves
 demo-fleet: build ## show a hub, two edges with agents, a tablet carried between them; wants ip and root (KEEP=1 too)
 	cargo build --locked -p peat-ipc --example agent $(AS_PROFILE)
 	@tests/demo/fleet $(NODE) $(TARGET)/$(PROFILE)/examples
+
+install: build install-files ## put program, units and pages under PREFIX (/usr/local), as root; DESTDIR=DIR for packages
+
+# Without building: NODE=FILE is what is installed.
+install-files:
+	install -D -m 755 $(NODE) $(DESTDIR)$(PREFIX)/bin/peat-node
+	install -D -m 644 cross/systemd/peat-node.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/peat-node.conf
+	install -D -m 644 cross/systemd/peat-node.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/peat-node.conf
+	install -D -m 644 cross/systemd/peat-node.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/peat-node.socket
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed -e 's,@BIN@,$(PREFIX)/bin,' -e 's,@DOC@,$(PREFIX)/share/doc/peat-node,' cross/systemd/peat-node.service \
+	    > $(DESTDIR)$(PREFIX)/lib/systemd/system/peat-node.service
+	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/peat-node.service
+	install -d $(DESTDIR)$(PREFIX)/share/doc/peat-node
+	install -m 644 LICENSE docs/operating.md docs/security.md cross/systemd/shared-key.conf $(DESTDIR)$(PREFIX)/share/doc/peat-node
+
+uninstall: ## take away what install put there; data in /var/lib/peat-node and settings in /etc/peat-node stay
+	rm -f $(DESTDIR)$(PREFIX)/bin/peat-node
+	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/peat-node.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/peat-node.conf
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/peat-node.,service socket)
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/peat-node
 
 test: ## run every check; the last line counts them
 	@tests/all
