@@ -10,6 +10,7 @@ mod error;
 mod logging;
 mod notify;
 mod parts;
+mod reload;
 mod signals;
 mod supervise;
 mod threads;
@@ -25,32 +26,33 @@ use self::notify::Manager;
 use self::parts::Parts;
 use self::supervise::Supervisor;
 use self::threads::Threads;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::contain::abort_on_panic;
 
 /// How long each thread may take to end.
 const STOPPING: Duration = Duration::from_secs(5);
 
-/// Runs a node until it is told to stop by SIGTERM or SIGINT.
+/// Runs a node until it is told to stop by SIGTERM or SIGINT. At SIGHUP what `read_again` gives is put into effect, as far as
+/// that can change.
 ///
 /// # Errors
 /// Why it could not start, or what ended it.
-pub fn run(config: &Config) -> Result<(), Error> {
+pub fn run(mut config: Config, read_again: impl Fn() -> Result<Config, config::Error>) -> Result<(), Error> {
     abort_on_panic();
     logging::start(&config.log);
     let handed = activation::listeners(activation::take()?)?;
     let orders = signals::listen()?;
     let (manager, rhythm) = (Manager::of_this_process(), notify::watchdog());
     let data = DataDir::open(&config.data_dir)?;
-    let parts = Parts::open(config, &data, handed)?;
+    let parts = Parts::open(&config, &data, handed)?;
     let ready = parts.describe();
     let mut threads = Threads::new(config.pin);
-    let wiring::Running { stop, pulses } = wiring::start(parts, &mut threads, rhythm)?;
+    let wiring::Running { stop, pulses, outlets } = wiring::start(parts, &mut threads, rhythm)?;
     log::info!("ready: {ready}");
     manager.ready(&ready);
     let supervisor =
         Supervisor { orders: &orders, threads: &threads, manager: &manager, rhythm, pulses, status: ready };
-    let early = supervisor.wait(|| log::info!("nothing to reload"));
+    let early = supervisor.wait(|| outlets.reload(&mut config, read_again()));
     log::info!("stopping");
     manager.stopping();
     stop.stop();

@@ -386,8 +386,8 @@ impl Engine {
         self.connections.len()
     }
 
-    #[cfg(test)]
-    pub(super) fn set_policy(&mut self, policy: Policy) {
+    /// Who may call and do what was reloaded: it counts for every call from now on.
+    pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
     }
 

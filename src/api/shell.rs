@@ -20,7 +20,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use self::listener::Listener;
 use self::sockets::{Sockets, Stream};
-use crate::api::{Caller, ConnectionId, Engine};
+use crate::api::{Caller, ConnectionId, Engine, Policy};
 use crate::clock::Now;
 use crate::clock::shell::now;
 use crate::config::{Access, Listen};
@@ -58,6 +58,8 @@ pub struct Wiring {
     pub pulse: Arc<Pulse>,
     /// Those of all threads, for `health`.
     pub watched: Vec<Arc<Pulse>>,
+    /// Who may call and do what, when it was reloaded.
+    pub policies: Receiver<Policy>,
 }
 
 /// Ends the thread from another one.
@@ -293,6 +295,9 @@ impl Serving {
     /// Takes what the other threads have said. False: the store is gone, and the node with it.
     fn hear(&mut self, now: Now) -> bool {
         self.look_at_the_others();
+        if let Ok(policy) = self.wiring.policies.try_recv() {
+            self.engine.set_policy(policy);
+        }
         let tip = self.wiring.tip.get();
         if tip != self.tip {
             self.tip = tip;

@@ -84,7 +84,8 @@ fn dispatch(command: Option<Command>) -> Result<(), Failure> {
 
 fn run(flags: &Flags) -> Result<(), Failure> {
     let config = resolve(flags, &Machine::this()?)?;
-    crate::node::run(&config).map_err(|error| Failure::new(error.exit_code(), error))
+    crate::node::run(config, || resolve(flags, &Machine::this()?))
+        .map_err(|error| Failure::new(error.exit_code(), error))
 }
 
 fn check(flags: &Flags) -> Result<(), Failure> {

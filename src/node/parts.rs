@@ -73,12 +73,17 @@ fn open_watcher(config: &Config, node_id: &str) -> Result<Option<watcher::shell:
     config.watcher.clone().map(open).transpose().map_err(unusable)
 }
 
-fn api_config(config: &Config, node_id: String, identity: &Arc<Identity>) -> api::Config {
-    let policy = api::Policy {
+/// Who may call and do what.
+pub(super) fn policy(config: &Config) -> api::Policy {
+    api::Policy {
         own_uid: rustix::process::geteuid().as_raw(),
         admin_group: config.access.admin_group.map(|group| group.0),
         tcp_token: config.access.token.as_ref().map(|file| file.token.clone()),
-    };
+    }
+}
+
+fn api_config(config: &Config, node_id: String, identity: &Arc<Identity>) -> api::Config {
+    let policy = policy(config);
     let times = fleet::Times {
         heartbeat: config.fleet.heartbeat,
         stale_after: config.fleet.stale_after,
@@ -102,13 +107,17 @@ fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, E
     Ok(Store::open(disk, settings, &mut System::default(), clock::shell::now())?)
 }
 
-fn sync_engine(config: &Config, identity: &Identity, node_id: String, reader: Reader) -> Result<sync::Engine, Error> {
+/// What admits other nodes.
+pub(super) fn formation_key(config: &Config) -> Result<Option<FormationKey>, Error> {
     let key = config.formation_key.as_ref().map(|key| FormationKey::new(key.expose().to_vec()));
-    let key = key.transpose().map_err(|cause| Error::Place(cause.to_string()))?;
+    key.transpose().map_err(|cause| Error::Place(cause.to_string()))
+}
+
+fn sync_engine(config: &Config, identity: &Identity, node_id: String, reader: Reader) -> Result<sync::Engine, Error> {
     let settings = sync::Config {
         node_id,
         app_id: config.app_id.clone(),
-        formation_key: key,
+        formation_key: formation_key(config)?,
         peers: config.peers.clone(),
         latest_collections: config.latest_collections.clone(),
         active: config.auto_sync,

@@ -9,6 +9,7 @@
 //! | store → sync | `Reply` | what sync may have outstanding | cannot be |
 //! | api → sync | `Asked` | [`api::SYNC_OUTSTANDING`] | the call fails with RESOURCE_EXHAUSTED |
 //! | sync → api | `Event` | `EVENTS` | the engine keeps it |
+//! | main → api, sync | what was reloaded | 1 | the reload fails |
 //! | watcher ↔ api | frames, as any client | a socket pair's | the writer waits |
 //! | sync → resolver | names | [`resolver::NAMES`] | cannot be |
 //! | resolver → sync | `Resolved` | [`resolver::NAMES`] | cannot be |
@@ -20,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Error;
 use super::parts::Parts;
+use super::reload::Outlets;
 use super::threads::Threads;
 use crate::clock::shell::now;
 use crate::limits::STORE_QUEUE;
@@ -41,6 +43,8 @@ pub(super) struct Running {
     pub(super) stop: api::shell::Stop,
     /// The threads that must go on answering.
     pub(super) pulses: Vec<Arc<Pulse>>,
+    /// Where what was reloaded goes.
+    pub(super) outlets: Outlets,
 }
 
 /// Starts the threads. Stopping the api thread stops the others: the sync thread ends when nobody is left to ask it, and the
@@ -58,6 +62,7 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
     let (tells, events) = bounded(EVENTS);
     let (names, resolved) = start_resolvers(threads, &parts.udp)?;
     let watching = start_watcher(threads, &mut parts, for_watcher)?;
+    let (outlets, (policies, keys)) = Outlets::new(parts.clients.waker(), parts.udp.waker());
     let tip = Arc::new(SharedTip::default());
     let api = api::shell::Wiring {
         requests: requests.clone(),
@@ -68,6 +73,7 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
         events,
         pulse: for_api,
         watched: pulses.clone(),
+        policies,
     };
     let sync = sync::shell::Wiring {
         requests,
@@ -79,10 +85,11 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
         names,
         resolved,
         pulse: for_sync,
+        keys,
     };
     let store = store::shell::Wiring { requests: submitted, api: api_outlet, sync: sync_outlet, tip, pulse: for_store };
     let stop = start_threads(parts, threads, api, store, sync, watching)?;
-    Ok(Running { stop, pulses })
+    Ok(Running { stop, pulses, outlets })
 }
 
 fn start_threads(

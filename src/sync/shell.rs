@@ -17,6 +17,7 @@ use crate::clock::shell::now;
 use crate::pulse::Pulse;
 use crate::store::Submitted;
 use crate::store::shell::{Inlet, SharedTip};
+use crate::sync::proof::FormationKey;
 use crate::sync::resolver::Resolved;
 use crate::sync::{Asked, Engine, Event};
 
@@ -54,6 +55,8 @@ pub struct Wiring {
     pub resolved: Receiver<Resolved>,
     /// Stamped at each turn.
     pub pulse: Arc<Pulse>,
+    /// The formation key, when it was reloaded.
+    pub keys: Receiver<Option<FormationKey>>,
 }
 
 /// The socket and what wakes the thread, made before it starts so that others can wake it.
@@ -183,6 +186,9 @@ impl Shell {
             self.engine.handle_reader(now, reader);
         }
         self.engine.handle_tip(now, tip);
+        if let Ok(key) = self.wiring.keys.try_recv() {
+            self.engine.set_formation_key(key);
+        }
         for answer in self.wiring.resolved.try_iter().collect::<Vec<_>>() {
             self.engine.handle_resolved(now, &answer.name, answer.result.as_deref());
         }

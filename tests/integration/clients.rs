@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{bounded, never};
 use peat_ipc::sidecar::*;
 use peat_ipc::{Client, Code, Target};
 use peat_node::api::shell::{Shell, Stop, Wiring};
@@ -88,7 +88,17 @@ impl Served {
         });
 
         let (addresses, stop) = (shell.addresses(), shell.stop());
-        let wiring = Wiring { requests, inlet, tip, asked, sync: shell.waker(), events, pulse, watched: Vec::new() };
+        let wiring = Wiring {
+            requests,
+            inlet,
+            tip,
+            asked,
+            sync: shell.waker(),
+            events,
+            pulse,
+            watched: Vec::new(),
+            policies: never(),
+        };
         let api = thread("api", move || shell.run(engine, wiring).expect("the poll works"));
         Served { addresses, stop, threads: vec![api, sync, store], directory }
     }

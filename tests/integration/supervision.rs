@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::node::{Done, directory, eventually, program};
+use crate::node::{Done, Node, directory, eventually, program};
 
 /// Becomes the node, as the process that the manager means, with its stdin as the socket it is handed.
 const ACTIVATE: &str = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0 </dev/null"#;
@@ -165,4 +165,47 @@ fn a_descriptor_that_is_no_listening_socket_is_a_mistake_of_the_operator() {
     command.args(["-c", ACTIVATE]).arg(program().get_program()).args(flags(home.path())).stdin(Stdio::null());
     let words = Done::of(&command.output().expect("it runs")).fails(78);
     assert!(words.contains("LISTEN_FDS"), "{words}");
+}
+
+/// A key as systemd hands over credentials: read-only, in a read-only directory.
+fn write_key(home: &Path, key: &str) -> String {
+    let path = home.join("shared-key");
+    let _ = std::fs::remove_file(&path);
+    std::fs::write(&path, key).expect("written");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).expect("set");
+    path.display().to_string()
+}
+
+fn new_key() -> String {
+    Done::of(&program().arg("keygen").output().expect("the program runs")).ok()
+}
+
+#[test]
+fn a_reload_is_announced_and_takes_up_the_key_for_links_to_come() {
+    let (home, other) = (directory(), directory());
+    let key = write_key(home.path(), &new_key());
+    let service = Service::start(home.path(), |command| {
+        command.args(["--shared-key-file", &key]);
+    });
+    let ready = service.hear_line("READY=1");
+    let after = |words: &str| ready.split_once(words).expect("the status has it").1;
+    let (bind, id) = (after("nodes at ").split(',').next().expect("an address"), after("endpoint id "));
+
+    let shared = new_key();
+    let peer = format!("{id}@{bind}");
+    let node = Node::start(other.path(), &["--shared-key-file", &write_key(other.path(), &shared), "--peer", &peer]);
+    eventually("the keys differ", || node.run("peers", &[]).ok().contains("proof is wrong").then_some(()));
+
+    write_key(home.path(), &shared);
+    service.signal(Signal::HUP);
+    let told = service.hear_line("RELOADING=1");
+    assert!(told.contains("\nMONOTONIC_USEC="), "{told}");
+    assert_eq!(service.hear(), ready);
+    eventually("they are linked", || (node.json("status", &[])["connectedPeers"] == 1).then_some(()));
+
+    write_key(home.path(), "short");
+    service.signal(Signal::HUP);
+    service.hear_line("RELOADING=1");
+    assert_eq!(service.hear(), ready, "a key that cannot be used changes nothing");
+    ask(home.path(), "health").ok();
 }

@@ -231,6 +231,11 @@ impl Engine {
         self.settle(now);
     }
 
+    /// The formation key was reloaded: it counts for links to come, and those that are up stay.
+    pub fn set_formation_key(&mut self, key: Option<FormationKey>) {
+        self.formation_key = key;
+    }
+
     /// The api engine asks.
     pub fn handle_asked(&mut self, now: Now, asked: Asked) {
         self.on_control(now, asked);
