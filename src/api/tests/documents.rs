@@ -196,3 +196,14 @@ fn a_store_that_does_not_answer_shows_in_health() {
     let health = world.call(client, &GetHealthRequest {}).expect("health");
     assert_eq!(health.problems, ["the store has not answered for 11 s"]);
 }
+
+#[test]
+fn a_thread_that_does_not_answer_shows_in_health_until_it_does() {
+    let mut world = World::new();
+    let client = world.connect(ROOT);
+    world.engine.set_silent(vec!["sync"]);
+    let health = world.call(client, &GetHealthRequest {}).expect("health");
+    assert_eq!((health.healthy, health.problems), (false, vec!["the sync thread does not answer".to_owned()]));
+    world.engine.set_silent(Vec::new());
+    assert!(world.call(client, &GetHealthRequest {}).expect("health").healthy);
+}
