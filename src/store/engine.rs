@@ -26,7 +26,9 @@ use crate::store::{Applied, Config, Disk, Error, Outcome, Planted, Reader, Reply
 /// commit copies the pages it touches, and until the flush the old ones cannot be used again, so this bounds how much the
 /// file grows beyond what is in it (docs/storage.md, "Growth").
 const UNFLUSHED_BYTES: RangeInclusive<u64> = 16 << 10..=1 << 20;
-const UNFLUSHED_FILE_PARTS: u64 = 128;
+const UNFLUSHED_FILE_PARTS: u64 = 16;
+/// Of a file up to this, no part: it is what redb takes for a little more than nothing.
+const SMALL_FILE_BYTES: u64 = 2 << 20;
 /// Files larger than this are not walked when they are opened after a kill; every flush then costs a second sync
 /// (docs/storage.md, "Opening after a kill").
 const QUICK_REPAIR_FILE_BYTES: u64 = 64 << 20;
@@ -206,7 +208,7 @@ impl<D: Disk> Store<D> {
 
     fn unflushed_limit_bytes(&self) -> u64 {
         let (least, most) = UNFLUSHED_BYTES.into_inner();
-        (self.opened.file_bytes() / UNFLUSHED_FILE_PARTS).clamp(least, most)
+        (self.opened.file_bytes().saturating_sub(SMALL_FILE_BYTES) / UNFLUSHED_FILE_PARTS).clamp(least, most)
     }
 
     fn manner(&self, flush: bool) -> Manner {

@@ -1,9 +1,34 @@
-//! What `/proc` says of a node.
+//! What `/proc` says of a node, and where processes run.
 
 use std::fs;
 use std::path::Path;
 
 use bench_peers::Failure;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// This thread, and every process it starts, on one processor; until it is dropped, for the thread. Two processes that call each
+/// other take four times as long when the scheduler gives each a processor of its own that sleeps between calls, and it
+/// decides that anew in every run.
+#[derive(Debug)]
+pub(crate) struct OneProcessor(CpuSet);
+
+impl OneProcessor {
+    pub(crate) fn begin() -> Result<OneProcessor, Failure> {
+        let all = sched_getaffinity(None)?;
+        let first = (0..CpuSet::MAX_CPU).find(|&processor| all.is_set(processor)).ok_or("no processor to run on")?;
+        let mut one = CpuSet::new();
+        one.set(first);
+        sched_setaffinity(None, &one)?;
+        Ok(OneProcessor(all))
+    }
+}
+
+impl Drop for OneProcessor {
+    fn drop(&mut self) {
+        // It ran there before.
+        let _ = sched_setaffinity(None, &self.0);
+    }
+}
 
 /// Resident memory, in bytes.
 #[derive(Clone, Copy, Debug)]

@@ -6,6 +6,7 @@ use peat_ipc::sidecar::GetStatusRequest;
 use crate::bench::Bench;
 use crate::native::Native;
 use crate::node::Node;
+use crate::process::OneProcessor;
 use crate::row::Row;
 use crate::sample::{Contender, Rounds, compete, latency, rate};
 use crate::served::Served;
@@ -61,6 +62,7 @@ impl Row for Latency {
     }
 
     fn run(&self, bench: &Bench) -> Result<Vec<Line>, Failure> {
+        let _one = OneProcessor::begin()?;
         let calls = bench.times(3_000);
         let [ours, echo, ttrpc, tonic] = Field::new(bench)?.compete(15, |caller| latency(caller, calls))?;
         let line = |name, with: &Rounds, ratio, target| {

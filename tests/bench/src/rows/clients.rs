@@ -36,14 +36,13 @@ fn measure(bench: &Bench, kind: &str, collection: &str, times: f64) -> Result<Li
     let mut node = Node::new(bench, "clients")?;
     let mut alone = vec![node.start()?];
     let mut many = (0..CLIENTS).map(|_| node.client()).collect::<Result<Vec<_>, _>>()?;
-    load(&mut alone[0], collection, 0..CLIENTS, 0)?;
     let (few, lots) = (bench.times(300), bench.times(100));
-    let (mut edition, mut edition_of_many) = (0, 0);
+    let (mut round, mut round_of_many) = (0, 1_000);
     let rounds = compete(
         9,
         &mut [
-            Box::new(|| rate(&mut alone, collection, few, &mut edition)),
-            Box::new(|| rate(&mut many, collection, lots, &mut edition_of_many)),
+            Box::new(|| rate(&mut alone, collection, few, &mut round)),
+            Box::new(|| rate(&mut many, collection, lots, &mut round_of_many)),
         ],
     )?;
     Ok(Line::relative(
@@ -55,35 +54,37 @@ fn measure(bench: &Bench, kind: &str, collection: &str, times: f64) -> Result<Li
     ))
 }
 
-/// Puts a second when each client makes `each` of them, one at a time, all clients together.
-fn rate(clients: &mut [Client], collection: &str, each: usize, edition: &mut usize) -> Result<f64, Failure> {
+/// Puts a second when each client makes `each` of them, one at a time, all clients together. Every round has documents of its
+/// own: what a long history costs is another matter.
+fn rate(clients: &mut [Client], collection: &str, each: usize, round: &mut usize) -> Result<f64, Failure> {
     let calls = (clients.len() * each) as f64;
+    let first = *round * CLIENTS;
+    load(&mut clients[0], collection, first..first + CLIENTS, 0)?;
+    *round += 1;
     let seconds = timed(|| {
         let mut flying = VecDeque::with_capacity(clients.len());
         for (number, client) in clients.iter_mut().enumerate() {
-            flying.push_back(start(client, collection, number, *edition)?);
+            flying.push_back(start(client, collection, first, number + 1)?);
         }
-        for _ in 1..each {
-            *edition += 1;
+        for edition in 2..=each {
             for (number, client) in clients.iter_mut().enumerate() {
                 client.finish(flying.pop_front().ok_or("each client has a call under way")?)?;
-                flying.push_back(start(client, collection, number, *edition)?);
+                flying.push_back(start(client, collection, first, number + edition)?);
             }
         }
         clients.iter_mut().zip(flying).try_for_each(|(client, call)| client.finish(call).map(drop))?;
         Ok(())
     })?;
-    *edition += 1;
     Ok(calls / seconds)
 }
 
 fn start(
     client: &mut Client,
     collection: &str,
-    number: usize,
-    edition: usize,
+    first: usize,
+    turn: usize,
 ) -> Result<Pending<PutDocumentRequest>, Failure> {
-    let call = client.start(&put(collection, (number + edition) % CLIENTS, edition, true))?;
+    let call = client.start(&put(collection, first + turn % CLIENTS, turn, true))?;
     client.flush()?;
     Ok(call)
 }

@@ -6,6 +6,7 @@ use crate::bench::Bench;
 use crate::documents::{LATEST, MERGED, get, load};
 use crate::native::Native;
 use crate::node::Node;
+use crate::process::OneProcessor;
 use crate::row::Row;
 use crate::sample::{compete, latency};
 use crate::served::Served;
@@ -27,6 +28,7 @@ impl Row for Get {
     }
 
     fn run(&self, bench: &Bench) -> Result<Vec<Line>, Failure> {
+        let _one = OneProcessor::begin()?;
         let mut node = Node::new(bench, "get")?;
         let mut client = node.start()?;
         load(&mut client, LATEST, 0..DOCUMENTS, 0)?;
