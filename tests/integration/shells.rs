@@ -9,7 +9,7 @@ const ALLOWED: [(&str, &[&str]); 6] = [
     ("Instant::now", &["ipc/src/agents/clock.rs", "ipc/src/client.rs", "src/clock/shell.rs"]),
     ("SystemTime::now", &["ipc/src/agents/clock.rs", "src/clock/shell.rs"]),
     ("thread::spawn", &[]),
-    ("thread::Builder", &["ipc/src/agents/mod.rs", "src/node.rs", "src/node/threads.rs"]),
+    ("thread::Builder", &["ipc/src/agents/mod.rs", "src/node/signals.rs", "src/node/threads.rs"]),
     ("unbounded", &[]),
     ("mpsc::channel", &[]),
 ];
