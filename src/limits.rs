@@ -53,6 +53,19 @@ pub const FIRST_FRAME: Duration = Duration::from_secs(10);
 /// A frame once begun must be complete within this, and a written reply taken within it.
 pub const FRAME_STALL: Duration = Duration::from_secs(30);
 
+/// The head of an HTTP request: its first line and headers.
+pub const HTTP_HEAD_BYTES: usize = 16 << 10;
+/// Headers of an HTTP request.
+pub const HTTP_HEADERS: usize = 64;
+/// The body of an HTTP request, which holds a message or its JSON.
+pub const HTTP_BODY_BYTES: usize = MESSAGE_BYTES;
+/// Requests read in advance while an earlier one of the connection is unanswered.
+pub const HTTP_PIPELINED_BYTES: usize = 16 << 10;
+/// The head of an HTTP request, once begun, must be complete within this.
+pub const HTTP_HEAD_TIME: Duration = Duration::from_secs(10);
+/// An HTTP connection without a request is closed after this.
+pub const HTTP_IDLE: Duration = Duration::from_secs(300);
+
 /// Agents this node knows of, the dead ones included; further ones are neither listed nor let in.
 pub const AGENTS: usize = 65_536;
 /// Streams of agents at once.

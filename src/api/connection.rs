@@ -12,8 +12,10 @@ use peat_ipc::{CallError, Code, PREFACE};
 
 use crate::api::caller::{Caller, Role};
 use crate::api::dispatch::{SUBSCRIBE, too_large};
+#[cfg(feature = "http")]
+use crate::api::http::{self, Event, Http};
 use crate::clock::Now;
-use crate::limits::{FIRST_FRAME, FRAME_STALL, MESSAGE_BYTES};
+use crate::limits::{FIRST_FRAME, FRAME_STALL, HTTP_IDLE, MESSAGE_BYTES};
 use crate::store::Submitted;
 
 /// A connection, as the shell numbers it. Never used twice.
@@ -29,13 +31,30 @@ const STREAM_AHEAD_BYTES: usize = 64 << 10;
 /// How long the last words of a closing connection may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// What a connection speaks; its first bytes say.
+#[derive(Debug)]
+enum Codec {
+    Unknown,
+    Frames,
+    #[cfg(feature = "http")]
+    Http(Box<Http>),
+}
+
+/// What a client has said.
+#[derive(Debug)]
+pub(super) enum Input {
+    Frame(u64, Body),
+    #[cfg(feature = "http")]
+    Http(Event),
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) caller: Caller,
     /// `None` where every call must show a token.
     pub(super) role: Option<Role>,
     pub(super) input: Decoder,
-    greeted: bool,
+    codec: Codec,
     opened: Instant,
     /// Whether a first frame came.
     served: bool,
@@ -46,6 +65,8 @@ pub(super) struct Connection {
     /// Bytes ever written, and where in that count the last reply ends.
     written: u64,
     replies_end: u64,
+    /// When it was last answered.
+    last_reply: Instant,
     /// A reply's end, and when it must have been taken. Stream items may wait for ever: what is owed is not kept here.
     reply_due: Option<(u64, Instant)>,
     /// Unfinished calls: the client's number to the engine's.
@@ -72,7 +93,7 @@ impl Connection {
             caller,
             role,
             input: Decoder::default(),
-            greeted: false,
+            codec: Codec::Unknown,
             opened: now.mono,
             served: false,
             incomplete_since: None,
@@ -80,6 +101,7 @@ impl Connection {
             out_start: 0,
             written: 0,
             replies_end: 0,
+            last_reply: now.mono,
             reply_due: None,
             calls: BTreeMap::new(),
             request_bytes: 0,
@@ -93,68 +115,171 @@ impl Connection {
         }
     }
 
-    /// The next whole frame. Takes the preface first.
+    /// The next whole frame or request. Takes the preface first.
     ///
     /// # Errors
-    /// What the client sent is no preface or no frame.
-    pub(super) fn next_frame(&mut self, now: Now) -> Result<Option<(u64, Body)>, CallError> {
-        if !self.greet()? {
+    /// What the client sent is no preface, no frame or no request.
+    pub(super) fn next_input(&mut self, now: Now) -> Result<Option<Input>, CallError> {
+        if matches!(self.codec, Codec::Unknown) && !self.greet()? {
             return Ok(None);
         }
-        let frame = self.input.next_frame().map_err(|error| violation(error.to_string()))?;
-        self.served |= frame.is_some();
-        let whole = frame.is_some() || self.input.buffered() == 0;
+        let next = match &mut self.codec {
+            Codec::Unknown => None,
+            Codec::Frames => {
+                let frame = self.input.next_frame().map_err(|error| violation(error.to_string()))?;
+                frame.map(|(call, body)| Input::Frame(call, body))
+            }
+            #[cfg(feature = "http")]
+            Codec::Http(http) => http.next(&mut self.input, &mut self.out)?.map(Input::Http),
+        };
+        self.served |= next.is_some();
+        let whole = next.is_some() || self.stall().is_none();
         self.incomplete_since = if whole { None } else { self.incomplete_since.or(Some(now.mono)) };
-        Ok(frame)
+        Ok(next)
     }
 
-    /// Whether the preface is complete.
+    /// How long what is incomplete now may stay so.
+    fn stall(&self) -> Option<Duration> {
+        match &self.codec {
+            #[cfg(feature = "http")]
+            Codec::Http(http) => http.incomplete(&self.input),
+            _ => (self.input.buffered() > 0).then_some(FRAME_STALL),
+        }
+    }
+
+    /// Whether it is known what the client speaks.
     fn greet(&mut self) -> Result<bool, CallError> {
-        if self.greeted {
+        let came = self.input.peek();
+        #[cfg(feature = "http")]
+        if came.first().is_some_and(u8::is_ascii_uppercase) {
+            self.codec = Codec::Http(Box::new(Http::new()));
             return Ok(true);
         }
-        let came = self.input.peek();
         let length = came.len().min(PREFACE.len());
         if came[..length] != PREFACE[..length] {
             return Err(violation("this is not the preface of peat/1, and nothing else is spoken here"));
         }
         if length == PREFACE.len() {
             self.input.skip(length);
-            self.greeted = true;
+            self.codec = Codec::Frames;
         }
-        Ok(self.greeted)
+        Ok(length == PREFACE.len())
     }
 
-    /// Whether error frames would be understood: the client has shown that it speaks frames.
-    pub(super) fn speaks_frames(&self) -> bool {
-        self.greeted || self.input.peek().first().is_none_or(|byte| *byte == PREFACE[0])
+    /// Whether errors would be understood: the client has shown what it speaks.
+    pub(super) fn is_understood(&self) -> bool {
+        match self.codec {
+            Codec::Unknown => self.input.peek().first().is_none_or(|byte| *byte == PREFACE[0]),
+            _ => true,
+        }
+    }
+
+    /// Whether its bytes should be read.
+    pub(super) fn wants_bytes(&self) -> bool {
+        let more = match &self.codec {
+            #[cfg(feature = "http")]
+            Codec::Http(http) => http.wants_bytes(&self.input),
+            _ => true,
+        };
+        more && self.closing.is_none() && self.held.is_none() && !self.paused
+    }
+
+    /// Bytes of requests that are not complete, or not begun.
+    pub(super) fn buffered(&self) -> usize {
+        let codec = match &self.codec {
+            #[cfg(feature = "http")]
+            Codec::Http(http) => http.buffered(),
+            _ => 0,
+        };
+        self.input.buffered() + codec
     }
 
     pub(super) fn respond(&mut self, now: Now, call: u64, result: Result<&Response, &CallError>) {
-        match result {
-            Err(error) => frame::put_error(&mut self.out, call, error),
-            Ok(response) => match response.encoded_len() {
+        match (&mut self.codec, result) {
+            #[cfg(feature = "http")]
+            (Codec::Http(http), _) => http.respond(&mut self.out, call, result),
+            (_, Err(error)) => frame::put_error(&mut self.out, call, error),
+            (_, Ok(response)) => match response.encoded_len() {
                 length @ ..=PAYLOAD_BYTES => {
                     frame::put_response(&mut self.out, call, length, |out| response.encode(out));
                 }
                 length => frame::put_error(&mut self.out, call, &too_large(length, SUBSCRIBE)),
             },
         }
+        self.replied(now);
+    }
+
+    /// Something was written that must be taken in time.
+    fn replied(&mut self, now: Now) {
         self.replies_end = self.written + self.output().len() as u64;
         self.reply_due.get_or_insert((self.replies_end, now.after(FRAME_STALL)));
+        self.last_reply = now.mono;
+        #[cfg(feature = "http")]
+        if let Codec::Http(http) = &self.codec
+            && http.is_over()
+        {
+            self.close(now, "the client asked for no more than this".to_owned());
+        }
     }
 
     /// Ends a stream that ended well.
     pub(super) fn end(&mut self, now: Now, call: u64) {
-        frame::put_end(&mut self.out, call);
-        self.replies_end = self.written + self.output().len() as u64;
-        self.reply_due.get_or_insert((self.replies_end, now.after(FRAME_STALL)));
+        match &mut self.codec {
+            #[cfg(feature = "http")]
+            Codec::Http(http) => http.end(&mut self.out, call),
+            _ => frame::put_end(&mut self.out, call),
+        }
+        self.replied(now);
     }
 
     /// Appends a stream item; whether there is room for another.
-    pub(super) fn put_item(&mut self, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
-        frame::put_item(&mut self.out, call, length, encode);
+    #[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "items of frames may wait for ever"))]
+    pub(super) fn put_item(&mut self, now: Now, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        match &mut self.codec {
+            #[cfg(feature = "http")]
+            Codec::Http(http) => {
+                let mut message = Vec::with_capacity(length);
+                encode(&mut message);
+                http.put_item(&mut self.out, call, &message);
+                self.replied(now);
+            }
+            _ => frame::put_item(&mut self.out, call, length, encode),
+        }
         self.has_stream_room()
+    }
+
+    /// Whether more requests came than were looked at: one waits for the answer to another.
+    pub(super) fn has_pipelined(&self) -> bool {
+        self.speaks_http() && self.input.buffered() > 0
+    }
+
+    /// What speaks HTTP, and where it writes to.
+    #[cfg(feature = "http")]
+    pub(super) fn http(&mut self) -> Option<(&mut Http, &mut Vec<u8>)> {
+        match &mut self.codec {
+            Codec::Http(http) => Some((http, &mut self.out)),
+            _ => None,
+        }
+    }
+
+    /// Appends bytes to a stream that a route holds open; whether there is room for more.
+    #[cfg(feature = "http")]
+    #[allow(dead_code, reason = "routes to come use it")]
+    pub(super) fn put_bytes(&mut self, now: Now, call: u64, bytes: &[u8]) -> bool {
+        if let Some((http, out)) = self.http() {
+            http.put_bytes(out, call, bytes);
+        }
+        self.replied(now);
+        self.has_stream_room()
+    }
+
+    /// Answers a request with what a handler said.
+    #[cfg(feature = "http")]
+    pub(super) fn reply(&mut self, now: Now, call: u64, response: &http::message::Response) {
+        if let Some((http, out)) = self.http() {
+            http.reply(out, call, response);
+        }
+        self.replied(now);
     }
 
     pub(super) fn has_stream_room(&self) -> bool {
@@ -193,24 +318,43 @@ impl Connection {
         self.incomplete_since = None;
     }
 
+    pub(super) fn speaks_http(&self) -> bool {
+        match &self.codec {
+            #[cfg(feature = "http")]
+            Codec::Http(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Since when nothing is under way on it, where that must end.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match &self.codec {
+            #[cfg(feature = "http")]
+            Codec::Http(http) if http.is_idle(&self.input) && self.calls.is_empty() => Some(self.last_reply),
+            _ => None,
+        }
+    }
+
     /// When it will have been too slow.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if let Some((_, at)) = self.closing {
             return Some(at);
         }
-        let first = (!self.served).then(|| self.opened + FIRST_FRAME);
-        let rest = self.incomplete_since.filter(|_| !self.paused).map(|since| since + FRAME_STALL);
+        let first = (!self.served && !self.speaks_http()).then(|| self.opened + FIRST_FRAME);
+        let stall = self.stall().filter(|_| !self.paused);
+        let rest = self.incomplete_since.zip(stall).map(|(since, stall)| since + stall);
         let reply = self.reply_due.map(|(_, at)| at);
-        [first, rest, reply].into_iter().flatten().min()
+        let idle = self.idle_since().map(|since| since + HTTP_IDLE);
+        [first, rest, reply, idle].into_iter().flatten().min()
     }
 
     /// What to tell a client whose deadline passed.
     pub(super) fn too_slow(&self) -> CallError {
-        let seconds = FRAME_STALL.as_secs();
+        let seconds = self.stall().unwrap_or(FRAME_STALL).as_secs();
         let message = match (self.served, self.reply_due) {
-            (false, _) => format!("no first frame within {} s", FIRST_FRAME.as_secs()),
-            (true, Some(_)) => format!("a reply was not taken within {seconds} s"),
-            (true, None) => format!("a frame was begun and not completed within {seconds} s"),
+            (false, _) if !self.speaks_http() => format!("no first frame within {} s", FIRST_FRAME.as_secs()),
+            (_, Some(_)) => format!("a reply was not taken within {seconds} s"),
+            (_, None) => format!("a message was begun and not completed within {seconds} s"),
         };
         CallError::new(Code::DeadlineExceeded, message)
     }

@@ -3,6 +3,8 @@
 mod agents;
 mod calls;
 mod commands;
+#[cfg(feature = "http")]
+mod http;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,7 +17,7 @@ use peat_ipc::{CallError, Code, frame};
 
 use crate::api::call::Call;
 use crate::api::caller::{Caller, Policy};
-use crate::api::connection::{Connection, ConnectionId, violation};
+use crate::api::connection::{Connection, ConnectionId, Input, violation};
 use crate::api::timers::{Timers, Wake};
 use crate::api::view::View;
 use crate::clock::Now;
@@ -103,6 +105,8 @@ pub struct Engine {
     outputs: VecDeque<ConnectionId>,
     closed: VecDeque<Closed>,
     timers: Timers,
+    /// Connections that may go on with what they have read: an answer that the next request waited for was given.
+    answered: Vec<ConnectionId>,
     /// Connections whose deadline may have changed.
     touched: Vec<ConnectionId>,
     buffered_in: usize,
@@ -154,6 +158,7 @@ impl Engine {
             outputs: VecDeque::new(),
             closed: VecDeque::new(),
             timers: Timers::default(),
+            answered: Vec::new(),
             touched: Vec::new(),
             buffered_in: 0,
             buffered_out: 0,
@@ -208,7 +213,7 @@ impl Engine {
             return;
         }
         connection.input.extend(bytes);
-        if connection.input.buffered() > FAIR_SHARE_BYTES && buffered_in + bytes.len() > CLIENTS_BUFFERED_BYTES {
+        if connection.buffered() > FAIR_SHARE_BYTES && buffered_in + bytes.len() > CLIENTS_BUFFERED_BYTES {
             let message = format!(
                 "requests of all clients take {CLIENTS_BUFFERED_BYTES} bytes, which is the limit; send less at a time"
             );
@@ -313,6 +318,9 @@ impl Engine {
     fn done(&mut self, now: Now) {
         self.settle_fleet(now);
         self.settle_commands(now);
+        while let Some(id) = self.answered.pop() {
+            self.advance(now, id);
+        }
         self.view.release();
     }
 
@@ -375,9 +383,7 @@ impl Engine {
     /// Whether a client's bytes should be read: not while it does not take its answers, or the store has no room.
     #[must_use]
     pub fn wants_bytes(&self, id: ConnectionId) -> bool {
-        let wants =
-            |connection: &Connection| connection.closing.is_none() && connection.held.is_none() && !connection.paused;
-        self.connections.get(&id).is_some_and(wants)
+        self.connections.get(&id).is_some_and(Connection::wants_bytes)
     }
 
     /// How many clients are connected.
@@ -393,23 +399,29 @@ impl Engine {
 
     /// Carries out what a client has sent, as far as there is room for what it asks.
     fn advance(&mut self, now: Now, id: ConnectionId) {
-        while let Some(frame) = self.next_frame(now, id) {
-            match frame {
-                Ok((call, body)) => self.handle_frame(now, id, call, body),
+        while let Some(input) = self.next_input(now, id) {
+            match input {
+                Ok(Input::Frame(call, body)) => self.handle_frame(now, id, call, body),
+                #[cfg(feature = "http")]
+                Ok(Input::Http(event)) => self.handle_http(now, id, event),
                 Err(error) => self.fail(now, id, &error),
             }
+        }
+        // A codec may have something to say by itself.
+        if self.connections.get(&id).is_some_and(|connection| !connection.output().is_empty()) {
+            self.queue_output(id);
         }
         self.settle(id);
     }
 
-    fn next_frame(&mut self, now: Now, id: ConnectionId) -> Option<Result<(u64, Body), CallError>> {
+    fn next_input(&mut self, now: Now, id: ConnectionId) -> Option<Result<Input, CallError>> {
         let most = if self.buffered_out > CLIENTS_BUFFERED_BYTES { FAIR_SHARE_BYTES } else { CONNECTION_OUT_BYTES };
         let connection = self.connections.get_mut(&id)?;
         connection.paused = connection.output().len() >= most;
         if connection.closing.is_some() || connection.held.is_some() || connection.paused {
             return None;
         }
-        connection.next_frame(now).transpose()
+        connection.next_input(now).transpose()
     }
 
     fn handle_frame(&mut self, now: Now, id: ConnectionId, call: u64, body: Body) {
@@ -442,7 +454,7 @@ impl Engine {
         if connection.closing.is_some() {
             return;
         }
-        if connection.speaks_frames() {
+        if connection.is_understood() {
             connection.respond(now, 0, Err(error));
         } else if connection.output().is_empty() {
             return self.give_up(id, error.to_string());
@@ -461,6 +473,7 @@ impl Engine {
         connection.timer = None;
         match connection.closing.take() {
             Some((reason, _)) => self.give_up(id, reason),
+            None if connection.idle_since().is_some() => self.give_up(id, "nothing was asked for long".to_owned()),
             None if connection.output().is_empty() => {
                 let error = connection.too_slow();
                 self.fail(now, id, &error);
@@ -500,7 +513,7 @@ impl Engine {
     /// Counts a connection's bytes again, and has its deadline looked at.
     fn settle(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let counted = (connection.input.buffered() + connection.request_bytes, connection.output().len());
+        let counted = (connection.buffered() + connection.request_bytes, connection.output().len());
         self.buffered_in = self.buffered_in + counted.0 - connection.counted.0;
         self.buffered_out = self.buffered_out + counted.1 - connection.counted.1;
         connection.counted = counted;

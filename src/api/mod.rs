@@ -45,7 +45,7 @@
 //! Where things are: `engine.rs` and its parts, the order of things; `connection.rs` the bytes of one client; `dispatch.rs`
 //! what each method does, whatever the codec; `typed.rs` platforms, cells, tracks and commands as documents; `feed.rs`
 //! subscriptions; `link.rs` and `watch.rs` the streams of agents and of those who watch them, `agents.rs` what else concerns
-//! agents; `caller.rs` who may do what; [`shell`] the thread.
+//! agents; `caller.rs` who may do what; `http` the second codec; [`shell`] the thread.
 
 mod agents;
 mod call;
@@ -55,6 +55,8 @@ mod connection;
 mod dispatch;
 mod engine;
 mod feed;
+#[cfg(feature = "http")]
+mod http;
 mod link;
 pub mod shell;
 #[cfg(test)]

@@ -91,6 +91,9 @@ impl Engine {
         let Some(call) = self.end(number) else { return };
         if let Some(connection) = self.connections.get_mut(&call.connection) {
             connection.end(now, call.id);
+            if connection.has_pipelined() {
+                self.answered.push(call.connection);
+            }
         }
         self.queue_output(call.connection);
         self.settle(call.connection);
@@ -114,7 +117,8 @@ impl Engine {
             return;
         }
         let (id, sent) = (*id, connection.output().len());
-        link.advance(|message| connection.put_item(*call, message.encoded_len(), |out| message.encode_raw(out)));
+        let now = self.latest;
+        link.advance(|message| connection.put_item(now, *call, message.encoded_len(), |out| message.encode_raw(out)));
         if connection.output().len() != sent {
             self.queue_output(id);
             self.settle(id);
@@ -135,7 +139,7 @@ impl Engine {
         }
         let (id, sent) = (*id, connection.output().len());
         let progress = watch.advance(now, &self.fleet, |change| {
-            connection.put_item(*call, change.encoded_len(), |out| change.encode_raw(out))
+            connection.put_item(now, *call, change.encoded_len(), |out| change.encode_raw(out))
         });
         if connection.output().len() != sent {
             self.queue_output(id);

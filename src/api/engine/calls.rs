@@ -7,6 +7,7 @@ use peat_ipc::method::{AGENT_LINK, Request, Response};
 use peat_ipc::{CallError, Code, Method};
 
 use super::{Engine, SYNC_OUTSTANDING};
+use crate::api::Role;
 use crate::api::call::{self, Call, Meaning, Stage};
 use crate::api::commands::Known;
 use crate::api::connection::ConnectionId;
@@ -17,6 +18,17 @@ use crate::fleet::{COLLECTION, Owner, StreamId};
 use crate::limits::{CONNECTION_CALLS, STORE_QUEUE, SUBSCRIPTIONS};
 use crate::store::{Outcome, Put, Reply, Submitted, Ticket, Write};
 use crate::sync::{Answer, Asked, Control, ControlError, Event};
+
+/// What a client says of a call beside its request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// Milliseconds; 0: the method's default.
+    pub(super) deadline_ms: u32,
+    /// Items it takes of a stream.
+    pub(super) credit: u32,
+    /// What the request takes while it is unanswered.
+    pub(super) bytes: usize,
+}
 
 impl Engine {
     /// The store answered.
@@ -46,27 +58,42 @@ impl Engine {
 
     /// Begins a call, and ends it when it can be answered at once.
     pub(super) fn begin(&mut self, now: Now, id: ConnectionId, call: u64, frame: &RequestFrame) {
-        if frame.method == AGENT_LINK {
-            return match self.admit(id, frame) {
-                Ok(_) => self.begin_link(now, id, call, frame),
-                Err(error) => self.respond(now, id, call, Err(&error)),
-            };
-        }
-        let result = self.admit(id, frame).and_then(|role| {
-            let method = Method::from_number(frame.method).ok_or_else(|| {
-                CallError::new(Code::Unimplemented, format!("there is no method with number {}", frame.method))
-            })?;
-            let request = Request::decode(method, &frame.payload)
-                .map_err(|error| CallError::new(Code::InvalidArgument, format!("{}: {error}", method.name())))?;
-            let owner = self.owner(id).unwrap_or(Owner::Nobody);
-            let known = Known { fleet: &self.fleet, commands: &self.commands, now, owner, role };
-            let step = dispatch::begin(&mut self.view, &known, request)?;
-            self.check_watcher(now, id, &step)?;
-            Ok((method, step))
+        let role = match self.admit(id, &frame.token) {
+            Ok(_) if frame.method == AGENT_LINK => return self.begin_link(now, id, call, frame),
+            Ok(role) => role,
+            Err(error) => return self.respond(now, id, call, Err(&error)),
+        };
+        let method = Method::from_number(frame.method).ok_or_else(|| {
+            CallError::new(Code::Unimplemented, format!("there is no method with number {}", frame.method))
         });
-        match result {
-            Ok((_, Step::Answer(response))) => self.respond(now, id, call, Ok(&response)),
-            Ok((method, step)) => self.wait(now, id, call, method, frame, step),
+        let request = method.and_then(|method| {
+            Request::decode(method, &frame.payload)
+                .map_err(|error| CallError::new(Code::InvalidArgument, format!("{}: {error}", method.name())))
+        });
+        let terms = Terms { deadline_ms: frame.deadline_ms, credit: frame.credit, bytes: frame.payload.len() };
+        match request {
+            Ok(request) => self.carry_out(now, id, call, role, request, terms),
+            Err(error) => self.respond(now, id, call, Err(&error)),
+        }
+    }
+
+    /// The same with a request that is decoded, of a caller who may do what `role` says.
+    pub(super) fn carry_out(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        call: u64,
+        role: Role,
+        request: Request,
+        terms: Terms,
+    ) {
+        let (method, owner) = (request.method(), self.owner(id).unwrap_or(Owner::Nobody));
+        let known = Known { fleet: &self.fleet, commands: &self.commands, now, owner, role };
+        let step = dispatch::begin(&mut self.view, &known, request);
+        let step = step.and_then(|step| self.check_watcher(now, id, &step).map(|()| step));
+        match step {
+            Ok(Step::Answer(response)) => self.respond(now, id, call, Ok(&response)),
+            Ok(step) => self.wait(now, id, call, method, terms, step),
             Err(error) => self.respond(now, id, call, Err(&error)),
         }
     }
@@ -81,7 +108,7 @@ impl Engine {
     }
 
     /// With which rights it is asked.
-    fn admit(&self, id: ConnectionId, frame: &RequestFrame) -> Result<crate::api::Role, CallError> {
+    pub(super) fn admit(&self, id: ConnectionId, token: &str) -> Result<Role, CallError> {
         let Some(connection) = self.connections.get(&id) else {
             return Err(CallError::new(Code::Internal, "the connection is gone"));
         };
@@ -91,15 +118,15 @@ impl Engine {
         }
         match connection.role {
             Some(role) => Ok(role),
-            None => self.policy.role(&connection.caller, &frame.token),
+            None => self.policy.role(&connection.caller, token),
         }
     }
 
     /// Registers a call that is not answered yet, and has it carried out.
-    fn wait(&mut self, now: Now, id: ConnectionId, call: u64, method: Method, frame: &RequestFrame, step: Step) {
+    fn wait(&mut self, now: Now, id: ConnectionId, call: u64, method: Method, terms: Terms, step: Step) {
         let waits_for_peers = matches!(&step, Step::Write { then, .. } if then.peers > 0);
-        let deadline = call::limit(method, frame.deadline_ms, waits_for_peers).map(|limit| now.after(limit));
-        let bytes = frame.payload.len();
+        let Terms { deadline_ms, credit, bytes } = terms;
+        let deadline = call::limit(method, deadline_ms, waits_for_peers).map(|limit| now.after(limit));
         match step {
             Step::Answer(_) => {}
             Step::Write { write, then } => {
@@ -114,15 +141,17 @@ impl Engine {
                 self.respond(now, id, call, Err(&CallError::new(Code::ResourceExhausted, message)));
             }
             Step::Stream(mut feed) => {
-                feed.grant(frame.credit);
+                feed.grant(credit);
                 let number = self.register(id, call, Stage::Streaming(Box::new(feed)), deadline, bytes);
                 self.streams.insert(number);
+                self.begin_stream(id, call);
                 self.advance_stream(now, number);
             }
             Step::Watch(mut watch) => {
-                watch.grant(frame.credit);
+                watch.grant(credit);
                 let number = self.register(id, call, Stage::Watching(Box::new(watch)), deadline, bytes);
                 self.watchers.insert(number);
+                self.begin_stream(id, call);
                 self.advance_watch(now, number);
             }
         }
@@ -344,6 +373,9 @@ impl Engine {
     pub(super) fn respond(&mut self, now: Now, id: ConnectionId, call: u64, result: Result<&Response, &CallError>) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.respond(now, call, result);
+            if connection.has_pipelined() {
+                self.answered.push(id);
+            }
         }
         self.queue_output(id);
         self.settle(id);

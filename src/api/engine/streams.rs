@@ -23,6 +23,18 @@ impl Engine {
         self.advance_stream(now, number);
     }
 
+    /// A call streams from now on; a client over HTTP is sent the head.
+    pub(super) fn begin_stream(&mut self, id: ConnectionId, call: u64) {
+        #[cfg(feature = "http")]
+        if let Some((http, out)) = self.connections.get_mut(&id).and_then(|connection| connection.http()) {
+            http.begin(out, call, None);
+            self.queue_output(id);
+            self.settle(id);
+        }
+        #[cfg(not(feature = "http"))]
+        let _ = (id, call);
+    }
+
     /// There is room again in what waits to be written to a client: its streams get a turn, among all others.
     pub(super) fn continue_streams(&mut self, id: ConnectionId) {
         if self.streams.is_empty() && self.watchers.is_empty() && self.links == 0 {
@@ -70,7 +82,7 @@ impl Engine {
         let progress = self.view.snapshot().and_then(|snapshot| {
             feed.advance(snapshot, |change| {
                 let length = peat_ipc::prost::Message::encoded_len(change);
-                connection.put_item(call.id, length, |out| peat_ipc::prost::Message::encode_raw(change, out))
+                connection.put_item(now, call.id, length, |out| peat_ipc::prost::Message::encode_raw(change, out))
             })
         });
         if connection.output().len() != sent {

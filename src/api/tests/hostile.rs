@@ -74,7 +74,7 @@ fn a_finished_call_id_may_be_used_again() {
 
 #[test]
 fn a_preface_that_is_none_ends_the_connection() {
-    for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"\0peat/2\n", b"\0p\xff"] {
+    for bytes in [&b"get / HTTP/1.1\r\n"[..], b"\0peat/2\n", b"\0p\xff"] {
         let mut world = World::new();
         let client = world.open(ROOT);
         world.send(client, bytes);

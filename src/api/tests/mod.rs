@@ -5,6 +5,8 @@ mod commands;
 mod documents;
 mod errands;
 mod hostile;
+#[cfg(feature = "http")]
+mod http;
 mod load;
 mod peers;
 mod rights;
@@ -73,6 +75,8 @@ struct Client {
     /// Bytes its socket still takes.
     takes: usize,
     frames: Vec<(u64, Body)>,
+    /// What came to a client that speaks no frames.
+    text: Option<Vec<u8>>,
     last_call: u64,
 }
 
@@ -127,7 +131,8 @@ impl World {
     fn open(&mut self, caller: Caller) -> ConnectionId {
         let id = ConnectionId(self.clients.len() as u64 + 1);
         self.engine.handle_open(self.now, id, caller).expect("there is room");
-        let client = Client { decoder: Decoder::default(), takes: usize::MAX, frames: Vec::new(), last_call: 0 };
+        let client =
+            Client { decoder: Decoder::default(), takes: usize::MAX, frames: Vec::new(), text: None, last_call: 0 };
         self.clients.insert(id, client);
         id
     }
@@ -255,8 +260,12 @@ impl World {
         if count == 0 {
             return;
         }
-        client.decoder.extend(&bytes[..count]);
         client.takes -= count;
+        if let Some(text) = &mut client.text {
+            text.extend_from_slice(&bytes[..count]);
+            return self.engine.handle_written(self.now, id, count);
+        }
+        client.decoder.extend(&bytes[..count]);
         while let Some(frame) = client.decoder.next_frame().expect("a node sends frames") {
             client.frames.push(frame);
         }

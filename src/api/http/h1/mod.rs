@@ -1,0 +1,253 @@
+//! HTTP/1.x on one connection: one request after the other, each answered before the next one is looked at.
+
+mod chunked;
+mod head;
+
+use bytes::BytesMut;
+use peat_ipc::frame::Decoder;
+
+use self::chunked::Chunked;
+use self::head::{Head, Length};
+use super::message::{Body, Request, Response};
+use super::{Event, Refusal};
+use crate::limits::HTTP_BODY_BYTES;
+
+/// What is expected next of the client.
+#[derive(Debug)]
+enum Reading {
+    Head,
+    Body {
+        request: Box<Request>,
+        body: BytesMut,
+        left: Left,
+    },
+    /// The request was handed over, and its answer is not complete.
+    Answer,
+}
+
+#[derive(Debug)]
+enum Left {
+    Bytes(usize),
+    Chunked(Chunked),
+}
+
+/// How the body of the answer that is being written ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Writing {
+    /// Nothing was written yet.
+    Head,
+    /// With the last chunk,
+    Chunks,
+    /// or with the connection: HTTP/1.0 has no chunks.
+    Plain,
+    /// It was asked for the head alone.
+    Nothing,
+}
+
+#[derive(Debug)]
+pub(super) struct H1 {
+    reading: Reading,
+    writing: Writing,
+    /// Requests read; the newest one's number as a call.
+    requests: u64,
+    /// Of the newest request.
+    last: bool,
+    chunks: bool,
+    head_only: bool,
+}
+
+impl H1 {
+    pub(super) fn new() -> H1 {
+        H1 { reading: Reading::Head, writing: Writing::Head, requests: 0, last: false, chunks: true, head_only: false }
+    }
+
+    /// What the client has said next.
+    pub(super) fn next(&mut self, input: &mut Decoder, out: &mut Vec<u8>) -> Result<Option<Event>, Refusal> {
+        if let Reading::Head = self.reading
+            && !self.read_head(input, out)?
+        {
+            return Ok(None);
+        }
+        let Reading::Body { body, left, .. } = &mut self.reading else { return Ok(None) };
+        if !read_body(input, body, left)? {
+            return Ok(None);
+        }
+        let Reading::Body { mut request, body, .. } = std::mem::replace(&mut self.reading, Reading::Answer) else {
+            return Ok(None);
+        };
+        request.body = body.freeze();
+        Ok(Some(Event::Request(self.requests, request)))
+    }
+
+    /// Whether the head is complete.
+    fn read_head(&mut self, input: &mut Decoder, out: &mut Vec<u8>) -> Result<bool, Refusal> {
+        // A line's end between requests is a habit of old clients (RFC 9112, 2.2).
+        while self.requests > 0 && input.peek().starts_with(b"\r\n") {
+            input.skip(2);
+        }
+        let Some(Head { request, length, expects, last, chunks, bytes }) = head::parse(input.peek())? else {
+            return Ok(false);
+        };
+        input.skip(bytes);
+        self.requests += 1;
+        (self.last, self.chunks, self.head_only) = (last, chunks, request.method == "HEAD");
+        self.writing = Writing::Head;
+        if expects {
+            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        let left = match length {
+            Length::Bytes(count) => Left::Bytes(count),
+            Length::Chunked => Left::Chunked(Chunked::Size),
+        };
+        self.reading = Reading::Body { request: Box::new(request), body: BytesMut::new(), left };
+        Ok(true)
+    }
+
+    /// Bytes held of a request that is not complete.
+    pub(super) fn buffered(&self) -> usize {
+        match &self.reading {
+            Reading::Body { body, .. } => body.len(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn awaits_head(&self) -> bool {
+        matches!(self.reading, Reading::Head)
+    }
+
+    pub(super) fn awaits_request(&self) -> bool {
+        !matches!(self.reading, Reading::Answer)
+    }
+
+    /// The call that is not answered.
+    pub(super) fn is_open(&self, call: u64) -> bool {
+        call == self.requests && matches!(self.reading, Reading::Answer)
+    }
+
+    /// Whether nothing more can be said on this connection.
+    pub(super) fn is_over(&self) -> bool {
+        self.last && matches!(self.reading, Reading::Head) && self.requests > 0
+    }
+
+    /// Writes an answer, or the head of one that is a stream.
+    pub(super) fn respond(&mut self, out: &mut Vec<u8>, response: &Response) {
+        let (status, reason) = (response.status, reason(response.status));
+        out.extend_from_slice(format!("HTTP/1.1 {status} {reason}\r\n").as_bytes());
+        for (name, value) in &response.headers {
+            put_header(out, name, value);
+        }
+        if self.last {
+            put_header(out, "connection", "close");
+        }
+        match &response.body {
+            Body::Whole(body) => {
+                put_header(out, "content-length", &body.len().to_string());
+                out.extend_from_slice(b"\r\n");
+                if !self.head_only {
+                    out.extend_from_slice(body);
+                }
+                self.reading = Reading::Head;
+            }
+            Body::Stream => self.begin_stream(out),
+        }
+    }
+
+    fn begin_stream(&mut self, out: &mut Vec<u8>) {
+        self.writing = match (self.head_only, self.chunks) {
+            (true, _) => Writing::Nothing,
+            (false, true) => Writing::Chunks,
+            (false, false) => Writing::Plain,
+        };
+        if self.writing == Writing::Chunks {
+            put_header(out, "transfer-encoding", "chunked");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes more of a stream.
+    pub(super) fn write(&mut self, out: &mut Vec<u8>, bytes: &[u8]) {
+        match self.writing {
+            _ if bytes.is_empty() => {}
+            Writing::Head | Writing::Nothing => {}
+            Writing::Plain => out.extend_from_slice(bytes),
+            Writing::Chunks => {
+                out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+                out.extend_from_slice(bytes);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    /// Ends a stream.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        if self.writing == Writing::Chunks {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.reading = Reading::Head;
+    }
+
+    /// Answers what cannot be understood, and nothing after it.
+    pub(super) fn refuse(&mut self, out: &mut Vec<u8>, response: &Response) {
+        self.last = true;
+        if self.writing == Writing::Head || self.awaits_request() {
+            self.respond(out, response);
+        }
+    }
+}
+
+/// Reads on; whether the body is complete.
+fn read_body(input: &mut Decoder, body: &mut BytesMut, left: &mut Left) -> Result<bool, Refusal> {
+    match left {
+        Left::Bytes(left) => {
+            let count = input.buffered().min(*left);
+            body.extend_from_slice(&input.peek()[..count]);
+            input.skip(count);
+            *left -= count;
+            Ok(*left == 0)
+        }
+        Left::Chunked(chunked) => loop {
+            let (used, data) = chunked.read(input.peek())?;
+            if body.len() + data.len() > HTTP_BODY_BYTES {
+                return Err(head::too_large());
+            }
+            body.extend_from_slice(data);
+            input.skip(used);
+            if used == 0 {
+                return Ok(matches!(chunked, Chunked::Done));
+            }
+        },
+    }
+}
+
+fn put_header(out: &mut Vec<u8>, name: &str, value: &str) {
+    for part in [name, ": ", value, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        202 => "Accepted",
+        204 => "No Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        // The words mean nothing (RFC 9112, 4).
+        _ => "Other",
+    }
+}

@@ -1,0 +1,57 @@
+//! What a route makes of a request.
+
+use std::fmt;
+
+use peat_ipc::CallError;
+use peat_ipc::method;
+
+use super::message::Response;
+use crate::api::call::Stage;
+
+/// What a handler says.
+#[derive(Debug)]
+pub(in crate::api) enum Reply {
+    /// The answer is known at once.
+    Now(Response),
+    /// A call like any other is to be carried out with the caller's rights; `shape` makes HTTP of what comes of it.
+    Call { request: method::Request, shape: Shape },
+    /// The head is sent, and the stream held open: `stage` becomes the call's, and what it gives is sent with
+    /// [`Connection::put_bytes`](crate::api::connection::Connection::put_bytes), while there is room.
+    Hold { head: Response, stage: Stage },
+}
+
+type Whole = Box<dyn FnOnce(Result<&method::Response, &CallError>) -> Response + Send>;
+
+/// Writes an item of a stream, which comes as the encoded protobuf message.
+pub(in crate::api) type Item = fn(&[u8]) -> Vec<u8>;
+
+/// How what a call gives is said.
+pub(in crate::api) struct Shape {
+    /// The answer of a unary call, or the error of one that failed before it began to stream.
+    pub(in crate::api) whole: Whole,
+    /// Of a stream: its head, and what writes an item.
+    pub(in crate::api) stream: Option<(Response, Item)>,
+}
+
+impl Shape {
+    pub(in crate::api) fn unary(
+        whole: impl FnOnce(Result<&method::Response, &CallError>) -> Response + Send + 'static,
+    ) -> Shape {
+        Shape { whole: Box::new(whole), stream: None }
+    }
+
+    /// Items are sent as `item` writes them.
+    pub(in crate::api) fn stream(head: Response, item: Item) -> Shape {
+        let refused = |result: Result<&method::Response, &CallError>| match result {
+            Err(error) => super::refusal(error),
+            Ok(_) => Response::text(500, "a stream was answered at once"),
+        };
+        Shape { whole: Box::new(refused), stream: Some((head, item)) }
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shape")
+    }
+}

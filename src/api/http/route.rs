@@ -1,0 +1,80 @@
+//! Which handler answers which path. What is not here is a method of a service, or nothing.
+
+use super::message::{Request, Response};
+use super::reply::Reply;
+use crate::api::Engine;
+use crate::clock::Now;
+
+/// Answers a request from the engine's state.
+pub(in crate::api) type Handler = fn(&mut Engine, Now, &Request) -> Reply;
+
+/// One line of the table.
+#[derive(Debug)]
+pub(in crate::api) struct Route {
+    method: &'static str,
+    /// `*` stands for one part of a path, any but an empty one.
+    path: &'static str,
+    /// Whether whoever reaches the socket may ask, without the token.
+    pub(in crate::api) open: bool,
+    pub(in crate::api) handler: Handler,
+}
+
+const ROUTES: &[Route] = &[Route { method: "GET", path: "/healthz", open: true, handler: healthz }];
+
+/// What answers a request.
+#[derive(Debug)]
+pub(in crate::api) enum Found {
+    Route(&'static Route),
+    /// The path is known, but not with this method; these are.
+    Methods(String),
+    Nothing,
+}
+
+/// Looks a request up.
+pub(in crate::api) fn find(request: &Request) -> Found {
+    let at_path: Vec<&Route> = ROUTES.iter().filter(|route| matches(route.path, &request.path)).collect();
+    // Whoever may GET may ask for the head alone.
+    let method = if request.method == "HEAD" { "GET" } else { &request.method };
+    match at_path.iter().find(|route| route.method == method) {
+        Some(route) => Found::Route(route),
+        None if at_path.is_empty() => Found::Nothing,
+        None => Found::Methods(at_path.iter().map(|route| route.method).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn matches(pattern: &str, path: &str) -> bool {
+    let mut parts = path.split('/');
+    let same = pattern.split('/').all(|wanted| match parts.next() {
+        Some(part) if wanted == "*" => !part.is_empty(),
+        part => part == Some(wanted),
+    });
+    same && parts.next().is_none()
+}
+
+fn healthz(_engine: &mut Engine, _now: Now, _request: &Request) -> Reply {
+    Reply::Now(Response::text(200, "ok"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_one_part() {
+        assert!(matches("/a/*/b", "/a/x/b"));
+        for path in ["/a//b", "/a/x/y/b", "/a/x/b/", "/a/x", "a/x/b"] {
+            assert!(!matches("/a/*/b", path), "{path}");
+        }
+        assert!(matches("/", "/"));
+    }
+
+    #[test]
+    fn a_path_with_another_method_says_which_there_are() {
+        let request =
+            |method: &str, path: &str| Request { method: method.into(), path: path.into(), ..Request::default() };
+        assert!(matches!(find(&request("GET", "/healthz")), Found::Route(_)));
+        assert!(matches!(find(&request("HEAD", "/healthz")), Found::Route(_)));
+        assert!(matches!(find(&request("PUT", "/healthz")), Found::Methods(methods) if methods == "GET"));
+        assert!(matches!(find(&request("GET", "/nowhere")), Found::Nothing));
+    }
+}

@@ -1,0 +1,87 @@
+//! HTTP on a client's connection: bytes in, bytes out.
+
+mod one;
+
+use super::{ROOT, World};
+use crate::api::{Caller, ConnectionId};
+
+/// A response as it was read from the wire.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+}
+
+impl World {
+    /// A connection of a client that speaks HTTP.
+    fn browse(&mut self, caller: Caller) -> ConnectionId {
+        let id = self.open(caller);
+        self.clients.get_mut(&id).expect("connected").text = Some(Vec::new());
+        id
+    }
+
+    /// Sends a request head and body as they are, and takes the answer.
+    fn ask(&mut self, id: ConnectionId, request: &str) -> Answer {
+        self.send(id, request.as_bytes());
+        self.response(id).expect("an answer")
+    }
+
+    /// The next whole answer.
+    fn response(&mut self, id: ConnectionId) -> Option<Answer> {
+        let text = self.clients.get_mut(&id)?.text.as_mut()?;
+        let end = text.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8(text[..end].to_vec()).expect("a head is text");
+        let status = head.split(' ').nth(1)?.parse().expect("a status");
+        let mut answer = Answer { status, head, body: Vec::new() };
+        let used = match (answer.header("content-length"), answer.header("transfer-encoding")) {
+            (Some(length), None) => {
+                let length: usize = length.parse().expect("a length");
+                answer.body = text.get(end..end + length)?.to_vec();
+                end + length
+            }
+            (None, Some("chunked")) => {
+                let (body, used) = chunks(&text[end..]);
+                answer.body = body;
+                end + used
+            }
+            _ => end,
+        };
+        text.drain(..used);
+        Some(answer)
+    }
+}
+
+/// The body in whole chunks, as far as it is there, and how many bytes those take.
+fn chunks(mut text: &[u8]) -> (Vec<u8>, usize) {
+    let (mut body, all) = (Vec::new(), text.len());
+    while let Some(line) = text.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&text[..line]).expect("hex"), 16).expect("hex");
+        let Some(chunk) = text.get(line + 2..line + 2 + size) else { break };
+        body.extend_from_slice(chunk);
+        text = &text[line + 4 + size..];
+    }
+    (body, all - text.len())
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+fn post(path: &str, content_type: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
