@@ -15,6 +15,7 @@
 //! | `link/` | QUIC |
 //! | `proof.rs` | who may come in |
 //! | `presence.rs` | which nodes with agents are there |
+//! | `network.rs` | what the kernel says of links, addresses and routes |
 //! | `shell.rs`, `resolver.rs` | the threads |
 
 mod control;
@@ -23,6 +24,7 @@ mod engine;
 pub mod frame;
 mod inbox;
 pub mod link;
+mod network;
 mod outbox;
 mod peers;
 mod presence;

@@ -80,7 +80,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         !self.refused && !self.addresses.is_empty()
     }
 
@@ -91,6 +91,11 @@ impl Peer {
     /// Dial at the next opportunity.
     pub(crate) fn dial_now(&mut self, now: Now) {
         self.failures = 0;
+        self.next_dial = Some(now.mono);
+    }
+
+    /// Dial at the next opportunity; if that fails, the backoff goes on where it was.
+    pub(crate) fn try_now(&mut self, now: Now) {
         self.next_dial = Some(now.mono);
     }
 

@@ -17,12 +17,14 @@ use crate::clock::shell::now;
 use crate::pulse::Pulse;
 use crate::store::Submitted;
 use crate::store::shell::{Inlet, SharedTip};
+use crate::sync::network::Network;
 use crate::sync::proof::FormationKey;
 use crate::sync::resolver::Resolved;
 use crate::sync::{Asked, Engine, Event};
 
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
+const NETWORK: Token = Token(2);
 /// Datagrams taken before anything is sent.
 const RECEIVED_A_TURN: usize = 64;
 /// Datagrams sent before anything is taken.
@@ -110,9 +112,15 @@ impl Socket {
 /// # Errors
 /// The poll failed; nothing works without it.
 pub fn run(engine: Engine, socket: Socket, wiring: Wiring) -> io::Result<()> {
+    let network = Network::watch(socket.poll.registry(), NETWORK);
+    let network = network.map_err(|cause| {
+        log::warn!("changes of this machine's network are not seen, redials keep to their backoff: {cause}");
+    });
     Shell {
         engine,
         socket,
+        network: network.ok(),
+        network_news: false,
         wiring,
         held: None,
         unsent: None,
@@ -126,6 +134,9 @@ pub fn run(engine: Engine, socket: Socket, wiring: Wiring) -> io::Result<()> {
 struct Shell {
     engine: Engine,
     socket: Socket,
+    network: Option<Network>,
+    /// The kernel has something to say of the network.
+    network_news: bool,
     wiring: Wiring,
     /// A request the store's queue had no room for.
     held: Option<Submitted>,
@@ -141,6 +152,7 @@ impl Shell {
         let mut events = Events::with_capacity(4);
         loop {
             let asked_open = self.take_channels();
+            self.look_at_network();
             self.receive();
             if !asked_open {
                 self.say_goodbye();
@@ -155,7 +167,7 @@ impl Shell {
         let now = now();
         self.wiring.pulse.stamp(now.mono);
         let timeout = match self.engine.poll_deadline(now) {
-            _ if self.readable || !idle => Some(Duration::ZERO),
+            _ if self.readable || self.network_news || !idle => Some(Duration::ZERO),
             Some((at, reason)) => {
                 log::trace!("sleeping until {reason:?}");
                 Some(at.saturating_duration_since(now.mono))
@@ -167,6 +179,7 @@ impl Shell {
             result => result?,
         }
         self.readable |= events.iter().any(|event| event.token() == SOCKET && event.is_readable());
+        self.network_news |= events.iter().any(|event| event.token() == NETWORK);
         let now = self::now();
         if self.engine.poll_deadline(now).is_some_and(|(at, _)| now.reached(at)) {
             self.engine.handle_timeout(now);
@@ -198,6 +211,15 @@ impl Shell {
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
+        }
+    }
+
+    fn look_at_network(&mut self) {
+        let Some(network) = self.network.as_mut().filter(|_| self.network_news) else { return };
+        let (changed, more) = network.read();
+        self.network_news = more;
+        if changed {
+            self.engine.handle_network_changed(now());
         }
     }
 

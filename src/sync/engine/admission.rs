@@ -11,6 +11,10 @@ use crate::sync::session::{Fault, Session};
 /// A peer's cursors are checked by a comparison when the last one is older than this.
 const AUDIT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
+/// Of two connections that cross, both are young and were heard of just now; an earlier one that was not for this long, or two
+/// round trips if those take longer, is lost to the peer.
+const QUIET: std::time::Duration = std::time::Duration::from_millis(500);
+
 impl Engine {
     pub(super) fn on_up(&mut self, now: Now, link: LinkId, peer: EndpointId, dialled: bool) {
         let mut session = Session::new(link, peer, dialled, now);
@@ -103,11 +107,14 @@ impl Engine {
     }
 
     /// Of two sessions with one peer in one run, both sides keep the one dialled by the smaller id; a newer run, or a second
-    /// session dialled by the same side, replaces the earlier.
+    /// session dialled by the same side, replaces the earlier. So does one that comes when the earlier is quiet: nobody dials
+    /// whom he hears, so the peer has lost the earlier one, by moving to another network say.
     fn choose(&mut self, now: Now, session: &Session, earlier: LinkId, run: RunId) -> Result<(), Fault> {
         let Some(other) = self.sessions.get(&earlier) else { return Ok(()) };
         let smaller_dialled = session.dialled == (self.ours.id < session.peer);
-        let crossed = other.dialled != session.dialled && other.run() == Some(run);
+        let silence = now.mono.saturating_duration_since(self.links.last_heard(earlier));
+        let quiet = silence > QUIET.max(2 * self.links.rtt(earlier));
+        let crossed = other.dialled != session.dialled && other.run() == Some(run) && !quiet;
         if crossed && !smaller_dialled {
             if let Some(peer) = self.peers.get_mut(&session.peer) {
                 peer.session = Some(earlier);

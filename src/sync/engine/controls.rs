@@ -1,6 +1,6 @@
 //! What the api thread asks for: connecting, radio silence, lists, waits.
 
-use super::{Engine, Pending};
+use super::{Engine, Pending, Roaming};
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::store::{self, KeyHash, Kind, Link, LinkWish, Request};
@@ -10,6 +10,8 @@ use crate::sync::outbox::Outbox;
 use crate::sync::peers::{self, Address};
 use crate::sync::session::{Fault, Session};
 
+/// What the other side of an attempt is told that is given up for another.
+pub(super) const DIALLED_ANEW: &str = "dialled anew";
 /// Index entries counted at most to say how many documents a peer lacks.
 const PENDING_COUNTED: usize = 100_000;
 
@@ -73,7 +75,7 @@ impl Engine {
         // far as anybody knows, is asked for a sign of life, and what was lost on it is sent again.
         peer.resolving.clear();
         if let Some(attempt) = peer.dialling.take_if(|link| !self.sessions.contains_key(link)) {
-            self.links.close(now, attempt, CloseCode::Replaced, "dialled anew");
+            self.links.close(now, attempt, CloseCode::Replaced, DIALLED_ANEW);
         }
         if let Some(session) = peer.session {
             self.links.ping(now, session);
@@ -163,6 +165,7 @@ impl Engine {
         if self.active {
             self.active = false;
             self.links.forget_all();
+            self.roaming = Roaming::default();
             self.sessions.clear();
             self.dirty.clear();
             for name in self.lookups.drain(..) {

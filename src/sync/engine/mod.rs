@@ -10,6 +10,7 @@ mod controls;
 mod dial;
 mod endings;
 mod presence;
+mod roaming;
 
 pub use dial::LOOKUP_DEADLINE;
 
@@ -18,6 +19,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use roaming::Roaming;
 
 use crate::clock::Now;
 use crate::identity::{EndpointId, Identity};
@@ -77,6 +79,8 @@ pub enum Wake {
     Silence,
     /// A session's own timer.
     Session,
+    /// The network has changed again, or a link has not answered since it did.
+    Network,
 }
 
 /// What the store owes us an answer to.
@@ -115,6 +119,7 @@ pub struct Engine {
     status: Status,
     bytes_sent: u64,
     bytes_received: u64,
+    pub(super) roaming: Roaming,
     pub(super) dirty: BTreeSet<LinkId>,
     pub(super) log: LogLimit,
     scratch: Vec<u8>,
@@ -160,6 +165,7 @@ impl Engine {
             status: Status::default(),
             bytes_sent: 0,
             bytes_received: 0,
+            roaming: Roaming::default(),
             dirty: BTreeSet::new(),
             log: LogLimit::default(),
             scratch: Vec::new(),
@@ -248,10 +254,20 @@ impl Engine {
         self.settle(now);
     }
 
+    /// A link, an address or a route of this machine came, went or changed.
+    pub fn handle_network_changed(&mut self, now: Now) {
+        if self.active {
+            self.roaming.news(now);
+            self.check_network(now);
+        }
+        self.settle(now);
+    }
+
     /// A deadline of [`Engine::poll_deadline`] came.
     pub fn handle_timeout(&mut self, now: Now) {
         if self.active {
             self.links.handle_timeout(now);
+            self.check_network(now);
             self.check_silence(now);
             self.check_dials(now);
             self.wake_sessions(now);
@@ -309,7 +325,8 @@ impl Engine {
         let dial = self.dial_deadline(now).map(|at| (at, Wake::Dial));
         let silence = self.silence_deadline().map(|at| (at, Wake::Silence));
         let session = self.sessions.values().filter_map(Session::deadline).min().map(|at| (at, Wake::Session));
-        [more, link, dial, silence, session].into_iter().flatten().min()
+        let network = self.roaming.deadline().map(|at| (at, Wake::Network));
+        [more, link, dial, silence, session, network].into_iter().flatten().min()
     }
 
     /// Bytes buffered for each connected peer, QUIC's own buffers aside.

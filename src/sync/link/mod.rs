@@ -266,6 +266,19 @@ impl Links {
         self.reschedule(link);
     }
 
+    /// The network under this node may have changed: asks the peer for a sign of life, on a dialled link by way of the address
+    /// this node has now, under an id of the peer's that nobody has seen with the old one (RFC 9000, section 9.5).
+    pub fn probe(&mut self, now: Now, link: LinkId) {
+        match self.links.get_mut(&link) {
+            Some(known) if known.dial.is_some() => {
+                known.conn.local_address_changed();
+                known.pinged = Some(now.mono);
+                self.drive(now, link);
+            }
+            _ => self.ping(now, link),
+        }
+    }
+
     /// When [`Links::ping`] was last called.
     #[must_use]
     pub fn last_pinged(&self, link: LinkId) -> Option<Instant> {

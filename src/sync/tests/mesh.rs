@@ -13,13 +13,30 @@ use redb::backends::InMemoryBackend;
 
 use crate::clock::Now;
 use crate::identity::{EndpointId, Identity};
-use crate::random::Random;
+use crate::random::{Random, RandomExt};
 use crate::store::{self, Disk, Key, Put, Request, Store, Submitted, Ticket, Write};
 use crate::sync::proof::FormationKey;
 use crate::sync::{Address, Answer, Asked, Config, Control, ControlError, Engine, Event, Peer, PeerSpec};
 
-/// One way, every link.
-const DELAY: Duration = Duration::from_millis(2);
+/// How every link behaves, in each direction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wire {
+    pub(super) delay: Duration,
+    pub(super) loss_per_mille: u64,
+    /// IP and UDP headers count as bytes too. What comes faster waits.
+    pub(super) bytes_per_second: Option<u64>,
+}
+
+impl Default for Wire {
+    fn default() -> Wire {
+        Wire { delay: Duration::from_millis(2), loss_per_mille: 0, bytes_per_second: None }
+    }
+}
+
+/// Of IP and UDP.
+pub(super) const HEADERS_BYTES: u64 = 28;
+/// The address of a node that has moved is that of a node with a number so much higher.
+const MOVED: usize = 100;
 /// More steps than any test here needs.
 const STEPS: usize = 2_000_000;
 
@@ -112,12 +129,25 @@ impl Default for Setup {
     }
 }
 
+/// A datagram on its way.
+struct Flight {
+    from: (usize, SocketAddr),
+    to: SocketAddr,
+    datagram: Vec<u8>,
+}
+
 /// The network and its nodes.
 pub(super) struct Mesh {
     pub(super) nodes: Vec<Node>,
     now: Now,
     start: Instant,
-    flying: BTreeMap<(Instant, u64), (usize, usize, Vec<u8>)>,
+    flying: BTreeMap<(Instant, u64), Flight>,
+    pub(super) wire: Wire,
+    /// When a direction has sent what it was given so far.
+    free_at: BTreeMap<(usize, usize), Instant>,
+    losses: Seeded,
+    /// Where nodes that have moved are now.
+    moved: BTreeMap<usize, SocketAddr>,
     sent: u64,
     calls: u64,
     /// Directed pairs between which nothing passes.
@@ -148,6 +178,10 @@ impl Mesh {
             now,
             start: now.mono,
             flying: BTreeMap::new(),
+            wire: Wire::default(),
+            free_at: BTreeMap::new(),
+            losses: Seeded::new(3),
+            moved: BTreeMap::new(),
             sent: 0,
             calls: 0,
             cuts: BTreeSet::new(),
@@ -209,7 +243,7 @@ impl Mesh {
 
     fn drain(&mut self, node: usize) {
         let now = self.now_at(node);
-        let state = &mut self.nodes[node];
+        let mut state = &mut self.nodes[node];
         let mut datagram = Vec::new();
         loop {
             let requests: Vec<Submitted> = std::iter::from_fn(|| state.engine.poll_store()).collect();
@@ -228,21 +262,41 @@ impl Mesh {
                 }
             }
             let Some(to) = state.engine.poll_transmit(now, &mut datagram) else { break };
-            let target = (0..).find(|other| address(*other) == to).expect("a test's address");
+            let target = (0..).find(|other| address(*other) == to).expect("a test's address") % MOVED;
             let carried = self.carried.entry((node, target)).or_default();
             carried.0 += datagram.len() as u64;
             carried.1 += 1;
             self.sent += 1;
-            self.flying.insert((now.mono + DELAY, self.sent), (node, target, datagram.clone()));
+            let leaves = self.throttle(node, target, datagram.len() as u64);
+            if self.losses.below(1_000) >= self.wire.loss_per_mille {
+                let flight = Flight { from: (node, self.place(node)), to, datagram: datagram.clone() };
+                self.flying.insert((leaves + self.wire.delay, self.sent), flight);
+            }
+            state = &mut self.nodes[node];
         }
     }
 
-    fn deliver(&mut self, from: usize, to: usize, datagram: &[u8]) {
-        if self.cuts.contains(&(from, to)) || to >= self.nodes.len() || !self.nodes[to].up {
+    /// When a datagram has passed the narrow part of the link.
+    fn throttle(&mut self, from: usize, to: usize, bytes: u64) -> Instant {
+        let Some(rate) = self.wire.bytes_per_second else { return self.now.mono };
+        let free_at = self.free_at.entry((from, to)).or_insert(self.now.mono);
+        let takes = Duration::from_nanos((bytes + HEADERS_BYTES) * 1_000_000_000 / rate);
+        *free_at = self.now.mono.max(*free_at) + takes;
+        *free_at
+    }
+
+    fn place(&self, node: usize) -> SocketAddr {
+        self.moved.get(&node).copied().unwrap_or_else(|| address(node))
+    }
+
+    fn deliver(&mut self, flight: &Flight) {
+        let from = flight.from.0;
+        let Some(to) = (0..self.nodes.len()).find(|node| self.place(*node) == flight.to) else { return };
+        if self.cuts.contains(&(from, to)) || !self.nodes[to].up {
             return;
         }
         let now = self.now_at(to);
-        self.nodes[to].engine.handle_datagram(now, address(from), BytesMut::from(datagram));
+        self.nodes[to].engine.handle_datagram(now, flight.from.1, BytesMut::from(&flight.datagram[..]));
         self.drain(to);
     }
 
@@ -274,8 +328,8 @@ impl Mesh {
             self.advance(next);
             match flight.filter(|(at, _)| *at == next) {
                 Some(key) => {
-                    let (from, to, datagram) = self.flying.remove(&key).expect("just seen");
-                    self.deliver(from, to, &datagram);
+                    let flight = self.flying.remove(&key).expect("just seen");
+                    self.deliver(&flight);
                 }
                 None => self.wake(deadline.expect("one of the two came").1),
             }
@@ -398,6 +452,18 @@ impl Mesh {
 
     pub(super) fn heal(&mut self) {
         self.cuts.clear();
+    }
+
+    /// A node has another address from now on; what is sent to its former one is lost.
+    pub(super) fn relocate(&mut self, node: usize) {
+        self.moved.insert(node, address(node + MOVED));
+    }
+
+    /// The kernel tells a node that its network has changed.
+    pub(super) fn network_changed(&mut self, node: usize) {
+        let now = self.now_at(node);
+        self.nodes[node].engine.handle_network_changed(now);
+        self.drain(node);
     }
 
     pub(super) fn set_clock(&mut self, node: usize, skew_ms: i64) {

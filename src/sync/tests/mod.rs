@@ -5,5 +5,6 @@ mod commands;
 mod documents;
 mod mesh;
 mod presence;
+mod roaming;
 mod silence;
 mod waiting;
