@@ -71,20 +71,24 @@ struct Link {
 #[derive(Debug)]
 pub struct Net {
     links: BTreeMap<(usize, usize), Link>,
+    /// Which network each node is in; 0 is where it is dialled.
+    networks: Vec<u8>,
     random: Prng,
     tally: Arc<Tally>,
     pub sent: u64,
 }
 
-/// Where node `number` listens.
+/// Networks a node may be in.
+pub const NETWORKS: u8 = 4;
+
+/// Where node `number` is dialled.
 pub fn address(number: usize) -> SocketAddr {
-    let last = u8::try_from(number).expect("few nodes") + 1;
-    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, last), 4242))
+    address_in(0, number)
 }
 
-/// Which of `nodes` nodes listens at `at`.
-pub fn listener(at: SocketAddr, nodes: usize) -> Option<usize> {
-    (0..nodes).find(|number| address(*number) == at)
+fn address_in(network: u8, number: usize) -> SocketAddr {
+    let last = u8::try_from(number).expect("few nodes") + 1;
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, network, last), 4242))
 }
 
 impl Net {
@@ -92,7 +96,26 @@ impl Net {
     pub fn new(nodes: usize, random: Prng, tally: &Arc<Tally>) -> Net {
         let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
         let link = |pair| (pair, Link { weather: Weather::fair(), free_at: Time::ZERO, latest: Time::ZERO });
-        Net { links: pairs.map(link).collect(), random, tally: Arc::clone(tally), sent: 0 }
+        Net { links: pairs.map(link).collect(), networks: vec![0; nodes], random, tally: Arc::clone(tally), sent: 0 }
+    }
+
+    /// A node goes to another network; whether it was elsewhere before.
+    pub fn carry(&mut self, number: usize, network: u8) -> bool {
+        std::mem::replace(&mut self.networks[number], network) != network
+    }
+
+    /// Where a node is now.
+    pub fn place(&self, number: usize) -> SocketAddr {
+        address_in(self.networks[number], number)
+    }
+
+    /// Who is at `at`, if anybody.
+    pub fn listener(&self, at: SocketAddr) -> Option<usize> {
+        let found = (0..self.networks.len()).find(|number| self.place(*number) == at);
+        if found.is_none() {
+            self.tally.count(Fault::Stranded);
+        }
+        found
     }
 
     /// Changes one direction.

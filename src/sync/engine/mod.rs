@@ -119,7 +119,7 @@ pub struct Engine {
     status: Status,
     bytes_sent: u64,
     bytes_received: u64,
-    pub(super) roaming: Roaming,
+    roaming: Roaming,
     pub(super) dirty: BTreeSet<LinkId>,
     pub(super) log: LogLimit,
     scratch: Vec<u8>,

@@ -7,6 +7,7 @@ use super::Engine;
 use super::controls::DIALLED_ANEW;
 use crate::clock::Now;
 use crate::sync::link::{CloseCode, LinkId};
+use crate::sync::peers::Peer;
 use crate::sync::session::Fault;
 
 /// Changes come in bursts: a link, then its address, then its routes. After one was acted on the next ones wait this long,
@@ -75,7 +76,7 @@ impl Engine {
             self.links.probe(now, *link);
             let wait = ANSWER.max(self.links.rtt(*link) * ROUND_TRIPS);
             // Who cannot be dialled is left to dial us.
-            if session.is_live() && self.peers.get(&session.peer).is_some_and(|peer| peer.is_wanted()) {
+            if session.is_live() && self.peers.get(&session.peer).is_some_and(Peer::is_wanted) {
                 self.roaming.asked.entry(*link).or_insert(Asked { at: now.mono, until: now.mono + wait });
             }
         }

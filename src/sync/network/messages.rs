@@ -26,7 +26,6 @@ const OF_ADDRESS: [u16; 2] = [1, 2];
 const OF_ROUTE: [u16; 4] = [1, 4, 5, 6];
 
 const HEADER_BYTES: usize = 16;
-const LINK_BYTES: usize = 16;
 const ADDRESS_BYTES: usize = 8;
 const ROUTE_BYTES: usize = 12;
 

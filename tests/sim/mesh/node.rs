@@ -408,6 +408,14 @@ impl Node {
         self.drain(now)
     }
 
+    /// The kernel tells of a change of the network.
+    pub fn network_changed(&mut self, time: Time) -> Output {
+        let now = self.clock.at(time);
+        let Some(running) = &mut self.running else { return Output::default() };
+        running.sync.handle_network_changed(now);
+        self.drain(now)
+    }
+
     /// The api thread's deadline came.
     pub fn wake_api(&mut self, time: Time) -> Output {
         let now = self.clock.at(time);

@@ -6,9 +6,10 @@ use peat_node::sync::Control;
 
 use crate::disk::DiskFaults;
 use crate::faults::Fault;
+use crate::mesh::node::Output;
 use crate::mesh::world::World;
 use crate::mesh::{Event, Role};
-use crate::net::Weather;
+use crate::net::{NETWORKS, Weather};
 use crate::seeds::{self, Violation};
 
 /// Wall clocks as they are after a reset, and as a wrong battery leaves them: 1970 and 2099.
@@ -41,7 +42,11 @@ impl World {
         match self.random.below(100) {
             0..20 => self.break_machine(number)?,
             20..35 => self.break_disk(number),
-            35..75 => self.break_network(number),
+            35..70 => self.break_network(number),
+            70..75 => {
+                let network = u8::try_from(self.random.below(u64::from(NETWORKS))).expect("few");
+                self.carry(number, network, 700)?;
+            }
             75..85 => self.jump(number),
             85..97 => self.operate(number)?,
             _ => self.disaster(number),
@@ -96,11 +101,23 @@ impl World {
         }
     }
 
+    /// A node is carried to another network; in so many of a thousand cases it is told.
+    fn carry(&mut self, number: usize, network: u8, told_per_mille: u64) -> Result<(), Violation> {
+        if !self.net.carry(number, network) {
+            return Ok(());
+        }
+        let told = self.random.chance(told_per_mille);
+        self.tally.count(if told { Fault::Roamed } else { Fault::RoamedUnseen });
+        let time = self.time();
+        let output = if told { self.nodes[number].network_changed(time) } else { Output::default() };
+        self.put_out(number, output)
+    }
+
     fn break_network(&mut self, number: usize) {
         let other = (number + 1 + self.random.index(self.nodes.len() - 1)) % self.nodes.len();
         match self.random.below(6) {
             0 | 1 => {
-                let weather = Weather::foul(&mut self.random);
+                let weather = self.weather();
                 self.net.set(number, other, weather.clone());
                 self.net.set(other, number, weather);
             }
@@ -111,6 +128,15 @@ impl World {
             3 => self.partition(),
             _ => self.net.calm(),
         }
+    }
+
+    fn weather(&mut self) -> Weather {
+        let weather = Weather::foul(&mut self.random);
+        if !self.random.chance(150) {
+            return weather;
+        }
+        self.tally.count(Fault::Satellite);
+        Weather { delay: Duration::from_millis(750), ..weather }
     }
 
     fn partition(&mut self) {
@@ -196,6 +222,7 @@ impl World {
             }
         }
         for number in 0..self.nodes.len() {
+            self.carry(number, 0, 500)?;
             self.nodes[number].mend_disk();
             if self.nodes[number].running.is_none() {
                 continue;

@@ -23,7 +23,7 @@ use crate::mesh::plan::{Admission, Plan};
 use crate::mesh::trouble::Trouble;
 use crate::mesh::watcher::{WHOLE, Watcher};
 use crate::mesh::{Event, Mail, Role};
-use crate::net::{self, Net};
+use crate::net::Net;
 use crate::prng::Prng;
 use crate::seeds::{self, Violation};
 use crate::time::{Clock, Queue, Time};
@@ -272,10 +272,10 @@ impl World {
         let time = self.time();
         self.note(u64::try_from(time.as_nanos()).expect("short"));
         self.note(((from as u64) << 32) | data.len() as u64);
-        let Some(target) = net::listener(to, self.nodes.len()) else { return };
+        let Some(target) = self.net.listener(to) else { return };
         self.note(target as u64);
         for arrival in self.net.send(time, from, target, data.len()) {
-            let event = Event::Arrives { to: target, from: net::address(from), data: data.to_vec() };
+            let event = Event::Arrives { to: target, from: self.net.place(from), data: data.to_vec() };
             self.queue.schedule(arrival, event);
         }
     }
@@ -362,7 +362,8 @@ impl World {
         }
         let target =
             name.strip_prefix("node").and_then(|rest| rest.split('.').next()).and_then(|text| text.parse().ok());
-        let address = target.map(net::address).filter(|_| self.healing || !self.random.chance(300));
+        let address =
+            target.map(|target: usize| self.net.place(target)).filter(|_| self.healing || !self.random.chance(300));
         if address.is_none() {
             self.tally.count(Fault::LookupFailed);
         }
