@@ -30,6 +30,7 @@ pub mod fleet;
 pub mod identity;
 pub mod limits;
 mod log_limit;
+pub mod metrics;
 pub mod node;
 pub mod pulse;
 pub mod random;

@@ -110,6 +110,8 @@ pub const RUNS: usize = 1_024;
 
 /// Peers known at once, pinned and admitted by formation key together.
 pub const PEERS: usize = 2_048;
+/// Peers named one by one in metrics and on the page; of more there is just the number.
+pub const LISTED_PEERS: usize = 100;
 /// Connections that have not proved who they are.
 pub const UNPROVEN_CONNECTIONS: usize = 64;
 /// From the first datagram of a connection to its admission.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::metrics::Histogram;
+
 /// Looks and wake-ups for each interval of a watchdog.
 pub const BEATS: u32 = 3;
 
@@ -38,6 +40,9 @@ pub struct Pulse {
     start: Instant,
     /// Milliseconds after `start`.
     last: AtomicU64,
+    /// When it last had something to do, microseconds after `start`; 0: it waits.
+    woke: AtomicU64,
+    turns: Histogram,
     late: AtomicBool,
     rhythm: Option<Rhythm>,
     patience: Duration,
@@ -49,7 +54,16 @@ impl Pulse {
     #[must_use]
     pub fn new(role: &'static str, now: Instant, rhythm: Option<Rhythm>, patience: Duration) -> Arc<Pulse> {
         let patience = patience.max(rhythm.map_or(Duration::ZERO, |rhythm| rhythm.interval));
-        Arc::new(Pulse { role, start: now, last: AtomicU64::new(0), late: AtomicBool::new(false), rhythm, patience })
+        Arc::new(Pulse {
+            role,
+            start: now,
+            last: AtomicU64::new(0),
+            woke: AtomicU64::new(0),
+            turns: Histogram::default(),
+            late: AtomicBool::new(false),
+            rhythm,
+            patience,
+        })
     }
 
     /// The thread that has it.
@@ -58,10 +72,27 @@ impl Pulse {
         self.role
     }
 
-    /// The loop has gone round.
+    /// The loop has gone round, and waits for something to do.
     pub fn stamp(&self, now: Instant) {
-        let millis = now.saturating_duration_since(self.start).as_millis();
-        self.last.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let since = now.saturating_duration_since(self.start);
+        self.last.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let woke = self.woke.load(Ordering::Relaxed);
+        if woke != 0 {
+            self.woke.store(0, Ordering::Relaxed);
+            self.turns.note(since.saturating_sub(Duration::from_micros(woke)));
+        }
+    }
+
+    /// The loop has something to do: what else there is waits until the next stamp.
+    pub fn woke(&self, now: Instant) {
+        let micros = now.saturating_duration_since(self.start).as_micros();
+        self.woke.store(u64::try_from(micros).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    /// How long each round took, waiting aside: how long whoever needs the thread had to wait for it.
+    #[must_use]
+    pub fn turns(&self) -> &Histogram {
+        &self.turns
     }
 
     /// The wait of an idle loop, shortened so that it goes round often enough.
@@ -92,6 +123,7 @@ impl Pulse {
 mod tests {
     use super::*;
     use crate::clock::shell::now;
+    use crate::metrics::{Kind, Text};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -105,6 +137,19 @@ mod tests {
         pulse.stamp(start + 31 * SECOND);
         assert_eq!(pulse.check(start + 60 * SECOND), None);
         assert!(!pulse.is_late());
+    }
+
+    #[test]
+    fn a_turn_is_from_waking_up_to_the_next_stamp_and_waiting_is_none() {
+        let start = now().mono;
+        let pulse = Pulse::new("test", start, None, Duration::ZERO);
+        pulse.stamp(start + SECOND);
+        pulse.woke(start + 3 * SECOND);
+        pulse.stamp(start + 4 * SECOND);
+        pulse.stamp(start + 9 * SECOND);
+        let mut text = Text::default();
+        text.family("turn_seconds", Kind::Histogram, "").histogram(&[], pulse.turns());
+        assert!(text.finish().ends_with("_sum 1.000000\npeat_node_turn_seconds_count 1\n"));
     }
 
     #[test]

@@ -198,6 +198,7 @@ impl Serving {
         while !self.stop.load(Ordering::Acquire) {
             self.wait(&mut events)?;
             let now = now();
+            self.wiring.pulse.woke(now.mono);
             for event in &events {
                 self.handle(now, event);
             }

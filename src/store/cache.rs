@@ -52,6 +52,11 @@ impl Cache {
         self.shrink();
     }
 
+    /// Documents, their bytes, and how many there may be.
+    pub(super) fn size(&self) -> [usize; 3] {
+        [self.docs.len(), self.bytes, self.limit_bytes]
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Cache::new(self.limit_bytes);
     }

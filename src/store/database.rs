@@ -15,7 +15,7 @@ use crate::store::tables::{
     self, CURSORS, DELETED, INDEX, LINKS, META, META_AGE, META_DATABASE, META_STATE, NAMES, RECORDS, RUNS, SOURCES,
     State,
 };
-use crate::store::{Config, Disk, Error, Reader, RunId};
+use crate::store::{Config, Disk, Error, Figures, Reader, RunId};
 
 /// What a start brings: ids nobody else has.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,7 @@ pub(super) struct Opened {
     pub(super) state: State,
     pub(super) size: Arc<AtomicU64>,
     pub(super) clocks: Clocks,
+    pub(super) figures: Arc<Figures>,
     /// The age that was last written down.
     noted_ms: u64,
 }
@@ -84,7 +85,8 @@ impl Opened {
         transaction.commit()?;
         let (database, size) = (Arc::new(database), Arc::default());
         let noted_ms = noted.age_ms;
-        Ok(Opened { database, gate, id, run: fresh.run, runs, state, size, clocks, noted_ms })
+        let figures = Arc::default();
+        Ok(Opened { database, gate, id, run: fresh.run, runs, state, size, clocks, figures, noted_ms })
     }
 
     /// The age, when it is time to write it down again.
@@ -109,8 +111,16 @@ impl Opened {
     }
 
     pub(super) fn reader(&self, config: &Config) -> Reader {
-        let (database, size, gate) = (self.database.clone(), self.size.clone(), self.gate.clone());
-        Reader { database, size, gate, id: self.id, run: self.run, node: config.node, clocks: self.clocks }
+        Reader {
+            database: self.database.clone(),
+            size: self.size.clone(),
+            gate: self.gate.clone(),
+            id: self.id,
+            run: self.run,
+            node: config.node,
+            clocks: self.clocks,
+            figures: self.figures.clone(),
+        }
     }
 }
 

@@ -190,7 +190,7 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         self.disk.reserve((RESERVE_BYTES + 4 * unflushed) as u64)?;
-        let manner = self.manner(flush);
+        let (manner, before) = (self.manner(flush), self.opened.state.sequence);
         match commit::commit(&self.opened.database, batch, self.opened.state, manner) {
             Ok(state) => {
                 self.opened.state = state;
@@ -202,6 +202,11 @@ impl<D: Disk> Store<D> {
             }
         }
         self.opened.measure(self.disk.as_ref());
+        let figures = &self.opened.figures;
+        figures.commits.add(1);
+        figures.flushes.add(flush.into());
+        figures.documents.add(self.opened.state.sequence - before);
+        figures.bytes.add(batch.bytes() as u64);
         self.committed(now, flush, unflushed);
         Ok(())
     }
@@ -243,6 +248,13 @@ impl<D: Disk> Store<D> {
                 self.cache.insert(hash, record.incarnation, doc);
             }
         }
+        self.measure_cache();
+    }
+
+    fn measure_cache(&self) {
+        let figures = &self.opened.figures;
+        let places = [&figures.cached, &figures.cache_bytes, &figures.cache_limit_bytes];
+        places.into_iter().zip(self.cache.size()).for_each(|(figure, size)| figure.set(size as u64));
     }
 
     fn outcome(&self, batch: &Batch, pending: Pending) -> Result<Outcome, Error> {
@@ -266,6 +278,10 @@ impl<D: Disk> Store<D> {
     /// Opens the database anew when `cause` says that the disk failed.
     fn distrust(&mut self, now: Now, cause: &Error) {
         self.cache.clear();
+        self.measure_cache();
+        if matches!(cause, Error::Io(_)) {
+            self.opened.figures.failures.add(1);
+        }
         if let Error::Io(cause) = cause
             && self.failed.is_none()
         {
@@ -280,7 +296,8 @@ impl<D: Disk> Store<D> {
         self.unflushed = None;
         let fresh = Fresh { run: successor(self.opened.run), database: self.opened.id };
         match Opened::open(&self.disk, &self.writer.config, fresh, now) {
-            Ok(opened) => {
+            Ok(mut opened) => {
+                opened.figures = self.opened.figures.clone();
                 self.opened = opened;
                 self.durable = self.opened.state.sequence;
                 self.writer = writer(self.writer.config.clone(), &self.opened);

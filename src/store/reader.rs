@@ -19,8 +19,8 @@ use crate::store::tables::{
     self, CURSORS, DELETED, INDEX, LINKS, META, META_STATE, META_SYNC, NAMES, RECORDS, RUNS, SOURCES, State,
 };
 use crate::store::{
-    COMMANDS, CommandResult, CommandView, Content, Cursor, Error, Key, KeyHash, Kind, Link, Origin, PeerRun, Record,
-    RunId, Version, VersionHash,
+    COMMANDS, CommandResult, CommandView, Content, Cursor, Error, Figures, Key, KeyHash, Kind, Link, Origin, PeerRun,
+    Record, RunId, Version, VersionHash,
 };
 
 /// Opens snapshots. Cheap to clone and to send; replaced by [`crate::store::Store::poll_reopened`] after a storage error.
@@ -35,6 +35,7 @@ pub struct Reader {
     pub(super) run: RunId,
     pub(super) node: EndpointId,
     pub(super) clocks: Clocks,
+    pub(super) figures: Arc<Figures>,
 }
 
 impl Reader {
@@ -63,6 +64,12 @@ impl Reader {
     #[must_use]
     pub fn database(&self) -> [u8; 16] {
         self.id
+    }
+
+    /// What the store has done.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// This node.

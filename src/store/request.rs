@@ -43,6 +43,8 @@ pub enum Request {
     SaveSync(bool),
     /// Make everything committed so far durable before answering.
     Flush,
+    /// Do nothing. The answer shows that the thread goes round.
+    Nothing,
 }
 
 /// A client's write to one document.

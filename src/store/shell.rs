@@ -84,7 +84,9 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
     wiring.publish(&store);
     while let Some(first) = wiring.next(&mut store) {
         let more = wiring.requests.try_iter().take(BATCH_DOCUMENTS - 1);
-        store.handle_batch(now(), first.into_iter().chain(more), &mut replies);
+        let now = now();
+        wiring.pulse.woke(now.mono);
+        store.handle_batch(now, first.into_iter().chain(more), &mut replies);
         wiring.deliver(&mut store, &mut replies);
     }
     let flush = Submitted { ticket: Ticket::Api(0), request: Request::Flush };

@@ -57,6 +57,7 @@ impl Stage<'_> {
                 Ok(self.settled())
             }
             Request::Flush => Ok(self.settled()),
+            Request::Nothing => Ok(Pending::Done),
         };
         let pending = match pending {
             Err(cause) => Pending::Failed(cause),

@@ -12,6 +12,9 @@ pub struct Asked {
     pub control: Control,
 }
 
+/// Bytes by class: sent, received.
+pub type Traffic = [(u64, u64); 5];
+
 /// What can be asked.
 #[derive(Debug)]
 pub enum Control {
@@ -28,6 +31,8 @@ pub enum Control {
     StopSync,
     /// Counters.
     Stats,
+    /// Counters and peers, for metrics and for people; [`crate::limits::LISTED_PEERS`] peers at most, those connected first.
+    Measure,
     /// Answer once `peers` peers hold version `sequence` of this document, or a superseding one, durably.
     WaitPeers { key: KeyHash, sequence: u64, peers: u32 },
     /// The call that waited has ended; answers nothing.
@@ -56,6 +61,8 @@ pub enum Answer {
     Peers(Vec<Peer>),
     /// Stats.
     Stats(Stats),
+    /// Measure.
+    Measured(Box<Measured>),
 }
 
 /// Why a control request failed.
@@ -84,6 +91,8 @@ pub struct Status {
     pub connected_peers: u32,
     /// At least one peer is still being reconciled or caught up.
     pub catching_up: bool,
+    /// Some peer was reconciled with, or could not be; or there is none to dial.
+    pub tried: bool,
 }
 
 /// Counters since the start.
@@ -97,6 +106,17 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// See `bytes_sent`.
     pub bytes_received: u64,
+}
+
+/// What is measured of the links.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Measured {
+    /// See [`Stats`].
+    pub stats: Stats,
+    /// Peers this node knows of.
+    pub known_peers: usize,
+    /// Some of them.
+    pub peers: Vec<Peer>,
 }
 
 /// One peer, as `ListPeers` shows it.
@@ -120,4 +140,8 @@ pub struct Peer {
     pub clock_skew_ms: i64,
     /// Why it is not connected; empty while it is.
     pub last_error: String,
+    /// What it calls itself; empty before its first hello.
+    pub name: String,
+    /// Bytes of messages sent and received since the start, by class in the order of [`crate::sync::link::Lane::ALL`].
+    pub traffic: Traffic,
 }

@@ -38,7 +38,7 @@ mod waits;
 #[cfg(test)]
 mod tests;
 
-pub use control::{Answer, Asked, Control, ControlError, Event, Peer, Stats, Status};
+pub use control::{Answer, Asked, Control, ControlError, Event, Measured, Peer, Stats, Status, Traffic};
 pub use engine::{Config, Engine, LOOKUP_DEADLINE, PeerSpec, STORE_OUTSTANDING, Wake};
 pub use peers::Address;
 

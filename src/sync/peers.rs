@@ -11,6 +11,7 @@ use crate::identity::EndpointId;
 use crate::limits::PEERS;
 use crate::random::{Random, RandomExt};
 use crate::store::RunId;
+use crate::sync::control::Traffic;
 use crate::sync::link::LinkId;
 
 /// First redial delay; doubles with each failure.
@@ -72,10 +73,15 @@ pub(crate) struct Peer {
     pub(crate) last_ack: Option<Instant>,
     pub(crate) last_audit: Option<Instant>,
     pub(crate) skew_ms: i64,
+    /// What it calls itself.
+    pub(crate) name: String,
+    pub(crate) traffic: Traffic,
     /// Where it was last seen.
     pub(crate) seen_at: Option<SocketAddr>,
     next_dial: Option<Instant>,
     failures: u32,
+    /// An attempt or a session has ended before.
+    tried: bool,
     runs: Vec<RunId>,
 }
 
@@ -103,6 +109,7 @@ impl Peer {
     pub(crate) fn back_off(&mut self, now: Now, random: &mut dyn Random) {
         let delay = BACKOFF_MIN.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX);
         self.failures += 1;
+        self.tried = true;
         let half = u64::try_from(delay.as_micros() / 2).unwrap_or(u64::MAX);
         let jittered = Duration::from_micros(half + random.below(half.max(1)));
         self.next_dial = Some(now.after(jittered));
@@ -141,6 +148,12 @@ impl Peers {
 
     pub(crate) fn get_mut(&mut self, id: &EndpointId) -> Option<&mut Peer> {
         self.table.get_mut(id)
+    }
+
+    /// Whether an attempt was made with some peer that is to be dialled, or there is none.
+    pub(crate) fn are_tried(&self) -> bool {
+        let mut wanted = self.table.values().filter(|peer| peer.is_wanted()).peekable();
+        wanted.peek().is_none() || wanted.any(|peer| peer.tried)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&EndpointId, &Peer)> {

@@ -181,6 +181,7 @@ impl Shell {
         self.readable |= events.iter().any(|event| event.token() == SOCKET && event.is_readable());
         self.network_news |= events.iter().any(|event| event.token() == NETWORK);
         let now = self::now();
+        self.wiring.pulse.woke(now.mono);
         if self.engine.poll_deadline(now).is_some_and(|(at, _)| now.reached(at)) {
             self.engine.handle_timeout(now);
         }

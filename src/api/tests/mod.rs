@@ -113,7 +113,8 @@ impl World {
         };
         let mut engine = Engine::new(config, store.reader(), now);
         engine.handle_tip(now, store.tip());
-        engine.handle_event(now, Event::Status(Status { active: true, connected_peers: 0, catching_up: false }));
+        let status = Status { active: true, ..Status::default() };
+        engine.handle_event(now, Event::Status(status));
         World {
             engine,
             store,

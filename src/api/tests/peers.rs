@@ -8,7 +8,7 @@ use peat_ipc::sidecar::*;
 
 use super::{ROOT, World, code};
 use crate::identity::EndpointId;
-use crate::sync::{Answer, Control, ControlError, Peer, Stats};
+use crate::sync::{Answer, Control, ControlError, Peer, Stats, Traffic};
 
 fn put_waiting(peers: u32) -> PutDocumentRequest {
     PutDocumentRequest {
@@ -87,6 +87,8 @@ fn peers_are_listed_by_id() {
         pending_documents: 2,
         clock_skew_ms: -3,
         last_error: String::new(),
+        name: String::new(),
+        traffic: Traffic::default(),
     };
     world.sync_answers(Ok(Answer::Peers(vec![peer(9), peer(1)])));
     let peers = world.answer::<ListPeersRequest>(client, call).expect("answered").expect("peers").peers;

@@ -203,6 +203,17 @@ impl Commands {
         self.attached.contains_key(agent)
     }
 
+    /// How many commands have come how far, as last stored.
+    #[must_use]
+    pub fn by_status(&self) -> &BTreeMap<Rank, usize> {
+        self.table.by_status()
+    }
+
+    /// The ids of the commands that are not over.
+    pub fn in_flight(&self) -> impl Iterator<Item = &String> {
+        self.table.in_flight()
+    }
+
     /// Whether commands of this issuer are delivered here.
     #[must_use]
     pub fn trusts(&self, issuer: &EndpointId) -> bool {

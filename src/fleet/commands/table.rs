@@ -18,6 +18,8 @@ pub(super) struct Tracked {
     /// Boot time, milliseconds.
     pub(super) until: Option<u64>,
     ended: Option<i64>,
+    /// Of all its targets, as last stored.
+    overall: Rank,
     pub(super) targets: BTreeMap<String, Rank>,
     wake: Option<u64>,
 }
@@ -37,6 +39,7 @@ pub(super) struct Table {
     /// What each agent has neither ended nor missed.
     by_agent: BTreeMap<String, BTreeSet<String>>,
     wakes: BTreeSet<(u64, String)>,
+    by_status: BTreeMap<Rank, usize>,
     /// A command found no place.
     overflowed: bool,
 }
@@ -58,12 +61,14 @@ impl Table {
             cancel_requested: view.cancel_requested,
             until: view.until,
             ended: view.ended,
+            overall: Rank::overall(view.targets().map(|(_, rank)| rank)),
             targets: view.targets().map(|(agent, rank)| (agent.to_owned(), rank)).collect(),
             wake: None,
         };
         for (agent, _) in tracked.targets.iter().filter(|(_, rank)| !rank.is_terminal()) {
             self.by_agent.entry(agent.clone()).or_default().insert(id.to_owned());
         }
+        *self.by_status.entry(tracked.overall).or_default() += 1;
         self.commands.insert(id.to_owned(), tracked);
     }
 
@@ -73,6 +78,7 @@ impl Table {
 
     fn take_out(&mut self, id: &str) {
         let Some(tracked) = self.commands.remove(id) else { return };
+        *self.by_status.entry(tracked.overall).or_default() -= 1;
         for agent in tracked.targets.keys() {
             if let Some(ids) = self.by_agent.get_mut(agent) {
                 ids.remove(id);
@@ -88,6 +94,16 @@ impl Table {
 
     pub(super) fn get(&self, id: &str) -> Option<&Tracked> {
         self.commands.get(id)
+    }
+
+    /// How many commands have come how far.
+    pub(super) fn by_status(&self) -> &BTreeMap<Rank, usize> {
+        &self.by_status
+    }
+
+    /// The commands that are not over.
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = &String> {
+        self.commands.iter().filter(|(_, tracked)| !tracked.overall.is_terminal()).map(|(id, _)| id)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -136,3 +136,18 @@ fn a_flush_makes_everything_before_it_durable() {
     bench.request(Request::Flush).unwrap();
     assert_eq!(bench.disk.syncs(), syncs, "nothing was owed");
 }
+
+#[test]
+fn what_the_store_does_is_counted() {
+    let mut bench = Bench::new();
+    bench.put("platforms/a", "{}");
+    bench.put("notes/b", r#"{"n":1}"#);
+    assert!(matches!(bench.request(Request::Nothing), Ok(Outcome::Done)));
+    let reader = bench.store.reader();
+    let figures = reader.figures();
+    let counted = |figure: &crate::metrics::Figure| figure.get();
+    assert_eq!((counted(&figures.commits), counted(&figures.flushes), counted(&figures.documents)), (2, 1, 2));
+    assert!(counted(&figures.bytes) > 0 && counted(&figures.failures) == 0);
+    assert_eq!(counted(&figures.cached), 1, "a merged document is kept loaded");
+    assert!(counted(&figures.cache_bytes) > 0 && counted(&figures.cache_bytes) < counted(&figures.cache_limit_bytes));
+}

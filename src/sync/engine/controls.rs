@@ -3,8 +3,9 @@
 use super::{Engine, Pending, Roaming};
 use crate::clock::Now;
 use crate::identity::EndpointId;
+use crate::limits::LISTED_PEERS;
 use crate::store::{self, KeyHash, Kind, Link, LinkWish, Request};
-use crate::sync::control::{Answer, Asked, Control, ControlError, Event, Peer};
+use crate::sync::control::{Answer, Asked, Control, ControlError, Event, Measured, Peer};
 use crate::sync::link::CloseCode;
 use crate::sync::outbox::Outbox;
 use crate::sync::peers::{self, Address};
@@ -31,6 +32,7 @@ impl Engine {
                 None
             }
             Control::Stats => Some(Ok(Answer::Stats(self.stats()))),
+            Control::Measure => Some(Ok(Answer::Measured(Box::new(self.measure(now))))),
             Control::WaitPeers { key, sequence, peers } => {
                 self.wait_peers(call, key, sequence, peers);
                 None
@@ -110,10 +112,20 @@ impl Engine {
     }
 
     fn list_peers(&self, now: Now) -> Vec<Peer> {
-        self.peers.iter().map(|(id, peer)| self.show(now, *id, peer)).collect()
+        let mut everything = None;
+        self.peers.iter().map(|(id, peer)| self.show(now, *id, peer, &mut everything)).collect()
     }
 
-    fn show(&self, now: Now, id: EndpointId, peer: &peers::Peer) -> Peer {
+    fn measure(&self, now: Now) -> Measured {
+        let (connected, others): (Vec<_>, Vec<_>) = self.peers.iter().partition(|(_, peer)| peer.session.is_some());
+        let mut everything = None;
+        let listed = connected.iter().chain(&others).take(LISTED_PEERS);
+        let peers = listed.map(|(id, peer)| self.show(now, **id, peer, &mut everything)).collect();
+        Measured { stats: self.stats(), known_peers: self.peers.iter().count(), peers }
+    }
+
+    /// One peer; `everything` is what all that are not connected lack, counted once.
+    fn show(&self, now: Now, id: EndpointId, peer: &peers::Peer, everything: &mut Option<u64>) -> Peer {
         let session = peer.session.and_then(|link| self.sessions.get(&link)).filter(|session| session.is_live());
         let dialled = peer.addresses.iter().map(ToString::to_string);
         let seen = peer.seen_at.map(|address| address.to_string()).filter(|_| peer.addresses.is_empty());
@@ -125,9 +137,14 @@ impl Engine {
             path: session.map(|_| "direct"),
             rtt_micros: session.map_or(0, |session| micros(self.links.rtt(session.link))),
             last_ack_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
-            pending_documents: self.pending_documents(session.and_then(Session::outbox)),
+            pending_documents: match session.and_then(Session::outbox) {
+                None => *everything.get_or_insert_with(|| self.pending_documents(None)),
+                outbox => self.pending_documents(outbox),
+            },
             clock_skew_ms: peer.skew_ms,
             last_error: if session.is_some() { String::new() } else { self.why_not(peer) },
+            name: peer.name.clone(),
+            traffic: peer.traffic,
         }
     }
 

@@ -28,7 +28,7 @@ use crate::log_limit::LogLimit;
 use crate::random::Random;
 use crate::store::{self, Link, LinkWish, Outcome, Reader, Reply, Request, Submitted, Ticket, Tip};
 use crate::sync::control::{Asked, Event, Stats, Status};
-use crate::sync::link::{CloseCode, LinkEvent, LinkId, Links};
+use crate::sync::link::{CloseCode, Lane, LinkEvent, LinkId, Links};
 use crate::sync::peers::{Address, Peers};
 use crate::sync::presence::Flood;
 use crate::sync::proof::FormationKey;
@@ -334,6 +334,12 @@ impl Engine {
         self.sessions.values().map(|session| (session.peer, session.held()))
     }
 
+    /// What status calls show.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -414,7 +420,14 @@ impl Engine {
         }
         let Ok(snapshot) = self.reader.snapshot() else { return Ok(()) };
         let (links, link) = (&mut self.links, session.link);
-        let write = |lane, bytes: &[u8]| links.write(now, link, lane, bytes);
+        let mut traffic = self.peers.get_mut(&session.peer).map(|peer| &mut peer.traffic);
+        let write = |lane: Lane, bytes: &[u8]| {
+            let written = links.write(now, link, lane, bytes);
+            if let Some(traffic) = &mut traffic {
+                traffic[lane as usize].0 += written as u64;
+            }
+            written
+        };
         if session.fill(now, self.tip.durable, !self.waits.is_empty(), &snapshot, write)? {
             self.dirty.insert(link);
         }
@@ -432,6 +445,9 @@ impl Engine {
                 bytes.clear();
                 let more = self.links.read(now, session.link, lane, &mut bytes, BATCH_BYTES);
                 session.feed(lane, &bytes, more);
+                if let Some(peer) = self.peers.get_mut(&session.peer) {
+                    peer.traffic[lane as usize].1 += bytes.len() as u64;
+                }
                 self.scratch = bytes;
                 while session.step(now, lane, &self.ours, &self.reader)? {
                     for report in session.take_reports() {
@@ -445,7 +461,12 @@ impl Engine {
     fn on_report(&mut self, now: Now, session: &mut Session, report: Report) -> Result<(), Fault> {
         match report {
             Report::Proved { proof } => self.on_proved(now, session, &proof),
-            Report::Met { run, skew_ms, mismatched } => self.on_met(now, session, run, skew_ms, &mismatched),
+            Report::Met { run, skew_ms, name, mismatched } => {
+                if let Some(peer) = self.peers.get_mut(&session.peer) {
+                    peer.name = name;
+                }
+                self.on_met(now, session, run, skew_ms, &mismatched)
+            }
             Report::Live { compares } => {
                 if let Some(peer) = self.peers.get_mut(&session.peer) {
                     peer.succeeded();
@@ -515,7 +536,9 @@ impl Engine {
             connected += 1;
             catching_up |= !session.is_caught_up();
         }
-        let status = Status { active: self.active, connected_peers: connected, catching_up };
+        let reached = connected > 0 && !catching_up;
+        let tried = self.status.tried || !self.active || reached || self.peers.are_tried();
+        let status = Status { active: self.active, connected_peers: connected, catching_up, tried };
         if status != self.status {
             self.status = status;
             self.events.push_back(Event::Status(status));

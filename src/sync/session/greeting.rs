@@ -13,6 +13,9 @@ use crate::sync::link::{CloseCode, Lane};
 use crate::sync::mesh::{self, Auth, Hello, Plan, message::Body};
 use crate::sync::outbox::{Outbox, Start};
 
+/// What is kept of a peer's name.
+const NAME_CHARACTERS: usize = 64;
+
 impl Session {
     /// Sends our proof (empty without a key): the dialler at once, the acceptor once the dialler is admitted.
     pub(crate) fn prove(&mut self, proof: Vec<u8>) {
@@ -51,7 +54,8 @@ impl Session {
         let theirs: BTreeSet<String> = hello.latest_collections.into_iter().collect();
         let mismatched: BTreeSet<String> = theirs.symmetric_difference(&ours.latest).cloned().collect();
         let skew_ms = hello.wall_clock_ms.saturating_sub(now.wall_ms);
-        self.reports.push(Report::Met { run, skew_ms, mismatched: mismatched.iter().cloned().collect() });
+        let name = hello.node_id.chars().filter(|c| !c.is_control()).take(NAME_CHARACTERS).collect();
+        self.reports.push(Report::Met { run, skew_ms, name, mismatched: mismatched.iter().cloned().collect() });
         let digest = digest_of(&mismatched);
         let excluded = (mismatched, digest);
         self.met = Some(Met { run, database, records: hello.records, cursors: hello.cursors, excluded });

@@ -58,7 +58,7 @@ pub(crate) enum Report {
     /// The other side has shown what it can to be admitted; answer with [`Session::admit`] or close.
     Proved { proof: Vec<u8> },
     /// Its hello arrived.
-    Met { run: RunId, skew_ms: i64, mismatched: Vec<String> },
+    Met { run: RunId, skew_ms: i64, name: String, mismatched: Vec<String> },
     /// Both plans are known; a comparison is part of it or not.
     Live { compares: bool },
     /// Some node, not necessarily the peer, is there.

@@ -3,6 +3,7 @@
 mod admission;
 mod commands;
 mod documents;
+mod measure;
 mod mesh;
 mod presence;
 mod roaming;

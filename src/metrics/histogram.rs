@@ -1,0 +1,37 @@
+//! How long things took, in few fixed buckets: from what is done in memory to what keeps somebody waiting.
+
+use std::time::Duration;
+
+use super::Figure;
+
+/// Upper bounds of the buckets, microseconds. One more takes what is over the last.
+pub(super) const BOUNDS_MICROS: [u64; 8] = [100, 1_000, 5_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000];
+
+/// Durations by bucket.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Figure; BOUNDS_MICROS.len() + 1],
+    sum_micros: Figure,
+}
+
+impl Histogram {
+    /// One thing took so long.
+    pub fn note(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_MICROS.partition_point(|bound| *bound < micros);
+        self.buckets[bucket].add(1);
+        self.sum_micros.add(micros);
+    }
+
+    /// How many took no longer than each bound, all of them at last.
+    pub(super) fn cumulated(&self) -> impl Iterator<Item = u64> {
+        self.buckets.iter().scan(0, |sum, bucket| {
+            *sum += bucket.get();
+            Some(*sum)
+        })
+    }
+
+    pub(super) fn sum_micros(&self) -> u64 {
+        self.sum_micros.get()
+    }
+}
