@@ -21,6 +21,9 @@ pub const CHUNK_ROWS: u64 = 3 << 19;
 /// that what writers make apart still travels.
 pub const HISTORY_ROWS: u64 = CHUNK_ROWS / 4 * 3;
 
+/// A file of settings.
+pub const SETTINGS_FILE_BYTES: u64 = 64 << 10;
+
 /// Commands in the table of what is to be delivered, expired and forgotten; a node with as many issues no more.
 pub const COMMANDS: usize = 16_384;
 /// Agents one command is for, whoever it was addressed to.
@@ -35,6 +38,14 @@ pub const COMMAND_BODY_BYTES: usize = 1 << 20;
 pub const COMMAND_RESULT_BYTES: usize = 256 << 10;
 /// Why a command failed, in words.
 pub const COMMAND_ERROR_BYTES: usize = 4 << 10;
+/// What an agent says of a command in progress.
+pub const COMMAND_PROGRESS_BYTES: usize = 1 << 10;
+/// Words of progress that wait to be written; further ones are lost.
+pub const COMMAND_PROGRESS_NOTES: usize = 4_096;
+/// Between two writes of the progress of one agent with one command.
+pub const COMMAND_PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two writes of progress of one node, whoever makes it: ten a second.
+pub const COMMAND_PROGRESS_GAP: Duration = Duration::from_millis(100);
 /// The longest time to live: ten years.
 pub const COMMAND_TTL: Duration = Duration::from_secs(3_650 * 24 * 3_600);
 

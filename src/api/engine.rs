@@ -5,7 +5,10 @@ mod calls;
 mod commands;
 #[cfg(feature = "http")]
 mod http;
+mod reload;
 mod streams;
+
+pub use reload::Reloaded;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -307,13 +310,6 @@ impl Engine {
         self.view.set_silent(threads);
     }
 
-    /// The settings of the fleet were reloaded.
-    pub fn handle_settings(&mut self, now: Now, settings: fleet::Settings) {
-        self.latest = now;
-        self.fleet.handle_settings(now, settings);
-        self.done(now);
-    }
-
     /// The end of every input: what it means for agents is carried out, and the snapshot is let go.
     fn done(&mut self, now: Now) {
         self.settle_fleet(now);
@@ -390,11 +386,6 @@ impl Engine {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
-    }
-
-    /// Who may call and do what was reloaded: it counts for every call from now on.
-    pub fn set_policy(&mut self, policy: Policy) {
-        self.policy = policy;
     }
 
     /// Carries out what a client has sent, as far as there is room for what it asks.

@@ -68,5 +68,5 @@ mod watch;
 
 pub use caller::{Caller, Policy, Role};
 pub use connection::ConnectionId;
-pub use engine::{Closed, Config, Engine, Refused, SYNC_OUTSTANDING};
+pub use engine::{Closed, Config, Engine, Refused, Reloaded, SYNC_OUTSTANDING};
 pub use timers::Wake;

@@ -20,7 +20,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use self::listener::Listener;
 use self::sockets::{Sockets, Stream};
-use crate::api::{Caller, ConnectionId, Engine, Policy};
+use crate::api::{Caller, ConnectionId, Engine, Reloaded};
 use crate::clock::Now;
 use crate::clock::shell::now;
 use crate::config::{Access, Listen};
@@ -58,8 +58,8 @@ pub struct Wiring {
     pub pulse: Arc<Pulse>,
     /// Those of all threads, for `health`.
     pub watched: Vec<Arc<Pulse>>,
-    /// Who may call and do what, when it was reloaded.
-    pub policies: Receiver<Policy>,
+    /// Settings that were read again.
+    pub reloads: Receiver<Reloaded>,
 }
 
 /// Ends the thread from another one.
@@ -296,8 +296,8 @@ impl Serving {
     /// Takes what the other threads have said. False: the store is gone, and the node with it.
     fn hear(&mut self, now: Now) -> bool {
         self.look_at_the_others();
-        if let Ok(policy) = self.wiring.policies.try_recv() {
-            self.engine.set_policy(policy);
+        if let Ok(reloaded) = self.wiring.reloads.try_recv() {
+            self.engine.handle_reloaded(now, reloaded);
         }
         let tip = self.wiring.tip.get();
         if tip != self.tip {

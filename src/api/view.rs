@@ -12,6 +12,7 @@ use crate::api::Config;
 use crate::api::commands::Authority;
 use crate::clock::Now;
 use crate::error::Blame;
+use crate::fleet::commands::Trust;
 use crate::store::{self, Reader, RunId, Snapshot, Tip};
 use crate::sync::Status;
 
@@ -65,6 +66,11 @@ impl View {
             None => self.reader.snapshot()?,
         };
         Ok(self.snapshot.insert(snapshot))
+    }
+
+    /// Whose commands are delivered was reloaded.
+    pub(super) fn set_trust(&mut self, trust: Trust) {
+        self.authority.trust = trust;
     }
 
     pub(super) fn authority(&self) -> &Authority {

@@ -54,18 +54,25 @@ impl Environment {
     /// # Errors
     /// A variable stands for no flag.
     pub fn flags(&self) -> Result<Flags, Error> {
-        let mut arguments = Vec::new();
-        for (name, value) in &self.variables {
-            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-            if injected_by_kubernetes(rest) {
-                continue;
-            }
-            arguments.push(flag(rest).ok_or_else(|| Error::new(name, "stands for no flag of this version"))?);
-            arguments.push(value.clone());
-        }
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Flags::from_args(&["peat-node"], &arguments).map_err(|exit| Error::new(PREFIX, exit.output.trim_end()))
+        let injected = |name: &str| name.strip_prefix(PREFIX).is_none_or(injected_by_kubernetes);
+        flags(self.variables.iter().filter(|(name, _)| !injected(name)))
     }
+}
+
+/// The flags that `PEAT_NODE_*` variables with these values set.
+pub(super) fn flags<'a>(variables: impl Iterator<Item = (&'a String, &'a String)>) -> Result<Flags, Error> {
+    let mut arguments = Vec::new();
+    for (name, value) in variables {
+        arguments.push(flag(name).ok_or_else(|| Error::new(name, "stands for no flag of this version"))?);
+        arguments.push(value.clone());
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    Flags::from_args(&["peat-node"], &arguments).map_err(|exit| Error::new(PREFIX, exit.output.trim_end()))
+}
+
+/// Whether a variable stands for a flag.
+pub(super) fn is_known(name: &str) -> bool {
+    flag(name).is_some()
 }
 
 /// A service called `peat-node` makes Kubernetes set these in every pod of its namespace.
@@ -73,8 +80,9 @@ fn injected_by_kubernetes(rest: &str) -> bool {
     rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_")
 }
 
-/// The flag that the variable with this ending stands for.
-fn flag(rest: &str) -> Option<String> {
+/// The flag that a variable stands for.
+fn flag(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(PREFIX)?;
     if rest == "PEERS" {
         return Some("--peer".to_owned());
     }

@@ -101,6 +101,10 @@ pub struct Flags {
     /// let anybody who reaches a TCP listener do everything (false)
     #[argh(option, arg_name = "true|false")]
     pub insecure_api: Option<String>,
+    /// file of NAME=value lines with the names of the environment's variables, weaker than both and read again at SIGHUP; -FILE
+    /// may be missing
+    #[argh(option, arg_name = "FILE")]
+    pub settings: Option<String>,
     /// what to log: off, error, warn, info, debug, trace, or MODULE=LEVEL, comma-separated (info)
     #[argh(option, arg_name = "FILTER")]
     pub log: Option<String>,

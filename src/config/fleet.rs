@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::duration::within;
 use super::resolve::Layers;
 use super::{Error, Flags};
+use crate::fleet::Times;
 use crate::identity::EndpointId;
 
 /// Timing and trust of the fleet.
@@ -34,6 +35,14 @@ impl Default for FleetSettings {
             command_retention: Duration::from_secs(7 * 86_400),
             trust_issuers: Vec::new(),
         }
+    }
+}
+
+impl FleetSettings {
+    /// Intervals and thresholds.
+    #[must_use]
+    pub fn times(&self) -> Times {
+        Times { heartbeat: self.heartbeat, stale_after: self.stale_after, dead_after: self.dead_after }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a node is told: flags, then the environment, then defaults; resolved into values the node uses as they are.
+//! What a node is told: flags, then the environment, then a settings file, then defaults; resolved into values the node uses as
+//! they are.
 //!
 //! Owns parsing and judging. Must never create, change or lock anything: `check` runs the same code as `run`.
 
@@ -12,6 +13,7 @@ mod paths;
 mod peers;
 mod resolve;
 mod secret;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod watcher;
@@ -73,6 +75,31 @@ pub struct Config {
     pub access: Access,
     /// What to log, in env_logger's syntax.
     pub log: String,
+}
+
+impl Config {
+    /// The flags of what differs and cannot change while the node runs.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
+        let differs = [
+            (self.listen != new.listen, "--listen"),
+            (self.data_dir != new.data_dir, "--data-dir"),
+            (self.node_id != new.node_id, "--node-id"),
+            (self.app_id != new.app_id, "--app-id"),
+            (self.bind != new.bind, "--bind"),
+            (self.auto_sync != new.auto_sync, "--auto-sync"),
+            (self.persist_sync != new.persist_sync, "--persist-sync"),
+            (self.latest_collections != new.latest_collections, "--latest-collection"),
+            (self.flush_interval != new.flush_interval, "--flush-interval"),
+            (self.cache_bytes != new.cache_bytes, "--cache-bytes"),
+            (self.pin != new.pin, "--pin"),
+            (self.watcher != new.watcher, "--agent-addr and its files"),
+            (self.access.socket_group != new.access.socket_group, "--socket-group"),
+            (self.access.socket_mode != new.access.socket_mode, "--socket-mode"),
+            (self.log != new.log, "--log"),
+        ];
+        differs.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).collect()
+    }
 }
 
 /// A setting that cannot be used: which, and why. The operator is to blame; the process exits with 78 (`EX_CONFIG`).

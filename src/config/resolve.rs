@@ -1,10 +1,11 @@
-//! From text to values: what was typed, else the environment, else the default.
+//! From text to values: what was typed, else the environment, else the settings file, else the default.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::access::{self, Access};
 use super::fleet::fleet;
+use super::settings::Settings;
 use super::watcher::watcher;
 use super::{Config, Error, Flags, Listen, Machine, peers, secret, variable};
 use crate::limits::ID_BYTES;
@@ -20,7 +21,10 @@ const CACHE_BYTES_MIN: usize = 1 << 20;
 /// # Errors
 /// A setting that cannot be used, as one sentence.
 pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
-    let layers = Layers { flags, environment: &machine.environment.flags()? };
+    let environment = machine.environment.flags()?;
+    let settings = flags.settings.as_deref().or(environment.settings.as_deref());
+    let settings = settings.map(Settings::read).transpose()?.unwrap_or_default();
+    let layers = Layers { flags, environment: &environment, settings: &settings };
     let data_dir = data_dir(&layers, machine)?;
     let fleet = fleet(&layers)?;
     let config = Config {
@@ -49,17 +53,20 @@ pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
 const SECOND: Duration = Duration::from_secs(1);
 const DEFAULT_CACHE_BYTES: usize = 8 << 20;
 
-/// The two places a setting can come from, the stronger first.
+/// The places a setting can come from, the stronger first.
 pub(super) struct Layers<'a> {
     flags: &'a Flags,
     environment: &'a Flags,
+    settings: &'a Settings,
 }
 
 impl<'a> Layers<'a> {
     /// The setting's text and what to call it in an error.
     pub(super) fn one(&self, long: &str, get: impl Fn(&Flags) -> &Option<String>) -> Option<(String, &'a str)> {
         let flag = get(self.flags).as_deref().map(|text| (long.to_owned(), text));
-        flag.or_else(|| get(self.environment).as_deref().map(|text| (variable(long), text)))
+        let variable = || get(self.environment).as_deref().map(|text| (variable(long), text));
+        flag.or_else(variable)
+            .or_else(|| get(&self.settings.flags).as_deref().map(|text| (self.settings.called(long), text)))
     }
 
     pub(super) fn parse<T>(
@@ -79,13 +86,18 @@ impl<'a> Layers<'a> {
         get: impl Fn(&Flags) -> &Vec<String>,
         parse: impl Fn(&mut dyn Iterator<Item = &str>) -> Result<T, String>,
     ) -> Result<T, Error> {
-        match get(self.flags).as_slice() {
-            [] => {
-                let mut texts = get(self.environment).iter().flat_map(|text| text.split(',')).map(str::trim);
-                parse(&mut texts).map_err(|reason| Error::new(variable(long), reason))
-            }
-            texts => parse(&mut texts.iter().map(String::as_str)).map_err(|reason| Error::new(long, reason)),
-        }
+        let (called, texts, separator) =
+            match [self.flags, self.environment, &self.settings.flags].map(|flags| get(flags).as_slice()) {
+                [[], [], []] => (long.to_owned(), [].as_slice(), None),
+                [[], [], texts] => (self.settings.called(long), texts, Some(',')),
+                [[], texts, _] => (variable(long), texts, Some(',')),
+                [texts, _, _] => (long.to_owned(), texts, None),
+            };
+        let mut texts = texts.iter().flat_map(|text| match separator {
+            Some(separator) => text.split(separator).map(str::trim).collect(),
+            None => vec![text.as_str()],
+        });
+        parse(&mut texts).map_err(|reason| Error::new(called, reason))
     }
 }
 

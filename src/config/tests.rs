@@ -259,3 +259,40 @@ fn secret_file(directory: &tempfile::TempDir, mode: u32, text: &str) -> String {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
     path.to_str().expect("text").to_owned()
 }
+
+#[test]
+fn a_settings_file_is_the_weakest_of_the_three_and_its_errors_name_the_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("settings").display().to_string();
+    let file = |lines: &str| std::fs::write(&path, lines).expect("written");
+    file(
+        "PEAT_NODE_BIND=127.0.0.1:3\nPEAT_NODE_APP_ID=file\nPEAT_NODE_NODE_ID=n\nPEAT_NODE_LISTEN=unix:///b,unix:///c\n",
+    );
+    let variables =
+        [("PEAT_NODE_SETTINGS", path.as_str()), ("PEAT_NODE_APP_ID", "env"), ("PEAT_NODE_BIND", "127.0.0.1:1")];
+    let config = resolved(&["--bind", "127.0.0.1:2"], &variables).expect("valid");
+    assert_eq!((config.bind.port(), config.app_id.as_str(), config.node_id.as_deref()), (2, "env", Some("n")));
+    assert_eq!(config.listen, [Listen::Unix("/b".into()), Listen::Unix("/c".into())]);
+    for (lines, named) in [
+        ("\nPEAT_NODE_HEARTBEAT=soon", ":2: PEAT_NODE_HEARTBEAT"),
+        ("PEAT_NODE_PEERS=abc", ":1: PEAT_NODE_PEERS"),
+        ("PEAT_NODE_STALE_AFTER=1", ":1: PEAT_NODE_STALE_AFTER"),
+        ("nonsense", ":1: is not NAME=value"),
+    ] {
+        file(lines);
+        let error = resolved(&["--settings", &path], &[]).expect_err(lines).to_string();
+        assert!(error.starts_with(&format!("{path}{named}")), "{error}");
+    }
+    let missing = format!("{path}.missing");
+    resolved(&["--settings", &missing], &[]).expect_err("missing");
+    resolved(&["--settings", &format!("-{missing}")], &[]).expect("it may be missing");
+    resolved(&[], &[("PEAT_NODE_SETTINGS", &format!("-{missing}"))]).expect("as a variable too");
+}
+
+#[test]
+fn what_a_reload_cannot_change_is_named() {
+    let (old, new) =
+        (resolved(&[], &[]).expect("valid"), resolved(&["--pin", "true", "--log", "debug"], &[]).expect("valid"));
+    assert_eq!(old.needs_restart(&new), ["--pin", "--log"]);
+    assert_eq!(old.needs_restart(&resolved(&["--heartbeat", "5"], &[]).expect("valid")), Vec::<&str>::new());
+}

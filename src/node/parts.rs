@@ -27,7 +27,7 @@ pub(super) struct Parts {
     pub(super) clients: api::shell::Shell,
     pub(super) watcher: Option<watcher::shell::Shell>,
     bound: SocketAddr,
-    id: EndpointId,
+    pub(super) id: EndpointId,
 }
 
 impl Parts {
@@ -82,16 +82,19 @@ pub(super) fn policy(config: &Config) -> api::Policy {
     }
 }
 
+/// How long agents may be silent.
+pub(super) fn fleet(config: &Config) -> fleet::Settings {
+    fleet::Settings { times: config.fleet.times(), events_url: String::new() }
+}
+
+/// Whose commands are delivered, and how long they are kept.
+pub(super) fn commands(config: &Config, id: EndpointId) -> commands::Settings {
+    let trust = Trust { node: id, issuers: config.fleet.trust_issuers.iter().copied().collect() };
+    commands::Settings { trust, retention: config.fleet.command_retention }
+}
+
 fn api_config(config: &Config, node_id: String, identity: &Arc<Identity>) -> api::Config {
-    let policy = policy(config);
-    let times = fleet::Times {
-        heartbeat: config.fleet.heartbeat,
-        stale_after: config.fleet.stale_after,
-        dead_after: config.fleet.dead_after,
-    };
-    let fleet = fleet::Settings { times, events_url: String::new() };
-    let trust = Trust { node: identity.id(), issuers: config.fleet.trust_issuers.iter().copied().collect() };
-    let commands = commands::Settings { trust, retention: config.fleet.command_retention };
+    let (policy, fleet, commands) = (policy(config), fleet(config), commands(config, identity.id()));
     api::Config { node_id, policy, cache_bytes: config.cache_bytes, fleet, identity: identity.clone(), commands }
 }
 

@@ -1,74 +1,98 @@
-//! SIGHUP: what files and the group database say is read again and handed to the threads.
+//! SIGHUP: the settings file, and what files and the group database say, are read again and handed to the threads.
 //!
-//! Flags and variables of a running process never change, so this is about what they point at: `--shared-key-file`,
-//! `--api-token-file`, and the group behind `--admin-group`. All of it is judged before any of it is used.
+//! Flags and variables of a running process never change, so this is about `--settings`, and about what settings point at:
+//! `--shared-key-file`, `--api-token-file`, the group behind `--admin-group`. All of it is judged before any of it is used.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::Waker;
 
-use super::parts;
-use crate::api::Policy;
-use crate::config::{self, Config};
-use crate::sync::proof::FormationKey;
+use super::{Error, parts};
+use crate::api;
+use crate::config::{self, Config, refuse_ourselves};
+use crate::identity::EndpointId;
+use crate::sync;
 
 /// The ways to the threads that use what was read. Each has room for one, which its thread takes when it goes round.
 #[derive(Debug)]
 pub(super) struct Outlets {
-    pub(super) policies: Sender<Policy>,
-    pub(super) keys: Sender<Option<FormationKey>>,
-    pub(super) api: Arc<Waker>,
-    pub(super) sync: Arc<Waker>,
+    id: EndpointId,
+    api: (Sender<api::Reloaded>, Arc<Waker>),
+    sync: (Sender<sync::Reloaded>, Arc<Waker>),
+    watcher_heartbeat_ms: Option<Arc<AtomicU64>>,
 }
 
 /// The threads' ends.
-pub(super) type Inlets = (Receiver<Policy>, Receiver<Option<FormationKey>>);
+pub(super) type Inlets = (Receiver<api::Reloaded>, Receiver<sync::Reloaded>);
 
 impl Outlets {
-    pub(super) fn new(api: Arc<Waker>, sync: Arc<Waker>) -> (Outlets, Inlets) {
-        let ((policies, for_api), (keys, for_sync)) = (bounded(1), bounded(1));
-        (Outlets { policies, keys, api, sync }, (for_api, for_sync))
+    /// `watcher_heartbeat_ms`: where the watcher looks up its heartbeat period.
+    pub(super) fn new(
+        id: EndpointId,
+        api: Arc<Waker>,
+        sync: Arc<Waker>,
+        watcher_heartbeat_ms: Option<Arc<AtomicU64>>,
+    ) -> (Outlets, Inlets) {
+        let ((api_reloads, for_api), (sync_reloads, for_sync)) = (bounded(1), bounded(1));
+        let outlets = Outlets { id, api: (api_reloads, api), sync: (sync_reloads, sync), watcher_heartbeat_ms };
+        (outlets, (for_api, for_sync))
     }
 
     /// Puts into effect what differs from `current`, and says so in the log. What cannot be used changes nothing.
     pub(super) fn reload(&self, current: &mut Config, read: Result<Config, config::Error>) {
-        match read {
-            Ok(new) => self.apply(current, new),
+        match read.map_err(Error::Config).and_then(|new| self.apply(current, new)) {
+            Ok(changed) if changed.is_empty() => log::info!("reloaded: nothing has changed"),
+            Ok(changed) => log::info!("reloaded: {}", changed.join("; ")),
             Err(error) => log::error!("nothing is reloaded: {error}"),
         }
     }
 
-    fn apply(&self, current: &mut Config, new: Config) {
-        let mut changed = Vec::new();
-        if new.formation_key != current.formation_key {
-            match parts::formation_key(&new).map(|key| self.keys.try_send(key).is_ok()) {
-                Ok(true) => changed.push("the formation key, for links to come"),
-                Ok(false) => {
-                    return log::error!("the sync thread has not taken the last reload yet; nothing is reloaded");
-                }
-                Err(error) => return log::error!("nothing is reloaded: {error}"),
-            }
-            current.formation_key = new.formation_key;
+    fn apply(&self, current: &mut Config, new: Config) -> Result<Vec<&'static str>, Error> {
+        refuse_ourselves(&new.peers, self.id)?;
+        let formation_key = parts::formation_key(&new)?;
+        if self.api.0.is_full() || self.sync.0.is_full() {
+            return Err(Error::Place("a thread has not taken the last reload yet; reload again".to_owned()));
         }
-        if new.access != current.access {
-            current.access = new.access;
-            match self.policies.try_send(parts::policy(current)) {
-                Ok(()) => changed.push("who may call"),
-                Err(_) => log::error!("the api thread has not taken the last reload yet; reload again"),
-            }
+        let later = current.needs_restart(&new);
+        if !later.is_empty() {
+            log::warn!("changed, and used from the next start on: {}", later.join(", "));
         }
-        for waker in [&self.api, &self.sync] {
+        let changes = [
+            (current.formation_key != new.formation_key, "the formation key, for links to come"),
+            (current.peers != new.peers, "peers"),
+            (current.access != new.access, "who may call"),
+            (current.fleet.times() != new.fleet.times(), "how long agents may be silent"),
+            (current.fleet.trust_issuers != new.fleet.trust_issuers, "whose commands are delivered"),
+            (current.fleet.command_retention != new.fleet.command_retention, "how long commands are kept"),
+        ];
+        let changed: Vec<&str> = changes.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
+        (current.formation_key, current.peers) = (new.formation_key, new.peers);
+        (current.access, current.fleet) = (new.access, new.fleet);
+        if !changed.is_empty() {
+            self.hand_out(current, formation_key);
+        }
+        Ok(changed)
+    }
+
+    fn hand_out(&self, config: &Config, formation_key: Option<sync::proof::FormationKey>) {
+        let for_sync = sync::Reloaded { formation_key, peers: config.peers.clone() };
+        let for_api = api::Reloaded {
+            policy: parts::policy(config),
+            fleet: parts::fleet(config),
+            commands: parts::commands(config, self.id),
+        };
+        if let Some(heartbeat_ms) = &self.watcher_heartbeat_ms {
+            heartbeat_ms
+                .store(u64::try_from(config.fleet.heartbeat.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+        }
+        // There is room, and a thread that is gone takes the node with it.
+        let _ = (self.api.0.try_send(for_api), self.sync.0.try_send(for_sync));
+        for waker in [&self.api.1, &self.sync.1] {
             if let Err(cause) = waker.wake() {
                 log::warn!("waking a thread failed: {cause}");
             }
         }
-        if new.watcher != current.watcher {
-            log::warn!("the files of --agent-tls-* changed; they are used from the next start on");
-        }
-        log::info!(
-            "reloaded: {}",
-            if changed.is_empty() { "nothing has changed".to_owned() } else { changed.join("; ") }
-        );
     }
 }

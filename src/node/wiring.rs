@@ -9,7 +9,7 @@
 //! | store → sync | `Reply` | what sync may have outstanding | cannot be |
 //! | api → sync | `Asked` | [`api::SYNC_OUTSTANDING`] | the call fails with RESOURCE_EXHAUSTED |
 //! | sync → api | `Event` | `EVENTS` | the engine keeps it |
-//! | main → api, sync | what was reloaded | 1 | the reload fails |
+//! | main → api, sync | `Reloaded` | 1 | the reload fails |
 //! | watcher ↔ api | frames, as any client | a socket pair's | the writer waits |
 //! | sync → resolver | names | [`resolver::NAMES`] | cannot be |
 //! | resolver → sync | `Resolved` | [`resolver::NAMES`] | cannot be |
@@ -28,7 +28,7 @@ use crate::limits::STORE_QUEUE;
 use crate::pulse::{Pulse, Rhythm};
 use crate::store::shell::SharedTip;
 use crate::sync::{self, resolver};
-use crate::{api, store};
+use crate::{api, store, watcher};
 
 /// What the sync engine has to tell: one answer per request, and a status.
 const EVENTS: usize = api::SYNC_OUTSTANDING + 64;
@@ -61,8 +61,10 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
     let (asked, asks) = bounded(api::SYNC_OUTSTANDING);
     let (tells, events) = bounded(EVENTS);
     let (names, resolved) = start_resolvers(threads, &parts.udp)?;
+    let watcher_heartbeat_ms = parts.watcher.as_ref().map(watcher::shell::Shell::heartbeat_ms);
     let watching = start_watcher(threads, &mut parts, for_watcher)?;
-    let (outlets, (policies, keys)) = Outlets::new(parts.clients.waker(), parts.udp.waker());
+    let (outlets, (api_reloads, sync_reloads)) =
+        Outlets::new(parts.id, parts.clients.waker(), parts.udp.waker(), watcher_heartbeat_ms);
     let tip = Arc::new(SharedTip::default());
     let api = api::shell::Wiring {
         requests: requests.clone(),
@@ -73,7 +75,7 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
         events,
         pulse: for_api,
         watched: pulses.clone(),
-        policies,
+        reloads: api_reloads,
     };
     let sync = sync::shell::Wiring {
         requests,
@@ -85,7 +87,7 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
         names,
         resolved,
         pulse: for_sync,
-        keys,
+        reloads: sync_reloads,
     };
     let store = store::shell::Wiring { requests: submitted, api: api_outlet, sync: sync_outlet, tip, pulse: for_store };
     let stop = start_threads(parts, threads, api, store, sync, watching)?;

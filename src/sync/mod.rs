@@ -39,7 +39,7 @@ mod waits;
 mod tests;
 
 pub use control::{Answer, Asked, Control, ControlError, Event, Measured, Peer, Stats, Status, Traffic};
-pub use engine::{Config, Engine, LOOKUP_DEADLINE, PeerSpec, STORE_OUTSTANDING, Wake};
+pub use engine::{Config, Engine, LOOKUP_DEADLINE, PeerSpec, Reloaded, STORE_OUTSTANDING, Wake};
 pub use peers::Address;
 
 pub use crate::mesh;

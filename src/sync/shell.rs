@@ -18,9 +18,8 @@ use crate::pulse::Pulse;
 use crate::store::Submitted;
 use crate::store::shell::{Inlet, SharedTip};
 use crate::sync::network::Network;
-use crate::sync::proof::FormationKey;
 use crate::sync::resolver::Resolved;
-use crate::sync::{Asked, Engine, Event};
+use crate::sync::{Asked, Engine, Event, Reloaded};
 
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
@@ -57,8 +56,8 @@ pub struct Wiring {
     pub resolved: Receiver<Resolved>,
     /// Stamped at each turn.
     pub pulse: Arc<Pulse>,
-    /// The formation key, when it was reloaded.
-    pub keys: Receiver<Option<FormationKey>>,
+    /// Settings that were read again.
+    pub reloads: Receiver<Reloaded>,
 }
 
 /// The socket and what wakes the thread, made before it starts so that others can wake it.
@@ -200,8 +199,8 @@ impl Shell {
             self.engine.handle_reader(now, reader);
         }
         self.engine.handle_tip(now, tip);
-        if let Ok(key) = self.wiring.keys.try_recv() {
-            self.engine.set_formation_key(key);
+        if let Ok(reloaded) = self.wiring.reloads.try_recv() {
+            self.engine.handle_reloaded(now, reloaded);
         }
         for answer in self.wiring.resolved.try_iter().collect::<Vec<_>>() {
             self.engine.handle_resolved(now, &answer.name, answer.result.as_deref());

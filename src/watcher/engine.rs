@@ -96,6 +96,11 @@ impl Watcher {
         })
     }
 
+    /// How often the platform is written when nothing changes, from now on.
+    pub fn set_heartbeat(&mut self, heartbeat: Duration) {
+        self.config.heartbeat = heartbeat;
+    }
+
     /// When the next poll begins.
     #[must_use]
     pub fn poll_deadline(&self) -> Instant {

@@ -7,6 +7,9 @@ mod node;
 mod tls;
 
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use peat_ipc::{Client, Error};
@@ -27,6 +30,8 @@ pub struct Shell {
     settings: WatcherSettings,
     agent_id: String,
     watcher: Watcher,
+    /// A reload changes it.
+    heartbeat_ms: Arc<AtomicU64>,
 }
 
 impl Shell {
@@ -41,7 +46,15 @@ impl Shell {
             poll_interval: settings.poll_interval,
             heartbeat: fleet.heartbeat,
         };
-        Ok(Shell { settings, agent_id, watcher: Watcher::new(config, now())? })
+        let heartbeat_ms = u64::try_from(fleet.heartbeat.as_millis()).unwrap_or(u64::MAX);
+        let watcher = Watcher::new(config, now())?;
+        Ok(Shell { settings, agent_id, watcher, heartbeat_ms: Arc::new(AtomicU64::new(heartbeat_ms)) })
+    }
+
+    /// Where the thread looks up the heartbeat period, milliseconds.
+    #[must_use]
+    pub fn heartbeat_ms(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.heartbeat_ms)
     }
 
     /// Watches until `stop` is disconnected or the api thread at the other end of `node` ends, and stamps `pulse` meanwhile.
@@ -49,6 +62,7 @@ impl Shell {
         let mut node = Node::new(Client::over(node), self.agent_id.clone());
         let mut agent = Agent::new(&self.settings);
         while self.wait(stop, pulse) {
+            self.watcher.set_heartbeat(Duration::from_millis(self.heartbeat_ms.load(Ordering::Acquire)));
             self.watcher.handle_timeout(now());
             if let Err(error) = self.poll(&mut node, &mut agent, pulse) {
                 log::debug!("the watcher ends: {error}");

@@ -97,7 +97,7 @@ impl Served {
             events,
             pulse,
             watched: Vec::new(),
-            policies: never(),
+            reloads: never(),
         };
         let api = thread("api", move || shell.run(engine, wiring).expect("the poll works"));
         Served { addresses, stop, threads: vec![api, sync, store], directory }

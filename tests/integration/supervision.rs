@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use peat_ipc::Agent;
+use peat_ipc::agent::Register;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::{Done, Node, directory, eventually, program};
@@ -208,4 +210,50 @@ fn a_reload_is_announced_and_takes_up_the_key_for_links_to_come() {
     service.hear_line("RELOADING=1");
     assert_eq!(service.hear(), ready, "a key that cannot be used changes nothing");
     ask(home.path(), "health").ok();
+}
+
+fn terms(agent: &Agent) -> Option<u32> {
+    agent.terms().map(|terms| terms.heartbeat_interval_ms)
+}
+
+#[test]
+fn a_reload_takes_up_the_settings_file_as_far_as_it_can_be_used() {
+    let (home, other) = (directory(), directory());
+    let settings = home.path().join("settings");
+    let write = |lines: &str| std::fs::write(&settings, lines).expect("written");
+    write("PEAT_NODE_HEARTBEAT=30\n");
+    let service = Service::start(home.path(), |command| {
+        command.arg("--settings").arg(&settings);
+    });
+    let ready = service.hear_line("READY=1");
+    let reload = || {
+        service.signal(Signal::HUP);
+        service.hear_line("RELOADING=1");
+        assert_eq!(service.hear(), ready);
+    };
+    let agent = Agent::connect(target(home.path()).parse().expect("a target"));
+    let agent = agent.register(Register { agent_id: "a1".into(), ..Register::default() }).expect("started");
+    agent.wait_registered(Duration::from_secs(60)).expect("registered");
+    assert_eq!(terms(&agent), Some(30_000));
+
+    let after = |words: &str| ready.split_once(words).expect("the status has it").1;
+    let (bind, id) = (after("nodes at ").split(',').next().expect("an address"), after("endpoint id "));
+    let node = Node::start(other.path(), &["--peer", &format!("{id}@{bind}")]);
+    let peer = node.json("status", &[])["endpointAddr"].as_str().expect("an id").to_owned();
+    let connected = |count: u32| (node.json("status", &[])["connectedPeers"] == count).then_some(());
+
+    write(&format!("PEAT_NODE_HEARTBEAT=5\nPEAT_NODE_STALE_AFTER=15\nPEAT_NODE_PEERS={peer}\n"));
+    reload();
+    eventually("the agent is told", || (terms(&agent) == Some(5_000)).then_some(()));
+    eventually("the peer is let in", || connected(1));
+
+    write("PEAT_NODE_HEARTBEAT=7\nPEAT_NODE_PEERS=nonsense\n");
+    reload();
+    ask(home.path(), "health").ok();
+    assert_eq!((terms(&agent), connected(1)), (Some(5_000), Some(())), "a file with an error changes nothing");
+
+    write("PEAT_NODE_HEARTBEAT=7\n");
+    reload();
+    eventually("the agent is told", || (terms(&agent) == Some(7_000)).then_some(()));
+    eventually("the peer is let go", || connected(0));
 }

@@ -22,7 +22,7 @@ use peat_ipc::frame::{Decoder, RequestHeader, put_request};
 use peat_ipc::{CallError, Code, PREFACE, Rpc, prost::Message};
 use redb::backends::InMemoryBackend;
 
-use crate::api::{Caller, Config, ConnectionId, Engine, Policy};
+use crate::api::{Caller, Config, ConnectionId, Engine, Policy, Reloaded};
 use crate::clock::Now;
 use crate::fleet;
 use crate::identity::{EndpointId, Identity};
@@ -126,6 +126,16 @@ impl World {
             store_runs: true,
             queued: Vec::new(),
         }
+    }
+
+    /// The settings a new world begins with are read again, changed.
+    fn reload(&mut self, change: impl FnOnce(&mut Reloaded)) {
+        let policy = Policy { own_uid: 0, admin_group: None, tcp_token: None };
+        let (fleet, commands) = (fleet::Settings::default(), fleet::commands::Settings::default());
+        let mut reloaded = Reloaded { policy, fleet, commands };
+        change(&mut reloaded);
+        self.engine.handle_reloaded(self.now, reloaded);
+        self.run();
     }
 
     /// A connection that has not said anything yet.

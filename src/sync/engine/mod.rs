@@ -10,9 +10,11 @@ mod controls;
 mod dial;
 mod endings;
 mod presence;
+mod reload;
 mod roaming;
 
 pub use dial::LOOKUP_DEADLINE;
+pub use reload::Reloaded;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -95,6 +97,8 @@ pub(super) enum Pending {
 pub struct Engine {
     pub(super) ours: Ours,
     formation_key: Option<FormationKey>,
+    /// The configuration's peers.
+    named: Vec<PeerSpec>,
     persist_sync: bool,
     pub(super) reader: Reader,
     tip: Tip,
@@ -144,6 +148,7 @@ impl Engine {
         let mut engine = Engine {
             ours: Ours { id: identity.id(), node_id, app_id, latest },
             formation_key: config.formation_key,
+            named: config.peers,
             persist_sync: config.persist_sync,
             tip: Tip { visible: snapshot.visible(), durable: 0 },
             reader,
@@ -170,13 +175,13 @@ impl Engine {
             log: LogLimit::default(),
             scratch: Vec::new(),
         };
-        engine.know_peers(&config.peers, snapshot.links()?);
+        engine.know_peers(snapshot.links()?);
         engine.settle(now);
         Ok(engine)
     }
 
-    fn know_peers(&mut self, named: &[PeerSpec], saved: Vec<Link>) {
-        for spec in named {
+    fn know_peers(&mut self, saved: Vec<Link>) {
+        for spec in &self.named {
             if let Some(peer) = self.peers.entry(spec.id) {
                 peer.pinned = true;
                 peer.addresses.clone_from(&spec.addresses);
@@ -235,11 +240,6 @@ impl Engine {
             self.end(now, link, &Fault::new(CloseCode::Restarting, "the store was reopened"));
         }
         self.settle(now);
-    }
-
-    /// The formation key was reloaded: it counts for links to come, and those that are up stay.
-    pub fn set_formation_key(&mut self, key: Option<FormationKey>) {
-        self.formation_key = key;
     }
 
     /// The api engine asks.

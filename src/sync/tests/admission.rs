@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::mesh::{Mesh, Setup};
+use super::mesh::{Mesh, Setup, address};
+use crate::sync::{Address, Control, PeerSpec};
 
 fn after_ten_seconds(a: Setup, b: Setup) -> Mesh {
     let mut mesh = Mesh::new(vec![a, Setup { dials: vec![0], ..b }]);
@@ -56,4 +57,65 @@ fn two_nodes_that_dial_each_other_end_with_one_connection() {
     }
     mesh.put(0, "notes", "n", r#"{"a":1}"#);
     mesh.converge();
+}
+
+fn named(mesh: &Mesh, node: usize, dialled: bool) -> PeerSpec {
+    let addresses = dialled.then(|| Address::Literal(address(node)));
+    PeerSpec { id: mesh.id(node), addresses: addresses.into_iter().collect() }
+}
+
+fn keyless(nodes: usize) -> Mesh {
+    Mesh::new(vec![Setup { key: None, ..Setup::default() }; nodes])
+}
+
+#[test]
+fn peers_named_in_a_reload_are_linked_and_those_no_longer_named_are_not() {
+    let mut mesh = keyless(2);
+    let (zero, one) = (named(&mesh, 0, true), named(&mesh, 1, false));
+    mesh.reload(0, vec![one]);
+    mesh.reload(1, vec![zero]);
+    mesh.connect_all();
+    mesh.reload(0, Vec::new());
+    assert!(!mesh.is_connected(0), "at once");
+    mesh.run_for(Duration::from_secs(60));
+    assert!(!mesh.is_connected(0) && !mesh.is_connected(1), "and it stays away");
+}
+
+#[test]
+fn a_reload_leaves_links_alone_that_it_does_not_name_anew() {
+    let mut mesh = Mesh::pair();
+    mesh.connect_all();
+    let zero = named(&mesh, 0, true);
+    mesh.reload(1, vec![zero]);
+    mesh.run_for(Duration::from_secs(1));
+    mesh.take_carried();
+    assert!(mesh.is_connected(0) && mesh.is_connected(1), "with the same peers and key");
+}
+
+#[test]
+fn a_peer_that_was_connected_by_a_call_stays_when_the_configuration_names_it_no_longer() {
+    let mut mesh = keyless(2);
+    let (zero, one) = (named(&mesh, 0, true), named(&mesh, 1, false));
+    mesh.reload(0, vec![one]);
+    mesh.reload(1, vec![zero.clone()]);
+    mesh.connect_all();
+    let addresses = vec![address(0).to_string()];
+    mesh.ask(1, Control::Connect { peer: zero.id, addresses });
+    mesh.reload(1, Vec::new());
+    mesh.run_for(Duration::from_secs(60));
+    assert!(mesh.is_connected(1));
+}
+
+#[test]
+fn a_peer_that_was_disconnected_by_a_call_stays_away_though_a_reload_names_it() {
+    let mut mesh = keyless(2);
+    let (zero, one) = (named(&mesh, 0, true), named(&mesh, 1, false));
+    mesh.reload(0, vec![one]);
+    mesh.reload(1, vec![zero.clone()]);
+    mesh.connect_all();
+    mesh.ask(1, Control::Disconnect(zero.id));
+    mesh.reload(1, Vec::new());
+    mesh.reload(1, vec![zero]);
+    mesh.run_for(Duration::from_secs(60));
+    assert!(!mesh.is_connected(1));
 }

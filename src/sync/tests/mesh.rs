@@ -16,7 +16,7 @@ use crate::identity::{EndpointId, Identity};
 use crate::random::{Random, RandomExt};
 use crate::store::{self, Disk, Key, Put, Request, Store, Submitted, Ticket, Write};
 use crate::sync::proof::FormationKey;
-use crate::sync::{Address, Answer, Asked, Config, Control, ControlError, Engine, Event, Peer, PeerSpec};
+use crate::sync::{Address, Answer, Asked, Config, Control, ControlError, Engine, Event, Peer, PeerSpec, Reloaded};
 
 /// How every link behaves, in each direction.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +96,7 @@ pub(super) struct Node {
     pub(super) engine: Engine,
     identity: Identity,
     latest: BTreeSet<String>,
+    key: Option<&'static [u8]>,
     pub(super) answers: BTreeMap<u64, Result<Answer, ControlError>>,
     /// Whose presence it was told of, in order.
     pub(super) present: Vec<EndpointId>,
@@ -224,6 +225,7 @@ impl Mesh {
             engine,
             identity,
             latest,
+            key: setup.key,
             answers: BTreeMap::new(),
             present: Vec::new(),
             up: true,
@@ -426,6 +428,14 @@ impl Mesh {
         self.nodes[node].engine.handle_asked(now, Asked { call, control });
         self.drain(node);
         call
+    }
+
+    /// A node reads its configuration again: these peers, and the formation key it has.
+    pub(super) fn reload(&mut self, node: usize, peers: Vec<PeerSpec>) {
+        let now = self.now_at(node);
+        let formation_key = self.nodes[node].key.map(|key| FormationKey::new(key.to_vec()).expect("long enough"));
+        self.nodes[node].engine.handle_reloaded(now, Reloaded { formation_key, peers });
+        self.drain(node);
     }
 
     pub(super) fn peers(&mut self, node: usize) -> Vec<Peer> {

@@ -1,0 +1,134 @@
+//! A file of settings: a third layer below flags and environment, which a running node can read again.
+//!
+//! Lines are `NAME=value`, with the names of the environment's variables. Empty lines and those that begin with `#` say
+//! nothing; a value may stand in quotes. Every error names the file and the line.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::environment::{self, variable};
+use super::{Error, Flags};
+use crate::limits::SETTINGS_FILE_BYTES;
+
+/// What a settings file says.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    path: PathBuf,
+    pub(super) flags: Flags,
+    /// Which line sets which variable.
+    lines: BTreeMap<String, usize>,
+}
+
+impl Settings {
+    /// The file that `text` names; with a `-` before the path it may be missing.
+    pub(super) fn read(text: &str) -> Result<Settings, Error> {
+        let (path, may_be_missing) = match text.strip_prefix('-') {
+            Some(path) => (Path::new(path), true),
+            None => (Path::new(text), false),
+        };
+        match contents(path) {
+            Ok(contents) => Settings::parse(path, &contents),
+            Err(cause) if may_be_missing && cause.kind() == std::io::ErrorKind::NotFound => Ok(Settings::default()),
+            Err(cause) => Err(Error::new(path.display().to_string(), cause.to_string())),
+        }
+    }
+
+    fn parse(path: &Path, contents: &str) -> Result<Settings, Error> {
+        let (mut variables, mut lines) = (BTreeMap::new(), BTreeMap::new());
+        for (number, line) in (1..).zip(contents.lines().map(str::trim)) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let wrong = |reason: String| Error::new(format!("{}:{number}", path.display()), reason);
+            let (name, value) = assignment(line).map_err(wrong)?;
+            if let Some(first) = lines.insert(name.to_owned(), number) {
+                return Err(wrong(format!("{name} is set in line {first} already")));
+            }
+            variables.insert(name.to_owned(), value.to_owned());
+        }
+        let flags = environment::flags(variables.iter().filter(|(_, value)| !value.is_empty()))?;
+        Ok(Settings { path: path.to_owned(), flags, lines })
+    }
+
+    /// What to call a setting of this file in an error.
+    pub(super) fn called(&self, long: &str) -> String {
+        let name = variable(long);
+        let line = self.lines.get(&name).copied().unwrap_or(0);
+        format!("{}:{line}: {name}", self.path.display())
+    }
+}
+
+fn contents(path: &Path) -> std::io::Result<String> {
+    let mut contents = String::new();
+    let read = std::fs::File::open(path)?.take(SETTINGS_FILE_BYTES + 1).read_to_string(&mut contents)?;
+    if read as u64 > SETTINGS_FILE_BYTES {
+        return Err(std::io::Error::other(format!("a settings file has at most {SETTINGS_FILE_BYTES} bytes")));
+    }
+    Ok(contents)
+}
+
+/// A line's name and value.
+fn assignment(line: &str) -> Result<(&str, &str), String> {
+    let (name, value) = line.split_once('=').ok_or("is not NAME=value")?;
+    let (name, value) = (name.trim_end(), value.trim_start());
+    match name {
+        "PEAT_NODE_SETTINGS" => Err("a settings file names no other one".to_owned()),
+        name if !environment::is_known(name) => Err(format!("{name} stands for no flag of this version")),
+        name => Ok((name, unquoted(value))),
+    }
+}
+
+fn unquoted(value: &str) -> &str {
+    let between = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    between('"').or_else(|| between('\'')).unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(contents: &str) -> Result<Settings, String> {
+        Settings::parse(Path::new("/etc/s"), contents).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn lines_set_what_the_variables_of_their_names_would() {
+        let settings = parse("# times\n\nPEAT_NODE_HEARTBEAT = 5\nPEAT_NODE_PEERS=\"a,b\"\nPEAT_NODE_PIN=\n").unwrap();
+        let expected = Flags { heartbeat: Some("5".into()), peer: vec!["a,b".into()], ..Flags::default() };
+        assert_eq!(settings.flags, expected);
+        assert_eq!(settings.called("--peer"), "/etc/s:4: PEAT_NODE_PEERS");
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_used_is_named() {
+        for (contents, named) in [
+            ("\nPEAT_NODE_BNID=x", "/etc/s:2: PEAT_NODE_BNID"),
+            ("HEARTBEAT=5", "/etc/s:1: HEARTBEAT"),
+            ("PEAT_NODE_PIN", "/etc/s:1: is not NAME=value"),
+            ("PEAT_NODE_SETTINGS=/x", "/etc/s:1: a settings file"),
+            ("PEAT_NODE_LOG=info\nPEAT_NODE_LOG=warn", "/etc/s:2: PEAT_NODE_LOG is set in line 1"),
+        ] {
+            let words = parse(contents).expect_err(contents);
+            assert!(words.starts_with(named), "{contents:?}: {words}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_unless_it_may_be_missing() {
+        let missing = std::env::temp_dir().join("peat-node-settings/missing");
+        let error = Settings::read(&missing.display().to_string()).expect_err("missing").to_string();
+        assert!(error.contains("settings/missing"), "{error}");
+        assert_eq!(Settings::read(&format!("-{}", missing.display())).expect("as if empty").flags, Flags::default());
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_or_endless_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("settings");
+        for contents in [vec![0xff; 9], vec![b'#'; usize::try_from(SETTINGS_FILE_BYTES).expect("small") + 1]] {
+            std::fs::write(&path, contents).expect("written");
+            Settings::read(&path.display().to_string()).expect_err("refused");
+        }
+    }
+}
