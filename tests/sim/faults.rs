@@ -58,6 +58,11 @@ faults! {
     Restart "node restarted",
     Hangup "subscriber hung up",
     NodeLost "node lost for good",
+    AgentCut "agent lost its stream at work",
+    AgentMoved "agent moved to another node at work",
+    AgentRestarted "agent restarted at work",
+    AgentEarly "agent reported where its command was not yet",
+    AgentCancelled "agent asked to end its work",
 }
 
 /// How often each kind was injected. Shared by everything in one simulated world.

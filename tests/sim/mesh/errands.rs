@@ -1,4 +1,4 @@
-//! Commands: anybody issues and cancels them at any node, and beside each node is an agent that polls it.
+//! Commands: anybody issues and cancels them at any node, to agents on streams and to one beside each node that polls it.
 //!
 //! What must hold: nothing begins that its node knew to be too late, or whose cancellation was confirmed; no status goes
 //! back as long as a node lives. That all nodes end with the same commands is checked with everything else they hold.
@@ -24,6 +24,8 @@ pub struct Errands {
     /// Ids whose cancellation a node confirmed.
     cancelled: BTreeSet<String>,
     begun: BTreeSet<String>,
+    /// Agents on streams and commands that a node took for them once everything was healed.
+    pub due: Vec<(String, String)>,
 }
 
 /// A command's id and signature.
@@ -32,6 +34,8 @@ type Name = (String, Vec<u8>);
 #[derive(Debug)]
 enum Asked {
     Issue,
+    /// To this agent, under this id, when nothing breaks any more.
+    Send(String, String),
     Poll,
     /// Whether the node knew that it was too late.
     Accept(Box<Command>, bool),
@@ -119,6 +123,20 @@ impl AgentAt {
         Ok(())
     }
 
+    /// A command to an agent on a stream, which it must see in time.
+    pub fn send(&mut self, engine: &mut Engine, now: Now, connection: u64, agent: &str, id: &str, ttl_s: i64) {
+        let command = Command {
+            id: id.to_owned(),
+            target_id: agent.to_owned(),
+            command_type: "replay".into(),
+            created_at: 100,
+            expires_at: if ttl_s == 0 { 0 } else { 100 + ttl_s },
+            ..Command::default()
+        };
+        let asked = Asked::Send(agent.to_owned(), id.to_owned());
+        self.call(engine, now, connection, &PutCommandRequest { command: Some(command) }, asked);
+    }
+
     fn call<R: Rpc>(&mut self, engine: &mut Engine, now: Now, id: u64, request: &R, asked: Asked) {
         if self.wire.is_none() {
             self.wire = Wire::open(engine, now, id);
@@ -133,12 +151,19 @@ impl AgentAt {
     fn new_command(&self, random: &mut Prng, errands: &mut Errands, nodes: usize) -> Command {
         let twin = random.chance(100);
         let id = if twin { "twin".to_owned() } else { format!("k{}", errands.issued.len()) };
+        let (polls, all) = (random.chance(500), random.chance(100));
+        let target_id = match random.index(nodes) {
+            _ if !polls && all => String::new(),
+            node if polls => format!("a{node}"),
+            node => format!("agent{}", node + nodes * usize::from(random.chance(500))),
+        };
         errands.issued.push(id.clone());
         let expires_at =
             if random.chance(600) { 100 + i64::try_from(random.between(1, 30)).expect("small") } else { 0 };
         Command {
             id,
-            target_id: format!("a{}", random.index(nodes)),
+            all: target_id.is_empty(),
+            target_id,
             command_type: "replay".into(),
             payload_json: random.below(1_000).to_string(),
             created_at: 100,
@@ -182,6 +207,7 @@ impl AgentAt {
                     }
                     errands.cancelled.extend(cancelled.then_some(id));
                 }
+                (Asked::Send(agent, id), Body::Response(_)) => errands.due.push((agent, id)),
                 (_, Body::Response(_)) => {}
                 (asked, Body::Error(error)) if may_fail(&asked, Code::from_number(error.code), troubled) => {}
                 (asked, other) => {
@@ -218,7 +244,9 @@ fn decode<M: Message + Default>(bytes: &[u8]) -> M {
 fn may_fail(asked: &Asked, code: Code, troubled: bool) -> bool {
     match (asked, code) {
         (_, Code::ResourceExhausted | Code::Unavailable | Code::DataLoss) => troubled,
-        (Asked::Issue, code) => code == Code::AlreadyExists,
+        // Nobody may be LIVE here to stand for all.
+        (Asked::Issue, code) => matches!(code, Code::AlreadyExists | Code::FailedPrecondition),
+        (Asked::Send(..), _) => false,
         (Asked::Cancel(_), code) => code == Code::NotFound,
         // The command may be gone, lost with a disk, or another of the same id may have won.
         (Asked::Accept(..), code) => {

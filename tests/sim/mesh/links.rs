@@ -1,4 +1,4 @@
-//! Agents at nodes: they register, beat, hang, lose their streams, come back and move.
+//! Agents at nodes: they register, beat, work, hang, lose their streams, start anew, come back and move.
 
 use std::time::Duration;
 
@@ -10,8 +10,12 @@ use peat_ipc::sidecar::{Agent, ListAgentsRequest, ListAgentsResponse, Liveness};
 use peat_node::api::Engine;
 use peat_node::clock::Now;
 
+use crate::checkers::bounds;
+use crate::checkers::commands::Begun;
+use crate::faults::{Fault, Tally};
 use crate::mesh::node::TIMES;
 use crate::mesh::wire::Wire;
+use crate::mesh::work::Work;
 use crate::prng::Prng;
 use crate::seeds::{self, Violation};
 use crate::time::Time;
@@ -32,12 +36,22 @@ pub struct Linked {
     /// When a node last heard it.
     pub heard: Option<Time>,
     beats: u64,
+    work: Work,
+}
+
+/// What an agent's turn needs of the world.
+pub struct Around<'a> {
+    pub random: &'a mut Prng,
+    pub begun: &'a mut Begun,
+    pub tally: &'a Tally,
+    /// Nothing breaks any more.
+    pub well: bool,
 }
 
 impl Linked {
     pub fn new(number: usize, node: usize) -> Linked {
         let id = format!("agent{number}");
-        Linked { id, node, wire: None, hangs_until: Time::ZERO, heard: None, beats: 0 }
+        Linked { id, node, wire: None, hangs_until: Time::ZERO, heard: None, beats: 0, work: Work::default() }
     }
 
     /// Its node is off, or it has left.
@@ -52,23 +66,42 @@ impl Linked {
         }
     }
 
-    /// Beats, or does one of the things agents should not.
+    /// Whether it is in the middle of a command.
+    pub fn is_at_work(&self) -> bool {
+        self.work.is_at_work()
+    }
+
+    fn misbehave(&mut self, engine: &mut Engine, (now, time): (Now, Time), around: &mut Around<'_>) {
+        let what = around.random.below(50);
+        match what {
+            0 => self.hang_up(engine, now),
+            1 => self.hangs_until = time + Duration::from_millis(around.random.below(12_000)),
+            // The old stream stays open, and the new one takes over.
+            2 => self.wire = None,
+            3 => {
+                if self.is_at_work() {
+                    around.tally.count(Fault::AgentRestarted);
+                }
+                self.hang_up(engine, now);
+                self.work.restart();
+            }
+            _ => {}
+        }
+        if matches!(what, 0 | 2) && self.is_at_work() {
+            around.tally.count(Fault::AgentCut);
+        }
+    }
+
+    /// Beats and works, or does one of the things agents should not.
     pub fn turn(
         &mut self,
         engine: &mut Engine,
         (now, time): (Now, Time),
         id: u64,
-        random: &mut Prng,
-        well: bool,
+        around: &mut Around<'_>,
     ) -> Result<(), Violation> {
-        if !well {
-            match random.below(40) {
-                0 => self.hang_up(engine, now),
-                1 => self.hangs_until = time + Duration::from_millis(random.below(12_000)),
-                // The old stream stays open, and the new one takes over.
-                2 => self.wire = None,
-                _ => {}
-            }
+        if !around.well {
+            self.misbehave(engine, (now, time), around);
             if time < self.hangs_until {
                 return Ok(());
             }
@@ -82,25 +115,44 @@ impl Linked {
                 wire.credit(*call, 1);
             }
         }
-        self.exchange(engine, (now, time), random)
+        self.exchange(engine, (now, time), around)?;
+        self.report(time, around.random);
+        self.exchange(engine, (now, time), around)
+    }
+
+    fn report(&mut self, time: Time, random: &mut Prng) {
+        let Some((wire, call)) = &mut self.wire else { return };
+        for update in self.work.turn(time, random) {
+            wire.upload(*call, &AgentMessage { body: Some(agent_message::Body::CommandUpdate(update)) });
+        }
     }
 
     fn connect(&mut self, engine: &mut Engine, now: Now, id: u64) {
         let Some(mut wire) = Wire::open(engine, now, id) else { return };
-        let register = Register { agent_id: self.id.clone(), ..Register::default() };
+        let commands = self.work.registered();
+        let register = Register { agent_id: self.id.clone(), commands, ..Register::default() };
         let call = wire.link(&AgentMessage { body: Some(agent_message::Body::Register(register)) }, 100);
         self.wire = Some((wire, call));
     }
 
-    fn exchange(&mut self, engine: &mut Engine, (now, time): (Now, Time), random: &mut Prng) -> Result<(), Violation> {
+    fn exchange(
+        &mut self,
+        engine: &mut Engine,
+        (now, time): (Now, Time),
+        around: &mut Around<'_>,
+    ) -> Result<(), Violation> {
         let Some((mut wire, call)) = self.wire.take() else { return Ok(()) };
-        wire.exchange(engine, now, random, usize::MAX);
+        bounds::client(engine, wire.id())?;
+        wire.exchange(engine, now, around.random, usize::MAX);
         if wire.is_sent() {
             self.heard = Some(time);
         }
         while let Some((_, body)) = wire.next_frame() {
             match body {
-                Body::Item(bytes) => self.take(NodeMessage::decode(bytes))?,
+                Body::Item(bytes) => {
+                    wire.credit(call, 1);
+                    self.take(NodeMessage::decode(bytes), time, around)?;
+                }
                 Body::Error(error) => {
                     wire.close(engine, now);
                     return self.ended(error.code, &error.message);
@@ -112,9 +164,25 @@ impl Linked {
         Ok(())
     }
 
-    fn take(&self, message: Result<NodeMessage, peat_ipc::prost::DecodeError>) -> Result<(), Violation> {
+    fn take(
+        &mut self,
+        message: Result<NodeMessage, peat_ipc::prost::DecodeError>,
+        time: Time,
+        around: &mut Around<'_>,
+    ) -> Result<(), Violation> {
         let body = message.map_err(|error| Violation::new("agent link", error.to_string()))?.body;
         match body {
+            Some(node_message::Body::CommandPush(push)) => {
+                self.work.pushed(&push.command.unwrap_or_default().id);
+                Ok(())
+            }
+            Some(node_message::Body::CancelPush(push)) => {
+                self.work.cancelled(&push.command_id, around.tally);
+                Ok(())
+            }
+            Some(node_message::Body::UpdateAck(ack)) => {
+                self.work.answered((&self.id, time), &ack, around.random, around.begun, around.tally)
+            }
             Some(node_message::Body::HeartbeatAck(ack)) if ack.number <= self.beats => Ok(()),
             Some(node_message::Body::Registered(_)) => Ok(()),
             other => Err(Violation::new("agent link", format!("{}: {other:?}", self.id))),
@@ -124,7 +192,8 @@ impl Linked {
     fn ended(&self, code: u32, message: &str) -> Result<(), Violation> {
         seeds::trace(|| format!("{} is refused: {message}", self.id));
         match Code::from_number(code) {
-            Code::Aborted | Code::Unavailable | Code::ResourceExhausted => Ok(()),
+            // A report that is not stored for the disk's sake is kept, and brought by the next registration.
+            Code::Aborted | Code::Unavailable | Code::ResourceExhausted | Code::DataLoss => Ok(()),
             code => Err(Violation::new("agent link", format!("{}: {code:?}: {message}", self.id))),
         }
     }

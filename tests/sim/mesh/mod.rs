@@ -1,7 +1,7 @@
 //! Whole nodes over a simulated network: store and sync engines, the hand-offs between their threads, clients, faults.
 //!
 //! [`node`] is one machine, [`world`] the loop over all of them, [`plan`] what a seed decides at the start, [`trouble`] what
-//! breaks and heals, [`clients`] who asks, [`links`] who is attached, [`errands`] who commands.
+//! breaks and heals, [`clients`] who asks, [`links`] who is attached, [`work`] what they run, [`errands`] who commands.
 
 pub mod callers;
 pub mod clients;
@@ -13,6 +13,7 @@ pub mod scenario;
 pub mod trouble;
 pub mod watcher;
 pub mod wire;
+pub mod work;
 pub mod world;
 
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use peat_ipc::sidecar::Liveness;
 use peat_node::store::{Key, Planted, Snapshot};
 
-use crate::checkers::convergence;
+use crate::checkers::{commands, convergence};
 use crate::faults::{Fault, Tally};
 use crate::mesh::callers::CallerAt;
 use crate::mesh::clients::Clients;
@@ -20,6 +20,8 @@ const FAULTS_LAST: Duration = Duration::from_secs(30);
 const CONVERGES_WITHIN: Duration = Duration::from_secs(180);
 /// A write is everywhere within this: a link that died earlier may first have to be found dead and dialled again.
 const SPREADS_WITHIN: Duration = Duration::from_secs(60);
+/// A command is begun within this: its way, a beat of its agent, and the way back of what the node says to its acceptance.
+const IN_TIME: Duration = Duration::from_secs(20);
 /// A subscriber has everything its node has within this.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -58,6 +60,11 @@ pub const FAULTS: &[Fault] = &[
     Fault::Disconnected,
     Fault::Hangup,
     Fault::NodeLost,
+    Fault::AgentCut,
+    Fault::AgentMoved,
+    Fault::AgentRestarted,
+    Fault::AgentEarly,
+    Fault::AgentCancelled,
 ];
 
 /// What a run of a seed comes to.
@@ -92,6 +99,7 @@ pub fn ran(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Re
     spread(&mut world)?;
     everyone_saw_everything(&mut world)?;
     everyone_shows_every_agent(&mut world)?;
+    every_agent_sees_its_commands(&mut world)?;
     Ok(Ran {
         nodes: plan.nodes,
         shape: plan.shape,
@@ -179,6 +187,45 @@ fn everyone_shows_every_agent(world: &mut World) -> Result<(), Violation> {
             }
         }
     }
+}
+
+/// What waited for an agent has come to it, and what is sent now comes in time, wherever it is entered.
+fn every_agent_sees_its_commands(world: &mut World) -> Result<(), Violation> {
+    world.send_to_everyone()?;
+    let sent = world.time();
+    loop {
+        let next = world.time() + Duration::from_millis(500);
+        world.run_until(next)?;
+        world.idle_until(next);
+        let unseen = world.errands.due.iter().find(|(agent, id)| !world.begun.has(agent, id));
+        let waits = match unseen {
+            Some(unseen) if world.time() < sent + IN_TIME => Some(format!("{unseen:?} is not begun")),
+            Some(unseen) => {
+                return Err(Violation::new("commands come in time", format!("{unseen:?} after {IN_TIME:?}")));
+            }
+            None => owed(world)?,
+        };
+        let unanswered: usize = world.agents.iter().map(AgentAt::outstanding).sum();
+        match waits {
+            None if unanswered == 0 => return Ok(()),
+            _ if next < sent + SPREADS_WITHIN => {}
+            waits => return Err(Violation::new("commands come in time", format!("{waits:?}, {unanswered} calls"))),
+        }
+    }
+}
+
+/// A command that, as some node has it, an agent should have seen or ended.
+fn owed(world: &World) -> Result<Option<String>, Violation> {
+    let Some(snapshots) = snapshots(world)? else { return Ok(Some("a node is off".into())) };
+    let agents: Vec<&str> = world.linked.iter().map(|agent| agent.id.as_str()).collect();
+    let settled = !world.trouble.had_disaster() && world.core.len() == world.nodes.len();
+    for (node, snapshot) in world.core.iter().zip(&snapshots) {
+        let owed = commands::owed(snapshot, world.now(*node), &agents, settled).map_err(|error| broken(&error))?;
+        if let Some(what) = owed {
+            return Ok(Some(format!("node {node}: {what}")));
+        }
+    }
+    Ok(None)
 }
 
 fn broken(error: &peat_node::store::Error) -> Violation {

@@ -12,12 +12,13 @@ use peat_node::sync::proof::FormationKey;
 use peat_node::sync::{Config, Event as SyncEvent, PeerSpec, STORE_OUTSTANDING};
 
 use crate::checkers::bounds;
+use crate::checkers::commands::Begun;
 use crate::checkers::promises::Promises;
 use crate::faults::{Fault, Tally};
 use crate::mesh::callers::{CallerAt, Held};
 use crate::mesh::clients::{Clients, DIRECT, Learned};
 use crate::mesh::errands::{AgentAt, Errands};
-use crate::mesh::links::{self, Linked};
+use crate::mesh::links::{self, Around, Linked};
 use crate::mesh::node::{Commit, Node, Output, Running};
 use crate::mesh::plan::{Admission, Plan};
 use crate::mesh::trouble::Trouble;
@@ -63,7 +64,8 @@ pub struct World {
     pub callers: Vec<CallerAt>,
     pub watchers: Vec<Watcher>,
     pub agents: Vec<AgentAt>,
-    errands: Errands,
+    pub errands: Errands,
+    pub begun: Begun,
     /// Agents on streams.
     pub linked: Vec<Linked>,
     /// Connections made so far; the numbers below are the callers'.
@@ -107,6 +109,7 @@ impl World {
             watchers: nodes.iter().map(|_| Watcher::default()).collect(),
             agents: nodes.iter().map(|_| AgentAt::default()).collect(),
             errands: Errands::default(),
+            begun: Begun::default(),
             connections: AGENT,
             linked: (0..2 * nodes.len()).map(|number| Linked::new(number, number % nodes.len())).collect(),
             nodes,
@@ -555,12 +558,17 @@ impl World {
         self.connections += 1;
         let (now, time, healing) = (self.now(node), self.time(), self.healing);
         let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
-        self.linked[number].turn(&mut running.api, (now, time), self.connections, &mut self.random, healing)?;
+        let World { linked, random, begun, tally, .. } = self;
+        let mut around = Around { random, begun, tally, well: healing };
+        linked[number].turn(&mut running.api, (now, time), self.connections, &mut around)?;
         let output = self.nodes[node].drain(now);
         self.put_out(node, output)
     }
 
     fn leave(&mut self, number: usize) -> Result<(), Violation> {
+        if self.linked[number].is_at_work() {
+            self.tally.count(Fault::AgentMoved);
+        }
         let node = self.linked[number].node;
         let now = self.now(node);
         if let Some(running) = &mut self.nodes[node].running {
@@ -571,6 +579,21 @@ impl World {
         self.linked[number].cut_off();
         let nodes: Vec<usize> = self.core.iter().copied().collect();
         self.linked[number].node = *self.random.pick(&nodes);
+        Ok(())
+    }
+
+    /// At every node somebody sends every agent a command.
+    pub fn send_to_everyone(&mut self) -> Result<(), Violation> {
+        for node in self.core.clone() {
+            let now = self.now(node);
+            for (number, agent) in self.linked.iter().enumerate() {
+                let Some(running) = &mut self.nodes[node].running else { continue };
+                let ttl_s = if number % 2 == 0 { 30 } else { 0 };
+                let id = format!("h{node}-{number}");
+                self.agents[node].send(&mut running.api, now, AGENT, &agent.id, &id, ttl_s);
+            }
+            self.talk(node)?;
+        }
         Ok(())
     }
 
