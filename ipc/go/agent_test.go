@@ -279,6 +279,60 @@ func TestADroppedLinkDoesNotCancelWorkAndTheResultComesAfterwards(t *testing.T) 
 	}
 }
 
+func TestAResultForACommandTheNodeDoesNotHoldIsToldAgainLater(t *testing.T) {
+	node := newFakeNode(t)
+	agent := startAgent(t, node)
+	handle(t, agent, func(context.Context, *Command) (any, error) { return 7, nil })
+	link := node.link()
+	link.push("c1", "{}")
+	link.accepted("c1")
+	link.update("c1", completed)
+	link.notHere("c1", completed)
+	waits := func() bool {
+		agent.mu.Lock()
+		defer agent.mu.Unlock()
+		return agent.jobs["c1"] != nil && !agent.jobs["c1"].again.IsZero()
+	}
+	eventually(t, "the agent keeps it", waits)
+	agent.repeat(time.Now().Add(againMin))
+	link.update("c1", completed)
+	link.notHere("c1", completed)
+	eventually(t, "the agent keeps it", waits)
+	link.drop()
+	link = node.unansweredLink()
+	if commands := link.register.GetCommands(); len(commands) != 1 || commands[0].ResultJson != "7" {
+		t.Fatal(commands)
+	}
+	link.ack("c1", completed, "")
+	eventually(t, "it is over", func() bool {
+		agent.mu.Lock()
+		defer agent.mu.Unlock()
+		return agent.jobs["c1"] == nil
+	})
+}
+
+func TestAnAcceptedCommandTheNodeDoesNotHoldRunsOnceItDoes(t *testing.T) {
+	node := newFakeNode(t)
+	agent := startAgent(t, node)
+	var runs atomic.Int32
+	handle(t, agent, func(context.Context, *Command) (any, error) { return runs.Add(1), nil })
+	link := node.link()
+	link.push("c1", "{}")
+	link.update("c1", accepted)
+	link.notHere("c1", accepted)
+	eventually(t, "it waits", func() bool {
+		agent.mu.Lock()
+		defer agent.mu.Unlock()
+		return agent.jobs["c1"].stage == jobWaiting
+	})
+	agent.repeat(time.Now().Add(againMin))
+	link.accepted("c1")
+	link.completed("c1")
+	if runs.Load() != 1 {
+		t.Fatal(runs.Load())
+	}
+}
+
 func TestACancelEndsTheHandlersContextAndIsConfirmedThen(t *testing.T) {
 	node := newFakeNode(t)
 	agent := startAgent(t, node)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"iter"
 	"time"
 
@@ -68,13 +69,13 @@ func (c *Command) Context() context.Context { return c.job.ctx }
 func (c *Command) Decode(into any) error { return json.Unmarshal(c.Payload, into) }
 
 // Accept begins the command: once it returns nil, the node and this agent have it on disk, and it will not be given again.
-// An error: it must not be carried out. The node refused it (it expired, or was cancelled), or ctx ended first, and the
-// command is given again by Commands.
+// An error: it must not be carried out. The node refused it (it expired, or was cancelled); or ctx ended first, or the node the
+// agent has moved to does not hold it yet, and the command is given again by Commands.
 func (c *Command) Accept(ctx context.Context) error {
 	if err := c.announce(); err != nil {
 		return err
 	}
-	err := c.agent.await(ctx, func() bool { return c.job.confirmed || c.job.refused != "" })
+	err := c.agent.await(ctx, func() bool { return c.job.confirmed || c.job.refused != "" || !c.job.again.IsZero() })
 	return c.begin(err)
 }
 
@@ -116,6 +117,9 @@ func (c *Command) begin(waited error) error {
 	if job.refused != "" {
 		return refusedError(job)
 	}
+	if waited == nil && !job.confirmed {
+		waited = &Error{Code: Unavailable, Message: "the node does not hold command " + c.ID + " yet"}
+	}
 	if waited == nil {
 		waited = a.ledger.append(&ledgerLine{Kind: ledgerStarted, ID: c.ID})
 	}
@@ -131,14 +135,15 @@ func refusedError(job *job) error {
 	return &Error{Code: Aborted, Message: fmt.Sprintf("command %s must not begin: %s", job.id(), job.refused)}
 }
 
-// Progress tells whoever watches the command how far it is, if the node can be reached. It is never stored.
+// Progress tells whoever watches the command how far it is, if the node can be reached: the newest words, every five seconds at
+// most, up to 1 KiB.
 func (c *Command) Progress(percent int, words string) {
 	a := c.agent
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c.job.stage == jobRunning && a.connected {
 		c.job.progress = &agentpb.CommandUpdate{CommandId: c.ID, Stage: agentpb.CommandUpdate_STAGE_PROGRESS,
-			Progress: clip(words), Percent: uint32(min(max(percent, 0), 100))}
+			Progress: clip(words, progressBytes), Percent: uint32(min(max(percent, 0), 100))}
 		a.tell()
 	}
 }
@@ -165,7 +170,7 @@ func (c *Command) Complete(result any) error {
 
 // Fail ends the command with words on why.
 func (c *Command) Fail(why error) error {
-	return c.end(&agentpb.CommandUpdate{CommandId: c.ID, Stage: agentpb.CommandUpdate_STAGE_FAILED, Error: clip(why.Error())})
+	return c.end(&agentpb.CommandUpdate{CommandId: c.ID, Stage: agentpb.CommandUpdate_STAGE_FAILED, Error: clip(why.Error(), errorBytes)})
 }
 
 // Cancelled ends the command because its context said so.
@@ -184,9 +189,10 @@ func (c *Command) end(update *agentpb.CommandUpdate) error {
 }
 
 // clip shortens words to what the node takes.
-func clip(words string) string {
-	if len(words) <= errorBytes {
+func clip(words string, most int) string {
+	const more = "…"
+	if len(words) <= most {
 		return words
 	}
-	return string([]rune(words[:errorBytes-4])) + "…"
+	return strings.ToValidUTF8(words[:most-len(more)], "") + more
 }

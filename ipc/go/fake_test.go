@@ -207,6 +207,12 @@ func (l *fakeLink) ack(id string, stage agentpb.CommandUpdate_Stage, refused str
 	l.say(&agentpb.NodeMessage{Body: &agentpb.NodeMessage_UpdateAck{UpdateAck: ack}})
 }
 
+// notHere is what a node says that does not hold the command.
+func (l *fakeLink) notHere(id string, stage agentpb.CommandUpdate_Stage) {
+	ack := &agentpb.UpdateAck{CommandId: id, Stage: stage, Refused: "there is no command here", NotHere: true}
+	l.say(&agentpb.NodeMessage{Body: &agentpb.NodeMessage_UpdateAck{UpdateAck: ack}})
+}
+
 // accepted waits until the agent accepts a command, and confirms it.
 func (l *fakeLink) accepted(id string) {
 	l.t.Helper()

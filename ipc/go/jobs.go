@@ -3,6 +3,7 @@ package peat
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,9 +19,19 @@ var ErrCancelRequested = errors.New("the command was cancelled")
 const errRestarted = "the agent was restarted while the command ran"
 
 const (
-	// resultBytes and errorBytes are what the node takes of a result and of words.
-	resultBytes = 256 << 10
-	errorBytes  = 4 << 10
+	// resultBytes, errorBytes and progressBytes are what the node takes of a result and of words.
+	resultBytes   = 256 << 10
+	errorBytes    = 4 << 10
+	progressBytes = 1 << 10
+)
+
+const (
+	// againMin after a node has said that it does not hold a command it is told again, and twice as long after each time, up
+	// to againMax.
+	againMin = 5 * time.Second
+	againMax = 10 * time.Minute
+	// absentFor is how long a command may be unknown to every node the agent meets before its report is dropped.
+	absentFor = 24 * time.Hour
 )
 
 type jobStage int
@@ -51,6 +62,9 @@ type job struct {
 	// The link was lost between acceptance and the node's confirmation of the end.
 	interrupted bool
 	keys        []string // of the work done once
+	// The node does not hold the command: when it is told again, since when that is so, and how often it was told.
+	again, absent time.Time
+	told          int
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -158,6 +172,31 @@ func (a *Agent) cancelled(id string) *agentpb.CommandUpdate {
 	return nil
 }
 
+// outlasts says whether the node is to be told again, because the command may come to it yet, and notes when.
+func (j *job) outlasts(now time.Time) bool {
+	if j.absent.IsZero() {
+		j.absent = now
+	}
+	j.again = now.Add(min(againMin<<min(j.told, 10), againMax))
+	j.told++
+	return now.Sub(j.absent) < absentFor
+}
+
+// repeat makes the agent tell again what the node did not hold and may hold by now.
+func (a *Agent) repeat(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, job := range sorted(a.jobs) {
+		if job.again.IsZero() || now.Before(job.again) {
+			continue
+		}
+		job.again, job.sent = time.Time{}, false
+		a.queue(job)
+		a.tell()
+		a.notify()
+	}
+}
+
 // answered is the node's word on an update.
 func (a *Agent) answered(ack *agentpb.UpdateAck) {
 	a.mu.Lock()
@@ -169,6 +208,11 @@ func (a *Agent) answered(ack *agentpb.UpdateAck) {
 	if ack.Refused != "" {
 		a.options.logger.Warn("the node refused an update", "command", ack.CommandId, "stage", ack.Stage, "why", ack.Refused)
 	}
+	if ack.NotHere && job.outlasts(time.Now()) {
+		a.notify()
+		return
+	}
+	job.again, job.absent, job.told = time.Time{}, time.Time{}, 0
 	switch {
 	case job.stage == jobDone:
 		a.settle(job, ack.Stage)
@@ -229,8 +273,17 @@ func (j *job) late(now time.Time) bool { return !j.deadline.IsZero() && !now.Bef
 func (a *Agent) putBack(job *job) {
 	if a.jobs[job.id()] == job && job.stage < jobRunning {
 		job.stage = jobWaiting
-		a.inbox = append(a.inbox, job)
+		if job.again.IsZero() {
+			a.queue(job)
+		}
 		a.notify()
+	}
+}
+
+// queue makes a waiting job available to Commands.
+func (a *Agent) queue(job *job) {
+	if job.stage == jobWaiting && !slices.Contains(a.inbox, job) {
+		a.inbox = append(a.inbox, job)
 	}
 }
 
@@ -284,7 +337,10 @@ func (a *Agent) lostLink() {
 	defer a.mu.Unlock()
 	a.connected = false
 	for _, job := range a.jobs {
-		job.sent, job.progress = false, nil
+		if !job.again.IsZero() {
+			a.queue(job)
+		}
+		job.sent, job.progress, job.again = false, nil, time.Time{}
 		job.interrupted = job.interrupted || job.accepted
 	}
 	a.notify()

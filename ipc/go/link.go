@@ -160,6 +160,7 @@ func (l *link) follow(ctx context.Context, pause *backoff) error {
 		case <-beat.C:
 			err = l.beat(ctx)
 			beat.Reset(l.interval)
+			l.agent.repeat(time.Now())
 		case <-l.agent.dirty:
 			err = l.tell(ctx)
 		case <-leave:

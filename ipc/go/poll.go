@@ -2,6 +2,7 @@ package peat
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -62,6 +63,7 @@ func (a *Agent) stateWaits() bool {
 func (a *Agent) pollOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, linkPatience)
 	defer cancel()
+	a.repeat(time.Now())
 	if err := a.reportAll(ctx); err != nil {
 		return err
 	}
@@ -133,10 +135,11 @@ func (a *Agent) reportOne(ctx context.Context, update *agentpb.CommandUpdate) er
 		return nil
 	}
 	command, err := a.client.Command(ctx, update.CommandId)
+	absent := errors.Is(err, NotFound)
 	if err == nil {
 		err = a.client.PutCommand(ctx, reported(command, a.ID(), update))
 	}
-	ack := &agentpb.UpdateAck{CommandId: update.CommandId, Stage: update.Stage}
+	ack := &agentpb.UpdateAck{CommandId: update.CommandId, Stage: update.Stage, NotHere: absent}
 	if err != nil {
 		if passing(err) || ctx.Err() != nil {
 			return err

@@ -268,6 +268,7 @@ fn reporter(held: &CommandView, command: &Command) -> Result<(String, TargetStat
         status: command.status,
         result_json: command.result_json.clone(),
         error: command.error.clone(),
+        ..TargetStatus::default()
     };
     let said = match command.targets.as_slice() {
         [one] if one.status() != CommandStatus::Unspecified && rank(one.status()) >= rank(command.status()) => {
@@ -343,19 +344,26 @@ fn is_wanted(held: &CommandView, now: Now, trust: &Trust, request: &GetCommandsR
 fn describe(snapshot: &Snapshot, held: &CommandView, now: Now, agent: &str) -> Result<Command, CallError> {
     let mut command = shown(held, now);
     command.targets.retain(|target| agent.is_empty() || target.agent_id == agent);
-    for target in command.targets.iter_mut().filter(|target| rank(target.status()) > Rank::Executing as u8) {
-        if let Some(result) = snapshot.command_result(&command.id, &target.agent_id)? {
-            (target.result_json, target.error) = (result.result, result.error);
+    for target in command.targets.iter_mut().filter(|target| rank(target.status()) >= Rank::Executing as u8) {
+        let Some(result) = snapshot.command_result(&command.id, &target.agent_id)? else { continue };
+        match result.progress() {
+            Some((words, percent)) if target.status() == CommandStatus::Executing => {
+                (target.progress, target.percent) = (words, percent);
+            }
+            // The status has come, and the result that goes with it has not.
+            Some(_) => {}
+            None => (target.result_json, target.error) = (result.result, result.error),
         }
     }
     if let [one] = command.targets.as_slice() {
         (command.status, command.result_json, command.error) = (one.status, one.result_json.clone(), one.error.clone());
+        (command.progress, command.percent) = (one.progress.clone(), one.percent);
     }
     Ok(command)
 }
 
 /// Keys of a command's document that a put may repeat and that decide nothing.
-const SHOWN_ONLY: [&str; 4] = ["issuer", "signature", "targets", "cancel_requested"];
+const SHOWN_ONLY: [&str; 6] = ["issuer", "signature", "targets", "cancel_requested", "progress", "percent"];
 
 /// A command given as a document.
 pub(super) fn from_json(id: &str, json: &str) -> Result<Command, CallError> {

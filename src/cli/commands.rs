@@ -169,13 +169,22 @@ fn show_steps(
     }
     for target in news {
         if !json {
-            let words = if target.error.is_empty() { &target.result_json } else { &target.error };
-            let row = [target.agent_id.clone(), word(target.status()), words.clone()];
+            let row = [target.agent_id.clone(), word(target.status()), words(target)];
             output.print(|out| out.next_row(STEPS, &row))?;
         }
         shown.insert(target.agent_id.clone(), target.clone());
     }
     Ok(())
+}
+
+/// How far it is, or what came of it.
+fn words(target: &pb::TargetStatus) -> String {
+    match target {
+        _ if !target.error.is_empty() => target.error.clone(),
+        _ if target.percent > 0 => format!("{} % {}", target.percent, target.progress).trim_end().to_owned(),
+        _ if !target.progress.is_empty() => target.progress.clone(),
+        _ => target.result_json.clone(),
+    }
 }
 
 fn verdict(command: &pb::Command) -> Result<(), Failure> {

@@ -207,6 +207,8 @@ impl Json for pb::TargetStatus {
             ("status", named(self.status, pb::CommandStatus::as_str_name)),
             ("resultJson", text(&self.result_json)),
             ("error", text(&self.error)),
+            ("progress", text(&self.progress)),
+            ("percent", self.percent.to_string()),
         ])
     }
 }
@@ -229,6 +231,8 @@ impl Json for pb::Command {
             ("error", text(&self.error)),
             ("targets", array(self.targets.iter().map(Json::json))),
             ("cancelRequested", self.cancel_requested.to_string()),
+            ("progress", text(&self.progress)),
+            ("percent", self.percent.to_string()),
         ])
     }
 }

@@ -62,8 +62,7 @@ impl Stage<'_> {
     fn adopt(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {
         let content = match incoming.body {
             Body::Tombstone => {
-                let from = self.source(from)?;
-                self.remove_results(incoming.hash, from)?;
+                self.remove_results(incoming.hash)?;
                 Content::Tombstone
             }
             Body::Command(command) => {
@@ -93,7 +92,8 @@ impl Stage<'_> {
         let (kind, incarnation, origin) = (incoming.kind, incoming.incarnation, incoming.origin);
         let record = Record { kind, incarnation, sequence: 0, origin, name: incoming.name, content };
         let from = self.source(from)?;
-        self.change(incoming.hash, record, None, kind == Kind::Command, from);
+        let in_progress = matches!(&record.content, Content::Result(result) if !result.rank.is_terminal());
+        self.change(incoming.hash, record, None, kind == Kind::Command && !in_progress, from);
         Ok(Taken::In)
     }
 

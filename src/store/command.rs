@@ -10,12 +10,13 @@ mod change;
 mod content;
 mod error;
 mod json;
+mod progress;
 mod signed;
 mod view;
 mod write;
 
 pub(super) use bytes::{CommandRef, Parsed, ResultRef, encode, encode_result, parse};
-pub use change::{CommandChange, CommandWrite, Report};
+pub use change::{CommandChange, CommandWrite, Progress, Report};
 pub use content::{Command, CommandResult};
 pub use error::CommandError;
 pub use signed::Signed;

@@ -32,8 +32,8 @@ mod write;
 
 pub(crate) use command::check_body;
 pub use command::{
-    COMMANDS, Command, CommandChange, CommandError, CommandResult, CommandView, CommandWrite, Deadline, Rank, Report,
-    Signed,
+    COMMANDS, Command, CommandChange, CommandError, CommandResult, CommandView, CommandWrite, Deadline, Progress, Rank,
+    Report, Signed,
 };
 pub use config::{Config, Planted};
 pub use disk::{Disk, FileDisk};

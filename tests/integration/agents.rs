@@ -83,13 +83,18 @@ impl Agent {
 
     /// Runs the next command as told.
     fn run_one(&mut self, result: &str) -> String {
+        let id = self.accept_one();
+        self.report(&id, Stage::Completed, result);
+        id
+    }
+
+    fn accept_one(&mut self) -> String {
         let push = match self.next().expect("a command") {
             node_message::Body::CommandPush(push) => push,
             body => panic!("{body:?}"),
         };
         let id = push.command.expect("a command").id;
         self.report(&id, Stage::Accepted, "");
-        self.report(&id, Stage::Completed, result);
         id
     }
 }
@@ -264,7 +269,19 @@ fn a_command_sent_at_one_node_runs_at_the_other_and_its_result_comes_back() {
     shows(&a, "x1", "LIVE");
     let mut send = Following::start(&a, "send", &["--agent", "x1", "restart", r#"{"unit":"web"}"#, "--wait"]);
     assert_eq!(send.line(), "x1\tPENDING\t");
-    agent.run_one(r#"{"restarted":1}"#);
+    let id = agent.accept_one();
+    let progress = CommandUpdate {
+        command_id: id.clone(),
+        stage: Stage::Progress.into(),
+        progress: "stopping".into(),
+        percent: 40,
+        ..CommandUpdate::default()
+    };
+    agent.say(agent_message::Body::CommandUpdate(progress));
+    let words = std::iter::from_fn(|| Some(send.line())).find(|line| *line != "x1\tEXECUTING\t").expect("a line");
+    assert_eq!(words, "x1\tEXECUTING\t40 % stopping");
+    assert_eq!(a.json("commands", &[])["commands"][0]["percent"], 40);
+    agent.report(&id, Stage::Completed, r#"{"restarted":1}"#);
     let last = std::iter::from_fn(|| Some(send.line())).find(|line| !line.contains("EXECUTING")).expect("an end");
     assert_eq!(last, "x1\tCOMPLETED\t{\"restarted\":1}");
     assert!(eventually("send ends", || send.0.try_wait().expect("our child")).success());

@@ -21,6 +21,12 @@ const JOBS: usize = 1_024;
 const REGISTER_BYTES: usize = 512 << 10;
 /// How long the result of interrupted work is used again.
 const REUSE_SECONDS: i64 = 3_600;
+/// After a node has said that it does not hold a command: how long until it is told again, twice as long each time,
+const AGAIN_MIN: Duration = Duration::from_secs(5);
+/// up to this.
+const AGAIN_MAX: Duration = Duration::from_secs(600);
+/// How long a command may be unknown to every node the agent meets before its report is dropped.
+const ABSENT: Duration = Duration::from_secs(24 * 3_600);
 /// What a command fails with whose agent was restarted in the middle of it.
 pub(super) const RESTARTED: &str = "the agent was restarted while the command ran";
 
@@ -51,6 +57,10 @@ struct Job {
     confirmed: bool,
     /// The link was lost between acceptance and the confirmation of the end.
     interrupted: bool,
+    /// The node does not hold the command: when it is told again, since when that is so, and how often it was told.
+    again: Option<Instant>,
+    absent: Option<Instant>,
+    told: u32,
     keys: Vec<String>,
     cancel: Arc<AtomicBool>,
 }
@@ -66,9 +76,20 @@ impl Job {
             sent: false,
             confirmed: false,
             interrupted: false,
+            again: None,
+            absent: None,
+            told: 0,
             keys: Vec::new(),
             cancel: Arc::default(),
         }
+    }
+
+    /// Whether the node is to be told again, because the command may come to it yet; notes when.
+    fn outlasts(&mut self, now: Instant) -> bool {
+        let absent = *self.absent.get_or_insert(now);
+        self.again = Some(now + AGAIN_MIN.saturating_mul(1 << self.told.min(10)).min(AGAIN_MAX));
+        self.told += 1;
+        now.saturating_duration_since(absent) < ABSENT
     }
 
     /// The newest of what the node should know.
@@ -174,13 +195,21 @@ impl Jobs {
     }
 
     /// The node has stored or refused an update.
-    pub(super) fn handle_ack(&mut self, ack: &UpdateAck) -> io::Result<()> {
+    pub(super) fn handle_ack(&mut self, now: Instant, ack: &UpdateAck) -> io::Result<()> {
         let Some(job) = self.jobs.get_mut(&ack.command_id) else { return Ok(()) };
         if job.update.as_ref().is_none_or(|update| update.stage != ack.stage) {
             return Ok(());
         }
+        if ack.not_here && job.outlasts(now) {
+            // No worker waits for a command that may come in hours.
+            if job.at == At::Accepting {
+                job.at = At::Waiting;
+            }
+            return Ok(());
+        }
+        (job.again, job.absent, job.told) = (None, None, 0);
         match (job.at, ack.refused.is_empty()) {
-            (At::Done, false) if ack.stage == i32::from(Stage::Completed) => {
+            (At::Done, false) if ack.stage == i32::from(Stage::Completed) && !ack.not_here => {
                 let error = format!("the node refused the result: {}", ack.refused);
                 self.end(CommandUpdate { error, ..update(&ack.command_id, Stage::Failed) })
             }
@@ -200,6 +229,23 @@ impl Jobs {
         for job in self.jobs.values_mut() {
             job.sent = false;
             job.interrupted |= job.accepted;
+        }
+        self.again(|_| true);
+    }
+
+    /// What the node did not hold it may hold by now.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.again(|at| at <= now);
+    }
+
+    fn again(&mut self, due: impl Fn(Instant) -> bool) {
+        for (id, job) in &mut self.jobs {
+            if job.again.take_if(|at| due(*at)).is_some() {
+                job.sent = false;
+                if job.at == At::Waiting && !self.inbox.contains(id) {
+                    self.inbox.push_back(id.clone());
+                }
+            }
         }
     }
 

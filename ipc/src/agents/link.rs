@@ -126,6 +126,10 @@ impl Attending<'_> {
                 let mut inner = self.shared.lock();
                 inner.offer();
                 inner.send(agent_message::Body::Heartbeat(Heartbeat { number, state: None }));
+                inner.jobs.handle_timeout(clock::now());
+                inner.tell();
+                drop(inner);
+                self.shared.notify();
             }
             if let (Some(items), Some(uplink)) = (self.downlink.spent(), &mut self.shared.lock().uplink) {
                 uplink.grant(items)?;
@@ -159,7 +163,7 @@ impl Attending<'_> {
                 inner.recorded(cancelled);
             }
             Some(node_message::Body::UpdateAck(ack)) => {
-                let settled = inner.jobs.handle_ack(&ack);
+                let settled = inner.jobs.handle_ack(now, &ack);
                 inner.recorded(settled);
             }
             None => {}

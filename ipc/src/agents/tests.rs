@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-use super::jobs::{RESTARTED, update};
+use super::jobs::{Jobs, Permit, RESTARTED, update};
 use super::ledger::Ledger;
 use super::*;
 use crate::agent::command_update::Stage;
@@ -121,7 +121,12 @@ impl Link {
     }
 
     fn ack(&mut self, update: &CommandUpdate, refused: &str) {
-        let ack = UpdateAck { command_id: update.command_id.clone(), stage: update.stage, refused: refused.into() };
+        let ack = UpdateAck {
+            command_id: update.command_id.clone(),
+            stage: update.stage,
+            refused: refused.into(),
+            ..UpdateAck::default()
+        };
         self.say(node_message::Body::UpdateAck(ack));
     }
 
@@ -430,4 +435,61 @@ fn what_the_node_refuses_of_an_agents_state_is_told_and_taken_back() {
     assert!(register.workloads.is_empty());
     agent.wait_registered(PATIENCE).unwrap();
     assert!(agent.trouble().unwrap().contains("control character"));
+}
+
+/// What a node says that does not hold the command.
+fn not_here(said: &CommandUpdate) -> UpdateAck {
+    let refused = "there is no command here".into();
+    UpdateAck { command_id: said.command_id.clone(), stage: said.stage, refused, not_here: true }
+}
+
+fn stored(said: &CommandUpdate) -> UpdateAck {
+    UpdateAck { command_id: said.command_id.clone(), stage: said.stage, ..UpdateAck::default() }
+}
+
+/// A job that was accepted; its first report.
+fn accepted(jobs: &mut Jobs, now: std::time::Instant) -> CommandUpdate {
+    let command = Some(Command { id: "c1".into(), ..Command::default() });
+    jobs.handle_push(now, CommandPush { command, time_left_ms: 0 });
+    jobs.take(now).unwrap().expect("a command");
+    jobs.poll_updates().pop().expect("ACCEPTED")
+}
+
+#[test]
+fn a_result_for_a_command_the_node_does_not_hold_is_kept_and_told_again_later_and_less_and_less_often() {
+    let (start, mut jobs) = (clock::now(), Jobs::new(Ledger::open("a1", None).unwrap()).unwrap());
+    let said = accepted(&mut jobs, start);
+    jobs.handle_ack(start, &stored(&said)).unwrap();
+    assert_eq!(jobs.permit("c1").unwrap(), Permit::Begin);
+    jobs.end(update("c1", Stage::Completed)).unwrap();
+    let mut now = start;
+    let mut waits = Vec::new();
+    let mut begun = now;
+    while jobs.unsettled() {
+        jobs.handle_timeout(now);
+        if let Some(said) = jobs.poll_updates().pop() {
+            assert_eq!(said.stage(), Stage::Completed);
+            jobs.handle_ack(now, &not_here(&said)).unwrap();
+            waits.push((now - begun).as_secs());
+            begun = now;
+        }
+        now += Duration::from_secs(1);
+    }
+    assert_eq!(waits[..9], [0, 5, 10, 20, 40, 80, 160, 320, 600]);
+    assert!((now - start).as_secs().abs_diff(24 * 3_600) < 700, "given up after a day: {:?}", now - start);
+}
+
+#[test]
+fn a_command_the_node_does_not_hold_waits_without_a_worker_and_runs_when_it_does() {
+    let (now, mut jobs) = (clock::now(), Jobs::new(Ledger::open("a1", None).unwrap()).unwrap());
+    let said = accepted(&mut jobs, now);
+    jobs.handle_ack(now, &not_here(&said)).unwrap();
+    assert_eq!(jobs.permit("c1").unwrap(), Permit::Refused, "the worker goes on");
+    assert!(jobs.take(now).unwrap().is_none());
+    jobs.handle_link_lost();
+    assert_eq!(jobs.registered(), [said.clone()], "the next node is asked at once");
+    assert!(jobs.take(now).unwrap().is_some());
+    assert_eq!(jobs.permit("c1").unwrap(), Permit::Wait);
+    jobs.handle_ack(now, &stored(&said)).unwrap();
+    assert_eq!(jobs.permit("c1").unwrap(), Permit::Begin);
 }

@@ -23,6 +23,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What a node takes of a result, and of words.
 const RESULT_BYTES: usize = 256 << 10;
 const ERROR_BYTES: usize = 4 << 10;
+const PROGRESS_BYTES: usize = 1 << 10;
 
 /// How a command ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,7 +54,7 @@ impl Outcome {
             }
             Outcome::Completed(result_json) => CommandUpdate { result_json, ..update(id, Stage::Completed) },
             Outcome::Failed(mut error) => {
-                error.truncate(boundary(&error));
+                error.truncate(boundary(&error, ERROR_BYTES));
                 CommandUpdate { error, ..update(id, Stage::Failed) }
             }
             Outcome::Cancelled => update(id, Stage::Cancelled),
@@ -62,8 +63,8 @@ impl Outcome {
 }
 
 /// How much of `text` is kept.
-fn boundary(text: &str) -> usize {
-    (0..=text.len().min(ERROR_BYTES)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+fn boundary(text: &str, most: usize) -> usize {
+    (0..=text.len().min(most)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 /// A command that is being run.
@@ -105,9 +106,11 @@ impl Work<'_> {
         self.cancel.load(Ordering::Acquire)
     }
 
-    /// Shows how far it is to whoever watches; lost when the node cannot be reached.
+    /// Shows how far it is to whoever watches: the newest words, every five seconds at most, up to 1 KiB. Lost when the node
+    /// cannot be reached.
     pub fn progress(&self, words: impl Into<String>, percent: u32) {
-        let progress = words.into();
+        let mut progress = words.into();
+        progress.truncate(boundary(&progress, PROGRESS_BYTES));
         let mut inner = self.shared.lock();
         inner.jobs.report(CommandUpdate { progress, percent, ..update(self.id(), Stage::Progress) });
         if inner.terms.is_some() {

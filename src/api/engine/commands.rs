@@ -14,7 +14,7 @@ use crate::error::Blame;
 use crate::fleet::StreamId;
 use crate::fleet::commands::{Push, push_message};
 use crate::limits::AGENT_PENDING_BYTES;
-use crate::store::{self, COMMANDS, Kind};
+use crate::store::{self, COMMANDS, CommandError, Key, Kind};
 
 /// Index entries looked at in one go.
 const EXAMINED_A_TURN: usize = 1_024;
@@ -64,18 +64,27 @@ impl Engine {
                 self.report_bytes += bytes;
                 self.command_writes.push_back((write, Heard { bytes, ..heard }));
             }
-            Ok(None) => self.acknowledge(now, heard, String::new()),
-            Err(refused) => self.acknowledge(now, heard, refused.to_string()),
+            Ok(None) => self.acknowledge(now, heard, None),
+            Err(refused) => self.acknowledge(now, heard, Some(&refused)),
         }
     }
 
-    fn acknowledge(&mut self, now: Now, heard: Heard, refused: String) {
+    fn acknowledge(&mut self, now: Now, heard: Heard, refused: Option<&CommandError>) {
         let Heard { stream, command: command_id, stage, .. } = heard;
-        // Progress is shown and not stored; acknowledging it would only cost.
-        if stage != command_update::Stage::Progress as i32 || !refused.is_empty() {
-            let ack = node_message::Body::UpdateAck(UpdateAck { command_id, stage, refused });
+        // Progress may be lost; acknowledging it would only cost.
+        if stage != command_update::Stage::Progress as i32 || refused.is_some() {
+            let not_here = matches!(refused, Some(CommandError::Unknown(_))) && !self.was_removed(&command_id);
+            let refused = refused.map(ToString::to_string).unwrap_or_default();
+            let ack = node_message::Body::UpdateAck(UpdateAck { command_id, stage, refused, not_here });
             self.deliver(now, stream, NodeMessage { body: Some(ack) });
         }
+    }
+
+    /// Whether a command that is not held was, and never comes back. What cannot be read now may be on its way.
+    fn was_removed(&mut self, command: &str) -> bool {
+        let Ok(key) = Key::new(COMMANDS, command) else { return true };
+        let record = self.view.snapshot().ok().and_then(|snapshot| snapshot.record(&key.hash()).ok()?);
+        record.is_some_and(|record| !record.is_live())
     }
 
     pub(super) fn command_written(&mut self, now: Now, heard: Option<Heard>, error: Option<&store::Error>) {
@@ -85,7 +94,12 @@ impl Engine {
                 let error = CallError::new(error.code(), format!("the report is not stored: {error}"));
                 self.finish(now, heard.stream.0, Err::<&Response, _>(&error));
             }
-            (Some(heard), error) => self.acknowledge(now, heard, error.map(ToString::to_string).unwrap_or_default()),
+            (Some(heard), None) => self.acknowledge(now, heard, None),
+            (Some(heard), Some(store::Error::Command(refused))) => self.acknowledge(now, heard, Some(refused)),
+            (Some(heard), Some(error)) => {
+                let refused = CommandError::Malformed(error.to_string());
+                self.acknowledge(now, heard, Some(&refused));
+            }
             (None, Some(error)) => log::warn!("a change of a command is not stored: {error}"),
             (None, None) => {}
         }

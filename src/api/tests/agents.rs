@@ -92,14 +92,14 @@ impl World {
         self.agents().into_iter().find(|agent| agent.agent_id == id).expect("listed")
     }
 
-    fn json(&mut self, collection: &str, id: &str) -> Option<serde_json::Value> {
+    pub(super) fn json(&mut self, collection: &str, id: &str) -> Option<serde_json::Value> {
         let client = self.connect(ROOT);
         let request = GetDocumentRequest { collection: collection.into(), doc_id: id.into() };
         let json = self.call(client, &request).expect("read").json_data?;
         Some(serde_json::from_str(&json).expect("JSON"))
     }
 
-    fn sequence(&self) -> u64 {
+    pub(super) fn sequence(&self) -> u64 {
         self.store.tip().visible
     }
 }
@@ -466,9 +466,7 @@ fn reloaded_settings_are_told_to_every_agent() {
     let mut world = World::new();
     let stream = world.attach(SOMEBODY, "a1");
     let times = Times { heartbeat: Duration::from_secs(5), ..Times::default() };
-    let settings = Settings { times, ..Settings::default() };
-    world.engine.handle_settings(world.now, settings);
-    world.run();
+    world.reload(|settings| settings.fleet = Settings { times, ..Settings::default() });
     let update = world.heard(stream).expect("told");
     assert!(matches!(update, node_message::Body::ConfigUpdate(update) if update.heartbeat_interval_ms == 5_000));
 }

@@ -10,6 +10,8 @@ use peat_ipc::sidecar::*;
 
 use super::agents::{OTHER, Stream, drop_stream, register};
 use super::{ROOT, SOMEBODY, World, code};
+use crate::fleet::commands::Trust;
+use crate::identity::EndpointId;
 use crate::store::{Error, Reply};
 
 fn to(agent: &str, id: &str) -> Command {
@@ -20,6 +22,12 @@ fn to(agent: &str, id: &str) -> Command {
         payload_json: r#"{"n":1}"#.into(),
         ..Command::default()
     }
+}
+
+/// What an agent says of a command in progress.
+fn words(id: &str, progress: &str, percent: u32) -> agent_message::Body {
+    let update = CommandUpdate { progress: progress.into(), percent, ..update(id, Stage::Progress, "") };
+    agent_message::Body::CommandUpdate(update)
 }
 
 impl World {
@@ -206,4 +214,91 @@ fn a_report_that_a_full_disk_refused_is_not_refused_to_the_agent() {
     let back = Register { commands: vec![update("k", Stage::Completed, "7")], ..register("a1") };
     world.open_stream(SOMEBODY, Some(agent_message::Body::Register(back)), 100);
     assert_eq!(world.command("k").status(), CommandStatus::Completed);
+}
+
+#[test]
+fn whose_commands_are_delivered_can_change_and_what_waited_is_pushed() {
+    let mut world = World::new();
+    let trust =
+        |issuers: &[EndpointId]| Trust { node: EndpointId([9; 32]), issuers: issuers.iter().copied().collect() };
+    world.reload(|settings| settings.commands.trust = trust(&[EndpointId([8; 32])]));
+    let stream = world.attach(SOMEBODY, "a1");
+    world.issue(to("a1", "k"));
+    assert_eq!(world.heard(stream), None, "its issuer is not trusted");
+    world.reload(|settings| settings.commands.trust = trust(&[]));
+    assert_eq!(world.pushed(stream).expect("trusted now").id, "k");
+}
+
+#[test]
+fn the_newest_words_of_work_in_progress_are_shown_and_written_now_and_then() {
+    let mut world = World::new();
+    world.issue(to("a1", "k"));
+    let stream = world.attach(SOMEBODY, "a1");
+    world.pushed(stream).expect("pushed");
+    assert_eq!(world.report(stream, "k", Stage::Accepted, ""), "");
+    let before = world.sequence();
+    for percent in 1..=50 {
+        world.say(stream, words("k", "fetching", percent));
+        world.wait(Duration::from_millis(200));
+        world.beat(stream, percent.into());
+    }
+    assert!(world.sequence() - before <= 3, "{} writes in ten seconds", world.sequence() - before);
+    world.wait(Duration::from_secs(5));
+    let command = world.command("k");
+    assert_eq!((command.progress.as_str(), command.percent), ("fetching", 50), "the newest is written in the end");
+    assert_eq!(command.targets[0].progress, "fetching");
+    assert_eq!(command.result_json, "");
+    assert_eq!(world.json("commands", "k:a1").expect("a document")["percent"], 50);
+    assert_eq!(world.report(stream, "k", Stage::Completed, ""), "");
+    let command = world.command("k");
+    assert_eq!((command.status(), command.progress.as_str(), command.percent), (CommandStatus::Completed, "", 0));
+    assert_eq!(world.json("commands", "k:a1").expect("a document")["status"], "COMMAND_STATUS_COMPLETED");
+    world.say(stream, words("k", "late", 99));
+    world.wait(Duration::from_secs(10));
+    assert_eq!(world.command("k").progress, "");
+}
+
+#[test]
+fn words_too_long_are_refused_and_many_talkers_write_ten_times_a_second() {
+    let mut world = World::new();
+    let agents: Vec<String> = (0..100).map(|number| format!("a{number}")).collect();
+    let streams: Vec<Stream> = agents.iter().map(|agent| world.attach(SOMEBODY, agent)).collect();
+    world.issue(Command { target_id: String::new(), all: true, ..to("", "k") });
+    for stream in &streams {
+        world.pushed(*stream).expect("pushed");
+        world.report(*stream, "k", Stage::Accepted, "");
+    }
+    world.say(streams[0], words("k", &"x".repeat(1_025), 1));
+    let refused = world.heard(streams[0]);
+    assert!(
+        matches!(&refused, Some(node_message::Body::UpdateAck(ack)) if ack.refused.contains("1024")),
+        "{refused:?}"
+    );
+    let before = world.sequence();
+    streams.iter().for_each(|stream| world.say(*stream, words("k", "on it", 1)));
+    world.wait(Duration::from_millis(950));
+    assert!(world.sequence() - before <= 10, "{}", world.sequence() - before);
+    world.wait(Duration::from_secs(11));
+    assert!(world.command("k").targets.iter().all(|target| target.progress == "on it"));
+}
+
+#[test]
+fn a_report_for_a_command_that_is_not_here_is_to_be_kept_and_one_that_was_removed_is_not() {
+    let mut world = World::new();
+    let stream = world.attach(SOMEBODY, "a1");
+    let not_here = |world: &mut World, id: &str| {
+        world.say(stream, agent_message::Body::CommandUpdate(update(id, Stage::Completed, "7")));
+        match world.heard(stream) {
+            Some(node_message::Body::UpdateAck(ack)) if !ack.refused.is_empty() => ack.not_here,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(not_here(&mut world, "on its way"));
+    world.issue(to("a2", "k"));
+    assert!(!not_here(&mut world, "k"), "it is another agent's");
+    let client = world.connect(ROOT);
+    let request = DeleteDocumentRequest { collection: "commands".into(), doc_id: "k".into() };
+    world.call(client, &request).expect("deleted");
+    assert!(!not_here(&mut world, "k"), "it never comes back");
+    assert!(!not_here(&mut world, &"x".repeat(600)), "nothing has this id");
 }

@@ -8,6 +8,7 @@
 //! [`Commands::poll_push`] and [`Commands::poll_write`], and wait for [`Commands::poll_deadline`].
 
 mod message;
+mod progress;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,8 @@ pub use message::{push_message, shown};
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::limits;
-use crate::store::{CommandChange, CommandError, CommandView, CommandWrite, Rank, Report};
+use crate::store::{CommandChange, CommandError, CommandView, CommandWrite, Progress, Rank, Report};
+use progress::Notes;
 use table::{Table, Tracked};
 
 /// A write that came to nothing (a full disk) is asked for again after this.
@@ -33,7 +35,7 @@ const RETRY_MS: u64 = 30_000;
 pub type Refused = CommandError;
 
 /// Whose commands a node delivers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Trust {
     /// This node, which trusts itself.
     pub node: EndpointId,
@@ -50,7 +52,7 @@ impl Trust {
 }
 
 /// What a node does with commands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
     /// Whose commands it delivers.
     pub trust: Trust,
@@ -88,6 +90,7 @@ pub struct Commands {
     attached: BTreeMap<String, Attached>,
     pushes: VecDeque<(String, Push)>,
     writes: VecDeque<CommandWrite>,
+    progress: Notes,
     /// The last time that was told, to turn boot time into deadlines.
     latest: Option<Now>,
 }
@@ -102,8 +105,17 @@ impl Commands {
             attached: BTreeMap::new(),
             pushes: VecDeque::new(),
             writes: VecDeque::new(),
+            progress: Notes::default(),
             latest: None,
         }
+    }
+
+    /// The settings were reloaded. True when they are others: every record is to be shown again.
+    #[must_use]
+    pub fn set_settings(&mut self, settings: Settings) -> bool {
+        let changed = self.settings != settings;
+        self.settings = settings;
+        changed
     }
 
     /// Looks at one record of collection `commands` that is new or changed: all of them at the start, then each that changes.
@@ -158,11 +170,27 @@ impl Commands {
         }
         let report = report(agent, update)?;
         report.check()?;
+        if update.stage() == Stage::Progress {
+            self.note_progress(now, agent, update, held)?;
+        } else if report.rank.is_terminal() {
+            self.progress.remove(id, agent);
+        }
         if report.rank <= held && (report.begun || report.rank == held) {
             return Ok(None);
         }
         let write = CommandWrite::new(id, CommandChange::Report(report));
         write.map(Some).map_err(|cause| CommandError::Malformed(cause.to_string()))
+    }
+
+    fn note_progress(&mut self, now: Now, agent: &str, update: &CommandUpdate, held: Rank) -> Result<(), Refused> {
+        let (words, percent) = (update.progress.clone(), update.percent.min(100));
+        if words.len() > limits::COMMAND_PROGRESS_BYTES {
+            return Err(CommandError::TooLarge("progress", words.len()));
+        }
+        if matches!(held, Rank::Pending | Rank::Executing) {
+            self.progress.add(now.mono, &update.command_id, Progress { agent: agent.to_owned(), words, percent });
+        }
+        Ok(())
     }
 
     /// A deadline came.
@@ -171,6 +199,8 @@ impl Commands {
         while let Some(id) = self.table.take_due(now.boot_ms) {
             self.review(now, &id);
         }
+        // While the store is slow the newest words wait here, where newer ones take their place.
+        self.writes.extend(self.progress.poll(now.mono, self.writes.is_empty()));
     }
 
     /// The next thing for an agent's stream.
@@ -179,7 +209,7 @@ impl Commands {
         self.pushes.pop_front()
     }
 
-    /// The next change to store: a target that missed it, a cancellation confirmed, a command to forget.
+    /// The next change to store: a target that missed it, a cancellation confirmed, a command to forget, how far one is.
     #[must_use]
     pub fn poll_write(&mut self) -> Option<CommandWrite> {
         self.writes.pop_front()
@@ -188,7 +218,8 @@ impl Commands {
     /// When to call [`Commands::handle_timeout`].
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
-        Some(self.latest?.at_boot_ms(self.table.next_due()?))
+        let due = self.latest.zip(self.table.next_due()).map(|(latest, due)| latest.at_boot_ms(due));
+        due.into_iter().chain(self.progress.deadline()).min()
     }
 
     /// Whether the records should be shown again: some found no place in the table, and now there is room.

@@ -93,7 +93,7 @@ impl Stage<'_> {
 impl CommandResult {
     /// What a peer sent of a result.
     pub(in crate::store) fn received(rank: u8, result: Vec<u8>, error: String) -> Result<CommandResult, String> {
-        let rank = Rank::from_number(rank).filter(|rank| rank.is_terminal() && *rank != Rank::Expired);
+        let rank = Rank::from_number(rank).filter(|rank| !matches!(rank, Rank::Pending | Rank::Expired));
         let rank = rank.ok_or("a result with a status that is no end")?;
         match (result.len(), error.len()) {
             (bytes, _) if bytes > COMMAND_RESULT_BYTES => {
@@ -106,7 +106,11 @@ impl CommandResult {
             _ => {}
         }
         let result = String::from_utf8(result).map_err(|_| "a result that is not UTF-8")?;
-        Ok(CommandResult { rank, result, error, json: String::new() })
+        let received = CommandResult { rank, result, error, json: String::new() };
+        if rank == Rank::Executing && (received.words().is_none() || !received.error.is_empty()) {
+            return Err("a progress that is not words and percent".into());
+        }
+        Ok(received)
     }
 
     /// With what a read returns.

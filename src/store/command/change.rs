@@ -20,6 +20,8 @@ pub enum CommandChange {
     Issue(Signed),
     /// What an agent says of it.
     Report(Report),
+    /// What an agent that runs it says meanwhile.
+    Progress(Progress),
     /// Ask for its end. Of these agents, which are attached here, those that have not accepted it are CANCELLED at once.
     RequestCancel { attached: Vec<String> },
     /// These agents, which are attached here, have not accepted what is to be cancelled.
@@ -45,6 +47,17 @@ pub struct Report {
     pub error: String,
 }
 
+/// How far an agent is with a command it runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Progress {
+    /// Who.
+    pub agent: String,
+    /// At most [`crate::limits::COMMAND_PROGRESS_BYTES`].
+    pub words: String,
+    /// 0 to 100.
+    pub percent: u32,
+}
+
 impl CommandWrite {
     /// A change of command `id`.
     ///
@@ -57,7 +70,8 @@ impl CommandWrite {
 
 impl From<CommandWrite> for Write {
     fn from(write: CommandWrite) -> Write {
-        Write { key: write.key, put: Put::Command(write.change), durable: true }
+        let durable = !matches!(write.change, CommandChange::Progress(_));
+        Write { key: write.key, put: Put::Command(write.change), durable }
     }
 }
 

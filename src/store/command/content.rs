@@ -26,9 +26,9 @@ pub struct Command {
 /// What one target made of a command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommandResult {
-    /// Cancelled, failed or completed.
+    /// Cancelled, failed or completed; or executing, for how far it is.
     pub rank: Rank,
-    /// JSON, or empty.
+    /// JSON, or empty. Of what is executing, the words and their number ([`super::progress`]).
     pub result: String,
     /// Words.
     pub error: String,
@@ -134,9 +134,10 @@ impl CommandResult {
         result_state(self.rank as u8, &self.result, &self.error)
     }
 
-    /// Whether `theirs` replaces this one: a higher rank, then the greater state.
+    /// Whether `theirs` replaces this one: a higher rank, then newer words, then the greater state.
     pub(crate) fn yields_to(&self, theirs: &CommandResult) -> bool {
-        (self.rank, self.state()) < (theirs.rank, theirs.state())
+        let order = |result: &CommandResult| (result.rank, result.progress_number(), result.state());
+        order(self) < order(theirs)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use peat_ipc::Code;
 
-use crate::limits::{COMMAND_ERROR_BYTES, COMMAND_RESULT_BYTES};
+use crate::limits::{COMMAND_ERROR_BYTES, COMMAND_PROGRESS_BYTES, COMMAND_RESULT_BYTES};
 use crate::store::Key;
 
 /// See the module's documentation. The caller is to blame.
@@ -62,7 +62,11 @@ impl fmt::Display for CommandError {
             CommandError::Ended(key) => write!(f, "{key} has ended; it must not be begun again"),
             CommandError::Malformed(why) => f.write_str(why),
             CommandError::TooLarge(what, bytes) => {
-                let limit = if *what == "error" { COMMAND_ERROR_BYTES } else { COMMAND_RESULT_BYTES };
+                let limit = match *what {
+                    "error" => COMMAND_ERROR_BYTES,
+                    "progress" => COMMAND_PROGRESS_BYTES,
+                    _ => COMMAND_RESULT_BYTES,
+                };
                 write!(f, "the {what} is {bytes} bytes; the limit is {limit}: put what is larger into a document")
             }
         }

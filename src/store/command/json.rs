@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::Rank;
+use super::progress::Words;
 use super::signed::{Signed, issuer};
 use crate::mesh::CommandBody;
 use crate::mesh::command_body::Addressed;
@@ -40,6 +41,11 @@ pub(super) fn command(signed: &Signed, body: &CommandBody, ranks: &[Rank], cance
 pub(super) fn result(key: &Key, rank: Rank, result: &str, error: &str) -> String {
     let (command, agent) = key.id().split_once(':').unwrap_or((key.id(), ""));
     let mut shown = json!({ "command_id": command, "agent_id": agent, "status": rank.name() });
+    if rank == Rank::Executing {
+        let Words { percent, words, .. } = Words::parse(result).unwrap_or_default();
+        (shown["percent"], shown["progress"]) = (percent.into(), words.into());
+        return shown.to_string();
+    }
     for (name, text) in [("result_json", result), ("error", error)] {
         if !text.is_empty() {
             shown[name] = text.into();

@@ -2,7 +2,7 @@
 
 use super::change::Judgement;
 use super::signed::result_key;
-use super::{Command, CommandChange, CommandError, CommandResult, Deadline, Rank, Report, Signed};
+use super::{Command, CommandChange, CommandError, CommandResult, Deadline, Progress, Rank, Report, Signed};
 use crate::mesh::CommandBody;
 use crate::store::batch::Pending;
 use crate::store::stage::Stage;
@@ -30,6 +30,7 @@ impl Stage<'_> {
                     lift(command, targets, &agents, Rank::Cancelled);
                 }
             }),
+            CommandChange::Progress(progress) => self.progress(key, hash, &progress),
             CommandChange::Expire { agents } => self.change_command(key, hash, |command, targets| {
                 lift(command, targets, &agents, Rank::Expired);
             }),
@@ -69,7 +70,7 @@ impl Stage<'_> {
             Judgement::Refused(cause, None) => return Err(cause.into()),
         };
         command.ranks[at] = rank;
-        if answer.is_ok() && !(report.result.is_empty() && report.error.is_empty()) {
+        if answer.is_ok() && rank.is_terminal() {
             self.add_result(key, report)?;
         }
         let pending = self.change_to(key, hash, Content::Command(command));
@@ -79,16 +80,39 @@ impl Stage<'_> {
     fn add_result(&mut self, command: &Key, report: Report) -> Result<(), Error> {
         let key = result_key(command, &report.agent).map_err(CommandError::Malformed)?;
         let hash = key.hash();
+        let silent = report.result.is_empty() && report.error.is_empty();
         let result = CommandResult::new(&key, report.rank, report.result, report.error);
         let supersedes = match self.load(hash)?.record.as_ref().map(|record| &record.content) {
-            None => true,
+            // What is over says so only where it would otherwise be shown in progress.
+            None => !silent,
             Some(Content::Result(held)) => held.yields_to(&result),
             Some(_) => false,
         };
         if supersedes {
-            self.change_to(&key, hash, Content::Result(Box::new(result)));
+            self.change_result(&key, hash, result, true);
         }
         Ok(())
+    }
+
+    /// The newest words of an agent that runs the command. They may be lost with the power, and end with the work.
+    fn progress(&mut self, command: &Key, hash: KeyHash, progress: &Progress) -> Result<Pending, Error> {
+        let held = self.held_command(command, hash)?;
+        let targets = held.signed.read().targets;
+        let rank = targets.iter().position(|agent| *agent == progress.agent).map(|at| held.ranks[at]);
+        if rank != Some(Rank::Executing) {
+            return Ok(self.unchanged(hash, false));
+        }
+        let key = result_key(command, &progress.agent).map_err(CommandError::Malformed)?;
+        let before = match self.load(key.hash())?.record.as_ref().map(|record| &record.content) {
+            Some(Content::Result(before)) => Some(before.clone()),
+            _ => None,
+        };
+        let number = before.as_ref().map_or(0, |before| before.progress_number()).saturating_add(1);
+        let result = CommandResult::in_progress(&key, number, progress);
+        if before.is_none_or(|before| before.yields_to(&result)) {
+            self.change_result(&key, key.hash(), result, false);
+        }
+        Ok(self.unchanged(hash, false))
     }
 
     fn change_command(
@@ -113,12 +137,13 @@ impl Stage<'_> {
             Some(Content::Tombstone) => return Ok(self.unchanged(hash, true)),
             Some(_) => {}
         }
-        self.remove_results(hash, 0)?;
+        self.remove_results(hash)?;
         Ok(self.bury(hash, 0, true))
     }
 
-    /// Leaves tombstones of the results of a command that is about to go.
-    pub(in crate::store) fn remove_results(&mut self, hash: KeyHash, from: u32) -> Result<(), Error> {
+    /// Leaves tombstones of the results of a command that is about to go. Whoever removed it may never have had the results:
+    /// the tombstones are this node's own news, for everybody.
+    pub(in crate::store) fn remove_results(&mut self, hash: KeyHash) -> Result<(), Error> {
         let Some(Record { name: Some(key), content: Content::Command(command), .. }) = &self.load(hash)?.record else {
             return Ok(());
         };
@@ -126,7 +151,7 @@ impl Stage<'_> {
         for agent in targets {
             let Ok(result) = result_key(&key, &agent).map(|key| key.hash()) else { continue };
             if self.load(result)?.record.as_ref().is_some_and(Record::is_live) {
-                self.bury(result, from, false);
+                self.bury(result, 0, false);
             }
         }
         Ok(())
@@ -145,6 +170,13 @@ impl Stage<'_> {
             Some(Content::Command(command)) => Ok(command.clone()),
             _ => Err(CommandError::Unknown(key.id().to_owned()).into()),
         }
+    }
+
+    fn change_result(&mut self, key: &Key, hash: KeyHash, result: CommandResult, durable: bool) -> Pending {
+        let (kind, incarnation, origin) = (Kind::Command, ONLY_INCARNATION, self.writer.config.node);
+        let content = Content::Result(Box::new(result));
+        let record = Record { kind, incarnation, sequence: 0, origin, name: Some(key.clone()), content };
+        self.change(hash, record, None, durable, 0)
     }
 
     fn change_to(&mut self, key: &Key, hash: KeyHash, content: Content) -> Pending {

@@ -5,7 +5,7 @@ use crate::clock::BootId;
 use crate::identity::Identity;
 use crate::mesh::CommandBody;
 use crate::mesh::command_body::Addressed;
-use crate::store::{CommandChange, CommandError, CommandView, CommandWrite, Rank, Report, RunId, Signed};
+use crate::store::{CommandChange, CommandError, CommandView, CommandWrite, Progress, Rank, Report, RunId, Signed};
 
 const ISSUER: [u8; 32] = [40; 32];
 const PEER: PeerRun = PeerRun { node: crate::identity::EndpointId([9; 32]), run: RunId([9; 16]) };
@@ -309,7 +309,8 @@ fn a_command_that_is_forged_or_malformed_is_refused_by_name() {
         (Incoming { kind: Kind::Merged, ..with(&|_| ()) }, "nothing else, holds commands"),
         (Incoming { incarnation: 2, ..with(&|_| ()) }, "a command of incarnation 2"),
         (result("commands/k", 6, b"{}"), "names no command and agent"),
-        (result("commands/k:a1", 3, b"{}"), "a status that is no end"),
+        (result("commands/k:a1", 2, b"{}"), "a status that is no end"),
+        (result("commands/k:a1", 3, b"{}"), "not words and percent"),
         (result("commands/k:a1", 6, b"{"), "a result that is not JSON"),
         (result("commands/k:a1", 6, &vec![b'1'; crate::limits::COMMAND_RESULT_BYTES + 1]), "the limit is 262144"),
     ];
@@ -453,4 +454,65 @@ fn statuses_never_go_back_whatever_the_order_of_merges_and_all_copies_agree_in_t
         let versions: Vec<VersionHash> = nodes.iter().map(|node| node.version_hash("commands/k")).collect();
         assert!(versions.windows(2).all(|pair| pair[0] == pair[1]), "seed {seed}");
     }
+}
+
+fn progress(agent: &str, words: &str, percent: u32) -> CommandChange {
+    CommandChange::Progress(Progress { agent: agent.into(), words: words.into(), percent })
+}
+
+#[test]
+fn progress_is_kept_while_the_work_runs_newest_first_and_ends_with_it() {
+    let mut bench = Bench::new();
+    let shown =
+        |bench: &Bench| bench.snapshot().command_result("k", "a1").unwrap().and_then(|result| result.progress());
+    bench.issue("k", &["a1"], 0);
+    bench.change("k", progress("a1", "too early", 0)).unwrap();
+    assert_eq!(shown(&bench), None);
+    bench.report("k", "a1", Rank::Executing).unwrap();
+    bench.change("k", progress("a1", "half", 50)).unwrap();
+    bench.change("k", progress("a1", "back", 10)).unwrap();
+    bench.change("k", progress("nobody", "x", 10)).unwrap();
+    assert_eq!(shown(&bench), Some(("back".into(), 10)), "what was said last, whatever it says");
+    bench.report("k", "a1", Rank::Completed).unwrap();
+    assert_eq!(bench.snapshot().command_result("k", "a1").unwrap().unwrap().rank, Rank::Completed);
+    bench.change("k", progress("a1", "too late", 99)).unwrap();
+    assert_eq!(shown(&bench), None);
+}
+
+#[test]
+fn of_two_words_of_progress_all_copies_keep_the_newer_and_a_result_beats_both() {
+    let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+    a.issue("k", &["a1"], 0);
+    a.report("k", "a1", Rank::Executing).unwrap();
+    a.change("k", progress("a1", "first", 90)).unwrap();
+    let first = a.outgoing("commands/k:a1");
+    b.take(&a, "commands/k");
+    b.take(&a, "commands/k:a1");
+    b.change("k", progress("a1", "second", 10)).unwrap();
+    a.take(&b, "commands/k:a1");
+    b.take_in(a.peer_run(), vec![first]);
+    assert_eq!(a.json("commands/k:a1"), b.json("commands/k:a1"));
+    assert!(a.json("commands/k:a1").unwrap().contains(r#""progress":"second""#));
+    let second = b.outgoing("commands/k:a1");
+    b.report("k", "a1", Rank::Failed).unwrap();
+    b.take_in(a.peer_run(), vec![second]);
+    a.take(&b, "commands/k:a1");
+    assert_eq!(a.json("commands/k:a1"), b.json("commands/k:a1"));
+    assert!(a.json("commands/k:a1").unwrap().contains("COMMAND_STATUS_FAILED"));
+}
+
+/// The one that removed the command may never have had its result: it would have nothing where others have a tombstone.
+#[test]
+fn what_becomes_of_a_result_is_told_to_who_removed_its_command_too() {
+    let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+    a.issue("k", &["a1"], 0);
+    b.take(&a, "commands/k");
+    b.change("k", CommandChange::Report(Report { result: "7".into(), ..says("a1", Rank::Completed) })).unwrap();
+    a.change("k", CommandChange::Remove).unwrap();
+    b.take(&a, "commands/k");
+    assert_eq!((b.json("commands/k"), b.json("commands/k:a1")), (None, None));
+    assert_ne!(b.entry("commands/k").from, 0, "the command's tombstone came from there");
+    assert_eq!(b.entry("commands/k:a1").from, 0, "the result's did not");
+    a.take(&b, "commands/k:a1");
+    assert_eq!(a.version_hash("commands/k:a1"), b.version_hash("commands/k:a1"));
 }

@@ -761,7 +761,7 @@ type CommandUpdate struct {
 	ResultJson string `protobuf:"bytes,3,opt,name=result_json,json=resultJson,proto3" json:"result_json,omitempty"`
 	// Words, of a failed one.
 	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
-	// Words and percent, of one in progress. Shown, never stored.
+	// Words, up to 1 KiB, and percent, of one in progress. The newest are shown to whoever looks at the command, and may be lost.
 	Progress      string `protobuf:"bytes,5,opt,name=progress,proto3" json:"progress,omitempty"`
 	Percent       uint32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1188,7 +1188,9 @@ type UpdateAck struct {
 	CommandId string                 `protobuf:"bytes,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	Stage     CommandUpdate_Stage    `protobuf:"varint,2,opt,name=stage,proto3,enum=peat.agent.v1.CommandUpdate_Stage" json:"stage,omitempty"`
 	// Why it was refused; empty when it is stored.
-	Refused       string `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refused string `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	// The node does not hold the command, which may still be on its way here: the agent keeps its report and says it again later.
+	NotHere       bool `protobuf:"varint,4,opt,name=not_here,json=notHere,proto3" json:"not_here,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1242,6 +1244,13 @@ func (x *UpdateAck) GetRefused() string {
 		return x.Refused
 	}
 	return ""
+}
+
+func (x *UpdateAck) GetNotHere() bool {
+	if x != nil {
+		return x.NotHere
+	}
+	return false
 }
 
 var File_peat_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -1351,12 +1360,13 @@ const file_peat_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"events_url\x18\x04 \x01(\tR\teventsUrl\"&\n" +
 	"\fHeartbeatAck\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\x04R\x06number\"~\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\"\x99\x01\n" +
 	"\tUpdateAck\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x128\n" +
 	"\x05stage\x18\x02 \x01(\x0e2\".peat.agent.v1.CommandUpdate.StageR\x05stage\x12\x18\n" +
-	"\arefused\x18\x03 \x01(\tR\arefused2S\n" +
+	"\arefused\x18\x03 \x01(\tR\arefused\x12\x19\n" +
+	"\bnot_here\x18\x04 \x01(\bR\anotHere2S\n" +
 	"\tAgentLink\x12F\n" +
 	"\aConnect\x12\x1b.peat.agent.v1.AgentMessage\x1a\x1a.peat.agent.v1.NodeMessage(\x010\x01b\x06proto3"
 

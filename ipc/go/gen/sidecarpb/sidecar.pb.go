@@ -2468,8 +2468,11 @@ type Command struct {
 	Targets []*TargetStatus `protobuf:"bytes,106,rep,name=targets,proto3" json:"targets,omitempty"`
 	// CancelCommand was called; it is not over before the status says so.
 	CancelRequested bool `protobuf:"varint,107,opt,name=cancel_requested,json=cancelRequested,proto3" json:"cancel_requested,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of the one target that is executing it; of several, see targets.
+	Progress      string `protobuf:"bytes,108,opt,name=progress,proto3" json:"progress,omitempty"`
+	Percent       uint32 `protobuf:"varint,109,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Command) Reset() {
@@ -2607,12 +2610,29 @@ func (x *Command) GetCancelRequested() bool {
 	return false
 }
 
+func (x *Command) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *Command) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 type TargetStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AgentId       string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
-	Status        CommandStatus          `protobuf:"varint,2,opt,name=status,proto3,enum=peat.sidecar.v1.CommandStatus" json:"status,omitempty"`
-	ResultJson    string                 `protobuf:"bytes,3,opt,name=result_json,json=resultJson,proto3" json:"result_json,omitempty"`
-	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	AgentId    string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	Status     CommandStatus          `protobuf:"varint,2,opt,name=status,proto3,enum=peat.sidecar.v1.CommandStatus" json:"status,omitempty"`
+	ResultJson string                 `protobuf:"bytes,3,opt,name=result_json,json=resultJson,proto3" json:"result_json,omitempty"`
+	Error      string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// The last the agent said of a command it runs; written every 5 s at most. Empty once it is over.
+	Progress      string `protobuf:"bytes,5,opt,name=progress,proto3" json:"progress,omitempty"`
+	Percent       uint32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2673,6 +2693,20 @@ func (x *TargetStatus) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *TargetStatus) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *TargetStatus) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
 }
 
 type PutCommandRequest struct {
@@ -4032,7 +4066,7 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\x10PutTrackResponse\"\x12\n" +
 	"\x10GetTracksRequest\"C\n" +
 	"\x11GetTracksResponse\x12.\n" +
-	"\x06tracks\x18\x01 \x03(\v2\x16.peat.sidecar.v1.TrackR\x06tracks\"\xeb\x03\n" +
+	"\x06tracks\x18\x01 \x03(\v2\x16.peat.sidecar.v1.TrackR\x06tracks\"\xa1\x04\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\ttarget_id\x18\x02 \x01(\tR\btargetId\x12!\n" +
@@ -4051,13 +4085,17 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"resultJson\x12\x14\n" +
 	"\x05error\x18i \x01(\tR\x05error\x127\n" +
 	"\atargets\x18j \x03(\v2\x1d.peat.sidecar.v1.TargetStatusR\atargets\x12)\n" +
-	"\x10cancel_requested\x18k \x01(\bR\x0fcancelRequested\"\x98\x01\n" +
+	"\x10cancel_requested\x18k \x01(\bR\x0fcancelRequested\x12\x1a\n" +
+	"\bprogress\x18l \x01(\tR\bprogress\x12\x18\n" +
+	"\apercent\x18m \x01(\rR\apercent\"\xce\x01\n" +
 	"\fTargetStatus\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x126\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1e.peat.sidecar.v1.CommandStatusR\x06status\x12\x1f\n" +
 	"\vresult_json\x18\x03 \x01(\tR\n" +
 	"resultJson\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"G\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x1a\n" +
+	"\bprogress\x18\x05 \x01(\tR\bprogress\x12\x18\n" +
+	"\apercent\x18\x06 \x01(\rR\apercent\"G\n" +
 	"\x11PutCommandRequest\x122\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.peat.sidecar.v1.CommandR\acommand\"\x14\n" +
 	"\x12PutCommandResponse\"d\n" +
