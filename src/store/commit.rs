@@ -6,7 +6,7 @@ use crate::limits::DELETED_NAMES;
 use crate::store::batch::{Batch, Staged};
 use crate::store::record::UNCOMMITTED;
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, LINKS, META, META_AGE, META_STATE, META_SYNC, NAMES, RECORDS, SOURCES, State,
+    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_STATE, META_SYNC, NAMES, RECORDS, SOURCES, State,
 };
 use crate::store::{Content, Error, Key, KeyHash, Origin};
 
@@ -60,6 +60,7 @@ fn write_records(transaction: &WriteTransaction, batch: &mut Batch, state: &mut 
         return Ok(turns);
     }
     let mut records = transaction.open_table(RECORDS)?;
+    let mut keys = transaction.open_table(KEYS)?;
     let mut index = transaction.open_table(INDEX)?;
     for (hash, staged) in changed {
         state.sequence += 1;
@@ -67,11 +68,14 @@ fn write_records(transaction: &WriteTransaction, batch: &mut Batch, state: &mut 
         let Some(record) = &staged.record else { continue };
         if let Some(before) = &staged.before {
             index.remove(tables::index_key(before.kind, before.sequence).as_slice())?;
+            records.remove(tables::number_key(before.sequence).as_slice())?;
             state.unsettle(before.sequence);
         }
         let entry = tables::index_value(hash, record.version_hash(), staged.from);
         index.insert(tables::index_key(record.kind, record.sequence).as_slice(), entry.as_slice())?;
-        records.insert(hash.0.as_slice(), record.encode().as_slice())?;
+        let sequence = tables::number_key(record.sequence);
+        records.insert(sequence.as_slice(), record.encode().as_slice())?;
+        keys.insert(hash.0.as_slice(), sequence.as_slice())?;
         turns.extend(turn(hash, staged));
     }
     Ok(turns)

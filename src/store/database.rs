@@ -12,8 +12,8 @@ use crate::limits;
 use crate::store::age::{Clocks, NOTED_EVERY_MS, Noted};
 use crate::store::backend::{self, Backend, Found, Gate};
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, LINKS, META, META_AGE, META_DATABASE, META_STATE, NAMES, RECORDS, RUNS, SOURCES,
-    State,
+    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_DATABASE, META_STATE, NAMES, RECORDS, RUNS,
+    SOURCES, State,
 };
 use crate::store::{Config, Disk, Error, Figures, Reader, RunId};
 
@@ -127,6 +127,7 @@ impl Opened {
 /// Makes every table, so that readers find them, and what identifies the database.
 fn create(transaction: &WriteTransaction, id: [u8; 16]) -> Result<(), Error> {
     transaction.open_table(RECORDS)?;
+    transaction.open_table(KEYS)?;
     transaction.open_table(NAMES)?;
     transaction.open_table(INDEX)?;
     transaction.open_table(DELETED)?;

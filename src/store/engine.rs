@@ -25,7 +25,7 @@ use crate::store::{Applied, Config, Disk, Error, Outcome, Planted, Reader, Reply
 /// Bytes of records after which a batch is committed, and a commit is a flush: a part of the file within these bounds. A
 /// commit copies the pages it touches, and until the flush the old ones cannot be used again, so this bounds how much the
 /// file grows beyond what is in it (docs/storage.md, "Growth").
-const UNFLUSHED_BYTES: RangeInclusive<u64> = 16 << 10..=1 << 20;
+const UNFLUSHED_BYTES: RangeInclusive<u64> = 32 << 10..=1 << 20;
 const UNFLUSHED_FILE_PARTS: u64 = 16;
 /// Of a file up to this, no part: it is what redb takes for a little more than nothing.
 const SMALL_FILE_BYTES: u64 = 2 << 20;

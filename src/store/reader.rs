@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{AccessGuard, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use crate::clock::BootId;
 use crate::contain::contain;
@@ -16,7 +16,7 @@ use crate::store::backend::Gate;
 use crate::store::merged::Doc;
 use crate::store::record::RecordRef;
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, LINKS, META, META_STATE, META_SYNC, NAMES, RECORDS, RUNS, SOURCES, State,
+    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_STATE, META_SYNC, NAMES, RECORDS, RUNS, SOURCES, State,
 };
 use crate::store::{
     COMMANDS, CommandResult, CommandView, Content, Cursor, Error, Figures, Key, KeyHash, Kind, Link, Origin, PeerRun,
@@ -139,8 +139,7 @@ impl Snapshot {
     /// # Errors
     /// The disk failed or the record is damaged.
     pub fn document(&self, key: &Key) -> Result<Option<Document>, Error> {
-        let records = self.transaction.open_table(RECORDS)?;
-        let Some(bytes) = records.get(key.hash().0.as_slice())? else { return Ok(None) };
+        let Some(bytes) = self.record_bytes(&key.hash())? else { return Ok(None) };
         let record = RecordRef::decode(bytes.value())?;
         Ok(record.body.as_ref().map(|body| Document {
             json: body.json.to_owned(),
@@ -193,8 +192,7 @@ impl Snapshot {
     /// # Errors
     /// The disk failed or the record is damaged.
     pub fn name(&self, entry: &Entry) -> Result<Option<Key>, Error> {
-        let records = self.transaction.open_table(RECORDS)?;
-        let Some(bytes) = records.get(entry.hash.0.as_slice())? else { return Ok(None) };
+        let Some(bytes) = self.bytes_at(&tables::number_key(entry.sequence))? else { return Ok(None) };
         match RecordRef::decode(bytes.value())?.body {
             Some(body) => body.name().map(Some),
             None => self.deleted_name(entry.sequence),
@@ -234,13 +232,30 @@ impl Snapshot {
         }))
     }
 
+    /// A record as it is stored, by its key.
+    fn record_bytes(&self, hash: &KeyHash) -> Result<Option<AccessGuard<'static, &'static [u8]>>, Error> {
+        let keys = self.transaction.open_table(KEYS)?;
+        let Some(sequence) = keys.get(hash.0.as_slice())? else { return Ok(None) };
+        self.bytes_at(sequence.value())
+    }
+
+    /// How many rows tables `records` and `keys` have.
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> [u64; 2] {
+        use redb::ReadableTableMetadata;
+        [RECORDS, KEYS].map(|table| self.transaction.open_table(table).unwrap().len().unwrap())
+    }
+
+    fn bytes_at(&self, sequence: &[u8]) -> Result<Option<AccessGuard<'static, &'static [u8]>>, Error> {
+        Ok(self.transaction.open_table(RECORDS)?.get(sequence)?)
+    }
+
     /// One record, whatever its state.
     ///
     /// # Errors
     /// The disk failed or the record is damaged.
     pub fn record(&self, hash: &KeyHash) -> Result<Option<Record>, Error> {
-        let records = self.transaction.open_table(RECORDS)?;
-        let Some(bytes) = records.get(hash.0.as_slice())? else { return Ok(None) };
+        let Some(bytes) = self.record_bytes(hash)? else { return Ok(None) };
         let mut record = RecordRef::decode(bytes.value())?.to_record()?;
         if !record.is_live()
             && let Some((origin, _)) = self.deleted(record.sequence)?
@@ -381,8 +396,7 @@ impl Snapshot {
     /// # Errors
     /// The disk failed or the record is damaged.
     pub fn changes_since(&self, hash: &KeyHash, have: &[[u8; 32]]) -> Result<Option<Vec<u8>>, Error> {
-        let records = self.transaction.open_table(RECORDS)?;
-        let Some(bytes) = records.get(hash.0.as_slice())? else { return Ok(None) };
+        let Some(bytes) = self.record_bytes(hash)? else { return Ok(None) };
         let record = RecordRef::decode(bytes.value())?;
         let Some((body, history)) = record.body.as_ref().and_then(|body| Some((body, body.history()?))) else {
             return Ok(None);

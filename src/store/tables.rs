@@ -10,8 +10,10 @@ use crate::store::{Cursor, Entry, Error, Key, KeyHash, Kind, Link, LinkWish, Ori
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// Key hash → record.
+/// Sequence → record. In the order they were written: what changes often lies together, and is written together.
 pub(super) const RECORDS: Table = TableDefinition::new("records");
+/// Key hash → sequence of the record.
+pub(super) const KEYS: Table = TableDefinition::new("keys");
 /// Collection, a zero byte, id → key hash. Live documents only.
 pub(super) const NAMES: Table = TableDefinition::new("names");
 /// Kind, sequence → key hash, version hash, source. One entry per record.
@@ -54,7 +56,7 @@ pub(super) fn number_key(number: u64) -> [u8; 8] {
 
 /// The inverse of [`number_key`].
 pub(super) fn number(key: &[u8]) -> Result<u64, Error> {
-    fixed("runs or deleted", key).map(|bytes| u64::from_be_bytes(*bytes))
+    fixed("records, keys, runs or deleted", key).map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// The counters, rewritten by every commit that changes one.
