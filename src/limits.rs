@@ -125,8 +125,15 @@ pub const PEERS: usize = 2_048;
 pub const LISTED_PEERS: usize = 100;
 /// Connections that have not proved who they are.
 pub const UNPROVEN_CONNECTIONS: usize = 64;
-/// From the first datagram of a connection to its admission.
-pub const ADMISSION: Duration = Duration::from_secs(10);
+/// From the first datagram of a connection to its admission: five round trips, which by satellite take 8 s, and time to send
+/// again what was lost.
+pub const ADMISSION: Duration = Duration::from_secs(20);
+/// A dial that nobody has answered by then is given up.
+pub const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// The slowest rate a link can be given, bytes a second: a datagram then takes more than a second.
+pub const LINK_RATE_MIN_BYTES: u64 = 1_000;
+/// The fastest.
+pub const LINK_RATE_MAX_BYTES: u64 = 12_500_000_000;
 /// Links at once, those that are dialled, unproven or closing included.
 pub const LINKS: usize = 2 * PEERS + UNPROVEN_CONNECTIONS;
 /// Addresses one dial tries at the same time.

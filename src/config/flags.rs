@@ -74,6 +74,9 @@ pub struct Flags {
     /// a node whose commands are delivered, by endpoint id; repeatable, comma-separated (every member)
     #[argh(option, arg_name = "ID")]
     pub trust_issuer: Vec<String>,
+    /// how fast a link may send, 64kbit or 2mbit say, for each peer; or one peer's, ID=RATE; repeatable (as fast as it goes)
+    #[argh(option, arg_name = "RATE")]
+    pub link_rate: Vec<String>,
     /// one more collection whose documents keep no history; repeatable (platforms, tracks, deployments, packages, agents)
     #[argh(option, arg_name = "NAME")]
     pub latest_collection: Vec<String>,

@@ -11,6 +11,7 @@ mod fleet;
 mod listen;
 mod paths;
 mod peers;
+mod rate;
 mod resolve;
 mod secret;
 mod settings;
@@ -36,7 +37,7 @@ pub use resolve::resolve;
 pub use secret::Secret;
 pub use watcher::{AgentIdentity, AgentTls, AgentUrl, WatcherSettings};
 
-use crate::sync::PeerSpec;
+use crate::sync::{LinkRates, PeerSpec};
 
 /// Everything a node needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -59,6 +60,8 @@ pub struct Config {
     pub auto_sync: bool,
     /// Remember StartSync and StopSync across restarts.
     pub persist_sync: bool,
+    /// How fast links may send.
+    pub link_rates: LinkRates,
     /// Collections whose documents are `latest`.
     pub latest_collections: BTreeSet<String>,
     /// How long a write that needs no flush may stay unflushed.

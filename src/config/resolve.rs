@@ -7,7 +7,7 @@ use super::access::{self, Access};
 use super::fleet::fleet;
 use super::settings::Settings;
 use super::watcher::watcher;
-use super::{Config, Error, Flags, Listen, Machine, peers, secret, variable};
+use super::{Config, Error, Flags, Listen, Machine, peers, rate, secret, variable};
 use crate::limits::ID_BYTES;
 use crate::store;
 
@@ -36,6 +36,7 @@ pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
         bind: layers.parse("--bind", |f| &f.bind, bind)?.unwrap_or_else(default_bind),
         auto_sync: layers.parse("--auto-sync", |f| &f.auto_sync, boolean)?.unwrap_or(true),
         persist_sync: layers.parse("--persist-sync", |f| &f.persist_sync, boolean)?.unwrap_or(false),
+        link_rates: layers.parse_list("--link-rate", |f| &f.link_rate, |texts| rate::parse_all(texts))?,
         latest_collections: latest_collections(&layers)?,
         flush_interval: layers.parse("--flush-interval", |f| &f.flush_interval, flush_interval)?.unwrap_or(SECOND),
         cache_bytes: layers.parse("--cache-bytes", |f| &f.cache_bytes, cache_bytes)?.unwrap_or(DEFAULT_CACHE_BYTES),

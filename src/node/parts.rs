@@ -125,6 +125,7 @@ fn sync_engine(config: &Config, identity: &Identity, node_id: String, reader: Re
         latest_collections: config.latest_collections.clone(),
         active: config.auto_sync,
         persist_sync: config.persist_sync,
+        link_rates: config.link_rates.clone(),
     };
     Ok(sync::Engine::new(settings, identity, reader, Box::new(System::default()), clock::shell::now())?)
 }

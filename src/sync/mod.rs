@@ -40,6 +40,7 @@ mod tests;
 
 pub use control::{Answer, Asked, Control, ControlError, Event, Measured, Peer, Stats, Status, Traffic};
 pub use engine::{Config, Engine, LOOKUP_DEADLINE, PeerSpec, Reloaded, STORE_OUTSTANDING, Wake};
+pub use link::LinkRates;
 pub use peers::Address;
 
 pub use crate::mesh;

@@ -111,16 +111,17 @@ struct Filling {
     keys: Vec<(KeyHash, u64)>,
     lowest: PerKind<u64>,
     bytes: usize,
+    most: usize,
     clock: SendClock,
 }
 
 impl Filling {
-    fn new(clock: SendClock) -> Filling {
-        Filling { documents: Vec::new(), keys: Vec::new(), lowest: [NONE; 3], bytes: 0, clock }
+    fn new(clock: SendClock, most: usize) -> Filling {
+        Filling { documents: Vec::new(), keys: Vec::new(), lowest: [NONE; 3], bytes: 0, most, clock }
     }
 
     fn is_full(&self) -> bool {
-        self.bytes >= BATCH_BYTES
+        self.bytes >= self.most
     }
 
     fn push(&mut self, record: &Record, hash: KeyHash, document: Document) {
@@ -287,7 +288,8 @@ impl Outbox {
     }
 
     /// The next batch for `lane`, or `None` when nothing is owed on it or too much is in flight. `urgent`: somebody waits
-    /// for an acknowledgement, so the peer is asked to flush, with an empty batch if need be.
+    /// for an acknowledgement, so the peer is asked to flush, with an empty batch if need be. `most`: document bytes after which
+    /// the batch is closed.
     ///
     /// # Errors
     /// The store could not be read; the outbox is as before.
@@ -296,7 +298,7 @@ impl Outbox {
         now: Now,
         lane: Lane,
         snapshot: &Snapshot,
-        urgent: bool,
+        (urgent, most): (bool, usize),
     ) -> Result<Option<Batch>, Error> {
         if self.lanes[lane as usize].in_flight.len() >= LANE_BATCHES {
             return Ok(None);
@@ -304,7 +306,7 @@ impl Outbox {
         if self.source.is_none() {
             self.source = snapshot.source(self.peer)?;
         }
-        let mut filling = Filling::new(SendClock { boot: snapshot.boot(), boot_ms: now.boot_ms });
+        let mut filling = Filling::new(SendClock { boot: snapshot.boot(), boot_ms: now.boot_ms }, most);
         match lane {
             Lane::Control => return Ok(None),
             Lane::Bulk => self.fill_backlog(snapshot, &mut filling)?,
@@ -322,7 +324,7 @@ impl Outbox {
 
     /// A batch that only moves cursors, when there is a cursor to move and nothing else will carry it.
     pub(crate) fn move_cursors(&mut self) -> Option<Batch> {
-        self.can_move().then(|| self.close(Lane::Bulk, Filling::new(SendClock::default()), false))
+        self.can_move().then(|| self.close(Lane::Bulk, Filling::new(SendClock::default(), BATCH_BYTES), false))
     }
 
     /// Whether [`Outbox::move_cursors`] would have something to say.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::clock::Now;
 use crate::identity::EndpointId;
-use crate::limits::ADMISSION;
+use crate::limits::{ADMISSION, FIRST_ANSWER};
 use crate::sync::link::{CloseCode, LinkId};
 use crate::sync::peers::{Address, Peer};
 
@@ -105,12 +105,12 @@ impl Engine {
         let late: Vec<(EndpointId, LinkId)> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.dialled_at.is_some_and(|at| now.reached(at + ADMISSION)))
+            .filter(|(_, peer)| self.patience_ends(peer).is_some_and(|at| now.reached(at)))
             .filter_map(|(id, peer)| peer.dialling.map(|link| (*id, link)))
             .filter(|(_, link)| !self.sessions.contains_key(link))
             .collect();
         for (id, link) in late {
-            self.links.close(now, link, CloseCode::Silent, "no answer for 10 s");
+            self.links.close(now, link, CloseCode::Silent, "no answer in time");
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.dialling = None;
                 "no answer at any of its addresses".clone_into(&mut peer.last_error);
@@ -119,10 +119,16 @@ impl Engine {
         }
     }
 
+    /// When an attempt is given up: sooner when nobody has answered.
+    fn patience_ends(&self, peer: &Peer) -> Option<Instant> {
+        let answered = peer.dialling.is_some_and(|link| self.links.was_heard(link));
+        Some(peer.dialled_at? + if answered { ADMISSION } else { FIRST_ANSWER })
+    }
+
     pub(super) fn dial_deadline(&self, now: Now) -> Option<Instant> {
         let attempts =
             self.peers.iter().filter(|(_, peer)| peer.dialling.is_some_and(|link| !self.sessions.contains_key(&link)));
-        let late = attempts.filter_map(|(_, peer)| peer.dialled_at.map(|at| at + ADMISSION));
+        let late = attempts.filter_map(|(_, peer)| self.patience_ends(peer));
         let waiting =
             self.looking_up.iter().filter(|(name, _)| self.peers.iter().any(|(_, peer)| peer.resolving.contains(name)));
         late.chain(waiting.map(|(_, since)| *since + LOOKUP_DEADLINE)).chain(self.peers.next_dial(now)).min()

@@ -9,10 +9,10 @@ use crate::limits::ADMISSION;
 use crate::sync::link::{CloseCode, LinkId};
 use crate::sync::session::{Fault, Session};
 
-/// With an answer outstanding, a link silent for this long is asked for a sign of life,
-const SILENCE_PING: Duration = Duration::from_secs(5);
-/// and for this long is dead. Without one, QUIC's idle timeout of 30 s decides.
-const SILENCE_DEAD: Duration = Duration::from_secs(10);
+/// With an answer outstanding, a link silent for this long, or this many round trips, is asked for a sign of life,
+const SILENCE_PING: (Duration, u32) = (Duration::from_secs(5), 3);
+/// and for this long, or this many, is dead. Without one, QUIC's idle timeout of 30 s decides.
+const SILENCE_DEAD: (Duration, u32) = (Duration::from_secs(10), 8);
 
 impl Engine {
     /// Closes a session for a fault, its own or the peer's.
@@ -75,16 +75,21 @@ impl Engine {
         let quiet: Vec<(LinkId, Duration)> =
             expecting.map(|session| (session.link, now.mono - self.links.last_heard(session.link))).collect();
         for (link, silence) in quiet {
-            if silence >= SILENCE_DEAD {
-                self.end(now, link, &Fault::new(CloseCode::Silent, "no answer for 10 s"));
-            } else if silence >= SILENCE_PING {
+            if silence >= self.patience(link, SILENCE_DEAD) {
+                self.end(now, link, &Fault::new(CloseCode::Silent, format!("no answer for {} s", silence.as_secs())));
+            } else if silence >= self.patience(link, SILENCE_PING) {
                 self.links.ping(now, link);
             }
         }
         let late = |session: &&Session| !session.is_live() && now.reached(session.since + ADMISSION);
         for link in self.sessions.values().filter(late).map(|session| session.link).collect::<Vec<_>>() {
-            self.end(now, link, &Fault::new(CloseCode::NotAdmitted, "no admission within 10 s"));
+            self.end(now, link, &Fault::new(CloseCode::NotAdmitted, "no admission within 20 s"));
         }
+    }
+
+    /// A satellite's link is not dead for being slow.
+    fn patience(&self, link: LinkId, (time, round_trips): (Duration, u32)) -> Duration {
+        time.max(self.links.rtt(link) * round_trips)
     }
 
     pub(super) fn silence_deadline(&self) -> Option<Instant> {
@@ -92,7 +97,7 @@ impl Engine {
         let at = expecting.map(|session| {
             let heard = self.links.last_heard(session.link);
             let pinged = self.links.last_pinged(session.link).is_some_and(|at| at >= heard);
-            let silence = heard + if pinged { SILENCE_DEAD } else { SILENCE_PING };
+            let silence = heard + self.patience(session.link, if pinged { SILENCE_DEAD } else { SILENCE_PING });
             if session.is_live() { silence } else { silence.min(session.since + ADMISSION) }
         });
         at.min()

@@ -30,7 +30,7 @@ use crate::log_limit::LogLimit;
 use crate::random::Random;
 use crate::store::{self, Link, LinkWish, Outcome, Reader, Reply, Request, Submitted, Ticket, Tip};
 use crate::sync::control::{Asked, Event, Stats, Status};
-use crate::sync::link::{CloseCode, Lane, LinkEvent, LinkId, Links};
+use crate::sync::link::{CloseCode, Lane, LinkEvent, LinkId, LinkRates, Links};
 use crate::sync::peers::{Address, Peers};
 use crate::sync::presence::Flood;
 use crate::sync::proof::FormationKey;
@@ -60,6 +60,8 @@ pub struct Config {
     pub formation_key: Option<FormationKey>,
     /// Named peers.
     pub peers: Vec<PeerSpec>,
+    /// How fast links may send.
+    pub link_rates: LinkRates,
     /// Collections whose documents are `latest` here.
     pub latest_collections: BTreeSet<String>,
     /// False: begin in radio silence.
@@ -143,7 +145,8 @@ impl Engine {
     ) -> Result<Engine, store::Error> {
         let snapshot = reader.snapshot()?;
         let saved = snapshot.sync_setting().filter(|_| config.persist_sync);
-        let links = Links::new(identity, &mut *random, now);
+        let mut links = Links::new(identity, &mut *random, now);
+        links.set_rates(config.link_rates);
         let Config { node_id, app_id, latest_collections: latest, .. } = config;
         let mut engine = Engine {
             ours: Ours { id: identity.id(), node_id, app_id, latest },
@@ -419,6 +422,7 @@ impl Engine {
             self.dirty.insert(session.link);
         }
         let Ok(snapshot) = self.reader.snapshot() else { return Ok(()) };
+        session.set_batch_bytes(self.links.batch_bytes(session.link));
         let (links, link) = (&mut self.links, session.link);
         let mut traffic = self.peers.get_mut(&session.peer).map(|peer| &mut peer.traffic);
         let write = |lane: Lane, bytes: &[u8]| {

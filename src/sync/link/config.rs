@@ -14,6 +14,7 @@ use ring::{hkdf, hmac};
 use crate::identity::Identity;
 use crate::limits::UNPROVEN_CONNECTIONS;
 use crate::sync::link::keys::{CidGenerator, Cids, Generator};
+use crate::sync::link::pace::{Rate, Steady};
 use crate::sync::link::tls;
 
 /// A link on which nothing is heard for this long is gone. QUIC counts anew when it first asks for a sign of life (RFC
@@ -30,7 +31,7 @@ pub(super) const LINK_WINDOW_BYTES: u32 = 512 << 10;
 /// The same before it is admitted.
 const UNPROVEN_WINDOW_BYTES: u32 = 64 << 10;
 /// Bytes written but not yet acknowledged by the peer's QUIC, on all lanes of one link.
-const SEND_WINDOW_BYTES: u64 = 512 << 10;
+pub(super) const SEND_WINDOW_BYTES: u64 = 512 << 10;
 /// Datagrams that may arrive between a connection's first one and its acceptance, which is immediate.
 const INCOMING_BYTES: u64 = 16 << 10;
 /// Handshake bytes that may wait for a lost predecessor.
@@ -72,7 +73,7 @@ fn server(identity: &Identity, random: &'static Generator, clock: Arc<Clock>) ->
     let crypto = QuicServerConfig::try_from(tls::server(identity, random)).expect("AES-128-GCM is among the suites");
     let mut config = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
     // The dialler opens the control lane, and each side one stream for each further lane.
-    config.transport_config(Arc::new(transport(1)));
+    config.transport_config(Arc::new(transport(1, &Rate::default(), None)));
     config.max_incoming(UNPROVEN_CONNECTIONS);
     config.incoming_buffer_size(INCOMING_BYTES);
     config.incoming_buffer_size_total(INCOMING_BYTES * UNPROVEN_CONNECTIONS as u64);
@@ -83,19 +84,21 @@ fn server(identity: &Identity, random: &'static Generator, clock: Arc<Clock>) ->
 fn client(identity: &Identity, random: &'static Generator) -> ClientConfig {
     let crypto = QuicClientConfig::try_from(tls::client(identity, random)).expect("AES-128-GCM is among the suites");
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(0)));
+    config.transport_config(Arc::new(transport(0, &Rate::default(), None)));
     config.token_store(Arc::new(NoneTokenStore));
     config.initial_dst_cid_provider(Arc::new(|| ConnectionId::new(&random.array::<INITIAL_CID_BYTES>())));
     config
 }
 
-fn transport(bidirectional: u32) -> TransportConfig {
+/// For a link of this rate, if it gets one, and whose round trips are known to take this long, if they are.
+pub(super) fn transport(bidirectional: u32, rate: &Rate, rtt: Option<Duration>) -> TransportConfig {
     let mut config = TransportConfig::default();
+    config.congestion_controller_factory(Arc::new(Steady(rate.clone())));
     config.max_concurrent_bidi_streams(VarInt::from_u32(bidirectional));
     config.max_concurrent_uni_streams(VarInt::from_u32(4));
     config.max_idle_timeout(Some(IdleTimeout::try_from(IDLE).expect("18 s fit")));
     config.keep_alive_interval(Some(KEEP_ALIVE));
-    config.initial_rtt(INITIAL_RTT);
+    config.initial_rtt(rtt.unwrap_or(INITIAL_RTT));
     config.stream_receive_window(VarInt::from_u32(LANE_WINDOW_BYTES));
     config.receive_window(VarInt::from_u32(UNPROVEN_WINDOW_BYTES));
     config.send_window(SEND_WINDOW_BYTES);

@@ -2,19 +2,24 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto::{Connection, ConnectionError, ConnectionHandle, Event, StreamEvent, TransportErrorCode, VarInt};
 
 use crate::identity::EndpointId;
-use crate::limits::ADMISSION;
+use crate::limits::{ADMISSION, FIRST_ANSWER};
+use crate::sync::link::config::SEND_WINDOW_BYTES;
 use crate::sync::link::lanes::{Activity, Broken, LaneSet, Lanes};
+use crate::sync::link::pace::{Pace, Rate, product_bytes};
 use crate::sync::link::route::Route;
 use crate::sync::link::{CloseCode, DownReason, Lane, LinkEvent, LinkId, tls};
 
 /// Bytes of a peer's closing sentence that are kept.
 const REASON_BYTES: usize = 256;
+
+/// What a link with a rate is handed beyond what its round trips hold.
+const SEND_AHEAD_BYTES: u64 = 8 << 10;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Phase {
@@ -39,6 +44,8 @@ pub(super) struct Link {
     pub(super) id: LinkId,
     pub(super) handle: ConnectionHandle,
     pub(super) conn: Connection,
+    pub(super) rate: Rate,
+    pub(super) pace: Pace,
     pub(super) phase: Phase,
     pub(super) dial: Option<Dial>,
     pub(super) since: Instant,
@@ -49,6 +56,8 @@ pub(super) struct Link {
     pub(super) received_bytes: u64,
     /// An address that turned out to be another node's, and whose.
     pub(super) misled: Option<(SocketAddr, EndpointId)>,
+    /// Its rate lets nothing leave before.
+    held_until: Option<Instant>,
     /// Where it stands in the table of deadlines.
     pub(super) deadline: Option<Instant>,
     /// It stands in the queue of those that may have something to send.
@@ -64,12 +73,13 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(
         id: LinkId,
-        handle: ConnectionHandle,
-        conn: Connection,
+        (handle, conn, rate): (ConnectionHandle, Connection, Rate),
         dial: Option<Dial>,
         since: Instant,
     ) -> Link {
         Link {
+            rate,
+            pace: Pace::default(),
             id,
             handle,
             conn,
@@ -81,6 +91,7 @@ impl Link {
             sent_bytes: 0,
             received_bytes: 0,
             misled: None,
+            held_until: None,
             deadline: None,
             queued: false,
             lanes: Lanes::default(),
@@ -91,13 +102,40 @@ impl Link {
     }
 
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        let opening = (self.phase == Phase::Opening).then(|| self.since + ADMISSION);
-        opening.into_iter().chain(self.conn.poll_timeout()).min()
+        let opening = (self.phase == Phase::Opening).then(|| self.since + self.patience());
+        opening.into_iter().chain(self.conn.poll_timeout()).chain(self.held_until).min()
+    }
+
+    fn patience(&self) -> Duration {
+        if self.dial.is_some() && self.heard.is_none() { FIRST_ANSWER } else { ADMISSION }
+    }
+
+    /// When the next datagram may leave, if not now; the link wakes up then.
+    pub(super) fn holds(&mut self, now: Instant) -> bool {
+        self.held_until = self.rate.get().and_then(|_| self.pace.wait(now));
+        self.held_until.is_some()
+    }
+
+    /// A datagram leaves.
+    pub(super) fn sent(&mut self, now: Instant, bytes: usize) {
+        self.sent_bytes += bytes as u64;
+        if let Some(rate) = self.rate.get() {
+            self.pace.sent(now, rate, bytes);
+            // No more is handed to QUIC than the link carries in about a second, or in one and a half round trips: what is handed
+            // over is neither coalesced with what is newer nor overtaken by what is more urgent.
+            let window = SEND_AHEAD_BYTES + product_bytes(rate, self.conn.rtt() * 3 / 2);
+            self.conn.set_send_window(window.min(SEND_WINDOW_BYTES));
+        }
+    }
+
+    /// Whose key the peer has shown.
+    pub(super) fn peer(&self) -> Option<EndpointId> {
+        self.peer
     }
 
     /// Whether it should have been up by now.
     pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.phase == Phase::Opening && now >= self.since + ADMISSION
+        self.phase == Phase::Opening && now >= self.since + self.patience()
     }
 
     pub(super) fn remote(&self) -> Option<SocketAddr> {

@@ -14,6 +14,7 @@
 //! | `connection.rs` | one link |
 //! | `lanes.rs` | its streams |
 //! | `route.rs` | the addresses of a dial |
+//! | `pace.rs` | how fast a link may send |
 //! | `tls.rs` | keys as credentials |
 //! | `keys.rs` | random bytes and connection ids |
 //! | `config.rs` | windows and timers |
@@ -22,6 +23,7 @@ mod config;
 mod connection;
 mod keys;
 mod lanes;
+mod pace;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -35,18 +37,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quinn_proto::{ClientConfig, Connection, ConnectionHandle, Endpoint, EndpointEvent, VarInt};
+use quinn_proto::{ClientConfig, Connection, ConnectionHandle, Endpoint, EndpointEvent, ServerConfig, VarInt};
 
 use crate::clock::Now;
 use crate::identity::{EndpointId, Identity};
-use crate::limits::LINKS;
+use crate::limits::{BATCH_BYTES, LINKS, PEERS};
 use crate::random::{Random, RandomExt};
 use config::{Clock, LINK_WINDOW_BYTES, Setup};
 use connection::{Dial, Link, Phase};
 use keys::{Cids, Generator};
+pub use pace::LinkRates;
+use pace::Rate;
 use route::{Residents, Route, virtual_address};
 pub use types::{CloseCode, DownReason, Lane, LinkError, LinkEvent, LinkId};
 
+/// The smallest batches a narrow link is given.
+const BATCH_BYTES_MIN: usize = 2 << 10;
+/// Round trips that take this long are remembered for the next dial.
+const LONG_ROUND_TRIP: Duration = Duration::from_millis(100);
+/// What is assumed of the next dial at most.
+const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(3);
 const EXPORT_LABEL: &[u8] = b"EXPORTER-peat-formation-v1";
 
 struct Ready {
@@ -61,6 +71,10 @@ pub struct Links {
     started: Instant,
     endpoint: Endpoint,
     client: ClientConfig,
+    server: Arc<ServerConfig>,
+    rates: LinkRates,
+    /// Round trips that take long, by peer, for the next dial's patience.
+    round_trips: BTreeMap<EndpointId, Duration>,
     cids: Arc<Cids>,
     clock: Arc<Clock>,
     links: BTreeMap<LinkId, Link>,
@@ -96,11 +110,15 @@ impl Links {
         let cids = Cids::new(&identity.derive("peat-quic-cid-v1"), generator);
         let clock = Clock::new(now.mono);
         let setup = Setup::new(identity, generator, &cids, &clock);
+        let server = Arc::new(setup.server);
         Links {
             us: identity.id(),
             started: now.mono,
-            endpoint: Endpoint::new(Arc::new(setup.endpoint), Some(Arc::new(setup.server)), true, None),
+            endpoint: Endpoint::new(Arc::new(setup.endpoint), Some(Arc::clone(&server)), true, None),
             client: setup.client,
+            server,
+            rates: LinkRates::default(),
+            round_trips: BTreeMap::new(),
             cids,
             clock,
             links: BTreeMap::new(),
@@ -115,6 +133,11 @@ impl Links {
             sent_bytes: 0,
             received_bytes: 0,
         }
+    }
+
+    /// How fast links to come may send.
+    pub fn set_rates(&mut self, rates: LinkRates) {
+        self.rates = rates;
     }
 
     // Beginning and ending links.
@@ -134,10 +157,13 @@ impl Links {
         let id = self.vacant().ok_or(LinkError::TooMany)?;
         let route = Route::new(&self.residents.likely(now.mono, peer, candidates));
         self.cids.issue_for(Some(id));
-        let dialled = self.endpoint.connect(now.mono, self.client.clone(), virtual_address(id), "peat");
+        let rate = Rate::default();
+        rate.set(self.rates.of(&peer));
+        let client = self.client_config(&peer, &rate);
+        let dialled = self.endpoint.connect(now.mono, client, virtual_address(id), "peat");
         // Only exhausted connection ids can be the reason, and there are 2^32 of them.
         let (handle, conn) = dialled.map_err(|_| LinkError::TooMany)?;
-        self.insert(now, id, handle, conn, Some(Dial { peer, route, first: Vec::new() }));
+        self.insert(now, id, (handle, conn, rate), Some(Dial { peer, route, first: Vec::new() }));
         Ok(id)
     }
 
@@ -198,17 +224,19 @@ impl Links {
         Some(id)
     }
 
-    fn insert(&mut self, now: Now, id: LinkId, handle: ConnectionHandle, conn: Connection, dial: Option<Dial>) {
+    fn insert(&mut self, now: Now, id: LinkId, begun: (ConnectionHandle, Connection, Rate), dial: Option<Dial>) {
+        let (handle, conn, rate) = begun;
         if dial.is_none() {
             self.unproven.insert(id);
         }
         self.handles.insert(handle.0, id);
-        self.links.insert(id, Link::new(id, handle, conn, dial, now.mono));
+        self.links.insert(id, Link::new(id, (handle, conn, rate), dial, now.mono));
         self.drive(now, id);
     }
 
     fn remove(&mut self, id: LinkId) {
         if let Some(link) = self.links.remove(&id) {
+            self.remember(&link);
             self.handles.remove(&link.handle.0);
             if let Some(deadline) = link.deadline {
                 self.deadlines.remove(&(deadline, id));
@@ -216,6 +244,36 @@ impl Links {
         }
         self.unproven.remove(&id);
         self.cids.forget(id);
+    }
+
+    /// How long round trips to a peer took.
+    fn remember(&mut self, link: &Link) {
+        let Some(peer) = link.peer() else { return };
+        let rtt = link.conn.rtt();
+        if rtt < LONG_ROUND_TRIP {
+            self.round_trips.remove(&peer);
+        } else if self.round_trips.len() < PEERS || self.round_trips.contains_key(&peer) {
+            self.round_trips.insert(peer, rtt.min(LONGEST_ROUND_TRIP));
+        }
+    }
+
+    fn client_config(&self, peer: &EndpointId, rate: &Rate) -> ClientConfig {
+        let mut client = self.client.clone();
+        let rtt = self.round_trips.get(peer).copied();
+        if rtt.is_some() || rate.get().is_some() {
+            client.transport_config(Arc::new(config::transport(0, rate, rtt)));
+        }
+        client
+    }
+
+    /// For an accepted connection, whose peer is not known yet.
+    fn server_config(&self, rate: &Rate) -> Option<Arc<ServerConfig>> {
+        if self.rates.is_empty() {
+            return None;
+        }
+        let mut server = ServerConfig::clone(&self.server);
+        server.transport_config(Arc::new(config::transport(1, rate, None)));
+        Some(Arc::new(server))
     }
 
     // Using a link.
@@ -255,6 +313,20 @@ impl Links {
             exported.expect("the handshake of a link that is up is complete, and 32 bytes are not too many");
         }
         bytes
+    }
+
+    /// Document bytes one batch should have, so that what comes after it does not wait for more than half a second.
+    #[must_use]
+    pub fn batch_bytes(&self, link: LinkId) -> usize {
+        let rate = self.links.get(&link).and_then(|link| link.rate.get());
+        let half = rate.map_or(BATCH_BYTES as u64, |rate| rate / 2);
+        usize::try_from(half).unwrap_or(BATCH_BYTES).clamp(BATCH_BYTES_MIN, BATCH_BYTES)
+    }
+
+    /// Whether anything was ever heard on a link.
+    #[must_use]
+    pub fn was_heard(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|link| link.heard.is_some())
     }
 
     /// Asks the peer for a sign of life.

@@ -10,8 +10,9 @@ use quinn_proto::{ConnectionEvent, ConnectionHandle, DatagramEvent, EndpointEven
 
 use crate::clock::Now;
 use crate::limits::UNPROVEN_CONNECTIONS;
-use crate::sync::link::connection::Link;
+use crate::sync::link::connection::{Link, Phase};
 use crate::sync::link::keys::destination_cid;
+use crate::sync::link::pace::Rate;
 use crate::sync::link::route::{canonical, virtual_address};
 use crate::sync::link::{DownReason, LinkEvent, LinkId, Links, Ready};
 
@@ -104,9 +105,11 @@ impl Links {
             return;
         }
         self.cids.issue_for(Some(id));
-        match self.endpoint.accept(incoming, now.mono, &mut response, None) {
+        let rate = Rate::default();
+        rate.set(self.rates.all);
+        match self.endpoint.accept(incoming, now.mono, &mut response, self.server_config(&rate)) {
             Ok((handle, conn)) => {
-                self.insert(now, id, handle, conn, None);
+                self.insert(now, id, (handle, conn, rate), None);
                 if let Some(link) = self.links.get_mut(&id) {
                     link.heard = Some((now.mono, from));
                     link.received_bytes += bytes;
@@ -162,6 +165,9 @@ impl Links {
             }
             let Some(event) = link.conn.poll() else { break };
             link.on_event(now.mono, event, &mut self.events);
+            if let Some(peer) = link.peer() {
+                link.rate.set(self.rates.of(&peer));
+            }
         }
         if let Some((at, found)) = link.misled.take() {
             self.residents.note(now.mono, at, found);
@@ -206,27 +212,32 @@ impl Links {
         if let Some(ready) = self.ready.pop_front() {
             out.extend_from_slice(&ready.datagram);
             if let Some(link) = ready.link.and_then(|link| self.links.get_mut(&link)) {
-                link.sent_bytes += ready.datagram.len() as u64;
+                link.sent(now.mono, ready.datagram.len());
             }
             return Some(ready.to);
         }
         while let Some(id) = self.senders.pop_front() {
             let Some(link) = self.links.get_mut(&id) else { continue };
+            if link.phase != Phase::Closing && link.holds(now.mono) {
+                link.queued = false;
+                self.set_deadline(id);
+                continue;
+            }
             let to = link.conn.poll_transmit(now.mono, 1, out).map(|transmit| transmit.destination);
             link.queued = to.is_some();
             self.set_deadline(id);
             if let Some(to) = to {
                 self.senders.push_back(id);
-                return self.address(id, to, out);
+                return self.address(now, id, to, out);
             }
         }
         None
     }
 
     /// Turns the address QUIC sends to into a real one; the first of several, with copies for the others.
-    fn address(&mut self, id: LinkId, to: SocketAddr, datagram: &[u8]) -> Option<SocketAddr> {
+    fn address(&mut self, now: Now, id: LinkId, to: SocketAddr, datagram: &[u8]) -> Option<SocketAddr> {
         let link = self.links.get_mut(&id)?;
-        link.sent_bytes += datagram.len() as u64;
+        link.sent(now.mono, datagram.len());
         let Some(dial) = &mut link.dial else { return Some(to) };
         if dial.first.is_empty() {
             dial.first.extend_from_slice(datagram);

@@ -6,6 +6,7 @@
 mod comparison;
 mod greeting;
 mod serve;
+mod turns;
 
 use comparison::Comparison;
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use std::time::Instant;
 
 use crate::clock::Now;
 use crate::identity::EndpointId;
-use crate::limits::RECORD_BYTES;
+use crate::limits::{BATCH_BYTES, RECORD_BYTES};
 use crate::store::{self, Applied, Apply, Reader, RunId};
 use crate::sync::convert;
 use crate::sync::frame::{self, Decoder};
@@ -21,7 +22,10 @@ use crate::sync::inbox::Inbox;
 use crate::sync::link::{CloseCode, Lane, LinkId};
 use crate::sync::mesh::{self, Batch, Want, document, message::Body};
 use crate::sync::outbox::Outbox;
+use turns::Turns;
 
+/// A lane's turn is its weight times this fraction of a batch.
+const QUANTA: usize = 16;
 /// Wants waiting for room on the control lane.
 const WANTS: usize = 2 * crate::limits::EXCEPTIONS;
 
@@ -125,6 +129,9 @@ pub(crate) struct Session {
     refused: Vec<store::KeyHash>,
     move_at: Option<Instant>,
     reports: Vec<Report>,
+    /// Whose turn it is among the lanes that share what is left.
+    turns: Turns,
+    batch_bytes: usize,
     /// Compare even if the cursors suffice.
     pub(crate) audit: bool,
 }
@@ -149,6 +156,8 @@ impl Session {
             refused: Vec::new(),
             move_at: None,
             reports: Vec::new(),
+            turns: Turns::default(),
+            batch_bytes: BATCH_BYTES,
             audit: false,
         }
     }
@@ -195,18 +204,31 @@ impl Session {
         frame::encode(body, &mut self.lanes[lane as usize].out);
     }
 
-    /// Hands each lane's bytes to `write`, which says how many the link took.
+    /// Document bytes after which a batch is closed.
+    pub(crate) fn set_batch_bytes(&mut self, bytes: usize) {
+        self.batch_bytes = bytes;
+    }
+
+    /// Hands each lane's bytes to `write`, which says how many the link took: control and commands first, the others in turns.
     pub(crate) fn flush(&mut self, mut write: impl FnMut(Lane, &[u8]) -> usize) {
-        for lane in Lane::ALL {
+        for lane in [Lane::Control, Lane::Command] {
             let io = &mut self.lanes[lane as usize];
-            if io.written < io.out.len() {
-                io.written += write(lane, &io.out[io.written..]);
-            }
-            if io.written == io.out.len() {
-                io.out.clear();
-                io.out.shrink_to(crate::limits::BATCH_BYTES);
-                io.written = 0;
-            }
+            io.written += write(lane, &io.out[io.written..]);
+        }
+        let quantum = self.batch_bytes / QUANTA;
+        let waiting = |lane: Lane, lanes: &[LaneIo; 5]| lanes[lane as usize].out.len() - lanes[lane as usize].written;
+        let lanes = &mut self.lanes;
+        self.turns.share(quantum, |lane, most| {
+            let waits = waiting(lane, lanes);
+            let io = &mut lanes[lane as usize];
+            let taken = write(lane, &io.out[io.written..io.written + waits.min(most)]);
+            io.written += taken;
+            (taken, waits - taken)
+        });
+        for io in self.lanes.iter_mut().filter(|io| io.written == io.out.len()) {
+            io.out.clear();
+            io.out.shrink_to(BATCH_BYTES);
+            io.written = 0;
         }
     }
 
@@ -214,7 +236,7 @@ impl Session {
     /// it was told.
     pub(crate) fn tell_presence(&mut self, presence: &mesh::Presence) -> bool {
         let control = &self.lanes[Lane::Control as usize];
-        let told = self.is_live() && control.out.len() - control.written < crate::limits::BATCH_BYTES;
+        let told = self.is_live() && control.out.len() - control.written < BATCH_BYTES;
         if told {
             self.say(Lane::Control, Body::Presence(presence.clone()));
         }

@@ -10,7 +10,7 @@ use crate::sync::mesh::{self, message::Body};
 const MOVE_DELAY: std::time::Duration = std::time::Duration::from_secs(5);
 /// Keys in one message.
 const REFUSED_A_MESSAGE: usize = 1_024;
-/// Batches made for one lane before the others have their turn.
+/// Batches made for each lane before other sessions have their turn.
 const BATCHES_A_TURN: usize = 8;
 
 impl Session {
@@ -34,9 +34,7 @@ impl Session {
         self.answer(durable);
         let mut more = self.gather().map_err(|error| Fault::store(&error))?;
         self.continue_comparison()?;
-        for lane in [Lane::Command, Lane::Merged, Lane::Latest, Lane::Bulk] {
-            more |= self.fill_lane(now, lane, snapshot, urgent, &mut write).map_err(|error| Fault::store(&error))?;
-        }
+        more |= self.fill_lanes(now, snapshot, urgent, &mut write).map_err(|error| Fault::store(&error))?;
         self.move_cursors(now);
         self.flush(&mut write);
         Ok(more)
@@ -67,22 +65,33 @@ impl Session {
         }
     }
 
-    fn fill_lane(
+    /// Makes a batch for each lane that has none waiting, as long as the link takes them.
+    fn fill_lanes(
         &mut self,
         now: Now,
-        lane: Lane,
         snapshot: &Snapshot,
         urgent: bool,
         write: &mut impl FnMut(Lane, &[u8]) -> usize,
     ) -> Result<bool, store::Error> {
         for _ in 0..BATCHES_A_TURN {
-            if !self.is_clear(lane) {
-                return Ok(false);
+            let (mut filled, mut owes) = (false, false);
+            for lane in [Lane::Command, Lane::Merged, Lane::Latest, Lane::Bulk] {
+                if !self.is_clear(lane) {
+                    continue;
+                }
+                let Some(outbox) = &mut self.outbox else { return Ok(false) };
+                match outbox.fill(now, lane, snapshot, (urgent, self.batch_bytes))? {
+                    Some(batch) => {
+                        self.say(lane, Body::Batch(batch));
+                        filled = true;
+                    }
+                    None => owes |= outbox.owes(lane, snapshot),
+                }
             }
-            let Some(outbox) = &mut self.outbox else { return Ok(false) };
-            let Some(batch) = outbox.fill(now, lane, snapshot, urgent)? else { return Ok(outbox.owes(lane, snapshot)) };
-            self.say(lane, Body::Batch(batch));
             self.flush(&mut *write);
+            if !filled {
+                return Ok(owes);
+            }
         }
         Ok(true)
     }

@@ -22,6 +22,17 @@ fn issued(id: &str, ttl_ms: u64) -> Put {
     Put::Command(CommandChange::Issue(Signed::sign(&issuer, &body)))
 }
 
+/// Issues a command on `node`; its id.
+pub(super) fn issue(mesh: &mut Mesh, node: usize) -> String {
+    mesh.write(node, "commands", "k", issued("k", 0));
+    "k".to_owned()
+}
+
+/// Whether `node` has the command.
+pub(super) fn has(mesh: &Mesh, node: usize, id: &str) -> bool {
+    held(mesh, node, id).is_some()
+}
+
 fn report(rank: Rank, result: &str) -> Put {
     let (result, error) = (result.to_owned(), String::new());
     Put::Command(CommandChange::Report(Report { agent: "a1".into(), rank, begun: false, result, error }))

@@ -16,7 +16,9 @@ use crate::identity::{EndpointId, Identity};
 use crate::random::{Random, RandomExt};
 use crate::store::{self, Disk, Key, Put, Request, Store, Submitted, Ticket, Write};
 use crate::sync::proof::FormationKey;
-use crate::sync::{Address, Answer, Asked, Config, Control, ControlError, Engine, Event, Peer, PeerSpec, Reloaded};
+use crate::sync::{
+    Address, Answer, Asked, Config, Control, ControlError, Engine, Event, LinkRates, Peer, PeerSpec, Reloaded,
+};
 
 /// How every link behaves, in each direction.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +116,8 @@ pub(super) struct Setup {
     pub(super) latest: Vec<&'static str>,
     pub(super) app_id: &'static str,
     pub(super) active: bool,
+    /// Bytes a second.
+    pub(super) link_rate: Option<u64>,
 }
 
 impl Default for Setup {
@@ -126,6 +130,7 @@ impl Default for Setup {
             latest,
             app_id: "tests",
             active: true,
+            link_rate: None,
         }
     }
 }
@@ -218,6 +223,7 @@ impl Mesh {
             latest_collections: latest.clone(),
             active: setup.active,
             persist_sync: false,
+            link_rates: LinkRates { all: setup.link_rate, ..LinkRates::default() },
         };
         let engine = Engine::new(config, &identity, store.reader(), Box::new(random), now).expect("the store reads");
         Node {

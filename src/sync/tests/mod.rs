@@ -5,6 +5,7 @@ mod commands;
 mod documents;
 mod measure;
 mod mesh;
+mod narrow;
 mod presence;
 mod roaming;
 mod silence;

@@ -1,6 +1,6 @@
 //! What a seed decides before anything happens: how many nodes, who dials whom, with what key.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peat_node::sync::Address;
 
@@ -28,6 +28,8 @@ pub struct Plan {
     pub names: bool,
     /// Documents written before anything else happens.
     pub population: u64,
+    /// Nodes whose links have a rate, bytes a second.
+    pub link_rates: BTreeMap<usize, u64>,
     /// Ids per collection that clients fight over.
     pub ids: u64,
 }
@@ -46,7 +48,18 @@ impl Plan {
         }
         let admission = if random.chance(500) { Admission::Pinned } else { Admission::Formation };
         let population = *random.pick(&[0, 0, 20, 300]);
-        Plan { nodes, shape, edges, admission, names: random.chance(300), population, ids: random.between(1, 4) }
+        let rated: Vec<usize> = (0..nodes).filter(|_| random.chance(200)).collect();
+        let link_rates = rated.into_iter().map(|node| (node, random.between(8_000, 100_000))).collect();
+        Plan {
+            nodes,
+            shape,
+            edges,
+            admission,
+            names: random.chance(300),
+            population,
+            link_rates,
+            ids: random.between(1, 4),
+        }
     }
 
     /// Whether two nodes have a link of their own, whoever dials.

@@ -52,6 +52,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::RoamedUnseen,
     Fault::Stranded,
     Fault::Satellite,
+    Fault::LinkRate,
     Fault::ClockJump,
     Fault::ClockDrift,
     Fault::LookupFailed,

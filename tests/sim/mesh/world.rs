@@ -9,7 +9,7 @@ use peat_node::clock::Now;
 use peat_node::limits;
 use peat_node::store::{Config as StoreConfig, Error, Key, Planted, Reply, Ticket, Write};
 use peat_node::sync::proof::FormationKey;
-use peat_node::sync::{Config, Event as SyncEvent, PeerSpec, STORE_OUTSTANDING};
+use peat_node::sync::{Config, Event as SyncEvent, LinkRates, PeerSpec, STORE_OUTSTANDING};
 
 use crate::checkers::bounds;
 use crate::checkers::commands::Begun;
@@ -91,6 +91,7 @@ impl World {
     pub fn new(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> World {
         let mut random = Prng::new(seed);
         let plan = Plan::new(&mut random);
+        plan.link_rates.iter().for_each(|_| tally.count(Fault::LinkRate));
         let node = |number: usize| {
             let mut random = random.fork("node", number as u64);
             let drift = i64::try_from(random.below(401)).expect("small") - 200;
@@ -232,6 +233,7 @@ impl World {
             latest_collections: StoreConfig::LATEST.into_iter().map(String::from).collect(),
             active: true,
             persist_sync: false,
+            link_rates: LinkRates { all: self.plan.link_rates.get(&number).copied(), ..LinkRates::default() },
         }
     }
 

@@ -211,6 +211,7 @@ fn links(number: usize, peers: Vec<PeerSpec>) -> sync::Config {
         latest_collections: store::Config::LATEST.into_iter().map(String::from).collect(),
         active: true,
         persist_sync: false,
+        link_rates: sync::LinkRates::default(),
     }
 }
 
