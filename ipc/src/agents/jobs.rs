@@ -55,6 +55,8 @@ struct Job {
     sent: bool,
     /// The node's word on ACCEPTED: it may begin.
     confirmed: bool,
+    /// The ledger has it as begun, ahead of that.
+    prepared: bool,
     /// The link was lost between acceptance and the confirmation of the end.
     interrupted: bool,
     /// The node does not hold the command: when it is told again, since when that is so, and how often it was told.
@@ -75,6 +77,7 @@ impl Job {
             update: None,
             sent: false,
             confirmed: false,
+            prepared: false,
             interrupted: false,
             again: None,
             absent: None,
@@ -106,6 +109,15 @@ pub(super) enum Permit {
     Begin,
     /// Expired, cancelled, or not for this agent.
     Refused,
+}
+
+/// Takes back that a command begins, when that will not be soon.
+fn unprepare(ledger: &mut Ledger, job: &mut Job) -> io::Result<()> {
+    if job.prepared && job.at < At::Running {
+        ledger.accept(&job.command)?;
+        job.prepared = false;
+    }
+    Ok(())
 }
 
 /// See the module's documentation.
@@ -176,7 +188,7 @@ impl Jobs {
             let stage = match self.ledger.settled(id) {
                 Some(stage) => stage,
                 None => {
-                    self.ledger.settle(id, Some(Stage::Cancelled))?;
+                    self.ledger.settle(id, Some(Stage::Cancelled), false)?;
                     Stage::Cancelled
                 }
             };
@@ -204,6 +216,7 @@ impl Jobs {
             // No worker waits for a command that may come in hours.
             if job.at == At::Accepting {
                 job.at = At::Waiting;
+                return unprepare(&mut self.ledger, job);
             }
             return Ok(());
         }
@@ -229,6 +242,8 @@ impl Jobs {
         for job in self.jobs.values_mut() {
             job.sent = false;
             job.interrupted |= job.accepted;
+            // If that cannot be written down, a restart counts it as interrupted.
+            let _ = unprepare(&mut self.ledger, job);
         }
         self.again(|_| true);
     }
@@ -305,13 +320,26 @@ impl Jobs {
         Ok(None)
     }
 
+    /// Writes down that a command that was taken begins, while the node makes up its mind about it: neither waits for the
+    /// other's disk. An agent that is restarted just then reports work interrupted that had not begun.
+    pub(super) fn prepare(&mut self, id: &str) -> io::Result<()> {
+        let Some(job) = self.jobs.get_mut(id).filter(|job| job.at == At::Accepting && !job.prepared) else {
+            return Ok(());
+        };
+        self.ledger.start(id)?;
+        job.prepared = true;
+        Ok(())
+    }
+
     /// Whether a command that was taken may begin. Once it says so the work may have had effects.
     pub(super) fn permit(&mut self, id: &str) -> io::Result<Permit> {
         match self.jobs.get_mut(id).filter(|job| job.at == At::Accepting) {
             None => Ok(Permit::Refused),
             Some(job) if !job.confirmed => Ok(Permit::Wait),
             Some(job) => {
-                self.ledger.start(id)?;
+                if !job.prepared {
+                    self.ledger.start(id)?;
+                }
                 job.at = At::Running;
                 Ok(Permit::Begin)
             }
@@ -335,7 +363,9 @@ impl Jobs {
     }
 
     fn settle(&mut self, id: &str, stage: Option<Stage>) -> io::Result<()> {
-        self.ledger.settle(id, stage)?;
+        // What is written down as begun, and was not, must not be found so.
+        let prepared = self.jobs.get(id).is_some_and(|job| job.prepared && job.at < At::Running);
+        self.ledger.settle(id, stage, prepared)?;
         let Some(job) = self.jobs.remove(id) else { return Ok(()) };
         self.inbox.retain(|waiting| waiting != id);
         for key in job.keys.iter().filter(|_| !job.interrupted) {

@@ -149,9 +149,9 @@ impl Ledger {
     }
 
     /// The node knows how the command ended; `None`: it never began. Should the disk lose this, the node is told once more.
-    pub(super) fn settle(&mut self, id: &str, stage: Option<Stage>) -> io::Result<()> {
+    pub(super) fn settle(&mut self, id: &str, stage: Option<Stage>, sync: bool) -> io::Result<()> {
         let stage = stage.unwrap_or(Stage::Unspecified).into();
-        self.append(Record { stage, ..Record::new(Kind::Settled, id) }, false)
+        self.append(Record { stage, ..Record::new(Kind::Settled, id) }, sync)
     }
 
     pub(super) fn keep_result(&mut self, key: &str, result: &[u8], at: i64) -> io::Result<()> {
@@ -369,7 +369,7 @@ mod tests {
         ["c1", "c2", "c3", "c4"].iter().for_each(|id| ledger.accept(&command(id)).unwrap());
         ["c2", "c3", "c4"].iter().for_each(|id| ledger.start(id).unwrap());
         ["c3", "c4"].iter().for_each(|id| ledger.finish(&done(id)).unwrap());
-        ledger.settle("c4", Some(Stage::Completed)).unwrap();
+        ledger.settle("c4", Some(Stage::Completed), false).unwrap();
         ledger.keep_result("k", b"1", 7).unwrap();
         drop(ledger);
         for _ in 0..2 {
@@ -417,7 +417,7 @@ mod tests {
         let path = directory("bounded");
         let mut ledger = Ledger::open("a1", Some(&path)).unwrap();
         for n in 0..REMEMBERED_IDS + 10 {
-            ledger.settle(&format!("{n:0200}"), Some(Stage::Completed)).unwrap();
+            ledger.settle(&format!("{n:0200}"), Some(Stage::Completed), false).unwrap();
         }
         for n in 0..REMEMBERED_RESULTS + 10 {
             ledger.keep_result(&n.to_string(), &[b' '; 20_000], 0).unwrap();

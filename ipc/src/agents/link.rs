@@ -24,6 +24,7 @@ pub(super) fn run(shared: &Shared) {
         let mut inner = shared.lock();
         (inner.uplink, inner.terms) = (None, None);
         inner.jobs.handle_link_lost();
+        shared.notify_workers();
         if let Err(error) = &ended {
             inner.trouble = Some(error.to_string());
             if let Some(refused) = error.call().filter(|error| error.code == Code::InvalidArgument) {
@@ -129,7 +130,7 @@ impl Attending<'_> {
                 inner.jobs.handle_timeout(clock::now());
                 inner.tell();
                 drop(inner);
-                self.shared.notify();
+                self.shared.notify_workers();
             }
             if let (Some(items), Some(uplink)) = (self.downlink.spent(), &mut self.shared.lock().uplink) {
                 uplink.grant(items)?;
@@ -157,7 +158,10 @@ impl Attending<'_> {
                 }
                 self.beats.answer(now, ack.number);
             }
-            Some(node_message::Body::CommandPush(push)) => inner.jobs.handle_push(now, push),
+            Some(node_message::Body::CommandPush(push)) => {
+                inner.jobs.handle_push(now, push);
+                self.shared.hand_out(&mut inner, now);
+            }
             Some(node_message::Body::CancelPush(push)) => {
                 let cancelled = inner.jobs.handle_cancel(&push.command_id);
                 inner.recorded(cancelled);

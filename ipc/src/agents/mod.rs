@@ -240,6 +240,7 @@ impl Drop for Agent {
         inner.leaving = true;
         inner.goodbye();
         self.shared.notify();
+        self.shared.notify_workers();
         while !inner.gone && clock::now() < end {
             inner = self.shared.wait(inner, end.saturating_duration_since(clock::now()));
         }

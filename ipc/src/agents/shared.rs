@@ -1,11 +1,12 @@
 //! What the threads of one agent share: a mutex that is never held while a handler runs, and a condition for every change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::jobs::Jobs;
 use super::ledger::Ledger;
@@ -14,6 +15,7 @@ use super::work::Handler;
 use crate::Target;
 use crate::agent::{Register, Registered, State, Workload, agent_message};
 use crate::duplex::Uplink;
+use crate::sidecar::Command;
 
 /// See the module's documentation.
 pub(super) struct Shared {
@@ -22,6 +24,8 @@ pub(super) struct Shared {
     pub(super) handler: Option<Handler>,
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// Workers without a command wait on this one, so that news wakes only whom it is for.
+    work: Condvar,
 }
 
 impl fmt::Debug for Shared {
@@ -41,6 +45,9 @@ pub(super) struct Said {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) jobs: Jobs,
+    /// Workers without a command, and commands that the thread of the stream has taken for them.
+    pub(super) idle: usize,
+    pub(super) handed: VecDeque<(Command, Arc<AtomicBool>)>,
     pub(super) attempts: BTreeMap<String, Arc<Attempt>>,
     pub(super) registration: Register,
     /// What the agent said of itself last, beside its workloads.
@@ -72,6 +79,8 @@ impl Shared {
         let jobs = Jobs::new(Ledger::open(&registration.agent_id, memory)?)?;
         let inner = Inner {
             jobs,
+            idle: 0,
+            handed: VecDeque::new(),
             attempts: BTreeMap::new(),
             registration,
             state: None,
@@ -84,7 +93,7 @@ impl Shared {
             refusal: None,
             trouble: None,
         };
-        Ok(Shared { target, token, handler, inner: Mutex::new(inner), changed: Condvar::new() })
+        Ok(Shared { target, token, handler, inner: Mutex::new(inner), changed: Condvar::new(), work: Condvar::new() })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -99,6 +108,34 @@ impl Shared {
 
     pub(super) fn notify(&self) {
         self.changed.notify_all();
+    }
+
+    /// Lets a worker wait until there may be a command for it.
+    pub(super) fn wait_for_work<'a>(
+        &self,
+        mut inner: MutexGuard<'a, Inner>,
+        patience: Duration,
+    ) -> MutexGuard<'a, Inner> {
+        inner.idle += 1;
+        let waited = self.work.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner);
+        let mut inner = waited.0;
+        inner.idle -= 1;
+        inner
+    }
+
+    /// There may be commands for workers, or the agent leaves.
+    pub(super) fn notify_workers(&self) {
+        self.work.notify_all();
+    }
+
+    /// Takes commands for the workers that wait, so that the node hears at once that they are accepted.
+    pub(super) fn hand_out(&self, inner: &mut Inner, now: Instant) {
+        while inner.handed.len() < inner.idle {
+            let taken = inner.jobs.take(now);
+            let Some(taken) = inner.recorded(taken).flatten() else { return };
+            inner.handed.push_back(taken);
+            self.work.notify_one();
+        }
     }
 }
 

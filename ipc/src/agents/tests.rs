@@ -487,9 +487,42 @@ fn a_command_the_node_does_not_hold_waits_without_a_worker_and_runs_when_it_does
     assert_eq!(jobs.permit("c1").unwrap(), Permit::Refused, "the worker goes on");
     assert!(jobs.take(now).unwrap().is_none());
     jobs.handle_link_lost();
-    assert_eq!(jobs.registered(), [said.clone()], "the next node is asked at once");
+    assert_eq!(jobs.registered(), std::slice::from_ref(&said), "the next node is asked at once");
     assert!(jobs.take(now).unwrap().is_some());
     assert_eq!(jobs.permit("c1").unwrap(), Permit::Wait);
     jobs.handle_ack(now, &stored(&said)).unwrap();
+    assert_eq!(jobs.permit("c1").unwrap(), Permit::Begin);
+}
+
+/// A command accepted and written down as begun ahead of the node's word, on disk at `path`.
+fn prepared(path: &std::path::Path) -> (Jobs, CommandUpdate) {
+    let (now, mut jobs) = (clock::now(), Jobs::new(Ledger::open("a1", Some(path)).unwrap()).unwrap());
+    let said = accepted(&mut jobs, now);
+    jobs.prepare("c1").unwrap();
+    assert_eq!(jobs.permit("c1").unwrap(), Permit::Wait);
+    (jobs, said)
+}
+
+fn found(path: &std::path::Path) -> Vec<CommandUpdate> {
+    Jobs::new(Ledger::open("a1", Some(path)).unwrap()).unwrap().registered()
+}
+
+#[test]
+fn what_is_written_down_ahead_of_the_nodes_word_is_taken_back_when_that_is_no_or_does_not_come() {
+    let node = Node::new("ahead");
+    let path = |name: &str| node.path.join(name);
+    drop(prepared(&path("restarted")));
+    assert_eq!(found(&path("restarted"))[0].error, RESTARTED, "it may have begun");
+    let (mut jobs, _) = prepared(&path("cut"));
+    jobs.handle_link_lost();
+    drop(jobs);
+    assert_eq!(found(&path("cut")), [update("c1", Stage::Accepted)], "it has not, and is to be run");
+    let (mut jobs, said) = prepared(&path("refused"));
+    let refused = UpdateAck { refused: "it has expired".into(), ..stored(&said) };
+    jobs.handle_ack(clock::now(), &refused).unwrap();
+    drop(jobs);
+    assert_eq!(found(&path("refused")), []);
+    let (mut jobs, said) = prepared(&path("confirmed"));
+    jobs.handle_ack(clock::now(), &stored(&said)).unwrap();
     assert_eq!(jobs.permit("c1").unwrap(), Permit::Begin);
 }

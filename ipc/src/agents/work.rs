@@ -157,12 +157,15 @@ fn next(shared: &Shared) -> Option<Work<'_>> {
         if inner.leaving {
             return None;
         }
-        let taken = inner.jobs.take(clock::now());
+        let handed = inner.handed.pop_front();
+        let taken = handed.map_or_else(|| inner.jobs.take(clock::now()), |handed| Ok(Some(handed)));
         let Some((command, cancel)) = inner.recorded(taken).flatten() else {
-            inner = shared.wait(inner, LOOK);
+            inner = shared.wait_for_work(inner, LOOK);
             continue;
         };
         inner.tell();
+        let prepared = inner.jobs.prepare(&command.id);
+        inner.recorded(prepared);
         loop {
             if inner.leaving {
                 return None;
