@@ -79,6 +79,12 @@ pub const HTTP_IDLE: Duration = Duration::from_secs(300);
 
 /// Agents this node knows of, the dead ones included; further ones are neither listed nor let in.
 pub const AGENTS: usize = 65_536;
+/// Agents the overview shows one by one; of more there is just the number.
+pub const SHOWN_AGENTS: usize = 200;
+/// Commands under way the overview shows one by one.
+pub const SHOWN_COMMANDS: usize = 50;
+/// Agents that listen to server-sent events at once.
+pub const EVENT_STREAMS: usize = 1_024;
 /// Streams of agents at once.
 pub const AGENT_STREAMS: usize = 4_096;
 /// One message of an agent: a Register with everything it may carry, or a result.

@@ -8,6 +8,8 @@ use peat_ipc::{CallError, Code, Method};
 use crate::api::ConnectionId;
 use crate::api::dispatch::{Answered, Then};
 use crate::api::feed::Feed;
+#[cfg(feature = "http")]
+use crate::api::http::{events::Events, probe::Probe};
 use crate::api::link::Link;
 use crate::api::watch::Watch;
 use crate::fleet::Owner;
@@ -19,6 +21,9 @@ pub(super) const PEERS_DEADLINE: Duration = Duration::from_secs(10);
 /// and what the sync thread is asked.
 pub(super) const CONTROL_DEADLINE: Duration = Duration::from_secs(60);
 
+/// What is asked for by its path alone.
+pub(super) const NO_METHOD: u32 = u32::MAX;
+
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) connection: ConnectionId,
@@ -26,6 +31,9 @@ pub(super) struct Call {
     pub(super) id: u64,
     pub(super) stage: Stage,
     pub(super) deadline: Option<Instant>,
+    /// The number of its method; [`NO_METHOD`] for what is none.
+    pub(super) method: u32,
+    pub(super) begun: Instant,
     /// The request's share of the bytes all clients may have waiting.
     pub(super) bytes: usize,
 }
@@ -45,6 +53,12 @@ pub(super) enum Stage {
     Watching(Box<Watch>),
     /// An agent is at the other end.
     Link(Link),
+    /// An agent listens to its events.
+    #[cfg(feature = "http")]
+    Events(Events),
+    /// Other threads are asked for what the answer is made of.
+    #[cfg(feature = "http")]
+    Probing(Probe),
 }
 
 /// What a client's write means for agents.
@@ -68,6 +82,8 @@ impl Stage {
             Stage::Streaming(_) => "the subscription's deadline has come; resume after the last sequence".into(),
             Stage::Watching(_) => "the watch's deadline has come; watch again".into(),
             Stage::Link(_) => "the stream's deadline has come; register again".into(),
+            #[cfg(feature = "http")]
+            Stage::Events(_) | Stage::Probing(_) => String::new(),
         };
         CallError::new(Code::DeadlineExceeded, message)
     }

@@ -4,8 +4,16 @@ mod agents;
 mod calls;
 mod commands;
 #[cfg(feature = "http")]
+mod events;
+#[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "http")]
+mod probe;
 mod reload;
+#[cfg(feature = "http")]
+mod rest;
+#[cfg(feature = "http")]
+mod shown;
 mod streams;
 
 pub use reload::Reloaded;
@@ -18,7 +26,7 @@ use peat_ipc::envelope::Request as RequestFrame;
 use peat_ipc::envelope::frame::Body;
 use peat_ipc::{CallError, Code, frame};
 
-use crate::api::call::Call;
+use crate::api::call::{Call, NO_METHOD};
 use crate::api::caller::{Caller, Policy};
 use crate::api::connection::{Connection, ConnectionId, Input, violation};
 use crate::api::timers::{Timers, Wake};
@@ -28,6 +36,9 @@ use crate::fleet::commands::Commands;
 use crate::fleet::{self, Fleet};
 use crate::identity::Identity;
 use crate::limits::{CLIENT_CONNECTIONS, CLIENTS_BUFFERED_BYTES, CONNECTION_OUT_BYTES};
+#[cfg(feature = "http")]
+use crate::metrics::Instruments;
+use crate::metrics::Rpcs;
 use crate::store::{CommandWrite, Key, Reader, Submitted, Tip};
 use crate::sync::Asked;
 
@@ -76,6 +87,9 @@ enum OwnWrite {
     Fleet(u64, Key),
     /// A change of a command; it may be what an agent reported.
     Command(Option<Heard>),
+    /// None at all: this call asks whether the store answers.
+    #[cfg(feature = "http")]
+    Probe(u64),
 }
 
 /// An agent's report, which is acknowledged once it is stored.
@@ -137,6 +151,22 @@ pub struct Engine {
     reopened: bool,
     /// The time of the latest input.
     latest: Now,
+    /// The method of the call that is begun now.
+    method: u32,
+    rpcs: Rpcs,
+    #[cfg(feature = "http")]
+    web: Web,
+}
+
+/// What only routes of HTTP need.
+#[cfg(feature = "http")]
+#[derive(Debug)]
+struct Web {
+    instruments: Instruments,
+    /// Agents that listen to their events, and by which call.
+    listeners: BTreeMap<String, u64>,
+    /// Commands that were given an id here.
+    ids_given: u64,
 }
 
 impl Engine {
@@ -178,7 +208,17 @@ impl Engine {
             follow_on: false,
             reopened: false,
             latest: now,
+            method: NO_METHOD,
+            rpcs: Rpcs::default(),
+            #[cfg(feature = "http")]
+            web: Web { instruments: Instruments::default(), listeners: BTreeMap::new(), ids_given: 0 },
         }
+    }
+
+    /// What the shell can see of channels and threads, for metrics.
+    #[cfg(feature = "http")]
+    pub fn set_instruments(&mut self, instruments: Instruments) {
+        self.web.instruments = instruments;
     }
 
     /// A client connected.

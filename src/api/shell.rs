@@ -24,6 +24,8 @@ use crate::api::{Caller, ConnectionId, Engine, Reloaded};
 use crate::clock::Now;
 use crate::clock::shell::now;
 use crate::config::{Access, Listen};
+#[cfg(feature = "http")]
+use crate::metrics::{Channel, Instruments};
 use crate::pulse::Pulse;
 use crate::store::shell::{Inlet, SharedTip};
 use crate::store::{Submitted, Tip};
@@ -60,6 +62,25 @@ pub struct Wiring {
     pub watched: Vec<Arc<Pulse>>,
     /// Settings that were read again.
     pub reloads: Receiver<Reloaded>,
+}
+
+#[cfg(feature = "http")]
+impl Wiring {
+    /// What can be seen of channels and threads from here.
+    fn instruments(&self) -> Instruments {
+        let (requests, replies) = (self.requests.clone(), self.inlet.replies.clone());
+        let (asked, events) = (self.asked.clone(), self.events.clone());
+        let rooms = [requests.capacity(), replies.capacity(), asked.capacity(), events.capacity()];
+        let depths: [(&'static str, Box<dyn Fn() -> usize + Send>); 4] = [
+            ("store_requests", Box::new(move || requests.len())),
+            ("store_replies", Box::new(move || replies.len())),
+            ("sync_questions", Box::new(move || asked.len())),
+            ("sync_events", Box::new(move || events.len())),
+        ];
+        let channel = |((name, depth), room): ((_, _), Option<usize>)| Channel { name, room: room.unwrap_or(0), depth };
+        let channels = depths.into_iter().zip(rooms).map(channel).collect();
+        Instruments { channels, threads: self.watched.clone() }
+    }
 }
 
 /// Ends the thread from another one.
@@ -155,6 +176,12 @@ impl Shell {
     /// The kernel's event queue failed.
     pub fn run(self, engine: Engine, wiring: Wiring) -> io::Result<()> {
         let Shell { poll, stop, listeners, watcher, .. } = self;
+        #[cfg(feature = "http")]
+        let engine = {
+            let mut engine = engine;
+            engine.set_instruments(wiring.instruments());
+            engine
+        };
         let first = u64::try_from(listeners.len()).unwrap_or(0);
         let mut serving = Serving {
             poll,

@@ -106,6 +106,27 @@ impl View {
         self.silent = threads;
     }
 
+    #[cfg(feature = "http")]
+    pub(super) fn silent(&self) -> &[&'static str] {
+        &self.silent
+    }
+
+    /// What the store has done.
+    #[cfg(feature = "http")]
+    pub(super) fn figures(&self) -> &store::Figures {
+        self.reader.figures()
+    }
+
+    /// Why the node is not ready; `None`: its database is read, and some peer was tried.
+    #[cfg(feature = "http")]
+    pub(super) fn unready(&mut self) -> Option<String> {
+        if let Err(error) = self.snapshot() {
+            return Some(format!("the database cannot be read: {}", error.message));
+        }
+        let tried = self.status.is_some_and(|status| status.tried);
+        (!tried).then(|| "no peer has been tried yet".into())
+    }
+
     pub(super) fn set_status(&mut self, status: Status) {
         self.status = Some(status);
     }

@@ -48,7 +48,7 @@ impl Fleet {
         let (owner, agent) = (attached.owner, attached.agent.clone());
         let result = match (message.body, agent) {
             (Some(agent_message::Body::Register(register)), agent) => {
-                self.register(now, stream, owner, agent.as_deref(), &register, held)
+                self.register_on(now, stream, owner, agent.as_deref(), &register, held)
             }
             (None, _) => Err(CallError::new(Code::InvalidArgument, "an agent's message has no body")),
             (Some(_), None) => {
@@ -67,6 +67,46 @@ impl Fleet {
             self.handle_dropped(now, stream);
         }
         result
+    }
+
+    /// An agent registers without a stream: its heartbeats alone keep it LIVE. `held` as for [`Fleet::handle_message`].
+    ///
+    /// # Errors
+    /// What it says of itself is over a limit, or the id belongs to somebody else.
+    pub fn handle_registration(
+        &mut self,
+        now: Now,
+        owner: Owner,
+        register: &Register,
+        held: Held<'_>,
+    ) -> Result<Registered, CallError> {
+        self.register(now, None, owner, register, held)?;
+        Ok(self.registered(&register.agent_id))
+    }
+
+    /// A heartbeat of an agent that registered here, with or without a stream.
+    ///
+    /// # Errors
+    /// NOT_FOUND: it did not. PERMISSION_DENIED: it is somebody else's. Else what is wrong with the state.
+    pub fn handle_heartbeat(
+        &mut self,
+        now: Now,
+        owner: Owner,
+        id: &str,
+        state: Option<&State>,
+        held: Held<'_>,
+    ) -> Result<Registered, CallError> {
+        if self.roster.get(id).and_then(|entry| entry.local()).is_none() {
+            let message = format!("agent {id} is not registered at this node; POST /api/v1/agents first");
+            return Err(CallError::new(Code::NotFound, message));
+        }
+        self.check_claim(now, id, owner)?;
+        if let Some(state) = state {
+            self.state(id, state, held)?;
+        }
+        self.claim(now, id, owner);
+        self.heard(now, id);
+        Ok(self.registered(id))
     }
 
     /// A stream is gone: its agent is STALE at once.
@@ -108,7 +148,7 @@ impl Fleet {
         local.is_none_or(|local| local.owner == owner || local.owner == Owner::Watcher)
     }
 
-    fn register(
+    fn register_on(
         &mut self,
         now: Now,
         stream: StreamId,
@@ -118,11 +158,25 @@ impl Fleet {
         held: Held<'_>,
     ) -> Result<(), CallError> {
         let id = register.agent_id.as_str();
-        let profile = Profile::of(register)?;
         if let Some(other) = attached.filter(|other| *other != id) {
             let message = format!("this stream is agent {other}'s; open another one for {id}");
             return Err(CallError::new(Code::InvalidArgument, message));
         }
+        self.register(now, Some(stream), owner, register, held)?;
+        self.attachments.push_back(Attachment::Attached(id.to_owned(), stream));
+        Ok(())
+    }
+
+    fn register(
+        &mut self,
+        now: Now,
+        stream: Option<StreamId>,
+        owner: Owner,
+        register: &Register,
+        held: Held<'_>,
+    ) -> Result<(), CallError> {
+        let id = register.agent_id.as_str();
+        let profile = Profile::of(register)?;
         self.check_claim(now, id, owner)?;
         profile::check_workloads(id, &register.workloads)?;
         self.writes.check_room()?;
@@ -134,9 +188,11 @@ impl Fleet {
         let fields = profile_fields.into_iter().chain(fields).collect();
         self.put_platform(id, Change::Fields(fields));
         self.replace_workloads(id, &register.workloads, stored);
-        self.greet(stream);
+        if let Some(stream) = stream {
+            let registered = self.registered(id);
+            self.say(stream, node_message::Body::Registered(registered));
+        }
         self.heard(now, id);
-        self.attachments.push_back(Attachment::Attached(id.to_owned(), stream));
         Ok(())
     }
 
@@ -174,14 +230,18 @@ impl Fleet {
         }
     }
 
-    fn attach(&mut self, now: Now, stream: StreamId, id: &str, profile: Profile) {
+    fn attach(&mut self, now: Now, stream: Option<StreamId>, id: &str, profile: Profile) {
         let Some(entry) = self.roster.get_mut(id) else { return };
         let changed = entry.profile != profile;
         entry.profile = profile;
         let Some(local) = entry.local_mut() else { return };
-        let before = local.stream.replace(stream);
+        let before = local.stream;
         if changed || before.is_none() {
             self.roster.touch(id);
+        }
+        let Some(stream) = stream else { return self.review(now, id) };
+        if let Some(entry) = self.roster.get_mut(id).and_then(|entry| entry.local_mut()) {
+            entry.stream = Some(stream);
         }
         self.streams.attach(stream, id);
         if let Some(before) = before.filter(|before| *before != stream) {
@@ -192,17 +252,18 @@ impl Fleet {
         self.review(now, id);
     }
 
-    fn greet(&mut self, stream: StreamId) {
+    /// What an agent is told when it registers.
+    #[must_use]
+    pub fn registered(&self, id: &str) -> Registered {
         let Times { heartbeat, stale_after, dead_after } = self.settings.times;
-        let registered = Registered {
+        Registered {
             heartbeat_interval_ms: millis(heartbeat),
             stale_after_ms: millis(stale_after),
             dead_after_ms: millis(dead_after),
-            events_url: self.settings.events_url.clone(),
+            events_url: self.settings.events_url_of(id),
             node_public_key: self.ours.0.to_vec(),
             node_id: self.node_id.clone(),
-        };
-        self.say(stream, node_message::Body::Registered(registered));
+        }
     }
 
     fn beat(

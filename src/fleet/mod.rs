@@ -64,8 +64,29 @@ pub const COLLECTION: &str = "agents";
 pub struct Settings {
     /// Intervals and thresholds.
     pub times: Times,
-    /// Where agents find their server-sent events; empty where there are none.
-    pub events_url: String,
+    /// Where agents reach this node over HTTP, `http://HOST:PORT`; empty where they do not.
+    pub http_url: String,
+}
+
+impl Settings {
+    /// Where an agent finds its server-sent events; empty where there are none.
+    #[must_use]
+    pub fn events_url_of(&self, agent: &str) -> String {
+        if self.http_url.is_empty() {
+            String::new()
+        } else {
+            format!("{}{}", self.http_url, Settings::events_path(agent))
+        }
+    }
+
+    /// The same without saying where the node is.
+    #[must_use]
+    pub fn events_path(agent: &str) -> String {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let encode = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+        let agent: String = agent.bytes().map(encode).collect();
+        format!("/api/v1/agents/{agent}/events")
+    }
 }
 
 /// A write the engine wants; answer with [`Fleet::handle_written`].
@@ -180,15 +201,15 @@ impl Fleet {
         }
         self.settings = settings;
         let Times { heartbeat, stale_after, dead_after } = self.settings.times;
-        let update = ConfigUpdate {
-            heartbeat_interval_ms: millis(heartbeat),
-            stale_after_ms: millis(stale_after),
-            dead_after_ms: millis(dead_after),
-            events_url: self.settings.events_url.clone(),
-        };
-        let streams: Vec<StreamId> = self.roster.iter().filter_map(|(_, entry)| entry.local()?.stream).collect();
-        for stream in streams {
-            self.say(stream, node_message::Body::ConfigUpdate(update.clone()));
+        let streams = self.roster.iter().filter_map(|(id, entry)| Some((id.clone(), entry.local()?.stream?)));
+        for (id, stream) in streams.collect::<Vec<(String, StreamId)>>() {
+            let update = ConfigUpdate {
+                heartbeat_interval_ms: millis(heartbeat),
+                stale_after_ms: millis(stale_after),
+                dead_after_ms: millis(dead_after),
+                events_url: self.settings.events_url_of(&id),
+            };
+            self.say(stream, node_message::Body::ConfigUpdate(update));
         }
         let all: Vec<String> = self.roster.iter().map(|(id, _)| id.clone()).collect();
         all.iter().for_each(|id| self.review(now, id));

@@ -48,6 +48,12 @@ impl Fleet {
         self.roster.after(after).map(move |(id, entry)| self.show(now, id, entry))
     }
 
+    /// How each agent is.
+    pub fn states(&self, now: Now) -> impl Iterator<Item = sidecar::Liveness> {
+        let times = self.settings.times;
+        self.roster.iter().map(move |(_, entry)| entry.vitals(&self.presence).liveness(now.mono, &times).into())
+    }
+
     /// The number of the latest change.
     #[must_use]
     pub fn last_change(&self) -> u64 {

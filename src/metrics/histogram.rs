@@ -23,6 +23,11 @@ impl Histogram {
         self.sum_micros.add(micros);
     }
 
+    /// Whether nothing was noted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.get() == 0)
+    }
+
     /// How many took no longer than each bound, all of them at last.
     pub(super) fn cumulated(&self) -> impl Iterator<Item = u64> {
         self.buckets.iter().scan(0, |sum, bucket| {

@@ -4,9 +4,13 @@
 //! (text format 0.0.4). Must never decide anything: nothing in the node reads a figure but who shows it.
 
 mod histogram;
+mod instruments;
+mod rpcs;
 mod text;
 
 pub use histogram::Histogram;
+pub use instruments::{Channel, Instruments};
+pub use rpcs::Rpcs;
 pub use text::{Family, Kind, Text, Value};
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -84,18 +84,31 @@ pub(super) fn policy(config: &Config) -> api::Policy {
 
 /// How long agents may be silent.
 pub(super) fn fleet(config: &Config) -> fleet::Settings {
-    fleet::Settings { times: config.fleet.times(), events_url: String::new() }
+    fleet::Settings { times: config.fleet.times(), http_url: http_url(config) }
 }
 
 /// Whose commands are delivered, and how long they are kept.
 pub(super) fn commands(config: &Config, id: EndpointId) -> commands::Settings {
     let trust = Trust { node: id, issuers: config.fleet.trust_issuers.iter().copied().collect() };
-    commands::Settings { trust, retention: config.fleet.command_retention }
+    commands::Settings { trust, retention: config.fleet.command_retention, ttl: config.fleet.command_ttl }
 }
 
 fn api_config(config: &Config, node_id: String, identity: &Arc<Identity>) -> api::Config {
     let (policy, fleet, commands) = (policy(config), fleet(config), commands(config, identity.id()));
     api::Config { node_id, policy, cache_bytes: config.cache_bytes, fleet, identity: identity.clone(), commands }
+}
+
+/// Where agents on this machine reach the node over HTTP; empty where they do not, or the port is not known before.
+fn http_url(config: &Config) -> String {
+    let tcp = config.listen.iter().find_map(|listen| match listen {
+        Listen::Tcp(at) if cfg!(feature = "http") && at.port() != 0 => Some(at),
+        _ => None,
+    });
+    let local = |at: &SocketAddr| match at.ip().is_unspecified() {
+        true => format!("http://localhost:{}", at.port()),
+        false => format!("http://{at}"),
+    };
+    tcp.map(local).unwrap_or_default()
 }
 
 fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, Error> {

@@ -65,6 +65,7 @@ impl Outlets {
             (current.access != new.access, "who may call"),
             (current.fleet.times() != new.fleet.times(), "how long agents may be silent"),
             (current.fleet.trust_issuers != new.fleet.trust_issuers, "whose commands are delivered"),
+            (current.fleet.command_ttl != new.fleet.command_ttl, "how long commands may be accepted"),
             (current.fleet.command_retention != new.fleet.command_retention, "how long commands are kept"),
         ];
         let changed: Vec<&str> = changes.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();

@@ -48,7 +48,8 @@ pub enum Rank {
 }
 
 impl Rank {
-    const ALL: [Rank; 6] =
+    /// Every rank, the lowest first.
+    pub const ALL: [Rank; 6] =
         [Rank::Pending, Rank::Expired, Rank::Executing, Rank::Cancelled, Rank::Failed, Rank::Completed];
 
     /// The rank with this number in the file and wire formats.

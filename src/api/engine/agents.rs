@@ -34,6 +34,7 @@ impl Engine {
             return self.respond(now, id, call, Err(&CallError::new(Code::ResourceExhausted, message)));
         }
         let Some(owner) = self.owner(id) else { return };
+        self.method = frame.method;
         let deadline =
             (frame.deadline_ms != 0).then(|| now.after(std::time::Duration::from_millis(frame.deadline_ms.into())));
         let number = self.register(id, call, Stage::Link(Link::new(frame.credit)), deadline, 0);
@@ -87,8 +88,9 @@ impl Engine {
     }
 
     /// Ends a stream that ended well.
-    fn end_stream(&mut self, now: Now, number: u64) {
+    pub(super) fn end_stream(&mut self, now: Now, number: u64) {
         let Some(call) = self.end(number) else { return };
+        self.count(call.method, None, call.begun);
         if let Some(connection) = self.connections.get_mut(&call.connection) {
             connection.end(now, call.id);
             if connection.has_pipelined() {
@@ -167,7 +169,11 @@ impl Engine {
             } else if let Some(attachment) = self.fleet.poll_attachment() {
                 match attachment {
                     Attachment::Attached(agent, _) => self.commands.handle_attached(now, &agent),
-                    Attachment::Detached(agent) => self.commands.handle_detached(now, &agent),
+                    Attachment::Detached(agent) => {
+                        self.commands.handle_detached(now, &agent);
+                        #[cfg(feature = "http")]
+                        self.listen_again(now, &agent);
+                    }
                 }
             } else {
                 break;
@@ -203,12 +209,16 @@ impl Engine {
     }
 
     pub(super) fn submit_own(&mut self, now: Now, own: OwnWrite, write: Write) {
+        self.submit_request(now, own, store::Request::Write(write));
+    }
+
+    pub(super) fn submit_request(&mut self, now: Now, own: OwnWrite, request: store::Request) {
         self.last_call += 1;
         self.own_writes.insert(self.last_call, own);
         self.store_outstanding += 1;
         self.view.note_request(now);
         let ticket = Ticket::Api(self.last_call);
-        self.to_store.push_back(Submitted { ticket, request: store::Request::Write(write) });
+        self.to_store.push_back(Submitted { ticket, request });
     }
 
     /// The store answered a write; whether it was one that no client asked for.
@@ -217,6 +227,8 @@ impl Engine {
             None => return false,
             Some(OwnWrite::Fleet(number, key)) => self.fleet_written(now, number, &key, result),
             Some(OwnWrite::Command(heard)) => self.command_written(now, heard, result.as_ref().err()),
+            #[cfg(feature = "http")]
+            Some(OwnWrite::Probe(number)) => self.probed_store(now, number),
         }
         true
     }

@@ -8,7 +8,7 @@ use peat_ipc::{CallError, Code, Method};
 
 use super::{Engine, SYNC_OUTSTANDING};
 use crate::api::Role;
-use crate::api::call::{self, Call, Meaning, Stage};
+use crate::api::call::{self, Call, Meaning, NO_METHOD, Stage};
 use crate::api::commands::Known;
 use crate::api::connection::ConnectionId;
 use crate::api::dispatch::{self, Answered, Respond, Step, Then, Written};
@@ -61,7 +61,10 @@ impl Engine {
         let role = match self.admit(id, &frame.token) {
             Ok(_) if frame.method == AGENT_LINK => return self.begin_link(now, id, call, frame),
             Ok(role) => role,
-            Err(error) => return self.respond(now, id, call, Err(&error)),
+            Err(error) => {
+                self.count(frame.method, Some(error.code), now.mono);
+                return self.respond(now, id, call, Err(&error));
+            }
         };
         let method = Method::from_number(frame.method).ok_or_else(|| {
             CallError::new(Code::Unimplemented, format!("there is no method with number {}", frame.method))
@@ -73,7 +76,10 @@ impl Engine {
         let terms = Terms { deadline_ms: frame.deadline_ms, credit: frame.credit, bytes: frame.payload.len() };
         match request {
             Ok(request) => self.carry_out(now, id, call, role, request, terms),
-            Err(error) => self.respond(now, id, call, Err(&error)),
+            Err(error) => {
+                self.count(frame.method, Some(error.code), now.mono);
+                self.respond(now, id, call, Err(&error));
+            }
         }
     }
 
@@ -88,13 +94,27 @@ impl Engine {
         terms: Terms,
     ) {
         let (method, owner) = (request.method(), self.owner(id).unwrap_or(Owner::Nobody));
+        self.method = method.number();
         let known = Known { fleet: &self.fleet, commands: &self.commands, now, owner, role };
         let step = dispatch::begin(&mut self.view, &known, request);
         let step = step.and_then(|step| self.check_watcher(now, id, &step).map(|()| step));
         match step {
-            Ok(Step::Answer(response)) => self.respond(now, id, call, Ok(&response)),
+            Ok(Step::Answer(response)) => {
+                self.count(method.number(), None, now.mono);
+                self.respond(now, id, call, Ok(&response));
+            }
             Ok(step) => self.wait(now, id, call, method, terms, step),
-            Err(error) => self.respond(now, id, call, Err(&error)),
+            Err(error) => {
+                self.count(method.number(), Some(error.code), now.mono);
+                self.respond(now, id, call, Err(&error));
+            }
+        }
+    }
+
+    /// Counts a call that ended now.
+    pub(super) fn count(&self, method: u32, code: Option<Code>, begun: Instant) {
+        if method != NO_METHOD {
+            self.rpcs.note(method, code, self.latest.mono.saturating_duration_since(begun));
         }
     }
 
@@ -157,6 +177,15 @@ impl Engine {
         }
     }
 
+    /// Has the store carry out a write that a route made of a request.
+    #[cfg(feature = "http")]
+    pub(super) fn write_for(&mut self, now: Now, id: ConnectionId, call: u64, write: Write) {
+        let respond = Respond::Of(|_| peat_ipc::sidecar::PutCommandResponse {}.into());
+        let then = Then { key: write.key.hash(), peers: 0, respond };
+        let terms = Terms { deadline_ms: 0, credit: 0, bytes: 0 };
+        self.wait(now, id, call, Method::PutCommand, terms, Step::Write { write, then });
+    }
+
     fn meaning_of(&self, id: ConnectionId, write: &Write) -> Option<Meaning> {
         let agent = write.key.id().to_owned();
         match (write.key.collection(), &write.put) {
@@ -183,7 +212,8 @@ impl Engine {
             connection.request_bytes += bytes;
         }
         self.timers.change(Wake::Call(number), None, deadline);
-        self.calls.insert(number, Call { connection, id, stage, deadline, bytes });
+        let (method, begun) = (self.method, self.latest.mono);
+        self.calls.insert(number, Call { connection, id, stage, deadline, method, begun, bytes });
         number
     }
 
@@ -234,7 +264,7 @@ impl Engine {
         }
     }
 
-    fn reserve_question(&mut self) -> Result<(), CallError> {
+    pub(super) fn reserve_question(&mut self) -> Result<(), CallError> {
         if self.sync_outstanding >= SYNC_OUTSTANDING {
             let message = format!("{SYNC_OUTSTANDING} calls wait for the sync thread, which is the limit; try again");
             return Err(CallError::new(Code::ResourceExhausted, message));
@@ -301,6 +331,8 @@ impl Engine {
 
     /// The sync engine answered a question.
     fn answered(&mut self, now: Now, number: u64, answer: Result<Answer, ControlError>) {
+        #[cfg(feature = "http")]
+        let Some(answer) = self.probed_sync(now, number, answer) else { return };
         let Some(call) = self.calls.get_mut(&number) else { return };
         let result = match &call.stage {
             Stage::Asking(answered) => {
@@ -310,7 +342,7 @@ impl Engine {
                 })
             }
             Stage::AwaitingPeers { response, .. } => answer.map(|_| response.clone()).map_err(CallError::from),
-            Stage::Writing { .. } | Stage::Streaming(_) | Stage::Watching(_) | Stage::Link(_) => return,
+            _ => return,
         };
         self.finish(now, number, result.as_ref());
     }
@@ -327,8 +359,13 @@ impl Engine {
     pub(super) fn time_out(&mut self, now: Now, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else { return };
         call.deadline = None;
+        #[cfg(feature = "http")]
+        if self.time_out_route(now, number) {
+            return;
+        }
+        let Some(call) = self.calls.get(&number) else { return };
         let error = call.stage.timed_out();
-        if let Some(call) = self.forget(number) {
+        if let Some(call) = self.forget_for(number, error.code) {
             self.respond(now, call.connection, call.id, Err(&error));
         }
     }
@@ -336,13 +373,19 @@ impl Engine {
     /// Ends a call with its answer.
     pub(super) fn finish(&mut self, now: Now, number: u64, result: Result<&Response, &CallError>) {
         if let Some(call) = self.end(number) {
+            self.count(call.method, result.err().map(|error| error.code), call.begun);
             self.respond(now, call.connection, call.id, result);
         }
     }
 
     /// Ends a call before what it waits for: nobody needs that any more.
     pub(super) fn forget(&mut self, number: u64) -> Option<Call> {
+        self.forget_for(number, Code::Cancelled)
+    }
+
+    fn forget_for(&mut self, number: u64, code: Code) -> Option<Call> {
         let call = self.end(number)?;
+        self.count(call.method, Some(code), call.begun);
         if matches!(call.stage, Stage::AwaitingPeers { .. }) {
             self.to_sync.push_back(Asked { call: number, control: Control::Abandon { call: number } });
         }
@@ -366,6 +409,10 @@ impl Engine {
             }
             // The sync engine may still answer; that then finds no call. Either way it is one less to wait for.
             Stage::Asking(_) | Stage::AwaitingPeers { .. } => self.sync_outstanding -= 1,
+            #[cfg(feature = "http")]
+            Stage::Probing(ref probe) => self.sync_outstanding -= usize::from(probe.asked_sync),
+            #[cfg(feature = "http")]
+            Stage::Events(ref events) => self.events_ended(number, &events.agent),
         }
         Some(call)
     }

@@ -128,7 +128,11 @@ impl Engine {
     }
 
     fn push(&mut self, now: Now, agent: &str, push: Push) {
-        let Some(stream) = self.fleet.stream_of(agent) else { return };
+        let Some(stream) = self.fleet.stream_of(agent) else {
+            #[cfg(feature = "http")]
+            self.push_event(now, agent, &push);
+            return;
+        };
         let body = match push {
             Push::Cancel { id } => node_message::Body::CancelPush(CancelPush { command_id: id }),
             Push::Command { id } => {

@@ -4,6 +4,7 @@ use peat_ipc::{CallError, Code};
 
 use super::Engine;
 use super::calls::Terms;
+use crate::api::call::NO_METHOD;
 use crate::api::connection::ConnectionId;
 use crate::api::http::message::{Request, Response};
 use crate::api::http::reply::Reply;
@@ -21,6 +22,7 @@ impl Engine {
     fn handle_exchange(&mut self, now: Now, id: ConnectionId, call: u64, mut request: Request) {
         let rights = self.admit(id, bearer(&request));
         request.role = rights.as_ref().ok().copied();
+        request.owner = self.owner(id);
         match (route::find(&request), rights) {
             (Found::Route(route), Err(error)) if !route.open => self.say(now, id, call, &http::refusal(&error)),
             (Found::Route(route), _) => self.handle_route(now, id, call, route, &request),
@@ -50,12 +52,23 @@ impl Engine {
             }
             Reply::Hold { head, stage } => {
                 self.expect(id, call, Speech::Held);
-                self.register(id, call, stage, None, 0);
+                self.method = NO_METHOD;
+                let number = self.register(id, call, stage, None, 0);
                 if let Some((http, out)) = self.connections.get_mut(&id).and_then(|connection| connection.http()) {
                     http.begin(out, call, Some(&head));
                 }
                 self.queue_output(id);
                 self.settle(id);
+                self.events_begun(now, number);
+            }
+            Reply::Write { write, shape } => {
+                self.expect(id, call, Speech::Plain(shape));
+                self.method = NO_METHOD;
+                self.write_for(now, id, call, write);
+            }
+            Reply::Probe(probe) => {
+                self.method = NO_METHOD;
+                self.begin_probe(now, id, call, probe);
             }
         }
     }
@@ -66,9 +79,12 @@ impl Engine {
         }
     }
 
-    fn say(&mut self, now: Now, id: ConnectionId, call: u64, response: &Response) {
+    pub(super) fn say(&mut self, now: Now, id: ConnectionId, call: u64, response: &Response) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.reply(now, call, response);
+            if connection.has_pipelined() {
+                self.answered.push(id);
+            }
         }
         self.queue_output(id);
         self.settle(id);

@@ -22,6 +22,8 @@ impl Engine {
         self.latest = now;
         self.policy = reloaded.policy;
         self.fleet.handle_settings(now, reloaded.fleet);
+        #[cfg(feature = "http")]
+        self.tell_listeners(now);
         self.view.set_trust(reloaded.commands.trust.clone());
         if self.commands.set_settings(reloaded.commands) {
             self.followed_commands = None;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::api::Role;
+use crate::fleet::Owner;
 
 /// What a client asks.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,8 @@ pub(in crate::api) struct Request {
     pub(in crate::api) body: Bytes,
     /// What the caller may do; `None`: it has not shown the token that is asked for.
     pub(in crate::api) role: Option<Role>,
+    /// Whose agents the caller's are.
+    pub(in crate::api) owner: Option<Owner>,
 }
 
 impl Request {

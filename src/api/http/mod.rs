@@ -7,9 +7,13 @@
 //! `h1` is HTTP/1.x; `message` what is asked and answered, whatever the version; `route` the table of paths and `reply`
 //! what a handler in it may say.
 
+pub(super) mod body;
+pub(super) mod events;
 mod h1;
 #[allow(dead_code, reason = "routes to come use it")]
 pub(super) mod message;
+pub(super) mod page;
+pub(super) mod probe;
 #[allow(dead_code, reason = "routes to come use it")]
 pub(super) mod reply;
 pub(super) mod route;

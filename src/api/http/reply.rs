@@ -6,7 +6,9 @@ use peat_ipc::CallError;
 use peat_ipc::method;
 
 use super::message::Response;
+use super::probe::Probe;
 use crate::api::call::Stage;
+use crate::store::Write;
 
 /// What a handler says.
 #[derive(Debug)]
@@ -15,6 +17,10 @@ pub(in crate::api) enum Reply {
     Now(Response),
     /// A call like any other is to be carried out with the caller's rights; `shape` makes HTTP of what comes of it.
     Call { request: method::Request, shape: Shape },
+    /// A write of the node's own making; `shape` makes HTTP of what the store says of it.
+    Write { write: Write, shape: Shape },
+    /// Other threads are asked for what the answer is made of.
+    Probe(Probe),
     /// The head is sent, and the stream held open: `stage` becomes the call's, and what it gives is sent with
     /// [`Connection::put_bytes`](crate::api::connection::Connection::put_bytes), while there is room.
     Hold { head: Response, stage: Stage },

@@ -1,6 +1,7 @@
 //! Which handler answers which path. What is not here is a method of a service, or nothing.
 
-use super::message::{Request, Response};
+use super::message::Request;
+use super::page;
 use super::reply::Reply;
 use crate::api::Engine;
 use crate::clock::Now;
@@ -19,7 +20,34 @@ pub(in crate::api) struct Route {
     pub(in crate::api) handler: Handler,
 }
 
-const ROUTES: &[Route] = &[Route { method: "GET", path: "/healthz", open: true, handler: healthz }];
+const fn get(path: &'static str, handler: Handler) -> Route {
+    Route { method: "GET", path, open: false, handler }
+}
+
+const fn post(path: &'static str, handler: Handler) -> Route {
+    Route { method: "POST", path, open: false, handler }
+}
+
+/// For whoever has no token: what says nothing but that the node is there.
+const fn open(path: &'static str, handler: Handler) -> Route {
+    Route { method: "GET", path, open: true, handler }
+}
+
+const ROUTES: &[Route] = &[
+    open("/", |_, _, _| Reply::Now(page::response())),
+    open("/healthz", Engine::route_healthz),
+    open("/readyz", Engine::route_readyz),
+    get("/metrics", Engine::route_metrics),
+    get("/api/v1/overview", Engine::route_overview),
+    get("/api/v1/agents", Engine::route_agents),
+    post("/api/v1/agents", Engine::route_register),
+    post("/api/v1/agents/commands", Engine::route_send_to_all),
+    post("/api/v1/agents/groups/*/commands", Engine::route_send_to_group),
+    post("/api/v1/agents/*/heartbeat", Engine::route_heartbeat),
+    post("/api/v1/agents/*/commands", Engine::route_send_to_agent),
+    post("/api/v1/agents/*/commands/*/ack", Engine::route_ack),
+    get("/api/v1/agents/*/events", Engine::route_events),
+];
 
 /// What answers a request.
 #[derive(Debug)]
@@ -49,10 +77,6 @@ fn matches(pattern: &str, path: &str) -> bool {
         part => part == Some(wanted),
     });
     same && parts.next().is_none()
-}
-
-fn healthz(_engine: &mut Engine, _now: Now, _request: &Request) -> Reply {
-    Reply::Now(Response::text(200, "ok"))
 }
 
 #[cfg(test)]

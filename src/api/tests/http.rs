@@ -1,9 +1,13 @@
 //! HTTP on a client's connection: bytes in, bytes out.
 
+mod events;
+mod fleet;
 mod one;
+mod shown;
 
 use super::{ROOT, World};
 use crate::api::{Caller, ConnectionId};
+use crate::store::Key;
 
 /// A response as it was read from the wire.
 #[derive(Debug)]
@@ -60,6 +64,35 @@ impl World {
         };
         text.drain(..used);
         Some(answer)
+    }
+}
+
+impl World {
+    /// What came on a stream since the last look.
+    fn streamed(&mut self, id: ConnectionId) -> String {
+        let text = self.clients.get_mut(&id).and_then(|client| client.text.as_mut()).expect("HTTP");
+        let (body, used) = chunks(text);
+        text.drain(..used);
+        String::from_utf8(body).expect("text")
+    }
+
+    /// An answer in JSON to a request with a body in JSON.
+    fn ask_json(&mut self, id: ConnectionId, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let answer = self.ask(id, &post(path, "application/json", body));
+        (answer.status, serde_json::from_slice(&answer.body).expect("JSON"))
+    }
+
+    /// A document as it is stored.
+    fn get_document(&self, collection: &str, id: &str) -> Option<String> {
+        let key = Key::new(collection, id).expect("a key");
+        let snapshot = self.store.reader().snapshot().expect("read");
+        snapshot.document(&key).expect("read").map(|document| document.json)
+    }
+
+    fn get_json(&mut self, id: ConnectionId, path: &str) -> serde_json::Value {
+        let answer = self.ask(id, &get(path));
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        serde_json::from_slice(&answer.body).expect("JSON")
     }
 }
 

@@ -58,11 +58,13 @@ pub struct Settings {
     pub trust: Trust,
     /// How long a command is kept after nothing more is expected of it.
     pub retention: Duration,
+    /// How long a command that names no time may be accepted.
+    pub ttl: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { trust: Trust::default(), retention: Duration::from_secs(7 * 86_400) }
+        Settings { trust: Trust::default(), retention: Duration::from_secs(7 * 86_400), ttl: Duration::from_secs(60) }
     }
 }
 
@@ -137,6 +139,20 @@ impl Commands {
         self.latest = Some(now);
         self.attached.insert(agent.to_owned(), Attached::default());
         for id in self.table.of_agent(agent) {
+            self.review(now, &id);
+        }
+    }
+
+    /// The agent is reachable from now on, by events that are not replayed: what is pending for it stays so, and only what
+    /// comes from here on is pushed.
+    pub fn handle_listening(&mut self, now: Now, agent: &str) {
+        self.latest = Some(now);
+        let ids = self.table.of_agent(agent);
+        let asked = |id: &&String| self.table.get(id).is_some_and(|tracked| tracked.cancel_requested);
+        let cancelled = ids.iter().filter(asked).cloned().collect();
+        let missed = Attached { pushed: ids.iter().cloned().collect(), cancelled };
+        self.attached.insert(agent.to_owned(), missed);
+        for id in ids {
             self.review(now, &id);
         }
     }
@@ -232,6 +248,12 @@ impl Commands {
     #[must_use]
     pub fn is_attached(&self, agent: &str) -> bool {
         self.attached.contains_key(agent)
+    }
+
+    /// How long a command that names no time may be accepted.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.settings.ttl
     }
 
     /// How many commands have come how far, as last stored.

@@ -25,7 +25,7 @@ fn later(now: Now, ms: u64) -> Now {
 
 fn table(trusted: &[EndpointId]) -> Commands {
     let trust = Trust { node: OURS, issuers: trusted.iter().copied().collect() };
-    Commands::new(Settings { trust, retention: RETENTION })
+    Commands::new(Settings { trust, retention: RETENTION, ..Settings::default() })
 }
 
 fn view(issuer: EndpointId, targets: &[(&str, Rank)], until: Option<u64>) -> CommandView {
@@ -73,6 +73,23 @@ fn a_command_is_pushed_when_it_arrives_and_again_when_its_agent_comes_back() {
     assert_eq!(pushes(&mut commands), [command("a2"), command("a1")]);
     assert_eq!(commands.poll_deadline(), None);
     assert_eq!(writes(&mut commands), []);
+}
+
+#[test]
+fn who_listens_to_events_gets_what_comes_from_then_on() {
+    let (now, mut commands) = (start(), table(&[]));
+    let pending = view(OTHER, &[("a1", Rank::Pending)], Some(now.boot_ms + 60_000));
+    commands.handle_record(now, "before", Some(&pending));
+    commands.handle_listening(now, "a1");
+    commands.handle_record(now, "before", Some(&pending));
+    assert_eq!(pushes(&mut commands), []);
+    commands.handle_record(now, "k", Some(&pending));
+    assert_eq!(pushes(&mut commands), [command("a1")]);
+    commands.handle_detached(now, "a1");
+    commands.handle_listening(now, "a1");
+    assert_eq!(pushes(&mut commands), [], "nothing is replayed");
+    commands.handle_timeout(later(now, 60_000));
+    assert_eq!(writes(&mut commands).len(), 2, "what it missed expires");
 }
 
 #[test]

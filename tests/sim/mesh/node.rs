@@ -159,7 +159,11 @@ impl Node {
             cache_bytes: self.config.cache_bytes,
             fleet: fleet::Settings { times: TIMES, ..fleet::Settings::default() },
             identity: Arc::clone(&self.identity),
-            commands: Settings { trust, retention: Duration::from_secs(*self.random.pick(&[5, 60, 3_600])) },
+            commands: Settings {
+                trust,
+                retention: Duration::from_secs(*self.random.pick(&[5, 60, 3_600])),
+                ..Settings::default()
+            },
         };
         let api = api::Engine::new(config, reader.clone(), now);
         let inbox = VecDeque::new();

@@ -1,0 +1,128 @@
+//! Agents that listen to server-sent events: what is pushed to them, and pings in between.
+//!
+//! An agent listens by one stream; a newer one takes over. Its events say nothing of whether it lives, and what it misses is
+//! not replayed. Who registered a stream of `AgentLink` gets everything there instead.
+
+use super::Engine;
+use crate::api::call::{Call, Stage};
+use crate::api::http::events::{self, Events, PING, PING_EVENT};
+use crate::api::http::message::{Request, Response};
+use crate::api::http::reply::Reply;
+use crate::clock::Now;
+use crate::fleet::commands::{Push, push_message};
+use crate::limits::EVENT_STREAMS;
+use peat_ipc::agent::Registered;
+use peat_ipc::{CallError, Code};
+
+impl Engine {
+    /// `GET /api/v1/agents/{id}/events`.
+    pub(in crate::api) fn route_events(&mut self, _now: Now, request: &Request) -> Reply {
+        let agent = match self.listening(request) {
+            Ok(agent) => agent,
+            Err(error) => return Reply::Now(crate::api::http::refusal(&error)),
+        };
+        let head = Response::stream(200, "text/event-stream").with("cache-control", "no-store");
+        Reply::Hold { head, stage: Stage::Events(Events { agent }) }
+    }
+
+    fn listening(&self, request: &Request) -> Result<String, CallError> {
+        let agent = super::rest::part(request, 4)?;
+        if !self.fleet.knows(&agent) {
+            let message = format!("agent {agent} is not known here; POST /api/v1/agents first");
+            return Err(CallError::new(Code::NotFound, message));
+        }
+        self.check_speaker(request, &agent)?;
+        if self.web.listeners.len() >= EVENT_STREAMS && !self.web.listeners.contains_key(&agent) {
+            let message = format!("there are {EVENT_STREAMS} streams of events, which is the limit");
+            return Err(CallError::new(Code::ResourceExhausted, message));
+        }
+        Ok(agent)
+    }
+
+    /// A stream of events was opened.
+    pub(super) fn events_begun(&mut self, now: Now, number: u64) {
+        let Some(agent) = self.agent_of_events(number) else { return };
+        if let Some(before) = self.web.listeners.insert(agent.clone(), number) {
+            self.end_stream(now, before);
+        }
+        let registered = self.registered(&agent);
+        self.send_event(now, number, &events::first(&agent, &registered));
+        self.wake_at(number, now.after(PING));
+        if self.fleet.stream_of(&agent).is_none() {
+            self.commands.handle_listening(now, &agent);
+        }
+    }
+
+    /// A stream of events is over.
+    pub(super) fn events_ended(&mut self, number: u64, agent: &str) {
+        if self.web.listeners.get(agent) == Some(&number) {
+            self.web.listeners.remove(agent);
+            if self.fleet.stream_of(agent).is_none() {
+                self.commands.handle_detached(self.latest, agent);
+            }
+        }
+    }
+
+    /// An agent lost the stream that everything went to.
+    pub(super) fn listen_again(&mut self, now: Now, agent: &str) {
+        if self.web.listeners.contains_key(agent) {
+            self.commands.handle_listening(now, agent);
+        }
+    }
+
+    /// Something for an agent without a stream, which may listen.
+    pub(super) fn push_event(&mut self, now: Now, agent: &str, push: &Push) {
+        let Some(number) = self.web.listeners.get(agent).copied() else { return };
+        let event = match push {
+            Push::Cancel { id } => events::cancel(id),
+            Push::Command { id } => {
+                let view = self.view.snapshot().ok().and_then(|snapshot| snapshot.command(id).ok()?);
+                let Some(message) = view.and_then(|view| push_message(&view, agent, now)) else { return };
+                events::command(&message)
+            }
+        };
+        self.send_event(now, number, &event);
+    }
+
+    /// The settings changed: every listener is told.
+    pub(super) fn tell_listeners(&mut self, now: Now) {
+        let listeners: Vec<(String, u64)> = self.web.listeners.iter().map(|(id, n)| (id.clone(), *n)).collect();
+        for (agent, number) in listeners {
+            let event = events::config(&agent, &self.registered(&agent));
+            self.send_event(now, number, &event);
+        }
+    }
+
+    pub(super) fn ping(&mut self, now: Now, number: u64) {
+        self.send_event(now, number, PING_EVENT);
+    }
+
+    /// What an agent is told when it registers, with the path of its events at least.
+    pub(super) fn registered(&self, agent: &str) -> Registered {
+        let mut registered = self.fleet.registered(agent);
+        if registered.events_url.is_empty() {
+            registered.events_url = crate::fleet::Settings::events_path(agent);
+        }
+        registered
+    }
+
+    fn agent_of_events(&self, number: u64) -> Option<String> {
+        match self.calls.get(&number) {
+            Some(Call { stage: Stage::Events(events), .. }) => Some(events.agent.clone()),
+            _ => None,
+        }
+    }
+
+    /// Sends an event. Who does not take what it was sent before gets no more: its connection ends, and it may come back.
+    fn send_event(&mut self, now: Now, number: u64, event: &str) {
+        let Some(Call { connection: id, id: call, .. }) = self.calls.get(&number) else { return };
+        let (id, call) = (*id, *call);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !connection.has_stream_room() {
+            return self.give_up(id, "a listener does not read its events".into());
+        }
+        connection.put_bytes(now, call, event.as_bytes());
+        self.queue_output(id);
+        self.settle(id);
+    }
+}

@@ -1,0 +1,109 @@
+//! Routes whose answer other threads have a part in: asked, heard, given up.
+
+use super::{Engine, OwnWrite};
+use crate::api::call::{Call, Stage};
+use crate::api::connection::ConnectionId;
+use crate::api::http::events::PING;
+use crate::api::http::message::{Request, Response};
+use crate::api::http::probe::{PATIENCE, Probe};
+use crate::api::http::reply::Reply;
+use crate::api::timers::Wake;
+use crate::clock::Now;
+use crate::store;
+use crate::sync::{Answer, Asked, Control, ControlError};
+
+impl Engine {
+    /// `GET /healthz`: whether every thread answers.
+    pub(in crate::api) fn route_healthz(&mut self, _now: Now, _request: &Request) -> Reply {
+        Reply::Probe(Probe::all(|engine, _, probe| {
+            let mut silent: Vec<&str> = probe.silent().collect();
+            silent.extend(engine.view.silent().iter().copied().filter(|thread| !probe.silent().any(|s| s == *thread)));
+            match silent.as_slice() {
+                [] => Response::text(200, "ok"),
+                silent => Response::text(503, format!("no answer from: {}", silent.join(", "))),
+            }
+        }))
+    }
+
+    /// `GET /readyz`: whether the node has what it is going to have at the start.
+    pub(in crate::api) fn route_readyz(&mut self, _now: Now, _request: &Request) -> Reply {
+        Reply::Now(match self.view.unready() {
+            None => Response::text(200, "ready"),
+            Some(why) => Response::text(503, why),
+        })
+    }
+
+    /// Asks what the probe wants to know. What cannot be asked counts as silent.
+    pub(super) fn begin_probe(&mut self, now: Now, id: ConnectionId, call: u64, mut probe: Probe) {
+        probe.asked_sync = probe.sync_owes && self.reserve_question().is_ok();
+        let (asked_sync, of_store) = (probe.asked_sync, probe.of_store && self.has_room_of_its_own());
+        let number = self.register(id, call, Stage::Probing(probe), Some(now.after(PATIENCE)), 0);
+        if asked_sync {
+            self.to_sync.push_back(Asked { call: number, control: Control::Measure });
+        }
+        if of_store {
+            self.submit_request(now, OwnWrite::Probe(number), store::Request::Nothing);
+        }
+    }
+
+    fn probe_of(&mut self, number: u64) -> Option<&mut Probe> {
+        match self.calls.get_mut(&number) {
+            Some(Call { stage: Stage::Probing(probe), .. }) => Some(probe),
+            _ => None,
+        }
+    }
+
+    /// The sync thread answered a call; gives the answer back when it is no probe's.
+    pub(super) fn probed_sync(
+        &mut self,
+        now: Now,
+        number: u64,
+        answer: Result<Answer, ControlError>,
+    ) -> Option<Result<Answer, ControlError>> {
+        let Some(probe) = self.probe_of(number) else { return Some(answer) };
+        probe.sync_owes = false;
+        if let Ok(Answer::Measured(measured)) = answer {
+            probe.measured = Some(measured);
+        }
+        self.end_probe(now, number, false);
+        None
+    }
+
+    /// The store goes round.
+    pub(super) fn probed_store(&mut self, now: Now, number: u64) {
+        if let Some(probe) = self.probe_of(number) {
+            probe.store_owes = false;
+            self.end_probe(now, number, false);
+        }
+    }
+
+    fn end_probe(&mut self, now: Now, number: u64, late: bool) {
+        if !late && !self.probe_of(number).is_some_and(|probe| probe.is_complete()) {
+            return;
+        }
+        let Some(Call { stage: Stage::Probing(probe), connection, id, .. }) = self.end(number) else { return };
+        let response = (probe.answer)(self, now, &probe);
+        self.say(now, connection, id, &response);
+    }
+
+    /// The time of a route's call has come; whether it was one.
+    pub(super) fn time_out_route(&mut self, now: Now, number: u64) -> bool {
+        match self.calls.get(&number).map(|call| &call.stage) {
+            Some(Stage::Probing(_)) => self.end_probe(now, number, true),
+            Some(Stage::Events(_)) => {
+                self.ping(now, number);
+                self.wake_at(number, now.after(PING));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Sets the next time of a call that has none.
+    pub(super) fn wake_at(&mut self, number: u64, at: std::time::Instant) {
+        if let Some(call) = self.calls.get_mut(&number) {
+            let before = call.deadline.replace(at);
+            self.timers.change(Wake::Call(number), before, Some(at));
+        }
+    }
+}

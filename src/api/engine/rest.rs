@@ -1,0 +1,191 @@
+//! Agents and commands over plain HTTP: registering, heartbeats, sending, acknowledging.
+
+use peat_ipc::method::{self, Response as Answer};
+use peat_ipc::sidecar::{Command, ListAgentsRequest, PutCommandRequest};
+use peat_ipc::{CallError, Code};
+use serde_json::json;
+
+use super::Engine;
+use crate::api::Role;
+use crate::api::agents;
+use crate::api::commands::{Known, Roster};
+use crate::api::http::message::{Request, Response, decode};
+use crate::api::http::reply::{Reply, Shape};
+use crate::api::http::{body, refusal};
+use crate::clock::Now;
+use crate::fleet::Owner;
+use crate::limits::COMMAND_TTL;
+use crate::mesh::command_body::Addressed;
+use crate::store;
+
+type Replied = Result<Reply, CallError>;
+
+fn replied(result: Replied) -> Reply {
+    result.unwrap_or_else(|error| Reply::Now(refusal(&error)))
+}
+
+fn invalid(why: impl Into<String>) -> CallError {
+    CallError::new(Code::InvalidArgument, why)
+}
+
+/// One part of a request's path, decoded.
+pub(super) fn part(request: &Request, number: usize) -> Result<String, CallError> {
+    let part = request.path.split('/').nth(number).and_then(decode);
+    part.ok_or_else(|| invalid(format!("part {number} of the path is no percent-encoded text")))
+}
+
+impl Engine {
+    /// `GET /api/v1/agents?status=&group=`.
+    pub(in crate::api) fn route_agents(&mut self, now: Now, request: &Request) -> Reply {
+        replied(self.list_agents(now, request))
+    }
+
+    fn list_agents(&mut self, now: Now, request: &Request) -> Replied {
+        let status = request.parameter("status").unwrap_or_default();
+        let liveness = match status.as_str() {
+            "" => 0,
+            name => body::liveness_named(name).ok_or_else(|| invalid("status is none of LIVE, STALE and DEAD"))?.into(),
+        };
+        let group = request.parameter("group").unwrap_or_default();
+        let listed = agents::list(&self.fleet, now, &ListAgentsRequest { liveness, group })?;
+        let agents: Vec<_> = listed.agents.iter().map(body::agent).collect();
+        Ok(Reply::Now(Response::json(200, &json!({ "agents": agents }))))
+    }
+
+    /// `POST /api/v1/agents`.
+    pub(in crate::api) fn route_register(&mut self, now: Now, request: &Request) -> Reply {
+        replied(self.register_agent(now, request))
+    }
+
+    fn register_agent(&mut self, now: Now, request: &Request) -> Replied {
+        let (register, owner) = (body::register(&request.body)?, owner(request));
+        let view = &mut self.view;
+        let mut held = |agent: &str| Ok(agents::deployments_of(view.snapshot()?, agent)?);
+        self.fleet.handle_registration(now, owner, &register, &mut held)?;
+        Ok(self.tell_registered(&register.agent_id))
+    }
+
+    /// `POST /api/v1/agents/{id}/heartbeat`.
+    pub(in crate::api) fn route_heartbeat(&mut self, now: Now, request: &Request) -> Reply {
+        replied(self.beat(now, request))
+    }
+
+    fn beat(&mut self, now: Now, request: &Request) -> Replied {
+        let (agent, state) = (part(request, 4)?, body::state(&request.body)?);
+        let view = &mut self.view;
+        let mut held = |agent: &str| Ok(agents::deployments_of(view.snapshot()?, agent)?);
+        self.fleet.handle_heartbeat(now, owner(request), &agent, state.as_ref(), &mut held)?;
+        Ok(self.tell_registered(&agent))
+    }
+
+    fn tell_registered(&self, agent: &str) -> Reply {
+        Reply::Now(Response::json(200, &body::registered(agent, &self.registered(agent))))
+    }
+
+    /// `POST /api/v1/agents/{id}/commands`.
+    pub(in crate::api) fn route_send_to_agent(&mut self, now: Now, request: &Request) -> Reply {
+        replied(part(request, 4).and_then(|agent| self.send(now, request, Addressed::Agent(agent))))
+    }
+
+    /// `POST /api/v1/agents/groups/{group}/commands`.
+    pub(in crate::api) fn route_send_to_group(&mut self, now: Now, request: &Request) -> Reply {
+        replied(part(request, 5).and_then(|group| self.send(now, request, Addressed::Group(group))))
+    }
+
+    /// `POST /api/v1/agents/commands`.
+    pub(in crate::api) fn route_send_to_all(&mut self, now: Now, request: &Request) -> Reply {
+        replied(self.send(now, request, Addressed::All(true)))
+    }
+
+    /// Makes a command of what is ordered. The targets are those that the call, which comes at the same moment, resolves.
+    fn send(&mut self, now: Now, request: &Request, addressed: Addressed) -> Replied {
+        let order = body::order(&request.body)?;
+        let held = match order.id.as_str() {
+            "" => None,
+            id => self.view.snapshot()?.command(id)?,
+        };
+        let targets = match &held {
+            Some(held) => held.targets().map(|(agent, _)| agent.to_owned()).collect(),
+            None => {
+                let mut targets = self.known(now, request).resolve(&addressed);
+                targets.sort();
+                targets
+            }
+        };
+        // Asked again with the same id, it is the same command, whatever the time is now.
+        let created_at = if held.is_some() { 0 } else { now.wall_ms.div_euclid(1_000).max(1) };
+        let ttl_s = order.ttl_s.unwrap_or_else(|| self.commands.ttl().as_secs().max(1));
+        if ttl_s > COMMAND_TTL.as_secs() {
+            let limit = COMMAND_TTL.as_secs();
+            return Err(invalid(format!("ttl_s is {ttl_s}; the limit is {limit}, and with 0 it never expires")));
+        }
+        let lasts = held.is_some() || ttl_s == 0;
+        let expires_at = if lasts { 0 } else { created_at.saturating_add_unsigned(ttl_s) };
+        let id = if order.id.is_empty() { self.next_command_id() } else { order.id };
+        let (target_id, group, all) = match addressed {
+            Addressed::Agent(agent) => (agent, String::new(), false),
+            Addressed::Group(group) => (String::new(), group, false),
+            Addressed::All(_) => (String::new(), String::new(), true),
+        };
+        let (command_type, payload_json) = (order.command_type, order.payload);
+        let command = Command {
+            id: id.clone(),
+            target_id,
+            group,
+            all,
+            command_type,
+            payload_json,
+            created_at,
+            expires_at,
+            ..Command::default()
+        };
+        let shape = Shape::unary(move |result| match result {
+            Ok(_) => Response::json(202, &json!({ "id": id, "targets": targets })),
+            Err(error) => refusal(error),
+        });
+        let request = method::Request::PutCommand(PutCommandRequest { command: Some(command) });
+        Ok(Reply::Call { request, shape })
+    }
+
+    /// An id nobody else gives: runs are random.
+    fn next_command_id(&mut self) -> String {
+        self.web.ids_given += 1;
+        let run: String = self.view.run().0[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{run}-{}", self.web.ids_given)
+    }
+
+    /// `POST /api/v1/agents/{id}/commands/{command}/ack`.
+    pub(in crate::api) fn route_ack(&mut self, now: Now, request: &Request) -> Reply {
+        replied(self.acknowledged(now, request))
+    }
+
+    fn acknowledged(&mut self, now: Now, request: &Request) -> Replied {
+        let (agent, command) = (part(request, 4)?, part(request, 6)?);
+        self.check_speaker(request, &agent)?;
+        let update = body::update(command, &request.body)?;
+        let said =
+            json!({ "id": update.command_id, "status": update.stage().as_str_name().trim_start_matches("STAGE_") });
+        let whole = move |result: Result<&Answer, &CallError>| match result {
+            Ok(_) => Response::json(200, &said),
+            Err(error) => refusal(error),
+        };
+        match self.commands.handle_update(now, &agent, &update).map_err(store::Error::from)? {
+            Some(write) => Ok(Reply::Write { write: write.into(), shape: Shape::unary(whole) }),
+            None => Ok(Reply::Now(whole(Ok(&peat_ipc::sidecar::PutCommandResponse {}.into())))),
+        }
+    }
+
+    /// Refuses who speaks for somebody else's agent.
+    pub(super) fn check_speaker(&self, request: &Request, agent: &str) -> Result<(), CallError> {
+        self.known(self.latest, request).may_report(agent)
+    }
+
+    fn known(&self, now: Now, request: &Request) -> Known<'_> {
+        let (owner, role) = (owner(request), request.role.unwrap_or(Role::Agent));
+        Known { fleet: &self.fleet, commands: &self.commands, now, owner, role }
+    }
+}
+
+fn owner(request: &Request) -> Owner {
+    request.owner.unwrap_or(Owner::Nobody)
+}
