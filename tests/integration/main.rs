@@ -14,6 +14,7 @@ mod data_directory;
 mod life;
 mod malformed;
 mod mesh;
+mod networks;
 mod node;
 mod readme;
 mod security;

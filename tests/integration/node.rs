@@ -80,6 +80,21 @@ impl Done {
     }
 }
 
+/// The same command, run by another one.
+fn run_by(inside: &[String], command: Command, home: &Path) -> Command {
+    let Some((program, arguments)) = inside.split_first() else { return command };
+    let mut outer = Command::new(program);
+    outer.args(arguments).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer.stdin(Stdio::null()).stderr(File::create(home.join("log")).expect("a log"));
+    outer
+}
+
 /// Runs the program to its end.
 pub fn run(arguments: &[&str]) -> Done {
     Done::of(&program().args(arguments).output().expect("the program runs"))
@@ -96,6 +111,8 @@ pub struct Node {
     child: Option<Child>,
     home: PathBuf,
     flags: Vec<String>,
+    /// What the program is run by.
+    inside: Vec<String>,
     pub bind: String,
     pub id: String,
 }
@@ -103,9 +120,14 @@ pub struct Node {
 impl Node {
     /// Starts a node whose data directory is `home/data` and waits until it is ready.
     pub fn start(home: &Path, flags: &[&str]) -> Node {
+        Node::start_inside(Vec::new(), "127.0.0.1:0", home, flags)
+    }
+
+    /// The same, run by the command `inside` and bound to `bind`.
+    pub fn start_inside(inside: Vec<String>, bind: &str, home: &Path, flags: &[&str]) -> Node {
         let flags = flags.iter().map(ToString::to_string).collect();
-        let mut node =
-            Node { child: None, home: home.to_owned(), flags, bind: "127.0.0.1:0".to_owned(), id: String::new() };
+        let (home, bind) = (home.to_owned(), bind.to_owned());
+        let mut node = Node { child: None, home, flags, inside, bind, id: String::new() };
         node.start_again();
         node
     }
@@ -123,7 +145,9 @@ impl Node {
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        let child = Node::command(&self.home, &flags).args(["--bind", &self.bind]).spawn();
+        let mut command = Node::command(&self.home, &flags);
+        command.args(["--bind", &self.bind]);
+        let child = run_by(&self.inside, command, &self.home).spawn();
         let child = self.child.insert(child.expect("the program runs"));
         let ready = eventually("the node is ready", || {
             let log = fs::read_to_string(self.home.join("log")).expect("a log");

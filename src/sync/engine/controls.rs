@@ -176,7 +176,8 @@ impl Engine {
         }
     }
 
-    /// Not one datagram leaves from here on. Answered once the resolver is quiet too.
+    /// Not one datagram leaves from here on. Answered once the resolver is quiet too and, with `--persist-sync`, the next start
+    /// will be silent.
     fn stop_sync(&mut self, call: u64) {
         self.falling_silent.push(call);
         if self.active {
@@ -198,8 +199,20 @@ impl Engine {
         self.answer_silence();
     }
 
+    /// A wish that is not on disk is not kept after a restart: whoever waits is told so. The node is silent all the same.
+    pub(super) fn on_sync_saved(&mut self, error: Option<store::Error>) {
+        self.saving_sync -= 1;
+        if let Some(error) = error {
+            for call in std::mem::take(&mut self.falling_silent) {
+                let answer = Err(ControlError::NotSaved(error.to_string()));
+                self.events.push_back(Event::Answered { call, answer });
+            }
+        }
+        self.answer_silence();
+    }
+
     pub(super) fn answer_silence(&mut self) {
-        if self.looking_up.is_empty() {
+        if self.looking_up.is_empty() && self.saving_sync == 0 {
             for call in std::mem::take(&mut self.falling_silent) {
                 self.done(call);
             }

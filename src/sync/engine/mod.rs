@@ -91,7 +91,11 @@ pub enum Wake {
 #[derive(Debug)]
 pub(super) enum Pending {
     Apply(LinkId),
-    Save { call: Option<u64> },
+    Save {
+        call: Option<u64>,
+    },
+    /// Whether sync is on, for the next start.
+    SaveSync,
 }
 
 /// See the module's documentation.
@@ -120,7 +124,9 @@ pub struct Engine {
     pub(super) flood: Flood,
     /// Nodes heard of that the api engine is still to be told of.
     pub(super) present: BTreeSet<EndpointId>,
-    /// StopSync calls to answer once no look-up is in flight.
+    /// Settings of sync that are not on disk yet.
+    pub(super) saving_sync: usize,
+    /// StopSync calls to answer once no look-up is in flight and the wish is on disk.
     pub(super) falling_silent: Vec<u64>,
     status: Status,
     bytes_sent: u64,
@@ -169,6 +175,7 @@ impl Engine {
             waits: Waits::default(),
             flood: Flood::default(),
             present: BTreeSet::new(),
+            saving_sync: 0,
             falling_silent: Vec::new(),
             status: Status::default(),
             bytes_sent: 0,
@@ -222,6 +229,7 @@ impl Engine {
         match self.pending.remove(&ticket) {
             Some(Pending::Apply(link)) => self.on_applied(now, link, reply.result),
             Some(Pending::Save { call: Some(call) }) => self.on_saved(call, reply.result.err()),
+            Some(Pending::SaveSync) => self.on_sync_saved(reply.result.err()),
             Some(Pending::Save { call: None }) | None => {}
         }
         self.settle(now);
@@ -364,7 +372,8 @@ impl Engine {
 
     pub(super) fn save_sync(&mut self, active: bool) {
         if self.persist_sync {
-            self.submit(Request::SaveSync(active), Pending::Save { call: None });
+            self.saving_sync += 1;
+            self.submit(Request::SaveSync(active), Pending::SaveSync);
         }
     }
 

@@ -1,0 +1,88 @@
+//! Radio silence, counted on the interface: nothing leaves, no reply of the kernel either, while a peer and a stranger keep
+//! sending.
+
+use std::process::{Child, Stdio};
+
+use super::Networks;
+use crate::node::{Node, directory, eventually, run};
+
+/// Packets that must have come in before silence counts as kept.
+const HEARD: u64 = 300;
+
+/// Somebody who keeps sending datagrams to the node.
+struct Stranger(Child);
+
+impl Stranger {
+    fn start(networks: &Networks) -> Stranger {
+        let send = "while :; do echo hello > /dev/udp/10.78.0.1/4242; done";
+        let mut command = networks.command("peer", "bash", &["-c", send]);
+        Stranger(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("bash runs"))
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        // Nothing to be done about a child that cannot be killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Counts what leaves while a few hundred packets come in.
+fn leaves(networks: &Networks, meanwhile: impl FnOnce()) -> u64 {
+    let (sent, received) = networks.packets("node", "radio");
+    let stranger = Stranger::start(networks);
+    meanwhile();
+    eventually("the node hears a lot", || (networks.packets("node", "radio").1 >= received + HEARD).then_some(()));
+    drop(stranger);
+    networks.packets("node", "radio").0 - sent
+}
+
+#[test]
+fn not_one_packet_leaves_under_radio_silence_not_even_the_kernels_and_not_after_a_restart() {
+    let test = "not_one_packet_leaves_under_radio_silence_not_even_the_kernels_and_not_after_a_restart";
+    let Some(networks) = Networks::make(test, &["node", "peer"]) else { return };
+    networks.cable([("node", "radio", "10.78.0.1/24"), ("peer", "radio", "10.78.0.2/24")]);
+    // Who is where is settled beforehand: looking for neighbours is the machine's traffic, not the node's.
+    for (network, other, number) in [("node", "peer", 2), ("peer", "node", 1)] {
+        let shown = networks.run(other, "ip -j link show radio");
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        let address = shown[0]["address"].as_str().expect("an address").to_owned();
+        networks.ip(&format!("-n {network} neigh replace 10.78.0.{number} lladdr {address} dev radio nud permanent"));
+    }
+    let (key, homes) = (run(&["keygen"]).ok(), [directory(), directory()]);
+    let key = ["--shared-key", key.trim(), "--persist-sync"];
+    let mut node = Node::start_inside(networks.inside("node"), "0.0.0.0:4242", homes[0].path(), &key);
+    let there = format!("{}@10.78.0.1:4242", node.id);
+    let flags = [&key[..], &["--peer", &there]].concat();
+    let peer = Node::start_inside(networks.inside("peer"), "0.0.0.0:4242", homes[1].path(), &flags);
+    peer.run("put", &["missions", "before", "{}", "--wait-peers", "1"]).ok();
+    node.run("connect", &[&format!("{}@10.78.0.2:4242", peer.id)]).ok();
+
+    node.run("sync", &["stop"]).ok();
+    let put = |id: &str| {
+        node.run("put", &["missions", &format!("mine-{id}"), "{}"]).ok();
+        peer.run("put", &["missions", &format!("theirs-{id}"), "{}"]).ok();
+    };
+    assert_eq!(leaves(&networks, || put("silent")), 0, "packets left");
+    // The kernel tells of a change of the network, which must move nobody either.
+    networks.ip("-n node addr add 10.79.0.1/24 dev radio");
+    assert_eq!(leaves(&networks, || put("changed")), 0, "packets left");
+
+    // While no process has the socket the kernel would answer who sends: nobody does, at that moment.
+    let (sent, _) = networks.packets("node", "radio");
+    networks.ip("-n peer route add blackhole 10.78.0.1/32");
+    node.kill();
+    node.start_again();
+    networks.ip("-n peer route del blackhole 10.78.0.1/32");
+    assert_eq!(leaves(&networks, || {}), 0, "packets left after a restart");
+    assert_eq!(networks.packets("node", "radio").0, sent, "packets left at the restart");
+    assert_eq!(node.json("status", &[])["syncActive"], false);
+
+    node.run("sync", &["start"]).ok();
+    node.shows("missions", "theirs-silent", "{}");
+    peer.shows("missions", "mine-changed", "{}");
+    node.kill();
+    node.start_again();
+    assert_eq!(node.json("status", &[])["syncActive"], true);
+}
