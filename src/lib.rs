@@ -34,6 +34,7 @@ pub mod metrics;
 pub mod node;
 pub mod pulse;
 pub mod random;
+pub mod schema;
 pub mod store;
 pub mod sync;
 pub mod watcher;

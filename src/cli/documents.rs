@@ -7,10 +7,10 @@ use peat_ipc::{CallOptions, Client};
 
 use super::arguments::{Compact, Delete, Get, List, Patch, Put, Watch};
 use super::failure::{Failure, exit};
-use super::json::{base64, from_base64};
 use super::output::Output;
 use super::{patience, remote};
 use crate::limits::DOCUMENT_JSON_BYTES;
+use crate::schema::{base64, from_base64};
 
 pub(super) fn put(command: &Put) -> Result<(), Failure> {
     let request = pb::PutDocumentRequest {

@@ -8,7 +8,6 @@ mod commands;
 mod completions;
 mod documents;
 mod failure;
-mod json;
 mod keys;
 mod node;
 mod output;

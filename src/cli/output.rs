@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::failure::{Failure, output_failed};
-use super::json::Json;
+use crate::schema::{self, Described, Style};
 
 /// Stdout, and how to write to it.
 #[derive(Debug)]
@@ -26,13 +26,13 @@ impl Output<io::BufWriter<io::Stdout>> {
 
 impl<W: Write> Output<W> {
     /// Writes a response: as JSON when asked for, else what `plain` writes.
-    pub(super) fn response<M: Json>(
+    pub(super) fn response<M: Described>(
         &mut self,
         message: &M,
         plain: impl FnOnce(&mut Output<W>) -> io::Result<()>,
     ) -> Result<(), Failure> {
         match self.json {
-            true => self.print(|output| writeln!(output.out, "{}", message.json())),
+            true => self.print(|output| writeln!(output.out, "{}", schema::json(message, Style::Full))),
             false => self.print(plain),
         }
     }
