@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use protox::prost::Message;
+use protox::prost_reflect::prost_types;
 use protox::prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
 use protox::prost_reflect::prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet,
@@ -149,7 +150,7 @@ impl Schema {
             }
             Type::Message => {
                 let index = of(self)?;
-                let map = self.messages[index].1.options.as_ref().is_some_and(|options| options.map_entry());
+                let map = self.messages[index].1.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry);
                 format!("{}(Index({index}))", if map { "Map" } else { "Message" })
             }
             other => return Err(format!("{}: {other:?} is missing in src/schema.rs", field.name()).into()),

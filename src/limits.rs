@@ -70,6 +70,10 @@ pub const HTTP_HEAD_BYTES: usize = 16 << 10;
 pub const HTTP_HEADERS: usize = 64;
 /// The body of an HTTP request, which holds a message or its JSON.
 pub const HTTP_BODY_BYTES: usize = MESSAGE_BYTES;
+/// Requests under way on one connection of HTTP/2.
+pub const HTTP_STREAMS: u32 = 128;
+/// A stream of HTTP/2 is given nothing more while this much of it waits for the client's window.
+pub const HTTP_STREAM_AHEAD_BYTES: usize = 16 << 10;
 /// Requests read in advance while an earlier one of the connection is unanswered.
 pub const HTTP_PIPELINED_BYTES: usize = 16 << 10;
 /// The head of an HTTP request, once begun, must be complete within this.

@@ -40,6 +40,8 @@ pub struct Policy {
     pub admin_group: Option<u32>,
     /// Callers over TCP must show it; `None`: whoever reaches a TCP listener is an admin.
     pub tcp_token: Option<Secret>,
+    /// That is so by the operator's explicit wish, also where others than this machine's users reach it.
+    pub insecure: bool,
 }
 
 impl Policy {
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     fn policy() -> Policy {
-        Policy { own_uid: 991, admin_group: Some(500), tcp_token: None }
+        Policy { own_uid: 991, admin_group: Some(500), tcp_token: None, insecure: false }
     }
 
     fn unix(uid: u32, gid: u32, groups: &[u32]) -> Caller {
@@ -111,7 +113,7 @@ mod tests {
 
     #[test]
     fn overflow_ids_match_nobody() {
-        let policy = Policy { own_uid: OVERFLOW_ID, admin_group: Some(OVERFLOW_ID), tcp_token: None };
+        let policy = Policy { own_uid: OVERFLOW_ID, admin_group: Some(OVERFLOW_ID), tcp_token: None, insecure: false };
         let nobody = unix(OVERFLOW_ID, OVERFLOW_ID, &[OVERFLOW_ID]);
         assert_eq!(policy.role(&nobody, ""), Ok(Role::Agent));
     }

@@ -152,8 +152,11 @@ impl Connection {
         let came = self.input.peek();
         #[cfg(feature = "http")]
         if came.first().is_some_and(u8::is_ascii_uppercase) {
-            self.codec = Codec::Http(Box::new(Http::new()));
-            return Ok(true);
+            let http = Http::begin_with(came);
+            let known = http.is_some();
+            self.codec = http.map_or(Codec::Unknown, |http| Codec::Http(Box::new(http)));
+            self.pump();
+            return Ok(known);
         }
         let length = came.len().min(PREFACE.len());
         if came[..length] != PREFACE[..length] {
@@ -176,12 +179,13 @@ impl Connection {
 
     /// Whether its bytes should be read.
     pub(super) fn wants_bytes(&self) -> bool {
-        let more = match &self.codec {
+        let free = self.held.is_none() && !self.paused;
+        let wants = match &self.codec {
             #[cfg(feature = "http")]
-            Codec::Http(http) => http.wants_bytes(&self.input),
-            _ => true,
+            Codec::Http(http) => http.wants_bytes(&self.input, free),
+            _ => free,
         };
-        more && self.closing.is_none() && self.held.is_none() && !self.paused
+        wants && self.closing.is_none()
     }
 
     /// Bytes of requests that are not complete, or not begun.
@@ -210,7 +214,7 @@ impl Connection {
     }
 
     /// Something was written that must be taken in time.
-    fn replied(&mut self, now: Now) {
+    pub(super) fn replied(&mut self, now: Now) {
         self.replies_end = self.written + self.output().len() as u64;
         self.reply_due.get_or_insert((self.replies_end, now.after(FRAME_STALL)));
         self.last_reply = now.mono;
@@ -245,7 +249,7 @@ impl Connection {
             }
             _ => frame::put_item(&mut self.out, call, length, encode),
         }
-        self.has_stream_room()
+        self.has_room_for(call)
     }
 
     /// Whether more requests came than were looked at: one waits for the answer to another.
@@ -270,7 +274,7 @@ impl Connection {
             http.put_bytes(out, call, bytes);
         }
         self.replied(now);
-        self.has_stream_room()
+        self.has_room_for(call)
     }
 
     /// Answers a request with what a handler said.
@@ -284,6 +288,39 @@ impl Connection {
 
     pub(super) fn has_stream_room(&self) -> bool {
         self.output().len() < STREAM_AHEAD_BYTES
+    }
+
+    /// Whether a stream may be added to.
+    pub(super) fn has_room_for(&self, call: u64) -> bool {
+        self.has_stream_room()
+            && match &self.codec {
+                #[cfg(feature = "http")]
+                Codec::Http(http) => http.has_room(call),
+                _ => {
+                    let _ = call;
+                    true
+                }
+            }
+    }
+
+    /// Lets the codec move bytes; whether it has something for the engine to look at.
+    pub(super) fn pump(&mut self) -> bool {
+        #[cfg(feature = "http")]
+        if let Codec::Http(http) = &mut self.codec {
+            http.pump(&mut self.input, &mut self.out);
+            return http.has_events() && !self.paused && self.held.is_none() && self.closing.is_none();
+        }
+        false
+    }
+
+    /// Bytes that wait to be written, those included that the client's windows have no room for.
+    pub(super) fn owed(&self) -> usize {
+        let held = match &self.codec {
+            #[cfg(feature = "http")]
+            Codec::Http(http) => http.owed(),
+            _ => 0,
+        };
+        self.output().len() + held
     }
 
     /// What waits to be written.

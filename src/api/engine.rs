@@ -263,6 +263,10 @@ impl Engine {
             self.fail(now, id, &CallError::new(Code::ResourceExhausted, message));
         }
         self.advance(now, id);
+        // Room for streams may be what came.
+        if self.connections.get(&id).is_some_and(Connection::speaks_http) {
+            self.continue_streams(id);
+        }
         self.done(now);
     }
 
@@ -438,17 +442,14 @@ impl Engine {
                 Err(error) => self.fail(now, id, &error),
             }
         }
-        // A codec may have something to say by itself.
-        if self.connections.get(&id).is_some_and(|connection| !connection.output().is_empty()) {
-            self.queue_output(id);
-        }
         self.settle(id);
     }
 
     fn next_input(&mut self, now: Now, id: ConnectionId) -> Option<Result<Input, CallError>> {
         let most = if self.buffered_out > CLIENTS_BUFFERED_BYTES { FAIR_SHARE_BYTES } else { CONNECTION_OUT_BYTES };
         let connection = self.connections.get_mut(&id)?;
-        connection.paused = connection.output().len() >= most;
+        connection.pump();
+        connection.paused = connection.owed() >= most;
         if connection.closing.is_some() || connection.held.is_some() || connection.paused {
             return None;
         }
@@ -487,7 +488,9 @@ impl Engine {
         }
         if connection.is_understood() {
             connection.respond(now, 0, Err(error));
-        } else if connection.output().is_empty() {
+            connection.pump();
+        }
+        if connection.output().is_empty() {
             return self.give_up(id, error.to_string());
         }
         connection.close(now, error.to_string());
@@ -544,7 +547,16 @@ impl Engine {
     /// Counts a connection's bytes again, and has its deadline looked at.
     fn settle(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let counted = (connection.buffered() + connection.request_bytes, connection.output().len());
+        if connection.speaks_http() {
+            if connection.pump() {
+                self.answered.push(id);
+            }
+            if !connection.output().is_empty() && !connection.output_queued {
+                connection.output_queued = true;
+                self.outputs.push_back(id);
+            }
+        }
+        let counted = (connection.buffered() + connection.request_bytes, connection.owed());
         self.buffered_in = self.buffered_in + counted.0 - connection.counted.0;
         self.buffered_out = self.buffered_out + counted.1 - connection.counted.1;
         connection.counted = counted;

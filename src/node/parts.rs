@@ -79,6 +79,7 @@ pub(super) fn policy(config: &Config) -> api::Policy {
         own_uid: rustix::process::geteuid().as_raw(),
         admin_group: config.access.admin_group.map(|group| group.0),
         tcp_token: config.access.token.as_ref().map(|file| file.token.clone()),
+        insecure: config.access.insecure,
     }
 }
 

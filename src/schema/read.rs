@@ -110,20 +110,25 @@ impl Content<'_> {
         if self.field.repeated && !self.element { Err(self.wrong()) } else { Ok(()) }
     }
 
-    fn varint(self, value: u64) {
+    // What is written to memory is never refused; the result is the visitor's.
+
+    fn varint<E>(self, value: u64) -> Result<(), E> {
         encode_key(self.field.number.into(), WireType::Varint, self.out);
         encode_varint(value, self.out);
+        Ok(())
     }
 
-    fn bytes(self, bytes: &[u8]) {
+    fn bytes<E>(self, bytes: &[u8]) -> Result<(), E> {
         encode_key(self.field.number.into(), WireType::LengthDelimited, self.out);
         encode_varint(bytes.len() as u64, self.out);
         self.out.extend_from_slice(bytes);
+        Ok(())
     }
 
-    fn double(self, value: f64) {
+    fn double<E>(self, value: f64) -> Result<(), E> {
         encode_key(self.field.number.into(), WireType::SixtyFourBit, self.out);
         self.out.extend_from_slice(&value.to_bits().to_le_bytes());
+        Ok(())
     }
 
     /// An integer, however it was written.
@@ -137,7 +142,7 @@ impl Content<'_> {
             _ => None,
         };
         match fits {
-            Some(value) => Ok(self.varint(value)),
+            Some(value) => self.varint(value),
             None => Err(self.wrong()),
         }
     }
@@ -146,7 +151,7 @@ impl Content<'_> {
         match self.field.kind {
             Kind::Double => {
                 self.is_single()?;
-                Ok(self.double(value))
+                self.double(value)
             }
             #[expect(clippy::cast_possible_truncation, reason = "it is whole, and small enough")]
             _ if value.fract() == 0.0 && value.abs() < 1e20 => self.integer(value as i128),
@@ -157,13 +162,13 @@ impl Content<'_> {
     fn text<E: Error>(self, value: &str) -> Result<(), E> {
         self.is_single()?;
         match self.field.kind {
-            Kind::Text => Ok(self.bytes(value.as_bytes())),
+            Kind::Text => self.bytes(value.as_bytes()),
             Kind::Bytes => match from_base64(value) {
-                Some(bytes) => Ok(self.bytes(&bytes)),
+                Some(bytes) => self.bytes(&bytes),
                 None => Err(self.wrong()),
             },
             Kind::Enum(of) => match values(of).iter().find(|known| text(known.name) == value) {
-                Some(known) => Ok(self.varint(i64::from(known.number).cast_unsigned())),
+                Some(known) => self.varint(i64::from(known.number).cast_unsigned()),
                 None => Err(E::custom(format!("{} has no value '{value}'", self.field.name()))),
             },
             Kind::U32 | Kind::U64 | Kind::I64 if looks_numeric(value) => match value.parse() {
@@ -171,11 +176,11 @@ impl Content<'_> {
                 Err(_) => self.number(value.parse().unwrap_or(f64::NAN)),
             },
             Kind::Double => match value {
-                "NaN" => Ok(self.double(f64::NAN)),
-                "Infinity" => Ok(self.double(f64::INFINITY)),
-                "-Infinity" => Ok(self.double(f64::NEG_INFINITY)),
+                "NaN" => self.double(f64::NAN),
+                "Infinity" => self.double(f64::INFINITY),
+                "-Infinity" => self.double(f64::NEG_INFINITY),
                 _ => match value.parse() {
-                    Ok(number) if looks_numeric(value) => Ok(self.double(number)),
+                    Ok(number) if looks_numeric(value) => self.double(number),
                     _ => Err(self.wrong()),
                 },
             },
@@ -199,7 +204,7 @@ impl<'de> Visitor<'de> for Content<'_> {
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
         self.is_single()?;
         match self.field.kind {
-            Kind::Bool => Ok(self.varint(value.into())),
+            Kind::Bool => self.varint(value.into()),
             _ => Err(self.wrong()),
         }
     }
@@ -238,7 +243,7 @@ impl<'de> Visitor<'de> for Content<'_> {
                     let mut inner = Vec::new();
                     Content { field: of_key, element: true, out: &mut inner }.text::<A::Error>(&key)?;
                     map.next_value_seed(Content { field: of_value, element: true, out: &mut inner })?;
-                    Content { field: self.field, element: true, out: &mut *self.out }.bytes(&inner);
+                    Content { field: self.field, element: true, out: &mut *self.out }.bytes::<A::Error>(&inner)?;
                 }
                 Ok(())
             }
@@ -246,7 +251,7 @@ impl<'de> Visitor<'de> for Content<'_> {
                 self.is_single()?;
                 let mut inner = Vec::new();
                 Whole { index, out: &mut inner }.visit_map(map)?;
-                Ok(self.bytes(&inner))
+                self.bytes(&inner)
             }
             _ => Err(self.wrong()),
         }

@@ -16,6 +16,7 @@ pub enum Style {
 }
 
 /// One field as it is on the wire.
+#[derive(Clone, Copy)]
 enum Wire<'a> {
     Number(u64),
     Bytes(&'a [u8]),

@@ -52,7 +52,12 @@ impl Served {
         let settings = store::Config::new(EndpointId([7; 32]));
         let store = Store::open(disk, settings, &mut System::default(), now).expect("a store");
         let token = access.token.as_ref().map(|file| file.token.clone());
-        let policy = Policy { own_uid: rustix::process::geteuid().as_raw(), admin_group: None, tcp_token: token };
+        let policy = Policy {
+            own_uid: rustix::process::geteuid().as_raw(),
+            admin_group: None,
+            tcp_token: token,
+            insecure: false,
+        };
         let config = Config {
             node_id: "n1".into(),
             policy,

@@ -39,6 +39,7 @@ impl Engine {
             (frame.deadline_ms != 0).then(|| now.after(std::time::Duration::from_millis(frame.deadline_ms.into())));
         let number = self.register(id, call, Stage::Link(Link::new(frame.credit)), deadline, 0);
         self.links += 1;
+        self.begin_stream(id, call);
         self.fleet.handle_open(StreamId(number), owner);
         if !frame.payload.is_empty() {
             self.link_message(now, number, &frame.payload);
@@ -115,13 +116,16 @@ impl Engine {
             return;
         };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if !connection.has_stream_room() {
+        if !connection.has_room_for(*call) {
             return;
         }
-        let (id, sent) = (*id, connection.output().len());
+        if connection.speaks_http() {
+            link.grant(u32::MAX);
+        }
+        let (id, sent) = (*id, connection.owed());
         let now = self.latest;
         link.advance(|message| connection.put_item(now, *call, message.encoded_len(), |out| message.encode_raw(out)));
-        if connection.output().len() != sent {
+        if connection.owed() != sent {
             self.queue_output(id);
             self.settle(id);
         }
@@ -136,14 +140,17 @@ impl Engine {
             return;
         };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if !connection.has_stream_room() {
+        if !connection.has_room_for(*call) {
             return;
         }
-        let (id, sent) = (*id, connection.output().len());
+        if connection.speaks_http() {
+            watch.grant(u32::MAX);
+        }
+        let (id, sent) = (*id, connection.owed());
         let progress = watch.advance(now, &self.fleet, |change| {
             connection.put_item(now, *call, change.encoded_len(), |out| change.encode_raw(out))
         });
-        if connection.output().len() != sent {
+        if connection.owed() != sent {
             self.queue_output(id);
             self.settle(id);
         }

@@ -118,7 +118,7 @@ impl Engine {
         let Some(Call { connection: id, id: call, .. }) = self.calls.get(&number) else { return };
         let (id, call) = (*id, *call);
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if !connection.has_stream_room() {
+        if !connection.has_room_for(call) {
             return self.give_up(id, "a listener does not read its events".into());
         }
         connection.put_bytes(now, call, event.as_bytes());

@@ -1,21 +1,34 @@
-//! Requests over HTTP: to the table of routes, and from there to calls and streams like any others.
+//! Requests over HTTP: to methods of services and to the table of routes, and from there to calls and streams like any others.
 
+use peat_ipc::envelope::Request as RequestFrame;
+use peat_ipc::method::Response as Answer;
 use peat_ipc::{CallError, Code};
 
 use super::Engine;
 use super::calls::Terms;
 use crate::api::call::NO_METHOD;
+use crate::api::caller::Caller;
 use crate::api::connection::ConnectionId;
+use crate::api::http::guard::{self, Reach};
+use crate::api::http::health::{self, Serving};
 use crate::api::http::message::{Request, Response};
 use crate::api::http::reply::Reply;
 use crate::api::http::route::{self, Found, Route};
-use crate::api::http::{self, Event, Speech};
+use crate::api::http::rpc::{Rpc, Target, unimplemented};
+use crate::api::http::{self, Event, Http, Speech, reflection};
 use crate::clock::Now;
 
 impl Engine {
     pub(super) fn handle_http(&mut self, now: Now, id: ConnectionId, event: Event) {
         match event {
             Event::Request(call, request) => self.handle_exchange(now, id, call, *request),
+            Event::TooLarge(call, request) => self.refuse_body(now, id, call, &request),
+            Event::Upload(call, bytes) => self.handle_upload(now, id, call, &bytes),
+            Event::HalfClose(call) => self.handle_half_close(now, id, call),
+            Event::Cancel(call) => {
+                self.with_http(id, |http, _| http.forget(call));
+                self.cancel(now, id, call);
+            }
         }
     }
 
@@ -23,10 +36,140 @@ impl Engine {
         let rights = self.admit(id, bearer(&request));
         request.role = rights.as_ref().ok().copied();
         request.owner = self.owner(id);
-        match (route::find(&request), rights) {
-            (Found::Route(route), Err(error)) if !route.open => self.say(now, id, call, &http::refusal(&error)),
-            (Found::Route(route), _) => self.handle_route(now, id, call, route, &request),
-            (_, Err(error)) => self.say(now, id, call, &http::refusal(&error)),
+        if let Some(why) = guard::refusal(&request, self.reach(id)) {
+            return self.say(now, id, call, &Response::text(403, why));
+        }
+        match Target::find(&request.path) {
+            Some(Ok(target)) => self.handle_rpc(now, id, call, target, &request, rights.err()),
+            Some(Err(error)) => self.say(now, id, call, &unimplemented(&request, &error)),
+            None => self.handle_path(now, id, call, &request, rights.err()),
+        }
+    }
+
+    /// How far a caller's own word about where it wants to be counts.
+    fn reach(&self, id: ConnectionId) -> Reach {
+        match self.connections.get(&id).map(|connection| &connection.caller) {
+            Some(Caller::Tcp) if self.policy.tcp_token.is_some() => Reach::Proven,
+            Some(Caller::Tcp) if self.policy.insecure => Reach::Open,
+            Some(Caller::Tcp) => Reach::Loopback,
+            _ => Reach::Proven,
+        }
+    }
+
+    // Methods of services.
+
+    fn handle_rpc(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        call: u64,
+        target: Target,
+        request: &Request,
+        denied: Option<CallError>,
+    ) {
+        let streams = self.with_http(id, |http, _| http.streams()).unwrap_or(false);
+        let rpc = match Rpc::parse(target, request, streams) {
+            Ok(rpc) => rpc,
+            Err(response) => return self.say(now, id, call, &response),
+        };
+        if let Some(error) = denied {
+            return self.say(now, id, call, &asking(rpc.refusal(&error), &error));
+        }
+        let payload = match target.takes_uploads() {
+            true => Ok(Vec::new()),
+            false => rpc.request(&request.body),
+        };
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(error) => return self.say(now, id, call, &rpc.refusal(&error)),
+        };
+        let deadline_ms = rpc.deadline_ms;
+        self.expect(id, call, Speech::Rpc(target, Box::new(rpc)));
+        match target {
+            Target::HealthCheck | Target::HealthWatch => self.tell_health(now, id, call, target, &payload),
+            Target::Reflection => self.begin_stream(id, call),
+            Target::Sidecar(_) | Target::AgentLink => {
+                let token = bearer(request).to_owned();
+                let payload = payload.into();
+                let frame = RequestFrame { method: target.number(), payload, deadline_ms, credit: u32::MAX, token };
+                self.begin(now, id, call, &frame);
+            }
+        }
+    }
+
+    fn tell_health(&mut self, now: Now, id: ConnectionId, call: u64, target: Target, request: &[u8]) {
+        let serving = match self.view.health(now).healthy {
+            true => Serving::Yes,
+            false => Serving::No,
+        };
+        let result = health::service(request);
+        if target == Target::HealthCheck {
+            let result = result.map(|_| health::response(serving));
+            self.with_http(id, |http, out| http.respond_encoded(out, call, result.as_deref()));
+        } else {
+            let serving = if result.is_ok() { serving } else { Serving::Unknown };
+            self.begin_stream(id, call);
+            self.with_http(id, |http, out| http.put_item(out, call, &health::response(serving)));
+        }
+        self.said(now, id);
+    }
+
+    fn handle_upload(&mut self, now: Now, id: ConnectionId, call: u64, bytes: &[u8]) {
+        self.with_http(id, |http, _| http.add_upload(call, bytes));
+        loop {
+            match self.with_http(id, |http, _| http.take_upload(call)) {
+                Some(Ok(Some(message))) => self.handle_message(now, id, call, &message),
+                Some(Err(error)) => return self.refuse_upload(now, id, call, &error),
+                _ => return,
+            }
+        }
+    }
+
+    fn handle_message(&mut self, now: Now, id: ConnectionId, call: u64, message: &[u8]) {
+        match self.with_http(id, |http, _| http.target(call)).flatten() {
+            Some(Target::Reflection) => {
+                self.with_http(id, |http, out| http.put_item(out, call, &reflection::answer(message)));
+                self.said(now, id);
+            }
+            Some(_) => self.upload(now, id, call, message),
+            None => {}
+        }
+    }
+
+    fn refuse_upload(&mut self, now: Now, id: ConnectionId, call: u64, error: &CallError) {
+        match self.connections.get(&id).and_then(|connection| connection.calls.get(&call).copied()) {
+            Some(number) => self.finish(now, number, Err::<&Answer, _>(error)),
+            None => self.respond(now, id, call, Err(error)),
+        }
+    }
+
+    fn handle_half_close(&mut self, now: Now, id: ConnectionId, call: u64) {
+        if self.with_http(id, |http, _| http.target(call)).flatten() == Some(Target::Reflection) {
+            self.with_http(id, |http, out| http.end(out, call));
+            return self.said(now, id);
+        }
+        // What it was still to be told comes first.
+        self.settle_fleet(now);
+        self.half_close(now, id, call);
+    }
+
+    fn refuse_body(&mut self, now: Now, id: ConnectionId, call: u64, request: &Request) {
+        let words =
+            format!("the body of a request is over {} bytes, which is the limit", crate::limits::HTTP_BODY_BYTES);
+        let error = CallError::new(Code::ResourceExhausted, words);
+        let rpc =
+            Target::find(&request.path).and_then(Result::ok).and_then(|target| Rpc::parse(target, request, true).ok());
+        let response = rpc.map_or_else(|| Response::text(413, &error.message), |rpc| rpc.refusal(&error));
+        self.say(now, id, call, &response);
+    }
+
+    // Routes.
+
+    fn handle_path(&mut self, now: Now, id: ConnectionId, call: u64, request: &Request, denied: Option<CallError>) {
+        match (route::find(request), denied) {
+            (Found::Route(route), None) => self.handle_route(now, id, call, route, request),
+            (Found::Route(route), Some(_)) if route.open => self.handle_route(now, id, call, route, request),
+            (_, Some(error)) => self.say(now, id, call, &asking(http::refusal(&error), &error)),
             (Found::Methods(methods), _) => {
                 let words = format!("{} takes {methods}", request.path);
                 self.say(now, id, call, &Response::text(405, words).with("allow", methods));
@@ -54,11 +197,8 @@ impl Engine {
                 self.expect(id, call, Speech::Held);
                 self.method = NO_METHOD;
                 let number = self.register(id, call, stage, None, 0);
-                if let Some((http, out)) = self.connections.get_mut(&id).and_then(|connection| connection.http()) {
-                    http.begin(out, call, Some(&head));
-                }
-                self.queue_output(id);
-                self.settle(id);
+                self.with_http(id, |http, out| http.begin(out, call, Some(&head)));
+                self.said(now, id);
                 self.events_begun(now, number);
             }
             Reply::Write { write, shape } => {
@@ -74,9 +214,12 @@ impl Engine {
     }
 
     fn expect(&mut self, id: ConnectionId, call: u64, speech: Speech) {
-        if let Some((http, _)) = self.connections.get_mut(&id).and_then(|connection| connection.http()) {
-            http.expect(call, speech);
-        }
+        self.with_http(id, |http, _| http.expect(call, speech));
+    }
+
+    fn with_http<T>(&mut self, id: ConnectionId, work: impl FnOnce(&mut Http, &mut Vec<u8>) -> T) -> Option<T> {
+        let (http, out) = self.connections.get_mut(&id)?.http()?;
+        Some(work(http, out))
     }
 
     pub(super) fn say(&mut self, now: Now, id: ConnectionId, call: u64, response: &Response) {
@@ -88,6 +231,23 @@ impl Engine {
         }
         self.queue_output(id);
         self.settle(id);
+    }
+
+    /// Something was written that no call gave.
+    fn said(&mut self, now: Now, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.replied(now);
+        }
+        self.queue_output(id);
+        self.settle(id);
+    }
+}
+
+/// Whoever must show a token is told of what kind.
+fn asking(response: Response, error: &CallError) -> Response {
+    match error.code {
+        Code::Unauthenticated => response.with("www-authenticate", "Bearer"),
+        _ => response,
     }
 }
 

@@ -75,17 +75,21 @@ impl Engine {
             _ => return,
         };
         let Some(connection) = self.connections.get_mut(&call.connection) else { return };
-        if !connection.has_stream_room() {
+        if !connection.has_room_for(call.id) {
             return;
         }
-        let (id, sent) = (call.connection, connection.output().len());
+        // Over HTTP the client's windows are its credit.
+        if connection.speaks_http() {
+            feed.grant(u32::MAX);
+        }
+        let (id, sent) = (call.connection, connection.owed());
         let progress = self.view.snapshot().and_then(|snapshot| {
             feed.advance(snapshot, |change| {
                 let length = peat_ipc::prost::Message::encoded_len(change);
                 connection.put_item(now, call.id, length, |out| peat_ipc::prost::Message::encode_raw(change, out))
             })
         });
-        if connection.output().len() != sent {
+        if connection.owed() != sent {
             self.queue_output(id);
             self.settle(id);
         }

@@ -4,37 +4,58 @@
 //! by a route, and what calls give becomes bytes. Sans I/O like everything in the engine. Must never decide what a method
 //! does ([`crate::api::dispatch`]) or what a caller may do ([`crate::api::caller`]).
 //!
-//! `h1` is HTTP/1.x; `message` what is asked and answered, whatever the version; `route` the table of paths and `reply`
-//! what a handler in it may say.
+//! `transport` is the one or the other version: `h1`, and `h2` over `pipe`. `message` is what is asked and answered,
+//! whatever the version; `guard` keeps web pages of elsewhere out. `route` is the table of paths, and `reply` what a handler
+//! in it may say. Calls of services are `rpc`, Connect, gRPC and gRPC-Web, with their messages in `envelope`; `health` and
+//! `reflection` are the two services gRPC's tools look for.
 
 pub(super) mod body;
+mod envelope;
 pub(super) mod events;
+pub(super) mod guard;
 mod h1;
+mod h2;
+pub(super) mod health;
 #[allow(dead_code, reason = "routes to come use it")]
 pub(super) mod message;
 pub(super) mod page;
+mod pipe;
 pub(super) mod probe;
+pub(super) mod reflection;
 #[allow(dead_code, reason = "routes to come use it")]
 pub(super) mod reply;
 pub(super) mod route;
+pub(super) mod rpc;
+mod transport;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use peat_ipc::frame::Decoder;
+use bytes::{Bytes, BytesMut};
+use peat_ipc::frame::{Decoder, PAYLOAD_BYTES};
 use peat_ipc::method;
 use peat_ipc::{CallError, Code};
 
-use self::h1::H1;
 use self::message::{Body, Request, Response};
 use self::reply::Shape;
+use self::rpc::{Rpc, Target};
+use self::transport::Transport;
+use crate::api::dispatch::{SUBSCRIBE, too_large};
 use crate::limits::{FRAME_STALL, HTTP_HEAD_TIME, HTTP_PIPELINED_BYTES};
 
-/// What a client has said.
+/// How a connection of HTTP/2 begins (RFC 9113, 3.4).
+pub(super) const PREFACE_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a client has said, and of which call.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A whole request, and its number as a call.
+    /// A request: whole, or its head when what follows comes in uploads.
     Request(u64, Box<Request>),
+    /// A request whose body is too large; the rest of it is passed over.
+    TooLarge(u64, Box<Request>),
+    Upload(u64, Bytes),
+    HalfClose(u64),
+    Cancel(u64),
 }
 
 /// Why a connection cannot go on.
@@ -53,6 +74,8 @@ impl Refusal {
 /// How the answer to one request is said.
 #[derive(Debug)]
 pub(super) enum Speech {
+    /// As the method's protocol wants.
+    Rpc(Target, Box<Rpc>),
     /// As the handler wants.
     Plain(Shape),
     /// By the bytes themselves, which a route's own stream gives.
@@ -64,20 +87,33 @@ struct Exchange {
     speech: Speech,
     /// The head of a stream was sent.
     begun: bool,
+    /// What came of a message that is not complete.
+    upload: BytesMut,
 }
 
 /// A connection that speaks HTTP.
 #[derive(Debug)]
 pub(super) struct Http {
-    transport: H1,
+    transport: Transport,
     exchanges: BTreeMap<u64, Exchange>,
     /// Why it will be closed.
     refused: Option<Refusal>,
 }
 
 impl Http {
-    pub(super) fn new() -> Http {
-        Http { transport: H1::new(), exchanges: BTreeMap::new(), refused: None }
+    /// Of a client whose first bytes are these; `None` while they do not tell.
+    pub(super) fn begin_with(came: &[u8]) -> Option<Http> {
+        let length = came.len().min(PREFACE_2.len());
+        let transport = match came[..length] == PREFACE_2[..length] {
+            true if length < PREFACE_2.len() => return None,
+            two => Transport::new(two),
+        };
+        Some(Http { transport, exchanges: BTreeMap::new(), refused: None })
+    }
+
+    /// Moves bytes between the connection's buffers and the library's, where there is one.
+    pub(super) fn pump(&mut self, input: &mut Decoder, out: &mut Vec<u8>) {
+        self.transport.pump(input, out);
     }
 
     /// What the client has said next.
@@ -91,25 +127,45 @@ impl Http {
 
     /// Bytes held of requests that are not complete.
     pub(super) fn buffered(&self) -> usize {
-        self.transport.buffered()
+        let uploads: usize = self.exchanges.values().map(|exchange| exchange.upload.len()).sum();
+        self.transport.buffered() + uploads
+    }
+
+    /// Bytes of answers the client's windows have no room for.
+    pub(super) fn owed(&self) -> usize {
+        self.transport.owed()
+    }
+
+    /// Whether something was said that is not looked at.
+    pub(super) fn has_events(&self) -> bool {
+        self.transport.has_events()
     }
 
     /// Whether more may be read while calls are under way: requests in advance are kept, so many of them.
-    pub(super) fn wants_bytes(&self, input: &Decoder) -> bool {
-        self.transport.awaits_request() || input.buffered() < HTTP_PIPELINED_BYTES
+    pub(super) fn wants_bytes(&self, input: &Decoder, free: bool) -> bool {
+        match &self.transport {
+            // Among what comes is what makes room.
+            Transport::Two(two) => two.wants_bytes(),
+            Transport::One(one) => free && (one.awaits_request() || input.buffered() < HTTP_PIPELINED_BYTES),
+        }
     }
 
     /// Whether a request has begun and is not complete, and how long it may take.
     pub(super) fn incomplete(&self, input: &Decoder) -> Option<Duration> {
-        if !self.transport.awaits_request() || (self.transport.awaits_head() && input.buffered() == 0) {
-            return None;
+        match &self.transport {
+            Transport::Two(two) => two.is_incomplete().then_some(FRAME_STALL),
+            Transport::One(one) if !one.awaits_request() => None,
+            Transport::One(one) if one.awaits_head() => (input.buffered() > 0).then_some(HTTP_HEAD_TIME),
+            Transport::One(_) => Some(FRAME_STALL),
         }
-        Some(if self.transport.awaits_head() { HTTP_HEAD_TIME } else { FRAME_STALL })
     }
 
     /// Whether no request is begun and none is unanswered.
     pub(super) fn is_idle(&self, input: &Decoder) -> bool {
-        self.transport.awaits_head() && input.buffered() == 0
+        match &self.transport {
+            Transport::One(one) => one.awaits_head() && input.buffered() == 0,
+            Transport::Two(two) => two.is_idle(),
+        }
     }
 
     /// Whether the last answer was the connection's last.
@@ -117,15 +173,54 @@ impl Http {
         self.transport.is_over()
     }
 
+    /// Whether clients may go on sending while they are answered.
+    pub(super) fn streams(&self) -> bool {
+        matches!(self.transport, Transport::Two(_))
+    }
+
+    pub(super) fn has_room(&self, call: u64) -> bool {
+        self.transport.has_room(call)
+    }
+
     /// How call `call` will be answered.
     pub(super) fn expect(&mut self, call: u64, speech: Speech) {
-        self.exchanges.insert(call, Exchange { speech, begun: false });
+        self.exchanges.insert(call, Exchange { speech, begun: false, upload: BytesMut::new() });
+    }
+
+    /// The client has given a call up.
+    pub(super) fn forget(&mut self, call: u64) {
+        self.exchanges.remove(&call);
+    }
+
+    /// What the method of call `call` is.
+    pub(super) fn target(&self, call: u64) -> Option<Target> {
+        match self.exchanges.get(&call)?.speech {
+            Speech::Rpc(target, _) => Some(target),
+            Speech::Plain(_) | Speech::Held => None,
+        }
+    }
+
+    /// Adds to what came for a call.
+    pub(super) fn add_upload(&mut self, call: u64, bytes: &[u8]) {
+        if let Some(exchange) = self.exchanges.get_mut(&call) {
+            exchange.upload.extend_from_slice(bytes);
+        }
+    }
+
+    /// The next whole message of what came for a call.
+    pub(super) fn take_upload(&mut self, call: u64) -> Result<Option<Vec<u8>>, CallError> {
+        let Some(Exchange { speech: Speech::Rpc(_, rpc), upload, .. }) = self.exchanges.get_mut(&call) else {
+            return Ok(None);
+        };
+        let Some((message, used)) = rpc.upload(upload)? else { return Ok(None) };
+        let _ = upload.split_to(used);
+        Ok(Some(message))
     }
 
     /// Answers a request with what a handler said.
     pub(super) fn reply(&mut self, out: &mut Vec<u8>, call: u64, response: &Response) {
         if self.transport.is_open(call) {
-            self.transport.respond(out, response);
+            self.transport.respond(out, call, response);
         }
     }
 
@@ -134,15 +229,45 @@ impl Http {
         if call == 0 {
             return self.fail(out, result);
         }
-        let Some(Exchange { speech, begun }) = self.exchanges.remove(&call) else { return };
+        let Some(Exchange { speech, begun, .. }) = self.exchanges.remove(&call) else { return };
         match speech {
-            Speech::Plain(_) | Speech::Held if begun => self.transport.finish(out),
-            Speech::Plain(shape) => self.transport.respond(out, &(shape.whole)(result)),
-            Speech::Held => self.transport.respond(out, &Response::text(500, "a stream that did not begin")),
+            Speech::Rpc(_, rpc) => {
+                let encoded = result.cloned().map_err(CallError::clone).and_then(|response| encode(&response));
+                self.answer(out, call, &rpc, begun, encoded.as_deref());
+            }
+            Speech::Plain(_) | Speech::Held if begun => self.transport.finish(out, call, &[]),
+            Speech::Plain(shape) => self.transport.respond(out, call, &(shape.whole)(result)),
+            Speech::Held => self.transport.respond(out, call, &Response::text(500, "a stream that did not begin")),
         }
     }
 
-    /// The connection cannot go on: says why.
+    /// Answers a call with an encoded message.
+    pub(super) fn respond_encoded(&mut self, out: &mut Vec<u8>, call: u64, result: Result<&[u8], &CallError>) {
+        if let Some(Exchange { speech: Speech::Rpc(_, rpc), begun, .. }) = self.exchanges.remove(&call) {
+            self.answer(out, call, &rpc, begun, result);
+        }
+    }
+
+    fn answer(&mut self, out: &mut Vec<u8>, call: u64, rpc: &Rpc, begun: bool, result: Result<&[u8], &CallError>) {
+        if rpc.is_plain() {
+            return self.transport.respond(out, call, &rpc.whole(result));
+        }
+        if !begun {
+            self.transport.respond(out, call, &rpc.head());
+        }
+        if let Ok(message) = result {
+            self.transport.write(out, call, &rpc.item(message));
+        }
+        self.finish(out, call, rpc, result.err());
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>, call: u64, rpc: &Rpc, error: Option<&CallError>) {
+        let end = rpc.end(error);
+        self.transport.write(out, call, &end.bytes);
+        self.transport.finish(out, call, &end.trailers);
+    }
+
+    /// The connection cannot go on: says why, to every call and then by itself.
     fn fail(&mut self, out: &mut Vec<u8>, result: Result<&method::Response, &CallError>) {
         let Err(error) = result else { return };
         let status = match &self.refused {
@@ -151,44 +276,58 @@ impl Http {
             None if error.code == Code::DeadlineExceeded => 408,
             None => status(error.code),
         };
-        self.transport.refuse(out, &Response::text(status, &error.message));
+        let open: Vec<u64> = self.exchanges.keys().copied().collect();
+        open.into_iter().for_each(|call| self.respond(out, call, Err(error)));
+        self.transport.refuse(out, &Response::text(status, &error.message), self.refused.is_some() || status == 408);
     }
 
     /// A call streams from now on: its head is sent.
     pub(super) fn begin(&mut self, out: &mut Vec<u8>, call: u64, head: Option<&Response>) {
         let Some(exchange) = self.exchanges.get_mut(&call) else { return };
-        let head = match &exchange.speech {
-            Speech::Plain(Shape { stream: Some((head, _)), .. }) => head,
-            _ => match head {
-                Some(head) => head,
-                None => return,
-            },
+        let head = match (&exchange.speech, head) {
+            (Speech::Rpc(_, rpc), _) => rpc.head(),
+            (Speech::Plain(Shape { stream: Some((head, _)), .. }), _) | (_, Some(head)) => head.clone(),
+            _ => return,
         };
-        let head = Response { body: Body::Stream, ..head.clone() };
         exchange.begun = true;
-        self.transport.respond(out, &head);
+        self.transport.respond(out, call, &Response { body: Body::Stream, ..head });
     }
 
     /// One item of a stream, as encoded protobuf.
     pub(super) fn put_item(&mut self, out: &mut Vec<u8>, call: u64, message: &[u8]) {
-        let Some(exchange) = self.exchanges.get_mut(&call) else { return };
-        if let Speech::Plain(Shape { stream: Some((_, item)), .. }) = &exchange.speech {
-            self.transport.write(out, &item(message));
+        let Some(exchange) = self.exchanges.get(&call) else { return };
+        match &exchange.speech {
+            Speech::Rpc(_, rpc) => self.transport.write(out, call, &rpc.item(message)),
+            Speech::Plain(Shape { stream: Some((_, item)), .. }) => self.transport.write(out, call, &item(message)),
+            Speech::Plain(_) | Speech::Held => {}
         }
     }
 
     /// Bytes of a stream that a route holds open.
     pub(super) fn put_bytes(&mut self, out: &mut Vec<u8>, call: u64, bytes: &[u8]) {
         if self.exchanges.get(&call).is_some_and(|exchange| exchange.begun) {
-            self.transport.write(out, bytes);
+            self.transport.write(out, call, bytes);
         }
     }
 
     /// A stream ended well.
     pub(super) fn end(&mut self, out: &mut Vec<u8>, call: u64) {
-        if self.exchanges.remove(&call).is_some() {
-            self.transport.finish(out);
+        match self.exchanges.remove(&call).map(|exchange| exchange.speech) {
+            Some(Speech::Rpc(_, rpc)) => self.finish(out, call, &rpc, None),
+            Some(Speech::Plain(_) | Speech::Held) => self.transport.finish(out, call, &[]),
+            None => {}
         }
+    }
+}
+
+fn encode(response: &method::Response) -> Result<Vec<u8>, CallError> {
+    match response.encoded_len() {
+        length @ ..=PAYLOAD_BYTES => {
+            let mut message = Vec::with_capacity(length);
+            response.encode(&mut message);
+            Ok(message)
+        }
+        length => Err(too_large(length, SUBSCRIBE)),
     }
 }
 

@@ -1,9 +1,11 @@
 //! HTTP on a client's connection: bytes in, bytes out.
 
+mod connect;
 mod events;
 mod fleet;
 mod one;
 mod shown;
+mod two;
 
 use super::{ROOT, World};
 use crate::api::{Caller, ConnectionId};

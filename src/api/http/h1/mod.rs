@@ -187,9 +187,11 @@ impl H1 {
     }
 
     /// Answers what cannot be understood, and nothing after it.
-    pub(super) fn refuse(&mut self, out: &mut Vec<u8>, response: &Response) {
+    /// `asked`: although no whole request came.
+    pub(super) fn refuse(&mut self, out: &mut Vec<u8>, response: &Response, asked: bool) {
         self.last = true;
-        if self.writing == Writing::Head || self.awaits_request() {
+        let unanswered = matches!(self.reading, Reading::Answer) && self.writing == Writing::Head;
+        if unanswered || (asked && self.awaits_request()) {
             self.respond(out, response);
         }
     }

@@ -1,0 +1,78 @@
+//! What the HTTP/2 library takes for a socket: two buffers in memory, and a waker that only notes that it was called.
+//!
+//! The library wants to own its socket, so both ends hold the same buffers. One thread has both; the lock is never waited for.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    pub(super) incoming: Vec<u8>,
+    pub(super) outgoing: Vec<u8>,
+    /// So many bytes may be in `outgoing`.
+    pub(super) allowance: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pipe(Arc<Mutex<Buffers>>);
+
+impl Pipe {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Buffers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut buffers = self.lock();
+        let count = buffers.incoming.len().min(into.remaining());
+        if count == 0 {
+            return Poll::Pending;
+        }
+        into.put_slice(&buffers.incoming[..count]);
+        buffers.incoming.drain(..count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut buffers = self.lock();
+        let count = buffers.allowance.saturating_sub(buffers.outgoing.len()).min(bytes.len());
+        if count == 0 && !bytes.is_empty() {
+            return Poll::Pending;
+        }
+        buffers.outgoing.extend_from_slice(&bytes[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Notes that there is more to do.
+#[derive(Debug, Default)]
+pub(super) struct Flag(AtomicBool);
+
+impl Flag {
+    /// Whether it was called since this was last asked.
+    pub(super) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,404 @@
+//! Calls over HTTP in three protocols: Connect, gRPC and gRPC-Web. What a request's head says, and the bytes of answers.
+
+use peat_ipc::method::AGENT_LINK;
+use peat_ipc::{CallError, Code, Method};
+
+use super::message::{Request, Response};
+use super::{envelope, status};
+use crate::schema::{self, Described, Index};
+
+/// What is called.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::api) enum Target {
+    Sidecar(Method),
+    AgentLink,
+    HealthCheck,
+    HealthWatch,
+    Reflection,
+}
+
+impl Target {
+    /// `/package.Service/Method`; `None` where that is no service of this node's.
+    pub(in crate::api) fn find(path: &str) -> Option<Result<Target, CallError>> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        let target = match (service, method) {
+            ("peat.sidecar.v1.PeatSidecar", name) => {
+                let found = Method::ALL.iter().find(|method| method.name() == name);
+                found.map(|method| Target::Sidecar(*method))
+            }
+            ("peat.agent.v1.AgentLink", "Connect") => Some(Target::AgentLink),
+            ("grpc.health.v1.Health", "Check") => Some(Target::HealthCheck),
+            ("grpc.health.v1.Health", "Watch") => Some(Target::HealthWatch),
+            (
+                "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection",
+                "ServerReflectionInfo",
+            ) => Some(Target::Reflection),
+            ("peat.agent.v1.AgentLink" | "grpc.health.v1.Health", _) => None,
+            _ => return None,
+        };
+        Some(target.ok_or_else(|| CallError::new(Code::Unimplemented, format!("there is no method {path}"))))
+    }
+
+    /// Whether the client goes on sending while it is answered.
+    pub(in crate::api) fn takes_uploads(self) -> bool {
+        matches!(self, Target::AgentLink | Target::Reflection)
+    }
+
+    fn is_stream(self) -> bool {
+        match self {
+            Target::Sidecar(method) => method.is_stream(),
+            Target::HealthCheck => false,
+            Target::AgentLink | Target::HealthWatch | Target::Reflection => true,
+        }
+    }
+
+    /// The method's number in a frame.
+    pub(in crate::api) fn number(self) -> u32 {
+        match self {
+            Target::Sidecar(method) => method.number(),
+            _ => AGENT_LINK,
+        }
+    }
+
+    /// Request and response, where JSON is spoken.
+    fn messages(self) -> Option<(Index, Index)> {
+        match self {
+            Target::Sidecar(method) => Some(schema::method(method)),
+            Target::AgentLink => Some((peat_ipc::agent::AgentMessage::INDEX, peat_ipc::agent::NodeMessage::INDEX)),
+            _ => None,
+        }
+    }
+}
+
+/// How messages are framed and ends are told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Protocol {
+    /// The body is the message, the status the outcome.
+    ConnectUnary,
+    /// Envelopes, and the outcome in the last.
+    ConnectStream,
+    /// Envelopes, and the outcome in trailers.
+    Grpc,
+    /// Envelopes, and the outcome in the last, as header lines.
+    Web,
+    /// The same in base64.
+    WebText,
+}
+
+/// One call as its client speaks.
+#[derive(Clone, Debug)]
+pub(in crate::api) struct Rpc {
+    protocol: Protocol,
+    content_type: String,
+    /// Request and response, where they are JSON.
+    json: Option<(Index, Index)>,
+    /// Whether messages that come may be compressed, and messages sent.
+    compressed: bool,
+    may_compress: bool,
+    pub(in crate::api) deadline_ms: u32,
+}
+
+/// Part of an answer.
+#[derive(Debug, Default)]
+pub(in crate::api) struct Part {
+    pub(in crate::api) bytes: Vec<u8>,
+    pub(in crate::api) trailers: Vec<(&'static str, String)>,
+}
+
+/// Messages smaller than this are not worth compressing.
+const COMPRESS_BYTES: usize = 1 << 10;
+
+impl Rpc {
+    /// Reads the head of a request for `target`.
+    ///
+    /// # Errors
+    /// The answer to what is none: another method than POST, a content type nobody speaks.
+    pub(in crate::api) fn parse(target: Target, request: &Request, streams: bool) -> Result<Rpc, Box<Response>> {
+        if request.method != "POST" {
+            return Err(Box::new(Response::text(405, "methods are called with POST").with("allow", "POST")));
+        }
+        let content_type = request.content_type();
+        let unsupported = || {
+            let words = format!("content-type '{content_type}' is not understood for this method");
+            Box::new(
+                Response::text(415, words).with("accept-post", "application/json, application/proto, application/grpc"),
+            )
+        };
+        let (protocol, codec) = protocol(&content_type).ok_or_else(unsupported)?;
+        let json = match codec {
+            "json" => Some(target.messages().ok_or_else(unsupported)?),
+            "proto" => None,
+            _ => return Err(unsupported()),
+        };
+        if (protocol == Protocol::ConnectUnary && target.is_stream())
+            || (protocol == Protocol::ConnectStream && !target.is_stream())
+        {
+            return Err(unsupported());
+        }
+        // Trailers, and a client that goes on while it is answered, are HTTP/2's.
+        if !streams && (protocol == Protocol::Grpc || target.takes_uploads()) {
+            return Err(Box::new(Response::text(505, "this call needs HTTP/2")));
+        }
+        let (sent, accepted, timeout) = match protocol {
+            Protocol::ConnectUnary => ("content-encoding", "accept-encoding", "connect-timeout-ms"),
+            Protocol::ConnectStream => ("connect-content-encoding", "connect-accept-encoding", "connect-timeout-ms"),
+            Protocol::Grpc | Protocol::Web | Protocol::WebText => {
+                ("grpc-encoding", "grpc-accept-encoding", "grpc-timeout")
+            }
+        };
+        let mut rpc = Rpc {
+            protocol,
+            content_type: content_type.clone(),
+            json,
+            compressed: request.headers.get(sent).is_some_and(|coding| coding == "gzip"),
+            may_compress: request.headers.lists(accepted, "gzip"),
+            deadline_ms: 0,
+        };
+        let refuse = |rpc: &Rpc, code, words: String| Err(Box::new(rpc.refusal(&CallError::new(code, words))));
+        if let Some(version) = request.headers.get("connect-protocol-version")
+            && version != "1"
+        {
+            return refuse(
+                &rpc,
+                Code::InvalidArgument,
+                format!("Connect-Protocol-Version is '{version}'; 1 is spoken here"),
+            );
+        }
+        if let Some(coding) = request.headers.get(sent).filter(|coding| !matches!(*coding, "gzip" | "identity" | "")) {
+            return refuse(&rpc, Code::Unimplemented, format!("compression '{coding}' is not known here; gzip is"));
+        }
+        match request.headers.get(timeout).map(|text| milliseconds(timeout, text)) {
+            Some(Some(deadline_ms)) => rpc.deadline_ms = deadline_ms,
+            Some(None) => return refuse(&rpc, Code::InvalidArgument, format!("{timeout} is not a timeout")),
+            None => {}
+        }
+        Ok(rpc)
+    }
+
+    /// The one message of a whole body, as protobuf.
+    pub(in crate::api) fn request(&self, body: &[u8]) -> Result<Vec<u8>, CallError> {
+        let message = match self.protocol {
+            Protocol::ConnectUnary if self.compressed => envelope::inflate(body)?,
+            Protocol::ConnectUnary => body.to_vec(),
+            _ => {
+                let decoded =
+                    if self.protocol == Protocol::WebText { envelope::from_text(body)? } else { body.to_vec() };
+                let whole = |error: &str| CallError::new(Code::InvalidArgument, error);
+                match envelope::split(&decoded, self.compressed)? {
+                    Some((message, used)) if used == decoded.len() => message,
+                    Some(_) => return Err(whole("a request has more than one message")),
+                    None => return Err(whole("a request has no whole message")),
+                }
+            }
+        };
+        self.decode(message)
+    }
+
+    /// Takes the first message off what has come of a stream; `None`: it is not complete.
+    pub(in crate::api) fn upload(&self, bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, CallError> {
+        match envelope::split(bytes, self.compressed)? {
+            Some((message, used)) => Ok(Some((self.decode(message)?, used))),
+            None => Ok(None),
+        }
+    }
+
+    fn decode(&self, message: Vec<u8>) -> Result<Vec<u8>, CallError> {
+        let Some((asked, _)) = self.json else { return Ok(message) };
+        // Some clients send nothing for a message without fields.
+        let text = if message.is_empty() { b"{}" } else { message.as_slice() };
+        schema::read(asked, text).map_err(|why| CallError::new(Code::InvalidArgument, format!("the request: {why}")))
+    }
+
+    fn encode(&self, message: &[u8]) -> Vec<u8> {
+        let Some((_, answered)) = self.json else { return message.to_vec() };
+        let mut out = Vec::with_capacity(message.len() * 2);
+        schema::write(answered, message, schema::Style::Plain, &mut out);
+        out
+    }
+
+    /// Whether the answer is one body rather than a head, parts, and an end.
+    pub(in crate::api) fn is_plain(&self) -> bool {
+        self.protocol == Protocol::ConnectUnary
+    }
+
+    /// The whole answer of a unary Connect call.
+    pub(in crate::api) fn whole(&self, result: Result<&[u8], &CallError>) -> Response {
+        match result {
+            Ok(message) => {
+                let body = self.encode(message);
+                match self.may_compress && body.len() >= COMPRESS_BYTES {
+                    true => Response::new(200, &self.content_type, envelope::deflate(&body))
+                        .with("content-encoding", "gzip"),
+                    false => Response::new(200, &self.content_type, body),
+                }
+            }
+            Err(error) => Response::json(status(error.code), &connect_error(error)),
+        }
+    }
+
+    /// An answer that is an error and nothing else.
+    pub(in crate::api) fn refusal(&self, error: &CallError) -> Response {
+        if self.is_plain() {
+            return self.whole(Err(error));
+        }
+        let end = self.end(Some(error));
+        let mut response = Response::new(200, &self.content_type, end.bytes);
+        response.headers.extend(end.trailers);
+        response
+    }
+
+    /// The head of an answer in parts.
+    pub(in crate::api) fn head(&self) -> Response {
+        let head = Response::stream(200, &self.content_type);
+        match self.protocol {
+            _ if !self.may_compress => head,
+            Protocol::ConnectUnary => head,
+            Protocol::ConnectStream => head.with("connect-content-encoding", "gzip"),
+            Protocol::Grpc | Protocol::Web | Protocol::WebText => head.with("grpc-encoding", "gzip"),
+        }
+    }
+
+    /// One message of an answer in parts.
+    pub(in crate::api) fn item(&self, message: &[u8]) -> Vec<u8> {
+        let body = self.encode(message);
+        let packed = self.may_compress && body.len() >= COMPRESS_BYTES;
+        let body = if packed { envelope::deflate(&body) } else { body };
+        self.said(envelope::wrap(u8::from(packed), &body))
+    }
+
+    /// The end of an answer in parts.
+    pub(in crate::api) fn end(&self, error: Option<&CallError>) -> Part {
+        let bytes = match self.protocol {
+            Protocol::ConnectUnary => Vec::new(),
+            Protocol::ConnectStream => {
+                let end = match error {
+                    Some(error) => serde_json::json!({ "error": connect_error(error) }).to_string(),
+                    None => "{}".to_owned(),
+                };
+                envelope::wrap(2, end.as_bytes())
+            }
+            Protocol::Grpc => return Part { bytes: Vec::new(), trailers: grpc_status(error) },
+            Protocol::Web | Protocol::WebText => {
+                let lines = grpc_status(error).into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+                self.said(envelope::wrap(0x80, lines.collect::<String>().as_bytes()))
+            }
+        };
+        Part { bytes, trailers: Vec::new() }
+    }
+
+    fn said(&self, bytes: Vec<u8>) -> Vec<u8> {
+        if self.protocol == Protocol::WebText { envelope::to_text(&bytes) } else { bytes }
+    }
+}
+
+/// What a client is told that calls a method this node does not have.
+pub(in crate::api) fn unimplemented(request: &Request, error: &CallError) -> Response {
+    let content_type = request.content_type();
+    if !content_type.starts_with("application/grpc") {
+        return Response::json(404, &connect_error(error));
+    }
+    let mut response = Response::new(200, &content_type, "");
+    response.headers.extend(grpc_status(Some(error)));
+    response
+}
+
+/// By the content type, which has the codec behind it: `proto` where nothing is said.
+fn protocol(content_type: &str) -> Option<(Protocol, &str)> {
+    let rest = content_type.strip_prefix("application/")?;
+    for (name, protocol) in
+        [("grpc-web-text", Protocol::WebText), ("grpc-web", Protocol::Web), ("grpc", Protocol::Grpc)]
+    {
+        match rest.strip_prefix(name) {
+            Some("") => return Some((protocol, "proto")),
+            Some(codec) => return codec.strip_prefix('+').map(|codec| (protocol, codec)),
+            None => {}
+        }
+    }
+    match rest.strip_prefix("connect+") {
+        Some(codec) => Some((Protocol::ConnectStream, codec)),
+        None => Some((Protocol::ConnectUnary, rest)),
+    }
+}
+
+/// At least one, as 0 stands for no deadline.
+fn milliseconds(header: &str, text: &str) -> Option<u32> {
+    let (digits, unit) = match header {
+        "grpc-timeout" => text.split_at_checked(text.len().checked_sub(1)?)?,
+        _ => (text, "m"),
+    };
+    if digits.is_empty() || digits.len() > 10 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    let milliseconds = match unit {
+        "H" => count.saturating_mul(3_600_000),
+        "M" => count.saturating_mul(60_000),
+        "S" => count.saturating_mul(1_000),
+        "m" => count,
+        "u" => count / 1_000,
+        "n" => count / 1_000_000,
+        _ => return None,
+    };
+    Some(u32::try_from(milliseconds).unwrap_or(u32::MAX).max(1))
+}
+
+/// connectrpc.com/docs/protocol, "Error end-stream".
+fn connect_error(error: &CallError) -> serde_json::Value {
+    let code = match error.code {
+        // The one name the two protocols spell differently.
+        Code::Cancelled => "canceled".to_owned(),
+        code => code.name().to_ascii_lowercase(),
+    };
+    serde_json::json!({ "code": code, "message": error.message })
+}
+
+fn grpc_status(error: Option<&CallError>) -> Vec<(&'static str, String)> {
+    let Some(error) = error else { return vec![("grpc-status", "0".to_owned())] };
+    let mut message = String::with_capacity(error.message.len());
+    for byte in error.message.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => message.push(char::from(byte)),
+            _ => message.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    vec![("grpc-status", error.code.number().to_string()), ("grpc-message", message)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_have_units() {
+        for (text, expected) in [("5S", 5000), ("1H", 3_600_000), ("20u", 1), ("99999999H", u32::MAX), ("7m", 7)] {
+            assert_eq!(milliseconds("grpc-timeout", text), Some(expected), "{text}");
+        }
+        for text in ["", "5", "S", "-1S", "5s", "12345678901S", "\u{e9}"] {
+            assert_eq!(milliseconds("grpc-timeout", text), None, "{text}");
+        }
+        assert_eq!(milliseconds("connect-timeout-ms", "0"), Some(1));
+        assert_eq!(milliseconds("connect-timeout-ms", "1S"), None);
+    }
+
+    #[test]
+    fn content_types_name_protocol_and_codec() {
+        for (text, protocol_, codec) in [
+            ("application/json", Protocol::ConnectUnary, "json"),
+            ("application/connect+proto", Protocol::ConnectStream, "proto"),
+            ("application/grpc", Protocol::Grpc, "proto"),
+            ("application/grpc+json", Protocol::Grpc, "json"),
+            ("application/grpc-web", Protocol::Web, "proto"),
+            ("application/grpc-web-text+proto", Protocol::WebText, "proto"),
+        ] {
+            assert_eq!(protocol(text), Some((protocol_, codec)), "{text}");
+        }
+        assert_eq!(protocol("text/plain"), None);
+        assert_eq!(protocol("application/grpcx"), None);
+    }
+
+    #[test]
+    fn words_outside_ascii_are_escaped_in_headers() {
+        let error = CallError::new(Code::NotFound, "caf\u{e9} 100%\n");
+        assert_eq!(grpc_status(Some(&error))[1].1, "caf%C3%A9 100%25%0A");
+    }
+}

@@ -1,0 +1,103 @@
+//! One version of HTTP or the other, to whoever has something to say.
+
+use peat_ipc::frame::Decoder;
+
+use super::h1::H1;
+use super::h2::H2;
+use super::message::Response;
+use super::{Event, Refusal};
+
+#[derive(Debug)]
+pub(super) enum Transport {
+    One(Box<H1>),
+    Two(Box<H2>),
+}
+
+impl Transport {
+    pub(super) fn new(two: bool) -> Transport {
+        if two { Transport::Two(Box::new(H2::new())) } else { Transport::One(Box::new(H1::new())) }
+    }
+
+    pub(super) fn pump(&mut self, input: &mut Decoder, out: &mut Vec<u8>) {
+        if let Transport::Two(two) = self {
+            two.pump(input, out);
+        }
+    }
+
+    pub(super) fn next(&mut self, input: &mut Decoder, out: &mut Vec<u8>) -> Result<Option<Event>, Refusal> {
+        match self {
+            Transport::One(one) => one.next(input, out),
+            Transport::Two(two) => two.next(),
+        }
+    }
+
+    pub(super) fn buffered(&self) -> usize {
+        match self {
+            Transport::One(one) => one.buffered(),
+            Transport::Two(two) => two.buffered(),
+        }
+    }
+
+    pub(super) fn owed(&self) -> usize {
+        match self {
+            Transport::One(_) => 0,
+            Transport::Two(two) => two.owed(),
+        }
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        matches!(self, Transport::Two(two) if two.has_events())
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Transport::One(one) => one.is_over(),
+            Transport::Two(two) => two.is_over(),
+        }
+    }
+
+    /// Whether a call's stream may be added to; what waits for the connection as a whole is counted elsewhere.
+    pub(super) fn has_room(&self, call: u64) -> bool {
+        match self {
+            Transport::One(_) => true,
+            Transport::Two(two) => two.has_room(call),
+        }
+    }
+
+    /// Whether an answer to `call` is still awaited.
+    pub(super) fn is_open(&self, call: u64) -> bool {
+        match self {
+            Transport::One(one) => one.is_open(call),
+            Transport::Two(two) => two.is_open(call),
+        }
+    }
+
+    pub(super) fn respond(&mut self, out: &mut Vec<u8>, call: u64, response: &Response) {
+        match self {
+            Transport::One(one) => one.respond(out, response),
+            Transport::Two(two) => two.respond(call, response),
+        }
+    }
+
+    pub(super) fn write(&mut self, out: &mut Vec<u8>, call: u64, bytes: &[u8]) {
+        match self {
+            Transport::One(one) => one.write(out, bytes),
+            Transport::Two(two) => two.write(call, bytes),
+        }
+    }
+
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>, call: u64, trailers: &[(&'static str, String)]) {
+        match self {
+            Transport::One(one) => one.finish(out),
+            Transport::Two(two) => two.finish(call, trailers),
+        }
+    }
+
+    /// Ends the connection; `asked`: something was begun that this answers.
+    pub(super) fn refuse(&mut self, out: &mut Vec<u8>, response: &Response, asked: bool) {
+        match self {
+            Transport::One(one) => one.refuse(out, response, asked),
+            Transport::Two(two) => two.refuse(),
+        }
+    }
+}

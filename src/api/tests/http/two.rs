@@ -1,0 +1,441 @@
+//! HTTP/2, and what is spoken over it: gRPC, Connect, gRPC-Web, reflection, health. The client is the `h2` crate's.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use h2::client::{Connection, ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use peat_ipc::agent::{AgentMessage, Heartbeat, NodeMessage, Register, agent_message, node_message};
+use peat_ipc::prost::Message;
+use peat_ipc::sidecar::*;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{ROOT, World};
+use crate::api::ConnectionId;
+use crate::limits::{HTTP_BODY_BYTES, HTTP_STREAMS};
+
+/// The client's socket.
+#[derive(Clone, Debug, Default)]
+struct Wire(std::sync::Arc<std::sync::Mutex<(BytesMut, Vec<u8>)>>);
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let mut both = self.0.lock().expect("one thread");
+        let count = both.0.len().min(into.remaining());
+        if count == 0 {
+            return Poll::Pending;
+        }
+        into.put_slice(&both.0.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.0.lock().expect("one thread").1.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A client of one connection.
+struct Peer {
+    wire: Wire,
+    id: ConnectionId,
+    connection: Connection<Wire, Bytes>,
+    send: SendRequest<Bytes>,
+    failed: Option<h2::Error>,
+}
+
+/// One call of it.
+struct Stream {
+    head: ResponseFuture,
+    send: SendStream<Bytes>,
+    body: Option<RecvStream>,
+    status: u16,
+    headers: BTreeMap<String, String>,
+    bytes: Vec<u8>,
+    trailers: BTreeMap<String, String>,
+    over: bool,
+    reset: bool,
+}
+
+fn context() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn texts(headers: &http::HeaderMap) -> BTreeMap<String, String> {
+    headers.iter().map(|(name, value)| (name.to_string(), value.to_str().expect("text").to_owned())).collect()
+}
+
+impl Peer {
+    fn connect(world: &mut World) -> Peer {
+        let id = world.browse(ROOT);
+        let wire = Wire::default();
+        let mut greeting = pin!(h2::client::handshake(wire.clone()));
+        let Poll::Ready(Ok((send, connection))) = greeting.as_mut().poll(&mut context()) else { panic!("greeted") };
+        let mut peer = Peer { wire, id, connection, send, failed: None };
+        peer.turn(world);
+        peer
+    }
+
+    /// Moves bytes until both sides have nothing to say.
+    fn turn(&mut self, world: &mut World) {
+        for _ in 0..50 {
+            if self.failed.is_none()
+                && let Poll::Ready(Err(error)) = Pin::new(&mut self.connection).poll(&mut context())
+            {
+                self.failed = Some(error);
+            }
+            let said = std::mem::take(&mut self.wire.0.lock().expect("one thread").1);
+            if !said.is_empty() && world.is_open(self.id) {
+                world.send(self.id, &said);
+            }
+            let heard = std::mem::take(world.clients.get_mut(&self.id).expect("there").text.as_mut().expect("HTTP"));
+            if said.is_empty() && heard.is_empty() {
+                return;
+            }
+            self.wire.0.lock().expect("one thread").0.extend_from_slice(&heard);
+        }
+    }
+
+    fn open(&mut self, world: &mut World, path: &str, headers: &[(&str, &str)]) -> Stream {
+        self.turn(world);
+        let mut request = http::Request::post(format!("http://localhost{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let Poll::Ready(Ok(())) = self.send.poll_ready(&mut context()) else { panic!("ready") };
+        let (head, send) = self.send.send_request(request.body(()).expect("a request"), false).expect("sent");
+        Stream {
+            head,
+            send,
+            body: None,
+            status: 0,
+            headers: BTreeMap::new(),
+            bytes: Vec::new(),
+            trailers: BTreeMap::new(),
+            over: false,
+            reset: false,
+        }
+    }
+
+    /// Brings a call up to date.
+    fn hear(&mut self, world: &mut World, stream: &mut Stream) {
+        for _ in 0..1_000 {
+            self.turn(world);
+            if !stream.hear() {
+                return;
+            }
+        }
+    }
+
+    /// A whole call.
+    fn call(&mut self, world: &mut World, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Stream {
+        let mut stream = self.open(world, path, headers);
+        stream.send.send_data(Bytes::copy_from_slice(body), true).expect("sent");
+        self.hear(world, &mut stream);
+        stream
+    }
+}
+
+impl Stream {
+    /// Whether there was something.
+    fn hear(&mut self) -> bool {
+        if self.body.is_none() && self.status == 0 {
+            match Pin::new(&mut self.head).poll(&mut context()) {
+                Poll::Ready(Ok(response)) => {
+                    self.status = response.status().as_u16();
+                    self.headers = texts(response.headers());
+                    self.body = Some(response.into_body());
+                }
+                Poll::Ready(Err(_)) => {
+                    (self.reset, self.status) = (true, 1);
+                    return false;
+                }
+                Poll::Pending => return false,
+            }
+        }
+        let Some(body) = &mut self.body else { return false };
+        match body.poll_data(&mut context()) {
+            Poll::Ready(Some(Ok(bytes))) => {
+                body.flow_control().release_capacity(bytes.len()).expect("a window");
+                self.bytes.extend_from_slice(&bytes);
+                true
+            }
+            Poll::Ready(Some(Err(_))) => {
+                self.reset = true;
+                false
+            }
+            Poll::Ready(None) => {
+                if let Poll::Ready(Ok(Some(trailers))) = body.poll_trailers(&mut context()) {
+                    self.trailers = texts(&trailers);
+                }
+                self.over = true;
+                false
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    /// The next message of an answer in envelopes.
+    fn message(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (head, rest) = self.bytes.split_first_chunk::<5>()?;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let message = (head[0], rest.get(..length)?.to_vec());
+        self.bytes.drain(..5 + length);
+        Some(message)
+    }
+
+    fn code(&self) -> Option<&str> {
+        self.trailers.get("grpc-status").or(self.headers.get("grpc-status")).map(String::as_str)
+    }
+}
+
+fn wrapped(message: &impl Message) -> Vec<u8> {
+    let bytes = message.encode_to_vec();
+    let mut out = vec![0];
+    out.extend_from_slice(&u32::try_from(bytes.len()).expect("short").to_be_bytes());
+    out.extend_from_slice(&bytes);
+    out
+}
+
+fn sidecar(method: &str) -> String {
+    format!("/peat.sidecar.v1.PeatSidecar/{method}")
+}
+
+const GRPC: &[(&str, &str)] = &[("content-type", "application/grpc"), ("te", "trailers")];
+
+#[test]
+fn a_grpc_call_is_answered_with_trailers() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    for _ in 0..3 {
+        let mut call = peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
+        let (flags, message) = call.message().expect("a message");
+        assert_eq!((call.status, flags, call.code(), call.over), (200, 0, Some("0"), true));
+        assert_eq!(GetStatusResponse::decode(message.as_slice()).expect("a status").node_id, "n1");
+    }
+}
+
+#[test]
+fn a_grpc_error_is_a_status_and_words() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    let request = wrapped(&CancelCommandRequest { id: "none".into() });
+    let call = peer.call(&mut world, &sidecar("CancelCommand"), GRPC, &request);
+    assert_eq!((call.status, call.code(), call.bytes.len()), (200, Some("5"), 0));
+    assert!(call.trailers["grpc-message"].contains("none"), "{:?}", call.trailers);
+    let call = peer.call(&mut world, &sidecar("NoSuch"), GRPC, &wrapped(&GetStatusRequest {}));
+    assert_eq!((call.status, call.code()), (200, Some("12")));
+    let call = peer.call(&mut world, &sidecar("GetStatus"), GRPC, b"\0\0\0");
+    assert_eq!(call.code(), Some("3"));
+}
+
+#[test]
+fn a_deadline_that_cannot_be_kept_is_told() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    let headers = [GRPC, &[("grpc-timeout", "100m")]].concat();
+    let mut call = peer.call(&mut world, &sidecar("Subscribe"), &headers, &wrapped(&SubscribeRequest::default()));
+    assert_eq!((call.status, call.over), (200, false));
+    world.wait(std::time::Duration::from_secs(1));
+    peer.hear(&mut world, &mut call);
+    assert_eq!(call.code(), Some("4"));
+}
+
+#[test]
+fn a_subscriber_whose_window_is_full_is_owed_the_newest_and_nothing_more() {
+    let mut world = World::new();
+    let writer = world.connect(ROOT);
+    let mut peer = Peer::connect(&mut world);
+    let mut call = peer.open(&mut world, &sidecar("Subscribe"), GRPC);
+    call.send.send_data(wrapped(&SubscribeRequest::default()).into(), true).expect("sent");
+    peer.turn(&mut world);
+    let text = |number: i32| format!(r#"{{"n":{number},"x":"{}"}}"#, "y".repeat(20_000));
+    for number in 0..60 {
+        let put = PutDocumentRequest {
+            collection: "tracks".into(),
+            doc_id: format!("t{}", number % 20),
+            json_data: text(number),
+            ..Default::default()
+        };
+        world.call(writer, &put).expect("put");
+        peer.turn(&mut world);
+    }
+    // The client has not taken anything: its window is 64 KiB.
+    assert!(world.engine.output(peer.id).len() < 128 << 10);
+    let mut seen = BTreeMap::new();
+    peer.hear(&mut world, &mut call);
+    while let Some((_, message)) = call.message() {
+        let change = DocumentChange::decode(message.as_slice()).expect("a change");
+        seen.insert(change.doc_id, change.json_data.expect("content"));
+    }
+    assert_eq!(seen.len(), 20);
+    for (name, json) in seen {
+        let number: i32 = name[1..].parse().expect("a number");
+        assert_eq!(json.len(), text(40 + number).len(), "{name}");
+        assert!(json.contains(&format!(r#""n":{}"#, 40 + number)), "{name} is the newest");
+    }
+}
+
+#[test]
+fn a_stream_that_is_reset_ends_its_call() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    let mut call = peer.open(&mut world, &sidecar("Subscribe"), GRPC);
+    call.send.send_data(wrapped(&SubscribeRequest::default()).into(), true).expect("sent");
+    peer.hear(&mut world, &mut call);
+    assert_eq!(call.status, 200);
+    call.send.send_reset(h2::Reason::CANCEL);
+    peer.turn(&mut world);
+    let status = peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
+    assert_eq!(status.code(), Some("0"));
+    assert!(world.is_open(peer.id));
+}
+
+#[test]
+fn an_agent_registers_and_beats_over_grpc() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    let mut call = peer.open(&mut world, "/peat.agent.v1.AgentLink/Connect", GRPC);
+    let say = |body| wrapped(&AgentMessage { body: Some(body) });
+    let register = say(agent_message::Body::Register(Register { agent_id: "a1".into(), ..Default::default() }));
+    // A message may come in pieces.
+    call.send.send_data(Bytes::copy_from_slice(&register[..3]), false).expect("sent");
+    peer.turn(&mut world);
+    call.send.send_data(Bytes::copy_from_slice(&register[3..]), false).expect("sent");
+    peer.hear(&mut world, &mut call);
+    let heard =
+        |call: &mut Stream| NodeMessage::decode(call.message().expect("a message").1.as_slice()).expect("one").body;
+    assert!(matches!(heard(&mut call), Some(node_message::Body::Registered(_))));
+    let beat = say(agent_message::Body::Heartbeat(Heartbeat { number: 7, ..Default::default() }));
+    call.send.send_data(beat.into(), false).expect("sent");
+    peer.hear(&mut world, &mut call);
+    assert!(matches!(heard(&mut call), Some(node_message::Body::HeartbeatAck(ack)) if ack.number == 7));
+    call.send.send_data(Bytes::new(), true).expect("half closed");
+    peer.hear(&mut world, &mut call);
+    assert_eq!(call.code(), Some("0"));
+}
+
+#[test]
+fn grpc_web_has_its_trailers_in_the_body() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    let headers = [("content-type", "application/grpc-web+proto")];
+    let mut call = peer.call(&mut world, &sidecar("GetStatus"), &headers, &wrapped(&GetStatusRequest {}));
+    assert_eq!(call.message().expect("the answer").0, 0);
+    assert_eq!(call.message().expect("the trailers"), (0x80, b"grpc-status: 0\r\n".to_vec()));
+    let headers = [("content-type", "application/grpc-web-text")];
+    let call = peer.call(&mut world, &sidecar("GetStatus"), &headers, b"AAAAAAA=");
+    assert_eq!((call.status, call.bytes.is_ascii()), (200, true));
+}
+
+#[test]
+fn tools_find_the_services_and_their_health() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    let request = b"\0\0\0\0\x02\x3a\x00";
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let mut call = peer.call(&mut world, &path, GRPC, request);
+        let (_, answer) = call.message().expect("a list");
+        assert!(answer.windows(27).any(|part| part == b"peat.sidecar.v1.PeatSidecar"));
+        assert_eq!(call.code(), Some("0"));
+    }
+    let symbol = b"peat.agent.v1.AgentLink";
+    let request = [&[0, 0, 0, 0, 25, 0x22, 23], &symbol[..]].concat();
+    let mut call = peer.call(&mut world, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", GRPC, &request);
+    let (_, answer) = call.message().expect("definitions");
+    assert!(answer.windows(8).any(|part| part == b"Register"));
+    for (request, code, status) in [(&b"\0\0\0\0\0"[..], "0", Some(1)), (b"\0\0\0\0\x03\x0a\x01x", "5", None)] {
+        let mut call = peer.call(&mut world, "/grpc.health.v1.Health/Check", GRPC, request);
+        let told = call.message().map(|(_, message)| message[1]);
+        assert_eq!((call.code(), told), (Some(code), status));
+    }
+    let mut watch = peer.call(&mut world, "/grpc.health.v1.Health/Watch", GRPC, b"\0\0\0\0\0");
+    assert_eq!((watch.message().expect("a status").1, watch.over), (vec![8, 1], false));
+}
+
+#[test]
+fn rapid_resets_end_the_connection_and_nothing_else() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    for _ in 0..2_000 {
+        if peer.failed.is_some() || !world.is_open(peer.id) || peer.send.poll_ready(&mut context()).is_pending() {
+            break;
+        }
+        let request = http::Request::post(format!("http://localhost{}", sidecar("Subscribe"))).body(()).expect("one");
+        let Ok((_, mut stream)) = peer.send.send_request(request, false) else { break };
+        stream.send_reset(h2::Reason::CANCEL);
+        // Many in one read: nothing of it is seen before the next one is there.
+        let _ = Pin::new(&mut peer.connection).poll(&mut context());
+    }
+    peer.turn(&mut world);
+    assert!(!world.is_open(peer.id), "told to calm down");
+    let mut other = Peer::connect(&mut world);
+    assert_eq!(other.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {})).code(), Some("0"));
+}
+
+#[test]
+fn headers_that_unfold_beyond_the_limit_cost_their_stream_only() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    let long = "x".repeat(3_000);
+    let mut headers = GRPC.to_vec();
+    // One entry of the table, named over and over: a few bytes each on the wire.
+    headers.extend(std::iter::repeat_n(("a", long.as_str()), 40));
+    let call = peer.call(&mut world, &sidecar("GetStatus"), &headers, &wrapped(&GetStatusRequest {}));
+    assert_ne!(call.code(), Some("0"));
+    let mut other = Peer::connect(&mut world);
+    assert_eq!(other.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {})).code(), Some("0"));
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_and_read_no_further() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    let mut call = peer.open(&mut world, &sidecar("PutDocument"), GRPC);
+    for _ in 0..HTTP_BODY_BYTES / 16_384 + 2 {
+        call.send.reserve_capacity(16_384);
+        peer.hear(&mut world, &mut call);
+        if call.send.send_data(Bytes::from(vec![0; 16_384]), false).is_err() {
+            break;
+        }
+    }
+    peer.hear(&mut world, &mut call);
+    assert_eq!(call.code(), Some("8"), "{:?}", call.trailers);
+    assert!(world.is_open(peer.id));
+}
+
+#[test]
+fn streams_beyond_the_limit_wait_for_their_turn() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    peer.turn(&mut world);
+    let limit = HTTP_STREAMS as usize;
+    assert_eq!(peer.connection.max_concurrent_send_streams(), limit);
+    let calls: Vec<Stream> = (0..limit).map(|_| peer.open(&mut world, &sidecar("Subscribe"), GRPC)).collect();
+    assert_eq!(calls.len(), limit);
+    assert!(world.is_open(peer.id));
+}
+
+#[test]
+fn garbage_after_the_preface_ends_the_connection() {
+    let mut world = World::new();
+    let client = world.browse(ROOT);
+    world.send(client, b"PRI * HTTP/2.0\r\n");
+    world.send(client, b"\r\nSM\r\n\r\n");
+    world.send(client, &[0xff; 100]);
+    assert!(!world.is_open(client));
+}
