@@ -8,13 +8,14 @@
 //! | api | client sockets, calls, subscriptions, agents | [`api::shell`] |
 //! | store | documents, the only writer of the database | [`store::shell`] |
 //! | sync | the UDP socket, QUIC, sessions with peers | [`sync::shell`] |
+//! | relay | a UDP socket of its own, places of nodes that cannot reach each other | [`relay::shell`] |
 //! | watcher | questions to an agent that knows nothing of us | [`watcher::shell`] |
 //! | resolver | name look-ups with a deadline | [`sync::resolver`] |
 //!
 //! # Engines
 //!
 //! All logic is in engines that never read a clock, a socket, a file or a random source: [`store::Store`],
-//! [`sync::Engine`], [`api::Engine`] with [`fleet::Fleet`] inside, and [`watcher::Watcher`]. They take what happened
+//! [`sync::Engine`], [`relay::Relay`], [`api::Engine`] with [`fleet::Fleet`] inside, and [`watcher::Watcher`]. They take what happened
 //! (`handle_*(now, ..)`) and are asked what to do next
 //! (`poll_*`). The threads above are thin shells that move bytes; the simulator in `tests/sim` is another shell over the
 //! same engines. Four things are injected: the clock ([`clock::Now`]), randomness ([`random::Random`]), datagrams and
@@ -34,6 +35,7 @@ pub mod metrics;
 pub mod node;
 pub mod pulse;
 pub mod random;
+pub mod relay;
 pub mod schema;
 pub mod store;
 pub mod sync;

@@ -164,6 +164,20 @@ pub const WATCHED_HEAD_BYTES: usize = 32 << 10;
 pub const WATCHED_ANSWER_TIME: Duration = Duration::from_secs(10);
 /// Packages of one list of the watched agent.
 pub const WATCHED_DOCUMENTS: usize = 4_096;
+/// Nodes that have a place at one relay.
+pub const RELAY_ALLOCATIONS: usize = 4_096;
+/// Bytes a second a relay forwards for one node, headers included.
+pub const RELAY_BYTES_PER_SECOND: u64 = 128 << 20;
+/// Bytes it forwards at once on top of that; what comes on top is lost.
+pub const RELAY_BURST_BYTES: u64 = 4 << 20;
+/// A node that has not asked again for this long loses its place.
+pub const RELAY_IDLE: Duration = Duration::from_secs(40);
+/// A forwarded datagram without the relay's header.
+pub const RELAYED_BYTES: usize = 1_472;
+/// Datagrams that wait for a relay's socket; more are dropped.
+pub const RELAY_QUEUE: usize = 256;
+/// Relays one node has a place at.
+pub const RELAYS: usize = 16;
 /// Formation keys shorter than this are refused.
 pub const FORMATION_KEY_BYTES: usize = 16;
 

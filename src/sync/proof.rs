@@ -73,6 +73,12 @@ impl FormationKey {
         bytes.fill(0);
         Ok(FormationKey(key))
     }
+
+    /// A secret of those who know the key, for another purpose.
+    #[must_use]
+    pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+        hmac::sign(&self.0, purpose).as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
 }
 
 /// Which end of the connection proves.
