@@ -10,6 +10,7 @@ mod error;
 mod logging;
 mod notify;
 mod parts;
+mod relay;
 mod reload;
 mod signals;
 mod supervise;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use check::{Findings, check};
 pub use error::Error;
+pub use relay::run_relay;
 
 use self::data_dir::DataDir;
 use self::notify::Manager;

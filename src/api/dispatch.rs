@@ -346,6 +346,7 @@ fn peer(peer: Peer) -> PeerInfo {
         addresses: peer.addresses,
         connected: peer.connected,
         path: peer.path.unwrap_or_default().into(),
+        path_reason: peer.path_reason,
         rtt_micros: peer.rtt_micros,
         last_ack_age_ms: peer.last_ack_age_ms,
         pending_documents: peer.pending_documents,

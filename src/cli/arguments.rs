@@ -25,6 +25,7 @@ pub struct Arguments {
 pub enum Command {
     Run(Flags),
     Check(Check),
+    Relay(Relay),
     Status(Status),
     Health(Health),
     Put(Put),
@@ -299,6 +300,27 @@ impl std::str::FromStr for Action {
             _ => Err(format!("'{text}' is none of start, stop, stats")),
         }
     }
+}
+
+/// forward datagrams between nodes that cannot reach each other; keeps nothing, and is no node
+#[derive(ArgsInfo, Debug, FromArgs)]
+#[argh(subcommand, name = "relay", help_triggers("-h", "--help"))]
+pub struct Relay {
+    /// UDP address (PEAT_NODE_RELAY_LISTEN, or 0.0.0.0:4243)
+    #[argh(option, arg_name = "ADDR")]
+    pub listen: Option<String>,
+    /// file that holds the key its users know, in base64; without it the formation key is that
+    #[argh(option, arg_name = "FILE")]
+    pub relay_key_file: Option<String>,
+    /// file that holds the formation key in base64
+    #[argh(option, arg_name = "FILE")]
+    pub shared_key_file: Option<String>,
+    /// give its thread a processor of its own (false)
+    #[argh(option, arg_name = "true|false")]
+    pub pin: Option<String>,
+    /// what to log, as for `run` (info)
+    #[argh(option, arg_name = "FILTER")]
+    pub log: Option<String>,
 }
 
 /// print this node's endpoint id; makes its key when there is none yet

@@ -22,7 +22,7 @@ use peat_ipc::CallOptions;
 use self::arguments::{Arguments, Command, normalise};
 use self::failure::{Failure, output_failed};
 use self::output::Output;
-use crate::config::{Flags, Machine, resolve};
+use crate::config::{Flags, Machine, resolve, resolve_relay};
 
 /// Runs the program on the process's arguments.
 #[must_use]
@@ -58,6 +58,7 @@ fn dispatch(command: Option<Command>) -> Result<(), Failure> {
     match command {
         Command::Run(flags) => run(&flags),
         Command::Check(flags) => check(&flags.0),
+        Command::Relay(command) => relay(command),
         Command::Status(command) => node::status(&command),
         Command::Health(command) => node::health(&command),
         Command::Put(command) => documents::put(&command),
@@ -85,6 +86,13 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let config = resolve(flags, &Machine::this()?)?;
     crate::node::run(config, || resolve(flags, &Machine::this()?))
         .map_err(|error| Failure::new(error.exit_code(), error))
+}
+
+fn relay(command: arguments::Relay) -> Result<(), Failure> {
+    let arguments::Relay { listen: relay_listen, relay_key_file, shared_key_file, pin, log } = command;
+    let flags = Flags { relay_listen, relay_key_file, shared_key_file, pin, log, ..Flags::default() };
+    let config = resolve_relay(&flags, &Machine::this()?)?;
+    crate::node::run_relay(&config).map_err(|error| Failure::new(error.exit_code(), error))
 }
 
 fn check(flags: &Flags) -> Result<(), Failure> {

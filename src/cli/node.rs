@@ -55,7 +55,8 @@ fn row(peer: &pb::PeerInfo) -> [String; 6] {
     let state = if peer.connected { peer.path.clone() } else { "down".to_owned() };
     let rtt = if peer.connected { format!("{:.1} ms", peer.rtt_micros as f64 / 1000.0) } else { String::new() };
     let pending = peer.pending_documents.to_string();
-    [peer.endpoint_id.clone(), state, rtt, pending, peer.addresses.join(" "), peer.last_error.clone()]
+    let reason = if peer.connected { &peer.path_reason } else { &peer.last_error };
+    [peer.endpoint_id.clone(), state, rtt, pending, peer.addresses.join(" "), reason.clone()]
 }
 
 pub(super) fn connect(command: &Connect) -> Result<(), Failure> {

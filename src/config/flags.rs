@@ -29,12 +29,18 @@ pub struct Flags {
     /// file that holds the formation key in base64
     #[argh(option, arg_name = "FILE")]
     pub shared_key_file: Option<String>,
-    /// a node to link with: ID@HOST:PORT, more addresses after +; a bare ID dials us; repeatable, comma-separated
+    /// a node to link with: ID@HOST:PORT or ID@relay:HOST:PORT, more after +; a bare ID dials us; repeatable, comma-separated
     #[argh(option, arg_name = "PEER")]
     pub peer: Vec<String>,
     /// UDP address other nodes reach us at; port 0 takes a free one (0.0.0.0:4242)
     #[argh(option, arg_name = "ADDR")]
     pub bind: Option<String>,
+    /// be a relay too, at this UDP address: forward datagrams between nodes that cannot reach each other (none)
+    #[argh(option, arg_name = "ADDR")]
+    pub relay_listen: Option<String>,
+    /// file that holds the key relays take, in base64, at least 16 bytes (the formation key)
+    #[argh(option, arg_name = "FILE")]
+    pub relay_key_file: Option<String>,
     /// false: start in radio silence, until `sync start` (true)
     #[argh(option, arg_name = "true|false")]
     pub auto_sync: Option<String>,

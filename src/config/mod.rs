@@ -12,6 +12,7 @@ mod listen;
 mod paths;
 mod peers;
 mod rate;
+mod relay;
 mod resolve;
 mod secret;
 mod settings;
@@ -33,6 +34,7 @@ pub(crate) use fleet::ttl;
 pub use listen::Listen;
 pub use paths::{Machine, socket_candidates};
 pub use peers::{parse_peer, refuse_ourselves};
+pub use relay::{RelayConfig, resolve_relay};
 pub use resolve::resolve;
 pub use secret::Secret;
 pub use watcher::{AgentIdentity, AgentTls, AgentUrl, WatcherSettings};
@@ -52,6 +54,10 @@ pub struct Config {
     pub app_id: String,
     /// Admits whoever proves it.
     pub formation_key: Option<Secret>,
+    /// UDP address of this node's relay; `None`: it is none.
+    pub relay_listen: Option<SocketAddr>,
+    /// What relays take instead of the formation key.
+    pub relay_key: Option<Secret>,
     /// Named peers.
     pub peers: Vec<PeerSpec>,
     /// UDP address.

@@ -3,7 +3,7 @@
 use crate::identity::EndpointId;
 use crate::sync::{Address, PeerSpec};
 
-/// Parses `ID`, or `ID@HOST:PORT+HOST:PORT`.
+/// Parses `ID`, or `ID@HOST:PORT+HOST:PORT`, each perhaps with `relay:` in front.
 ///
 /// # Errors
 /// A sentence that names the part that is wrong.
@@ -17,10 +17,8 @@ pub fn parse_peer(text: &str) -> Result<PeerSpec, String> {
 }
 
 fn address(peer: &str, text: &str) -> Result<Address, String> {
-    if let Some(relay) = text.strip_prefix("relay:") {
-        return Err(format!("'{relay}' is a relay; this version links directly only, name the peer's own address"));
-    }
-    Address::parse(text).ok_or_else(|| format!("'{text}' in '{peer}' is not an address; expected HOST:PORT"))
+    let expected = "expected HOST:PORT or relay:HOST:PORT";
+    Address::parse(text).ok_or_else(|| format!("'{text}' in '{peer}' is not an address; {expected}"))
 }
 
 /// Parses all peers of a configuration, each text possibly several with commas between.
@@ -58,10 +56,10 @@ mod tests {
     #[test]
     fn a_peer_has_an_id_and_any_number_of_addresses() {
         let (a, b) = (id('a'), id('b'));
-        let text = format!("{a}@10.0.0.1:4242+[2001:db8::1]:4242+edge.local:4242,{b}");
+        let text = format!("{a}@10.0.0.1:4242+[2001:db8::1]:4242+edge.local:4242+relay:hub:4243,{b}");
         let peers = parse_all([text.as_str()].into_iter()).expect("valid");
         let shown: Vec<String> = peers[0].addresses.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["10.0.0.1:4242", "[2001:db8::1]:4242", "edge.local:4242"]);
+        assert_eq!(shown, ["10.0.0.1:4242", "[2001:db8::1]:4242", "edge.local:4242", "relay:hub:4243"]);
         assert_eq!(peers[1].addresses, []);
     }
 
@@ -75,7 +73,7 @@ mod tests {
             (format!("{a}@h:0"), "'h:0'"),
             (format!("{a}@h:65536"), "'h:65536'"),
             (format!("{a}@h:1+:2"), "':2'"),
-            (format!("{a}@relay:h:1"), "relay"),
+            (format!("{a}@relay:h"), "'relay:h'"),
             (format!("{a},{a}@h:1"), "twice"),
         ] {
             let reason = parse_all([text.as_str()].into_iter()).expect_err(&text);

@@ -7,7 +7,7 @@ use super::access::{self, Access};
 use super::fleet::fleet;
 use super::settings::Settings;
 use super::watcher::watcher;
-use super::{Config, Error, Flags, Listen, Machine, peers, rate, secret, variable};
+use super::{Config, Error, Flags, Listen, Machine, peers, rate, relay, secret, variable};
 use crate::limits::ID_BYTES;
 use crate::store;
 
@@ -22,8 +22,7 @@ const CACHE_BYTES_MIN: usize = 1 << 20;
 /// A setting that cannot be used, as one sentence.
 pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
     let environment = machine.environment.flags()?;
-    let settings = flags.settings.as_deref().or(environment.settings.as_deref());
-    let settings = settings.map(Settings::read).transpose()?.unwrap_or_default();
+    let settings = Settings::of(flags, &environment)?;
     let layers = Layers { flags, environment: &environment, settings: &settings };
     let data_dir = data_dir(&layers, machine)?;
     let fleet = fleet(&layers)?;
@@ -32,6 +31,8 @@ pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
         node_id: layers.parse("--node-id", |f| &f.node_id, name)?,
         app_id: layers.parse("--app-id", |f| &f.app_id, name)?.unwrap_or_else(|| "peat-default".to_owned()),
         formation_key: formation_key(&layers)?,
+        relay_listen: relay::listen(&layers)?,
+        relay_key: relay::key(&layers)?,
         peers: layers.parse_list("--peer", |f| &f.peer, |texts| peers::parse_all(texts))?,
         bind: layers.parse("--bind", |f| &f.bind, bind)?.unwrap_or_else(default_bind),
         auto_sync: layers.parse("--auto-sync", |f| &f.auto_sync, boolean)?.unwrap_or(true),
@@ -48,6 +49,7 @@ pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
         data_dir,
     };
     refuse_open_doors(&config)?;
+    relay::refuse_without_key(&config)?;
     Ok(config)
 }
 
@@ -56,9 +58,9 @@ const DEFAULT_CACHE_BYTES: usize = 8 << 20;
 
 /// The places a setting can come from, the stronger first.
 pub(super) struct Layers<'a> {
-    flags: &'a Flags,
-    environment: &'a Flags,
-    settings: &'a Settings,
+    pub(super) flags: &'a Flags,
+    pub(super) environment: &'a Flags,
+    pub(super) settings: &'a Settings,
 }
 
 impl<'a> Layers<'a> {
@@ -126,13 +128,9 @@ fn listen(layers: &Layers<'_>, machine: &Machine, data_dir: &Path) -> Result<Vec
     }
 }
 
-fn formation_key(layers: &Layers<'_>) -> Result<Option<secret::Secret>, Error> {
-    let from_file = |path: &str| {
-        let key = secret::formation_key(&secret::read(Path::new(path))?);
-        key.map_err(|reason| format!("{path} {reason}"))
-    };
+pub(super) fn formation_key(layers: &Layers<'_>) -> Result<Option<secret::Secret>, Error> {
     let inline = layers.parse("--shared-key", |f| &f.shared_key, secret::formation_key)?;
-    let file = layers.parse("--shared-key-file", |f| &f.shared_key_file, from_file)?;
+    let file = layers.parse("--shared-key-file", |f| &f.shared_key_file, |path| secret::key_file(Path::new(path)))?;
     match (inline, file) {
         (Some(_), Some(_)) => Err(Error::new("--shared-key", "cannot be given together with --shared-key-file")),
         (inline, file) => Ok(inline.or(file)),
@@ -198,7 +196,7 @@ fn bind(text: &str) -> Result<std::net::SocketAddr, String> {
     text.parse().map_err(|_| format!("'{text}' is not IP:PORT, as in 0.0.0.0:4242 or [::]:4242"))
 }
 
-fn boolean(text: &str) -> Result<bool, String> {
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| format!("'{text}' is neither true nor false"))
 }
 
@@ -214,7 +212,7 @@ fn cache_bytes(text: &str) -> Result<usize, String> {
 }
 
 /// Checks the subset of env_logger's syntax that is documented: `LEVEL` and `MODULE=LEVEL`.
-fn log_filter(text: &str) -> Result<String, String> {
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
     for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
         level.parse::<log::LevelFilter>().map_err(|_| {

@@ -51,6 +51,11 @@ pub(super) fn formation_key(text: &str) -> Result<Secret, String> {
     }
 }
 
+/// Reads a file with a key as [`formation_key`] takes it.
+pub(super) fn key_file(path: &Path) -> Result<Secret, String> {
+    formation_key(&read(path)?).map_err(|reason| format!("{} {reason}", path.display()))
+}
+
 /// Reads a secret's file, which others than its owner and group must not be able to read.
 pub(super) fn read(path: &Path) -> Result<String, String> {
     let metadata = std::fs::metadata(path).map_err(|cause| format!("{}: {cause}", path.display()))?;

@@ -21,6 +21,12 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// What the file says that flags or environment name, if any.
+    pub(super) fn of(flags: &Flags, environment: &Flags) -> Result<Settings, Error> {
+        let named = flags.settings.as_deref().or(environment.settings.as_deref());
+        named.map(Settings::read).transpose().map(Option::unwrap_or_default)
+    }
+
     /// The file that `text` names; with a `-` before the path it may be missing.
     pub(super) fn read(text: &str) -> Result<Settings, Error> {
         let (path, may_be_missing) = match text.strip_prefix('-') {

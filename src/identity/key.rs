@@ -46,6 +46,12 @@ impl Identity {
         Identity { seed, pair, id }
     }
 
+    /// The same identity for another owner.
+    #[must_use]
+    pub(crate) fn duplicate(&self) -> Identity {
+        Identity::from_seed(self.seed)
+    }
+
     /// The public half.
     #[must_use]
     pub fn id(&self) -> EndpointId {

@@ -8,15 +8,36 @@ use super::data_dir::DataDir;
 use crate::api;
 use crate::api::shell::Handed;
 use crate::clock;
-use crate::config::{Config, Listen, refuse_ourselves};
+use crate::config::{Config, Listen, Secret, refuse_ourselves};
 use crate::fleet;
 use crate::fleet::commands::{self, Trust};
 use crate::identity::{EndpointId, Identity};
 use crate::random::System;
+use crate::relay::wire::RelayKey;
+use crate::relay::{self, Relay};
 use crate::store::{self, FileDisk, Reader, Store};
 use crate::sync;
 use crate::sync::proof::FormationKey;
 use crate::watcher;
+
+/// A relay and its socket.
+pub(super) struct RelayPart {
+    pub(super) relay: Relay,
+    pub(super) socket: relay::shell::Socket,
+    pub(super) bound: SocketAddr,
+}
+
+impl RelayPart {
+    /// Binds the socket.
+    pub(super) fn open(listen: SocketAddr, key: &Secret) -> Result<RelayPart, Error> {
+        let failed = |cause| Error::Machine(format!("the relay's address {listen}"), cause);
+        let socket = relay::shell::Socket::bind(listen).map_err(failed)?;
+        let bound = socket.local_address().map_err(failed)?;
+        let key = FormationKey::new(key.expose().to_vec()).map_err(|cause| Error::Place(cause.to_string()))?;
+        let relay = Relay::new(RelayKey::new(&key), Box::new(System::default()), clock::shell::now());
+        Ok(RelayPart { relay, socket, bound })
+    }
+}
 
 /// Everything that can fail to open, opened.
 pub(super) struct Parts {
@@ -26,6 +47,7 @@ pub(super) struct Parts {
     pub(super) udp: sync::shell::Socket,
     pub(super) clients: api::shell::Shell,
     pub(super) watcher: Option<watcher::shell::Shell>,
+    pub(super) relay: Option<RelayPart>,
     bound: SocketAddr,
     pub(super) id: EndpointId,
 }
@@ -44,13 +66,16 @@ impl Parts {
         let udp = sync::shell::Socket::bind(config.bind);
         let udp = udp.map_err(|cause| Error::Machine(format!("--bind {}", config.bind), cause))?;
         let bound = udp.local_address().map_err(|cause| Error::Machine("the UDP socket".to_owned(), cause))?;
-        Ok(Parts { store, sync, api, udp, clients: bind_clients(config, handed)?, watcher, bound, id: identity.id() })
+        let relay = open_relay(config)?;
+        let clients = bind_clients(config, handed)?;
+        Ok(Parts { store, sync, api, udp, clients, watcher, relay, bound, id: identity.id() })
     }
 
     /// Where the node is reached and who it is, for the log.
     pub(super) fn describe(&self) -> String {
         let clients: Vec<String> = self.clients.addresses().iter().map(ToString::to_string).collect();
-        format!("clients at {}, nodes at {}, endpoint id {}", clients.join(" "), self.bound, self.id)
+        let relay = self.relay.as_ref().map_or(String::new(), |relay| format!(", relay at {}", relay.bound));
+        format!("clients at {}, nodes at {}{relay}, endpoint id {}", clients.join(" "), self.bound, self.id)
     }
 }
 
@@ -65,6 +90,11 @@ fn bind_clients(config: &Config, handed: Vec<Handed>) -> Result<api::shell::Shel
         std::fs::create_dir_all(parent).map_err(|cause| Error::file(parent, cause))?;
     }
     api::shell::Shell::open(&config.listen, &config.access, handed).map_err(Error::Listen)
+}
+
+fn open_relay(config: &Config) -> Result<Option<RelayPart>, Error> {
+    let key = config.relay_key.as_ref().or(config.formation_key.as_ref());
+    config.relay_listen.zip(key).map(|(listen, key)| RelayPart::open(listen, key)).transpose()
 }
 
 fn open_watcher(config: &Config, node_id: &str) -> Result<Option<watcher::shell::Shell>, Error> {
@@ -126,7 +156,11 @@ fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, E
 
 /// What admits other nodes.
 pub(super) fn formation_key(config: &Config) -> Result<Option<FormationKey>, Error> {
-    let key = config.formation_key.as_ref().map(|key| FormationKey::new(key.expose().to_vec()));
+    parsed(config.formation_key.as_ref())
+}
+
+fn parsed(key: Option<&Secret>) -> Result<Option<FormationKey>, Error> {
+    let key = key.map(|key| FormationKey::new(key.expose().to_vec()));
     key.transpose().map_err(|cause| Error::Place(cause.to_string()))
 }
 
@@ -135,6 +169,8 @@ fn sync_engine(config: &Config, identity: &Identity, node_id: String, reader: Re
         node_id,
         app_id: config.app_id.clone(),
         formation_key: formation_key(config)?,
+        relay_key: parsed(config.relay_key.as_ref())?,
+        is_relay: config.relay_listen.is_some(),
         peers: config.peers.clone(),
         latest_collections: config.latest_collections.clone(),
         active: config.auto_sync,

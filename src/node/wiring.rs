@@ -11,6 +11,8 @@
 //! | sync → api | `Event` | `EVENTS` | the engine keeps it |
 //! | main → api, sync | `Reloaded` | 1 | the reload fails |
 //! | watcher ↔ api | frames, as any client | a socket pair's | the writer waits |
+//! | sync → relay | `Order` | [`ORDERS`] | the engine keeps it |
+//! | relay → sync | that it is silent | [`ORDERS`] | the relay waits |
 //! | sync → resolver | names | [`resolver::NAMES`] | cannot be |
 //! | resolver → sync | `Resolved` | [`resolver::NAMES`] | cannot be |
 
@@ -20,7 +22,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Error;
-use super::parts::Parts;
+use super::parts::{Parts, RelayPart};
 use super::reload::Outlets;
 use super::threads::Threads;
 use crate::clock::shell::now;
@@ -28,10 +30,13 @@ use crate::limits::STORE_QUEUE;
 use crate::pulse::{Pulse, Rhythm};
 use crate::store::shell::SharedTip;
 use crate::sync::{self, resolver};
-use crate::{api, store, watcher};
+use crate::{api, relay, store, watcher};
 
 /// What the sync engine has to tell: one answer per request, and a status.
 const EVENTS: usize = api::SYNC_OUTSTANDING + 64;
+
+/// What this node's own relay is told: to fall silent, to go on, or another key.
+pub(super) const ORDERS: usize = 8;
 
 /// The watcher waits for one answer of the node, up to a minute, or of the agent, which has 10 s.
 const WATCHER_PATIENCE: Duration = Duration::from_secs(120);
@@ -55,6 +60,8 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
     let for_watcher = parts.watcher.is_some().then(|| pulse("watcher", WATCHER_PATIENCE));
     let mut pulses = vec![for_api.clone(), for_store.clone(), for_sync.clone()];
     pulses.extend(for_watcher.clone());
+    let for_relay = parts.relay.is_some().then(|| pulse("relay", Duration::ZERO));
+    pulses.extend(for_relay.clone());
     let (requests, submitted) = bounded(2 * STORE_QUEUE);
     let (api_outlet, api_inlet) = store::shell::connect(STORE_QUEUE, parts.clients.waker());
     let (sync_outlet, sync_inlet) = store::shell::connect(sync::STORE_OUTSTANDING, parts.udp.waker());
@@ -63,6 +70,7 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
     let (names, resolved) = start_resolvers(threads, &parts.udp)?;
     let watcher_heartbeat_ms = parts.watcher.as_ref().map(watcher::shell::Shell::heartbeat_ms);
     let watching = start_watcher(threads, &mut parts, for_watcher)?;
+    let relay = start_relay(threads, &mut parts, for_relay)?;
     let (outlets, (api_reloads, sync_reloads)) =
         Outlets::new(parts.id, parts.clients.waker(), parts.udp.waker(), watcher_heartbeat_ms);
     let tip = Arc::new(SharedTip::default());
@@ -88,6 +96,7 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
         resolved,
         pulse: for_sync,
         reloads: sync_reloads,
+        relay,
     };
     let store = store::shell::Wiring { requests: submitted, api: api_outlet, sync: sync_outlet, tip, pulse: for_store };
     let stop = start_threads(parts, threads, api, store, sync, watching)?;
@@ -129,6 +138,21 @@ fn start_watcher(threads: &Threads, parts: &mut Parts, pulse: Option<Arc<Pulse>>
         threads.start_detached("watcher", move || watcher.run(node, &stop, &pulse))?;
     }
     Ok(watching)
+}
+
+/// Starts the relay, when this node is one. It ends when the sync thread, which gives it orders, is gone.
+fn start_relay(
+    threads: &mut Threads,
+    parts: &mut Parts,
+    pulse: Option<Arc<Pulse>>,
+) -> Result<Option<sync::shell::OwnRelay>, Error> {
+    let (Some(RelayPart { relay, socket, .. }), Some(pulse)) = (parts.relay.take(), pulse) else { return Ok(None) };
+    let ((orders, ordered), (silent, silenced)) = (bounded(ORDERS), bounded(ORDERS));
+    let (waker, active) = (socket.waker(), parts.sync.is_active());
+    let wiring = relay::shell::Wiring { orders: ordered, silent, waiting: Some(parts.udp.waker()), pulse };
+    threads
+        .start("relay", move || relay::shell::run(relay, socket, &wiring, active).map_err(|cause| cause.to_string()))?;
+    Ok(Some(sync::shell::OwnRelay { orders, waker, silenced }))
 }
 
 fn start_resolvers(

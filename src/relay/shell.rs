@@ -122,8 +122,8 @@ fn obey(relay: &mut Relay, wiring: &Wiring, mut active: bool) -> Option<bool> {
                 active = wanted;
                 if !active {
                     relay.forget_all();
-                    // Whoever has asked before has been told, or is about to be.
-                    _ = wiring.silent.try_send(());
+                    // Whoever asked takes this without ever waiting for us.
+                    wiring.silent.send(()).ok()?;
                     wiring.waiting.iter().for_each(|waker| {
                         if let Err(error) = waker.wake() {
                             log::error!("waking the sync thread: {error}");

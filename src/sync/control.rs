@@ -130,6 +130,8 @@ pub struct Peer {
     pub connected: bool,
     /// Which path is in use; `None` while not connected.
     pub path: Option<&'static str>,
+    /// Why that one, in words.
+    pub path_reason: String,
     /// Smoothed round-trip time in microseconds; 0 while not connected.
     pub rtt_micros: u64,
     /// Since its last durable acknowledgement, milliseconds; 0 when there was none.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`Engine`] `engine/` | input, output, and the sessions in between |
 //! | `peers.rs` | whom to dial, and when |
+//! | `relays.rs` | the relays it has a place at |
 //! | `session/` | one connection's conversation |
 //! | `outbox.rs` | what a peer lacks |
 //! | `inbox.rs` | what a peer sent |
@@ -30,6 +31,7 @@ mod peers;
 mod presence;
 pub mod proof;
 pub mod reconcile;
+mod relays;
 pub mod resolver;
 mod session;
 pub mod shell;

@@ -28,12 +28,22 @@ pub enum Address {
     Literal(SocketAddr),
     /// `HOST:PORT`, resolved at each dial.
     Name(String),
+    /// `relay:HOST:PORT`: the peer has a place at the relay there. The rest is one of the other two.
+    Relay(String),
 }
 
 impl Address {
-    /// Parses `HOST:PORT`; IPv6 literals in brackets.
+    /// Parses `HOST:PORT` or `relay:HOST:PORT`; IPv6 literals in brackets.
     #[must_use]
     pub fn parse(text: &str) -> Option<Address> {
+        let relay = text.strip_prefix("relay:").filter(|rest| rest.contains(':'));
+        match relay {
+            Some(relay) => Address::parse_direct(relay).map(|at| Address::Relay(at.to_string())),
+            None => Address::parse_direct(text),
+        }
+    }
+
+    fn parse_direct(text: &str) -> Option<Address> {
         if let Ok(literal) = text.parse() {
             return Some(Address::Literal(literal));
         }
@@ -42,6 +52,12 @@ impl Address {
         let port: u16 = port.parse().ok()?;
         (host_is_plain && port != 0).then(|| Address::Name(text.to_owned()))
     }
+
+    /// Whether it is a relay's.
+    #[must_use]
+    pub fn is_relay(&self) -> bool {
+        matches!(self, Address::Relay(_))
+    }
 }
 
 impl std::fmt::Display for Address {
@@ -49,6 +65,7 @@ impl std::fmt::Display for Address {
         match self {
             Address::Literal(address) => write!(f, "{address}"),
             Address::Name(name) => write!(f, "{name}"),
+            Address::Relay(relay) => write!(f, "relay:{relay}"),
         }
     }
 }
@@ -228,7 +245,22 @@ mod tests {
         assert!(matches!(Address::parse("127.0.0.1:4242"), Some(Address::Literal(_))));
         assert!(matches!(Address::parse("[::1]:4242"), Some(Address::Literal(_))));
         assert!(matches!(Address::parse("hub.example:4242"), Some(Address::Name(_))));
-        for bad in ["", "hub", "hub:", ":1", "hub:0", "hub:70000", "a:b:1", "h st:1", "::1:4242"] {
+        let relay = Address::parse("relay:[::1]:4243").expect("a relay");
+        assert!(relay.is_relay() && relay.to_string() == "relay:[::1]:4243");
+        for bad in [
+            "relay:",
+            "relay:h",
+            "relay:relay:h:1",
+            "",
+            "hub",
+            "hub:",
+            ":1",
+            "hub:0",
+            "hub:70000",
+            "a:b:1",
+            "h st:1",
+            "::1:4242",
+        ] {
             assert_eq!(Address::parse(bad), None, "{bad}");
         }
     }

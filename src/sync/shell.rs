@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::clock::shell::now;
 use crate::pulse::Pulse;
+use crate::relay::shell::Order;
 use crate::store::Submitted;
 use crate::store::shell::{Inlet, SharedTip};
 use crate::sync::network::Network;
@@ -58,6 +59,19 @@ pub struct Wiring {
     pub pulse: Arc<Pulse>,
     /// Settings that were read again.
     pub reloads: Receiver<Reloaded>,
+    /// When this node is a relay too.
+    pub relay: Option<OwnRelay>,
+}
+
+/// The thread of this node's own relay.
+#[derive(Debug)]
+pub struct OwnRelay {
+    /// To it; while it is full orders wait in the engine.
+    pub orders: Sender<Order>,
+    /// Wakes it. It ends, once woken, when the orders' sender is gone.
+    pub waker: Arc<Waker>,
+    /// From it: it is silent.
+    pub silenced: Receiver<()>,
 }
 
 /// The socket and what wakes the thread, made before it starts so that others can wake it.
@@ -202,6 +216,9 @@ impl Shell {
         if let Ok(reloaded) = self.wiring.reloads.try_recv() {
             self.engine.handle_reloaded(now, reloaded);
         }
+        for () in self.wiring.relay.iter().flat_map(|relay| relay.silenced.try_iter()).collect::<Vec<_>>() {
+            self.engine.handle_relay_silent();
+        }
         for answer in self.wiring.resolved.try_iter().collect::<Vec<_>>() {
             self.engine.handle_resolved(now, &answer.name, answer.result.as_deref());
         }
@@ -243,6 +260,7 @@ impl Shell {
     /// Hands out what the engine has; true when nothing is left that could be handed out now.
     fn drain(&mut self) -> bool {
         self.pass_requests();
+        self.pass_orders();
         self.pass_events();
         while let Some(name) = self.engine.poll_resolve() {
             if self.wiring.names.try_send(name).is_err() {
@@ -263,6 +281,18 @@ impl Shell {
                 }
                 Err(TrySendError::Disconnected(_)) => return,
             }
+        }
+    }
+
+    fn pass_orders(&mut self) {
+        let Some(relay) = &self.wiring.relay else { return };
+        let mut any = false;
+        while !relay.orders.is_full() {
+            let Some(order) = self.engine.poll_relay() else { break };
+            any |= relay.orders.try_send(order).is_ok();
+        }
+        if any && let Err(error) = relay.waker.wake() {
+            log::error!("waking the relay thread: {error}");
         }
     }
 
@@ -322,5 +352,11 @@ impl Shell {
     fn say_goodbye(&mut self) {
         self.engine.handle_shutdown(now());
         while !self.transmit() {}
+        if let Some(OwnRelay { orders, waker, .. }) = self.wiring.relay.take() {
+            drop(orders);
+            if let Err(error) = waker.wake() {
+                log::error!("waking the relay thread: {error}");
+            }
+        }
     }
 }

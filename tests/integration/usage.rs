@@ -18,7 +18,6 @@ fn a_command_line_that_makes_no_sense_exits_with_2() {
         &["nonsense"][..],
         &["get", "only-a-collection"],
         &["run", "--no-such-flag"],
-        &["--relay-listen", "0.0.0.0:4243"],
         &["put", "c", "i", "{}", "--base", "not a version!"],
         &["sync", "sideways"],
         &["connect", "nobody"],
@@ -43,6 +42,8 @@ fn a_bad_configuration_exits_with_78_and_one_sentence() {
         &["--shared-key", "c2hvcnQ="],
         &["--agent-addr", "localhost:8080"],
         &["--stale-after", "30"],
+        &["--relay-listen", "0.0.0.0:4243"],
+        &["--relay-key-file", "/nowhere"],
         &["--shared-key-file", "/nowhere"],
         &["--auto-sync=maybe"],
     ] {

@@ -82,6 +82,7 @@ fn peers_are_listed_by_id() {
         addresses: vec!["10.0.0.1:4242".into()],
         connected: true,
         path: Some("direct"),
+        path_reason: "direct is preferred".into(),
         rtt_micros: 40,
         last_ack_age_ms: 1,
         pending_documents: 2,

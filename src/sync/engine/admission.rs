@@ -90,6 +90,7 @@ impl Engine {
                 );
             }
         }
+        self.tell_addresses(now, session);
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         peer.skew_ms = skew_ms;
         if peer.met_run(run) && self.log.allows(now, &format!("copied {id}")) {

@@ -28,7 +28,7 @@ impl Engine {
                 Some(Ok(Answer::Done))
             }
             Control::StopSync => {
-                self.stop_sync(call);
+                self.stop_sync(now, call);
                 None
             }
             Control::Stats => Some(Ok(Answer::Stats(self.stats()))),
@@ -83,6 +83,8 @@ impl Engine {
             self.links.ping(now, session);
         }
         peer.dial_now(now);
+        self.know_relays(now);
+        let Some(peer) = self.peers.get(&id) else { return Ok(()) };
         let wish = LinkWish::Connect(peer.addresses.iter().map(ToString::to_string).collect());
         self.submit(Request::SaveLink(Link { peer: id, wish }), Pending::Save { call: Some(call) });
         Ok(())
@@ -101,6 +103,7 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(&id) {
             "disconnected by the operator".clone_into(&mut peer.last_error);
         }
+        self.know_relays(now);
         let link = Link { peer: id, wish: LinkWish::Refuse };
         self.submit(Request::SaveLink(link), Pending::Save { call: Some(call) });
         Ok(())
@@ -128,13 +131,15 @@ impl Engine {
     fn show(&self, now: Now, id: EndpointId, peer: &peers::Peer, everything: &mut Option<u64>) -> Peer {
         let session = peer.session.and_then(|link| self.sessions.get(&link)).filter(|session| session.is_live());
         let dialled = peer.addresses.iter().map(ToString::to_string);
-        let seen = peer.seen_at.map(|address| address.to_string()).filter(|_| peer.addresses.is_empty());
+        let seen = peer.seen_at.map(|address| self.relays.show(address)).filter(|_| peer.addresses.is_empty());
+        let way = session.and_then(|session| self.links.way(session.link));
         let age = peer.last_ack.map_or(0, |at| (now.mono - at).as_millis());
         Peer {
             id,
             addresses: dialled.chain(seen).collect(),
             connected: session.is_some(),
-            path: session.map(|_| "direct"),
+            path: way.map(|(through, _)| if through { "relay" } else { "direct" }),
+            path_reason: way.map(|(_, reason)| reason.to_string()).unwrap_or_default(),
             rtt_micros: session.map_or(0, |session| micros(self.links.rtt(session.link))),
             last_ack_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
             pending_documents: match session.and_then(Session::outbox) {
@@ -149,7 +154,12 @@ impl Engine {
     }
 
     fn why_not(&self, peer: &peers::Peer) -> String {
-        if self.active { peer.last_error.clone() } else { "radio silence: sync is stopped".to_owned() }
+        if !self.active {
+            return "radio silence: sync is stopped".to_owned();
+        }
+        let relay = self.relays.trouble(&peer.addresses).filter(|words| *words != peer.last_error);
+        let words = [Some(peer.last_error.clone()), relay].into_iter().flatten().filter(|words| !words.is_empty());
+        words.collect::<Vec<_>>().join("; ")
     }
 
     /// How many documents' newest versions a peer has not acknowledged; everything, for one that is not connected.
@@ -172,18 +182,20 @@ impl Engine {
         if !self.active {
             self.active = true;
             self.peers.iter_mut().for_each(|(_, peer)| peer.dial_now(now));
+            self.wake_relays(now);
             self.save_sync(true);
         }
     }
 
-    /// Not one datagram leaves from here on. Answered once the resolver is quiet too and, with `--persist-sync`, the next start
-    /// will be silent.
-    fn stop_sync(&mut self, call: u64) {
+    /// Not one datagram leaves from here on. Answered once the resolver is quiet too, and this node's own relay, and, with
+    /// `--persist-sync`, the next start will be silent.
+    fn stop_sync(&mut self, now: Now, call: u64) {
         self.falling_silent.push(call);
         if self.active {
             self.active = false;
             self.links.forget_all();
             self.roaming = Roaming::default();
+            self.silence_relays(now);
             self.sessions.clear();
             self.dirty.clear();
             for name in self.lookups.drain(..) {
@@ -212,7 +224,7 @@ impl Engine {
     }
 
     pub(super) fn answer_silence(&mut self) {
-        if self.looking_up.is_empty() && self.saving_sync == 0 {
+        if self.looking_up.is_empty() && self.saving_sync == 0 && self.relay_owes == 0 {
             for call in std::mem::take(&mut self.falling_silent) {
                 self.done(call);
             }

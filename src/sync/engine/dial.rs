@@ -28,16 +28,28 @@ impl Engine {
             match address {
                 Address::Literal(address) => literals.push(*address),
                 Address::Name(name) => peer.resolving.push(name.clone()),
+                Address::Relay(_) => {}
             }
         }
-        for name in &peer.resolving {
-            if !self.looking_up.contains_key(name) {
-                self.looking_up.insert(name.clone(), now.mono);
-                self.lookups.push_back(name.clone());
-            }
+        literals.extend(self.relays.ways(now, &id, &peer.addresses));
+        let names = peer.resolving.clone();
+        if literals.is_empty() && names.is_empty() {
+            // Every way leads through relays, and there is no place at any: dialled once there is.
+            peer.last_error = self.relays.trouble(&peer.addresses).unwrap_or_default();
+            peer.back_off(now, &mut *self.random);
+        }
+        for name in names {
+            self.look_up(now, name);
         }
         if !literals.is_empty() {
             self.start_attempt(now, id, &literals);
+        }
+    }
+
+    pub(super) fn look_up(&mut self, now: Now, name: String) {
+        if !self.looking_up.contains_key(&name) {
+            self.looking_up.insert(name.clone(), now.mono);
+            self.lookups.push_back(name);
         }
     }
 
@@ -66,6 +78,7 @@ impl Engine {
     }
 
     fn tell_waiting(&mut self, now: Now, name: &str, result: Result<&[SocketAddr], &String>) {
+        self.relays.on_resolved(now, name, result);
         let waits = |peer: &Peer| peer.resolving.iter().any(|waiting| waiting == name);
         let waiting: Vec<EndpointId> = self.peers.iter().filter(|(_, peer)| waits(peer)).map(|(id, _)| *id).collect();
         for id in waiting {
@@ -85,8 +98,7 @@ impl Engine {
         peer.resolving.retain(|waiting| waiting != name);
         let addresses = result.unwrap_or_default();
         match (peer.dialling, peer.session) {
-            (_, Some(_)) => {}
-            (Some(link), None) => self.links.add_candidates(now, link, addresses),
+            (_, Some(link)) | (Some(link), None) => self.links.add_candidates(now, link, addresses),
             (None, None) if !addresses.is_empty() => self.start_attempt(now, id, addresses),
             (None, None) if peer.resolving.is_empty() => {
                 let why = result.err().map_or("it has no address", String::as_str);

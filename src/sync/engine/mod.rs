@@ -10,6 +10,7 @@ mod controls;
 mod dial;
 mod endings;
 mod presence;
+mod relays;
 mod reload;
 mod roaming;
 
@@ -28,12 +29,16 @@ use crate::identity::{EndpointId, Identity};
 use crate::limits::BATCH_BYTES;
 use crate::log_limit::LogLimit;
 use crate::random::Random;
+use crate::relay::shell::Order;
+use crate::relay::wire::RelayKey;
 use crate::store::{self, Link, LinkWish, Outcome, Reader, Reply, Request, Submitted, Ticket, Tip};
 use crate::sync::control::{Asked, Event, Stats, Status};
-use crate::sync::link::{CloseCode, Lane, LinkEvent, LinkId, LinkRates, Links};
+use crate::sync::engine::relays::is_quic;
+use crate::sync::link::{CloseCode, Lane, LinkEvent, LinkId, LinkRates, Links, canonical};
 use crate::sync::peers::{Address, Peers};
 use crate::sync::presence::Flood;
 use crate::sync::proof::FormationKey;
+use crate::sync::relays::Relays;
 use crate::sync::session::{Fault, Ours, Report, Session};
 use crate::sync::waits::Waits;
 
@@ -58,6 +63,10 @@ pub struct Config {
     pub app_id: String,
     /// Admits whoever proves it.
     pub formation_key: Option<FormationKey>,
+    /// What relays take instead of the formation key.
+    pub relay_key: Option<FormationKey>,
+    /// This node is a relay too, on a thread of its own.
+    pub is_relay: bool,
     /// Named peers.
     pub peers: Vec<PeerSpec>,
     /// How fast links may send.
@@ -85,6 +94,8 @@ pub enum Wake {
     Session,
     /// The network has changed again, or a link has not answered since it did.
     Network,
+    /// A relay is to be asked.
+    Relay,
 }
 
 /// What the store owes us an answer to.
@@ -103,6 +114,13 @@ pub(super) enum Pending {
 pub struct Engine {
     pub(super) ours: Ours,
     formation_key: Option<FormationKey>,
+    /// A relay's own key is used, whatever becomes of the formation key.
+    own_relay_key: bool,
+    pub(super) relays: Relays,
+    /// What this node's own relay is told.
+    relay_orders: Option<VecDeque<Order>>,
+    /// How often it has been told to fall silent and has not said yet that it is.
+    relay_owes: u32,
     /// The configuration's peers.
     named: Vec<PeerSpec>,
     persist_sync: bool,
@@ -153,9 +171,14 @@ impl Engine {
         let saved = snapshot.sync_setting().filter(|_| config.persist_sync);
         let mut links = Links::new(identity, &mut *random, now);
         links.set_rates(config.link_rates);
+        let relay_key = config.relay_key.as_ref().or(config.formation_key.as_ref()).map(RelayKey::new);
         let Config { node_id, app_id, latest_collections: latest, .. } = config;
         let mut engine = Engine {
             ours: Ours { id: identity.id(), node_id, app_id, latest },
+            own_relay_key: config.relay_key.is_some(),
+            relays: Relays::new(identity.duplicate(), relay_key),
+            relay_orders: config.is_relay.then(VecDeque::new),
+            relay_owes: 0,
             formation_key: config.formation_key,
             named: config.peers,
             persist_sync: config.persist_sync,
@@ -186,6 +209,7 @@ impl Engine {
             scratch: Vec::new(),
         };
         engine.know_peers(snapshot.links()?);
+        engine.know_relays(now);
         engine.settle(now);
         Ok(engine)
     }
@@ -219,7 +243,11 @@ impl Engine {
             return;
         }
         self.bytes_received += data.len() as u64;
-        self.links.handle_datagram(now, from, data);
+        if is_quic(&data) {
+            self.links.handle_datagram(now, from, data);
+        } else {
+            self.on_other(now, canonical(from), data);
+        }
         self.settle(now);
     }
 
@@ -251,6 +279,12 @@ impl Engine {
             self.end(now, link, &Fault::new(CloseCode::Restarting, "the store was reopened"));
         }
         self.settle(now);
+    }
+
+    /// This node's own relay says that it is silent.
+    pub fn handle_relay_silent(&mut self) {
+        self.relay_owes = self.relay_owes.saturating_sub(1);
+        self.answer_silence();
     }
 
     /// The api engine asks.
@@ -320,9 +354,21 @@ impl Engine {
         if !self.active {
             return None;
         }
-        let to = self.links.poll_transmit(now, out)?;
+        let to = self.next_datagram(now, out)?;
         self.bytes_sent += out.len() as u64;
         Some(to)
+    }
+
+    /// What this node's own relay is to be told.
+    #[must_use]
+    pub fn poll_relay(&mut self) -> Option<Order> {
+        self.relay_orders.as_mut()?.pop_front()
+    }
+
+    /// False under radio silence.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.active
     }
 
     /// When to call [`Engine::handle_timeout`] at the latest, and why.
@@ -337,7 +383,8 @@ impl Engine {
         let silence = self.silence_deadline().map(|at| (at, Wake::Silence));
         let session = self.sessions.values().filter_map(Session::deadline).min().map(|at| (at, Wake::Session));
         let network = self.roaming.deadline().map(|at| (at, Wake::Network));
-        [more, link, dial, silence, session, network].into_iter().flatten().min()
+        let relay = self.relays.deadline().map(|at| (at, Wake::Relay));
+        [more, link, dial, silence, session, network, relay].into_iter().flatten().min()
     }
 
     /// Bytes buffered for each connected peer, QUIC's own buffers aside.
@@ -380,6 +427,7 @@ impl Engine {
     fn settle(&mut self, now: Now) {
         if self.active {
             self.take_link_events(now);
+            self.look_up_relays(now);
             self.dial_due(now);
             for link in std::mem::take(&mut self.dirty) {
                 self.run_session(now, link);

@@ -23,6 +23,7 @@ impl Engine {
     /// The configuration was read again. Peers that it no longer names, and ConnectPeer does not either, are unlinked; what
     /// DisconnectPeer refused stays refused.
     pub fn handle_reloaded(&mut self, now: Now, reloaded: Reloaded) {
+        self.reload_relay_key(now, reloaded.formation_key.as_ref());
         self.formation_key = reloaded.formation_key;
         let saved = self.reader.snapshot().and_then(|snapshot| snapshot.links()).unwrap_or_default();
         let before = std::mem::replace(&mut self.named, reloaded.peers);
@@ -37,6 +38,7 @@ impl Engine {
         for spec in changed {
             self.name(now, spec, &saved);
         }
+        self.know_relays(now);
         self.settle(now);
     }
 

@@ -65,6 +65,7 @@ impl Engine {
     /// Acts on changes once they are due, and gives up links that have not answered since.
     pub(super) fn check_network(&mut self, now: Now) {
         if self.roaming.is_due(now) {
+            self.relays.ask_again(now);
             self.ask_links(now);
             self.try_everyone(now);
         }
@@ -74,7 +75,9 @@ impl Engine {
     fn ask_links(&mut self, now: Now) {
         for (link, session) in &self.sessions {
             self.links.probe(now, *link);
-            let wait = ANSWER.max(self.links.rtt(*link) * ROUND_TRIPS);
+            let answer = ANSWER.max(self.links.rtt(*link) * ROUND_TRIPS);
+            // Another way is taken before the link is given up.
+            let wait = if self.links.has_choice(*link) { 3 * answer } else { answer };
             // Who cannot be dialled is left to dial us.
             if session.is_live() && self.peers.get(&session.peer).is_some_and(Peer::is_wanted) {
                 self.roaming.asked.entry(*link).or_insert(Asked { at: now.mono, until: now.mono + wait });

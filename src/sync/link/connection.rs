@@ -13,6 +13,7 @@ use crate::sync::link::config::SEND_WINDOW_BYTES;
 use crate::sync::link::lanes::{Activity, Broken, LaneSet, Lanes};
 use crate::sync::link::pace::{Pace, Rate, product_bytes};
 use crate::sync::link::route::Route;
+use crate::sync::link::way::Way;
 use crate::sync::link::{CloseCode, DownReason, Lane, LinkEvent, LinkId, tls};
 
 /// Bytes of a peer's closing sentence that are kept.
@@ -62,9 +63,11 @@ pub(super) struct Link {
     pub(super) deadline: Option<Instant>,
     /// It stands in the queue of those that may have something to send.
     pub(super) queued: bool,
+    /// Which way it goes, and whether that works.
+    pub(super) way: Way,
     lanes: Lanes,
     /// Whose key the peer has shown.
-    peer: Option<EndpointId>,
+    pub(super) peer: Option<EndpointId>,
     /// Lanes with an event of the kind on its way to the user.
     readable: LaneSet,
     writable: LaneSet,
@@ -94,6 +97,7 @@ impl Link {
             held_until: None,
             deadline: None,
             queued: false,
+            way: Way::default(),
             lanes: Lanes::default(),
             peer: None,
             readable: LaneSet::default(),
@@ -103,7 +107,7 @@ impl Link {
 
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let opening = (self.phase == Phase::Opening).then(|| self.since + self.patience());
-        opening.into_iter().chain(self.conn.poll_timeout()).chain(self.held_until).min()
+        opening.into_iter().chain(self.conn.poll_timeout()).chain(self.held_until).chain(self.way_deadline()).min()
     }
 
     fn patience(&self) -> Duration {
@@ -165,6 +169,7 @@ impl Link {
         let Some(dial) = &mut self.dial else { return self.try_up(events) };
         if let Some((_, from)) = self.heard {
             dial.route.settle(from);
+            self.way.settle(now, from);
         }
         if dial.peer != found {
             return self.wrong_peer(now, found, events);

@@ -15,6 +15,7 @@
 //! | `lanes.rs` | its streams |
 //! | `route.rs` | the addresses of a dial |
 //! | `pace.rs` | how fast a link may send |
+//! | `way.rs`, `probe.rs` | direct or through a relay, and when that changes |
 //! | `tls.rs` | keys as credentials |
 //! | `keys.rs` | random bytes and connection ids |
 //! | `config.rs` | windows and timers |
@@ -24,12 +25,14 @@ mod connection;
 mod keys;
 mod lanes;
 mod pace;
+pub mod probe;
 mod route;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod traffic;
 mod types;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -48,8 +51,11 @@ use connection::{Dial, Link, Phase};
 use keys::{Cids, Generator};
 pub use pace::LinkRates;
 use pace::Rate;
+pub(crate) use route::canonical;
+pub use route::{RelayNumber, relay_of, relayed};
 use route::{Residents, Route, virtual_address};
 pub use types::{CloseCode, DownReason, Lane, LinkError, LinkEvent, LinkId};
+pub use way::Reason;
 
 /// The smallest batches a narrow link is given.
 const BATCH_BYTES_MIN: usize = 2 << 10;
@@ -88,6 +94,12 @@ pub struct Links {
     /// Links that may have something to send, each once, taking turns.
     senders: VecDeque<LinkId>,
     residents: Residents,
+    /// What messages about ways call the links.
+    subjects: BTreeMap<[u8; 8], LinkId>,
+    /// Relays there is a place at.
+    relays: Vec<RelayNumber>,
+    /// A link that has not been answered may go through one of them.
+    doubt: bool,
     /// Finished datagrams: answers on behalf of no link, and copies for the further candidates of a dial.
     ready: VecDeque<Ready>,
     sent_bytes: u64,
@@ -129,6 +141,9 @@ impl Links {
             events: VecDeque::new(),
             senders: VecDeque::new(),
             residents: Residents::default(),
+            subjects: BTreeMap::new(),
+            relays: Vec::new(),
+            doubt: false,
             ready: VecDeque::new(),
             sent_bytes: 0,
             received_bytes: 0,
@@ -155,7 +170,7 @@ impl Links {
             return Err(LinkError::NoAddress);
         }
         let id = self.vacant().ok_or(LinkError::TooMany)?;
-        let route = Route::new(&self.residents.likely(now.mono, peer, candidates));
+        let route = Route::new(now.mono, &self.residents.likely(now.mono, peer, candidates));
         self.cids.issue_for(Some(id));
         let rate = Rate::default();
         rate.set(self.rates.of(&peer));
@@ -167,12 +182,21 @@ impl Links {
         Ok(id)
     }
 
-    /// Adds addresses to a dial no address has answered yet; does nothing otherwise.
-    pub fn add_candidates(&mut self, _now: Now, link: LinkId, candidates: &[SocketAddr]) {
-        let Some(dial) = self.links.get_mut(&link).and_then(|link| link.dial.as_mut()) else { return };
+    /// Adds addresses at which the peer may be reached, through relays or not. While none has answered the dial goes there
+    /// too; later they are what is tried when the one in use does not answer, or when a direct one may be used again.
+    pub fn add_candidates(&mut self, now: Now, link: LinkId, candidates: &[SocketAddr]) {
+        let Some(known) = self.links.get_mut(&link) else { return };
+        let Some(dial) = &mut known.dial else { return known.way.know(now.mono, candidates) };
         let (added, datagram) = (dial.route.add(candidates), dial.first.clone());
         for path in added {
-            self.send_ready(Some(link), path.address(), datagram.clone());
+            self.send_ready(Some(link), path, datagram.clone());
+        }
+    }
+
+    /// The same for ways through relays, to a link whichever side dialled it.
+    pub fn add_ways(&mut self, now: Now, link: LinkId, ways: &[SocketAddr]) {
+        if self.links.get(&link).is_some_and(|known| known.dial.is_some()) {
+            self.add_candidates(now, link, ways);
         }
     }
 
@@ -241,6 +265,7 @@ impl Links {
             if let Some(deadline) = link.deadline {
                 self.deadlines.remove(&(deadline, id));
             }
+            link.way.subject().map(|subject| self.subjects.remove(&subject));
         }
         self.unproven.remove(&id);
         self.cids.forget(id);
@@ -345,6 +370,7 @@ impl Links {
             Some(known) if known.dial.is_some() => {
                 known.conn.local_address_changed();
                 known.pinged = Some(now.mono);
+                known.network_changed(now.mono);
                 self.drive(now, link);
             }
             _ => self.ping(now, link),

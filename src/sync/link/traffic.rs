@@ -13,6 +13,7 @@ use crate::limits::UNPROVEN_CONNECTIONS;
 use crate::sync::link::connection::{Link, Phase};
 use crate::sync::link::keys::destination_cid;
 use crate::sync::link::pace::Rate;
+use crate::sync::link::probe;
 use crate::sync::link::route::{canonical, virtual_address};
 use crate::sync::link::{DownReason, LinkEvent, LinkId, Links, Ready};
 
@@ -27,6 +28,9 @@ impl Links {
         self.received_bytes += data.len() as u64;
         self.clock.set(now.mono);
         let from = canonical(from);
+        if let Some(subject) = probe::subject(&data) {
+            return self.on_way_message(now, from, subject, &data);
+        }
         let Some((long, cid)) = destination_cid(&data) else { return };
         if let Some(link) = self.cids.link(cid) {
             self.deliver_to(now, link, from, data);
@@ -84,6 +88,7 @@ impl Links {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.heard = Some((now.mono, from));
         link.received_bytes += bytes;
+        link.heard_by(now.mono, from);
         link.conn.handle_event(event);
         self.drive(now, id);
     }
@@ -147,6 +152,7 @@ impl Links {
                 continue;
             }
             link.conn.handle_timeout(now.mono);
+            self.check_way(now, id);
             self.drive(now, id);
         }
     }
@@ -169,6 +175,7 @@ impl Links {
                 link.rate.set(self.rates.of(&peer));
             }
         }
+        link.agree_on_ways(&mut self.subjects);
         if let Some((at, found)) = link.misled.take() {
             self.residents.note(now.mono, at, found);
         }
@@ -224,6 +231,9 @@ impl Links {
                 continue;
             }
             let to = link.conn.poll_transmit(now.mono, 1, out).map(|transmit| transmit.destination);
+            if to.is_some() {
+                link.note_sent(now.mono, !self.relays.is_empty());
+            }
             link.queued = to.is_some();
             self.set_deadline(id);
             if let Some(to) = to {
@@ -245,9 +255,9 @@ impl Links {
         let targets = dial.route.targets().to_vec();
         let (first, others) = targets.split_first()?;
         for path in others {
-            self.send_ready(Some(id), path.address(), datagram.to_vec());
+            self.send_ready(Some(id), *path, datagram.to_vec());
         }
-        Some(first.address())
+        Some(*first)
     }
 
     /// The next thing that happened.

@@ -14,6 +14,8 @@ use redb::backends::InMemoryBackend;
 use crate::clock::Now;
 use crate::identity::{EndpointId, Identity};
 use crate::random::{Random, RandomExt};
+use crate::relay::Relay;
+use crate::relay::wire::RelayKey;
 use crate::store::{self, Disk, Key, Put, Request, Store, Submitted, Ticket, Write};
 use crate::sync::proof::FormationKey;
 use crate::sync::{
@@ -39,6 +41,8 @@ impl Default for Wire {
 pub(super) const HEADERS_BYTES: u64 = 28;
 /// The address of a node that has moved is that of a node with a number so much higher.
 const MOVED: usize = 100;
+/// What is at the place of this node is a relay.
+pub(super) const RELAY: usize = 99;
 /// More steps than any test here needs.
 const STEPS: usize = 2_000_000;
 
@@ -113,6 +117,8 @@ pub(super) struct Setup {
     pub(super) key: Option<&'static [u8]>,
     pub(super) pins: Vec<usize>,
     pub(super) dials: Vec<usize>,
+    /// Peers that may be reached through the relay, too.
+    pub(super) relayed: Vec<usize>,
     pub(super) latest: Vec<&'static str>,
     pub(super) app_id: &'static str,
     pub(super) active: bool,
@@ -127,6 +133,7 @@ impl Default for Setup {
             key: Some(b"a formation key of the tests"),
             pins: vec![],
             dials: vec![],
+            relayed: vec![],
             latest,
             app_id: "tests",
             active: true,
@@ -145,6 +152,7 @@ struct Flight {
 /// The network and its nodes.
 pub(super) struct Mesh {
     pub(super) nodes: Vec<Node>,
+    pub(super) relay: Option<Relay>,
     now: Now,
     start: Instant,
     flying: BTreeMap<(Instant, u64), Flight>,
@@ -181,6 +189,7 @@ impl Mesh {
         let now = start();
         let mut mesh = Mesh {
             nodes: Vec::new(),
+            relay: None,
             now,
             start: now.mono,
             flying: BTreeMap::new(),
@@ -214,11 +223,20 @@ impl Mesh {
         let store = Store::open(disk, config, &mut random, now).expect("an empty disk opens");
         let peer = |other: &usize, addresses| PeerSpec { id: identity_id(*other), addresses };
         let pins = setup.pins.iter().map(|other| peer(other, Vec::new()));
-        let dials = setup.dials.iter().map(|other| peer(other, vec![Address::Literal(address(*other))]));
+        let mut ways: BTreeMap<usize, Vec<Address>> = BTreeMap::new();
+        for other in &setup.dials {
+            ways.entry(*other).or_default().push(Address::Literal(address(*other)));
+        }
+        for other in &setup.relayed {
+            ways.entry(*other).or_default().push(Address::Relay(address(RELAY).to_string()));
+        }
+        let dials = ways.into_iter().map(|(other, addresses)| peer(&other, addresses));
         let config = Config {
             node_id: format!("node-{index}"),
             app_id: setup.app_id.to_owned(),
             formation_key: setup.key.map(|key| FormationKey::new(key.to_vec()).expect("long enough")),
+            relay_key: None,
+            is_relay: false,
             peers: pins.chain(dials).collect(),
             latest_collections: latest.clone(),
             active: setup.active,
@@ -251,9 +269,9 @@ impl Mesh {
 
     fn drain(&mut self, node: usize) {
         let now = self.now_at(node);
-        let mut state = &mut self.nodes[node];
         let mut datagram = Vec::new();
         loop {
+            let state = &mut self.nodes[node];
             let requests: Vec<Submitted> = std::iter::from_fn(|| state.engine.poll_store()).collect();
             if !requests.is_empty() {
                 let mut replies = Vec::new();
@@ -270,17 +288,20 @@ impl Mesh {
                 }
             }
             let Some(to) = state.engine.poll_transmit(now, &mut datagram) else { break };
-            let target = (0..).find(|other| address(*other) == to).expect("a test's address") % MOVED;
-            let carried = self.carried.entry((node, target)).or_default();
-            carried.0 += datagram.len() as u64;
-            carried.1 += 1;
-            self.sent += 1;
-            let leaves = self.throttle(node, target, datagram.len() as u64);
-            if self.losses.below(1_000) >= self.wire.loss_per_mille {
-                let flight = Flight { from: (node, self.place(node)), to, datagram: datagram.clone() };
-                self.flying.insert((leaves + self.wire.delay, self.sent), flight);
-            }
-            state = &mut self.nodes[node];
+            self.carry(node, to, datagram.clone());
+        }
+    }
+
+    fn carry(&mut self, from: usize, to: SocketAddr, datagram: Vec<u8>) {
+        let target = (0..).find(|other| address(*other) == to).expect("a test's address") % MOVED;
+        let carried = self.carried.entry((from, target)).or_default();
+        carried.0 += datagram.len() as u64;
+        carried.1 += 1;
+        self.sent += 1;
+        let leaves = self.throttle(from, target, datagram.len() as u64);
+        if self.losses.below(1_000) >= self.wire.loss_per_mille {
+            let flight = Flight { from: (from, self.place(from)), to, datagram };
+            self.flying.insert((leaves + self.wire.delay, self.sent), flight);
         }
     }
 
@@ -297,8 +318,25 @@ impl Mesh {
         self.moved.get(&node).copied().unwrap_or_else(|| address(node))
     }
 
+    /// A relay that knows the formation's key; another one in place of one that was there.
+    pub(super) fn start_relay(&mut self, seed: u64) {
+        let key = FormationKey::new(Setup::default().key.expect("a key").to_vec()).expect("long enough");
+        self.relay = Some(Relay::new(RelayKey::new(&key), Box::new(Seeded::new(seed)), self.now));
+    }
+
+    fn deliver_to_relay(&mut self, flight: &Flight) {
+        let Some(relay) = &mut self.relay else { return };
+        relay.handle_timeout(self.now);
+        relay.handle_datagram(self.now, flight.from.1, &flight.datagram);
+        let sent: Vec<_> = std::iter::from_fn(|| relay.poll_transmit()).collect();
+        sent.into_iter().for_each(|(to, datagram)| self.carry(RELAY, to, datagram));
+    }
+
     fn deliver(&mut self, flight: &Flight) {
         let from = flight.from.0;
+        if flight.to == address(RELAY) && !self.cuts.contains(&(from, RELAY)) {
+            return self.deliver_to_relay(flight);
+        }
         let Some(to) = (0..self.nodes.len()).find(|node| self.place(*node) == flight.to) else { return };
         if self.cuts.contains(&(from, to)) || !self.nodes[to].up {
             return;
@@ -464,6 +502,11 @@ impl Mesh {
 
     pub(super) fn cut(&mut self, a: usize, b: usize) {
         self.cuts.extend([(a, b), (b, a)]);
+    }
+
+    /// From `a` to `b` only.
+    pub(super) fn cut_one_way(&mut self, a: usize, b: usize) {
+        self.cuts.insert((a, b));
     }
 
     pub(super) fn heal(&mut self) {

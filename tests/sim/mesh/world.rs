@@ -226,6 +226,8 @@ impl World {
         }
         let key = (self.plan.admission == Admission::Formation).then(|| vec![7; limits::FORMATION_KEY_BYTES]);
         Config {
+            relay_key: None,
+            is_relay: false,
             node_id: format!("node{number}"),
             app_id: "sim".into(),
             formation_key: key.map(|key| FormationKey::new(key).expect("long enough")),

@@ -717,7 +717,9 @@ type PeerInfo struct {
 	// The peer's wall clock minus ours, milliseconds.
 	ClockSkewMs int64 `protobuf:"varint,104,opt,name=clock_skew_ms,json=clockSkewMs,proto3" json:"clock_skew_ms,omitempty"`
 	// Why the peer is not connected, in words; empty while it is.
-	LastError     string `protobuf:"bytes,105,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	LastError string `protobuf:"bytes,105,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// Why the path in use is that one, in words; empty while not connected.
+	PathReason    string `protobuf:"bytes,106,opt,name=path_reason,json=pathReason,proto3" json:"path_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -811,6 +813,13 @@ func (x *PeerInfo) GetClockSkewMs() int64 {
 func (x *PeerInfo) GetLastError() string {
 	if x != nil {
 		return x.LastError
+	}
+	return ""
+}
+
+func (x *PeerInfo) GetPathReason() string {
+	if x != nil {
+		return x.PathReason
 	}
 	return ""
 }
@@ -3914,7 +3923,7 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\x15DisconnectPeerRequest\x12\x1f\n" +
 	"\vendpoint_id\x18\x01 \x01(\tR\n" +
 	"endpointId\"\x18\n" +
-	"\x16DisconnectPeerResponse\"\xb1\x02\n" +
+	"\x16DisconnectPeerResponse\"\xd2\x02\n" +
 	"\bPeerInfo\x12\x1f\n" +
 	"\vendpoint_id\x18\x01 \x01(\tR\n" +
 	"endpointId\x12\x1c\n" +
@@ -3927,7 +3936,9 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\x11pending_documents\x18g \x01(\x04R\x10pendingDocuments\x12\"\n" +
 	"\rclock_skew_ms\x18h \x01(\x03R\vclockSkewMs\x12\x1d\n" +
 	"\n" +
-	"last_error\x18i \x01(\tR\tlastError\"\x12\n" +
+	"last_error\x18i \x01(\tR\tlastError\x12\x1f\n" +
+	"\vpath_reason\x18j \x01(\tR\n" +
+	"pathReason\"\x12\n" +
 	"\x10ListPeersRequest\"D\n" +
 	"\x11ListPeersResponse\x12/\n" +
 	"\x05peers\x18\x01 \x03(\v2\x19.peat.sidecar.v1.PeerInfoR\x05peers\"\xb5\x01\n" +

@@ -207,6 +207,8 @@ fn links(number: usize, peers: Vec<PeerSpec>) -> sync::Config {
         node_id: format!("node-{number:02}"),
         app_id: "bench".into(),
         formation_key: None,
+        relay_key: None,
+        is_relay: false,
         peers,
         latest_collections: store::Config::LATEST.into_iter().map(String::from).collect(),
         active: true,

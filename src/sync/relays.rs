@@ -1,0 +1,193 @@
+//! The relays this node has a place at, and what travels through them.
+//!
+//! Owns the table of relays. A way through a relay has an address of its own, made of the relay's number here and the other
+//! node's handle there, so that everything above deals in addresses only; here they are turned into headers and back. Must
+//! send nothing by itself under radio silence: it is not asked then.
+
+mod client;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use self::client::{Client, Progress};
+use crate::clock::Now;
+use crate::identity::{EndpointId, Identity};
+use crate::limits::RELAYS;
+use crate::relay::wire::{HEADER_BYTES, Handle, Header, RelayKey};
+use crate::sync::link::{RelayNumber, relay_of, relayed};
+use crate::sync::peers::Address;
+
+/// What a datagram that is not QUIC's comes to.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Heard {
+    /// It is from no relay.
+    Stranger,
+    /// It was for us, and nobody else needs to know.
+    Done,
+    /// There is a place now.
+    Up,
+    /// It came through: from there, and what follows the header.
+    Through(SocketAddr),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Relays {
+    identity: Identity,
+    key: Option<RelayKey>,
+    clients: BTreeMap<RelayNumber, Client>,
+    next: RelayNumber,
+}
+
+impl Relays {
+    pub(super) fn new(identity: Identity, key: Option<RelayKey>) -> Relays {
+        Relays { identity, key, clients: BTreeMap::new(), next: 1 }
+    }
+
+    pub(super) fn set_key(&mut self, now: Now, key: Option<RelayKey>) {
+        self.key = key;
+        self.forget_all(now);
+    }
+
+    /// Whether there is any.
+    pub(super) fn is_used(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
+    /// From now on these are used, and no others.
+    pub(super) fn want(&mut self, now: Now, hosts: &BTreeSet<&str>, nonce: u64) {
+        self.clients.retain(|_, client| hosts.contains(client.host.as_str()));
+        for host in hosts {
+            if self.clients.values().any(|client| client.host == *host) {
+                continue;
+            }
+            if self.clients.len() >= RELAYS {
+                log::warn!("relay {host} is not used: {RELAYS} relays at once are the limit");
+                continue;
+            }
+            self.clients.insert(self.next, Client::new((*host).to_owned(), nonce, now));
+            self.next = self.next.wrapping_add(1);
+        }
+    }
+
+    /// Every place is given up, without a word.
+    pub(super) fn forget_all(&mut self, now: Now) {
+        self.clients.values_mut().for_each(|client| client.forget(now));
+    }
+
+    // Names.
+
+    /// Names to look up.
+    pub(super) fn look_ups(&mut self, now: Now) -> Vec<String> {
+        if self.key.is_none() {
+            return Vec::new();
+        }
+        let due = self.clients.values_mut().filter(|client| client.wants_look_up(now));
+        due.map(|client| {
+            client.looking_up = true;
+            client.host.clone()
+        })
+        .collect()
+    }
+
+    pub(super) fn on_resolved(&mut self, now: Now, name: &str, result: Result<&[SocketAddr], &String>) {
+        let waiting = self.clients.values_mut().filter(|client| client.looking_up && client.host == name);
+        waiting.for_each(|client| client.on_resolved(now, result));
+    }
+
+    // Datagrams.
+
+    /// Takes a datagram that is not QUIC's.
+    pub(super) fn handle(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) -> Heard {
+        let Some(key) = &self.key else { return Heard::Stranger };
+        let asked = self.clients.iter_mut().find(|(_, client)| client.address() == Some(from));
+        let Some((number, client)) = asked else { return Heard::Stranger };
+        match Header::parse(datagram) {
+            Some((header, _)) if client.token(now) == Some(header.token) => {
+                Heard::Through(relayed(*number, header.node))
+            }
+            Some(_) => Heard::Done,
+            None => match client.on_answer(now, datagram, &self.identity.id(), key) {
+                Progress::Up => Heard::Up,
+                Progress::None => Heard::Done,
+            },
+        }
+    }
+
+    /// Puts the header in front of a datagram to an address of a way through a relay, and returns the relay's own; `None`:
+    /// there is no place.
+    pub(super) fn wrap(&self, now: Now, to: SocketAddr, datagram: &mut Vec<u8>) -> Option<SocketAddr> {
+        let (number, node) = relay_of(to)?;
+        let client = self.clients.get(&number)?;
+        let header = Header { token: client.token(now)?, node };
+        datagram.splice(..0, header.to_bytes());
+        client.address()
+    }
+
+    /// A request that is due, and where it goes.
+    pub(super) fn poll_transmit(&mut self, now: Now, out: &mut Vec<u8>) -> Option<SocketAddr> {
+        let key = self.key.as_ref()?;
+        let due =
+            self.clients.values_mut().find_map(|client| Some((client.poll_request(now, &self.identity, key)?, client)));
+        let (request, client) = due?;
+        out.clear();
+        out.extend_from_slice(&request);
+        client.address()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.key.as_ref()?;
+        self.clients.values().filter_map(Client::deadline).min()
+    }
+
+    /// This node's address may have changed: every relay is asked now.
+    pub(super) fn ask_again(&mut self, now: Now) {
+        self.clients.values_mut().for_each(|client| client.ask_again(now));
+    }
+
+    /// A link has trouble: are the places still there?
+    pub(super) fn hurry(&mut self, now: Now) {
+        self.clients.values_mut().for_each(|client| client.hurry(now));
+    }
+
+    // Ways.
+
+    /// The relays there is a place at.
+    pub(super) fn up(&self, now: Now) -> Vec<RelayNumber> {
+        self.clients.iter().filter(|(_, client)| client.token(now).is_some()).map(|(number, _)| *number).collect()
+    }
+
+    /// The ways to a peer through those of its relays where there is a place.
+    pub(super) fn ways(&self, now: Now, id: &EndpointId, addresses: &[Address]) -> Vec<SocketAddr> {
+        let named =
+            |client: &Client| addresses.iter().any(|at| matches!(at, Address::Relay(host) if *host == client.host));
+        let usable = self.clients.iter().filter(|(_, client)| named(client) && client.token(now).is_some());
+        usable.map(|(number, _)| relayed(*number, Handle::of(id))).collect()
+    }
+
+    /// What is wrong with the first of these relays, in words.
+    pub(super) fn trouble(&self, addresses: &[Address]) -> Option<String> {
+        let host = addresses.iter().find_map(|at| if let Address::Relay(host) = at { Some(host) } else { None })?;
+        if self.key.is_none() {
+            return Some(format!("relay {host}: takes a key, --relay-key-file or --shared-key-file"));
+        }
+        let client = self.clients.values().find(|client| client.host == *host);
+        if client.is_some_and(Client::is_up) {
+            return None;
+        }
+        let words = client.map_or("too many relays are named", Client::trouble);
+        Some(format!("relay {host}: {words}"))
+    }
+
+    /// An address as people know it.
+    pub(super) fn show(&self, address: SocketAddr) -> String {
+        let relay = relay_of(address).and_then(|(number, _)| self.clients.get(&number));
+        relay.map_or_else(|| address.to_string(), |client| format!("relay:{}", client.host))
+    }
+}
+
+/// What follows the header of a datagram that came through a relay.
+pub(super) fn payload(datagram: &mut bytes::BytesMut) {
+    bytes::Buf::advance(datagram, HEADER_BYTES);
+}
