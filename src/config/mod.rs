@@ -96,6 +96,8 @@ impl Config {
             (self.node_id != new.node_id, "--node-id"),
             (self.app_id != new.app_id, "--app-id"),
             (self.bind != new.bind, "--bind"),
+            (self.relay_listen != new.relay_listen, "--relay-listen"),
+            (self.relay_key != new.relay_key, "--relay-key-file"),
             (self.auto_sync != new.auto_sync, "--auto-sync"),
             (self.persist_sync != new.persist_sync, "--persist-sync"),
             (self.latest_collections != new.latest_collections, "--latest-collection"),

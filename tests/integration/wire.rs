@@ -2,9 +2,11 @@
 //!
 //! Examples are fenced blocks that begin with `hex` and a name; what follows a `;` is for the reader.
 
-use peat_node::identity::EndpointId;
+use peat_node::identity::{EndpointId, Identity};
+use peat_node::relay::wire::{Answer, Handle, Header, Refusal, RelayKey, Request};
 use peat_node::store::{KeyHash, VersionHash};
 use peat_node::sync::frame;
+use peat_node::sync::link::probe::{Kind, Message, SECRET_BYTES, Secret};
 use peat_node::sync::mesh::command_body::Addressed;
 use peat_node::sync::mesh::message::Body;
 use peat_node::sync::mesh::{
@@ -184,4 +186,31 @@ fn a_reconciliation_by_fingerprint_is_as_shown() {
     let start = example("reconcile-split");
     assert_eq!(hex(&start), hex(&split[..start.len()]), "the first three of 17 ranges");
     assert_eq!(split.len(), 16 * 10 + 9);
+}
+
+#[test]
+fn a_message_about_ways_is_as_shown() {
+    let secret = Secret::new([0xe5; SECRET_BYTES]);
+    let probe = Message { kind: Kind::Probe, number: 7 };
+    assert_example("way-probe", &secret.write(true, probe, 0));
+    assert_eq!(secret.read(true, &example("way-probe")), Some(probe));
+}
+
+#[test]
+fn what_nodes_and_relays_say_is_as_shown() {
+    let key = RelayKey::new(&FormationKey::new(b"sixteen bytes or".to_vec()).expect("long enough"));
+    let request = Request::new(&Identity::from_seed([0x5e; 32]), [3; 8], [0; 16]);
+    assert_example("relay-request", &request.to_bytes(&key));
+    assert_eq!(Request::parse(&example("relay-request"), &key).as_ref(), Some(&request));
+    for (name, answer) in [
+        ("relay-cookie", Answer::Cookie([0xc0; 16])),
+        ("relay-allocated", Answer::Allocated { token: [0xaa, 0xbb], seconds: 40 }),
+        ("relay-refused", Answer::Refused(Refusal::Full)),
+    ] {
+        assert_example(name, &answer.to_bytes(&request, &key));
+        assert_eq!(Answer::parse(&example(name), &request.id, &key), Some(([3; 8], answer)));
+    }
+    let header = Header { token: [0xaa, 0xbb], node: Handle::of(&EndpointId([0xd1; 32])) };
+    assert_example("relay-data", &[&header.to_bytes()[..], &[0x40]].concat());
+    assert_eq!(Header::parse(&example("relay-data")), Some((header, &[0x40][..])));
 }

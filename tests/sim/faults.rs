@@ -63,6 +63,11 @@ faults! {
     AgentRestarted "agent restarted at work",
     AgentEarly "agent reported where its command was not yet",
     AgentCancelled "agent asked to end its work",
+    RelayCrash "relay crashed",
+    RelayRestart "relay started anew",
+    DirectCut "direct path cut beside a relay",
+    DirectRestored "direct path restored beside a relay",
+    Relayed "datagram forwarded by a relay",
 }
 
 /// How often each kind was injected. Shared by everything in one simulated world.

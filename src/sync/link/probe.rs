@@ -16,7 +16,7 @@ pub(super) const PROBE_BYTES: usize = 1_200;
 const FIELDS: usize = 17;
 const MESSAGE_BYTES: usize = FIELDS + 16;
 /// What a link's probes are known and proved by, from the TLS exporter.
-pub(super) const SECRET_BYTES: usize = 40;
+pub const SECRET_BYTES: usize = 40;
 pub(super) const EXPORT_LABEL: &[u8] = b"EXPORTER-peat-path-v1";
 
 /// First probe after a relay was taken; while nothing answers the next comes after twice as long, up to
@@ -27,7 +27,7 @@ const CONFIRM: Duration = Duration::from_millis(100);
 
 /// What a message says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Do you hear me?
     Probe = 2,
     /// I do.
@@ -38,9 +38,11 @@ pub(super) enum Kind {
 
 /// A message about ways.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Message {
-    pub(super) kind: Kind,
-    pub(super) number: u64,
+pub struct Message {
+    /// What it says.
+    pub kind: Kind,
+    /// The sender counts up; an answer has the number of what it answers.
+    pub number: u64,
 }
 
 /// The link a datagram says it is about, if it looks like such a message at all.
@@ -50,7 +52,7 @@ pub(super) fn subject(datagram: &[u8]) -> Option<[u8; 8]> {
 }
 
 /// What the two ends of one link know.
-pub(super) struct Secret([u8; SECRET_BYTES]);
+pub struct Secret([u8; SECRET_BYTES]);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,7 +61,9 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    pub(super) fn new(exported: [u8; SECRET_BYTES]) -> Secret {
+    /// From the TLS exporter: 8 bytes its messages carry in the clear, and the key of their tags.
+    #[must_use]
+    pub fn new(exported: [u8; SECRET_BYTES]) -> Secret {
         Secret(exported)
     }
 
@@ -76,14 +80,18 @@ impl Secret {
         context
     }
 
-    pub(super) fn write(&self, by_dialler: bool, message: Message, length: usize) -> Vec<u8> {
+    /// The bytes of a message, zeros behind it up to `length`.
+    #[must_use]
+    pub fn write(&self, by_dialler: bool, message: Message, length: usize) -> Vec<u8> {
         let mut bytes = [&[message.kind as u8][..], &self.subject(), &message.number.to_be_bytes()].concat();
         bytes.extend_from_slice(&self.tagged(by_dialler, &bytes).sign().as_ref()[..MESSAGE_BYTES - FIELDS]);
         bytes.resize(length.max(MESSAGE_BYTES), 0);
         bytes
     }
 
-    pub(super) fn read(&self, by_dialler: bool, datagram: &[u8]) -> Option<Message> {
+    /// The message of the other end, if it is one.
+    #[must_use]
+    pub fn read(&self, by_dialler: bool, datagram: &[u8]) -> Option<Message> {
         let (fields, rest) = datagram.split_at_checked(FIELDS)?;
         let expected = self.tagged(by_dialler, fields).sign();
         let differs = |tag: &[u8]| tag.iter().zip(expected.as_ref()).fold(0, |differs, (a, b)| differs | (a ^ b)) != 0;

@@ -1,7 +1,8 @@
 //! Whole nodes over a simulated network: store and sync engines, the hand-offs between their threads, clients, faults.
 //!
 //! [`node`] is one machine, [`world`] the loop over all of them, [`plan`] what a seed decides at the start, [`trouble`] what
-//! breaks and heals, [`clients`] who asks, [`links`] who is attached, [`work`] what they run, [`errands`] who commands.
+//! breaks and heals, [`clients`] who asks, [`links`] who is attached, [`work`] what they run, [`errands`] who commands,
+//! [`relay`] what is between nodes that cannot reach each other.
 
 pub mod callers;
 pub mod clients;
@@ -9,6 +10,7 @@ pub mod errands;
 pub mod links;
 pub mod node;
 pub mod plan;
+pub mod relay;
 pub mod scenario;
 pub mod trouble;
 pub mod watcher;
@@ -56,6 +58,8 @@ pub enum Event {
     Committed { node: usize, life: u64, mail: Vec<(Role, Mail)> },
     /// A machine that is off is switched on.
     Start { node: usize },
+    /// A relay that is off is started.
+    StartRelay,
     /// A client acts.
     Client,
     /// A subscriber takes what there is for it.

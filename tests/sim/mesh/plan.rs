@@ -16,6 +16,17 @@ pub enum Admission {
     Formation,
 }
 
+/// How the two nodes of an edge are reached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ways {
+    /// At their addresses.
+    Direct,
+    /// Only through the relay.
+    Relay,
+    /// Either way.
+    Both,
+}
+
 /// The layout of one world.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -23,6 +34,8 @@ pub struct Plan {
     pub shape: &'static str,
     /// Who dials whom.
     pub edges: BTreeSet<(usize, usize)>,
+    /// How those are reached that are not reached directly, by pair, the smaller number first.
+    relayed: BTreeMap<(usize, usize), Ways>,
     pub admission: Admission,
     /// Dial by name instead of by address.
     pub names: bool,
@@ -50,16 +63,30 @@ impl Plan {
         let population = *random.pick(&[0, 0, 20, 300]);
         let rated: Vec<usize> = (0..nodes).filter(|_| random.chance(200)).collect();
         let link_rates = rated.into_iter().map(|node| (node, random.between(8_000, 100_000))).collect();
-        Plan {
-            nodes,
-            shape,
-            edges,
-            admission,
-            names: random.chance(300),
-            population,
-            link_rates,
-            ids: random.between(1, 4),
-        }
+        let (names, ids) = (random.chance(300), random.between(1, 4));
+        let relayed = if random.chance(500) { relayed(random, &edges) } else { BTreeMap::new() };
+        Plan { nodes, shape, edges, relayed, admission, names, population, link_rates, ids }
+    }
+
+    /// Whether there is a relay.
+    pub fn has_relay(&self) -> bool {
+        !self.relayed.is_empty()
+    }
+
+    /// Where the relay is, in the network.
+    pub fn relay(&self) -> usize {
+        self.nodes
+    }
+
+    /// How two nodes are reached from each other.
+    pub fn ways(&self, one: usize, other: usize) -> Ways {
+        let pair = (one.min(other), one.max(other));
+        self.relayed.get(&pair).copied().unwrap_or(Ways::Direct)
+    }
+
+    /// The pairs that are reached directly and through the relay.
+    pub fn with_both(&self) -> Vec<(usize, usize)> {
+        self.relayed.iter().filter(|(_, ways)| **ways == Ways::Both).map(|(pair, _)| *pair).collect()
     }
 
     /// Whether two nodes have a link of their own, whoever dials.
@@ -79,11 +106,36 @@ impl Plan {
         reached.len() > 1 && reached == others
     }
 
+    /// Where `from` reaches `to`.
+    pub fn addresses_of(&self, from: usize, to: usize) -> Vec<Address> {
+        let ways = self.ways(from, to);
+        let direct = (ways != Ways::Relay).then(|| self.address_of(to));
+        direct.into_iter().chain((ways != Ways::Direct).then(|| self.relay_address())).collect()
+    }
+
     /// How `to` is written where it is dialled.
-    pub fn address_of(&self, to: usize) -> Address {
+    fn address_of(&self, to: usize) -> Address {
         let text = if self.names { format!("node{to}.sim:4242") } else { address(to).to_string() };
         Address::parse(&text).expect("a valid address")
     }
+
+    /// How the relay is written.
+    pub fn relay_address(&self) -> Address {
+        let relay = self.relay();
+        let text = if self.names { format!("node{relay}.sim:4242") } else { address(relay).to_string() };
+        Address::Relay(text)
+    }
+}
+
+/// Some pairs are reached through a relay, some of them only so.
+fn relayed(random: &mut Prng, edges: &BTreeSet<(usize, usize)>) -> BTreeMap<(usize, usize), Ways> {
+    let pairs: BTreeSet<(usize, usize)> = edges.iter().map(|(from, to)| (*from.min(to), *from.max(to))).collect();
+    let chosen = pairs.into_iter().filter_map(|pair| match random.below(10) {
+        0..4 => Some((pair, Ways::Both)),
+        4..7 => Some((pair, Ways::Relay)),
+        _ => None,
+    });
+    chosen.collect()
 }
 
 fn shape_edges(shape: &str, nodes: usize) -> Vec<(usize, usize)> {

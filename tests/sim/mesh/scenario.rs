@@ -66,6 +66,11 @@ pub const FAULTS: &[Fault] = &[
     Fault::AgentRestarted,
     Fault::AgentEarly,
     Fault::AgentCancelled,
+    Fault::RelayCrash,
+    Fault::RelayRestart,
+    Fault::DirectCut,
+    Fault::DirectRestored,
+    Fault::Relayed,
 ];
 
 /// What a run of a seed comes to.

@@ -42,7 +42,9 @@ impl World {
         match self.random.below(100) {
             0..20 => self.break_machine(number)?,
             20..35 => self.break_disk(number),
-            35..70 => self.break_network(number),
+            35..58 => self.break_network(number),
+            58..70 if self.plan.has_relay() => self.break_relay(),
+            58..70 => self.break_network(number),
             70..75 => {
                 let network = u8::try_from(self.random.below(u64::from(NETWORKS))).expect("few");
                 self.carry(number, network, 700)?;
@@ -115,6 +117,8 @@ impl World {
 
     fn break_network(&mut self, number: usize) {
         let other = (number + 1 + self.random.index(self.nodes.len() - 1)) % self.nodes.len();
+        let relay = self.plan.has_relay() && self.random.chance(200);
+        let other = if relay { self.plan.relay() } else { other };
         match self.random.below(6) {
             0 | 1 => {
                 let weather = self.weather();
@@ -163,11 +167,8 @@ impl World {
             1 | 2 => Control::StartSync,
             3 if peer != number => Control::Disconnect(id),
             4 if peer != number => {
-                let addresses = if self.plan.are_linked(number, peer) {
-                    vec![self.plan.address_of(peer).to_string()]
-                } else {
-                    Vec::new()
-                };
+                let linked = self.plan.are_linked(number, peer);
+                let addresses = if linked { self.texts(number, peer) } else { Vec::new() };
                 Control::Connect { peer: id, addresses }
             }
             _ => Control::ListPeers,
@@ -211,6 +212,7 @@ impl World {
     pub fn heal(&mut self) -> Result<(), Violation> {
         self.healing = true;
         self.net.calm();
+        self.start_relay();
         let lost = self.random.index(self.nodes.len());
         if self.random.chance(300) && self.plan.connects_without(lost) {
             self.tally.count(Fault::NodeLost);
@@ -237,13 +239,17 @@ impl World {
         Ok(())
     }
 
+    fn texts(&self, from: usize, to: usize) -> Vec<String> {
+        self.plan.addresses_of(from, to).iter().map(ToString::to_string).collect()
+    }
+
     /// Undoes what operators have said of peers, once everything is on.
     pub fn reconnect(&mut self) -> Result<(), Violation> {
         for number in 0..self.nodes.len() {
             for peer in 0..self.nodes.len() {
                 let dials = self.plan.edges.contains(&(number, peer));
                 if number != peer && (dials || self.plan.are_linked(number, peer)) {
-                    let addresses = vec![self.plan.address_of(peer).to_string()];
+                    let addresses = self.texts(number, peer);
                     let control = Control::Connect { peer: self.nodes[peer].id(), addresses };
                     self.ask(number, control)?;
                 }

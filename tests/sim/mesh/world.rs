@@ -20,7 +20,8 @@ use crate::mesh::clients::{Clients, DIRECT, Learned};
 use crate::mesh::errands::{AgentAt, Errands};
 use crate::mesh::links::{self, Around, Linked};
 use crate::mesh::node::{Commit, Node, Output, Running};
-use crate::mesh::plan::{Admission, Plan};
+use crate::mesh::plan::{Admission, Plan, Ways};
+use crate::mesh::relay::{self, RelayAt};
 use crate::mesh::trouble::Trouble;
 use crate::mesh::watcher::{WHOLE, Watcher};
 use crate::mesh::{Event, Mail, Role};
@@ -75,6 +76,7 @@ pub struct World {
     pub promises: Promises,
     pub random: Prng,
     pub trouble: Trouble,
+    pub relay: RelayAt,
     pub tally: Arc<Tally>,
     /// No faults from here on, for the nodes of the core; the others stay off.
     pub healing: bool,
@@ -102,7 +104,7 @@ impl World {
             Node::new(number, clock, planted, random, tally)
         };
         let nodes: Vec<Node> = (0..plan.nodes).map(node).collect();
-        let net = Net::new(plan.nodes, random.fork("net", 0), tally);
+        let net = Net::new(plan.nodes + 1, random.fork("net", 0), tally);
         let mut world = World {
             queue: Queue::default(),
             clients: nodes.iter().map(|_| Clients::default()).collect(),
@@ -120,6 +122,7 @@ impl World {
             plan,
             promises: Promises::default(),
             trouble: Trouble::default(),
+            relay: RelayAt::new(Clock::new(base, 0, 0)),
             tally: Arc::clone(tally),
             healing: false,
             marks: 0,
@@ -137,6 +140,7 @@ impl World {
         for agent in 0..world.linked.len() {
             world.queue.after(Duration::from_millis(500), Event::Beat { agent });
         }
+        world.start_relay();
         world.queue.after(Duration::from_secs(1), Event::Client);
         world.queue.after(Duration::from_secs(2), Event::Trouble);
         world
@@ -179,6 +183,10 @@ impl World {
         }
         let Some(event) = self.queue.pop() else { return Ok(()) };
         match event {
+            Event::Arrives { to, from, data } if to == self.plan.relay() => {
+                self.relay(from, &data);
+                Ok(())
+            }
             Event::Arrives { to, from, data } => {
                 let output = self.nodes[to].datagram(self.queue.now(), from, &data);
                 self.put_out(to, output)
@@ -187,6 +195,10 @@ impl World {
             Event::Due { node, life, role } => self.due(node, life, role),
             Event::Committed { node, life, mail } => self.committed(node, life, mail),
             Event::Start { node } => self.start(node),
+            Event::StartRelay => {
+                self.start_relay();
+                Ok(())
+            }
             Event::Client => self.client(),
             Event::Watch { node } => self.watch(node),
             Event::Beat { agent } => self.beat(agent),
@@ -218,15 +230,20 @@ impl World {
         let mut peers: BTreeMap<usize, PeerSpec> = BTreeMap::new();
         for (from, to) in &self.plan.edges {
             if *from == number {
-                let addresses = vec![self.plan.address_of(*to)];
+                let addresses = self.plan.addresses_of(number, *to);
                 peers.insert(*to, PeerSpec { id: self.nodes[*to].id(), addresses });
-            } else if *to == number && self.plan.admission == Admission::Pinned {
-                peers.entry(*from).or_insert_with(|| PeerSpec { id: self.nodes[*from].id(), addresses: Vec::new() });
+            } else if *to == number {
+                // Who is dialled through a relay has a place there as well.
+                let through = self.plan.ways(*from, *to) != Ways::Direct;
+                let addresses = if through { vec![self.plan.relay_address()] } else { Vec::new() };
+                if through || self.plan.admission == Admission::Pinned {
+                    peers.entry(*from).or_insert_with(|| PeerSpec { id: self.nodes[*from].id(), addresses });
+                }
             }
         }
         let key = (self.plan.admission == Admission::Formation).then(|| vec![7; limits::FORMATION_KEY_BYTES]);
         Config {
-            relay_key: None,
+            relay_key: Some(relay::key()),
             is_relay: false,
             node_id: format!("node{number}"),
             app_id: "sim".into(),
@@ -275,7 +292,7 @@ impl World {
         Ok(())
     }
 
-    fn transmit(&mut self, from: usize, to: SocketAddr, data: &[u8]) {
+    pub fn transmit(&mut self, from: usize, to: SocketAddr, data: &[u8]) {
         let time = self.time();
         self.note(u64::try_from(time.as_nanos()).expect("short"));
         self.note(((from as u64) << 32) | data.len() as u64);
