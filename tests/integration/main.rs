@@ -17,6 +17,7 @@ mod mesh;
 mod networks;
 mod node;
 mod readme;
+mod relay;
 mod security;
 mod shells;
 mod supervision;
