@@ -16,6 +16,7 @@ fn peer(number: u8, connected: bool) -> Peer {
         addresses: Vec::new(),
         connected,
         path: connected.then_some("direct"),
+        path_reason: String::new(),
         rtt_micros: 1_500,
         last_ack_age_ms: 250,
         pending_documents: 7,
