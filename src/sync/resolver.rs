@@ -38,7 +38,12 @@ pub fn run(names: &Receiver<String>, answers: &Sender<Resolved>, waker: &Arc<Wak
     }
 }
 
+const NO_SERVERS: &str = "there is no /etc/resolv.conf; give the address as a number, or mount one";
+
 fn look_up(name: &str) -> Result<Vec<SocketAddr>, String> {
+    if asks_nobody(name) {
+        return Err(NO_SERVERS.to_owned());
+    }
     let found: Vec<SocketAddr> = name.to_socket_addrs().map_err(|error| explain(&error))?.take(ADDRESSES).collect();
     if found.is_empty() { Err("it has no address".to_owned()) } else { Ok(found) }
 }
@@ -47,8 +52,24 @@ fn explain(error: &std::io::Error) -> String {
     if std::path::Path::new("/etc/resolv.conf").exists() {
         error.to_string()
     } else {
-        format!("{error} (there is no /etc/resolv.conf; give the address as a number, or mount one)")
+        format!("{error} ({NO_SERVERS})")
     }
+}
+
+/// Without a list of servers musl asks this machine, and is silent about it for longer than anybody waits. What stands in
+/// `/etc/hosts` and what is a number needs no server.
+fn asks_nobody(name: &str) -> bool {
+    let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
+    let listed = || std::fs::read_to_string("/etc/hosts").is_ok_and(|hosts| lists(&hosts, host));
+    cfg!(target_env = "musl")
+        && name.parse::<SocketAddr>().is_err()
+        && !std::path::Path::new("/etc/resolv.conf").exists()
+        && !listed()
+}
+
+fn lists(hosts: &str, host: &str) -> bool {
+    let entries = hosts.lines().filter_map(|line| line.split('#').next());
+    entries.flat_map(|entry| entry.split_whitespace().skip(1)).any(|name| name.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]
@@ -59,5 +80,12 @@ mod tests {
     fn a_literal_needs_no_resolver_and_nonsense_is_an_error() {
         assert_eq!(look_up("127.0.0.1:7").expect("a literal"), vec![SocketAddr::from(([127, 0, 0, 1], 7))]);
         assert!(look_up("nothing.invalid:7").is_err());
+    }
+
+    #[test]
+    fn a_name_in_the_hosts_file_needs_no_server() {
+        let hosts = "127.0.0.1 localhost\n10.0.0.7\thub Hub.example # gone.example\n";
+        assert!(lists(hosts, "hub") && lists(hosts, "hub.EXAMPLE") && lists(hosts, "localhost"));
+        assert!(!lists(hosts, "gone.example") && !lists(hosts, "10.0.0.7"));
     }
 }
