@@ -4,15 +4,18 @@
 # debug: builds quickly, runs slowly. make demo PROFILE=debug
 PROFILE ?= release
 SEEDS ?= 1..1001
+# What make cross builds for.
+CROSS_TARGETS := aarch64-unknown-linux-musl x86_64-unknown-linux-musl
+TARGET ?= aarch64-unknown-linux-musl
 # Where make install puts things.
 PREFIX ?= /usr/local
-TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-NODE := $(TARGET)/$(PROFILE)/peat-node
+OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+NODE := $(OUT)/$(PROFILE)/peat-node
 AS_PROFILE := $(if $(filter release,$(PROFILE)),--release)
 BUILD := cargo build --locked --bin peat-node $(AS_PROFILE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo demo-fleet test sim bench fmt lint docs deny install install-files uninstall
+.PHONY: help build run demo demo-fleet test sim bench fmt lint docs deny cross image install install-files uninstall
 
 help: ## show this
 	@echo 'make TARGET, where TARGET is'
@@ -33,7 +36,15 @@ demo: build ## show the main job with three nodes; ends by itself (KEEP=1 leaves
 
 demo-fleet: build ## show a hub, two edges with agents, a tablet carried between them; wants ip and root (KEEP=1 too)
 	cargo build --locked -p peat-ipc --example agent $(AS_PROFILE)
-	@tests/demo/fleet $(NODE) $(TARGET)/$(PROFILE)/examples
+	@tests/demo/fleet $(NODE) $(OUT)/$(PROFILE)/examples
+
+cross: ## build one static binary: TARGET=aarch64-unknown-linux-musl (the default) or x86_64-unknown-linux-musl
+	@cross/build $(TARGET)
+
+image: ## write the image of both architectures to target/cross/peat-node-image.tar; docker load and podman load take it
+	@for target in $(CROSS_TARGETS); do cross/build $$target || exit 1; done
+	@cross/image $(OUT)/cross/peat-node-image.tar $(OUT)/cross/image/amd64/peat-node $(OUT)/cross/image/arm64/peat-node
+	@echo '$(OUT)/cross/peat-node-image.tar'
 
 install: build install-files ## put program, units and pages under PREFIX (/usr/local), as root; DESTDIR=DIR for packages
 
@@ -64,7 +75,7 @@ sim: ## run the simulator long: SEEDS=1..1001, or single seeds, 7,12
 
 bench: ## measure, beside what it is compared with, in one table; wants a quiet machine (ARGS=--quick)
 	cargo build --locked --release --bin peat-node
-	cargo run --locked --release --manifest-path tests/bench/Cargo.toml -- --node $(TARGET)/release/peat-node $(ARGS)
+	cargo run --locked --release --manifest-path tests/bench/Cargo.toml -- --node $(OUT)/release/peat-node $(ARGS)
 
 fmt: ## format the code
 	cargo fmt --all
