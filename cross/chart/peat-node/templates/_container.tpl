@@ -1,0 +1,93 @@
+{{/*
+The container, for this chart's pod and for a parent chart's:
+  containers:
+    {{- include "peat-node.container" (index .Subcharts "peat-node") | nindent 8 }}
+  volumes:
+    {{- include "peat-node.volumes" (index .Subcharts "peat-node") | nindent 8 }}
+*/}}
+{{- define "peat-node.container" -}}
+- name: peat-node
+  image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args: [run]
+  env:
+    {{- include "peat-node.env" . | nindent 4 }}
+  ports:
+    - name: quic
+      containerPort: {{ .Values.port }}
+      protocol: UDP
+    {{- with include "peat-node.apiPort" . | splitList " " | first }}
+    - name: api
+      containerPort: {{ . }}
+    {{- end }}
+  startupProbe:
+    exec: { command: [/peat-node, status] }
+    {{- toYaml .Values.probes.startup | nindent 4 }}
+  livenessProbe:
+    exec: { command: [/peat-node, status] }
+    {{- toYaml .Values.probes.liveness | nindent 4 }}
+  readinessProbe:
+    exec: { command: [/peat-node, health] }
+    {{- toYaml .Values.probes.readiness | nindent 4 }}
+  securityContext:
+    {{- toYaml .Values.securityContext | nindent 4 }}
+  resources:
+    {{- toYaml .Values.resources | nindent 4 }}
+  volumeMounts:
+    - name: peat-node-data
+      mountPath: /data
+    - name: peat-node-socket
+      mountPath: /run/peat-node
+    {{- if .Values.sharedKey.existingSecret }}
+    - name: peat-node-shared-key
+      mountPath: /etc/peat-node/shared-key
+      readOnly: true
+    {{- end }}
+    {{- if .Values.apiToken.existingSecret }}
+    - name: peat-node-api-token
+      mountPath: /etc/peat-node/api-token
+      readOnly: true
+    {{- end }}
+{{- end -}}
+
+{{- define "peat-node.env" -}}
+- name: PEAT_NODE_NODE_ID
+  valueFrom:
+    fieldRef: { fieldPath: metadata.name }
+{{- /* The volume's root belongs to root; the node makes a directory of its own in it. */}}
+- name: PEAT_NODE_DATA_DIR
+  value: /data/peat-node
+- name: RUNTIME_DIRECTORY
+  value: /run/peat-node
+- name: PEAT_NODE_LISTEN
+  value: {{ join "," .Values.listen | quote }}
+- name: PEAT_NODE_BIND
+  value: {{ printf "0.0.0.0:%d" (int .Values.port) | quote }}
+- name: PEAT_NODE_AUTO_SYNC
+  value: {{ .Values.autoSync | quote }}
+{{- with .Values.peers }}
+- name: PEAT_NODE_PEERS
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.agentAddr }}
+- name: PEAT_NODE_AGENT_ADDR
+  value: {{ . | quote }}
+- name: PEAT_NODE_AGENT_POLL_INTERVAL
+  value: {{ $.Values.agentPollInterval | quote }}
+{{- end }}
+{{- if .Values.sharedKey.existingSecret }}
+- name: PEAT_NODE_SHARED_KEY_FILE
+  value: /etc/peat-node/shared-key/shared.key
+{{- end }}
+{{- if .Values.apiToken.existingSecret }}
+- name: PEAT_NODE_API_TOKEN_FILE
+  value: /etc/peat-node/api-token/token
+{{- else if and .Values.insecureApi (include "peat-node.apiPort" .) }}
+- name: PEAT_NODE_INSECURE_API
+  value: "true"
+{{- end }}
+{{- range $name, $value := .Values.env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end -}}
