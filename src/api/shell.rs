@@ -70,15 +70,17 @@ impl Wiring {
     fn instruments(&self) -> Instruments {
         let (requests, replies) = (self.requests.clone(), self.inlet.replies.clone());
         let (asked, events) = (self.asked.clone(), self.events.clone());
-        let rooms = [requests.capacity(), replies.capacity(), asked.capacity(), events.capacity()];
-        let depths: [(&'static str, Box<dyn Fn() -> usize + Send>); 4] = [
-            ("store_requests", Box::new(move || requests.len())),
-            ("store_replies", Box::new(move || replies.len())),
-            ("sync_questions", Box::new(move || asked.len())),
-            ("sync_events", Box::new(move || events.len())),
+        let room = |capacity: Option<usize>| capacity.unwrap_or(0);
+        let channels = vec![
+            Channel {
+                name: "store_requests",
+                room: room(requests.capacity()),
+                depth: Box::new(move || requests.len()),
+            },
+            Channel { name: "store_replies", room: room(replies.capacity()), depth: Box::new(move || replies.len()) },
+            Channel { name: "sync_questions", room: room(asked.capacity()), depth: Box::new(move || asked.len()) },
+            Channel { name: "sync_events", room: room(events.capacity()), depth: Box::new(move || events.len()) },
         ];
-        let channel = |((name, depth), room): ((_, _), Option<usize>)| Channel { name, room: room.unwrap_or(0), depth };
-        let channels = depths.into_iter().zip(rooms).map(channel).collect();
         Instruments { channels, threads: self.watched.clone() }
     }
 }

@@ -112,7 +112,7 @@ impl Engine {
     fn agents_by_state(&self, now: Now) -> BTreeMap<Liveness, usize> {
         let mut counts = BTreeMap::new();
         for liveness in self.fleet.states(now) {
-            *counts.entry(liveness.into()).or_default() += 1;
+            *counts.entry(liveness).or_default() += 1;
         }
         counts
     }

@@ -21,7 +21,7 @@ fn pair(rate: Option<u64>, wire: Wire) -> Mesh {
 /// A document of about a kilobyte that nothing makes smaller.
 fn document(number: u64) -> String {
     let text: String =
-        (0..120).map(|at| format!("{:08x}", (number + 1).wrapping_mul(0x9e37_79b9 * (at + 1)) as u32)).collect();
+        (0..120).map(|at| format!("{:08x}", (number + 1).wrapping_mul(0x9e37_79b9 * (at + 1)) & 0xffff_ffff)).collect();
     format!(r#"{{"n":{number},"text":"{text}"}}"#)
 }
 
