@@ -5,8 +5,10 @@ mod calls;
 mod commands;
 #[cfg(feature = "http")]
 mod events;
+mod following;
 #[cfg(feature = "http")]
 mod http;
+mod own_writes;
 #[cfg(feature = "http")]
 mod probe;
 mod reload;

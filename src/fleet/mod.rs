@@ -15,6 +15,7 @@
 //! | `roster.rs` | the agents, and the order of their changes |
 //! | `transition.rs`, `damper.rs` | what is stored of an agent, and how often |
 //! | `profile.rs`, `documents.rs` | what agents say, as documents |
+//! | `review.rs` | one agent looked at again: what is to be told, stored, and when |
 //! | `link.rs` | one agent's messages |
 //! | `records.rs` | what other nodes stored |
 //! | `view.rs` | what is shown |
@@ -28,6 +29,7 @@ mod liveness;
 mod presence;
 mod profile;
 mod records;
+mod review;
 mod roster;
 mod transition;
 mod view;
@@ -50,8 +52,7 @@ pub use roster::Forgotten;
 use self::attachments::Attachments;
 use self::documents::Writes;
 use self::presence::Presence;
-use self::roster::{Entry, Local, Roster};
-use self::transition::Transition;
+use self::roster::{Entry, Roster};
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::store::Key;
@@ -224,19 +225,6 @@ impl Fleet {
         }
     }
 
-    fn transition_written(&mut self, now: Now, id: &str, written: Written) {
-        if let Some(local) = self.roster.get_mut(id).and_then(Entry::local_mut)
-            && let Some(transition) = local.writing.take()
-        {
-            local.retry_at = (written == Written::Failed).then(|| now.after(documents::RETRY));
-            // What cannot be stored is not tried again until it is something else.
-            if written != Written::Failed {
-                local.stored = Some(transition);
-            }
-        }
-        self.review(now, id);
-    }
-
     /// A deadline of [`Fleet::poll_deadline`] came.
     pub fn handle_timeout(&mut self, now: Now) {
         self.writes.handle_timeout(now.mono);
@@ -289,21 +277,6 @@ impl Fleet {
         Write { number: self.last_write, key, change }
     }
 
-    fn poll_transition(&mut self, now: Now) -> Option<(Key, String)> {
-        let times = self.settings.times;
-        while let Some(id) = self.to_store.pop_first() {
-            let Some(entry) = self.roster.get_mut(&id) else { continue };
-            let Some(wanted) = entry.wanted(now.mono, &times) else { continue };
-            let Some(local) = entry.local_mut() else { continue };
-            let Ok(key) = Key::new(COLLECTION, id.as_str()) else { continue };
-            local.damper.take(now.mono, damping(&times));
-            let json = wanted.to_json(&id);
-            local.writing = Some(wanted);
-            return Some((key, json));
-        }
-        None
-    }
-
     /// Whether other nodes are to be told that this one is there. Its presence vouches for what it stored last: until it is stored
     /// that an agent is gone, this node is silent, and when that takes long the others find out by it.
     #[must_use]
@@ -323,64 +296,6 @@ impl Fleet {
     fn say(&mut self, stream: StreamId, body: node_message::Body) {
         self.messages.push_back((stream, NodeMessage { body: Some(body) }));
     }
-
-    /// Looks at one agent again: tells watchers, stores what has to be stored, and sets the timer for the next look.
-    fn review(&mut self, now: Now, id: &str) {
-        let times = self.settings.times;
-        let Some(entry) = self.roster.get_mut(id) else { return };
-        let vitals = entry.vitals(&self.presence);
-        let liveness = vitals.liveness(now.mono, &times);
-        let changed = std::mem::replace(&mut entry.shown, liveness) != liveness;
-        let store_at = store_at(entry, now.mono, &times);
-        if store_at.is_some_and(|at| at <= now.mono) {
-            self.to_store.insert(id.to_owned());
-        }
-        let later = store_at.filter(|at| *at > now.mono);
-        let timer = [vitals.next_change(now.mono, &times), later].into_iter().flatten().min();
-        let old = std::mem::replace(&mut entry.timer, timer);
-        let here = entry.local().is_some();
-        if old != timer {
-            old.into_iter().for_each(|at| _ = self.timers.remove(&(at, id.to_owned())));
-            timer.into_iter().for_each(|at| _ = self.timers.insert((at, id.to_owned())));
-        }
-        let says_live = |local: &Local| local.stored.as_ref().is_some_and(|stored| stored.liveness == Liveness::Live);
-        if liveness != Liveness::Live && entry.local().is_some_and(says_live) {
-            self.unsaid.insert(id.to_owned());
-        } else {
-            self.unsaid.remove(id);
-        }
-        if changed {
-            self.roster.touch(id);
-        }
-        self.note_live(now, id, here && liveness == Liveness::Live);
-    }
-
-    fn note_live(&mut self, now: Now, id: &str, live: bool) {
-        if live {
-            if !self.live_here.contains(id) {
-                self.live_here.insert(id.to_owned());
-                self.presence.announce_soon(now.mono, &self.settings.times);
-            }
-        } else if self.live_here.remove(id) && self.live_here.is_empty() {
-            self.presence.fall_silent();
-        }
-    }
-}
-
-/// When what is stored of an agent should be brought up to date; `None` while it is, or is being.
-fn store_at(entry: &Entry, now: Instant, times: &Times) -> Option<Instant> {
-    let local = entry.local().filter(|local| local.writing.is_none())?;
-    let wanted: Option<Transition> = entry.wanted(now, times);
-    if wanted == local.stored {
-        return None;
-    }
-    let damped = local.damper.ready_at(now, damping(times));
-    Some(local.retry_at.map_or(damped, |retry| retry.max(damped)))
-}
-
-/// The least time between two stored transitions of one agent, after the first few.
-fn damping(times: &Times) -> std::time::Duration {
-    times.heartbeat / 3
 }
 
 fn is_at(entry: &Entry, node: EndpointId) -> bool {

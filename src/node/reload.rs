@@ -62,6 +62,7 @@ impl Outlets {
         let changes = [
             (current.formation_key != new.formation_key, "the formation key, for links to come"),
             (current.peers != new.peers, "peers"),
+            (current.link_rates != new.link_rates, "how fast links may send"),
             (current.access != new.access, "who may call"),
             (current.fleet.times() != new.fleet.times(), "how long agents may be silent"),
             (current.fleet.trust_issuers != new.fleet.trust_issuers, "whose commands are delivered"),
@@ -69,7 +70,7 @@ impl Outlets {
             (current.fleet.command_retention != new.fleet.command_retention, "how long commands are kept"),
         ];
         let changed: Vec<&str> = changes.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
-        (current.formation_key, current.peers) = (new.formation_key, new.peers);
+        (current.formation_key, current.peers, current.link_rates) = (new.formation_key, new.peers, new.link_rates);
         (current.access, current.fleet) = (new.access, new.fleet);
         if !changed.is_empty() {
             self.hand_out(current, formation_key);
@@ -78,7 +79,8 @@ impl Outlets {
     }
 
     fn hand_out(&self, config: &Config, formation_key: Option<sync::proof::FormationKey>) {
-        let for_sync = sync::Reloaded { formation_key, peers: config.peers.clone() };
+        let for_sync =
+            sync::Reloaded { formation_key, peers: config.peers.clone(), link_rates: config.link_rates.clone() };
         let for_api = api::Reloaded {
             policy: parts::policy(config),
             fleet: parts::fleet(config),

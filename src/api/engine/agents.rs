@@ -1,4 +1,4 @@
-//! Agents: their streams, the fleet's writes, and what the store's index tells of other nodes' agents.
+//! The streams of agents, and of those who watch them.
 
 use peat_ipc::agent::{AgentMessage, CommandUpdate, NodeMessage, agent_message};
 use peat_ipc::envelope::Request as RequestFrame;
@@ -6,23 +6,15 @@ use peat_ipc::method::Response;
 use peat_ipc::prost::Message;
 use peat_ipc::{CallError, Code};
 
-use super::{Engine, OwnWrite};
+use super::Engine;
 use crate::api::agents;
 use crate::api::call::{Call, Stage};
 use crate::api::connection::{ConnectionId, violation};
 use crate::api::feed::Progress;
 use crate::api::link::Link;
 use crate::clock::Now;
-use crate::error::Blame;
-use crate::fleet::{self, Attachment, Owner, StreamId, Written};
-use crate::limits::{AGENT_MESSAGE_BYTES, AGENT_STREAMS, STORE_QUEUE};
-use crate::store::{self, Key, Kind, Submitted, Ticket, Write};
-use crate::sync::{Asked, Control};
-
-/// Writes under way at once that no client asked for.
-const OWN_WRITES: usize = 64;
-/// Index entries looked at in one go.
-const EXAMINED_A_TURN: usize = 1_024;
+use crate::fleet::{Owner, StreamId};
+use crate::limits::{AGENT_MESSAGE_BYTES, AGENT_STREAMS};
 
 impl Engine {
     // Streams of agents.
@@ -160,188 +152,6 @@ impl Engine {
             Err(error) => self.finish(now, number, Err::<&Response, _>(&error)),
         }
     }
-
-    // The fleet's outputs.
-
-    /// Carries out what the fleet wants. After everything that may have told it something.
-    pub(super) fn settle_fleet(&mut self, now: Now) {
-        loop {
-            if let Some((stream, error)) = self.fleet.poll_end() {
-                match error {
-                    Some(error) => self.finish(now, stream.0, Err::<&Response, _>(&error)),
-                    None => self.end_stream(now, stream.0),
-                }
-            } else if let Some((stream, message)) = self.fleet.poll_message() {
-                self.deliver(now, stream, message);
-            } else if let Some(attachment) = self.fleet.poll_attachment() {
-                match attachment {
-                    Attachment::Attached(agent, _) => self.commands.handle_attached(now, &agent),
-                    Attachment::Detached(agent) => {
-                        self.commands.handle_detached(now, &agent);
-                        #[cfg(feature = "http")]
-                        self.listen_again(now, &agent);
-                    }
-                }
-            } else {
-                break;
-            }
-        }
-        self.write_for_fleet(now);
-        if self.fleet.poll_announcement(now) {
-            self.to_sync.push_back(Asked { call: 0, control: Control::Announce });
-        }
-        if self.fleet.last_change() != self.watched {
-            self.watched = self.fleet.last_change();
-            let watchers: Vec<u64> = self.watchers.iter().copied().collect();
-            watchers.into_iter().for_each(|number| self.advance_watch(now, number));
-        }
-    }
-
-    fn write_for_fleet(&mut self, now: Now) {
-        while self.has_room_of_its_own() {
-            let Some(fleet::Write { number, key, change }) = self.fleet.poll_write(now) else { return };
-            let held = self.view.snapshot().ok().and_then(|snapshot| snapshot.document(&key).ok()?);
-            if !fleet::changes(&change, held.as_ref().map(|document| document.json.as_str())) {
-                self.fleet.handle_written(now, number, Written::Done);
-                continue;
-            }
-            let own = OwnWrite::Fleet(number, key.clone());
-            self.submit_own(now, own, Write { key, put: agents::put(change), durable: false });
-        }
-    }
-
-    /// Whether the store has room for one more write that no client asked for.
-    pub(super) fn has_room_of_its_own(&self) -> bool {
-        self.own_writes.len() < OWN_WRITES && self.store_outstanding < STORE_QUEUE
-    }
-
-    pub(super) fn submit_own(&mut self, now: Now, own: OwnWrite, write: Write) {
-        self.submit_request(now, own, store::Request::Write(write));
-    }
-
-    pub(super) fn submit_request(&mut self, now: Now, own: OwnWrite, request: store::Request) {
-        self.last_call += 1;
-        self.own_writes.insert(self.last_call, own);
-        self.store_outstanding += 1;
-        self.view.note_request(now);
-        let ticket = Ticket::Api(self.last_call);
-        self.to_store.push_back(Submitted { ticket, request });
-    }
-
-    /// The store answered a write; whether it was one that no client asked for.
-    pub(super) fn own_written<T>(&mut self, now: Now, ticket: u64, result: &Result<T, store::Error>) -> bool {
-        match self.own_writes.remove(&ticket) {
-            None => return false,
-            Some(OwnWrite::Fleet(number, key)) => self.fleet_written(now, number, &key, result),
-            Some(OwnWrite::Command(heard)) => self.command_written(now, heard, result.as_ref().err()),
-            #[cfg(feature = "http")]
-            Some(OwnWrite::Probe(number)) => self.probed_store(now, number),
-        }
-        true
-    }
-
-    fn fleet_written<T>(&mut self, now: Now, number: u64, key: &Key, result: &Result<T, store::Error>) {
-        let written = match result {
-            Ok(_) => Written::Done,
-            Err(error) if error.blame() == Blame::Machine => Written::Failed,
-            Err(error) => {
-                log::warn!("{key}: an agent's state is not stored: {error}");
-                Written::Refused
-            }
-        };
-        self.note_platform(key.collection(), key.id());
-        self.fleet.handle_written(now, number, written);
-    }
-
-    /// A client of this node put a platform: a sign of life of the agent of that id.
-    pub(super) fn note_sign(&mut self, now: Now, agent: &str, owner: Owner) {
-        self.fleet.handle_sign(now, agent, owner);
-        self.note_platform("platforms", agent);
-    }
-
-    /// A document of an agent was written here: its status may be another one.
-    fn note_platform(&mut self, collection: &str, agent: &str) {
-        if collection == "deployments" {
-            return;
-        }
-        let Ok(snapshot) = self.view.snapshot() else { return };
-        // What cannot be read now is read at the next change.
-        let _ = tell_platform(&mut self.fleet, snapshot, agent);
-    }
-
-    // The store's index.
-
-    /// Tells the fleet of what peers changed since the last look; of everything, at the start and after a reopening.
-    pub(super) fn follow_store(&mut self, now: Now) {
-        let followed = match self.followed {
-            None => self.load_agents(now).map(|position| (position, false)),
-            Some(position) => self.follow_from(now, position),
-        };
-        match followed {
-            Ok((position, more)) => (self.followed, self.follow_on) = (Some(position), more),
-            // The next commit brings the next try.
-            Err(error) => log::warn!("agents of other nodes are not followed: {error}"),
-        }
-    }
-
-    fn load_agents(&mut self, now: Now) -> Result<u64, CallError> {
-        let snapshot = self.view.snapshot()?;
-        let position = snapshot.visible();
-        let known: Vec<String> = self.fleet.agents(now, None).map(|agent| agent.agent_id).collect();
-        let stored = snapshot.list(fleet::COLLECTION)?;
-        for id in known.iter().filter(|id| stored.binary_search(id).is_err()).chain(&stored) {
-            tell(
-                &mut self.fleet,
-                now,
-                snapshot,
-                &Key::new(fleet::COLLECTION, id.as_str()).map_err(|error| internal(&error))?,
-            )?;
-        }
-        Ok(position)
-    }
-
-    fn follow_from(&mut self, now: Now, position: u64) -> Result<(u64, bool), CallError> {
-        let snapshot = self.view.snapshot()?;
-        let mut last = position;
-        let mut examined = 0;
-        for entry in snapshot.entries(Kind::Latest, position)? {
-            let entry = entry?;
-            examined += 1;
-            if examined > EXAMINED_A_TURN {
-                return Ok((last, true));
-            }
-            last = entry.sequence;
-            // What nobody delivered was written here, and the fleet knows.
-            if entry.from != 0
-                && let Some(key) = snapshot.name(&entry)?
-            {
-                tell(&mut self.fleet, now, snapshot, &key)?;
-            }
-        }
-        Ok((snapshot.visible(), false))
-    }
-}
-
-/// Tells the fleet of a document, if it is one that concerns it.
-fn tell(fleet: &mut fleet::Fleet, now: Now, snapshot: &store::Snapshot, key: &Key) -> Result<(), CallError> {
-    match key.collection() {
-        fleet::COLLECTION => {
-            let document = snapshot.document(key)?;
-            fleet.handle_record(now, key.id(), document.as_ref().map(|document| document.json.as_str()));
-            tell_platform(fleet, snapshot, key.id())
-        }
-        "platforms" => tell_platform(fleet, snapshot, key.id()),
-        _ => Ok(()),
-    }
-}
-
-fn tell_platform(fleet: &mut fleet::Fleet, snapshot: &store::Snapshot, agent: &str) -> Result<(), CallError> {
-    if fleet.knows(agent)
-        && let Some(document) = snapshot.document(&Key::new("platforms", agent).map_err(|error| internal(&error))?)?
-    {
-        fleet.handle_platform(agent, &document.json);
-    }
-    Ok(())
 }
 
 /// What a Register says of commands.
@@ -350,10 +160,6 @@ fn reports_of(message: &AgentMessage) -> Vec<CommandUpdate> {
         Some(agent_message::Body::Register(register)) => register.commands.clone(),
         _ => Vec::new(),
     }
-}
-
-fn internal(error: &store::KeyError) -> CallError {
-    CallError::new(Code::Internal, error.to_string())
 }
 
 fn decode(bytes: &[u8]) -> Result<AgentMessage, CallError> {

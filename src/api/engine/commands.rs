@@ -14,10 +14,8 @@ use crate::error::Blame;
 use crate::fleet::StreamId;
 use crate::fleet::commands::{Push, push_message};
 use crate::limits::AGENT_PENDING_BYTES;
-use crate::store::{self, COMMANDS, CommandError, Key, Kind};
+use crate::store::{self, COMMANDS, CommandError, Key};
 
-/// Index entries looked at in one go.
-const EXAMINED_A_TURN: usize = 1_024;
 /// What a waiting report takes beside its own bytes.
 const REPORT_BYTES: usize = 256;
 
@@ -146,48 +144,5 @@ impl Engine {
             }
         };
         self.deliver(now, stream, NodeMessage { body: Some(body) });
-    }
-
-    /// Shows the commands every record that changed since the last look; all of them, at the start and after a reopening.
-    pub(super) fn follow_commands(&mut self, now: Now) {
-        let followed = match self.followed_commands {
-            None => self.load_commands(now).map(|position| (position, false)),
-            Some(position) => self.follow_commands_from(now, position),
-        };
-        match followed {
-            Ok((position, more)) => {
-                self.followed_commands = Some(position);
-                self.follow_on |= more;
-            }
-            // The next commit brings the next try.
-            Err(error) => log::warn!("commands are not followed: {error}"),
-        }
-    }
-
-    fn load_commands(&mut self, now: Now) -> Result<u64, CallError> {
-        let snapshot = self.view.snapshot()?;
-        for id in snapshot.list(COMMANDS)? {
-            self.commands.handle_record(now, &id, snapshot.command(&id)?.as_ref());
-        }
-        Ok(snapshot.visible())
-    }
-
-    fn follow_commands_from(&mut self, now: Now, position: u64) -> Result<(u64, bool), CallError> {
-        let snapshot = self.view.snapshot()?;
-        let mut last = position;
-        for (examined, entry) in snapshot.entries(Kind::Command, position)?.enumerate() {
-            let entry = entry?;
-            if examined >= EXAMINED_A_TURN {
-                return Ok((last, true));
-            }
-            last = entry.sequence;
-            if let Some(key) = snapshot.name(&entry)?
-                && key.collection() == COMMANDS
-            {
-                let view = snapshot.record(&entry.hash)?.and_then(|record| snapshot.view(&record));
-                self.commands.handle_record(now, key.id(), view.as_ref());
-            }
-        }
-        Ok((snapshot.visible(), false))
     }
 }

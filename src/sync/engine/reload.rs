@@ -6,7 +6,7 @@ use super::{Engine, PeerSpec};
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::store::{Link, LinkWish};
-use crate::sync::link::CloseCode;
+use crate::sync::link::{CloseCode, LinkRates};
 use crate::sync::peers::Address;
 use crate::sync::proof::FormationKey;
 
@@ -17,6 +17,8 @@ pub struct Reloaded {
     pub formation_key: Option<FormationKey>,
     /// All that the configuration names.
     pub peers: Vec<PeerSpec>,
+    /// How fast links may send.
+    pub link_rates: LinkRates,
 }
 
 impl Engine {
@@ -25,6 +27,7 @@ impl Engine {
     pub fn handle_reloaded(&mut self, now: Now, reloaded: Reloaded) {
         self.reload_relay_key(now, reloaded.formation_key.as_ref());
         self.formation_key = reloaded.formation_key;
+        self.links.set_rates(reloaded.link_rates);
         let saved = self.reader.snapshot().and_then(|snapshot| snapshot.links()).unwrap_or_default();
         let before = std::mem::replace(&mut self.named, reloaded.peers);
         let named: BTreeSet<EndpointId> = self.named.iter().map(|spec| spec.id).collect();

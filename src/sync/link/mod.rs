@@ -150,9 +150,14 @@ impl Links {
         }
     }
 
-    /// How fast links to come may send.
+    /// How fast links may send: those to come, and those that are up.
     pub fn set_rates(&mut self, rates: LinkRates) {
         self.rates = rates;
+        for link in self.links.values() {
+            if let Some(peer) = link.peer() {
+                link.rate.set(self.rates.of(&peer));
+            }
+        }
     }
 
     // Beginning and ending links.

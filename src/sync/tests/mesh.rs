@@ -103,6 +103,7 @@ pub(super) struct Node {
     identity: Identity,
     latest: BTreeSet<String>,
     key: Option<&'static [u8]>,
+    pub(super) rate: Option<u64>,
     pub(super) answers: BTreeMap<u64, Result<Answer, ControlError>>,
     /// Whose presence it was told of, in order.
     pub(super) present: Vec<EndpointId>,
@@ -250,6 +251,7 @@ impl Mesh {
             identity,
             latest,
             key: setup.key,
+            rate: setup.link_rate,
             answers: BTreeMap::new(),
             present: Vec::new(),
             up: true,
@@ -478,7 +480,8 @@ impl Mesh {
     pub(super) fn reload(&mut self, node: usize, peers: Vec<PeerSpec>) {
         let now = self.now_at(node);
         let formation_key = self.nodes[node].key.map(|key| FormationKey::new(key.to_vec()).expect("long enough"));
-        self.nodes[node].engine.handle_reloaded(now, Reloaded { formation_key, peers });
+        let link_rates = LinkRates { all: self.nodes[node].rate, ..LinkRates::default() };
+        self.nodes[node].engine.handle_reloaded(now, Reloaded { formation_key, peers, link_rates });
         self.drain(node);
     }
 

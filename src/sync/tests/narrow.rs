@@ -160,3 +160,27 @@ fn a_link_with_a_rate_keeps_to_it() {
     let rate = (bytes + datagrams * HEADERS_BYTES) as f64 / 10.0;
     assert!(rate <= RATE as f64 * 1.03, "{rate} bytes a second");
 }
+
+/// Bytes on the wire from node 0 to node 1 in ten seconds, under a node that has more to send than that.
+fn carried_in_ten_seconds(mesh: &mut Mesh) -> u64 {
+    mesh.take_carried();
+    mesh.run_for(Duration::from_secs(10));
+    mesh.carried.get(&(0, 1)).map_or(0, |(bytes, _)| *bytes)
+}
+
+#[test]
+fn a_rate_that_was_reloaded_counts_for_a_link_that_is_up() {
+    let near = Wire { delay: Duration::from_millis(20), loss_per_mille: 0, bytes_per_second: None };
+    for before in [None, Some(64 * RATE)] {
+        let mut mesh = pair(before, near);
+        mesh.nodes[0].rate = Some(RATE);
+        mesh.reload(0, Vec::new());
+        fill(&mut mesh, "notes", 500);
+        let held = carried_in_ten_seconds(&mut mesh);
+        assert!(held < 12 * RATE, "{held} bytes at {RATE} a second, after {before:?}");
+        mesh.nodes[0].rate = None;
+        mesh.reload(0, Vec::new());
+        let free = carried_in_ten_seconds(&mut mesh);
+        assert!(free > 3 * held, "{free} bytes once nothing holds them");
+    }
+}

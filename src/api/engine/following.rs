@@ -1,0 +1,143 @@
+//! What the store's index tells: agents and commands that peers changed, and commands that were changed here.
+//!
+//! After a start and after a reopening everything is looked at once, later each entry that is new, so many in one go.
+
+use peat_ipc::{CallError, Code};
+
+use super::Engine;
+use crate::clock::Now;
+use crate::fleet;
+use crate::store::{self, COMMANDS, Key, Kind};
+
+/// Index entries looked at in one go.
+const EXAMINED_A_TURN: usize = 1_024;
+
+impl Engine {
+    // Agents.
+
+    /// Tells the fleet of what peers changed since the last look; of everything, at the start and after a reopening.
+    pub(super) fn follow_store(&mut self, now: Now) {
+        let followed = match self.followed {
+            None => self.load_agents(now).map(|position| (position, false)),
+            Some(position) => self.follow_from(now, position),
+        };
+        match followed {
+            Ok((position, more)) => (self.followed, self.follow_on) = (Some(position), more),
+            // The next commit brings the next try.
+            Err(error) => log::warn!("agents of other nodes are not followed: {error}"),
+        }
+    }
+
+    fn load_agents(&mut self, now: Now) -> Result<u64, CallError> {
+        let snapshot = self.view.snapshot()?;
+        let position = snapshot.visible();
+        let known: Vec<String> = self.fleet.agents(now, None).map(|agent| agent.agent_id).collect();
+        let stored = snapshot.list(fleet::COLLECTION)?;
+        for id in known.iter().filter(|id| stored.binary_search(id).is_err()).chain(&stored) {
+            tell(
+                &mut self.fleet,
+                now,
+                snapshot,
+                &Key::new(fleet::COLLECTION, id.as_str()).map_err(|error| internal(&error))?,
+            )?;
+        }
+        Ok(position)
+    }
+
+    fn follow_from(&mut self, now: Now, position: u64) -> Result<(u64, bool), CallError> {
+        let snapshot = self.view.snapshot()?;
+        let mut last = position;
+        let mut examined = 0;
+        for entry in snapshot.entries(Kind::Latest, position)? {
+            let entry = entry?;
+            examined += 1;
+            if examined > EXAMINED_A_TURN {
+                return Ok((last, true));
+            }
+            last = entry.sequence;
+            // What nobody delivered was written here, and the fleet knows.
+            if entry.from != 0
+                && let Some(key) = snapshot.name(&entry)?
+            {
+                tell(&mut self.fleet, now, snapshot, &key)?;
+            }
+        }
+        Ok((snapshot.visible(), false))
+    }
+
+    // Commands.
+
+    /// Shows the commands every record that changed since the last look; all of them, at the start and after a reopening.
+    pub(super) fn follow_commands(&mut self, now: Now) {
+        let followed = match self.followed_commands {
+            None => self.load_commands(now).map(|position| (position, false)),
+            Some(position) => self.follow_commands_from(now, position),
+        };
+        match followed {
+            Ok((position, more)) => {
+                self.followed_commands = Some(position);
+                self.follow_on |= more;
+            }
+            // The next commit brings the next try.
+            Err(error) => log::warn!("commands are not followed: {error}"),
+        }
+    }
+
+    fn load_commands(&mut self, now: Now) -> Result<u64, CallError> {
+        let snapshot = self.view.snapshot()?;
+        for id in snapshot.list(COMMANDS)? {
+            self.commands.handle_record(now, &id, snapshot.command(&id)?.as_ref());
+        }
+        Ok(snapshot.visible())
+    }
+
+    fn follow_commands_from(&mut self, now: Now, position: u64) -> Result<(u64, bool), CallError> {
+        let snapshot = self.view.snapshot()?;
+        let mut last = position;
+        for (examined, entry) in snapshot.entries(Kind::Command, position)?.enumerate() {
+            let entry = entry?;
+            if examined >= EXAMINED_A_TURN {
+                return Ok((last, true));
+            }
+            last = entry.sequence;
+            if let Some(key) = snapshot.name(&entry)?
+                && key.collection() == COMMANDS
+            {
+                let view = snapshot.record(&entry.hash)?.and_then(|record| snapshot.view(&record));
+                self.commands.handle_record(now, key.id(), view.as_ref());
+            }
+        }
+        Ok((snapshot.visible(), false))
+    }
+}
+
+/// Tells the fleet of a document, if it is one that concerns it.
+fn tell(fleet: &mut fleet::Fleet, now: Now, snapshot: &store::Snapshot, key: &Key) -> Result<(), CallError> {
+    match key.collection() {
+        fleet::COLLECTION => {
+            let document = snapshot.document(key)?;
+            fleet.handle_record(now, key.id(), document.as_ref().map(|document| document.json.as_str()));
+            tell_platform(fleet, snapshot, key.id())
+        }
+        "platforms" => tell_platform(fleet, snapshot, key.id()),
+        _ => Ok(()),
+    }
+}
+
+/// Tells the fleet of an agent's platform, if it knows the agent.
+pub(super) fn tell_platform(
+    fleet: &mut fleet::Fleet,
+    snapshot: &store::Snapshot,
+    agent: &str,
+) -> Result<(), CallError> {
+    if fleet.knows(agent)
+        && let Some(document) = snapshot.document(&Key::new("platforms", agent).map_err(|error| internal(&error))?)?
+    {
+        fleet.handle_platform(agent, &document.json);
+    }
+    Ok(())
+}
+
+fn internal(error: &store::KeyError) -> CallError {
+    CallError::new(Code::Internal, error.to_string())
+}

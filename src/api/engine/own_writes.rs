@@ -1,0 +1,125 @@
+//! What the fleet wants done: messages to agents, writes, and the word to the mesh that this node has agents.
+//!
+//! Also carries every other write that no client asked for.
+
+use peat_ipc::method::Response;
+
+use super::{Engine, OwnWrite};
+use crate::api::agents;
+use crate::clock::Now;
+use crate::error::Blame;
+use crate::fleet::{self, Attachment, Owner, Written};
+use crate::limits::STORE_QUEUE;
+use crate::store::{self, Key, Submitted, Ticket, Write};
+use crate::sync::{Asked, Control};
+
+/// Writes under way at once that no client asked for.
+const OWN_WRITES: usize = 64;
+
+impl Engine {
+    /// Carries out what the fleet wants. After everything that may have told it something.
+    pub(super) fn settle_fleet(&mut self, now: Now) {
+        loop {
+            if let Some((stream, error)) = self.fleet.poll_end() {
+                match error {
+                    Some(error) => self.finish(now, stream.0, Err::<&Response, _>(&error)),
+                    None => self.end_stream(now, stream.0),
+                }
+            } else if let Some((stream, message)) = self.fleet.poll_message() {
+                self.deliver(now, stream, message);
+            } else if let Some(attachment) = self.fleet.poll_attachment() {
+                match attachment {
+                    Attachment::Attached(agent, _) => self.commands.handle_attached(now, &agent),
+                    Attachment::Detached(agent) => {
+                        self.commands.handle_detached(now, &agent);
+                        #[cfg(feature = "http")]
+                        self.listen_again(now, &agent);
+                    }
+                }
+            } else {
+                break;
+            }
+        }
+        self.write_for_fleet(now);
+        if self.fleet.poll_announcement(now) {
+            self.to_sync.push_back(Asked { call: 0, control: Control::Announce });
+        }
+        if self.fleet.last_change() != self.watched {
+            self.watched = self.fleet.last_change();
+            let watchers: Vec<u64> = self.watchers.iter().copied().collect();
+            watchers.into_iter().for_each(|number| self.advance_watch(now, number));
+        }
+    }
+
+    fn write_for_fleet(&mut self, now: Now) {
+        while self.has_room_of_its_own() {
+            let Some(fleet::Write { number, key, change }) = self.fleet.poll_write(now) else { return };
+            let held = self.view.snapshot().ok().and_then(|snapshot| snapshot.document(&key).ok()?);
+            if !fleet::changes(&change, held.as_ref().map(|document| document.json.as_str())) {
+                self.fleet.handle_written(now, number, Written::Done);
+                continue;
+            }
+            let own = OwnWrite::Fleet(number, key.clone());
+            self.submit_own(now, own, Write { key, put: agents::put(change), durable: false });
+        }
+    }
+
+    /// Whether the store has room for one more write that no client asked for.
+    pub(super) fn has_room_of_its_own(&self) -> bool {
+        self.own_writes.len() < OWN_WRITES && self.store_outstanding < STORE_QUEUE
+    }
+
+    pub(super) fn submit_own(&mut self, now: Now, own: OwnWrite, write: Write) {
+        self.submit_request(now, own, store::Request::Write(write));
+    }
+
+    pub(super) fn submit_request(&mut self, now: Now, own: OwnWrite, request: store::Request) {
+        self.last_call += 1;
+        self.own_writes.insert(self.last_call, own);
+        self.store_outstanding += 1;
+        self.view.note_request(now);
+        let ticket = Ticket::Api(self.last_call);
+        self.to_store.push_back(Submitted { ticket, request });
+    }
+
+    /// The store answered a write; whether it was one that no client asked for.
+    pub(super) fn own_written<T>(&mut self, now: Now, ticket: u64, result: &Result<T, store::Error>) -> bool {
+        match self.own_writes.remove(&ticket) {
+            None => return false,
+            Some(OwnWrite::Fleet(number, key)) => self.fleet_written(now, number, &key, result),
+            Some(OwnWrite::Command(heard)) => self.command_written(now, heard, result.as_ref().err()),
+            #[cfg(feature = "http")]
+            Some(OwnWrite::Probe(number)) => self.probed_store(now, number),
+        }
+        true
+    }
+
+    fn fleet_written<T>(&mut self, now: Now, number: u64, key: &Key, result: &Result<T, store::Error>) {
+        let written = match result {
+            Ok(_) => Written::Done,
+            Err(error) if error.blame() == Blame::Machine => Written::Failed,
+            Err(error) => {
+                log::warn!("{key}: an agent's state is not stored: {error}");
+                Written::Refused
+            }
+        };
+        self.note_platform(key.collection(), key.id());
+        self.fleet.handle_written(now, number, written);
+    }
+
+    /// A client of this node put a platform: a sign of life of the agent of that id.
+    pub(super) fn note_sign(&mut self, now: Now, agent: &str, owner: Owner) {
+        self.fleet.handle_sign(now, agent, owner);
+        self.note_platform("platforms", agent);
+    }
+
+    /// A document of an agent was written here: its status may be another one.
+    fn note_platform(&mut self, collection: &str, agent: &str) {
+        if collection == "deployments" {
+            return;
+        }
+        let Ok(snapshot) = self.view.snapshot() else { return };
+        // What cannot be read now is read at the next change.
+        let _ = super::following::tell_platform(&mut self.fleet, snapshot, agent);
+    }
+}

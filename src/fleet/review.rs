@@ -1,0 +1,99 @@
+//! One agent looked at again: whether it is LIVE, whether that is news to watchers, and whether it is to be stored, now or later.
+
+use std::time::Instant;
+
+use super::liveness::{Liveness, Times};
+use super::roster::{Entry, Local};
+use super::transition::Transition;
+use super::{COLLECTION, Fleet, Written, documents};
+use crate::clock::Now;
+use crate::store::Key;
+
+impl Fleet {
+    /// Looks at one agent again: tells watchers, stores what has to be stored, and sets the timer for the next look.
+    pub(super) fn review(&mut self, now: Now, id: &str) {
+        let times = self.settings.times;
+        let Some(entry) = self.roster.get_mut(id) else { return };
+        let vitals = entry.vitals(&self.presence);
+        let liveness = vitals.liveness(now.mono, &times);
+        let changed = std::mem::replace(&mut entry.shown, liveness) != liveness;
+        let store_at = store_at(entry, now.mono, &times);
+        if store_at.is_some_and(|at| at <= now.mono) {
+            self.to_store.insert(id.to_owned());
+        }
+        let later = store_at.filter(|at| *at > now.mono);
+        let timer = [vitals.next_change(now.mono, &times), later].into_iter().flatten().min();
+        let old = std::mem::replace(&mut entry.timer, timer);
+        let here = entry.local().is_some();
+        if old != timer {
+            old.into_iter().for_each(|at| _ = self.timers.remove(&(at, id.to_owned())));
+            timer.into_iter().for_each(|at| _ = self.timers.insert((at, id.to_owned())));
+        }
+        let says_live = |local: &Local| local.stored.as_ref().is_some_and(|stored| stored.liveness == Liveness::Live);
+        if liveness != Liveness::Live && entry.local().is_some_and(says_live) {
+            self.unsaid.insert(id.to_owned());
+        } else {
+            self.unsaid.remove(id);
+        }
+        if changed {
+            self.roster.touch(id);
+        }
+        self.note_live(now, id, here && liveness == Liveness::Live);
+    }
+
+    fn note_live(&mut self, now: Now, id: &str, live: bool) {
+        if live {
+            if !self.live_here.contains(id) {
+                self.live_here.insert(id.to_owned());
+                self.presence.announce_soon(now.mono, &self.settings.times);
+            }
+        } else if self.live_here.remove(id) && self.live_here.is_empty() {
+            self.presence.fall_silent();
+        }
+    }
+
+    /// A transition to store now, as a document.
+    pub(super) fn poll_transition(&mut self, now: Now) -> Option<(Key, String)> {
+        let times = self.settings.times;
+        while let Some(id) = self.to_store.pop_first() {
+            let Some(entry) = self.roster.get_mut(&id) else { continue };
+            let Some(wanted) = entry.wanted(now.mono, &times) else { continue };
+            let Some(local) = entry.local_mut() else { continue };
+            let Ok(key) = Key::new(COLLECTION, id.as_str()) else { continue };
+            local.damper.take(now.mono, damping(&times));
+            let json = wanted.to_json(&id);
+            local.writing = Some(wanted);
+            return Some((key, json));
+        }
+        None
+    }
+
+    pub(super) fn transition_written(&mut self, now: Now, id: &str, written: Written) {
+        if let Some(local) = self.roster.get_mut(id).and_then(Entry::local_mut)
+            && let Some(transition) = local.writing.take()
+        {
+            local.retry_at = (written == Written::Failed).then(|| now.after(documents::RETRY));
+            // What cannot be stored is not tried again until it is something else.
+            if written != Written::Failed {
+                local.stored = Some(transition);
+            }
+        }
+        self.review(now, id);
+    }
+}
+
+/// When what is stored of an agent should be brought up to date; `None` while it is, or is being.
+fn store_at(entry: &Entry, now: Instant, times: &Times) -> Option<Instant> {
+    let local = entry.local().filter(|local| local.writing.is_none())?;
+    let wanted: Option<Transition> = entry.wanted(now, times);
+    if wanted == local.stored {
+        return None;
+    }
+    let damped = local.damper.ready_at(now, damping(times));
+    Some(local.retry_at.map_or(damped, |retry| retry.max(damped)))
+}
+
+/// The least time between two stored transitions of one agent, after the first few.
+fn damping(times: &Times) -> std::time::Duration {
+    times.heartbeat / 3
+}
