@@ -27,7 +27,7 @@ def fleet(browser, world, shots):
     fill(hub, edge)
     tab = browser.open(f"http://127.0.0.1:{hub.port}/", *PHONE)
     tab.wait_for("all agents are shown", "document.querySelectorAll('#list tr').length === 8")
-    tab.wait_for("the command is shown", "document.querySelectorAll('#flight tr').length === 4")
+    tab.wait_for("the commands are shown", "document.querySelectorAll('#flight tr').length === 4")
     assert tab.text("#name") == "hub" and tab.text("#peers").count("edge") == 1
     assert tab.run("document.querySelectorAll('#map .dot.LIVE').length") == 7, "one dot for each agent"
     assert tab.run("document.querySelectorAll('#map line').length") == 1, "one line for the link"
@@ -67,7 +67,7 @@ def fits(tab):
 
 
 def token(browser, world, shots):
-    secret = "a token of sixteen bytes or more"
+    secret = "a-token-of-sixteen-bytes-or-more"
     node = world.node("guarded", "--api-token-file", world.file("token", secret))
     assert node.ask("GET", "/api/v1/overview")[0] == 401
     assert node.ask("GET", "/api/v1/overview", token=secret)[0] == 200

@@ -1,5 +1,7 @@
 //! What the api thread asks for: connecting, radio silence, lists, waits.
 
+use std::time::Duration;
+
 use super::{Engine, Pending, Roaming};
 use crate::clock::Now;
 use crate::identity::EndpointId;
@@ -15,6 +17,8 @@ use crate::sync::session::{Fault, Session};
 pub(super) const DIALLED_ANEW: &str = "dialled anew";
 /// Index entries counted at most to say how many documents a peer lacks.
 const PENDING_COUNTED: usize = 100_000;
+/// How long the number of documents a peer lacks that is away stands for whoever looks every few seconds.
+const EVERYTHING_STANDS: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub(super) fn on_control(&mut self, now: Now, asked: Asked) {
@@ -119,11 +123,18 @@ impl Engine {
         self.peers.iter().map(|(id, peer)| self.show(now, *id, peer, &mut everything)).collect()
     }
 
-    fn measure(&self, now: Now) -> Measured {
+    fn measure(&mut self, now: Now) -> Measured {
+        let recent = self.everything.filter(|(at, _)| !now.reached(*at + EVERYTHING_STANDS));
+        let mut everything = recent.map(|(_, count)| count);
+        let measured = self.measure_with(now, &mut everything);
+        self.everything = recent.or(everything.map(|count| (now.mono, count)));
+        measured
+    }
+
+    fn measure_with(&self, now: Now, everything: &mut Option<u64>) -> Measured {
         let (connected, others): (Vec<_>, Vec<_>) = self.peers.iter().partition(|(_, peer)| peer.session.is_some());
-        let mut everything = None;
         let listed = connected.iter().chain(&others).take(LISTED_PEERS);
-        let peers = listed.map(|(id, peer)| self.show(now, **id, peer, &mut everything)).collect();
+        let peers = listed.map(|(id, peer)| self.show(now, **id, peer, everything)).collect();
         Measured { stats: self.stats(), known_peers: self.peers.iter().count(), peers }
     }
 
@@ -272,6 +283,6 @@ impl Engine {
     }
 }
 
-fn micros(duration: std::time::Duration) -> u64 {
+fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -147,6 +147,8 @@ pub struct Engine {
     /// StopSync calls to answer once no look-up is in flight and the wish is on disk.
     pub(super) falling_silent: Vec<u64>,
     status: Status,
+    /// All documents, as last counted for metrics, and when.
+    pub(super) everything: Option<(Instant, u64)>,
     bytes_sent: u64,
     bytes_received: u64,
     roaming: Roaming,
@@ -201,6 +203,7 @@ impl Engine {
             saving_sync: 0,
             falling_silent: Vec::new(),
             status: Status::default(),
+            everything: None,
             bytes_sent: 0,
             bytes_received: 0,
             roaming: Roaming::default(),

@@ -6,6 +6,7 @@ mod calls;
 mod catch_up;
 mod clients;
 mod commands;
+mod event_streams;
 mod events;
 mod first_sync;
 mod fleet;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
         Box::new(heartbeats::Heartbeats),
         Box::new(agents::Streams),
         Box::new(commands::Commands),
+        Box::new(event_streams::EventStreams),
         Box::new(beats::Unchanged),
         Box::new(watcher::Watched),
         Box::new(fleet::Quiet),
