@@ -75,7 +75,9 @@ sim: ## run the simulator long: SEEDS=1..1001, or single seeds, 7,12
 
 bench: ## measure, beside what it is compared with, in one table; wants a quiet machine (ARGS=--quick)
 	cargo build --locked --release --bin peat-node
-	cargo run --locked --release --manifest-path tests/bench/Cargo.toml -- --node $(OUT)/release/peat-node $(ARGS)
+	cargo build --locked --release --bin peat-node --no-default-features --target-dir $(OUT)/without-http
+	cargo run --locked --release --manifest-path tests/bench/Cargo.toml -- --node $(OUT)/release/peat-node \
+	    --without-http $(OUT)/without-http/release/peat-node $(ARGS)
 
 fmt: ## format the code
 	cargo fmt --all

@@ -28,8 +28,9 @@ func connected(t *testing.T) (*Client, *fakeConn) {
 func TestTargetsAreUnixPathsAndTCPAddresses(t *testing.T) {
 	for text, valid := range map[string]bool{
 		"unix:///run/peat.sock": true, "tcp://127.0.0.1:4243": true, "tcp://[::1]:1": true,
+		"http://node:50051": true, "http://node:50051/": true, "http://node": false, "https://node:1": false, "http://h:1/x": false,
 		"unix://relative": false, "unix:///": false, "tcp://host": false, "tcp://:1": false, "tcp://h:x": false,
-		"http://h:1": false, "": false,
+		"h:1": false, "": false,
 	} {
 		if _, err := parseTarget(text); (err == nil) != valid {
 			t.Errorf("%q: %v", text, err)

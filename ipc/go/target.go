@@ -11,7 +11,8 @@ type target struct {
 	network, address string
 }
 
-// parseTarget reads unix:///path or tcp://HOST:PORT.
+// parseTarget reads unix:///path, tcp://HOST:PORT or http://HOST:PORT. The last two are one: a node tells what it is
+// asked by the first bytes, so frames go to the port that browsers use too.
 func parseTarget(text string) (target, error) {
 	if path, ok := strings.CutPrefix(text, "unix://"); ok {
 		if len(path) < 2 || path[0] != '/' {
@@ -19,14 +20,18 @@ func parseTarget(text string) (target, error) {
 		}
 		return target{"unix", path}, nil
 	}
-	if address, ok := strings.CutPrefix(text, "tcp://"); ok {
+	address, ok := strings.CutPrefix(text, "tcp://")
+	if !ok {
+		address, ok = strings.CutPrefix(strings.TrimSuffix(text, "/"), "http://")
+	}
+	if ok {
 		host, port, err := net.SplitHostPort(address)
 		if err != nil || host == "" || !isPort(port) {
 			return target{}, invalid("%q has no HOST:PORT", text)
 		}
 		return target{"tcp", address}, nil
 	}
-	return target{}, invalid("%q is not an address of a node; expected unix:///path or tcp://HOST:PORT", text)
+	return target{}, invalid("%q is not an address of a node; expected unix:///path, tcp://HOST:PORT or http://HOST:PORT", text)
 }
 
 func isPort(text string) bool {

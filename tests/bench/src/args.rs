@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use bench_peers::{Failure, Peer, Sizes};
 
-const USAGE: &str = "usage: peat-bench [--row NAME]... [--quick] [--list] [--node BINARY] [--dir SCRATCH]
+const USAGE: &str =
+    "usage: peat-bench [--row NAME]... [--quick] [--list] [--node BINARY] [--without-http BINARY] [--dir SCRATCH]
   --row    only rows whose name contains NAME
   --quick  a tenth of the work: shows that everything runs, not how fast
   --node   the release binary to measure (../../target/release/peat-node)
+  --without-http  the same built with --no-default-features, to see what HTTP takes
   --dir    where nodes keep their data; on the disk to be measured (target/data)";
 
 /// What to do.
@@ -26,6 +28,7 @@ pub(crate) struct Options {
     pub(crate) rows: Vec<String>,
     pub(crate) quick: bool,
     pub(crate) node: PathBuf,
+    pub(crate) without_http: Option<PathBuf>,
     pub(crate) scratch: PathBuf,
 }
 
@@ -33,7 +36,8 @@ impl Command {
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, Failure> {
         let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let node = here.join("../../target/release/peat-node");
-        let mut options = Options { rows: Vec::new(), quick: false, node, scratch: here.join("target/data") };
+        let scratch = here.join("target/data");
+        let mut options = Options { rows: Vec::new(), quick: false, node, without_http: None, scratch };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "serve" => return parse_serve(&mut args),
@@ -41,6 +45,7 @@ impl Command {
                 "--quick" => options.quick = true,
                 "--row" => options.rows.push(value(&mut args)?),
                 "--node" => options.node = value(&mut args)?.into(),
+                "--without-http" => options.without_http = Some(value(&mut args)?.into()),
                 "--dir" => options.scratch = value(&mut args)?.into(),
                 _ => return Err(format!("unknown argument {arg}\n{USAGE}").into()),
             }

@@ -14,6 +14,8 @@ pub(crate) struct Bench {
     pub(crate) quick: bool,
     /// The release binary.
     pub(crate) node: PathBuf,
+    /// The same without its default features.
+    pub(crate) without_http: Option<PathBuf>,
     scratch: PathBuf,
 }
 
@@ -36,7 +38,12 @@ impl Bench {
 
 /// Whether every line may stand.
 pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
-    let bench = Bench { quick: options.quick, node: options.node.clone(), scratch: options.scratch.clone() };
+    let bench = Bench {
+        quick: options.quick,
+        node: options.node.clone(),
+        without_http: options.without_http.clone(),
+        scratch: options.scratch.clone(),
+    };
     fs::create_dir_all(&bench.scratch)?;
     let mut table = Table::default();
     for row in rows::all().iter().filter(|row| chosen(&options.rows, row.name())) {

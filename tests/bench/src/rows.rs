@@ -11,6 +11,7 @@ mod events;
 mod first_sync;
 mod fleet;
 mod heartbeats;
+mod http;
 mod idle;
 mod memory;
 mod reads;
@@ -27,6 +28,8 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
     vec![
         Box::new(calls::Latency),
         Box::new(calls::Rate),
+        Box::new(http::Connect),
+        Box::new(http::Grpc),
         Box::new(reads::Get),
         Box::new(slow_disk::Reads),
         Box::new(writes::Durable),

@@ -10,8 +10,8 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
 
-use crate::pb::status_client::StatusClient;
-use crate::pb::status_server::{Status as StatusService, StatusServer};
+use crate::pb::peat_sidecar_client::PeatSidecarClient as StatusClient;
+use crate::pb::peat_sidecar_server::{PeatSidecar as StatusService, PeatSidecarServer as StatusServer};
 use crate::pb::{GetStatusRequest, GetStatusResponse};
 use crate::{Caller, Failure, runtime};
 

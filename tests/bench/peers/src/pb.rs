@@ -2,7 +2,7 @@
 
 #![allow(clippy::all, clippy::pedantic, unreachable_pub)]
 
-include!(concat!(env!("OUT_DIR"), "/bench.v1.rs"));
+include!(concat!(env!("OUT_DIR"), "/peat.sidecar.v1.rs"));
 
 impl GetStatusResponse {
     /// An answer with identifiers of the length a node's have.
