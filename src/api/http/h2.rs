@@ -15,6 +15,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use peat_ipc::frame::Decoder;
 
+use super::authority::Mender;
 use super::message::{Body, Headers, Request, Response};
 use super::pipe::{Flag, Pipe};
 use super::rpc::Target;
@@ -58,6 +59,7 @@ struct Stream {
 
 pub(super) struct H2 {
     state: State,
+    mender: Mender,
     pipe: Pipe,
     flag: Arc<Flag>,
     waker: Waker,
@@ -87,14 +89,23 @@ impl H2 {
             .handshake(pipe.clone());
         let waker = Waker::from(Arc::clone(&flag));
         let state = State::Greeting(Box::pin(greeting));
-        H2 { state, pipe, flag, waker, streams: BTreeMap::new(), events: VecDeque::new(), refused: None }
+        H2 {
+            state,
+            mender: Mender::new(),
+            pipe,
+            flag,
+            waker,
+            streams: BTreeMap::new(),
+            events: VecDeque::new(),
+            refused: None,
+        }
     }
 
     /// Takes what came and gives what is to be written, as far as both go.
     pub(super) fn pump(&mut self, input: &mut Decoder, out: &mut Vec<u8>) {
         {
             let mut buffers = self.pipe.lock();
-            buffers.incoming.extend_from_slice(input.peek());
+            self.mender.pass(input.peek(), &mut buffers.incoming);
             input.skip(input.buffered());
             buffers.allowance = AHEAD_BYTES.saturating_sub(out.len());
         }
