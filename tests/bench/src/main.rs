@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod database;
 mod documents;
+mod field;
 mod floor;
 mod forwarder;
 mod mesh;

@@ -3,7 +3,7 @@
 //! Commits and hand-offs between threads take no time, a datagram takes [`DELAY`]. `tests/sim` is where things go wrong;
 //! here they go on for hours, and what they cost is counted. `node.rs` is one node, `disk.rs` its disk.
 
-mod disk;
+pub(crate) mod disk;
 mod node;
 
 use std::collections::BTreeMap;

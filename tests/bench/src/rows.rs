@@ -13,9 +13,12 @@ mod fleet;
 mod heartbeats;
 mod http;
 mod idle;
+mod links;
+mod radio;
 mod memory;
 mod reads;
 mod reconnect;
+mod roaming;
 mod size;
 mod slow_disk;
 mod watcher;
@@ -38,6 +41,9 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
         Box::new(first_sync::FirstSync),
         Box::new(catch_up::CatchUp),
         Box::new(reconnect::Reconnect),
+        Box::new(roaming::PathRestored),
+        Box::new(radio::Radio),
+        Box::new(links::Thousand),
         Box::new(heartbeats::Heartbeats),
         Box::new(agents::Streams),
         Box::new(commands::Commands),

@@ -10,14 +10,14 @@ use redb::backends::InMemoryBackend;
 
 /// Memory that counts what is written to it.
 #[derive(Debug)]
-pub(super) struct CountingDisk {
+pub(crate) struct CountingDisk {
     inner: InMemoryBackend,
     written: Arc<AtomicU64>,
 }
 
 impl CountingDisk {
     /// An empty one that counts in `written`.
-    pub(super) fn new(written: &Arc<AtomicU64>) -> CountingDisk {
+    pub(crate) fn new(written: &Arc<AtomicU64>) -> CountingDisk {
         CountingDisk { inner: InMemoryBackend::new(), written: Arc::clone(written) }
     }
 }
