@@ -79,6 +79,8 @@ class Tab:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.resize(width, height, dark)
+        # A page that nobody sees does not ask its node.
+        self.call("Page.bringToFront")
         self.call("Page.navigate", url=url)
 
     def call(self, method, **parameters):
@@ -98,8 +100,10 @@ class Tab:
         return self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
 
     def wait_for(self, what, expression):
+        # What it asks about may not be there yet.
+        tried = f"(() => {{ try {{ return {expression} }} catch {{ return null }} }})()"
         try:
-            return wait_for(what, lambda: self.run(expression))
+            return wait_for(what, lambda: self.run(tried))
         except AssertionError:
             raise AssertionError(f"{what}: {self.run('document.body.innerText')}") from None
 

@@ -15,7 +15,8 @@ impl World {
 
     fn listen(&mut self, agent: &str) -> ConnectionId {
         let client = self.browse(SOMEBODY);
-        self.send(client, get(&format!("/api/v1/agents/{agent}/events")).as_bytes());
+        let request = get(&format!("/api/v1/agents/{agent}/events"));
+        self.send(client, request.replace("\r\n\r\n", "\r\nLast-Event-ID: missed\r\n\r\n").as_bytes());
         let answer = self.response(client).expect("a head");
         assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/event-stream")));
         assert!(answer.text().starts_with("retry: 2000\nevent: config\ndata: {"), "{}", answer.text());
