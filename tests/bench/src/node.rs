@@ -15,7 +15,7 @@ use crate::bench::Bench;
 use crate::wait::{until, wait_for};
 
 /// What nodes of one measurement share, so that they admit each other.
-const SHARED_KEY: &str = "YmVuY2htYXJrIGJlbmNobWFyayBiZW5jaG1hcmsgMzI=";
+pub(crate) const SHARED_KEY: &str = "YmVuY2htYXJrIGJlbmNobWFyayBiZW5jaG1hcmsgMzI=";
 /// A cursor that could not move with its batch moves within five seconds.
 const SETTLE: Duration = Duration::from_secs(6);
 

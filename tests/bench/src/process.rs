@@ -56,6 +56,25 @@ pub(crate) fn wakeups(process: &Path) -> Result<u64, Failure> {
     Ok(total)
 }
 
+/// Seconds that a process (`/proc/ID`), or one thread (`/proc/ID/task/ID`), has been on a processor.
+pub(crate) fn busy(who: &Path) -> Result<f64, Failure> {
+    let tasks = who.join("task");
+    let mut nanoseconds = 0;
+    if tasks.exists() {
+        for task in fs::read_dir(tasks)? {
+            nanoseconds += on_processor(&task?.path())?;
+        }
+    } else {
+        nanoseconds = on_processor(who)?;
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}
+
+fn on_processor(task: &Path) -> Result<u64, Failure> {
+    let text = fs::read_to_string(task.join("schedstat"))?;
+    Ok(text.split_whitespace().next().unwrap_or_default().parse()?)
+}
+
 fn field(status: &str, name: &str) -> Result<u64, Failure> {
     let value = status.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("no {name}"))?;
     let number = value.split_whitespace().next().unwrap_or_default();

@@ -18,6 +18,7 @@ mod radio;
 mod memory;
 mod reads;
 mod reconnect;
+mod relay;
 mod roaming;
 mod size;
 mod slow_disk;
@@ -41,6 +42,8 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
         Box::new(first_sync::FirstSync),
         Box::new(catch_up::CatchUp),
         Box::new(reconnect::Reconnect),
+        Box::new(relay::Relayed),
+        Box::new(relay::Forwarded),
         Box::new(roaming::PathRestored),
         Box::new(radio::Radio),
         Box::new(links::Thousand),
