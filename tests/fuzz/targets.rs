@@ -3,12 +3,17 @@
 //! Used twice: by libFuzzer (`cargo +nightly fuzz run --fuzz-dir tests/fuzz TARGET`), and by the seeded loop in
 //! `tests/integration/malformed`, which needs nothing but the stable compiler.
 
-use peat_node::clock;
+use peat_node::identity::EndpointId;
 use peat_node::limits::CHUNK_ROWS;
+use peat_node::relay::Relay;
+use peat_node::relay::wire::{Answer, Header, RelayKey};
 use peat_node::store::{KeyHash, VersionHash, chunk, json};
 use peat_node::sync::frame;
+use peat_node::sync::link::probe::{SECRET_BYTES, Secret};
+use peat_node::sync::proof::FormationKey;
 use peat_node::sync::reconcile::{Differences, Item, MESSAGE_BYTES, Reconciler, Set};
 use peat_node::watcher::{Config, Held, Question, Task, Watcher, Write};
+use peat_node::{clock, random};
 
 /// Frames of the native IPC, in pieces as a socket would deliver them.
 pub(crate) fn ipc_frames(bytes: &[u8]) {
@@ -20,6 +25,19 @@ pub(crate) fn ipc_frames(bytes: &[u8]) {
         }
         assert!(decoder.buffered() <= bytes.len());
     }
+}
+
+/// What relays and nodes read from each other, and what is said of ways, as datagrams from anybody.
+pub(crate) fn relay_datagrams(bytes: &[u8]) {
+    let key = RelayKey::new(&FormationKey::new(vec![7; 32]).expect("long enough"));
+    let now = clock::shell::now();
+    let mut relay = Relay::new(key.clone(), Box::new(random::System::default()), now);
+    relay.handle_datagram(now, ([10, 0, 0, 1], 1).into(), bytes);
+    if let Some((_, answer)) = relay.poll_transmit() {
+        assert!(answer.len() < bytes.len() && relay.poll_transmit().is_none(), "one shorter answer at most");
+    }
+    let _ = (Header::parse(bytes), Answer::parse(bytes, &EndpointId([1; 32]), &key));
+    let _ = Secret::new([7; SECRET_BYTES]).read(true, bytes);
 }
 
 /// Frames between nodes, in pieces as a stream would deliver them.

@@ -4,11 +4,14 @@ use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ObjType, ROOT};
 use peat_ipc::frame::{put_cancel, put_credit, put_end, put_item, put_response};
 use peat_node::identity::Identity;
+use peat_node::relay::wire::{Answer, Handle, Header, RelayKey, Request};
 use peat_node::store::{KeyHash, Signed, VersionHash};
 use peat_node::sync::frame;
+use peat_node::sync::link::probe::{Kind, Message, SECRET_BYTES, Secret};
 use peat_node::sync::mesh::message::Body;
 use peat_node::sync::mesh::{Ack, Auth, Batch, Cursor, Document, Hello, Latest, Merged, Plan, Want, document};
 use peat_node::sync::mesh::{Command, CommandBody};
+use peat_node::sync::proof::FormationKey;
 use peat_node::sync::reconcile::{Differences, Item, Reconciler, Set};
 use ring::digest::{SHA256, digest};
 
@@ -22,6 +25,20 @@ pub(crate) fn ipc_frames() -> Vec<Vec<u8>> {
     put_cancel(&mut all, 3);
     put_credit(&mut all, 4, u32::MAX);
     vec![all, vec![0xff; 12], vec![]]
+}
+
+pub(crate) fn relay_datagrams() -> Vec<Vec<u8>> {
+    let key = RelayKey::new(&FormationKey::new(vec![7; 32]).expect("long enough"));
+    let request = Request::new(&Identity::from_seed([1; 32]), [3; 8], [0; 16]);
+    let header = Header { token: [0; 2], node: Handle([1; 5]) };
+    let deaf = Message { kind: Kind::Deaf, number: 1 };
+    vec![
+        request.to_bytes(&key),
+        Answer::Cookie([2; 16]).to_bytes(&request, &key),
+        Answer::Allocated { token: [0; 2], seconds: 40 }.to_bytes(&request, &key),
+        [&header.to_bytes()[..], &[0x40; 20]].concat(),
+        Secret::new([7; SECRET_BYTES]).write(true, deaf, 0),
+    ]
 }
 
 pub(crate) fn mesh_frames() -> Vec<Vec<u8>> {

@@ -50,6 +50,11 @@ fn json_text() {
 }
 
 #[test]
+fn relay_datagrams() {
+    drive(8, &corpus::relay_datagrams(), targets::relay_datagrams);
+}
+
+#[test]
 fn watched_answers() {
     drive(7, &corpus::watched_answers(), targets::watched_answers);
 }
