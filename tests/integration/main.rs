@@ -11,6 +11,8 @@ mod client_wire;
 mod clients;
 mod commands;
 mod data_directory;
+#[cfg(feature = "http")]
+mod http;
 mod life;
 mod malformed;
 mod mesh;
