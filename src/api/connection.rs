@@ -268,7 +268,6 @@ impl Connection {
 
     /// Appends bytes to a stream that a route holds open; whether there is room for more.
     #[cfg(feature = "http")]
-    #[allow(dead_code, reason = "routes to come use it")]
     pub(super) fn put_bytes(&mut self, now: Now, call: u64, bytes: &[u8]) -> bool {
         if let Some((http, out)) = self.http() {
             http.put_bytes(out, call, bytes);

@@ -124,6 +124,9 @@ pub struct Engine {
     outputs: VecDeque<ConnectionId>,
     closed: VecDeque<Closed>,
     timers: Timers,
+    /// Who watches whether the node serves.
+    #[cfg(feature = "http")]
+    health_watchers: Vec<http::HealthWatcher>,
     /// Connections that may go on with what they have read: an answer that the next request waited for was given.
     answered: Vec<ConnectionId>,
     /// Connections whose deadline may have changed.
@@ -193,6 +196,8 @@ impl Engine {
             outputs: VecDeque::new(),
             closed: VecDeque::new(),
             timers: Timers::default(),
+            #[cfg(feature = "http")]
+            health_watchers: Vec::new(),
             answered: Vec::new(),
             touched: Vec::new(),
             buffered_in: 0,
@@ -358,11 +363,14 @@ impl Engine {
 
     /// The end of every input: what it means for agents is carried out, and the snapshot is let go.
     fn done(&mut self, now: Now) {
-        self.settle_fleet(now);
-        self.settle_commands(now);
-        while let Some(id) = self.answered.pop() {
+        loop {
+            self.settle_fleet(now);
+            self.settle_commands(now);
+            let Some(id) = self.answered.pop() else { break };
             self.advance(now, id);
         }
+        #[cfg(feature = "http")]
+        self.follow_health(now);
         self.view.release();
     }
 

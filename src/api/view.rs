@@ -186,6 +186,12 @@ impl View {
         }
     }
 
+    /// Whether there is no problem, as far as can be told without the database.
+    #[cfg(feature = "http")]
+    pub(super) fn is_healthy(&self, now: Now) -> bool {
+        self.problems(now, None).is_empty()
+    }
+
     fn problems(&self, now: Now, unreadable: Option<&CallError>) -> Vec<String> {
         let silence = self.store_silent_since.map(|since| now.mono.duration_since(since));
         let silence = silence.filter(|silence| *silence >= STORE_SILENCE);

@@ -18,6 +18,14 @@ use crate::api::http::rpc::{Rpc, Target, unimplemented};
 use crate::api::http::{self, Event, Http, Speech, reflection};
 use crate::clock::Now;
 
+/// A call of the health service's Watch, and what it was told last.
+#[derive(Debug)]
+pub(super) struct HealthWatcher {
+    connection: ConnectionId,
+    call: u64,
+    told: Serving,
+}
+
 impl Engine {
     pub(super) fn handle_http(&mut self, now: Now, id: ConnectionId, event: Event) {
         match event {
@@ -98,10 +106,7 @@ impl Engine {
     }
 
     fn tell_health(&mut self, now: Now, id: ConnectionId, call: u64, target: Target, request: &[u8]) {
-        let serving = match self.view.health(now).healthy {
-            true => Serving::Yes,
-            false => Serving::No,
-        };
+        let serving = self.serving(now);
         let result = health::service(request);
         if target == Target::HealthCheck {
             let result = result.map(|_| health::response(serving));
@@ -110,8 +115,36 @@ impl Engine {
             let serving = if result.is_ok() { serving } else { Serving::Unknown };
             self.begin_stream(id, call);
             self.with_http(id, |http, out| http.put_item(out, call, &health::response(serving)));
+            if serving != Serving::Unknown {
+                self.health_watchers.push(HealthWatcher { connection: id, call, told: serving });
+            }
         }
         self.said(now, id);
+    }
+
+    fn serving(&self, now: Now) -> Serving {
+        if self.view.is_healthy(now) { Serving::Yes } else { Serving::No }
+    }
+
+    /// Tells who watches, when it is another answer than the last.
+    pub(super) fn follow_health(&mut self, now: Now) {
+        if self.health_watchers.is_empty() {
+            return;
+        }
+        let serving = self.serving(now);
+        let mut watchers = std::mem::take(&mut self.health_watchers);
+        watchers.retain_mut(|HealthWatcher { connection, call, told }| {
+            let (id, call) = (*connection, *call);
+            if self.with_http(id, |http, _| http.target(call)).flatten() != Some(Target::HealthWatch) {
+                return false;
+            }
+            if std::mem::replace(told, serving) != serving {
+                self.with_http(id, |http, out| http.put_item(out, call, &health::response(serving)));
+                self.said(now, id);
+            }
+            true
+        });
+        self.health_watchers = watchers;
     }
 
     fn handle_upload(&mut self, now: Now, id: ConnectionId, call: u64, bytes: &[u8]) {

@@ -17,13 +17,11 @@ pub(super) mod guard;
 mod h1;
 mod h2;
 pub(super) mod health;
-#[allow(dead_code, reason = "routes to come use it")]
 pub(super) mod message;
 pub(super) mod page;
 mod pipe;
 pub(super) mod probe;
 pub(super) mod reflection;
-#[allow(dead_code, reason = "routes to come use it")]
 pub(super) mod reply;
 pub(super) mod route;
 pub(super) mod rpc;
@@ -287,8 +285,8 @@ impl Http {
         let Some(exchange) = self.exchanges.get_mut(&call) else { return };
         let head = match (&exchange.speech, head) {
             (Speech::Rpc(_, rpc), _) => rpc.head(),
-            (Speech::Plain(Shape { stream: Some((head, _)), .. }), _) | (_, Some(head)) => head.clone(),
-            _ => return,
+            (_, Some(head)) => head.clone(),
+            (_, None) => return,
         };
         exchange.begun = true;
         self.transport.respond(out, call, &Response { body: Body::Stream, ..head });
@@ -297,10 +295,8 @@ impl Http {
     /// One item of a stream, as encoded protobuf.
     pub(super) fn put_item(&mut self, out: &mut Vec<u8>, call: u64, message: &[u8]) {
         let Some(exchange) = self.exchanges.get(&call) else { return };
-        match &exchange.speech {
-            Speech::Rpc(_, rpc) => self.transport.write(out, call, &rpc.item(message)),
-            Speech::Plain(Shape { stream: Some((_, item)), .. }) => self.transport.write(out, call, &item(message)),
-            Speech::Plain(_) | Speech::Held => {}
+        if let Speech::Rpc(_, rpc) = &exchange.speech {
+            self.transport.write(out, call, &rpc.item(message));
         }
     }
 

@@ -28,31 +28,17 @@ pub(in crate::api) enum Reply {
 
 type Whole = Box<dyn FnOnce(Result<&method::Response, &CallError>) -> Response + Send>;
 
-/// Writes an item of a stream, which comes as the encoded protobuf message.
-pub(in crate::api) type Item = fn(&[u8]) -> Vec<u8>;
-
 /// How what a call gives is said.
 pub(in crate::api) struct Shape {
-    /// The answer of a unary call, or the error of one that failed before it began to stream.
+    /// The answer of a unary call, or its error.
     pub(in crate::api) whole: Whole,
-    /// Of a stream: its head, and what writes an item.
-    pub(in crate::api) stream: Option<(Response, Item)>,
 }
 
 impl Shape {
     pub(in crate::api) fn unary(
         whole: impl FnOnce(Result<&method::Response, &CallError>) -> Response + Send + 'static,
     ) -> Shape {
-        Shape { whole: Box::new(whole), stream: None }
-    }
-
-    /// Items are sent as `item` writes them.
-    pub(in crate::api) fn stream(head: Response, item: Item) -> Shape {
-        let refused = |result: Result<&method::Response, &CallError>| match result {
-            Err(error) => super::refusal(error),
-            Ok(_) => Response::text(500, "a stream was answered at once"),
-        };
-        Shape { whole: Box::new(refused), stream: Some((head, item)) }
+        Shape { whole: Box::new(whole) }
     }
 }
 

@@ -365,6 +365,11 @@ fn tools_find_the_services_and_their_health() {
     }
     let mut watch = peer.call(&mut world, "/grpc.health.v1.Health/Watch", GRPC, b"\0\0\0\0\0");
     assert_eq!((watch.message().expect("a status").1, watch.over), (vec![8, 1], false));
+    world.engine.set_silent(vec!["store"]);
+    world.wait(std::time::Duration::from_secs(1));
+    peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
+    peer.hear(&mut world, &mut watch);
+    assert_eq!(watch.message().expect("the change").1, vec![8, 2]);
 }
 
 #[test]
