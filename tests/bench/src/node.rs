@@ -90,6 +90,15 @@ impl Node {
         Ok(())
     }
 
+    /// Ends the process without asking it.
+    pub(crate) fn kill(&mut self) -> Result<(), Failure> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
     /// Where other nodes find it.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)

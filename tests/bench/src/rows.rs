@@ -22,6 +22,7 @@ mod relay;
 mod roaming;
 mod size;
 mod slow_disk;
+mod start;
 mod watcher;
 mod writes;
 
@@ -56,6 +57,7 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
         Box::new(fleet::Quiet),
         Box::new(memory::Resident),
         Box::new(idle::Wakeups),
+        Box::new(start::Start),
         Box::new(size::Binary),
     ]
 }
