@@ -45,6 +45,7 @@ pub enum Command {
     Cancel(Cancel),
     Id(Id),
     Keygen(Keygen),
+    Verify(Verify),
     Completions(Completions),
 }
 
@@ -347,6 +348,15 @@ pub struct Keygen {
     /// how many identities (1)
     #[argh(option, arg_name = "N")]
     pub count: Option<u32>,
+}
+
+/// read the whole database of a node that is stopped, and say what of it is damaged; changes nothing
+#[derive(ArgsInfo, Debug, FromArgs)]
+#[argh(subcommand, name = "verify", help_triggers("-h", "--help"))]
+pub struct Verify {
+    /// the node's data directory (the one `run` would use)
+    #[argh(option, arg_name = "DIR")]
+    pub data_dir: Option<String>,
 }
 
 /// print a completion script for bash, zsh or fish

@@ -12,6 +12,7 @@ mod keys;
 mod node;
 mod output;
 mod remote;
+mod verify;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -78,6 +79,7 @@ fn dispatch(command: Option<Command>) -> Result<(), Failure> {
         Command::Cancel(command) => commands::cancel(&command),
         Command::Id(command) => keys::id(command),
         Command::Keygen(command) => keys::keygen(command),
+        Command::Verify(command) => verify::verify(command),
         Command::Completions(command) => say(completions::completions(&command.shell)?.trim_end()),
     }
 }

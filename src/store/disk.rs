@@ -29,7 +29,7 @@ pub trait Disk: redb::StorageBackend {
 
 /// Room kept allocated beside the database.
 const BALLAST_BYTES: u64 = 8 << 20;
-const DATABASE: &str = "documents.redb";
+pub(super) const DATABASE: &str = "documents.redb";
 const BALLAST: &str = "reserve";
 
 /// The database file of a data directory, and the room reserved beside it.

@@ -27,6 +27,7 @@ mod request;
 pub mod shell;
 mod stage;
 mod tables;
+mod verify;
 mod version;
 mod write;
 
@@ -47,6 +48,7 @@ pub use request::{
     Applied, Apply, Body, Cursor, Incoming, IncomingCommand, Link, LinkWish, Merged, Outcome, PeerRun, Put, Reply,
     Request, Submitted, Ticket, Tip, Write,
 };
+pub use verify::{Verified, verify};
 pub use version::{Kind, Origin, RunId, Stamp, Version, VersionHash};
 
 #[cfg(test)]

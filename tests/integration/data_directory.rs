@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::node::{Node, directory, eventually, skip};
+use crate::node::{Node, directory, eventually, run, skip};
 
 /// Starts a node that must refuse to run; its words and its exit code.
 fn refused(home: &Path) -> (i32, String) {
@@ -103,6 +103,28 @@ fn a_database_of_a_newer_format_is_refused_and_untouched() {
     assert_eq!(code, 78);
     assert!(words.contains("format 9"), "{words}");
     assert!(fs::read(&database).expect("there") == newer, "it is left as it was");
+}
+
+#[test]
+fn verify_reads_the_database_of_a_stopped_node_and_refuses_that_of_a_running_one() {
+    let home = used();
+    let data = home.path().join("data");
+    let data = data.to_str().expect("text");
+    let database = home.path().join("data/documents.redb");
+    let whole = fs::read(&database).expect("there");
+    assert!(run(&["verify", "--data-dir", data]).ok().contains("1 documents"));
+    let mut flipped = whole.clone();
+    // Pages that are not in use any more hold copies.
+    for at in 0..whole.len() {
+        flipped[at] ^= if whole[at..].starts_with(br#"{"a":1}"#) { 0xff } else { 0 };
+    }
+    fs::write(&database, &flipped).expect("written");
+    assert!(run(&["verify", "--data-dir", data]).fails(1).contains("damaged"));
+    assert!(fs::read(&database).expect("there") == flipped, "it is left as it was");
+    fs::write(&database, &whole).expect("written");
+    let _node = Node::start(home.path(), &[]);
+    assert!(run(&["verify", "--data-dir", data]).fails(1).contains("in use"));
+    assert!(run(&["verify", "--data-dir", "/nowhere"]).fails(1).contains("/nowhere"));
 }
 
 /// CRC-32C, bit by bit.

@@ -9,6 +9,7 @@ mod latest;
 mod limits;
 mod merged;
 mod ram;
+mod verify;
 
 use std::time::{Duration, Instant};
 

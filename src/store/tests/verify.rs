@@ -1,0 +1,106 @@
+//! A database that no node has open, read from end to end.
+
+use std::sync::Arc;
+
+use redb::{Builder, ReadableTable, WriteTransaction};
+
+use super::*;
+use crate::store::backend::{Backend, Gate};
+use crate::store::tables::{INDEX, KEYS, META, META_STATE, NAMES, State};
+use crate::store::{Verified, verify};
+
+/// The disk of a node that was killed: three documents, and one that was deleted.
+fn killed() -> Ram {
+    let mut bench = Bench::new();
+    for name in ["cells/a", "cells/b", "platforms/a", "cells/gone"] {
+        bench.request(durable(name, whole(r#"{"x":1}"#))).unwrap();
+    }
+    bench.delete("cells/gone");
+    bench.crash().disk.crash()
+}
+
+/// What `verify` finds of these bytes, which it leaves as they are.
+fn found(bytes: &[u8]) -> Result<Option<Verified>, Error> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("documents.redb");
+    std::fs::write(&path, bytes).unwrap();
+    let found = verify(directory.path());
+    assert!(std::fs::read(&path).unwrap() == bytes, "the file is not touched");
+    found
+}
+
+/// Changes tables behind the store's back.
+fn meddle(disk: &Ram, change: impl FnOnce(&WriteTransaction)) -> Vec<u8> {
+    let backend = Backend::new(Arc::new(disk.clone()), Gate::default()).unwrap();
+    let database = Builder::new().create_with_backend(backend).unwrap();
+    let transaction = database.begin_write().unwrap();
+    change(&transaction);
+    transaction.commit().unwrap();
+    drop(database);
+    disk.bytes()
+}
+
+fn complaint(disk: &Ram, change: impl FnOnce(&WriteTransaction)) -> String {
+    let verified = found(&meddle(disk, change)).unwrap().unwrap();
+    assert!(verified.complaints > 0);
+    verified.damaged.join("; ")
+}
+
+#[test]
+fn a_database_is_whole_after_a_kill() {
+    let verified = found(&killed().bytes()).unwrap().unwrap();
+    assert_eq!((verified.live, verified.tombstones, verified.complaints), (3, 1, 0), "{:?}", verified.damaged);
+}
+
+#[test]
+fn where_there_is_no_database_nothing_is_verified() {
+    assert!(verify(tempfile::tempdir().unwrap().path()).unwrap().is_none());
+    assert!(found(&[]).unwrap().is_none());
+}
+
+#[test]
+fn a_document_that_other_tables_contradict_is_named() {
+    let hash = key("cells/a").hash();
+    let words =
+        complaint(&killed(), |tables| drop(tables.open_table(KEYS).unwrap().remove(hash.0.as_slice()).unwrap()));
+    assert!(words.contains("cells/a") && words.contains("key"), "{words}");
+    let words =
+        complaint(&killed(), |tables| drop(tables.open_table(NAMES).unwrap().remove(b"cells\0b".as_slice()).unwrap()));
+    assert!(words.contains("cells/b") && words.contains("name"), "{words}");
+    let words = complaint(&killed(), |tables| {
+        let mut index = tables.open_table(INDEX).unwrap();
+        let key = index.first().unwrap().unwrap().0.value().to_vec();
+        let mut value = index.get(key.as_slice()).unwrap().unwrap().value().to_vec();
+        value[20] ^= 1;
+        index.insert(key.as_slice(), value.as_slice()).unwrap();
+    });
+    assert!(words.contains("not the version"), "{words}");
+}
+
+#[test]
+fn counters_that_are_wrong_are_told() {
+    let words = complaint(&killed(), |tables| {
+        let mut meta = tables.open_table(META).unwrap();
+        let mut state = State::decode(meta.get(META_STATE).unwrap().unwrap().value()).unwrap();
+        state.live += 1;
+        meta.insert(META_STATE, state.encode().as_slice()).unwrap();
+    });
+    assert!(words.contains("counters say 4"), "{words}");
+}
+
+#[test]
+fn damage_anywhere_in_the_file_is_told_and_never_a_panic() {
+    let whole = killed().bytes();
+    let text = br#"{"x":1}"#;
+    // Pages that are not in use any more hold copies.
+    let everywhere: Vec<usize> = (0..whole.len()).filter(|at| whole[*at..].starts_with(text)).collect();
+    for places in [&everywhere[..], &[whole.len() / 2], &[4096 + 10], &[4096 + 64]] {
+        let mut bytes = whole.clone();
+        places.iter().for_each(|place| bytes[*place] ^= 0xff);
+        match found(&bytes) {
+            Ok(Some(verified)) => assert!(places != everywhere || verified.complaints > 0),
+            Ok(None) => panic!("there is one"),
+            Err(error) => assert!(matches!(error, Error::Damaged(_) | Error::Io(_)), "{error}"),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Reads a whole database that no node has open, and says what of it is damaged.
+//!
+//! Owns the order of the looks: redb's own over its pages, then every record, then what the other tables say of records.
+//! Must never change the file: what redb mends while it opens stays in memory ([`overlay`]).
+
+mod overlay;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+
+use self::overlay::Overlay;
+use crate::contain::contain;
+use crate::store::backend::{self, Backend, Found, Gate};
+use crate::store::record::RecordRef;
+use crate::store::tables::{self, INDEX, KEYS, META, META_STATE, NAMES, RECORDS, State};
+use crate::store::{Entry, Error, Record};
+
+/// Complaints that are kept in words; further ones are counted.
+const COMPLAINTS: usize = 100;
+/// Memory for redb's pages meanwhile.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Documents that exist.
+    pub live: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// What is damaged, in words; the first hundred complaints.
+    pub damaged: Vec<String>,
+    /// How many complaints there were.
+    pub complaints: u64,
+}
+
+impl Verified {
+    fn complain(&mut self, words: String) {
+        self.complaints += 1;
+        if self.damaged.len() < COMPLAINTS {
+            self.damaged.push(words);
+        }
+    }
+}
+
+/// Verifies the database of a data directory, whose lock the caller holds. `None`: there is none yet.
+///
+/// # Errors
+/// The file cannot be read or opened at all: it is of a newer format, foreign, or damaged where everything begins.
+pub fn verify(directory: &Path) -> Result<Option<Verified>, Error> {
+    let Some(disk) = Overlay::open(directory)? else { return Ok(None) };
+    let looked = contain(|| look(Arc::new(disk)));
+    looked.unwrap_or_else(|panic| Err(Error::Damaged(format!("a page of the file: {panic}"))))
+}
+
+fn look(disk: Arc<Overlay>) -> Result<Option<Verified>, Error> {
+    if backend::look(disk.as_ref())? == Found::Nothing {
+        return Ok(None);
+    }
+    let backend = Backend::new(disk, Gate::default())?;
+    let mut database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+    let mut verified = Verified::default();
+    check_pages(&mut database, &mut verified)?;
+    let transaction = database.begin_read()?;
+    Records::open(&transaction)?.walk(&mut verified)?;
+    check_counts(&transaction, &mut verified)?;
+    Ok(Some(verified))
+}
+
+fn check_pages(database: &mut Database, verified: &mut Verified) -> Result<(), Error> {
+    let whole =
+        database.check_integrity().map_err(|cause| Error::Damaged(format!("the pages of the file: {cause}")))?;
+    if !whole {
+        verified.complain("pages of the file do not match their checksums".to_owned());
+    }
+    Ok(())
+}
+
+type Table = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// The records, and the tables that say where each is.
+struct Records {
+    records: Table,
+    index: Table,
+    keys: Table,
+    names: Table,
+}
+
+impl Records {
+    fn open(transaction: &ReadTransaction) -> Result<Records, Error> {
+        let open = |table| transaction.open_table(table);
+        Ok(Records { records: open(RECORDS)?, index: open(INDEX)?, keys: open(KEYS)?, names: open(NAMES)? })
+    }
+
+    fn walk(&self, verified: &mut Verified) -> Result<(), Error> {
+        for row in self.records.iter()? {
+            let (key, bytes) = row?;
+            let sequence = tables::number(key.value())?;
+            match self.check(sequence, bytes.value()) {
+                Ok(record) if record.is_live() => verified.live += 1,
+                Ok(_) => verified.tombstones += 1,
+                Err(Error::Damaged(words)) => verified.complain(format!("record {sequence}: {words}")),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, sequence: u64, bytes: &[u8]) -> Result<Record, Error> {
+        let record = RecordRef::decode(bytes)?.to_record()?;
+        let wrong = |words: &str| {
+            let name = record.name.as_ref().map_or_else(|| "a tombstone".to_owned(), ToString::to_string);
+            Error::Damaged(format!("{name}: {words}"))
+        };
+        if record.sequence != sequence {
+            return Err(wrong("it says that it is another"));
+        }
+        let entry = self.entry(&record)?.ok_or_else(|| wrong("the index does not list it"))?;
+        if entry.version != record.version_hash() {
+            return Err(wrong("it is not the version that the index lists"));
+        }
+        let at = self.keys.get(entry.hash.0.as_slice())?;
+        if at.is_none_or(|at| at.value() != tables::number_key(sequence)) {
+            return Err(wrong("its key leads elsewhere"));
+        }
+        if let Some(name) = &record.name {
+            let listed = self.names.get(tables::name_key(name).as_slice())?;
+            if name.hash() != entry.hash || listed.is_none_or(|hash| hash.value() != entry.hash.0) {
+                return Err(wrong("its name leads elsewhere"));
+            }
+        }
+        Ok(record)
+    }
+
+    fn entry(&self, record: &Record) -> Result<Option<Entry>, Error> {
+        let key = tables::index_key(record.kind, record.sequence);
+        let value = self.index.get(key.as_slice())?;
+        value.map(|value| tables::index_entry(&key, value.value())).transpose()
+    }
+}
+
+/// Rows without a record, and counters that are wrong.
+fn check_counts(transaction: &ReadTransaction, verified: &mut Verified) -> Result<(), Error> {
+    let length = |table| Ok::<u64, Error>(transaction.open_table(table)?.len()?);
+    let [records, index, keys, names] = [length(RECORDS)?, length(INDEX)?, length(KEYS)?, length(NAMES)?];
+    if [index, keys] != [records; 2] {
+        verified.complain(format!("there are {records} records, {index} entries of the index and {keys} keys"));
+    }
+    let meta = transaction.open_table(META)?;
+    let state = meta.get(META_STATE)?.ok_or_else(|| Error::Damaged("the counters are missing".to_owned()))?;
+    let state = State::decode(state.value())?;
+    if verified.complaints == 0
+        && (state.live, state.tombstones, names) != (verified.live, verified.tombstones, verified.live)
+    {
+        let (live, tombstones) = (verified.live, verified.tombstones);
+        verified.complain(format!(
+            "there are {live} documents, {tombstones} tombstones and {names} names; the counters say {} and {}",
+            state.live, state.tombstones
+        ));
+    }
+    Ok(())
+}
