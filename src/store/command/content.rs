@@ -28,7 +28,7 @@ pub struct Command {
 pub struct CommandResult {
     /// Cancelled, failed or completed; or executing, for how far it is.
     pub rank: Rank,
-    /// JSON, or empty. Of what is executing, the words and their number ([`super::progress`]).
+    /// JSON, or empty. Of what is executing, the words and their number (`progress.rs`).
     pub result: String,
     /// Words.
     pub error: String,
