@@ -69,7 +69,7 @@ fn a_radio_by_satellite_with_losses_carries_as_much() {
     let wire = Wire { delay: Duration::from_millis(750), loss_per_mille: 50, bytes_per_second: Some(100_000) };
     let mut mesh = pair(Some(100_000), wire);
     let before = now(&mesh);
-    let bytes = fill(&mut mesh, "tracks", 1_000);
+    let bytes = fill(&mut mesh, "tracks", 3_000);
     converge(&mut mesh);
     let goodput = bytes as f64 / (now(&mesh) - before).as_secs_f64() / 100_000.0;
     println!("goodput {goodput:.3} of the rate");
