@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"iter"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
