@@ -39,6 +39,7 @@ pub mod relay;
 pub mod schema;
 pub mod store;
 pub mod sync;
+pub mod udp;
 pub mod watcher;
 
 /// What nodes say to each other: `peat.mesh.v1`.

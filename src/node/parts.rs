@@ -18,12 +18,13 @@ use crate::relay::{self, Relay};
 use crate::store::{self, FileDisk, Reader, Store};
 use crate::sync;
 use crate::sync::proof::FormationKey;
+use crate::udp;
 use crate::watcher;
 
 /// A relay and its socket.
 pub(super) struct RelayPart {
     pub(super) relay: Relay,
-    pub(super) socket: relay::shell::Socket,
+    pub(super) socket: udp::Socket,
     pub(super) bound: SocketAddr,
 }
 
@@ -31,7 +32,7 @@ impl RelayPart {
     /// Binds the socket.
     pub(super) fn open(listen: SocketAddr, key: &Secret) -> Result<RelayPart, Error> {
         let failed = |cause| Error::Machine(format!("the relay's address {listen}"), cause);
-        let socket = relay::shell::Socket::bind(listen).map_err(failed)?;
+        let socket = udp::Socket::bind(listen, relay::shell::SOCKET_BUFFER_BYTES).map_err(failed)?;
         let bound = socket.local_address().map_err(failed)?;
         let key = FormationKey::new(key.expose().to_vec()).map_err(|cause| Error::Place(cause.to_string()))?;
         let relay = Relay::new(RelayKey::new(&key), Box::new(System::default()), clock::shell::now());
@@ -44,7 +45,7 @@ pub(super) struct Parts {
     pub(super) store: Store<FileDisk>,
     pub(super) sync: sync::Engine,
     pub(super) api: api::Engine,
-    pub(super) udp: sync::shell::Socket,
+    pub(super) udp: udp::Socket,
     pub(super) clients: api::shell::Shell,
     pub(super) watcher: Option<watcher::shell::Shell>,
     pub(super) relay: Option<RelayPart>,
@@ -63,7 +64,7 @@ impl Parts {
         let store = open_store(config, &identity)?;
         let sync = sync_engine(config, &identity, node_id.clone(), store.reader())?;
         let api = api::Engine::new(api_config(config, node_id, &identity), store.reader(), clock::shell::now());
-        let udp = sync::shell::Socket::bind(config.bind);
+        let udp = udp::Socket::bind(config.bind, sync::shell::SOCKET_BUFFER_BYTES);
         let udp = udp.map_err(|cause| Error::Machine(format!("--bind {}", config.bind), cause))?;
         let bound = udp.local_address().map_err(|cause| Error::Machine("the UDP socket".to_owned(), cause))?;
         let relay = open_relay(config)?;

@@ -157,7 +157,7 @@ fn start_relay(
 
 fn start_resolvers(
     threads: &mut Threads,
-    udp: &sync::shell::Socket,
+    udp: &crate::udp::Socket,
 ) -> Result<(Sender<String>, Receiver<resolver::Resolved>), Error> {
     let (names, asked) = bounded::<String>(resolver::NAMES);
     let (answers, resolved) = bounded(resolver::NAMES);

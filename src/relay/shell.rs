@@ -3,26 +3,24 @@
 //! Ends when nobody is left to give it orders.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use mio::net::UdpSocket;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Waker};
 
 use super::Relay;
 use super::wire::{HEADER_BYTES, RelayKey};
 use crate::clock::shell::now;
 use crate::limits::RELAYED_BYTES;
 use crate::pulse::Pulse;
+use crate::udp::Socket;
 
-const SOCKET: Token = Token(0);
-const WAKE: Token = Token(1);
 /// Datagrams taken before anything else is looked at.
 const RECEIVED_A_TURN: usize = 256;
 /// What the kernel may hold for us in each direction, bytes; it gives what it allows.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -44,45 +42,6 @@ pub struct Wiring {
     pub waiting: Option<Arc<Waker>>,
     /// Stamped at each turn.
     pub pulse: Arc<Pulse>,
-}
-
-/// The socket and what wakes the thread, made before it starts so that others can wake it.
-#[derive(Debug)]
-pub struct Socket {
-    poll: Poll,
-    socket: UdpSocket,
-    waker: Arc<Waker>,
-}
-
-impl Socket {
-    /// Binds the UDP socket.
-    ///
-    /// # Errors
-    /// The address is taken or not ours.
-    pub fn bind(address: SocketAddr) -> io::Result<Socket> {
-        let poll = Poll::new()?;
-        let mut socket = UdpSocket::bind(address)?;
-        // Larger buffers ride out a burst; less than asked for is fine.
-        _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES);
-        _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES);
-        poll.registry().register(&mut socket, SOCKET, Interest::READABLE)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok(Socket { poll, socket, waker })
-    }
-
-    /// Where it is bound; with port 0 asked for, the port it got.
-    ///
-    /// # Errors
-    /// The socket failed.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    /// Wakes the thread.
-    #[must_use]
-    pub fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
-    }
 }
 
 /// Runs the relay thread; `active`: not in radio silence.

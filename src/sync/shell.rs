@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
-use mio::net::UdpSocket;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Token, Waker};
 
 use crate::clock::shell::now;
 use crate::pulse::Pulse;
@@ -21,9 +20,8 @@ use crate::store::shell::{Inlet, SharedTip};
 use crate::sync::network::Network;
 use crate::sync::resolver::Resolved;
 use crate::sync::{Asked, Engine, Event, Reloaded};
+use crate::udp::{SOCKET, Socket};
 
-const SOCKET: Token = Token(0);
-const WAKE: Token = Token(1);
 const NETWORK: Token = Token(2);
 /// Datagrams taken before anything is sent.
 const RECEIVED_A_TURN: usize = 64;
@@ -32,7 +30,7 @@ const SENT_A_TURN: usize = 64;
 /// No UDP payload is longer.
 const DATAGRAM_BYTES: usize = 1 << 16;
 /// What the kernel may hold for us in each direction, bytes; it gives what it allows.
-const SOCKET_BUFFER_BYTES: usize = 2 << 20;
+pub const SOCKET_BUFFER_BYTES: usize = 2 << 20;
 /// The same kind of send error is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -72,52 +70,6 @@ pub struct OwnRelay {
     pub waker: Arc<Waker>,
     /// From it: it is silent.
     pub silenced: Receiver<()>,
-}
-
-/// The socket and what wakes the thread, made before it starts so that others can wake it.
-#[derive(Debug)]
-pub struct Socket {
-    poll: Poll,
-    socket: UdpSocket,
-    waker: Arc<Waker>,
-}
-
-impl Socket {
-    /// Binds the UDP socket.
-    ///
-    /// # Errors
-    /// The address is taken or not ours.
-    pub fn bind(address: SocketAddr) -> io::Result<Socket> {
-        let poll = Poll::new()?;
-        let mut socket = UdpSocket::bind(address)?;
-        // Larger buffers ride out a burst; less than asked for is fine.
-        _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES);
-        _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES);
-        poll.registry().register(&mut socket, SOCKET, Interest::READABLE)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok(Socket { poll, socket, waker })
-    }
-
-    /// Where it is bound; with port 0 asked for, the port it got.
-    ///
-    /// # Errors
-    /// The socket failed.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    /// Asks to be woken when there is room to send as well. Not asked for without need: the kernel would wake the thread
-    /// for every datagram that has left.
-    fn wait_for_room(&mut self, wanted: bool) -> io::Result<()> {
-        let interest = if wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        self.poll.registry().reregister(&mut self.socket, SOCKET, interest)
-    }
-
-    /// Wakes the thread.
-    #[must_use]
-    pub fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
-    }
 }
 
 /// Runs the sync thread.
