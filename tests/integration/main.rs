@@ -11,6 +11,8 @@ mod client_wire;
 mod clients;
 mod commands;
 mod data_directory;
+mod far;
+mod forwarder;
 #[cfg(feature = "http")]
 mod http;
 mod life;
@@ -20,6 +22,7 @@ mod networks;
 mod node;
 mod readme;
 mod relay;
+mod relays;
 mod security;
 mod shells;
 mod supervision;

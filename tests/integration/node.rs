@@ -81,7 +81,7 @@ impl Done {
 }
 
 /// The same command, run by another one.
-fn run_by(inside: &[String], command: Command, home: &Path) -> Command {
+pub fn run_by(inside: &[String], command: Command, home: &Path) -> Command {
     let Some((program, arguments)) = inside.split_first() else { return command };
     let mut outer = Command::new(program);
     outer.args(arguments).arg(command.get_program()).args(command.get_args());

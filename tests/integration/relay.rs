@@ -1,123 +1,20 @@
 //! Nodes that meet through a relay, each in a process of its own, over loopback.
 
-use std::fs::{self, File};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use peat_node::identity::Identity;
 use peat_node::relay::wire::{Answer, Handle, Header, RelayKey, Request};
 use peat_node::sync::proof::FormationKey;
-use tempfile::TempDir;
 
-use crate::node::{Node, directory, eventually, program, run};
+use crate::forwarder::{Forwarder, Quality};
+use crate::node::{Node, directory, eventually, run};
+use crate::relays::{Relay, key_file};
 
 /// From losing the direct way to a document on the other side. The engines keep to 2 s (`src/sync/tests/relay.rs`); the rest is for
 /// a busy machine and the processes of the command line.
 const FALLBACK: Duration = Duration::from_secs(5);
-
-/// A key in a file of its own.
-fn key_file(home: &Path) -> (PathBuf, String) {
-    let (path, key) = (home.join("key"), run(&["keygen"]).ok());
-    fs::write(&path, &key).expect("written");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
-    (path, key.trim().to_owned())
-}
-
-/// `peat-node relay` in a process of its own.
-struct Relay {
-    child: Option<Child>,
-    home: TempDir,
-    listen: String,
-    key: PathBuf,
-}
-
-impl Relay {
-    fn start(key: &Path) -> Relay {
-        let listen = "127.0.0.1:0".to_owned();
-        let mut relay = Relay { child: None, home: directory(), listen, key: key.to_owned() };
-        relay.start_again();
-        relay
-    }
-
-    fn start_again(&mut self) {
-        let log = self.home.path().join("log");
-        let mut command = program();
-        command.args(["relay", "--listen", &self.listen, "--relay-key-file"]).arg(&self.key);
-        let child = command.stderr(File::create(&log).expect("a log")).spawn().expect("the program runs");
-        let child = self.child.insert(child);
-        self.listen = eventually("the relay is ready", || {
-            let log = fs::read_to_string(&log).expect("a log");
-            assert!(child.try_wait().expect("our child").is_none(), "the relay ended: {log}");
-            Some(log.lines().find_map(|line| line.split_once("relay at "))?.1.to_owned())
-        });
-    }
-
-    fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().expect("our child");
-        child.wait().expect("our child");
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // Nothing to be done about a child that cannot be killed.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// The direct way to a node, which can be cut: a socket that passes datagrams on, for one dialler.
-struct Direct {
-    address: SocketAddr,
-    cut: Arc<AtomicBool>,
-}
-
-impl Direct {
-    /// Its thread ends with the test's process.
-    fn to(node: &str) -> Direct {
-        let node: SocketAddr = node.parse().expect("an address");
-        let [outer, inner] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
-        let (address, cut) = (outer.local_addr().expect("bound"), Arc::new(AtomicBool::new(false)));
-        let dialler = Arc::new(std::sync::Mutex::new(None));
-        let pass = |from: UdpSocket, by: UdpSocket, cut: Arc<AtomicBool>, learns: bool| {
-            let dialler = Arc::clone(&dialler);
-            move || {
-                let mut buffer = [0; 2_048];
-                while let Ok((length, source)) = from.recv_from(&mut buffer) {
-                    let mut known = dialler.lock().expect("never poisoned");
-                    if learns {
-                        *known = Some(source);
-                    }
-                    let to = if learns { Some(node) } else { *known };
-                    if let Some(to) = to.filter(|_| !cut.load(Ordering::Relaxed)) {
-                        by.send_to(&buffer[..length], to).expect("loopback");
-                    }
-                }
-            }
-        };
-        let copies = (outer.try_clone().expect("a copy"), inner.try_clone().expect("a copy"));
-        spawn(pass(outer, inner, Arc::clone(&cut), true));
-        spawn(pass(copies.1, copies.0, Arc::clone(&cut), false));
-        Direct { address, cut }
-    }
-
-    fn set_cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::Relaxed);
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test's network needs somebody who carries")]
-fn spawn(work: impl FnOnce() + Send + 'static) {
-    std::thread::spawn(work);
-}
 
 fn path(node: &Node) -> String {
     node.json("peers", &[])["peers"][0]["path"].as_str().unwrap_or_default().to_owned()
@@ -172,7 +69,7 @@ fn a_relay_takes_over_when_the_direct_way_is_lost_and_gives_back_when_it_returns
     // B has a place at the relay because of a peer it never meets, and does not dial A.
     let nobody = format!("{}@{relayed}", "ab".repeat(32));
     let b = start(b_home.path(), &flags(nobody));
-    let direct = Direct::to(&b.bind);
+    let direct = Forwarder::to(&b.bind, Quality::default());
     let a = start(a_home.path(), &flags(format!("{b_id}@{}+{relayed}", direct.address)));
     goes(&a, "direct");
     put_everywhere(&a, "first");

@@ -25,6 +25,17 @@ fn document(number: u64) -> String {
     format!(r#"{{"n":{number},"text":"{text}"}}"#)
 }
 
+/// Text of so many characters that nothing makes smaller than six bits each.
+fn noise(seed: u64, characters: usize) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(ALPHABET[(state >> 58) as usize])
+    };
+    (0..characters).map(|_| next()).collect()
+}
+
 fn fill(mesh: &mut Mesh, collection: &str, count: u64) -> u64 {
     (0..count)
         .map(|number| {
@@ -94,23 +105,46 @@ fn a_satellite_hop_of_a_second_and_a_half_is_not_a_dead_peer() {
 fn a_command_overtakes_a_catch_up_within_three_round_trips() {
     let wire = Wire { delay: Duration::from_millis(200), loss_per_mille: 0, bytes_per_second: Some(RATE * 4) };
     for rate in [Some(RATE * 4), None] {
-        let mut mesh = Mesh::new(vec![
-            Setup { link_rate: rate, ..Setup::default() },
-            Setup { link_rate: rate, dials: vec![0], ..Setup::default() },
-        ]);
-        mesh.wire = wire;
-        mesh.cut(0, 1);
-        fill(&mut mesh, "notes", 2_000);
-        mesh.heal();
-        mesh.connect_all();
-        mesh.run_for(Duration::from_secs(20));
-        let held = mesh.peers(1).len();
-        assert!(held == 1 && mesh.get(1, "notes", "d1999").is_none(), "the catch-up runs");
-        let rtt = Duration::from_micros(mesh.peers(0)[0].rtt_micros);
-        let id = issue(&mut mesh, 0);
-        let arrived = mesh.run_until(3 * rtt, |mesh| has(mesh, 1, &id));
-        assert!(arrived, "not within three round trips of {rtt:?}, rate {rate:?}");
+        let overtaken = overtaken(rate, wire, |mesh| {
+            fill(mesh, "notes", 2_000);
+        });
+        assert!(overtaken.get(1, "notes", "d1999").is_none(), "the catch-up still runs");
     }
+}
+
+#[test]
+fn a_command_overtakes_a_catch_up_of_a_hundred_mebibytes_within_three_round_trips() {
+    // Six bits of each character are noise, which is what remains of it on the wire.
+    const DOCUMENTS: u64 = (100 << 20) / ((900 << 10) * 6 / 8) + 1;
+    let wire = Wire { delay: Duration::from_millis(50), loss_per_mille: 0, bytes_per_second: Some(1_000_000) };
+    for rate in [Some(1_000_000), None] {
+        let overtaken = overtaken(rate, wire, |mesh| {
+            for number in 0..DOCUMENTS {
+                let text = noise(number, 900 << 10);
+                mesh.put(0, "notes", &format!("d{number}"), &format!(r#"{{"text":"{text}"}}"#));
+            }
+        });
+        let held = (0..DOCUMENTS).filter(|number| overtaken.get(1, "notes", &format!("d{number}")).is_some()).count();
+        assert!((1..60).contains(&held), "the catch-up has begun, and most is still to come: {held} of {DOCUMENTS}");
+    }
+}
+
+/// Two nodes of which one has much to catch up with, and a command to the first that has come within three round trips.
+fn overtaken(rate: Option<u64>, wire: Wire, fill: impl FnOnce(&mut Mesh)) -> Mesh {
+    let setup = Setup { link_rate: rate, ..Setup::default() };
+    let mut mesh = Mesh::new(vec![setup.clone(), Setup { dials: vec![0], ..setup }]);
+    mesh.wire = wire;
+    mesh.cut(0, 1);
+    fill(&mut mesh);
+    mesh.heal();
+    mesh.connect_all();
+    mesh.run_for(Duration::from_secs(20));
+    assert_eq!(mesh.peers(1).len(), 1, "the catch-up runs");
+    let rtt = Duration::from_micros(mesh.peers(0)[0].rtt_micros);
+    let id = issue(&mut mesh, 0);
+    let arrived = mesh.run_until(3 * rtt, |mesh| has(mesh, 1, &id));
+    assert!(arrived, "not within three round trips of {rtt:?}, rate {rate:?}");
+    mesh
 }
 
 #[test]

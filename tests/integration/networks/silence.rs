@@ -5,17 +5,18 @@ use std::process::{Child, Stdio};
 
 use super::Networks;
 use crate::node::{Node, directory, eventually, run};
+use crate::relays::{Relay, key_file};
 
 /// Packets that must have come in before silence counts as kept.
 const HEARD: u64 = 300;
 
-/// Somebody who keeps sending datagrams to the node.
+/// Somebody in the network next to the node's who keeps sending datagrams to it.
 struct Stranger(Child);
 
 impl Stranger {
-    fn start(networks: &Networks) -> Stranger {
+    fn start(networks: &Networks, next: &str) -> Stranger {
         let send = "while :; do echo hello > /dev/udp/10.78.0.1/4242; done";
-        let mut command = networks.command("peer", "bash", &["-c", send]);
+        let mut command = networks.command(next, "bash", &["-c", send]);
         Stranger(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("bash runs"))
     }
 }
@@ -29,12 +30,35 @@ impl Drop for Stranger {
 }
 
 /// Counts what leaves while a few hundred packets come in.
-fn leaves(networks: &Networks, meanwhile: impl FnOnce()) -> u64 {
+fn leaves(networks: &Networks, next: &str, meanwhile: impl FnOnce()) -> u64 {
     let (sent, received) = networks.packets("node", "radio");
-    let stranger = Stranger::start(networks);
+    let stranger = Stranger::start(networks, next);
     meanwhile();
     eventually("the node hears a lot", || (networks.packets("node", "radio").1 >= received + HEARD).then_some(()));
     drop(stranger);
+    networks.packets("node", "radio").0 - sent
+}
+
+/// The node, 10.78.0.1, with a cable to the network next to it, 10.78.0.2. Who is where is settled beforehand: looking for
+/// neighbours is the machine's traffic, not the node's.
+fn cable(networks: &Networks, next: &str) {
+    networks.cable([("node", "radio", "10.78.0.1/24"), (next, "radio", "10.78.0.2/24")]);
+    for (network, other, number) in [("node", next, 2), (next, "node", 1)] {
+        let shown = networks.run(other, "ip -j link show radio");
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        let address = shown[0]["address"].as_str().expect("an address").to_owned();
+        networks.ip(&format!("-n {network} neigh replace 10.78.0.{number} lladdr {address} dev radio nud permanent"));
+    }
+}
+
+/// kill -9 and a new start, with whatever left on the way. While no process has the socket the kernel would answer who
+/// sends: nobody does, at that moment.
+fn restart(networks: &Networks, next: &str, node: &mut Node) -> u64 {
+    let (sent, _) = networks.packets("node", "radio");
+    networks.ip(&format!("-n {next} route add blackhole 10.78.0.1/32"));
+    node.kill();
+    node.start_again();
+    networks.ip(&format!("-n {next} route del blackhole 10.78.0.1/32"));
     networks.packets("node", "radio").0 - sent
 }
 
@@ -42,14 +66,7 @@ fn leaves(networks: &Networks, meanwhile: impl FnOnce()) -> u64 {
 fn not_one_packet_leaves_under_radio_silence_not_even_the_kernels_and_not_after_a_restart() {
     let test = "not_one_packet_leaves_under_radio_silence_not_even_the_kernels_and_not_after_a_restart";
     let Some(networks) = Networks::make(test, &["node", "peer"]) else { return };
-    networks.cable([("node", "radio", "10.78.0.1/24"), ("peer", "radio", "10.78.0.2/24")]);
-    // Who is where is settled beforehand: looking for neighbours is the machine's traffic, not the node's.
-    for (network, other, number) in [("node", "peer", 2), ("peer", "node", 1)] {
-        let shown = networks.run(other, "ip -j link show radio");
-        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
-        let address = shown[0]["address"].as_str().expect("an address").to_owned();
-        networks.ip(&format!("-n {network} neigh replace 10.78.0.{number} lladdr {address} dev radio nud permanent"));
-    }
+    cable(&networks, "peer");
     let (key, homes) = (run(&["keygen"]).ok(), [directory(), directory()]);
     let key = ["--shared-key", key.trim(), "--persist-sync"];
     let mut node = Node::start_inside(networks.inside("node"), "0.0.0.0:4242", homes[0].path(), &key);
@@ -64,19 +81,13 @@ fn not_one_packet_leaves_under_radio_silence_not_even_the_kernels_and_not_after_
         node.run("put", &["missions", &format!("mine-{id}"), "{}"]).ok();
         peer.run("put", &["missions", &format!("theirs-{id}"), "{}"]).ok();
     };
-    assert_eq!(leaves(&networks, || put("silent")), 0, "packets left");
+    assert_eq!(leaves(&networks, "peer", || put("silent")), 0, "packets left");
     // The kernel tells of a change of the network, which must move nobody either.
     networks.ip("-n node addr add 10.79.0.1/24 dev radio");
-    assert_eq!(leaves(&networks, || put("changed")), 0, "packets left");
+    assert_eq!(leaves(&networks, "peer", || put("changed")), 0, "packets left");
 
-    // While no process has the socket the kernel would answer who sends: nobody does, at that moment.
-    let (sent, _) = networks.packets("node", "radio");
-    networks.ip("-n peer route add blackhole 10.78.0.1/32");
-    node.kill();
-    node.start_again();
-    networks.ip("-n peer route del blackhole 10.78.0.1/32");
-    assert_eq!(leaves(&networks, || {}), 0, "packets left after a restart");
-    assert_eq!(networks.packets("node", "radio").0, sent, "packets left at the restart");
+    assert_eq!(restart(&networks, "peer", &mut node), 0, "packets left at the restart");
+    assert_eq!(leaves(&networks, "peer", || {}), 0, "packets left after a restart");
     assert_eq!(node.json("status", &[])["syncActive"], false);
 
     node.run("sync", &["start"]).ok();
@@ -85,4 +96,41 @@ fn not_one_packet_leaves_under_radio_silence_not_even_the_kernels_and_not_after_
     node.kill();
     node.start_again();
     assert_eq!(node.json("status", &[])["syncActive"], true);
+}
+
+#[test]
+fn not_one_packet_leaves_towards_a_relay_either_while_it_passes_on_what_a_peer_sends() {
+    let test = "not_one_packet_leaves_towards_a_relay_either_while_it_passes_on_what_a_peer_sends";
+    let Some(networks) = Networks::make(test, &["node", "relay", "peer"]) else { return };
+    cable(&networks, "relay");
+    networks.cable([("relay", "far", "10.79.0.2/24"), ("peer", "far", "10.79.0.1/24")]);
+    let homes = [directory(), directory(), directory()];
+    let (key_path, key) = key_file(homes[2].path());
+    // At two addresses, of which each node knows its own.
+    let relay = Relay::start_inside(networks.inside("relay"), "0.0.0.0:4243", &key_path);
+    let start = |network: &str, bind: &str, home: usize, peer: &str| {
+        let flags = ["--shared-key", &key, "--persist-sync", "--peer", peer];
+        Node::start_inside(networks.inside(network), bind, homes[home].path(), &flags)
+    };
+    let peer_id = run(&["id", "--data-dir", homes[1].path().join("data").to_str().expect("text")]).ok();
+    let to_peer = format!("{}@relay:10.78.0.2:4243", peer_id.trim());
+    let mut node = start("node", "0.0.0.0:4242", 0, &to_peer);
+    let peer = start("peer", "0.0.0.0:4242", 1, &format!("{}@relay:10.79.0.2:4243", node.id));
+    peer.run("put", &["missions", "before", "{}", "--wait-peers", "1"]).ok();
+    node.run("put", &["missions", "back", "{}", "--wait-peers", "1"]).ok();
+    assert_eq!(peer.json("peers", &[])["peers"][0]["path"], "relay");
+
+    node.run("sync", &["stop"]).ok();
+    let put = |id: &str| {
+        node.run("put", &["missions", &format!("mine-{id}"), "{}"]).ok();
+        peer.run("put", &["missions", &format!("theirs-{id}"), "{}"]).ok();
+    };
+    assert_eq!(leaves(&networks, "relay", || put("silent")), 0, "packets left");
+    assert_eq!(restart(&networks, "relay", &mut node), 0, "packets left at the restart");
+    assert_eq!(leaves(&networks, "relay", || ()), 0, "packets left after a restart");
+
+    node.run("sync", &["start"]).ok();
+    node.shows("missions", "theirs-silent", "{}");
+    peer.shows("missions", "mine-silent", "{}");
+    drop(relay);
 }
