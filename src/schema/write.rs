@@ -1,7 +1,7 @@
 //! Protobuf to JSON.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use peat_ipc::prost::encoding::decode_varint;
 
 use super::{Field, Index, Kind, text, values};
@@ -9,9 +9,9 @@ use super::{Field, Index, Kind, text, values};
 /// How JSON is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Style {
-    /// As protobuf's libraries write it: what has its default value is left out, bytes are in base64.
+    /// As protobuf's libraries write it: what has its default value is left out.
     Plain,
-    /// For scripts: every field is there that is not `optional`, and bytes are as the command line takes them, in base64url.
+    /// For scripts: every field is there that is not `optional`.
     Full,
 }
 
@@ -123,8 +123,7 @@ fn put(field: &Field, value: Option<Wire<'_>>, style: Style, out: &mut Vec<u8>) 
         Kind::I64 => quoted(out, &number.cast_signed().to_string()),
         Kind::Bool => append(out, if number == 0 { "false" } else { "true" }),
         Kind::Text => string(&String::from_utf8_lossy(bytes), out),
-        Kind::Bytes if style == Style::Full => quoted(out, &base64(bytes)),
-        Kind::Bytes => quoted(out, &STANDARD.encode(bytes)),
+        Kind::Bytes => quoted(out, &base64(bytes)),
         Kind::Enum(of) => {
             // Negative numbers are ten bytes on the wire, of which the lower four count.
             let number = ((number & 0xffff_ffff) as u32).cast_signed();
@@ -137,7 +136,7 @@ fn put(field: &Field, value: Option<Wire<'_>>, style: Style, out: &mut Vec<u8>) 
     }
 }
 
-/// Base64url without padding: how versions and run ids are written for people.
+/// Base64url without padding: how versions and run ids are written. Every parser of proto3 JSON takes it.
 #[must_use]
 pub fn base64(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)

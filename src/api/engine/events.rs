@@ -4,7 +4,9 @@
 //! not replayed. Who registered a stream of `AgentLink` gets everything there instead.
 
 use super::Engine;
+use crate::api::ConnectionId;
 use crate::api::call::{Call, Stage};
+use crate::api::connection::Connection;
 use crate::api::http::events::{self, Events, PING, PING_EVENT};
 use crate::api::http::message::{Request, Response};
 use crate::api::http::reply::Reply;
@@ -113,15 +115,25 @@ impl Engine {
         }
     }
 
-    /// Sends an event. Who does not take what it was sent before gets no more: its connection ends, and it may come back.
+    /// Sends an event. Who does not take what it was sent before gets no more: its stream ends, and with HTTP/1.1 its
+    /// connection. It may come back.
     fn send_event(&mut self, now: Now, number: u64, event: &str) {
         let Some(Call { connection: id, id: call, .. }) = self.calls.get(&number) else { return };
         let (id, call) = (*id, *call);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if !connection.has_room_for(call) {
-            return self.give_up(id, "a listener does not read its events".into());
+            return self.cut_listener(now, id, call);
         }
         connection.put_bytes(now, call, event.as_bytes());
+        self.queue_output(id);
+        self.settle(id);
+    }
+    fn cut_listener(&mut self, now: Now, id: ConnectionId, call: u64) {
+        let http = self.connections.get_mut(&id).and_then(Connection::http);
+        if !http.is_some_and(|(http, _)| http.reset(call)) {
+            return self.give_up(id, "a listener does not read its events".into());
+        }
+        self.cancel(now, id, call);
         self.queue_output(id);
         self.settle(id);
     }

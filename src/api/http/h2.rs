@@ -305,6 +305,15 @@ impl H2 {
         stream.end.get_or_insert(end);
     }
 
+    /// Ends one stream, whatever it is still owed.
+    pub(super) fn reset(&mut self, call: u64) {
+        match self.streams.remove(&call) {
+            Some(Stream { sending: Some(mut sending), .. }) => sending.send_reset(Reason::ENHANCE_YOUR_CALM),
+            Some(Stream { respond: Some(mut respond), .. }) => respond.send_reset(Reason::ENHANCE_YOUR_CALM),
+            _ => {}
+        }
+    }
+
     /// Ends the connection and says so.
     pub(super) fn refuse(&mut self) {
         if let State::Open(connection) = &mut self.state {

@@ -191,6 +191,12 @@ impl Http {
         self.exchanges.remove(&call);
     }
 
+    /// Ends a stream, whatever it is still owed; whether the connection can go on without it.
+    pub(super) fn reset(&mut self, call: u64) -> bool {
+        self.exchanges.remove(&call);
+        self.transport.reset(call)
+    }
+
     /// What the method of call `call` is.
     pub(super) fn target(&self, call: u64) -> Option<Target> {
         match self.exchanges.get(&call)?.speech {

@@ -93,6 +93,17 @@ impl Transport {
         }
     }
 
+    /// Ends one stream, whatever it is still owed; whether the connection can go on without it.
+    pub(super) fn reset(&mut self, call: u64) -> bool {
+        match self {
+            Transport::One(_) => false,
+            Transport::Two(two) => {
+                two.reset(call);
+                true
+            }
+        }
+    }
+
     /// Ends the connection; `asked`: something was begun that this answers.
     pub(super) fn refuse(&mut self, out: &mut Vec<u8>, response: &Response, asked: bool) {
         match self {

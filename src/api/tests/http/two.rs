@@ -110,8 +110,12 @@ impl Peer {
     }
 
     fn open(&mut self, world: &mut World, path: &str, headers: &[(&str, &str)]) -> Stream {
+        self.begin(world, http::Method::POST, path, headers)
+    }
+
+    fn begin(&mut self, world: &mut World, method: http::Method, path: &str, headers: &[(&str, &str)]) -> Stream {
         self.turn(world);
-        let mut request = http::Request::post(format!("http://localhost{path}"));
+        let mut request = http::Request::builder().method(method).uri(format!("http://localhost{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -302,6 +306,34 @@ fn a_stream_that_is_reset_ends_its_call() {
     let status = peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
     assert_eq!(status.code(), Some("0"));
     assert!(world.is_open(peer.id));
+}
+
+#[test]
+fn who_does_not_read_its_events_loses_its_stream_and_not_the_connection() {
+    let mut world = World::new();
+    let admin = world.browse(ROOT);
+    assert_eq!(world.ask_json(admin, "/api/v1/agents", r#"{"agent_id":"a1"}"#).0, 200);
+    let mut peer = Peer::connect(&mut world);
+    let mut listener = peer.begin(&mut world, http::Method::GET, "/api/v1/agents/a1/events", &[]);
+    listener.send.send_data(Bytes::new(), true).expect("sent");
+    peer.hear(&mut world, &mut listener);
+    assert!(listener.status == 200 && listener.bytes.starts_with(b"retry: 2000"), "{}", listener.status);
+    let payload = "x".repeat(60 << 10);
+    for number in 0..4 {
+        let body = format!(r#"{{"id":"k{number}","type":"replay","payload":"{payload}"}}"#);
+        assert_eq!(world.ask_json(admin, "/api/v1/agents/a1/commands", &body).0, 202);
+        // It takes frames from its connection, and nothing from the stream.
+        peer.turn(&mut world);
+    }
+    let status = peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
+    assert_eq!(status.code(), Some("0"));
+    peer.hear(&mut world, &mut listener);
+    assert!(listener.reset, "{} bytes", listener.bytes.len());
+    assert!(world.is_open(peer.id));
+    let mut again = peer.begin(&mut world, http::Method::GET, "/api/v1/agents/a1/events", &[]);
+    again.send.send_data(Bytes::new(), true).expect("sent");
+    peer.hear(&mut world, &mut again);
+    assert_eq!(again.status, 200, "it may come back");
 }
 
 #[test]
