@@ -85,7 +85,7 @@ fn difference(with: &Seen, differing: &Seen, changes: f64) -> Vec<Line> {
         .strict(),
         Line::absolute(
             "reconnect, 10 differ, no checkpoint: one-way messages until B has them",
-            Figure::Count(differing.turns - with.turns),
+            Figure::Count(differing.turns_needed - with.turns),
             Target::AtMost(Figure::Count(7.0)),
         ),
     ]
@@ -95,6 +95,14 @@ fn difference(with: &Seen, differing: &Seen, changes: f64) -> Vec<Line> {
 struct Seen {
     bytes: f64,
     turns: f64,
+    /// Turns until B had what A has.
+    turns_needed: f64,
+}
+
+/// What passed in one reconnection.
+struct Passed {
+    all: Traffic,
+    until_equal: Traffic,
 }
 
 struct Pair {
@@ -134,18 +142,22 @@ impl Pair {
             meanwhile(self, self.edition)?;
             passed.push(self.reconnect()?);
         }
-        let of = |figure: fn(&Traffic) -> u64| median(&passed.iter().map(|all| figure(all) as f64).collect::<Vec<_>>());
-        Ok(Seen { bytes: of(|traffic| traffic.bytes), turns: of(|traffic| traffic.turns) })
+        let of = |figure: fn(&Passed) -> u64| median(&passed.iter().map(|one| figure(one) as f64).collect::<Vec<_>>());
+        Ok(Seen {
+            bytes: of(|passed| passed.all.bytes),
+            turns: of(|passed| passed.all.turns),
+            turns_needed: of(|passed| passed.until_equal.turns),
+        })
     }
 
-    fn reconnect(&mut self) -> Result<Traffic, Failure> {
+    fn reconnect(&mut self) -> Result<Passed, Failure> {
         self.forwarder.reset();
         let mut receiver = self.b.start()?;
         connected(&mut receiver)?;
         let held = self.holder.get_document(&get(LATEST, DIFFERENT - 1))?.json_data;
         until("B has what A has", || Ok(receiver.get_document(&get(LATEST, DIFFERENT - 1))?.json_data == held))?;
-        let turns = self.forwarder.traffic().turns;
+        let until_equal = self.forwarder.traffic();
         sleep(QUIET);
-        Ok(Traffic { turns, ..self.forwarder.traffic() })
+        Ok(Passed { all: self.forwarder.traffic(), until_equal })
     }
 }
