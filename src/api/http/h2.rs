@@ -110,16 +110,15 @@ impl H2 {
             buffers.allowance = AHEAD_BYTES.saturating_sub(out.len());
         }
         for _ in 0..TURNS {
+            self.write_streams();
+            // What was written asks for the turn that comes; only what happens in it asks for another.
             self.flag.take();
             self.poll();
             self.read_streams();
-            self.write_streams();
             if !self.flag.take() {
                 break;
             }
         }
-        // What the last turn had to say.
-        self.poll();
         let mut buffers = self.pipe.lock();
         if out.is_empty() {
             std::mem::swap(out, &mut buffers.outgoing);
