@@ -4,6 +4,7 @@ use redb::{Database, Durability, ReadableTableMetadata, WriteTransaction};
 
 use crate::limits::DELETED_NAMES;
 use crate::store::batch::{Batch, Staged};
+use crate::store::fingerprint::summand;
 use crate::store::record::UNCOMMITTED;
 use crate::store::tables::{
     self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_STATE, META_SYNC, NAMES, RECORDS, SOURCES, State,
@@ -67,11 +68,17 @@ fn write_records(transaction: &WriteTransaction, batch: &mut Batch, state: &mut 
         number(staged, state.sequence);
         let Some(record) = &staged.record else { continue };
         if let Some(before) = &staged.before {
-            index.remove(tables::index_key(before.kind, before.sequence).as_slice())?;
+            let at = tables::index_key(before.kind, before.sequence);
+            if let Some(listed) = index.remove(at.as_slice())? {
+                let version = tables::index_entry(&at, listed.value())?.version;
+                state.sum = state.sum.wrapping_sub(summand(&hash, &version));
+            }
             records.remove(tables::number_key(before.sequence).as_slice())?;
             state.unsettle(before.sequence);
         }
-        let entry = tables::index_value(hash, record.version_hash(), staged.from);
+        let version = record.version_hash();
+        state.sum = state.sum.wrapping_add(summand(&hash, &version));
+        let entry = tables::index_value(hash, version, staged.from);
         index.insert(tables::index_key(record.kind, record.sequence).as_slice(), entry.as_slice())?;
         let sequence = tables::number_key(record.sequence);
         records.insert(sequence.as_slice(), record.encode().as_slice())?;

@@ -18,6 +18,7 @@ mod disk;
 mod engine;
 mod error;
 mod figures;
+pub(crate) mod fingerprint;
 pub mod json;
 mod key;
 pub mod merged;

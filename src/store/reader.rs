@@ -13,6 +13,7 @@ use crate::contain::contain;
 use crate::identity::EndpointId;
 use crate::store::age::Clocks;
 use crate::store::backend::Gate;
+use crate::store::fingerprint::{self, Fingerprint};
 use crate::store::merged::Doc;
 use crate::store::record::RecordRef;
 use crate::store::tables::{
@@ -388,6 +389,12 @@ impl Snapshot {
     pub fn counts(&self) -> Counts {
         let State { live, tombstones, .. } = self.state;
         Counts { live, tombstones, file_bytes: self.file_bytes }
+    }
+
+    /// Of all records.
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        fingerprint::fingerprint(self.state.live + self.state.tombstones, self.state.sum)
     }
 
     /// Uncompressed Automerge chunks of what the owner of the change hashes `have` lacks of a `merged` document (hashes

@@ -75,16 +75,19 @@ pub(super) struct State {
     pub(super) unsettled: u64,
     /// The last source number given out.
     pub(super) sources: u32,
+    /// The summands of all records, added modulo 2^128 ([`crate::store::fingerprint`]).
+    pub(super) sum: u128,
 }
 
 impl State {
-    pub(super) fn encode(&self) -> [u8; 44] {
-        let mut out = [0; 44];
+    pub(super) fn encode(&self) -> [u8; 60] {
+        let mut out = [0; 60];
         let numbers = [self.sequence, self.live, self.tombstones, self.deleted_floor, self.unsettled];
         for (field, number) in out.chunks_mut(8).zip(numbers) {
             field.copy_from_slice(&number.to_le_bytes());
         }
-        out[40..].copy_from_slice(&self.sources.to_le_bytes());
+        out[40..44].copy_from_slice(&self.sources.to_le_bytes());
+        out[44..].copy_from_slice(&self.sum.to_le_bytes());
         out
     }
 
@@ -102,7 +105,8 @@ impl State {
         let (sequence, live, tombstones) = (number()?, number()?, number()?);
         let (deleted_floor, unsettled) = (number()?, number()?);
         let sources = u32::from_le_bytes(bytes.array()?);
-        bytes.is_empty().then_some(State { sequence, live, tombstones, deleted_floor, unsettled, sources })
+        let sum = u128::from_le_bytes(bytes.array()?);
+        bytes.is_empty().then_some(State { sequence, live, tombstones, deleted_floor, unsettled, sources, sum })
     }
 }
 

@@ -13,6 +13,7 @@ use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, 
 use self::overlay::Overlay;
 use crate::contain::contain;
 use crate::store::backend::{self, Backend, Found, Gate};
+use crate::store::fingerprint::summand;
 use crate::store::record::RecordRef;
 use crate::store::tables::{self, INDEX, KEYS, META, META_STATE, NAMES, RECORDS, State};
 use crate::store::{Entry, Error, Record};
@@ -63,8 +64,8 @@ fn look(disk: Arc<Overlay>) -> Result<Option<Verified>, Error> {
     let mut verified = Verified::default();
     check_pages(&mut database, &mut verified)?;
     let transaction = database.begin_read()?;
-    Records::open(&transaction)?.walk(&mut verified)?;
-    check_counts(&transaction, &mut verified)?;
+    let sum = Records::open(&transaction)?.walk(&mut verified)?;
+    check_counts(&transaction, sum, &mut verified)?;
     Ok(Some(verified))
 }
 
@@ -93,21 +94,26 @@ impl Records {
         Ok(Records { records: open(RECORDS)?, index: open(INDEX)?, keys: open(KEYS)?, names: open(NAMES)? })
     }
 
-    fn walk(&self, verified: &mut Verified) -> Result<(), Error> {
+    /// Looks at every record; the sum of all.
+    fn walk(&self, verified: &mut Verified) -> Result<u128, Error> {
+        let mut sum = 0u128;
         for row in self.records.iter()? {
             let (key, bytes) = row?;
             let sequence = tables::number(key.value())?;
             match self.check(sequence, bytes.value()) {
-                Ok(record) if record.is_live() => verified.live += 1,
-                Ok(_) => verified.tombstones += 1,
+                Ok((record, summand)) => {
+                    *if record.is_live() { &mut verified.live } else { &mut verified.tombstones } += 1;
+                    sum = sum.wrapping_add(summand);
+                }
                 Err(Error::Damaged(words)) => verified.complain(format!("record {sequence}: {words}")),
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(sum)
     }
 
-    fn check(&self, sequence: u64, bytes: &[u8]) -> Result<Record, Error> {
+    /// The record, if nothing is wrong with it, and what it adds to the sum of all.
+    fn check(&self, sequence: u64, bytes: &[u8]) -> Result<(Record, u128), Error> {
         let record = RecordRef::decode(bytes)?.to_record()?;
         let wrong = |words: &str| {
             let name = record.name.as_ref().map_or_else(|| "a tombstone".to_owned(), ToString::to_string);
@@ -130,7 +136,7 @@ impl Records {
                 return Err(wrong("its name leads elsewhere"));
             }
         }
-        Ok(record)
+        Ok((record, summand(&entry.hash, &entry.version)))
     }
 
     fn entry(&self, record: &Record) -> Result<Option<Entry>, Error> {
@@ -141,7 +147,7 @@ impl Records {
 }
 
 /// Rows without a record, and counters that are wrong.
-fn check_counts(transaction: &ReadTransaction, verified: &mut Verified) -> Result<(), Error> {
+fn check_counts(transaction: &ReadTransaction, sum: u128, verified: &mut Verified) -> Result<(), Error> {
     let length = |table| Ok::<u64, Error>(transaction.open_table(table)?.len()?);
     let [records, index, keys, names] = [length(RECORDS)?, length(INDEX)?, length(KEYS)?, length(NAMES)?];
     if [index, keys] != [records; 2] {
@@ -158,6 +164,9 @@ fn check_counts(transaction: &ReadTransaction, verified: &mut Verified) -> Resul
             "there are {live} documents, {tombstones} tombstones and {names} names; the counters say {} and {}",
             state.live, state.tombstones
         ));
+    }
+    if verified.complaints == 0 && state.sum != sum {
+        verified.complain("the sum of all records is wrong: comparisons with other nodes would mislead".to_owned());
     }
     Ok(())
 }

@@ -40,8 +40,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::store::KeyHash;
+use crate::store::fingerprint::{FINGERPRINT_BYTES, Fingerprint};
 pub use set::{Item, Set};
-use wire::{Entry, FINGERPRINT_BYTES, Reader, Span, Status, Writer};
+use wire::{Entry, Reader, Span, Status, Writer};
 
 /// No message is longer, ours or theirs.
 pub const MESSAGE_BYTES: usize = 60 << 10;
@@ -147,14 +148,26 @@ impl Reconciler {
     /// Starts an exchange; also returns the first message.
     #[must_use]
     pub fn initiate(set: Set) -> (Reconciler, Vec<u8>) {
+        Reconciler::begin(set, |reconciler, writer| {
+            let everything = reconciler.set.within(Span::ALL);
+            if everything.len() <= LEAF_ITEMS {
+                reconciler.list(Span::ALL, writer);
+            } else {
+                writer.fingerprint(Span::ALL, &reconciler.set.fingerprint(everything));
+            }
+        })
+    }
+
+    /// Starts an exchange between sides that know already that they differ, a turn further on; also returns the first message.
+    #[must_use]
+    pub fn initiate_differing(set: Set) -> (Reconciler, Vec<u8>) {
+        Reconciler::begin(set, |reconciler, writer| _ = reconciler.advance(Span::ALL, writer))
+    }
+
+    fn begin(set: Set, say: impl FnOnce(&mut Reconciler, &mut Writer)) -> (Reconciler, Vec<u8>) {
         let mut reconciler = Reconciler::respond(set);
         let mut writer = Writer::default();
-        let everything = reconciler.set.within(Span::ALL);
-        if everything.len() <= LEAF_ITEMS {
-            reconciler.list(Span::ALL, &mut writer);
-        } else {
-            writer.fingerprint(Span::ALL, &reconciler.set.fingerprint(everything));
-        }
+        say(&mut reconciler, &mut writer);
         if reconciler.set.is_empty() {
             reconciler.state = State::Done;
         }
@@ -240,7 +253,7 @@ impl Reconciler {
     }
 
     /// Keeps the range open if its fingerprint is not ours.
-    fn compare(&mut self, span: Span, theirs: wire::Fingerprint) -> Result<(), ReconcileError> {
+    fn compare(&mut self, span: Span, theirs: Fingerprint) -> Result<(), ReconcileError> {
         self.check_not_open(span)?;
         if self.set.fingerprint(self.set.within(span)) == theirs {
             return Ok(());

@@ -84,7 +84,10 @@ fn control_messages_are_as_shown() {
     assert_frame("hello", &Body::Hello(hello));
     let presence = Presence { node: vec![0xd1; 32].into(), run: vec![0x11; 16].into(), counter: 7 };
     assert_frame("presence", &Body::Presence(presence));
-    assert_frame("plan", &Body::Plan(Plan { reconcile: true }));
+    assert_frame(
+        "plan",
+        &Body::Plan(Plan { reconcile: true, fingerprint: vec![0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88].into() }),
+    );
     assert_frame("reconcile", &Body::Reconcile(Reconcile { ranges: vec![0xbc, 0].into() }));
     assert_frame("ack", &Body::Ack(Ack { lane: 3, number: 7 }));
     let have = vec![vec![0xcc; 32].into()];

@@ -213,7 +213,7 @@ fn the_documented_examples_are_the_bytes_on_disk() {
     assert_eq!(hash.0[..], example("key"));
     assert_eq!(tables::index_key(Kind::Latest, 300)[..], example("index_key"));
     assert_eq!(tables::index_value(hash, latest.version_hash(), 3)[..], example("index_value"));
-    let state = tables::State { sequence: 302, live: 2, tombstones: 1, sources: 3, ..tables::State::default() };
+    let state = tables::State { sequence: 302, live: 2, tombstones: 1, sources: 3, sum: 7, ..tables::State::default() };
     assert_eq!(state.encode()[..], example("state"));
     assert_eq!(file()[..17], example("header"));
 }

@@ -86,6 +86,13 @@ fn counters_that_are_wrong_are_told() {
         meta.insert(META_STATE, state.encode().as_slice()).unwrap();
     });
     assert!(words.contains("counters say 4"), "{words}");
+    let words = complaint(&killed(), |tables| {
+        let mut meta = tables.open_table(META).unwrap();
+        let mut state = State::decode(meta.get(META_STATE).unwrap().unwrap().value()).unwrap();
+        state.sum ^= 1;
+        meta.insert(META_STATE, state.encode().as_slice()).unwrap();
+    });
+    assert!(words.contains("sum of all records"), "{words}");
 }
 
 #[test]

@@ -5,9 +5,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ring::digest::{SHA256, digest};
-
-use super::wire::{FINGERPRINT_BYTES, Fingerprint, Span};
+use super::wire::Span;
+use crate::store::fingerprint::{Fingerprint, fingerprint, summand};
 use crate::store::{KeyHash, VersionHash};
 
 /// One record: what it is called and which version is held.
@@ -24,20 +23,9 @@ impl Item {
         u128::from_be_bytes(self.hash.0)
     }
 
-    /// What the item adds to the sum of a range that contains it.
     fn summand(&self) -> u128 {
-        let mut bytes = [0; 32];
-        bytes[..16].copy_from_slice(&self.hash.0);
-        bytes[16..].copy_from_slice(&self.version.0);
-        u128::from_le_bytes(first_bytes(&bytes))
+        summand(&self.hash, &self.version)
     }
-}
-
-/// The first `N` bytes of SHA-256.
-fn first_bytes<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    let mut first = [0; N];
-    first.copy_from_slice(&digest(&SHA256, bytes).as_ref()[..N]);
-    first
 }
 
 /// Items between two stored prefix sums. A fingerprint hashes up to this many items again at each of its ends.
@@ -110,13 +98,9 @@ impl Set {
         above & !(u128::MAX.checked_shr(8 * (shared_bytes + 1)).unwrap_or(0))
     }
 
-    /// Equal for two ranges exactly when their items are, but for a chance of 2^-64.
     pub(super) fn fingerprint(&self, range: Range<usize>) -> Fingerprint {
         let sum = self.prefix_sum(range.end).wrapping_sub(self.prefix_sum(range.start));
-        let mut bytes = [0; 24];
-        bytes[..8].copy_from_slice(&(range.len() as u64).to_le_bytes());
-        bytes[8..].copy_from_slice(&sum.to_le_bytes());
-        first_bytes::<FINGERPRINT_BYTES>(&bytes)
+        fingerprint(range.len() as u64, sum)
     }
 
     fn prefix_sum(&self, end: usize) -> u128 {

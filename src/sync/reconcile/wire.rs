@@ -6,12 +6,8 @@
 use prost::encoding::{decode_varint, encode_varint};
 
 use super::{Item, ReconcileError, Theirs};
+use crate::store::fingerprint::Fingerprint;
 use crate::store::{KeyHash, VersionHash};
-
-/// Enough that honest sets never meet by chance; a member that makes two of its own meet hides them for one exchange.
-pub(super) const FINGERPRINT_BYTES: usize = 8;
-/// Names the items of a range.
-pub(super) type Fingerprint = [u8; FINGERPRINT_BYTES];
 
 const KEY_BYTES: usize = 16;
 const VERSION_BYTES: usize = 16;

@@ -21,6 +21,8 @@ pub(super) struct Comparison {
     visible: u64,
     /// We say the first word.
     begins: bool,
+    /// The plans show that something differs.
+    differs: bool,
 }
 
 #[derive(Debug)]
@@ -31,10 +33,10 @@ enum Step {
 
 impl Session {
     /// Begins to compare everything in `snapshot` with what the peer holds.
-    pub(super) fn compare(&mut self, ours: &Ours, snapshot: Snapshot) {
+    pub(super) fn compare(&mut self, ours: &Ours, snapshot: Snapshot, differs: bool) {
         let visible = snapshot.visible();
         let step = Step::Gathering(Gathering { snapshot, kinds: &Kind::ALL, after: 0, items: Vec::new() });
-        self.comparison = Some(Comparison { step, held: None, visible, begins: ours.id < self.peer });
+        self.comparison = Some(Comparison { step, held: None, visible, begins: ours.id < self.peer, differs });
     }
 
     /// Goes on gathering what there is to compare; whether there is more of it.
@@ -45,9 +47,10 @@ impl Session {
             return Ok(true);
         }
         let set = Set::build(std::mem::take(&mut gathering.items));
-        let begins = self.comparison.as_ref().is_some_and(|comparison| comparison.begins);
+        let (begins, differs) = self.comparison.as_ref().map_or((false, false), |it| (it.begins, it.differs));
         let reconciler = if begins {
-            let (reconciler, first) = Reconciler::initiate(set);
+            let (reconciler, first) =
+                if differs { Reconciler::initiate_differing(set) } else { Reconciler::initiate(set) };
             self.say(Lane::Control, Body::Reconcile(Reconcile { ranges: first.into() }));
             reconciler
         } else {

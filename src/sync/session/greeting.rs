@@ -16,6 +16,22 @@ use crate::sync::outbox::{Outbox, Start};
 /// What is kept of a peer's name.
 const NAME_CHARACTERS: usize = 64;
 
+/// What we told the peer that we want, and what of.
+#[derive(Debug)]
+pub(super) struct Planned {
+    plan: Plan,
+    /// The newest sequence number of what the fingerprint is of.
+    visible: u64,
+}
+
+impl Planned {
+    /// Whether both sides hold the same; `None` if fingerprints cannot tell.
+    fn equals(&self, theirs: &Plan) -> Option<bool> {
+        let (ours, theirs) = (&self.plan.fingerprint, &theirs.fingerprint);
+        (!ours.is_empty() && !theirs.is_empty()).then_some(ours == theirs)
+    }
+}
+
 impl Session {
     /// Sends our proof (empty without a key): the dialler at once, the acceptor once the dialler is admitted.
     pub(crate) fn prove(&mut self, proof: Vec<u8>) {
@@ -67,9 +83,11 @@ impl Session {
     fn plan(&mut self, reader: &Reader) -> Result<(), Fault> {
         let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
         let resumes = self.resume_point(reader, &snapshot).map_err(|error| Fault::store(&error))?.is_some();
-        let reconcile = self.audit || !resumes;
-        self.plan = Some(reconcile);
-        self.say(Lane::Control, Body::Plan(Plan { reconcile }));
+        let all_travels = self.met.as_ref().is_some_and(|met| met.excluded.0.is_empty());
+        let fingerprint = if all_travels { snapshot.fingerprint().to_vec() } else { Vec::new() };
+        let plan = Plan { reconcile: self.audit || !resumes, fingerprint: fingerprint.into() };
+        self.plan = Some(Planned { plan: plan.clone(), visible: snapshot.visible() });
+        self.say(Lane::Control, Body::Plan(plan));
         Ok(())
     }
 
@@ -94,21 +112,29 @@ impl Session {
     }
 
     pub(super) fn start_if_planned(&mut self, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
-        let (Some(mine), Some(theirs), Some(met)) = (self.plan, self.theirs, &self.met) else { return Ok(()) };
+        let (Some(mine), Some(theirs), Some(met)) = (&self.plan, &self.theirs, &self.met) else { return Ok(()) };
         let peer = PeerRun { node: self.peer, run: met.run };
         let excluded = met.excluded.clone();
         let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
-        let compares = mine || theirs;
+        let compares = mine.plan.reconcile || theirs.reconcile;
+        let (equals, planned_at) = (mine.equals(theirs), mine.visible);
         let resume =
             if compares { None } else { self.resume_point(reader, &snapshot).map_err(|e| Fault::store(&e))? };
         let start = resume.map_or(Start::Compare, Start::After);
         let lacks_all = met.records == 0;
-        self.inbox = Some(Inbox::new(peer, reader.run(), met.database, excluded.clone()));
-        self.outbox = Some(Outbox::new(peer, start, snapshot.visible(), lacks_all, excluded.0));
+        let is_equal = compares && equals == Some(true);
+        // What came since the fingerprint was taken is yet to be sent.
+        let visible = if is_equal { planned_at } else { snapshot.visible() };
+        let mut outbox = Outbox::new(peer, start, visible, lacks_all, excluded.0.clone());
+        if is_equal {
+            outbox.compared(visible);
+        }
+        self.inbox = Some(Inbox::new(peer, reader.run(), met.database, excluded));
+        self.outbox = Some(outbox);
         self.stage = Stage::Live;
         self.reports.push(Report::Live { compares });
-        if compares {
-            self.compare(ours, snapshot);
+        if compares && !is_equal {
+            self.compare(ours, snapshot, equals == Some(false));
         }
         Ok(())
     }

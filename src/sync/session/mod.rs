@@ -9,6 +9,7 @@ mod serve;
 mod turns;
 
 use comparison::Comparison;
+use greeting::Planned;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -118,8 +119,8 @@ pub(crate) struct Session {
     stage: Stage,
     lanes: [LaneIo; 5],
     met: Option<Met>,
-    plan: Option<bool>,
-    theirs: Option<bool>,
+    plan: Option<Planned>,
+    theirs: Option<mesh::Plan>,
     comparison: Option<Comparison>,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
@@ -286,7 +287,7 @@ impl Session {
             (Stage::Proving, Body::Auth(auth)) => self.reports.push(Report::Proved { proof: auth.proof.to_vec() }),
             (Stage::Greeting, Body::Hello(hello)) => self.on_hello(now, hello, ours, reader)?,
             (Stage::Planning, Body::Plan(plan)) => {
-                self.theirs = Some(plan.reconcile);
+                self.theirs = Some(plan);
                 self.start_if_planned(ours, reader)?;
             }
             (Stage::Live, Body::Reconcile(message)) => self.on_reconcile(message.ranges)?,

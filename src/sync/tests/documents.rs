@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::measure::measure;
 use super::mesh::{Mesh, Setup};
 use crate::store::Put;
 use crate::sync::Control;
+use crate::sync::link::Lane;
 
 fn line(length: usize) -> Mesh {
     let dials = |node: usize| if node == 0 { vec![] } else { vec![node - 1] };
@@ -134,6 +136,42 @@ fn a_replaced_disk_is_filled_again_and_what_it_had_alone_is_not_resurrected() {
     mesh.converge();
     assert_eq!(mesh.state(1).len(), before.len() + 1);
     assert_eq!(mesh.get(1, "notes", "n7"), None);
+}
+
+/// Bytes on the control lane from the moment that two nodes, `apart` for so long, can reach each other.
+fn said_after(mesh: &mut Mesh, apart: Duration, meanwhile: impl FnOnce(&mut Mesh)) -> u64 {
+    let said = |mesh: &mut Mesh| {
+        let (sent, received) = measure(mesh, 0).peers[0].traffic[Lane::Control as usize];
+        sent + received
+    };
+    mesh.cut(0, 1);
+    mesh.run_for(apart);
+    meanwhile(mesh);
+    let before = said(mesh);
+    mesh.heal();
+    mesh.connect_all();
+    mesh.run_for(Duration::from_secs(8));
+    said(mesh) - before
+}
+
+#[test]
+fn nodes_that_hold_the_same_see_it_from_their_plans_and_compare_nothing() {
+    const DAY: Duration = Duration::from_secs(25 * 3_600);
+    let mut mesh = Mesh::pair();
+    for i in 0..300 {
+        mesh.put(0, "notes", &format!("n{i}"), &format!(r#"{{"i":{i}}}"#));
+        mesh.put(1, "platforms", &format!("p{i}"), &format!(r#"{{"i":{i}}}"#));
+    }
+    mesh.connect_all();
+    mesh.converge();
+    mesh.run_for(Duration::from_secs(8));
+    let usual = said_after(&mut mesh, Duration::from_secs(60), |_| ());
+    let equal = said_after(&mut mesh, DAY, |_| ());
+    // The wishes themselves, and that both cursors are confirmed anew.
+    assert!(equal <= usual + 20, "{equal} bytes, {usual} where cursors suffice");
+    let differing = said_after(&mut mesh, DAY, |mesh| _ = mesh.put(1, "platforms", "p7", r#"{"i":"another"}"#));
+    assert!(differing > usual + 100, "{differing} bytes for a comparison");
+    mesh.converge();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::mesh::{Mesh, Setup};
 use crate::sync::link::Lane;
 use crate::sync::{Answer, Control, Measured};
 
-fn measure(mesh: &mut Mesh, node: usize) -> Measured {
+pub(super) fn measure(mesh: &mut Mesh, node: usize) -> Measured {
     let call = mesh.ask(node, Control::Measure);
     match mesh.nodes[node].answers.remove(&call) {
         Some(Ok(Answer::Measured(measured))) => *measured,

@@ -16,6 +16,7 @@ use crate::identity::{EndpointId, Identity};
 use crate::random::{Random, RandomExt};
 use crate::relay::Relay;
 use crate::relay::wire::RelayKey;
+use crate::store::fingerprint::{fingerprint, summand};
 use crate::store::{self, Disk, Key, Put, Request, Store, Submitted, Ticket, Write};
 use crate::sync::proof::FormationKey;
 use crate::sync::{
@@ -417,7 +418,11 @@ impl Mesh {
     fn versions(&self, node: usize) -> BTreeMap<[u8; 16], [u8; 16]> {
         let snapshot = self.nodes[node].store.reader().snapshot().expect("a memory disk reads");
         let entries = store::Kind::ALL.into_iter().flat_map(|kind| snapshot.entries(kind, 0).expect("reads"));
-        entries.map(|entry| entry.expect("reads")).map(|entry| (entry.hash.0, entry.version.0)).collect()
+        let entries: Vec<store::Entry> = entries.map(|entry| entry.expect("reads")).collect();
+        let summands = entries.iter().map(|entry| summand(&entry.hash, &entry.version));
+        let counted = fingerprint(entries.len() as u64, summands.fold(0, u128::wrapping_add));
+        assert_eq!(snapshot.fingerprint(), counted, "node {node}: the fingerprint is of what is there");
+        entries.into_iter().map(|entry| (entry.hash.0, entry.version.0)).collect()
     }
 
     /// The JSON of every record of a node, by key hash; empty for a deleted one.
