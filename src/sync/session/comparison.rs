@@ -27,7 +27,7 @@ pub(super) struct Comparison {
 
 #[derive(Debug)]
 enum Step {
-    Gathering(Gathering),
+    Gathering(Box<Gathering>),
     Talking(Reconciler),
 }
 
@@ -35,7 +35,8 @@ impl Session {
     /// Begins to compare everything in `snapshot` with what the peer holds.
     pub(super) fn compare(&mut self, ours: &Ours, snapshot: Snapshot, differs: bool) {
         let visible = snapshot.visible();
-        let step = Step::Gathering(Gathering { snapshot, kinds: &Kind::ALL, after: 0, items: Vec::new() });
+        let gathering = Gathering { snapshot, kinds: &Kind::ALL, after: 0, items: Vec::new() };
+        let step = Step::Gathering(Box::new(gathering));
         self.comparison = Some(Comparison { step, held: None, visible, begins: ours.id < self.peer, differs });
     }
 
