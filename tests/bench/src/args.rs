@@ -6,7 +6,7 @@ use bench_peers::{Failure, Peer, Sizes};
 
 const USAGE: &str =
     "usage: peat-bench [--row NAME]... [--quick] [--list] [--node BINARY] [--without-http BINARY] [--dir SCRATCH]
-  --row    only rows whose name contains NAME
+  --row    only rows whose name begins with NAME
   --quick  a tenth of the work: shows that everything runs, not how fast
   --node   the release binary to measure (../../target/release/peat-node)
   --without-http  the same built with --no-default-features, to see what HTTP takes

@@ -46,7 +46,13 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
     };
     fs::create_dir_all(&bench.scratch)?;
     let mut table = Table::default();
-    for row in rows::all().iter().filter(|row| chosen(&options.rows, row.name())) {
+    let rows = rows::all();
+    if let Some(unknown) =
+        options.rows.iter().find(|part| !rows.iter().any(|row| row.name().starts_with(part.as_str())))
+    {
+        return Err(format!("no row's name begins with '{unknown}'; --list names them").into());
+    }
+    for row in rows.iter().filter(|row| chosen(&options.rows, row.name())) {
         eprintln!("{}: {}", row.name(), row.about());
         match row.run(&bench) {
             Ok(lines) => lines.into_iter().for_each(|line| table.push(line)),
@@ -59,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
 }
 
 fn chosen(wanted: &[String], name: &str) -> bool {
-    wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()))
+    wanted.is_empty() || wanted.iter().any(|part| name.starts_with(part.as_str()))
 }
 
 fn clear(scratch: &Path) -> Result<(), Failure> {
