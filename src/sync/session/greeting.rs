@@ -6,6 +6,7 @@ use ring::digest;
 
 use super::{Fault, Met, Ours, Report, Session, Stage};
 use crate::clock::Now;
+use crate::store::fingerprint::Fingerprint;
 use crate::store::{self, Kind, PeerRun, Reader, RunId, Snapshot};
 use crate::sync::convert;
 use crate::sync::inbox::Inbox;
@@ -16,20 +17,41 @@ use crate::sync::outbox::{Outbox, Start};
 /// What is kept of a peer's name.
 const NAME_CHARACTERS: usize = 64;
 
-/// What we told the peer that we want, and what of.
-#[derive(Debug)]
-pub(super) struct Planned {
-    plan: Plan,
-    /// The newest sequence number of what the fingerprint is of.
-    visible: u64,
+/// A plan.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    reconcile: bool,
+    /// Of everything its side holds; `None` where not everything travels.
+    fingerprint: Option<Fingerprint>,
 }
 
-impl Planned {
-    /// Whether both sides hold the same; `None` if fingerprints cannot tell.
-    fn equals(&self, theirs: &Plan) -> Option<bool> {
-        let (ours, theirs) = (&self.plan.fingerprint, &theirs.fingerprint);
-        (!ours.is_empty() && !theirs.is_empty()).then_some(ours == theirs)
+impl Wish {
+    fn message(self) -> Plan {
+        let fingerprint = self.fingerprint.map(Vec::from).unwrap_or_default();
+        Plan { reconcile: self.reconcile, fingerprint: fingerprint.into() }
     }
+
+    /// What a peer sent; nothing of it is kept but these few bytes.
+    fn parse(plan: &Plan) -> Result<Wish, &'static str> {
+        let fingerprint = match plan.fingerprint.as_ref() {
+            [] => None,
+            bytes => Some(bytes.try_into().map_err(|_| "a fingerprint that is not 8 bytes")?),
+        };
+        Ok(Wish { reconcile: plan.reconcile, fingerprint })
+    }
+
+    /// Whether both sides hold the same; `None` if fingerprints cannot tell.
+    fn equals(self, theirs: Wish) -> Option<bool> {
+        Some(self.fingerprint? == theirs.fingerprint?)
+    }
+}
+
+/// What we told the peer that we want.
+#[derive(Debug)]
+pub(super) struct Planned {
+    wish: Wish,
+    /// The newest sequence number of what the fingerprint is of.
+    visible: u64,
 }
 
 impl Session {
@@ -84,11 +106,16 @@ impl Session {
         let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
         let resumes = self.resume_point(reader, &snapshot).map_err(|error| Fault::store(&error))?.is_some();
         let all_travels = self.met.as_ref().is_some_and(|met| met.excluded.0.is_empty());
-        let fingerprint = if all_travels { snapshot.fingerprint().to_vec() } else { Vec::new() };
-        let plan = Plan { reconcile: self.audit || !resumes, fingerprint: fingerprint.into() };
-        self.plan = Some(Planned { plan: plan.clone(), visible: snapshot.visible() });
-        self.say(Lane::Control, Body::Plan(plan));
+        let fingerprint = all_travels.then(|| snapshot.fingerprint());
+        let wish = Wish { reconcile: self.audit || !resumes, fingerprint };
+        self.plan = Some(Planned { wish, visible: snapshot.visible() });
+        self.say(Lane::Control, Body::Plan(wish.message()));
         Ok(())
+    }
+
+    pub(super) fn on_plan(&mut self, plan: &Plan, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
+        self.theirs = Some(Wish::parse(plan)?);
+        self.start_if_planned(ours, reader)
     }
 
     /// Positions after which the peer lacks what we have; `None` when only a comparison can tell.
@@ -111,13 +138,13 @@ impl Session {
         Ok((known || nothing_to_compare).then_some(after))
     }
 
-    pub(super) fn start_if_planned(&mut self, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
+    fn start_if_planned(&mut self, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
         let (Some(mine), Some(theirs), Some(met)) = (&self.plan, &self.theirs, &self.met) else { return Ok(()) };
         let peer = PeerRun { node: self.peer, run: met.run };
         let excluded = met.excluded.clone();
         let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
-        let compares = mine.plan.reconcile || theirs.reconcile;
-        let (equals, planned_at) = (mine.equals(theirs), mine.visible);
+        let compares = mine.wish.reconcile || theirs.reconcile;
+        let (equals, planned_at) = (mine.wish.equals(*theirs), mine.visible);
         let resume =
             if compares { None } else { self.resume_point(reader, &snapshot).map_err(|e| Fault::store(&e))? };
         let start = resume.map_or(Start::Compare, Start::After);
@@ -168,4 +195,24 @@ fn digest_of(collections: &BTreeSet<String>) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&context.finish().as_ref()[..8]);
     u64::from_be_bytes(first).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(fingerprint: &[u8]) -> Plan {
+        Plan { reconcile: false, fingerprint: fingerprint.to_vec().into() }
+    }
+
+    #[test]
+    fn a_fingerprint_has_eight_bytes_or_is_left_out() {
+        for length in [1, 7, 9, 4 << 20] {
+            assert!(Wish::parse(&plan(&vec![1; length])).is_err(), "{length} bytes");
+        }
+        let [none, ones, twos] = [&[][..], &[1; 8], &[2; 8]].map(|bytes| Wish::parse(&plan(bytes)).expect("whole"));
+        assert_eq!((ones.equals(ones), ones.equals(twos)), (Some(true), Some(false)));
+        assert_eq!((none.equals(none), none.equals(ones), ones.equals(none)), (None, None, None));
+        assert_eq!(ones.message(), plan(&[1; 8]));
+    }
 }

@@ -9,7 +9,7 @@ mod serve;
 mod turns;
 
 use comparison::Comparison;
-use greeting::Planned;
+use greeting::{Planned, Wish};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -120,7 +120,7 @@ pub(crate) struct Session {
     lanes: [LaneIo; 5],
     met: Option<Met>,
     plan: Option<Planned>,
-    theirs: Option<mesh::Plan>,
+    theirs: Option<Wish>,
     comparison: Option<Comparison>,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
@@ -286,10 +286,7 @@ impl Session {
         match (self.stage, body) {
             (Stage::Proving, Body::Auth(auth)) => self.reports.push(Report::Proved { proof: auth.proof.to_vec() }),
             (Stage::Greeting, Body::Hello(hello)) => self.on_hello(now, hello, ours, reader)?,
-            (Stage::Planning, Body::Plan(plan)) => {
-                self.theirs = Some(plan);
-                self.start_if_planned(ours, reader)?;
-            }
+            (Stage::Planning, Body::Plan(plan)) => self.on_plan(&plan, ours, reader)?,
             (Stage::Live, Body::Reconcile(message)) => self.on_reconcile(message.ranges)?,
             (Stage::Live, Body::Batch(batch)) => self.on_batch(now, lane, batch, reader)?,
             (Stage::Live, Body::Ack(ack)) => self.on_ack(ack.lane, ack.number)?,

@@ -119,8 +119,8 @@ fn a_reconnect_with_nothing_new_costs_a_handshake_and_no_documents() {
     assert!(bytes < 8_192, "{bytes} bytes to reconnect");
 }
 
-#[test]
-fn a_replaced_disk_is_filled_again_and_what_it_had_alone_is_not_resurrected() {
+/// A pair with three hundred documents of each kind, in sync.
+fn filled() -> Mesh {
     let mut mesh = Mesh::pair();
     for i in 0..300 {
         mesh.put(0, "notes", &format!("n{i}"), &format!(r#"{{"i":{i}}}"#));
@@ -128,6 +128,12 @@ fn a_replaced_disk_is_filled_again_and_what_it_had_alone_is_not_resurrected() {
     }
     mesh.connect_all();
     mesh.converge();
+    mesh
+}
+
+#[test]
+fn a_replaced_disk_is_filled_again_and_what_it_had_alone_is_not_resurrected() {
+    let mut mesh = filled();
     mesh.write(0, "notes", "n7", Put::Delete);
     mesh.converge();
     let before = mesh.state(0);
@@ -157,13 +163,7 @@ fn said_after(mesh: &mut Mesh, apart: Duration, meanwhile: impl FnOnce(&mut Mesh
 #[test]
 fn nodes_that_hold_the_same_see_it_from_their_plans_and_compare_nothing() {
     const DAY: Duration = Duration::from_secs(25 * 3_600);
-    let mut mesh = Mesh::pair();
-    for i in 0..300 {
-        mesh.put(0, "notes", &format!("n{i}"), &format!(r#"{{"i":{i}}}"#));
-        mesh.put(1, "platforms", &format!("p{i}"), &format!(r#"{{"i":{i}}}"#));
-    }
-    mesh.connect_all();
-    mesh.converge();
+    let mut mesh = filled();
     mesh.run_for(Duration::from_secs(8));
     let usual = said_after(&mut mesh, Duration::from_secs(60), |_| ());
     let equal = said_after(&mut mesh, DAY, |_| ());
