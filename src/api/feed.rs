@@ -156,7 +156,7 @@ impl Feed {
     fn change(&mut self, snapshot: &Snapshot, entry: Option<Entry>) -> Result<Option<DocumentChange>, CallError> {
         let Some(entry) = entry else { return Ok(None) };
         self.pass(snapshot, entry.sequence);
-        let Some(record) = snapshot.record(&entry.hash)? else { return Ok(None) };
+        let Some(record) = snapshot.record_at(&entry)? else { return Ok(None) };
         let name = match (&record.name, self.snapshot_end) {
             (Some(name), _) => Some(name.clone()),
             // What was deleted before a snapshot began is simply not in it.

@@ -9,8 +9,8 @@ use crate::store::merged::{Applied, Doc, MergedError};
 use crate::store::stage::{Stage, merged_content};
 use crate::store::write::HIGHEST;
 use crate::store::{
-    Apply, Body, COMMANDS, Chunk, CommandResult, Content, Error, Incoming, KeyHash, Kind, Merged, PeerRun, Record,
-    Stamp, chunk, json, record,
+    Apply, Body, COMMANDS, CommandResult, Content, Error, History, Incoming, KeyHash, Kind, Merged, PeerRun, Record,
+    Stamp, chunk, json,
 };
 
 /// What became of one document.
@@ -114,19 +114,20 @@ impl Stage<'_> {
                     _ => self.adopt(incoming, from),
                 }
             }
-            Body::Merged(merged) => contain(|| self.merge(incoming.hash, &merged, incoming.origin, from))
+            Body::Merged(merged) => contain(|| self.merge(incoming.hash, merged, incoming.origin, from))
                 .unwrap_or_else(|panic| Ok(Taken::Refused(panic.to_string()))),
         }
     }
 
-    fn merge(&mut self, hash: KeyHash, merged: &Merged, origin: EndpointId, from: PeerRun) -> Result<Taken, Error> {
+    fn merge(&mut self, hash: KeyHash, merged: Merged, origin: EndpointId, from: PeerRun) -> Result<Taken, Error> {
         if let Err(cause) = chunk::check(&merged.chunks, CHUNK_ROWS) {
             return Ok(Taken::Refused(cause.to_string()));
         }
         let mut doc = self.take_doc(hash)?;
         let before = doc.heads();
-        match apply_to(&mut doc, merged) {
-            Ok(Applied::Changed) => self.store_merge(hash, doc, &before, origin, from),
+        match apply_to(&mut doc, &merged) {
+            Ok(Applied::Whole) => self.store_merge(hash, doc, &before, Some(merged.chunks), (origin, from)),
+            Ok(Applied::Changed) => self.store_merge(hash, doc, &before, None, (origin, from)),
             Ok(Applied::Nothing) => {
                 self.put_back(hash, doc);
                 Ok(Taken::In)
@@ -146,8 +147,8 @@ impl Stage<'_> {
         hash: KeyHash,
         doc: Doc,
         before: &Heads,
-        origin: EndpointId,
-        from: PeerRun,
+        news: Option<Vec<u8>>,
+        (origin, from): (EndpointId, PeerRun),
     ) -> Result<Taken, Error> {
         // When none of our heads is left, the sender had built on all of them: it holds exactly this version.
         let ours_left = doc.heads().iter().any(|head| before.contains(head));
@@ -155,7 +156,7 @@ impl Stage<'_> {
         let Some(record) = self.load(hash)?.record.take() else {
             return Err(Error::Bug("a merged document vanished from its batch".into()));
         };
-        let content = merged_content(&doc, Some(record.content));
+        let content = merged_content(&doc, Some(record.content), news);
         self.change(hash, Record { origin, content, ..record }, Some(doc), false, from);
         Ok(Taken::In)
     }
@@ -172,11 +173,7 @@ impl Stage<'_> {
             return Ok(None);
         }
         let (heads, json) = (doc.heads(), json::to_text(&doc.json()));
-        Ok(Some(Content::Merged {
-            heads,
-            json,
-            chunks: vec![Chunk { label: record::UNCOMMITTED, bytes: merged.chunks }],
-        }))
+        Ok(Some(Content::Merged { heads, json, history: History::whole(merged.chunks) }))
     }
 
     /// Whether a version that would replace ours is of our own making, from a past this database does not remember (a

@@ -5,9 +5,8 @@ use redb::{Database, Durability, ReadableTableMetadata, WriteTransaction};
 use crate::limits::DELETED_NAMES;
 use crate::store::batch::{Batch, Staged};
 use crate::store::fingerprint::summand;
-use crate::store::record::UNCOMMITTED;
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_STATE, META_SYNC, NAMES, RECORDS, SOURCES, State,
+    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_SYNC, NAMES, RECORDS, SOURCES, STATE, State,
 };
 use crate::store::{Content, Error, Key, KeyHash, Origin};
 
@@ -48,7 +47,7 @@ pub(super) fn commit(database: &Database, batch: &mut Batch, state: State, manne
     write_turns(&transaction, &turns, &mut next)?;
     write_settings(&transaction, batch)?;
     if next != state {
-        transaction.open_table(META)?.insert(META_STATE, next.encode().as_slice())?;
+        transaction.open_table(RECORDS)?.insert(STATE.as_slice(), next.encode().as_slice())?;
     }
     transaction.commit()?;
     Ok(next)
@@ -92,8 +91,8 @@ fn write_records(transaction: &WriteTransaction, batch: &mut Batch, state: &mut 
 fn number(staged: &mut Staged, sequence: u64) {
     let Some(record) = &mut staged.record else { return };
     record.sequence = sequence;
-    if let Content::Merged { chunks, .. } = &mut record.content {
-        chunks.iter_mut().filter(|chunk| chunk.label == UNCOMMITTED).for_each(|chunk| chunk.label = sequence);
+    if let Content::Merged { history, .. } = &mut record.content {
+        history.number(sequence);
     }
 }
 

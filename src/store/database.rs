@@ -12,8 +12,8 @@ use crate::limits;
 use crate::store::age::{Clocks, NOTED_EVERY_MS, Noted};
 use crate::store::backend::{self, Backend, Found, Gate};
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_DATABASE, META_STATE, NAMES, RECORDS, RUNS,
-    SOURCES, State,
+    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_DATABASE, NAMES, RECORDS, RUNS, SOURCES, STATE,
+    State,
 };
 use crate::store::{Config, Disk, Error, Figures, Reader, RunId};
 
@@ -126,7 +126,7 @@ impl Opened {
 
 /// Makes every table, so that readers find them, and what identifies the database.
 fn create(transaction: &WriteTransaction, id: [u8; 16]) -> Result<(), Error> {
-    transaction.open_table(RECORDS)?;
+    transaction.open_table(RECORDS)?.insert(STATE.as_slice(), State::default().encode().as_slice())?;
     transaction.open_table(KEYS)?;
     transaction.open_table(NAMES)?;
     transaction.open_table(INDEX)?;
@@ -135,21 +135,18 @@ fn create(transaction: &WriteTransaction, id: [u8; 16]) -> Result<(), Error> {
     transaction.open_table(LINKS)?;
     transaction.open_table(RUNS)?;
     transaction.open_table(SOURCES)?;
-    let mut meta = transaction.open_table(META)?;
-    meta.insert(META_DATABASE, id.as_slice())?;
-    meta.insert(META_STATE, State::default().encode().as_slice())?;
+    transaction.open_table(META)?.insert(META_DATABASE, id.as_slice())?;
     Ok(())
 }
 
 fn read_meta(transaction: &WriteTransaction) -> Result<([u8; 16], State, Option<Noted>), Error> {
     let meta = transaction.open_table(META)?;
-    let missing = || Error::Damaged("a row of table meta is missing".into());
+    let missing = || Error::Damaged("the database id is missing".into());
     let id = meta.get(META_DATABASE)?.ok_or_else(missing)?;
     let id = id.value().try_into().map_err(|_| Error::Damaged("the database id is malformed".into()))?;
-    let state = meta.get(META_STATE)?.ok_or_else(missing)?;
     let damaged = || Error::Damaged("the database's age is malformed".into());
     let age = meta.get(META_AGE)?.map(|row| Noted::decode(row.value()).ok_or_else(damaged)).transpose()?;
-    Ok((id, State::decode(state.value())?, age))
+    Ok((id, State::of(&transaction.open_table(RECORDS)?)?, age))
 }
 
 /// Lists the new run and forgets the oldest.

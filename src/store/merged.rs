@@ -45,6 +45,8 @@ pub struct Doc {
 /// What received changes did to a document.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Applied {
+    /// All were new, and single changes: their bytes are what the document gained.
+    Whole,
     /// At least one was new.
     Changed,
     /// All were known.
@@ -161,8 +163,9 @@ impl Doc {
     /// The chunks are malformed, contradict what is here, or nest deeper than a document may. After an error, and after
     /// [`Applied::Missing`], the document is in between and must be dropped.
     pub fn apply(&mut self, chunks: &[u8]) -> Result<Applied, MergedError> {
-        let before = self.automerge.get_heads();
-        let changes = self.read_chunks(chunks)?;
+        let (before, held) = (self.automerge.get_heads(), self.automerge.stats().num_changes);
+        let (changes, single) = self.read_chunks(chunks)?;
+        let brought = changes.len() as u64;
         self.automerge.apply_changes(changes)?;
         if !self.automerge.get_missing_deps(&[]).is_empty() {
             return Ok(Applied::Missing);
@@ -175,22 +178,28 @@ impl Doc {
             return Err(MergedError::TooDeep);
         }
         self.shown = view.root.into_json().into();
-        Ok(Applied::Changed)
+        let whole = single && self.automerge.stats().num_changes == held + brought;
+        Ok(if whole { Applied::Whole } else { Applied::Changed })
     }
 
-    /// The changes in `chunks`. Into an empty document a document chunk is loaded as it is, which is cheaper.
-    fn read_chunks(&mut self, chunks: &[u8]) -> Result<Vec<automerge::Change>, MergedError> {
-        let mut changes = Vec::new();
+    /// The changes in `chunks`, and whether each is a chunk of its own. Into an empty document a document chunk is loaded as
+    /// it is, which is cheaper.
+    fn read_chunks(&mut self, chunks: &[u8]) -> Result<(Vec<automerge::Change>, bool), MergedError> {
+        let (mut changes, mut single) = (Vec::new(), true);
         for chunk in chunk::split(chunks) {
             match chunk? {
                 chunk::Chunk::Change(change) => changes.push(*change),
                 chunk::Chunk::Document(document) if self.automerge.is_empty() && changes.is_empty() => {
                     self.automerge = document.with_actor(self.automerge.get_actor().clone());
+                    single = false;
                 }
-                chunk::Chunk::Document(document) => changes.extend(document.get_changes(&[])),
+                chunk::Chunk::Document(document) => {
+                    changes.extend(document.get_changes(&[]));
+                    single = false;
+                }
             }
         }
-        Ok(changes)
+        Ok((changes, single))
     }
 
     /// What this document holds, in a few hashes: its heads, then older changes at exponentially growing distance.

@@ -19,6 +19,7 @@ mod engine;
 mod error;
 mod figures;
 pub(crate) mod fingerprint;
+mod history;
 pub mod json;
 mod key;
 pub mod merged;
@@ -42,9 +43,10 @@ pub use disk::{Disk, FileDisk};
 pub use engine::Store;
 pub use error::Error;
 pub use figures::Figures;
+pub use history::History;
 pub use key::{Key, KeyError, KeyHash};
 pub use reader::{Counts, Document, Entry, Reader, Snapshot};
-pub use record::{Chunk, Content, Record};
+pub use record::{Content, Record};
 pub use request::{
     Applied, Apply, Body, Cursor, Incoming, IncomingCommand, Link, LinkWish, Merged, Outcome, PeerRun, Put, Reply,
     Request, Submitted, Ticket, Tip, Write,

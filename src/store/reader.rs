@@ -17,7 +17,7 @@ use crate::store::fingerprint::{self, Fingerprint};
 use crate::store::merged::Doc;
 use crate::store::record::RecordRef;
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_STATE, META_SYNC, NAMES, RECORDS, RUNS, SOURCES, State,
+    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_SYNC, NAMES, RECORDS, RUNS, SOURCES, State,
 };
 use crate::store::{
     COMMANDS, CommandResult, CommandView, Content, Cursor, Error, Figures, Key, KeyHash, Kind, Link, Origin, PeerRun,
@@ -47,12 +47,9 @@ impl Reader {
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         self.gate.pass()?;
         let transaction = self.database.begin_read()?;
-        let meta = transaction.open_table(META)?;
-        let state = meta.get(META_STATE)?.ok_or_else(|| Error::Damaged("the counters are missing".into()))?;
-        let state = State::decode(state.value())?;
-        let sync = meta.get(META_SYNC)?.map(|byte| byte.value() == [1]);
+        let state = State::of(&transaction.open_table(RECORDS)?)?;
         let file_bytes = self.size.load(Ordering::Relaxed);
-        Ok(Snapshot { transaction, state, sync, file_bytes, clocks: self.clocks })
+        Ok(Snapshot { transaction, state, file_bytes, clocks: self.clocks })
     }
 
     /// This run. A store that was reopened after a storage error is in a new run: what was not flushed is gone.
@@ -84,7 +81,6 @@ impl Reader {
 pub struct Snapshot {
     transaction: ReadTransaction,
     pub(super) state: State,
-    sync: Option<bool>,
     file_bytes: u64,
     clocks: Clocks,
 }
@@ -240,11 +236,12 @@ impl Snapshot {
         self.bytes_at(sequence.value())
     }
 
-    /// How many rows tables `records` and `keys` have.
+    /// How many records and keys there are.
     #[cfg(test)]
     pub(super) fn rows(&self) -> [u64; 2] {
         use redb::ReadableTableMetadata;
-        [RECORDS, KEYS].map(|table| self.transaction.open_table(table).unwrap().len().unwrap())
+        let [records, keys] = [RECORDS, KEYS].map(|table| self.transaction.open_table(table).unwrap().len().unwrap());
+        [records - 1, keys]
     }
 
     fn bytes_at(&self, sequence: &[u8]) -> Result<Option<AccessGuard<'static, &'static [u8]>>, Error> {
@@ -256,7 +253,19 @@ impl Snapshot {
     /// # Errors
     /// The disk failed or the record is damaged.
     pub fn record(&self, hash: &KeyHash) -> Result<Option<Record>, Error> {
-        let Some(bytes) = self.record_bytes(hash)? else { return Ok(None) };
+        self.decode(self.record_bytes(hash)?)
+    }
+
+    /// The record of an index entry of this snapshot: one look-up less.
+    ///
+    /// # Errors
+    /// The disk failed or the record is damaged.
+    pub fn record_at(&self, entry: &Entry) -> Result<Option<Record>, Error> {
+        self.decode(self.bytes_at(&tables::number_key(entry.sequence))?)
+    }
+
+    fn decode(&self, bytes: Option<AccessGuard<'static, &'static [u8]>>) -> Result<Option<Record>, Error> {
+        let Some(bytes) = bytes else { return Ok(None) };
         let mut record = RecordRef::decode(bytes.value())?.to_record()?;
         if !record.is_live()
             && let Some((origin, _)) = self.deleted(record.sequence)?
@@ -379,9 +388,11 @@ impl Snapshot {
     }
 
     /// Whether sync was on when last saved; `None` when it never was.
-    #[must_use]
-    pub fn sync_setting(&self) -> Option<bool> {
-        self.sync
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn sync_setting(&self) -> Result<Option<bool>, Error> {
+        Ok(self.transaction.open_table(META)?.get(META_SYNC)?.map(|byte| byte.value() == [1]))
     }
 
     /// How much is stored.

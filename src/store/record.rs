@@ -5,15 +5,13 @@ use ring::digest::{Context, SHA256, digest};
 use crate::identity::EndpointId;
 use crate::store::codec::{Bytes, checksum, put_bytes, put_varint};
 use crate::store::command::{self, Command, CommandRef, CommandResult, ResultRef};
+use crate::store::history::{History, HistoryRef};
 use crate::store::{Error, Key, Kind, Origin, RunId, Stamp, Version, VersionHash};
 
 const TOMBSTONE: u8 = 0x80;
 /// A `latest` record whose stamp names another node than its origin.
 const OTHER_NODE: u8 = 0x40;
 const KIND: u8 = 0x0f;
-
-/// The label of a chunk whose commit has no sequence number yet.
-pub(super) const UNCOMMITTED: u64 = u64::MAX;
 
 /// A record, decoded.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,20 +38,11 @@ pub enum Content {
     /// A register.
     Latest { stamp: Stamp, json: String },
     /// An Automerge document beside its materialised JSON. The heads are sorted.
-    Merged { heads: Vec<[u8; 32]>, json: String, chunks: Vec<Chunk> },
+    Merged { heads: Vec<[u8; 32]>, json: String, history: History },
     /// A command.
     Command(Box<Command>),
     /// What one of a command's targets made of it.
     Result(Box<CommandResult>),
-}
-
-/// Uncompressed Automerge chunks that one commit added.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Chunk {
-    /// The sequence number of that commit.
-    pub label: u64,
-    /// The chunks, concatenated.
-    pub bytes: Vec<u8>,
 }
 
 impl Record {
@@ -82,9 +71,7 @@ impl Record {
     /// Bytes a `merged` record keeps beyond its content.
     pub(super) fn history_bytes(&self) -> usize {
         match &self.content {
-            Content::Merged { json, chunks, .. } => {
-                chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>().saturating_sub(json.len())
-            }
+            Content::Merged { json, history, .. } => history.bytes().len().saturating_sub(json.len()),
             _ => 0,
         }
     }
@@ -92,7 +79,7 @@ impl Record {
     /// Bytes of its content, roughly.
     pub(super) fn size(&self) -> usize {
         let more = match &self.content {
-            Content::Merged { chunks, .. } => chunks.iter().map(|chunk| chunk.bytes.len()).sum(),
+            Content::Merged { history, .. } => history.bytes().len(),
             Content::Command(command) => command.signed.body.len() + command.ranks.len(),
             Content::Result(result) => result.result.len() + result.error.len(),
             _ => 0,
@@ -146,12 +133,13 @@ impl Record {
 
     /// The record's bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![0; 4];
+        let mut out = Vec::with_capacity(self.size());
+        out.extend_from_slice(&[0; 4]);
         self.encode_head(&mut out);
         let sum = checksum(&out[4..]);
         out[..4].copy_from_slice(&sum.to_le_bytes());
-        if let Content::Merged { chunks, .. } = &self.content {
-            chunks.iter().for_each(|chunk| out.extend_from_slice(&chunk.bytes));
+        if let Content::Merged { history, .. } = &self.content {
+            out.extend_from_slice(history.bytes());
         }
         out
     }
@@ -168,7 +156,7 @@ impl Record {
         match &self.content {
             Content::Tombstone => {}
             Content::Latest { stamp, json } => encode_latest(out, stamp, json, other),
-            Content::Merged { heads, json, chunks } => encode_merged(out, heads, json, chunks),
+            Content::Merged { heads, json, history } => encode_merged(out, heads, json, history),
             Content::Command(command) => command::encode(out, command),
             Content::Result(result) => command::encode_result(out, result),
         }
@@ -197,15 +185,11 @@ fn encode_latest(out: &mut Vec<u8>, stamp: &Stamp, json: &str, other: bool) {
     put_bytes(out, json.as_bytes());
 }
 
-fn encode_merged(out: &mut Vec<u8>, heads: &[[u8; 32]], json: &str, chunks: &[Chunk]) {
+fn encode_merged(out: &mut Vec<u8>, heads: &[[u8; 32]], json: &str, history: &History) {
     put_varint(out, heads.len() as u64);
     heads.iter().for_each(|head| out.extend_from_slice(head));
     put_bytes(out, json.as_bytes());
-    put_varint(out, chunks.len() as u64);
-    for chunk in chunks {
-        put_varint(out, chunk.label);
-        put_varint(out, chunk.bytes.len() as u64);
-    }
+    history.encode_parts(out);
 }
 
 /// A record over borrowed bytes: what it costs to look at one without copying its content.
@@ -230,8 +214,8 @@ pub(super) struct BodyRef<'a> {
 #[derive(Clone, Debug)]
 enum Form<'a> {
     Latest(Stamp),
-    /// Concatenated heads; the chunks' labels and lengths; their bytes.
-    Merged(&'a [u8], Vec<(u64, usize)>, &'a [u8]),
+    /// Concatenated heads.
+    Merged(&'a [u8], HistoryRef<'a>),
     Command(CommandRef<'a>),
     Result(ResultRef<'a>),
 }
@@ -258,8 +242,8 @@ impl<'a> RecordRef<'a> {
         if checksum(&summed[..summed.len() - rest.0.len()]) != sum {
             return None;
         }
-        if let Some(BodyRef { form: Form::Merged(_, lengths, chunks), .. }) = &mut body {
-            *chunks = rest.take(lengths.iter().map(|(_, length)| length).sum())?;
+        if let Some(BodyRef { form: Form::Merged(_, history), .. }) = &mut body {
+            history.take_bytes(&mut rest)?;
         }
         rest.is_empty().then_some(RecordRef { kind, incarnation, sequence, body })
     }
@@ -313,8 +297,8 @@ impl<'a> BodyRef<'a> {
         let json = self.json.to_owned();
         match &self.form {
             Form::Latest(stamp) => Content::Latest { stamp: *stamp, json },
-            Form::Merged(heads, lengths, bytes) => {
-                Content::Merged { heads: heads.as_chunks::<32>().0.to_vec(), json, chunks: split(lengths, bytes) }
+            Form::Merged(heads, history) => {
+                Content::Merged { heads: heads.as_chunks::<32>().0.to_vec(), json, history: history.to_history() }
             }
             Form::Command(command) => Content::Command(Box::new(command.to_command(json))),
             Form::Result(result) => Content::Result(Box::new(result.to_result(json))),
@@ -324,7 +308,7 @@ impl<'a> BodyRef<'a> {
     /// The concatenated chunks of a `merged` record.
     pub(super) fn history(&self) -> Option<&'a [u8]> {
         match &self.form {
-            Form::Merged(_, _, bytes) => Some(bytes),
+            Form::Merged(_, history) => Some(history.bytes),
             _ => None,
         }
     }
@@ -341,22 +325,7 @@ fn parse_merged<'a>(rest: &mut Bytes<'a>) -> Option<(Form<'a>, &'a str)> {
     let heads = usize::try_from(rest.varint()?).ok()?;
     let heads = rest.take(heads.checked_mul(32)?)?;
     let json = rest.text()?;
-    let count = usize::try_from(rest.varint()?).ok()?;
-    let mut lengths = Vec::new();
-    for _ in 0..count {
-        lengths.push((rest.varint()?, usize::try_from(rest.varint()?).ok()?));
-    }
-    lengths.iter().try_fold(0_usize, |sum, (_, length)| sum.checked_add(*length))?;
-    Some((Form::Merged(heads, lengths, &[]), json))
-}
-
-fn split(lengths: &[(u64, usize)], mut bytes: &[u8]) -> Vec<Chunk> {
-    let mut next = |(label, length): &(u64, usize)| {
-        let (chunk, rest) = bytes.split_at(*length);
-        bytes = rest;
-        Chunk { label: *label, bytes: chunk.to_vec() }
-    };
-    lengths.iter().map(&mut next).collect()
+    Some((Form::Merged(heads, HistoryRef::parse_parts(rest)?), json))
 }
 
 /// A client's `base`, taken apart.
@@ -418,10 +387,13 @@ mod tests {
     }
 
     fn merged() -> Record {
-        let chunks = vec![Chunk { label: 8, bytes: vec![1; 40] }, Chunk { label: 300, bytes: vec![2; 5] }];
+        let mut history = History::whole(vec![1; 40]);
+        history.number(8);
+        history.add(&[2; 5]);
+        history.number(300);
         Record {
             kind: Kind::Merged,
-            content: Content::Merged { heads: vec![[1; 32], [2; 32]], json: "{}".into(), chunks },
+            content: Content::Merged { heads: vec![[1; 32], [2; 32]], json: "{}".into(), history },
             ..latest(7)
         }
     }

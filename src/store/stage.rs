@@ -9,11 +9,7 @@ use crate::store::age::Clocks;
 use crate::store::batch::{Batch, Pending, Staged};
 use crate::store::cache::Cache;
 use crate::store::merged::Doc;
-use crate::store::record::UNCOMMITTED;
-use crate::store::{Chunk, Config, Content, Error, Key, KeyHash, Record, Request, RunId, Snapshot, Submitted, json};
-
-/// Increments of a `merged` record are folded into one save when they outgrow it, and this.
-const FOLD_BYTES: usize = 1024;
+use crate::store::{Config, Content, Error, History, Key, KeyHash, Record, Request, RunId, Snapshot, Submitted, json};
 
 /// Who writes, and what of its own past it remembers.
 #[derive(Debug)]
@@ -91,7 +87,7 @@ impl Stage<'_> {
         if let Some(doc) = staged.doc.take() {
             return Ok(doc);
         }
-        let Some(Record { incarnation, content: Content::Merged { heads, chunks, .. }, name, .. }) = &staged.record
+        let Some(Record { incarnation, content: Content::Merged { heads, history, .. }, name, .. }) = &staged.record
         else {
             return Err(Error::Bug("only merged records have a document to load".into()));
         };
@@ -101,9 +97,9 @@ impl Stage<'_> {
             return Ok(doc);
         }
         let key = name.as_ref();
-        load(chunks, self.writer.actor).map_err(|reason| match key {
-            Some(key) => Error::History { key: key.clone(), reason },
-            None => Error::Damaged(reason),
+        Doc::load(history.bytes(), self.writer.actor).map_err(|cause| match key {
+            Some(key) => Error::History { key: key.clone(), reason: cause.to_string() },
+            None => Error::Damaged(cause.to_string()),
         })
     }
 
@@ -125,30 +121,18 @@ impl Stage<'_> {
     }
 }
 
-/// Loads stored chunks.
-pub(super) fn load(chunks: &[Chunk], actor: [u8; 16]) -> Result<Doc, String> {
-    let loaded = match chunks {
-        [only] => Doc::load(&only.bytes, actor),
-        _ => Doc::load(&chunks.iter().flat_map(|chunk| &chunk.bytes).copied().collect::<Vec<_>>(), actor),
-    };
-    loaded.map_err(|cause| cause.to_string())
-}
-
-/// The content of a `merged` record from its changed document: what is new since `before`, or everything anew once that is
-/// shorter.
-pub(super) fn merged_content(doc: &Doc, before: Option<Content>) -> Content {
+/// The content of a `merged` record from its changed document: what is new since `before` (`news`, when known), or everything
+/// anew once that is shorter.
+pub(super) fn merged_content(doc: &Doc, before: Option<Content>, news: Option<Vec<u8>>) -> Content {
     let json = json::to_text(&doc.json());
-    let mut chunks = Vec::new();
-    if let Some(Content::Merged { heads, chunks: held, .. }) = before {
-        chunks = held;
-        chunks.push(Chunk { label: UNCOMMITTED, bytes: doc.changes_after(&heads) });
-    }
-    let increments: usize = chunks.iter().skip(1).map(|chunk| chunk.bytes.len()).sum();
-    let base = chunks.first().map_or(0, |chunk| chunk.bytes.len());
-    if chunks.is_empty() || increments > base.max(FOLD_BYTES) {
-        chunks = vec![Chunk { label: UNCOMMITTED, bytes: doc.save() }];
-    }
-    Content::Merged { heads: doc.heads(), json, chunks }
+    let grown = match before {
+        Some(Content::Merged { heads, mut history, .. }) => {
+            history.add(&news.unwrap_or_else(|| doc.changes_after(&heads)));
+            Some(history).filter(|history| !history.is_long())
+        }
+        _ => None,
+    };
+    Content::Merged { heads: doc.heads(), json, history: grown.unwrap_or_else(|| History::whole(doc.save())) }
 }
 
 /// A stored JSON text taken apart.

@@ -2,7 +2,7 @@
 //!
 //! All have one type: redb's code is generated anew for each, and takes a quarter of a megabyte a time.
 
-use redb::TableDefinition;
+use redb::{ReadableTable, TableDefinition};
 
 use crate::identity::EndpointId;
 use crate::store::codec::{Bytes, put_bytes, put_varint};
@@ -10,7 +10,8 @@ use crate::store::{Cursor, Entry, Error, Key, KeyHash, Kind, Link, LinkWish, Ori
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// Sequence → record. In the order they were written: what changes often lies together, and is written together.
+/// Sequence → record. In the order they were written: what changes often lies together, and is written together. The last row
+/// is [`STATE`].
 pub(super) const RECORDS: Table = TableDefinition::new("records");
 /// Key hash → sequence of the record.
 pub(super) const KEYS: Table = TableDefinition::new("keys");
@@ -31,10 +32,12 @@ pub(super) const SOURCES: Table = TableDefinition::new("sources");
 /// See [`META_DATABASE`] and its neighbours.
 pub(super) const META: Table = TableDefinition::new("meta");
 
+/// The key of the counters ([`State`]) in [`RECORDS`]: above every sequence number, so that a commit writes them on the page of
+/// its newest record.
+pub(super) const STATE: [u8; 8] = [0xff; 8];
+
 /// 16 random bytes, made with the database.
 pub(super) const META_DATABASE: &[u8] = b"database";
-/// Counters: [`State`].
-pub(super) const META_STATE: &[u8] = b"state";
 /// How old the database is: boot id, age at that boot's beginning, age when this was written.
 pub(super) const META_AGE: &[u8] = b"age";
 /// One byte: whether sync is on. Absent until saved.
@@ -91,13 +94,19 @@ impl State {
         out
     }
 
+    /// The counters of the database whose records these are.
+    pub(super) fn of(records: &impl ReadableTable<&'static [u8], &'static [u8]>) -> Result<State, Error> {
+        let row = records.get(STATE.as_slice())?.ok_or_else(|| Error::Damaged("the counters are missing".into()))?;
+        State::decode(row.value())
+    }
+
     /// Notes that the entry at `sequence` was removed.
     pub(super) fn unsettle(&mut self, sequence: u64) {
         self.unsettled = if self.unsettled == 0 { sequence } else { self.unsettled.min(sequence) };
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<State, Error> {
-        State::parse(Bytes(bytes)).ok_or_else(|| damaged("meta"))
+        State::parse(Bytes(bytes)).ok_or_else(|| Error::Damaged("the counters are malformed".into()))
     }
 
     fn parse(mut bytes: Bytes) -> Option<State> {

@@ -8,14 +8,14 @@ mod overlay;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
 use self::overlay::Overlay;
 use crate::contain::contain;
 use crate::store::backend::{self, Backend, Found, Gate};
 use crate::store::fingerprint::summand;
 use crate::store::record::RecordRef;
-use crate::store::tables::{self, INDEX, KEYS, META, META_STATE, NAMES, RECORDS, State};
+use crate::store::tables::{self, INDEX, KEYS, NAMES, RECORDS, STATE, State};
 use crate::store::{Entry, Error, Record};
 
 /// Complaints that are kept in words; further ones are counted.
@@ -97,7 +97,7 @@ impl Records {
     /// Looks at every record; the sum of all.
     fn walk(&self, verified: &mut Verified) -> Result<u128, Error> {
         let mut sum = 0u128;
-        for row in self.records.iter()? {
+        for row in self.records.range(..STATE.as_slice())? {
             let (key, bytes) = row?;
             let sequence = tables::number(key.value())?;
             match self.check(sequence, bytes.value()) {
@@ -150,12 +150,12 @@ impl Records {
 fn check_counts(transaction: &ReadTransaction, sum: u128, verified: &mut Verified) -> Result<(), Error> {
     let length = |table| Ok::<u64, Error>(transaction.open_table(table)?.len()?);
     let [records, index, keys, names] = [length(RECORDS)?, length(INDEX)?, length(KEYS)?, length(NAMES)?];
+    // The counters are a row too.
+    let records = records.saturating_sub(1);
     if [index, keys] != [records; 2] {
         verified.complain(format!("there are {records} records, {index} entries of the index and {keys} keys"));
     }
-    let meta = transaction.open_table(META)?;
-    let state = meta.get(META_STATE)?.ok_or_else(|| Error::Damaged("the counters are missing".to_owned()))?;
-    let state = State::decode(state.value())?;
+    let state = State::of(&transaction.open_table(RECORDS)?)?;
     if verified.complaints == 0
         && (state.live, state.tombstones, names) != (verified.live, verified.tombstones, verified.live)
     {

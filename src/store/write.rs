@@ -101,7 +101,7 @@ impl Stage<'_> {
     fn new_document(&self, key: &Key, object: &Object) -> Result<(Content, Option<Doc>), Error> {
         let mut doc = Doc::new(self.writer.actor);
         doc.put(None, object).map_err(|cause| refused(key, &cause))?;
-        Ok((merged_content(&doc, None), Some(doc)))
+        Ok((merged_content(&doc, None, None), Some(doc)))
     }
 
     fn update_latest(&mut self, wanted: Wanted) -> Result<Pending, Error> {
@@ -147,7 +147,7 @@ impl Stage<'_> {
             self.put_back(wanted.hash, doc);
             return Ok(self.unchanged(wanted.hash, true));
         }
-        let content = merged_content(&doc, self.take_content(wanted.hash));
+        let content = merged_content(&doc, self.take_content(wanted.hash), None);
         self.store(wanted.key, incarnation, Kind::Merged, content, Some(doc), true)
     }
 

@@ -17,9 +17,8 @@ pub(crate) fn document(record: &Record, hash: KeyHash, clock: SendClock) -> Docu
     let body = match &record.content {
         Content::Tombstone => Body::Tombstone(Tombstone {}),
         Content::Latest { stamp, json } => Body::Latest(latest(record, stamp, json.as_bytes())),
-        Content::Merged { chunks, .. } => {
-            let whole: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect();
-            Body::Merged(Merged { chunks: whole.into(), heads: heads(record) })
+        Content::Merged { history, .. } => {
+            Body::Merged(Merged { chunks: history.bytes().to_vec().into(), heads: heads(record) })
         }
         Content::Command(held) => Body::Command(command(held, clock)),
         Content::Result(held) => Body::CommandResult(CommandResult {

@@ -482,7 +482,7 @@ impl Outbox {
         if entry.from != 0 && Some(entry.from) == self.source {
             return Ok(());
         }
-        let Some(record) = snapshot.record(&entry.hash)? else { return Ok(()) };
+        let Some(record) = snapshot.record_at(entry)? else { return Ok(()) };
         let is_excluded = record.name.as_ref().is_some_and(|name| self.excluded.contains(name.collection()));
         if !is_excluded {
             let lacks = self.lacks_all && held == 0;
@@ -493,25 +493,21 @@ impl Outbox {
 
     /// Adds a record to the batch: whole, as the changes after `held`, or, when large, as an offer.
     fn send(&mut self, record: &Record, hash: KeyHash, held: u64, lacks: bool, filling: &mut Filling) {
-        let Content::Merged { chunks, .. } = &record.content else {
+        let Content::Merged { history, .. } = &record.content else {
             filling.push(record, hash, convert::document(record, hash, filling.clock));
             return;
         };
-        let newer = chunks.iter().position(|chunk| chunk.label > held).unwrap_or(0);
-        let size: usize = chunks[newer..].iter().map(|chunk| chunk.bytes.len()).sum();
-        if newer == 0 && size > OFFER_BYTES && !lacks {
+        let newer = history.after(held);
+        let is_whole = newer.len() == history.bytes().len();
+        if is_whole && newer.len() > OFFER_BYTES && !lacks {
             let exception = Exception { kind: record.kind, sequence: record.sequence, have: None };
             self.exceptions.insert(hash, exception);
-            filling.documents.push(convert::offer(record, hash, size));
+            filling.documents.push(convert::offer(record, hash, newer.len()));
             filling.bytes += OFFER_BYTES / 16;
         } else {
-            filling.push(record, hash, convert::merged(record, hash, concatenated(&chunks[newer..])));
+            filling.push(record, hash, convert::merged(record, hash, newer.to_vec()));
         }
     }
-}
-
-fn concatenated(chunks: &[crate::store::Chunk]) -> Vec<u8> {
-    chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect()
 }
 
 fn cursor(kind: Kind, sequence: u64) -> Cursor {

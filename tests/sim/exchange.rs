@@ -65,10 +65,8 @@ fn incoming(record: &Record, entry: Entry, held: u64) -> Incoming {
     let body = match &record.content {
         Content::Tombstone => Body::Tombstone,
         Content::Latest { stamp, json } => Body::Latest { stamp: *stamp, json: json.clone().into_bytes() },
-        Content::Merged { chunks, heads, .. } => {
-            let heads = heads.clone();
-            let lacking = chunks.iter().filter(|chunk| chunk.label > held);
-            Body::Merged(Merged { chunks: lacking.flat_map(|chunk| chunk.bytes.clone()).collect(), heads })
+        Content::Merged { history, heads, .. } => {
+            Body::Merged(Merged { chunks: history.after(held).to_vec(), heads: heads.clone() })
         }
         Content::Command(_) | Content::Result(_) => unreachable!("the store-only simulation issues no commands"),
     };

@@ -103,7 +103,7 @@ impl Engine {
             if let Some(key) = snapshot.name(&entry)?
                 && key.collection() == COMMANDS
             {
-                let view = snapshot.record(&entry.hash)?.and_then(|record| snapshot.view(&record));
+                let view = snapshot.record_at(&entry)?.and_then(|record| snapshot.view(&record));
                 self.commands.handle_record(now, key.id(), view.as_ref());
             }
         }

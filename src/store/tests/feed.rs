@@ -114,7 +114,7 @@ fn what_is_settled_stops_before_records_that_a_crash_would_put_back() {
 #[test]
 fn settings_are_on_disk_when_answered() {
     let mut bench = Bench::new();
-    assert_eq!(bench.snapshot().sync_setting(), None);
+    assert_eq!(bench.snapshot().sync_setting().unwrap(), None);
     let links = [
         Link { peer: node(7), wish: LinkWish::Connect(vec!["a:1".into(), "relay:b:2".into()]) },
         Link { peer: node(8), wish: LinkWish::Refuse },
@@ -123,7 +123,7 @@ fn settings_are_on_disk_when_answered() {
     assert!(bench.batch(saves).into_iter().all(|answer| matches!(answer, Ok(Outcome::Done))));
     let bench = bench.crash();
     assert_eq!(bench.snapshot().links().unwrap(), links);
-    assert_eq!(bench.snapshot().sync_setting(), Some(false));
+    assert_eq!(bench.snapshot().sync_setting().unwrap(), Some(false));
 }
 
 #[test]

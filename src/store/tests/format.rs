@@ -8,7 +8,7 @@ use crate::store::age::{Clocks, Noted};
 use crate::store::backend::HEADER_BYTES;
 use crate::store::codec::checksum;
 use crate::store::record::{Base, RecordRef};
-use crate::store::{Chunk, Command, CommandResult, Rank, RunId, Signed, Stamp, tables};
+use crate::store::{Command, CommandResult, History, Rank, RunId, Signed, Stamp, tables};
 
 #[expect(clippy::cast_possible_truncation, reason = "it is 4096")]
 const HEADER: usize = HEADER_BYTES as usize;
@@ -129,12 +129,15 @@ fn examples() -> [Record; 3] {
         },
     };
     let tombstone = Record { sequence: 301, name: None, content: Content::Tombstone, ..latest.clone() };
-    let chunks = vec![Chunk { label: 290, bytes: vec![1, 2, 3] }, Chunk { label: 302, bytes: vec![4, 5] }];
+    let mut history = History::whole(vec![1, 2, 3]);
+    history.number(290);
+    history.add(&[4, 5]);
+    history.number(302);
     let merged = Record {
         kind: Kind::Merged,
         sequence: 302,
         name: Some(key("cells/c1")),
-        content: Content::Merged { heads: vec![[10; 32]], json: r#"{"x":1}"#.into(), chunks },
+        content: Content::Merged { heads: vec![[10; 32]], json: r#"{"x":1}"#.into(), history },
         ..latest.clone()
     };
     [latest, tombstone, merged]

@@ -4,7 +4,7 @@ use super::*;
 
 fn chunks(bench: &Bench, name: &str) -> Vec<(u64, usize)> {
     match bench.snapshot().record(&key(name).hash()).unwrap().unwrap().content {
-        Content::Merged { chunks, .. } => chunks.iter().map(|chunk| (chunk.label, chunk.bytes.len())).collect(),
+        Content::Merged { history, .. } => history.parts().to_vec(),
         other => panic!("{other:?}"),
     }
 }

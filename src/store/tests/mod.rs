@@ -190,9 +190,7 @@ fn incoming(hash: KeyHash, record: Record) -> Incoming {
     let body = match record.content {
         Content::Tombstone => Body::Tombstone,
         Content::Latest { stamp, json } => Body::Latest { stamp, json: json.into_bytes() },
-        Content::Merged { chunks, heads, .. } => {
-            Body::Merged(Merged { chunks: chunks.into_iter().flat_map(|chunk| chunk.bytes).collect(), heads })
-        }
+        Content::Merged { history, heads, .. } => Body::Merged(Merged { chunks: history.bytes().to_vec(), heads }),
         Content::Command(command) => Body::Command(IncomingCommand {
             signed: command.signed,
             ranks: command.ranks.into_iter().map(|rank| rank as u8).collect(),

@@ -6,7 +6,7 @@ use redb::{Builder, ReadableTable, WriteTransaction};
 
 use super::*;
 use crate::store::backend::{Backend, Gate};
-use crate::store::tables::{INDEX, KEYS, META, META_STATE, NAMES, State};
+use crate::store::tables::{INDEX, KEYS, NAMES, RECORDS, STATE, State};
 use crate::store::{Verified, verify};
 
 /// The disk of a node that was killed: three documents, and one that was deleted.
@@ -80,17 +80,17 @@ fn a_document_that_other_tables_contradict_is_named() {
 #[test]
 fn counters_that_are_wrong_are_told() {
     let words = complaint(&killed(), |tables| {
-        let mut meta = tables.open_table(META).unwrap();
-        let mut state = State::decode(meta.get(META_STATE).unwrap().unwrap().value()).unwrap();
+        let mut records = tables.open_table(RECORDS).unwrap();
+        let mut state = State::of(&records).unwrap();
         state.live += 1;
-        meta.insert(META_STATE, state.encode().as_slice()).unwrap();
+        records.insert(STATE.as_slice(), state.encode().as_slice()).unwrap();
     });
     assert!(words.contains("counters say 4"), "{words}");
     let words = complaint(&killed(), |tables| {
-        let mut meta = tables.open_table(META).unwrap();
-        let mut state = State::decode(meta.get(META_STATE).unwrap().unwrap().value()).unwrap();
+        let mut records = tables.open_table(RECORDS).unwrap();
+        let mut state = State::of(&records).unwrap();
         state.sum ^= 1;
-        meta.insert(META_STATE, state.encode().as_slice()).unwrap();
+        records.insert(STATE.as_slice(), state.encode().as_slice()).unwrap();
     });
     assert!(words.contains("sum of all records"), "{words}");
 }

@@ -170,7 +170,7 @@ impl Engine {
         now: Now,
     ) -> Result<Engine, store::Error> {
         let snapshot = reader.snapshot()?;
-        let saved = snapshot.sync_setting().filter(|_| config.persist_sync);
+        let saved = snapshot.sync_setting()?.filter(|_| config.persist_sync);
         let mut links = Links::new(identity, &mut *random, now);
         links.set_rates(config.link_rates);
         let relay_key = config.relay_key.as_ref().or(config.formation_key.as_ref()).map(RelayKey::new);
