@@ -11,6 +11,7 @@ use crate::bench::Bench;
 use crate::documents::{LATEST, MERGED, load, put};
 use crate::floor::Appender;
 use crate::node::{Node, connected, id};
+use crate::process::OneProcessor;
 use crate::row::Row;
 use crate::sample::{Rounds, compete, median_of};
 use crate::table::{Figure, Line, Target};
@@ -32,6 +33,7 @@ impl Row for Delivery {
     }
 
     fn run(&self, bench: &Bench) -> Result<Vec<Line>, Failure> {
+        let _one = OneProcessor::begin()?;
         let mut a = Node::new(bench, "event-a")?;
         let mut client = a.start()?;
         let mut b = Node::new(bench, "event-b")?;
