@@ -49,6 +49,26 @@ fn what_is_known_already_is_told_apart() {
 }
 
 #[test]
+fn only_changes_that_are_all_new_are_told_to_be_what_was_gained() {
+    let mut a = doc(1);
+    put(&mut a, json!({"x": 1}));
+    let mut b = Doc::load(&a.save(), [2; 16]).unwrap();
+    let base = a.heads();
+    put(&mut a, json!({"x": 2}));
+    let (first, middle) = (a.changes_after(&base), a.heads());
+    put(&mut a, json!({"x": 3}));
+    let second = a.changes_after(&middle);
+    assert_eq!(b.apply(&first).unwrap(), Applied::Whole);
+    assert_eq!(b.apply(&[first, second.clone()].concat()).unwrap(), Applied::Changed);
+    let mut c = Doc::load(&a.save(), [3; 16]).unwrap();
+    put(&mut a, json!({"x": 4}));
+    assert_eq!(c.apply(&a.save()).unwrap(), Applied::Changed, "a whole document brings old changes too");
+    put(&mut a, json!({"x": 5}));
+    let last = a.changes_after(&c.heads());
+    assert_eq!(c.apply(&[last.clone(), last].concat()).unwrap(), Applied::Changed, "one of them was said twice");
+}
+
+#[test]
 fn broken_chunks_are_refused() {
     let mut a = doc(1);
     put(&mut a, json!({"x": 1, "long": "text ".repeat(20)}));
