@@ -22,9 +22,9 @@ use crate::store::stage::{Stage, Writer};
 use crate::store::write::NO_VERSION;
 use crate::store::{Applied, Config, Disk, Error, Outcome, Planted, Reader, Reply, RunId, Submitted, Tip};
 
-/// Bytes of records after which a batch is committed, and what is committed is flushed next: a part of the file within these
-/// bounds. A commit copies the pages it touches, and until the flush the old ones cannot be used again, so this bounds how
-/// much the file grows beyond what is in it (docs/storage.md, "Growth").
+/// Bytes of records after which a batch is committed, and a commit is a flush: a part of the file within these bounds. A
+/// commit copies the pages it touches, and until the flush the old ones cannot be used again, so this bounds how much the
+/// file grows beyond what is in it (docs/storage.md, "Growth").
 const UNFLUSHED_BYTES: RangeInclusive<u64> = 32 << 10..=1 << 20;
 const UNFLUSHED_FILE_PARTS: u64 = 16;
 /// Of a file up to this, no part: it is what redb takes for a little more than nothing.
@@ -167,7 +167,7 @@ impl<D: Disk> Store<D> {
             return Err(Error::Io(Arc::new(std::io::Error::other("the database could not be opened anew yet"))));
         }
         let snapshot = self.opened.reader(&self.writer.config).snapshot()?;
-        let limit_bytes = self.batch_limit_bytes();
+        let limit_bytes = self.unflushed_limit_bytes();
         let (writer, cache, durable) = (&self.writer, &mut self.cache, self.durable);
         let clocks = self.opened.clocks;
         let mut stage = Stage { writer, snapshot, cache, batch, durable, now, clocks };
@@ -184,7 +184,7 @@ impl<D: Disk> Store<D> {
         let unflushed = self.unflushed.map_or(0, |unflushed| unflushed.bytes) + batch.bytes();
         let due = self.unflushed.is_some_and(|unflushed| now.reached(unflushed.due));
         batch.age = self.opened.age_to_note(now);
-        let flush = batch.flush || due;
+        let flush = batch.flush || due || unflushed as u64 > self.unflushed_limit_bytes();
         let only_age = batch.age.is_some() && batch.flush;
         if batch.is_empty() && !only_age && !(flush && self.unflushed.is_some()) {
             return Ok(());
@@ -211,12 +211,6 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// What is unflushed never passes twice its limit, but for one document.
-    fn batch_limit_bytes(&self) -> u64 {
-        let (limit, unflushed) = (self.unflushed_limit_bytes(), self.unflushed.map_or(0, |unflushed| unflushed.bytes));
-        (2 * limit).saturating_sub(unflushed as u64).clamp(1, limit)
-    }
-
     fn unflushed_limit_bytes(&self) -> u64 {
         let (least, most) = UNFLUSHED_BYTES.into_inner();
         (self.opened.file_bytes().saturating_sub(SMALL_FILE_BYTES) / UNFLUSHED_FILE_PARTS).clamp(least, most)
@@ -239,8 +233,6 @@ impl<D: Disk> Store<D> {
             return;
         }
         let due = self.unflushed.map_or(now.after(self.writer.config.flush_interval), |unflushed| unflushed.due);
-        // What was committed is shown before it is flushed.
-        let due = if bytes as u64 > self.unflushed_limit_bytes() { now.mono } else { due };
         self.unflushed = Some(Unflushed { due, bytes });
     }
 

@@ -81,7 +81,7 @@ pub struct Wiring {
 /// Runs the store thread until every sender of requests is gone.
 pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
     let mut replies = Vec::new();
-    wiring.publish(&store, [&wiring.api, &wiring.sync]);
+    wiring.publish(&store);
     while let Some(first) = wiring.next(&mut store) {
         let more = wiring.requests.try_iter().take(BATCH_DOCUMENTS - 1);
         let now = now();
@@ -124,23 +124,19 @@ impl Wiring {
             self.api.replace_reader(reader.clone());
             self.sync.replace_reader(reader);
         }
-        let mut wakes = [&self.api, &self.sync];
         for reply in replies.drain(..) {
             match reply.ticket {
-                Ticket::Api(_) => {
-                    // What a client wrote has a longer way to other nodes than its answer to the client.
-                    wakes = [&self.sync, &self.api];
-                    self.api.reply(reply);
-                }
+                Ticket::Api(_) => self.api.reply(reply),
                 Ticket::Sync(_) => self.sync.reply(reply),
             }
         }
-        self.publish(store, wakes);
+        self.publish(store);
     }
 
-    fn publish<D: Disk>(&self, store: &Store<D>, wakes: [&Outlet; 2]) {
+    fn publish<D: Disk>(&self, store: &Store<D>) {
         self.tip.set(store.tip());
-        wakes.into_iter().for_each(Outlet::wake);
+        self.api.wake();
+        self.sync.wake();
     }
 }
 

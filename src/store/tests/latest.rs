@@ -25,23 +25,6 @@ fn ids_of_a_collection_are_listed_in_order_without_their_neighbours() {
 }
 
 #[test]
-fn what_passes_the_unflushed_bound_is_shown_first_and_flushed_next() {
-    let mut bench = Bench::new();
-    let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(40 << 10));
-    assert!(!bench.put("platforms/a", &large).durable);
-    let crate::store::Tip { visible, durable } = bench.store.tip();
-    assert_eq!((visible, durable), (1, 0), "it is over the bound at once, and shown");
-    assert_eq!(bench.store.poll_deadline(), Some(bench.now.mono), "the flush is due");
-    let mut crashed = Bench::over(1, bench.disk.crash(), 9);
-    assert_eq!(crashed.json("platforms/a"), None);
-    assert!(!crashed.put("platforms/a", &large).durable);
-    crashed.store.handle_timeout(crashed.now);
-    assert_eq!(crashed.store.tip().durable, 1);
-    assert!(bench.put("platforms/b", "{}").durable, "whatever comes first takes it along");
-    assert_eq!(bench.crash().json("platforms/a").unwrap(), large);
-}
-
-#[test]
 fn a_relaxed_write_says_so_and_is_flushed_within_the_interval() {
     let mut bench = Bench::new();
     let syncs = bench.disk.syncs();

@@ -58,8 +58,14 @@ fn only_changes_that_are_all_new_are_told_to_be_what_was_gained() {
     let (first, middle) = (a.changes_after(&base), a.heads());
     put(&mut a, json!({"x": 3}));
     let second = a.changes_after(&middle);
+    let held = b.save();
     assert_eq!(b.apply(&first).unwrap(), Applied::Whole);
-    assert_eq!(b.apply(&[first, second.clone()].concat()).unwrap(), Applied::Changed);
+    assert_eq!(b.apply(&[first.clone(), second.clone()].concat()).unwrap(), Applied::Changed);
+    let swapped = [second, first].concat();
+    let mut d = Doc::load(&held, [4; 16]).unwrap();
+    assert_eq!(d.apply(&swapped).unwrap(), Applied::Whole);
+    let loaded = Doc::load(&[held, swapped].concat(), [5; 16]).unwrap();
+    assert_eq!((loaded.heads(), loaded.json()), (a.heads(), a.json()), "in whatever order they came");
     let mut c = Doc::load(&a.save(), [3; 16]).unwrap();
     put(&mut a, json!({"x": 4}));
     assert_eq!(c.apply(&a.save()).unwrap(), Applied::Changed, "a whole document brings old changes too");
