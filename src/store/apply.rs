@@ -126,7 +126,7 @@ impl Stage<'_> {
         let mut doc = self.take_doc(hash)?;
         let before = doc.heads();
         match apply_to(&mut doc, &merged) {
-            Ok(Applied::Whole) => self.store_merge(hash, doc, &before, Some(merged.chunks), (origin, from)),
+            Ok(Applied::AllNew) => self.store_merge(hash, doc, &before, Some(merged.chunks), (origin, from)),
             Ok(Applied::Changed) => self.store_merge(hash, doc, &before, None, (origin, from)),
             Ok(Applied::Nothing) => {
                 self.put_back(hash, doc);

@@ -62,7 +62,7 @@ fn write_records(transaction: &WriteTransaction, batch: &mut Batch, state: &mut 
     let mut records = transaction.open_table(RECORDS)?;
     let mut keys = transaction.open_table(KEYS)?;
     let mut index = transaction.open_table(INDEX)?;
-    // It comes back once the records are in: redb appends to a full page's end in place, and splits one in its middle.
+    // It comes back once the records are in: redb fills pages at a table's end, and leaves half-filled ones anywhere else.
     records.remove(STATE.as_slice())?;
     for (hash, staged) in changed {
         state.sequence += 1;

@@ -46,7 +46,7 @@ pub struct Doc {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Applied {
     /// All were new, and single changes: their bytes are what the document gained.
-    Whole,
+    AllNew,
     /// At least one was new.
     Changed,
     /// All were known.
@@ -178,8 +178,8 @@ impl Doc {
             return Err(MergedError::TooDeep);
         }
         self.shown = view.root.into_json().into();
-        let whole = single && self.automerge.stats().num_changes == held + brought;
-        Ok(if whole { Applied::Whole } else { Applied::Changed })
+        let all_new = single && self.automerge.stats().num_changes == held + brought;
+        Ok(if all_new { Applied::AllNew } else { Applied::Changed })
     }
 
     /// The changes in `chunks`, and whether each is a chunk of its own. Into an empty document a document chunk is loaded as

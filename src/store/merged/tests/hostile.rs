@@ -59,11 +59,11 @@ fn only_changes_that_are_all_new_are_told_to_be_what_was_gained() {
     put(&mut a, json!({"x": 3}));
     let second = a.changes_after(&middle);
     let held = b.save();
-    assert_eq!(b.apply(&first).unwrap(), Applied::Whole);
+    assert_eq!(b.apply(&first).unwrap(), Applied::AllNew);
     assert_eq!(b.apply(&[first.clone(), second.clone()].concat()).unwrap(), Applied::Changed);
     let swapped = [second, first].concat();
     let mut d = Doc::load(&held, [4; 16]).unwrap();
-    assert_eq!(d.apply(&swapped).unwrap(), Applied::Whole);
+    assert_eq!(d.apply(&swapped).unwrap(), Applied::AllNew);
     let loaded = Doc::load(&[held, swapped].concat(), [5; 16]).unwrap();
     assert_eq!((loaded.heads(), loaded.json()), (a.heads(), a.json()), "in whatever order they came");
     let mut c = Doc::load(&a.save(), [3; 16]).unwrap();
