@@ -139,7 +139,7 @@ fn shows(node: &Node, id: &str, state: &str) {
 
 #[test]
 fn an_agent_of_one_node_is_live_on_the_other_until_it_leaves() {
-    let Pair { a, b, _homes } = Pair::start(&PATIENT);
+    let Pair { _homes, a, b } = Pair::start(&PATIENT);
     let agent = Agent::attach(&a, "x1");
     shows(&a, "x1", "LIVE");
     shows(&b, "x1", "LIVE");
@@ -160,7 +160,7 @@ fn an_agent_of_one_node_is_live_on_the_other_until_it_leaves() {
 
 #[test]
 fn an_agent_that_falls_silent_is_stale_and_then_dead_everywhere() {
-    let Pair { a, b, _homes } = Pair::start(&TIMES);
+    let Pair { _homes, a, b } = Pair::start(&TIMES);
     let mut agent = Agent::attach(&a, "x1");
     shows(&b, "x1", "LIVE");
     for state in ["STALE", "DEAD"] {
@@ -176,7 +176,7 @@ fn an_agent_that_falls_silent_is_stale_and_then_dead_everywhere() {
 
 #[test]
 fn a_node_that_is_gone_takes_its_agents_word_with_it() {
-    let Pair { mut a, b, _homes } = Pair::start(&TIMES);
+    let Pair { _homes, mut a, b } = Pair::start(&TIMES);
     let _agent = Agent::attach(&a, "x1");
     shows(&b, "x1", "LIVE");
     a.kill();
@@ -190,7 +190,7 @@ fn a_node_that_is_gone_takes_its_agents_word_with_it() {
 
 #[test]
 fn a_hung_stream_is_taken_over_here_and_from_another_node() {
-    let Pair { a, b, _homes } = Pair::start(&PATIENT);
+    let Pair { _homes, a, b } = Pair::start(&PATIENT);
     let mut hung = Agent::attach(&a, "x1");
     let mut second = Agent::attach(&a, "x1");
     assert!(hung.next().expect_err("ended").contains("takes over"));
@@ -206,7 +206,7 @@ fn a_hung_stream_is_taken_over_here_and_from_another_node() {
 
 #[test]
 fn an_agent_that_only_puts_its_platform_is_listed_everywhere() {
-    let Pair { a, b, _homes } = Pair::start(&TIMES);
+    let Pair { _homes, a, b } = Pair::start(&TIMES);
     a.run("put", &["platforms", "p1", r#"{"status":"READY"}"#]).ok();
     for node in [&a, &b] {
         shows(node, "p1", "LIVE");
@@ -219,7 +219,7 @@ fn an_agent_that_only_puts_its_platform_is_listed_everywhere() {
 
 #[test]
 fn what_an_agent_runs_is_seen_on_the_other_node() {
-    let Pair { a, b, _homes } = Pair::start(&PATIENT);
+    let Pair { _homes, a, b } = Pair::start(&PATIENT);
     let running = |names: &[&str]| {
         let workload = |name: &&str| peat_ipc::agent::Workload {
             name: (*name).into(),
@@ -264,7 +264,7 @@ impl Drop for Following {
 
 #[test]
 fn a_command_sent_at_one_node_runs_at_the_other_and_its_result_comes_back() {
-    let Pair { a, b, _homes } = Pair::start(&PATIENT);
+    let Pair { _homes, a, b } = Pair::start(&PATIENT);
     let mut agent = Agent::attach(&b, "x1");
     shows(&a, "x1", "LIVE");
     let mut send = Following::start(&a, "send", &["--agent", "x1", "restart", r#"{"unit":"web"}"#, "--wait"]);
@@ -291,7 +291,7 @@ fn a_command_sent_at_one_node_runs_at_the_other_and_its_result_comes_back() {
 
 #[test]
 fn a_group_is_resolved_once_and_an_empty_one_is_an_error() {
-    let Pair { a, b, _homes } = Pair::start(&PATIENT);
+    let Pair { _homes, a, b } = Pair::start(&PATIENT);
     let mut agents = [Agent::attach(&a, "x1"), Agent::attach(&b, "x2")];
     shows(&a, "x2", "LIVE");
     let id = a.run("send", &["--group", "north", "rollout", "{}"]).ok();
@@ -312,7 +312,7 @@ fn a_group_is_resolved_once_and_an_empty_one_is_an_error() {
 
 #[test]
 fn a_cancelled_command_is_confirmed_by_its_agents_node() {
-    let Pair { a, b, _homes } = Pair::start(&PATIENT);
+    let Pair { _homes, a, b } = Pair::start(&PATIENT);
     let id = a.run("send", &["--agent", "x1", "dig", "--ttl", "0"]).ok();
     let done = a.run("cancel", &[id.trim()]);
     assert!(done.words.contains("requested"), "{}", done.words);

@@ -52,6 +52,9 @@ pub(super) struct Planned {
     wish: Wish,
     /// The newest sequence number of what the fingerprint is of.
     visible: u64,
+    /// Positions after which the peer lacks what we have; `None` when only a comparison can tell. What is written after the plan
+    /// was sent must not change them: the peer acts on the plan.
+    resume: Option<[u64; 3]>,
 }
 
 impl Session {
@@ -104,11 +107,11 @@ impl Session {
     /// Decides whether the cursors of the peer's hello suffice, and says so.
     fn plan(&mut self, reader: &Reader) -> Result<(), Fault> {
         let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
-        let resumes = self.resume_point(reader, &snapshot).map_err(|error| Fault::store(&error))?.is_some();
+        let resume = self.resume_point(reader, &snapshot).map_err(|error| Fault::store(&error))?;
         let all_travels = self.met.as_ref().is_some_and(|met| met.excluded.0.is_empty());
         let fingerprint = all_travels.then(|| snapshot.fingerprint());
-        let wish = Wish { reconcile: self.audit || !resumes, fingerprint };
-        self.plan = Some(Planned { wish, visible: snapshot.visible() });
+        let wish = Wish { reconcile: self.audit || resume.is_none(), fingerprint };
+        self.plan = Some(Planned { wish, visible: snapshot.visible(), resume });
         self.say(Lane::Control, Body::Plan(wish.message()));
         Ok(())
     }
@@ -118,7 +121,7 @@ impl Session {
         self.start_if_planned(ours, reader)
     }
 
-    /// Positions after which the peer lacks what we have; `None` when only a comparison can tell.
+    /// See [`Planned::resume`].
     fn resume_point(&self, reader: &Reader, snapshot: &Snapshot) -> Result<Option<[u64; 3]>, store::Error> {
         let Some(met) = &self.met else { return Ok(None) };
         let mut after = [0; 3];
@@ -145,9 +148,7 @@ impl Session {
         let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
         let compares = mine.wish.reconcile || theirs.reconcile;
         let (equals, planned_at) = (mine.wish.equals(*theirs), mine.visible);
-        let resume =
-            if compares { None } else { self.resume_point(reader, &snapshot).map_err(|e| Fault::store(&e))? };
-        let start = resume.map_or(Start::Compare, Start::After);
+        let start = mine.resume.filter(|_| !compares).map_or(Start::Compare, Start::After);
         let lacks_all = met.records == 0;
         let is_equal = compares && equals == Some(true);
         // What came since the fingerprint was taken is yet to be sent.

@@ -26,6 +26,21 @@ fn what_one_node_writes_every_node_of_a_line_gets() {
     assert_eq!(mesh.get(2, "platforms", "before").as_deref(), Some(r#"{"n":1}"#));
 }
 
+/// The plans of both sides are made of what each held then; what is written until they meet is held by neither plan.
+#[test]
+fn what_is_written_while_two_nodes_meet_arrives_whenever_it_is_written() {
+    for millis in 0..40 {
+        for writes_first in [None, Some(0), Some(1)] {
+            let mut mesh = Mesh::pair();
+            writes_first.into_iter().for_each(|node| _ = mesh.put(node, "notes", "before", r#"{"n":1}"#));
+            mesh.run_for(Duration::from_millis(millis));
+            mesh.put(0, "notes", "of 0", r#"{"n":2}"#);
+            mesh.put(1, "platforms", "of 1", r#"{"n":3}"#);
+            mesh.converge();
+        }
+    }
+}
+
 #[test]
 fn edits_of_different_fields_on_both_sides_of_a_cut_both_survive() {
     let mut mesh = Mesh::pair();
