@@ -53,6 +53,7 @@ impl Fleet {
     fn stored_is(&mut self, now: Now, id: &str, stored: Option<Transition>) {
         if let Some(local) = self.roster.get_mut(id).and_then(Entry::local_mut) {
             local.stored = stored;
+            local.crossed = local.writing.is_some();
             self.review(now, id);
         }
     }

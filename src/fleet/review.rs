@@ -62,7 +62,7 @@ impl Fleet {
             let Ok(key) = Key::new(COLLECTION, id.as_str()) else { continue };
             local.damper.take(now.mono, damping(&times));
             let json = wanted.to_json(&id);
-            local.writing = Some(wanted);
+            (local.writing, local.crossed) = (Some(wanted), false);
             return Some((key, json));
         }
         None
@@ -86,7 +86,7 @@ impl Fleet {
 fn store_at(entry: &Entry, now: Instant, times: &Times) -> Option<Instant> {
     let local = entry.local().filter(|local| local.writing.is_none())?;
     let wanted: Option<Transition> = entry.wanted(now, times);
-    if wanted == local.stored {
+    if wanted == local.stored && !local.crossed {
         return None;
     }
     let damped = local.damper.ready_at(now, damping(times));

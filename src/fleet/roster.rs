@@ -51,6 +51,8 @@ pub(super) struct Local {
     /// What the store holds, and what it is being given.
     pub(super) stored: Option<Transition>,
     pub(super) writing: Option<Transition>,
+    /// The store was seen to hold another word since the last one was given to it: which of the two came last is not known.
+    pub(super) crossed: bool,
     pub(super) damper: Damper,
     /// After the disk failed: not before.
     pub(super) retry_at: Option<Instant>,
@@ -59,7 +61,17 @@ pub(super) struct Local {
 impl Local {
     /// An agent this node begins to own.
     pub(super) fn new(now: Instant, vitals: Vitals, owner: Owner, damper: Damper) -> Local {
-        Local { vitals, heard: now, owner, stream: None, stored: None, writing: None, damper, retry_at: None }
+        Local {
+            vitals,
+            heard: now,
+            owner,
+            stream: None,
+            stored: None,
+            writing: None,
+            crossed: false,
+            damper,
+            retry_at: None,
+        }
     }
 }
 

@@ -462,6 +462,20 @@ fn what_is_no_transition_is_not_listed_and_is_overwritten_by_the_owner() {
 }
 
 #[test]
+fn another_nodes_word_that_crossed_ours_on_its_way_to_the_store_is_overwritten() {
+    let mut mesh = Mesh::new(1);
+    let fleet = &mut mesh.nodes[0];
+    fleet.handle_sign(mesh.now, "a", USER);
+    let write = fleet.poll_write(mesh.now).expect("a transition");
+    let theirs = format!(r#"{{"liveness":"DEAD","endpoint":"{}","attach":0,"via":"n9"}}"#, EndpointId([9; 32]));
+    fleet.handle_record(mesh.now, "a", Some(&theirs));
+    fleet.handle_written(mesh.now, write.number, Written::Done);
+    mesh.settle();
+    assert_eq!(mesh.stored(0, "a")["via"], "n0", "ours may have been written before theirs");
+    assert_eq!(mesh.writes, 1, "once more is enough");
+}
+
+#[test]
 fn what_is_stored_counts_even_when_its_writer_forgot_what_it_claimed() {
     let mut mesh = Mesh::new(1);
     let record = |mesh: &mut Mesh, node: u8, liveness: &str, attach: u64| {

@@ -61,6 +61,7 @@ faults! {
     AgentCut "agent lost its stream at work",
     AgentMoved "agent moved to another node at work",
     AgentRestarted "agent restarted at work",
+    WrittenEarly "written while nodes met",
     AgentEarly "agent reported where its command was not yet",
     AgentCancelled "agent asked to end its work",
     RelayCrash "relay crashed",

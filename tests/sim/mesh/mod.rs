@@ -62,6 +62,8 @@ pub enum Event {
     StartRelay,
     /// A client acts.
     Client,
+    /// A client writes on one node at once.
+    Hurry { node: usize },
     /// A subscriber takes what there is for it.
     Watch { node: usize },
     /// An agent on a stream beats, hangs, comes back, or moves.

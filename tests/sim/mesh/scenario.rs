@@ -64,6 +64,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::AgentCut,
     Fault::AgentMoved,
     Fault::AgentRestarted,
+    Fault::WrittenEarly,
     Fault::AgentEarly,
     Fault::AgentCancelled,
     Fault::RelayCrash,

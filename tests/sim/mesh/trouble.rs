@@ -51,7 +51,8 @@ impl World {
             }
             75..85 => self.jump(number),
             85..97 => self.operate(number)?,
-            _ => self.disaster(number),
+            _ if self.trouble.disasters < 2 => self.disaster(number),
+            _ => {}
         }
         let pause = Duration::from_millis(self.random.between(50, 2_500));
         self.queue.after(pause, Event::Trouble);
@@ -194,9 +195,6 @@ impl World {
     }
 
     fn disaster(&mut self, number: usize) {
-        if self.trouble.disasters >= 2 {
-            return;
-        }
         let restore = self.random.chance(500) && self.nodes[number].has_backup();
         self.trouble.disasters += 1;
         self.promises.release(number);
@@ -229,12 +227,14 @@ impl World {
             if self.nodes[number].running.is_none() {
                 continue;
             }
-            if self.random.chance(300) {
-                self.nodes[number].crash();
-                self.went_off(number);
-                continue;
+            match self.random.below(10) {
+                0..2 => {
+                    self.nodes[number].crash();
+                    self.went_off(number);
+                }
+                2..4 => self.disaster(number),
+                _ => self.ask(number, Control::StartSync)?,
             }
-            self.ask(number, Control::StartSync)?;
         }
         Ok(())
     }

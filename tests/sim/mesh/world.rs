@@ -33,6 +33,8 @@ use crate::workload;
 
 /// Events one seed may take.
 const STEPS: u64 = 3_000_000;
+/// Clients in a hurry write within this of a node's start: as long as it takes to meet its peers.
+const HURRY_MS: u64 = 1_500;
 /// Requests the sync thread may have on their way to the store: batches from peers and settings to save.
 const SYNC_QUEUE: usize = STORE_OUTSTANDING + 64;
 
@@ -200,6 +202,7 @@ impl World {
                 Ok(())
             }
             Event::Client => self.client(),
+            Event::Hurry { node } => self.hurry(node),
             Event::Watch { node } => self.watch(node),
             Event::Beat { agent } => self.beat(agent),
             Event::Look { node } => self.look(node),
@@ -219,6 +222,12 @@ impl World {
         if self.nodes[number].start(time, config, &self.keys)? {
             let now = self.nodes[number].clock.at(time);
             let output = self.nodes[number].drain(now);
+            if self.random.chance(300) {
+                for _ in 0..self.random.between(1, 30) {
+                    let delay = Duration::from_millis(self.random.below(HURRY_MS));
+                    self.queue.after(delay, Event::Hurry { node: number });
+                }
+            }
             self.put_out(number, output)
         } else {
             self.queue.after(Duration::from_secs(1), Event::Start { node: number });
@@ -456,6 +465,15 @@ impl World {
         let pause = Duration::from_micros(self.random.between(100, 600_000));
         self.queue.after(pause, Event::Client);
         Ok(())
+    }
+
+    /// A client that writes as soon as its node has started, while that is still meeting its peers.
+    fn hurry(&mut self, number: usize) -> Result<(), Violation> {
+        if self.nodes[number].running.is_none() {
+            return Ok(());
+        }
+        self.tally.count(Fault::WrittenEarly);
+        self.write(number)
     }
 
     /// Many documents at once, so that there is something to compare and to catch up with.
