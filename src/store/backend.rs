@@ -16,8 +16,13 @@ use crate::store::{Disk, Error};
 
 /// The format this program writes.
 pub(super) const FORMAT: u32 = 1;
-/// Our page in front of redb's.
+/// Our page at the beginning.
 pub(super) const HEADER_BYTES: u64 = 4096;
+/// The journal ([`crate::store::journal`]) lies between it and redb's pages.
+pub(super) const JOURNAL_AT: u64 = HEADER_BYTES;
+pub(super) const JOURNAL_BYTES: u64 = 16 * 4096;
+/// Where redb's pages begin.
+pub(super) const PAGES_AT: u64 = JOURNAL_AT + JOURNAL_BYTES;
 const MAGIC: [u8; 8] = *b"peatnode";
 /// Where the byte is that says whether the database was ever in use.
 const USED_AT: u64 = 16;
@@ -46,7 +51,7 @@ pub(super) fn look<D: Disk>(disk: &D) -> Result<Found, Error> {
     disk.read(0, &mut header[..present])?;
     let [fields @ .., used] = header;
     // A crash may have torn the header, but not once redb had been let at the disk.
-    if used == 0 && (length <= HEADER_BYTES || fields == [0; 16] || fields == fields_of(FORMAT)) {
+    if used == 0 && (length <= PAGES_AT || fields == [0; 16] || fields == fields_of(FORMAT)) {
         return Ok(Found::Nothing);
     }
     read_fields(fields)?;
@@ -88,11 +93,11 @@ fn fields_of(format: u32) -> [u8; 16] {
 fn noted_length<D: Disk>(disk: &D) -> u64 {
     let mut note = [0; 12];
     if disk.read(LENGTH_AT, &mut note).is_err() {
-        return HEADER_BYTES + 1;
+        return PAGES_AT + 1;
     }
     let [length @ .., _, _, _, _] = note;
     let whole = note[8..] == checksum(&length).to_le_bytes();
-    if whole { u64::from_le_bytes(length) } else { HEADER_BYTES + 1 }
+    if whole { u64::from_le_bytes(length) } else { PAGES_AT + 1 }
 }
 
 fn note_length<D: Disk>(disk: &D, length: u64) -> io::Result<()> {
@@ -105,7 +110,10 @@ fn note_length<D: Disk>(disk: &D, length: u64) -> io::Result<()> {
 /// Empties the disk and writes the header of a database that is not in use yet.
 pub(super) fn begin<D: Disk>(disk: &D) -> Result<(), Error> {
     disk.set_len(0)?;
-    disk.set_len(HEADER_BYTES)?;
+    disk.set_len(PAGES_AT)?;
+    // Room that is allocated now need not be when an entry is synced.
+    #[expect(clippy::cast_possible_truncation, reason = "it is 65,536")]
+    disk.write(JOURNAL_AT, &[0; JOURNAL_BYTES as usize])?;
     disk.write(0, &fields_of(FORMAT))?;
     Ok(disk.sync_data()?)
 }
@@ -160,19 +168,19 @@ impl<D: Disk> Backend<D> {
 impl<D: Disk> StorageBackend for Backend<D> {
     fn len(&self) -> io::Result<u64> {
         self.gate.pass()?;
-        Ok(self.disk.len()?.saturating_sub(HEADER_BYTES))
+        Ok(self.disk.len()?.saturating_sub(PAGES_AT))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.gate.pass()?;
-        self.disk.read(offset + HEADER_BYTES, out)?;
+        self.disk.read(offset + PAGES_AT, out)?;
         // The gate may have been shut, and the page written over, while it was read.
         self.gate.pass()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.gate.pass()?;
-        let length = len + HEADER_BYTES;
+        let length = len + PAGES_AT;
         // The note is a lower bound whatever a crash keeps: it shrinks before the file does and grows after it has.
         if length < self.noted.load(Ordering::Relaxed) {
             self.note(length)?;
@@ -192,7 +200,7 @@ impl<D: Disk> StorageBackend for Backend<D> {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.gate.pass()?;
-        self.disk.write(offset + HEADER_BYTES, data)
+        self.disk.write(offset + PAGES_AT, data)
     }
 
     // The disk is exclusive by construction, so every lock is free.

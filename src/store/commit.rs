@@ -1,14 +1,16 @@
 //! Writing a batch: records, index, names, deletions, cursors and settings in one transaction.
 
-use redb::{Database, Durability, ReadableTableMetadata, WriteTransaction};
+use redb::Durability;
 
 use crate::limits::DELETED_NAMES;
 use crate::store::batch::{Batch, Staged};
+use crate::store::database::Opened;
 use crate::store::fingerprint::summand;
+use crate::store::journalled::Journalled;
 use crate::store::tables::{
     self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_SYNC, NAMES, RECORDS, SOURCES, STATE, State,
 };
-use crate::store::{Content, Error, Key, KeyHash, Origin};
+use crate::store::{Content, Disk, Error, Key, KeyHash, Origin};
 
 /// A document that came to life or ceased, or whose tombstone was replaced.
 struct Turn {
@@ -22,46 +24,69 @@ struct Turn {
     live: bool,
 }
 
-/// How one commit reaches the disk.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Manner {
-    pub(super) durability: Durability,
-    /// Save what lets the database open without walking it.
-    pub(super) quick_repair: bool,
+/// How much is to be on the disk when a commit is done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Flush {
+    /// Nothing new.
+    Nothing,
+    /// This commit and those before it, in the journal if they have room there.
+    Commits,
+    /// They, in redb's pages.
+    Pages,
 }
 
-/// Writes and commits `batch`. Returns the counters as committed; the staged records carry their sequence numbers.
+/// Writes and commits `batch`; the staged records carry their sequence numbers then. Returns what was flushed.
 ///
 /// # Errors
 /// The disk is full or failed; the database must be opened anew.
-pub(super) fn commit(database: &Database, batch: &mut Batch, state: State, manner: Manner) -> Result<State, Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(manner.durability).map_err(|cause| Error::Bug(cause.to_string()))?;
-    transaction.set_quick_repair(manner.quick_repair);
-    let mut next = state;
-    next.sources += batch.given_sources();
-    let turns = write_records(&transaction, batch, &mut next)?;
-    if matches!(manner.durability, Durability::Immediate) {
-        next.unsettled = 0;
-    }
-    write_turns(&transaction, &turns, &mut next)?;
-    write_settings(&transaction, batch)?;
-    if next != state {
-        transaction.open_table(RECORDS)?.insert(STATE.as_slice(), next.encode().as_slice())?;
-    }
+pub(super) fn commit<D: Disk>(
+    disk: &D,
+    opened: &mut Opened,
+    batch: &mut Batch,
+    flush: Flush,
+    quick_repair: bool,
+) -> Result<Flush, Error> {
+    let mut transaction = opened.database.begin_write()?;
+    let mut next = opened.state;
+    write(&Journalled::new(&transaction, &mut opened.journal), batch, flush, &mut next)?;
+    let flush = match flush {
+        Flush::Commits if !opened.journal.has_room() => Flush::Pages,
+        wanted => wanted,
+    };
+    let durability = if flush == Flush::Pages { Durability::Immediate } else { Durability::None };
+    transaction.set_durability(durability).map_err(|cause| Error::Bug(cause.to_string()))?;
+    transaction.set_quick_repair(flush == Flush::Pages && quick_repair);
     transaction.commit()?;
-    Ok(next)
+    match flush {
+        Flush::Nothing => {}
+        Flush::Commits => opened.journal.flush(disk, next.commits)?,
+        Flush::Pages => opened.journal.begin_anew(next.commits),
+    }
+    opened.state = next;
+    Ok(flush)
 }
 
-fn write_records(transaction: &WriteTransaction, batch: &mut Batch, state: &mut State) -> Result<Vec<Turn>, Error> {
+fn write(tables: &Journalled<'_>, batch: &mut Batch, flush: Flush, state: &mut State) -> Result<(), Error> {
+    state.commits += 1;
+    state.sources += batch.given_sources();
+    let turns = write_records(tables, batch, state)?;
+    if flush != Flush::Nothing {
+        state.unsettled = 0;
+    }
+    write_turns(tables, &turns, state)?;
+    write_settings(tables, batch)?;
+    tables.open(RECORDS)?.insert(STATE.as_slice(), state.encode().as_slice())
+}
+
+fn write_records(tables: &Journalled<'_>, batch: &mut Batch, state: &mut State) -> Result<Vec<Turn>, Error> {
     let changed = batch.changed();
     let mut turns = Vec::new();
     if changed.is_empty() {
         return Ok(turns);
     }
-    let mut records = transaction.open_table(RECORDS)?;
-    let mut keys = transaction.open_table(KEYS)?;
-    let mut index = transaction.open_table(INDEX)?;
+    let mut records = tables.open(RECORDS)?;
+    let mut keys = tables.open(KEYS)?;
+    let mut index = tables.open(INDEX)?;
     // It comes back once the records are in: redb fills pages at a table's end, and leaves half-filled ones anywhere else.
     records.remove(STATE.as_slice())?;
     for (hash, staged) in changed {
@@ -118,12 +143,12 @@ fn turn(hash: KeyHash, staged: &Staged) -> Option<Turn> {
 }
 
 /// Keeps the list of names, the names of the deleted, and the counts.
-fn write_turns(transaction: &WriteTransaction, turns: &[Turn], state: &mut State) -> Result<(), Error> {
+fn write_turns(tables: &Journalled<'_>, turns: &[Turn], state: &mut State) -> Result<(), Error> {
     if turns.is_empty() {
         return Ok(());
     }
-    let mut names = transaction.open_table(NAMES)?;
-    let mut deleted = transaction.open_table(DELETED)?;
+    let mut names = tables.open(NAMES)?;
+    let mut deleted = tables.open(DELETED)?;
     for turn in turns {
         let mut kept = None;
         if let Some(at) = turn.tombstone {
@@ -153,30 +178,30 @@ fn write_turns(transaction: &WriteTransaction, turns: &[Turn], state: &mut State
     Ok(())
 }
 
-fn write_settings(transaction: &WriteTransaction, batch: &Batch) -> Result<(), Error> {
+fn write_settings(tables: &Journalled<'_>, batch: &Batch) -> Result<(), Error> {
     if !batch.cursors.is_empty() {
-        let mut cursors = transaction.open_table(CURSORS)?;
+        let mut cursors = tables.open(CURSORS)?;
         for ((peer, kind), cursor) in &batch.cursors {
             cursors.insert(tables::cursor_key(peer, *kind).as_slice(), tables::cursor_value(cursor).as_slice())?;
         }
     }
     if !batch.sources.is_empty() {
-        let mut sources = transaction.open_table(SOURCES)?;
+        let mut sources = tables.open(SOURCES)?;
         for (peer, (number, run)) in &batch.sources {
             sources.insert(peer.0.as_slice(), tables::source_value(*number, *run).as_slice())?;
         }
     }
     if !batch.links.is_empty() {
-        let mut links = transaction.open_table(LINKS)?;
+        let mut links = tables.open(LINKS)?;
         for (peer, wish) in &batch.links {
             links.insert(peer.0.as_slice(), tables::wish_value(wish).as_slice())?;
         }
     }
     if let Some(age) = batch.age {
-        transaction.open_table(META)?.insert(META_AGE, age.encode().as_slice())?;
+        tables.open(META)?.insert(META_AGE, age.encode().as_slice())?;
     }
     if let Some(on) = batch.sync {
-        transaction.open_table(META)?.insert(META_SYNC, [u8::from(on)].as_slice())?;
+        tables.open(META)?.insert(META_SYNC, [u8::from(on)].as_slice())?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::contain::contain;
 use crate::limits;
 use crate::store::age::{Clocks, NOTED_EVERY_MS, Noted};
 use crate::store::backend::{self, Backend, Found, Gate};
+use crate::store::journal::{self, Journal};
 use crate::store::tables::{
     self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_DATABASE, NAMES, RECORDS, RUNS, SOURCES, STATE,
     State,
@@ -35,6 +36,7 @@ pub(super) struct Opened {
     /// Every listed run and the order they began in.
     pub(super) runs: BTreeMap<RunId, u64>,
     pub(super) state: State,
+    pub(super) journal: Journal,
     pub(super) size: Arc<AtomicU64>,
     pub(super) clocks: Clocks,
     pub(super) figures: Arc<Figures>,
@@ -58,7 +60,7 @@ impl Opened {
         let gate = Gate::default();
         let backend = Backend::new(disk.clone(), gate.clone())?;
         let database = Builder::new().set_cache_size(config.cache_bytes / 2).create_with_backend(backend)?;
-        let opened = Opened::begin(database, gate, fresh, found, (config.boot, now))?;
+        let opened = Opened::begin(disk.as_ref(), database, gate, fresh, found, (config.boot, now))?;
         if found == Found::Nothing {
             backend::mark_used(disk.as_ref())?;
         }
@@ -66,7 +68,8 @@ impl Opened {
         Ok(opened)
     }
 
-    fn begin(
+    fn begin<D: Disk>(
+        disk: &D,
         database: Database,
         gate: Gate,
         fresh: Fresh,
@@ -77,6 +80,7 @@ impl Opened {
         if found == Found::Nothing {
             create(&transaction, fresh.database)?;
         }
+        journal::replay(disk, &transaction)?;
         let (id, state, before) = read_meta(&transaction)?;
         let clocks = Clocks::open(before, boot, now);
         let noted = clocks.note(now);
@@ -86,7 +90,8 @@ impl Opened {
         let (database, size) = (Arc::new(database), Arc::default());
         let noted_ms = noted.age_ms;
         let figures = Arc::default();
-        Ok(Opened { database, gate, id, run: fresh.run, runs, state, size, clocks, figures, noted_ms })
+        let (run, journal) = (fresh.run, Journal::new(fresh.run, state.commits));
+        Ok(Opened { database, gate, id, run, runs, state, journal, size, clocks, figures, noted_ms })
     }
 
     /// The age, when it is time to write it down again.

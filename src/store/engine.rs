@@ -8,7 +8,6 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redb::Durability;
 use ring::digest::{Context, SHA256};
 
 use crate::clock::Now;
@@ -16,33 +15,26 @@ use crate::identity::EndpointId;
 use crate::random::{Random, RandomExt};
 use crate::store::batch::{Batch, Pending};
 use crate::store::cache::Cache;
-use crate::store::commit::{self, Manner};
+use crate::store::commit::{self, Flush};
 use crate::store::database::{Fresh, Opened};
 use crate::store::stage::{Stage, Writer};
 use crate::store::write::NO_VERSION;
 use crate::store::{Applied, Config, Disk, Error, Outcome, Planted, Reader, Reply, RunId, Submitted, Tip};
 
-/// Bytes of records after which a batch is committed, and a commit is a flush: a part of the file within these bounds. A
-/// commit copies the pages it touches, and until the flush the old ones cannot be used again, so this bounds how much the
+/// Bytes of records after which a batch is committed, and redb's pages are flushed: a part of the file within these bounds. A
+/// commit copies the pages it touches, and until they are flushed the old ones cannot be used again, so this bounds how much the
 /// file grows beyond what is in it (docs/storage.md, "Growth").
-const UNFLUSHED_BYTES: RangeInclusive<u64> = 32 << 10..=1 << 20;
-const UNFLUSHED_FILE_PARTS: u64 = 16;
+const COPIED_BYTES: RangeInclusive<u64> = 32 << 10..=1 << 20;
+const COPIED_FILE_PARTS: u64 = 16;
 /// Of a file up to this, no part: it is what redb takes for a little more than nothing.
 const SMALL_FILE_BYTES: u64 = 2 << 20;
-/// Files larger than this are not walked when they are opened after a kill; every flush then costs a second sync
+/// Files larger than this are not walked when they are opened after a kill; flushing their pages then costs a second sync
 /// (docs/storage.md, "Opening after a kill").
 const QUICK_REPAIR_FILE_BYTES: u64 = 64 << 20;
 /// Pages a commit writes besides its records: paths through the tables, redb's own tables.
 const RESERVE_BYTES: usize = 1 << 20;
 /// Between attempts to open the database anew after a storage error.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Commits that a crash may take back.
-#[derive(Clone, Copy, Debug)]
-struct Unflushed {
-    due: Instant,
-    bytes: usize,
-}
 
 /// The only writer of a database. Sans I/O but for the disk it was given: a shell drives it.
 #[derive(Debug)]
@@ -52,7 +44,10 @@ pub struct Store<D> {
     writer: Writer,
     cache: Cache,
     durable: u64,
-    unflushed: Option<Unflushed>,
+    /// When commits that a crash may take back are to be flushed.
+    unflushed: Option<Instant>,
+    /// Bytes of records committed since redb's pages were flushed.
+    copied: usize,
     /// Set while the database has failed: when to try to open it anew.
     failed: Option<Instant>,
     reopened: Option<Reader>,
@@ -70,7 +65,7 @@ impl<D: Disk> Store<D> {
         let opened = Opened::open(&disk, &config, fresh, now)?;
         let cache = Cache::new(config.cache_bytes / 2);
         let (durable, writer) = (opened.state.sequence, writer(config, &opened));
-        Ok(Store { disk, opened, writer, cache, durable, unflushed: None, failed: None, reopened: None })
+        Ok(Store { disk, opened, writer, cache, durable, unflushed: None, copied: 0, failed: None, reopened: None })
     }
 
     /// Stages, commits and answers `requests` in order. One commit covers up to
@@ -91,19 +86,19 @@ impl<D: Disk> Store<D> {
         if self.failed.is_some_and(|retry| now.reached(retry)) {
             self.reopen(now);
         }
-        if self.unflushed.is_some_and(|unflushed| now.reached(unflushed.due))
+        if self.unflushed.is_some_and(|due| now.reached(due))
             && let Err(cause) = self.commit(now, &mut Batch::flush())
         {
             log::warn!("flushing failed: {cause}");
             let due = now.after(self.writer.config.flush_interval);
-            self.unflushed = self.unflushed.map(|unflushed| Unflushed { due, ..unflushed });
+            self.unflushed = self.unflushed.map(|_| due);
         }
     }
 
     /// When to call [`Store::handle_timeout`] next.
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
-        self.failed.into_iter().chain(self.unflushed.map(|unflushed| unflushed.due)).min()
+        self.failed.into_iter().chain(self.unflushed).min()
     }
 
     /// A new reader after a storage error made the store open its database anew; the old one's snapshots fail. The run is a
@@ -167,7 +162,7 @@ impl<D: Disk> Store<D> {
             return Err(Error::Io(Arc::new(std::io::Error::other("the database could not be opened anew yet"))));
         }
         let snapshot = self.opened.reader(&self.writer.config).snapshot()?;
-        let limit_bytes = self.unflushed_limit_bytes();
+        let limit_bytes = self.copied_limit_bytes();
         let (writer, cache, durable) = (&self.writer, &mut self.cache, self.durable);
         let clocks = self.opened.clocks;
         let mut stage = Stage { writer, snapshot, cache, batch, durable, now, clocks };
@@ -181,59 +176,64 @@ impl<D: Disk> Store<D> {
 
     /// Writes the batch, if it changes anything or asks for a flush that is owed.
     fn commit(&mut self, now: Now, batch: &mut Batch) -> Result<(), Error> {
-        let unflushed = self.unflushed.map_or(0, |unflushed| unflushed.bytes) + batch.bytes();
-        let due = self.unflushed.is_some_and(|unflushed| now.reached(unflushed.due));
+        let copied = self.copied + batch.bytes();
+        let due = self.unflushed.is_some_and(|due| now.reached(due));
         batch.age = self.opened.age_to_note(now);
-        let flush = batch.flush || due || unflushed as u64 > self.unflushed_limit_bytes();
+        let pages = copied as u64 > self.copied_limit_bytes();
+        let flush = batch.flush || due || pages;
         let only_age = batch.age.is_some() && batch.flush;
         if batch.is_empty() && !only_age && !(flush && self.unflushed.is_some()) {
             return Ok(());
         }
-        self.disk.reserve((RESERVE_BYTES + 4 * unflushed) as u64)?;
-        let (manner, before) = (self.manner(flush), self.opened.state.sequence);
-        match commit::commit(&self.opened.database, batch, self.opened.state, manner) {
-            Ok(state) => {
-                self.opened.state = state;
-                self.opened.noted(batch.age);
-            }
+        self.disk.reserve((RESERVE_BYTES + 4 * copied) as u64)?;
+        let before = self.opened.state.sequence;
+        let wanted = self.planted(if pages {
+            Flush::Pages
+        } else if flush {
+            Flush::Commits
+        } else {
+            Flush::Nothing
+        });
+        let quick_repair = self.opened.file_bytes() > QUICK_REPAIR_FILE_BYTES;
+        let flushed = match commit::commit(self.disk.as_ref(), &mut self.opened, batch, wanted, quick_repair) {
+            Ok(flushed) => flushed,
             Err(cause) => {
                 self.distrust(now, &Error::Io(Arc::new(std::io::Error::other(cause.to_string()))));
                 return Err(cause);
             }
-        }
+        };
+        self.copied = if flushed == Flush::Pages { 0 } else { copied };
+        self.opened.noted(batch.age);
         self.opened.measure(self.disk.as_ref());
         let figures = &self.opened.figures;
         figures.commits.add(1);
         figures.flushes.add(flush.into());
         figures.documents.add(self.opened.state.sequence - before);
         figures.bytes.add(batch.bytes() as u64);
-        self.committed(now, flush, unflushed);
+        self.committed(now, flush);
         Ok(())
     }
 
-    fn unflushed_limit_bytes(&self) -> u64 {
-        let (least, most) = UNFLUSHED_BYTES.into_inner();
-        (self.opened.file_bytes().saturating_sub(SMALL_FILE_BYTES) / UNFLUSHED_FILE_PARTS).clamp(least, most)
+    fn copied_limit_bytes(&self) -> u64 {
+        let (least, most) = COPIED_BYTES.into_inner();
+        (self.opened.file_bytes().saturating_sub(SMALL_FILE_BYTES) / COPIED_FILE_PARTS).clamp(least, most)
     }
 
-    fn manner(&self, flush: bool) -> Manner {
-        let real = match self.writer.config.planted {
-            Planted::Nothing => flush,
+    fn planted(&self, wanted: Flush) -> Flush {
+        match self.writer.config.planted {
+            Planted::Nothing => wanted,
             #[cfg(feature = "planted")]
-            Planted::AckBeforeSync => false,
-        };
-        let durability = if real { Durability::Immediate } else { Durability::None };
-        Manner { durability, quick_repair: real && self.opened.file_bytes() > QUICK_REPAIR_FILE_BYTES }
+            Planted::AckBeforeSync => Flush::Nothing,
+        }
     }
 
-    fn committed(&mut self, now: Now, flushed: bool, bytes: usize) {
+    fn committed(&mut self, now: Now, flushed: bool) {
         if flushed {
             self.durable = self.opened.state.sequence;
             self.unflushed = None;
-            return;
+        } else if self.unflushed.is_none() {
+            self.unflushed = Some(now.after(self.writer.config.flush_interval));
         }
-        let due = self.unflushed.map_or(now.after(self.writer.config.flush_interval), |unflushed| unflushed.due);
-        self.unflushed = Some(Unflushed { due, bytes });
     }
 
     /// Answers a committed batch and keeps its loaded documents.
@@ -293,7 +293,7 @@ impl<D: Disk> Store<D> {
     fn reopen(&mut self, now: Now) {
         self.opened.gate.shut();
         self.cache.clear();
-        self.unflushed = None;
+        (self.unflushed, self.copied) = (None, 0);
         let fresh = Fresh { run: successor(self.opened.run), database: self.opened.id };
         match Opened::open(&self.disk, &self.writer.config, fresh, now) {
             Ok(mut opened) => {

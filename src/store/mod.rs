@@ -20,6 +20,8 @@ mod error;
 mod figures;
 pub(crate) mod fingerprint;
 mod history;
+mod journal;
+mod journalled;
 pub mod json;
 mod key;
 pub mod merged;

@@ -8,7 +8,7 @@ use crate::identity::EndpointId;
 use crate::store::codec::{Bytes, put_bytes, put_varint};
 use crate::store::{Cursor, Entry, Error, Key, KeyHash, Kind, Link, LinkWish, Origin, RunId, VersionHash};
 
-type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 /// Sequence → record. In the order they were written: what changes often lies together, and is written together. The last row
 /// is [`STATE`].
@@ -31,6 +31,9 @@ pub(super) const RUNS: Table = TableDefinition::new("runs");
 pub(super) const SOURCES: Table = TableDefinition::new("sources");
 /// See [`META_DATABASE`] and its neighbours.
 pub(super) const META: Table = TableDefinition::new("meta");
+
+/// All of them; the journal knows a table by its place here.
+pub(super) const ALL: [Table; 10] = [RECORDS, KEYS, NAMES, INDEX, DELETED, CURSORS, LINKS, RUNS, SOURCES, META];
 
 /// The key of the counters ([`State`]) in [`RECORDS`]: above every sequence number, so that a commit writes them on the page of
 /// its newest record.
@@ -62,7 +65,9 @@ pub(super) fn number(key: &[u8]) -> Result<u64, Error> {
     fixed("records, keys, runs or deleted", key).map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The counters, rewritten by every commit that changes one.
+pub(super) const STATE_BYTES: usize = 68;
+
+/// The counters, rewritten by every commit.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct State {
     /// The newest sequence number.
@@ -76,6 +81,8 @@ pub(super) struct State {
     /// The lowest sequence number at which an unflushed commit removed an index entry, for a newer one of its record; 0 when
     /// nothing is unflushed. A crash brings those entries back.
     pub(super) unsettled: u64,
+    /// Commits since the database was made.
+    pub(super) commits: u64,
     /// The last source number given out.
     pub(super) sources: u32,
     /// The summands of all records, added modulo 2^128 ([`crate::store::fingerprint`]).
@@ -83,14 +90,14 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn encode(&self) -> [u8; 60] {
-        let mut out = [0; 60];
-        let numbers = [self.sequence, self.live, self.tombstones, self.deleted_floor, self.unsettled];
+    pub(super) fn encode(&self) -> [u8; STATE_BYTES] {
+        let mut out = [0; STATE_BYTES];
+        let numbers = [self.sequence, self.live, self.tombstones, self.deleted_floor, self.unsettled, self.commits];
         for (field, number) in out.chunks_mut(8).zip(numbers) {
             field.copy_from_slice(&number.to_le_bytes());
         }
-        out[40..44].copy_from_slice(&self.sources.to_le_bytes());
-        out[44..].copy_from_slice(&self.sum.to_le_bytes());
+        out[48..52].copy_from_slice(&self.sources.to_le_bytes());
+        out[52..].copy_from_slice(&self.sum.to_le_bytes());
         out
     }
 
@@ -112,10 +119,11 @@ impl State {
     fn parse(mut bytes: Bytes) -> Option<State> {
         let mut number = || bytes.array().map(u64::from_le_bytes);
         let (sequence, live, tombstones) = (number()?, number()?, number()?);
-        let (deleted_floor, unsettled) = (number()?, number()?);
+        let (deleted_floor, unsettled, commits) = (number()?, number()?, number()?);
         let sources = u32::from_le_bytes(bytes.array()?);
         let sum = u128::from_le_bytes(bytes.array()?);
-        bytes.is_empty().then_some(State { sequence, live, tombstones, deleted_floor, unsettled, sources, sum })
+        let state = State { sequence, live, tombstones, deleted_floor, unsettled, commits, sources, sum };
+        bytes.is_empty().then_some(state)
     }
 }
 

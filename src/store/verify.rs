@@ -14,6 +14,7 @@ use self::overlay::Overlay;
 use crate::contain::contain;
 use crate::store::backend::{self, Backend, Found, Gate};
 use crate::store::fingerprint::summand;
+use crate::store::journal;
 use crate::store::record::RecordRef;
 use crate::store::tables::{self, INDEX, KEYS, NAMES, RECORDS, STATE, State};
 use crate::store::{Entry, Error, Record};
@@ -51,18 +52,21 @@ impl Verified {
 /// The file cannot be read or opened at all: it is of a newer format, foreign, or damaged where everything begins.
 pub fn verify(directory: &Path) -> Result<Option<Verified>, Error> {
     let Some(disk) = Overlay::open(directory)? else { return Ok(None) };
-    let looked = contain(|| look(Arc::new(disk)));
+    let looked = contain(|| look(&Arc::new(disk)));
     looked.unwrap_or_else(|panic| Err(Error::Damaged(format!("a page of the file: {panic}"))))
 }
 
-fn look(disk: Arc<Overlay>) -> Result<Option<Verified>, Error> {
+fn look(disk: &Arc<Overlay>) -> Result<Option<Verified>, Error> {
     if backend::look(disk.as_ref())? == Found::Nothing {
         return Ok(None);
     }
-    let backend = Backend::new(disk, Gate::default())?;
+    let backend = Backend::new(disk.clone(), Gate::default())?;
     let mut database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
     let mut verified = Verified::default();
     check_pages(&mut database, &mut verified)?;
+    let transaction = database.begin_write()?;
+    journal::replay(disk.as_ref(), &transaction)?;
+    transaction.commit()?;
     let transaction = database.begin_read()?;
     let sum = Records::open(&transaction)?.walk(&mut verified)?;
     check_counts(&transaction, sum, &mut verified)?;

@@ -99,6 +99,11 @@ impl Machine {
         self.open.as_ref().map(|open| Source { reader: open.reader.clone(), tip: open.store.tip() })
     }
 
+    /// Whether its disk may fail, or has lost its power over a read: redb makes room in its cache for it, which may write.
+    pub fn may_fail(&self) -> bool {
+        self.troubled || !self.disk.is_powered()
+    }
+
     /// Opens the database when it is closed. Fails quietly under injected faults.
     pub fn start(&mut self, now: Now, keys: &[Key]) -> Result<(), Violation> {
         if self.open.is_some() {
@@ -341,16 +346,18 @@ impl Machine {
 
     fn promise(&self, writes: &[Issued], replies: &[Reply], promises: &mut Promises) -> Result<(), Violation> {
         let Some(open) = &self.open else { return Ok(()) };
-        let snapshot = open.reader.snapshot().map_err(|error| unexpected("reading", &error))?;
-        for (write, reply) in writes.iter().zip(replies) {
-            if let Ok(Outcome::Written { version, durable: true, .. }) = &reply.result {
-                let field = workload::grown(&write.put);
-                promises
-                    .made(self.number, &snapshot, &write.key, version, field)
-                    .map_err(|error| unexpected("promising", &error))?;
+        self.disk.undisturbed(|| {
+            let snapshot = open.reader.snapshot().map_err(|error| unexpected("reading", &error))?;
+            for (write, reply) in writes.iter().zip(replies) {
+                if let Ok(Outcome::Written { version, durable: true, .. }) = &reply.result {
+                    let field = workload::grown(&write.put);
+                    promises
+                        .made(self.number, &snapshot, &write.key, version, field)
+                        .map_err(|error| unexpected("promising", &error))?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Lets the follower take some changes, and compares what it has once it has them all.
@@ -359,8 +366,14 @@ impl Machine {
         if self.troubled {
             return Ok(());
         }
-        let snapshot = open.reader.snapshot().map_err(|error| unexpected("reading", &error))?;
-        self.follower.follow(&snapshot, open.reader.run(), keys, most)
+        if !self.disk.is_powered() {
+            return self.settle(false, keys);
+        }
+        let (reader, follower) = (&open.reader, &mut self.follower);
+        self.disk.undisturbed(|| {
+            let snapshot = reader.snapshot().map_err(|error| unexpected("reading", &error))?;
+            follower.follow(&snapshot, reader.run(), keys, most)
+        })
     }
 }
 

@@ -140,8 +140,9 @@ impl World {
         let (Some(source), Some(target)) = (self.machines[from].source(), self.machines[to].source()) else {
             return Ok(false);
         };
-        let troubled = self.machines[from].troubled || self.machines[to].troubled;
-        let apply = match exchange::next(&source, &target.reader, kind, &mut self.random) {
+        let next = exchange::next(&source, &target.reader, kind, &mut self.random);
+        let troubled = self.machines[from].may_fail() || self.machines[to].may_fail();
+        let apply = match next {
             Ok(Some(apply)) => apply,
             Ok(None) => return Ok(false),
             Err(_) if troubled => return Ok(false),
@@ -194,7 +195,10 @@ impl World {
         seeds::trace(|| format!("{number} is disturbed: {what}"));
         match what {
             0..3 => machine.crash(),
-            3..6 => machine.disk().set_fuse(Some(self.random.below(60))),
+            3..6 => {
+                let most = *self.random.pick(&[8, 60]);
+                machine.disk().set_fuse(Some(self.random.below(most)));
+            }
             6 => machine.set_faults(DiskFaults { slow_sync_ppm: 300_000, ..self::faults(&mut self.random) }),
             7 => machine.set_spare(self.random.index(200_000)),
             _ => machine.heal(now, &self.keys)?,

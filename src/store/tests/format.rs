@@ -216,7 +216,19 @@ fn the_documented_examples_are_the_bytes_on_disk() {
     assert_eq!(hash.0[..], example("key"));
     assert_eq!(tables::index_key(Kind::Latest, 300)[..], example("index_key"));
     assert_eq!(tables::index_value(hash, latest.version_hash(), 3)[..], example("index_value"));
-    let state = tables::State { sequence: 302, live: 2, tombstones: 1, sources: 3, sum: 7, ..tables::State::default() };
-    assert_eq!(state.encode()[..], example("state"));
+    let state = tables::State {
+        sequence: 302,
+        live: 2,
+        tombstones: 1,
+        commits: 6,
+        sources: 3,
+        sum: 7,
+        ..tables::State::default()
+    };
+    assert_eq!(hex(&state.encode()), hex(&example("state")));
+    let entry = super::journal::example();
+    let (shown, padding) = entry.split_at(example("entry").len());
+    assert_eq!(hex(shown), hex(&example("entry")));
+    assert!(padding.iter().all(|byte| *byte == 0) && entry.len() == 4096);
     assert_eq!(file()[..17], example("header"));
 }

@@ -5,6 +5,7 @@ mod commands;
 mod faults;
 mod feed;
 mod format;
+mod journal;
 mod latest;
 mod limits;
 mod merged;

@@ -20,7 +20,7 @@ fn killed() -> Ram {
 }
 
 /// What `verify` finds of these bytes, which it leaves as they are.
-fn found(bytes: &[u8]) -> Result<Option<Verified>, Error> {
+pub(super) fn found(bytes: &[u8]) -> Result<Option<Verified>, Error> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("documents.redb");
     std::fs::write(&path, bytes).unwrap();

@@ -64,7 +64,10 @@ impl World {
             return Ok(());
         }
         match self.random.below(3) {
-            0 => self.nodes[number].disk.set_fuse(Some(self.random.below(80))),
+            0 => {
+                let most = *self.random.pick(&[8, 80]);
+                self.nodes[number].disk.set_fuse(Some(self.random.below(most)));
+            }
             1 => {
                 self.nodes[number].crash();
                 self.went_off(number);
