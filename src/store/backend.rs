@@ -20,7 +20,7 @@ pub(super) const FORMAT: u32 = 1;
 pub(super) const HEADER_BYTES: u64 = 4096;
 /// The journal ([`crate::store::journal`]) lies between it and redb's pages.
 pub(super) const JOURNAL_AT: u64 = HEADER_BYTES;
-pub(super) const JOURNAL_BYTES: u64 = 16 * 4096;
+pub(super) const JOURNAL_BYTES: u64 = 8 * 4096;
 /// Where redb's pages begin.
 pub(super) const PAGES_AT: u64 = JOURNAL_AT + JOURNAL_BYTES;
 const MAGIC: [u8; 8] = *b"peatnode";
@@ -112,7 +112,7 @@ pub(super) fn begin<D: Disk>(disk: &D) -> Result<(), Error> {
     disk.set_len(0)?;
     disk.set_len(PAGES_AT)?;
     // Room that is allocated now need not be when an entry is synced.
-    #[expect(clippy::cast_possible_truncation, reason = "it is 65,536")]
+    #[expect(clippy::cast_possible_truncation, reason = "it is 32,768")]
     disk.write(JOURNAL_AT, &[0; JOURNAL_BYTES as usize])?;
     disk.write(0, &fields_of(FORMAT))?;
     Ok(disk.sync_data()?)

@@ -1,8 +1,8 @@
 //! A short log before redb's pages: what the newest commits did to the tables.
 //!
-//! A flush of little is one write and one sync here, where redb writes a dozen pages in as many places. Opening does to the
-//! tables what they lack (docs/storage.md, "The journal"). Must never hold what redb's pages do not hold in memory: what
-//! is too long for it is flushed by redb, and the journal begins anew.
+//! A flush of little is one write and one sync here, where redb writes ten pages in as many places. Opening does to the tables
+//! what they lack (docs/storage.md, "The journal"). Must never hold a commit that redb has not taken; what is too long for it
+//! is flushed by redb, and the journal begins anew.
 
 use std::io;
 
@@ -145,7 +145,7 @@ impl<'a> Entry<'a> {
 /// # Errors
 /// The disk failed, or an entry is damaged that was whole once.
 pub(super) fn replay<D: Disk>(disk: &D, transaction: &WriteTransaction) -> Result<(), Error> {
-    #[expect(clippy::cast_possible_truncation, reason = "it is 65,536")]
+    #[expect(clippy::cast_possible_truncation, reason = "it is 32,768")]
     let mut journal = vec![0; JOURNAL_BYTES as usize];
     disk.read(JOURNAL_AT, &mut journal)?;
     let Some(run) = newest_run(transaction)? else { return Ok(()) };

@@ -8,8 +8,8 @@ use bench_peers::Failure;
 use peat_node::store::FileDisk;
 use redb::{BackendError, Database, ReadableDatabase, ReadableTableMetadata, StorageBackend, TableDefinition};
 
-/// The node's own header, before redb's pages (docs/storage.md).
-const HEADER_BYTES: u64 = 4096;
+/// The node's own header and its journal, before redb's pages (docs/storage.md). A node that was stopped has all in those.
+const PAGES_AT: u64 = 4096 + 32_768;
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const CURSORS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("cursors");
 
@@ -48,15 +48,15 @@ struct Pages(FileDisk);
 
 impl StorageBackend for Pages {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.len()?.saturating_sub(HEADER_BYTES))
+        Ok(self.0.len()?.saturating_sub(PAGES_AT))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset + HEADER_BYTES, out)
+        self.0.read(offset + PAGES_AT, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len + HEADER_BYTES)
+        self.0.set_len(len + PAGES_AT)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -64,7 +64,7 @@ impl StorageBackend for Pages {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset + HEADER_BYTES, data)
+        self.0.write(offset + PAGES_AT, data)
     }
 
     // The file itself is locked for as long as it is open.
