@@ -125,6 +125,7 @@ impl From<ControlError> for CallError {
             ),
             ControlError::Unknown(peer) => (Code::NotFound, format!("peer {peer} is not known here")),
             ControlError::NotSaved(reason) => (Code::Unavailable, reason),
+            ControlError::StartedAgain => (Code::Aborted, "sync was started again before it had stopped".into()),
         };
         CallError::new(code, message)
     }

@@ -80,6 +80,8 @@ pub enum ControlError {
     Unknown(EndpointId),
     /// The wish could not be saved; the store said why.
     NotSaved(String),
+    /// Sync was started again before it had stopped.
+    StartedAgain,
 }
 
 /// What status calls show; sent whenever it changes.

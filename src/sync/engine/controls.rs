@@ -192,6 +192,7 @@ impl Engine {
     fn start_sync(&mut self, now: Now) {
         if !self.active {
             self.active = true;
+            self.refuse_silence(&ControlError::StartedAgain);
             self.peers.iter_mut().for_each(|(_, peer)| peer.dial_now(now));
             self.wake_relays(now);
             self.save_sync(true);
@@ -226,12 +227,16 @@ impl Engine {
     pub(super) fn on_sync_saved(&mut self, error: Option<store::Error>) {
         self.saving_sync -= 1;
         if let Some(error) = error {
-            for call in std::mem::take(&mut self.falling_silent) {
-                let answer = Err(ControlError::NotSaved(error.to_string()));
-                self.events.push_back(Event::Answered { call, answer });
-            }
+            self.refuse_silence(&ControlError::NotSaved(error.to_string()));
         }
         self.answer_silence();
+    }
+
+    /// Tells those who wait for silence why there is none, or not for long.
+    fn refuse_silence(&mut self, why: &ControlError) {
+        for call in std::mem::take(&mut self.falling_silent) {
+            self.events.push_back(Event::Answered { call, answer: Err(why.clone()) });
+        }
     }
 
     pub(super) fn answer_silence(&mut self) {

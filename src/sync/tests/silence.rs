@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::mesh::{self, Mesh, Setup};
-use crate::sync::{Answer, Control};
+use crate::sync::{Answer, Control, ControlError};
 
 #[test]
 fn under_radio_silence_not_one_datagram_leaves() {
@@ -19,6 +19,18 @@ fn under_radio_silence_not_one_datagram_leaves() {
     assert_eq!(mesh.get(0, "notes", "n"), None);
     mesh.ask(1, Control::StartSync);
     mesh.converge();
+}
+
+#[test]
+fn who_waits_for_silence_is_told_when_sync_is_started_again_first() {
+    let mut mesh = Mesh::new(vec![Setup::default(), Setup::default()]);
+    let peer = mesh.id(0);
+    mesh.ask(1, Control::Connect { peer, addresses: vec!["slow.test:4242".into()] });
+    assert!(mesh.nodes[1].engine.poll_resolve().is_some(), "a resolver is at work");
+    let stop = mesh.ask(1, Control::StopSync);
+    assert_eq!(mesh.nodes[1].answers.get(&stop), None);
+    mesh.ask(1, Control::StartSync);
+    assert_eq!(mesh.nodes[1].answers.get(&stop), Some(&Err(ControlError::StartedAgain)));
 }
 
 #[test]

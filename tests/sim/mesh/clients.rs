@@ -94,6 +94,7 @@ impl Clients {
             (_, Ok(_)) => Ok(Learned::Nothing),
             (_, Err(ControlError::NotSaved(_))) if troubled => Ok(Learned::Nothing),
             (_, Err(ControlError::Unknown(_) | ControlError::NoAddress(_))) => Ok(Learned::Nothing),
+            (Call::StopSync, Err(ControlError::StartedAgain)) => Ok(Learned::Nothing),
             (call, Err(error)) => Err(Violation::new("no unexpected error", format!("{call:?}: {error:?}"))),
         }
     }
