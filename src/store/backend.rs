@@ -113,7 +113,7 @@ pub(super) fn begin<D: Disk>(disk: &D) -> Result<(), Error> {
     disk.set_len(PAGES_AT)?;
     // Room that is allocated now need not be when an entry is synced.
     #[expect(clippy::cast_possible_truncation, reason = "it is 32,768")]
-    disk.write(JOURNAL_AT, &[0; JOURNAL_BYTES as usize])?;
+    disk.write(JOURNAL_AT, &vec![0; JOURNAL_BYTES as usize])?;
     disk.write(0, &fields_of(FORMAT))?;
     Ok(disk.sync_data()?)
 }
