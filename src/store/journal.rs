@@ -17,7 +17,8 @@ use crate::store::{Disk, Error, RunId};
 const PAGE: usize = 4096;
 /// Changes that one entry may hold: redb writes them to its pages later too, and what is long is better written once.
 const CHANGES_BYTES: usize = 4 * PAGE;
-/// Checksum, run, two commits, length.
+/// Checksum, run, two commits, length. Further pages of an entry begin with as many zeros: what a document says must never stand
+/// where an entry could begin.
 const HEAD_BYTES: usize = 40;
 /// Set in a table's number where a row is removed.
 const REMOVED: u8 = 0x80;
@@ -97,42 +98,47 @@ fn number(table: Table) -> u8 {
 
 /// The bytes of an entry with so many bytes of changes.
 fn padded(changes: usize) -> usize {
-    (HEAD_BYTES + changes).next_multiple_of(PAGE)
+    changes.div_ceil(PAGE - HEAD_BYTES).max(1) * PAGE
 }
 
 /// The entry that leads from the first of the commits to the second.
 pub(super) fn encode(run: RunId, commits: (u64, u64), changes: &[u8]) -> Vec<u8> {
-    let mut entry = Vec::with_capacity(padded(changes.len()));
-    entry.extend([0; 4]);
-    entry.extend(run.0);
-    entry.extend(commits.0.to_le_bytes());
-    entry.extend(commits.1.to_le_bytes());
-    entry.extend(u32::try_from(changes.len()).expect("an entry is small").to_le_bytes());
-    entry.extend(changes);
-    let sum = checksum(&entry[4..]);
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    head.extend(run.0);
+    head.extend(commits.0.to_le_bytes());
+    head.extend(commits.1.to_le_bytes());
+    head.extend(u32::try_from(changes.len()).expect("an entry is small").to_le_bytes());
+    let sum = checksum(&[&head, changes].concat());
+    let mut entry = vec![0; padded(changes.len())];
     entry[..4].copy_from_slice(&sum.to_le_bytes());
-    entry.resize(padded(changes.len()), 0);
+    entry[4..HEAD_BYTES].copy_from_slice(&head);
+    for (page, part) in entry.chunks_mut(PAGE).zip(changes.chunks(PAGE - HEAD_BYTES)) {
+        page[HEAD_BYTES..HEAD_BYTES + part.len()].copy_from_slice(part);
+    }
     entry
 }
 
 /// An entry as it was read.
-struct Entry<'a> {
+struct Entry {
     run: RunId,
     from: u64,
     to: u64,
-    changes: &'a [u8],
+    changes: Vec<u8>,
 }
 
-impl<'a> Entry<'a> {
+impl Entry {
     /// The entry that begins here, if a whole one does.
-    fn read(bytes: &'a [u8]) -> Option<Entry<'a>> {
-        let mut rest = Bytes(bytes);
-        let sum = u32::from_le_bytes(rest.array()?);
-        let run = RunId(rest.array()?);
-        let (from, to) = (u64::from_le_bytes(rest.array()?), u64::from_le_bytes(rest.array()?));
-        let length = usize::try_from(u32::from_le_bytes(rest.array()?)).ok()?;
-        let changes = rest.take(length)?;
-        (sum == checksum(&bytes[4..HEAD_BYTES + length])).then_some(Entry { run, from, to, changes })
+    fn read(bytes: &[u8]) -> Option<Entry> {
+        let mut head = Bytes(bytes);
+        let sum = u32::from_le_bytes(head.array()?);
+        let run = RunId(head.array()?);
+        let (from, to) = (u64::from_le_bytes(head.array()?), u64::from_le_bytes(head.array()?));
+        let length = usize::try_from(u32::from_le_bytes(head.array()?)).ok()?;
+        let pages = bytes.get(..padded(length))?;
+        let mut changes: Vec<u8> = pages.chunks(PAGE).flat_map(|page| &page[HEAD_BYTES..]).copied().collect();
+        changes.truncate(length);
+        let whole = sum == checksum(&[&bytes[4..HEAD_BYTES], &changes].concat());
+        whole.then_some(Entry { run, from, to, changes })
     }
 
     fn is_news(&self, run: RunId, commits: u64) -> bool {
@@ -156,7 +162,7 @@ pub(super) fn replay<D: Disk>(disk: &D, transaction: &WriteTransaction) -> Resul
             if entry.from != commits {
                 break;
             }
-            apply(transaction, entry.changes)?;
+            apply(transaction, &entry.changes)?;
             commits = entry.to;
         }
         rest = &rest[padded(entry.changes.len())..];
