@@ -172,7 +172,7 @@ impl Stage<'_> {
         if apply_to(&mut doc, &merged).map_err(|cause| cause.to_string())? == Applied::Missing {
             return Ok(None);
         }
-        let (heads, json) = (doc.heads(), json::to_text(&doc.json()));
+        let (heads, json) = (doc.heads(), json::to_text(doc.json()));
         Ok(Some(Content::Merged { heads, json, history: History::whole(merged.chunks) }))
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::identity::EndpointId;
 use crate::store::age::Noted;
 use crate::store::merged::Doc;
-use crate::store::{Cursor, Error, Key, KeyHash, Kind, LinkWish, Record, RunId, Ticket, Version};
+use crate::store::{Cursor, Error, Key, KeyHash, Kind, LinkWish, Part, Record, RunId, Ticket, Version};
 
 /// A document in the batch. Several writes to it become one record.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(super) struct Before {
     pub(super) sequence: u64,
     /// Its name if it is live.
     pub(super) name: Option<Key>,
+    /// Its chunks, if it is `merged`.
+    pub(super) chunks: Vec<Part>,
 }
 
 impl Staged {
@@ -39,6 +41,7 @@ impl Staged {
             kind: record.kind,
             sequence: record.sequence,
             name: record.name.clone(),
+            chunks: record.history().map_or_else(Vec::new, |history| history.parts().to_vec()),
         });
         Staged { before, record, doc: None, changed: None, from: 0, awaited: false }
     }

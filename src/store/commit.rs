@@ -8,9 +8,10 @@ use crate::store::database::Opened;
 use crate::store::fingerprint::summand;
 use crate::store::journalled::Journalled;
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_SYNC, NAMES, RECORDS, SOURCES, STATE, State,
+    self, CHUNKS, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_SYNC, NAMES, RECORDS, SOURCES, STATE,
+    State,
 };
-use crate::store::{Content, Disk, Error, Key, KeyHash, Origin};
+use crate::store::{Content, Disk, Error, History, Key, KeyHash, Origin, Record};
 
 /// A document that came to life or ceased, or whose tombstone was replaced.
 struct Turn {
@@ -109,9 +110,30 @@ fn write_records(tables: &Journalled<'_>, batch: &mut Batch, state: &mut State) 
         let sequence = tables::number_key(record.sequence);
         records.insert(sequence.as_slice(), record.encode().as_slice())?;
         keys.insert(hash.0.as_slice(), sequence.as_slice())?;
+        write_chunks(tables, staged)?;
         turns.extend(turn(hash, staged));
     }
     Ok(turns)
+}
+
+/// Writes what a numbered record adds to its chunks, and removes those of a history that ends with this commit.
+fn write_chunks(tables: &Journalled<'_>, staged: &Staged) -> Result<(), Error> {
+    let before = staged.before.as_ref().map_or(&[][..], |before| &before.chunks);
+    let history = staged.record.as_ref().and_then(Record::history);
+    let goes_on = history.is_some_and(|history| history.parts().first() == before.first());
+    let gone = if goes_on { &[] } else { before };
+    let added = history.map_or(&[][..], History::added);
+    if gone.is_empty() && added.is_empty() {
+        return Ok(());
+    }
+    let mut chunks = tables.open(CHUNKS)?;
+    for part in gone {
+        chunks.remove(tables::number_key(part.label).as_slice())?;
+    }
+    if let Some(record) = staged.record.as_ref().filter(|_| !added.is_empty()) {
+        chunks.insert(tables::number_key(record.sequence).as_slice(), added)?;
+    }
+    Ok(())
 }
 
 /// Gives a staged record, and the chunks it brings, its sequence number.

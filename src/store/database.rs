@@ -13,8 +13,8 @@ use crate::store::age::{Clocks, NOTED_EVERY_MS, Noted};
 use crate::store::backend::{self, Backend, Found, Gate};
 use crate::store::journal::{self, Journal};
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_DATABASE, NAMES, RECORDS, RUNS, SOURCES, STATE,
-    State,
+    self, CHUNKS, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_DATABASE, NAMES, RECORDS, RUNS, SOURCES,
+    STATE, State,
 };
 use crate::store::{Config, Disk, Error, Figures, Reader, RunId};
 
@@ -140,6 +140,7 @@ fn create(transaction: &WriteTransaction, id: [u8; 16]) -> Result<(), Error> {
     transaction.open_table(LINKS)?;
     transaction.open_table(RUNS)?;
     transaction.open_table(SOURCES)?;
+    transaction.open_table(CHUNKS)?;
     transaction.open_table(META)?.insert(META_DATABASE, id.as_slice())?;
     Ok(())
 }

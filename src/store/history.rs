@@ -1,6 +1,7 @@
-//! The Automerge chunks of one `merged` record, and which commit added which of them.
+//! Which commits added which Automerge chunks of one `merged` record.
 //!
-//! Owns when they are folded into one. Never looks into the chunks.
+//! Owns when the chunks are folded into one. Never looks into them, and holds only those that no commit has written yet: the
+//! others are rows of their own (docs/storage.md, "Chunks"), so that a put writes what it adds.
 
 use crate::store::codec::{Bytes, put_varint};
 
@@ -8,96 +9,108 @@ use crate::store::codec::{Bytes, put_varint};
 const UNCOMMITTED: u64 = u64::MAX;
 /// What was added is folded into one whole document when it outgrows the whole one that it was added to, and this.
 const FOLD_BYTES: usize = 1024;
+/// It is folded too when it takes more commits than this: a fold removes a row for each, and loading reads them.
+const FOLD_PARTS: usize = 128;
 
 /// Uncompressed chunks: a whole document, then the changes since, in order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct History {
-    /// The sequence number of each commit and how many bytes it added.
-    parts: Vec<(u64, usize)>,
-    bytes: Vec<u8>,
+    parts: Vec<Part>,
+    /// The bytes of the part that is to be committed.
+    added: Vec<u8>,
+}
+
+/// What one commit added.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Part {
+    /// The sequence number of the commit.
+    pub label: u64,
+    /// Bytes.
+    pub length: usize,
+}
+
+impl Part {
+    /// Whether a commit has written it.
+    pub(super) fn is_committed(&self) -> bool {
+        self.label != UNCOMMITTED
+    }
 }
 
 impl History {
     /// A whole document, to be committed.
     pub(super) fn whole(bytes: Vec<u8>) -> History {
-        History { parts: vec![(UNCOMMITTED, bytes.len())], bytes }
+        History { parts: vec![Part { label: UNCOMMITTED, length: bytes.len() }], added: bytes }
     }
 
     /// Adds changes, to be committed.
     pub(super) fn add(&mut self, changes: &[u8]) {
-        self.parts.push((UNCOMMITTED, changes.len()));
-        self.bytes.extend_from_slice(changes);
+        match self.parts.last_mut() {
+            Some(last) if !last.is_committed() => last.length += changes.len(),
+            _ => self.parts.push(Part { label: UNCOMMITTED, length: changes.len() }),
+        }
+        self.added.extend_from_slice(changes);
     }
 
-    /// Whether one whole document would be shorter by now.
+    /// Whether one whole document would be better by now.
     pub(super) fn is_long(&self) -> bool {
-        let whole = self.parts.first().map_or(0, |(_, length)| *length);
-        self.bytes.len() - whole > whole.max(FOLD_BYTES)
+        let whole = self.parts.first().map_or(0, |part| part.length);
+        self.len() - whole > whole.max(FOLD_BYTES) || self.parts.len() > FOLD_PARTS
     }
 
     /// Gives what a commit adds its sequence number.
     pub(super) fn number(&mut self, sequence: u64) {
-        self.parts.iter_mut().filter(|(label, _)| *label == UNCOMMITTED).for_each(|(label, _)| *label = sequence);
+        self.parts.iter_mut().filter(|part| !part.is_committed()).for_each(|part| part.label = sequence);
     }
 
-    /// All of it.
+    /// What the commit adds; empty when all of it was written before.
+    pub(super) fn added(&self) -> &[u8] {
+        &self.added
+    }
+
+    /// Bytes of all parts.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.length).sum()
+    }
+
+    /// Whether there is nothing, as in no record that was stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// All parts, in order.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// What a node lacks that holds everything up to the commit `sequence`; all of it when that is not known to be less.
     #[must_use]
-    pub fn after(&self, sequence: u64) -> &[u8] {
-        let Some(newer) = self.parts.iter().position(|(label, _)| *label > sequence) else { return &self.bytes };
-        let held: usize = self.parts[..newer].iter().map(|(_, length)| length).sum();
-        &self.bytes[held..]
+    pub fn after(&self, sequence: u64) -> &[Part] {
+        let newer = self.parts.iter().position(|part| part.label > sequence);
+        &self.parts[newer.unwrap_or(0)..]
     }
 
-    /// The sequence number of each commit and how many bytes it added.
-    #[must_use]
-    pub fn parts(&self) -> &[(u64, usize)] {
-        &self.parts
-    }
-
-    /// The list of parts as a record holds it; the chunks follow apart.
-    pub(super) fn encode_parts(&self, out: &mut Vec<u8>) {
+    /// The list of parts as a record holds it.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.parts.len() as u64);
-        for (label, length) in &self.parts {
-            put_varint(out, *label);
-            put_varint(out, *length as u64);
+        for part in &self.parts {
+            put_varint(out, part.label);
+            put_varint(out, part.length as u64);
         }
     }
-}
 
-/// A history over borrowed bytes.
-#[derive(Clone, Debug)]
-pub(super) struct HistoryRef<'a> {
-    parts: Vec<(u64, usize)>,
-    pub(super) bytes: &'a [u8],
-}
-
-impl<'a> HistoryRef<'a> {
-    /// The inverse of [`History::encode_parts`].
-    pub(super) fn parse_parts(rest: &mut Bytes<'a>) -> Option<HistoryRef<'a>> {
+    /// The inverse of [`History::encode`].
+    pub(super) fn parse(rest: &mut Bytes) -> Option<History> {
         let count = usize::try_from(rest.varint()?).ok()?;
         let mut parts = Vec::new();
         for _ in 0..count {
-            parts.push((rest.varint()?, usize::try_from(rest.varint()?).ok()?));
+            parts.push(Part { label: rest.varint()?, length: usize::try_from(rest.varint()?).ok()? });
         }
-        Some(HistoryRef { parts, bytes: &[] })
-    }
-
-    /// Takes the chunks, as many bytes as the parts say.
-    pub(super) fn take_bytes(&mut self, rest: &mut Bytes<'a>) -> Option<()> {
-        let mut lengths = self.parts.iter().map(|(_, length)| *length);
-        self.bytes = rest.take(lengths.try_fold(0_usize, usize::checked_add)?)?;
-        Some(())
-    }
-
-    /// A copy.
-    pub(super) fn to_history(&self) -> History {
-        History { parts: self.parts.clone(), bytes: self.bytes.to_vec() }
+        let lengths = parts.iter().map(|part| part.length);
+        lengths.into_iter().try_fold(0_usize, usize::checked_add)?;
+        Some(History { parts, added: Vec::new() })
     }
 }
 
@@ -105,30 +118,56 @@ impl<'a> HistoryRef<'a> {
 mod tests {
     use super::*;
 
+    fn part(label: u64, length: usize) -> Part {
+        Part { label, length }
+    }
+
     #[test]
     fn who_holds_a_commit_lacks_what_later_ones_added() {
         let mut history = History::whole(vec![1; 40]);
         history.number(8);
         history.add(&[2; 5]);
         history.number(300);
-        assert_eq!(history.parts(), [(8, 40), (300, 5)]);
-        assert_eq!(history.after(8), [2; 5]);
-        assert_eq!(history.after(299), [2; 5]);
-        assert_eq!(history.after(7).len(), 45);
-        assert_eq!(history.after(300).len(), 45);
+        assert_eq!(history.parts(), [part(8, 40), part(300, 5)]);
+        assert_eq!(history.after(8), [part(300, 5)]);
+        assert_eq!(history.after(299), [part(300, 5)]);
+        assert_eq!(history.after(7), history.parts());
+        assert_eq!(history.after(300), history.parts());
+    }
+
+    #[test]
+    fn what_one_commit_adds_is_one_part() {
+        let mut history = History::whole(vec![1; 40]);
+        history.add(&[2; 5]);
+        assert_eq!((history.parts().len(), history.added().len(), history.len()), (1, 45, 45));
+        history.number(8);
+        assert_eq!(history.parts(), [part(8, 45)]);
     }
 
     #[test]
     fn what_was_added_is_folded_once_it_outgrows_the_whole_and_a_kilobyte() {
         let mut short = History::whole(vec![0; 10]);
+        short.number(1);
         short.add(&[0; 1024]);
         assert!(!short.is_long());
         short.add(&[0]);
         assert!(short.is_long());
         let mut long = History::whole(vec![0; 5000]);
+        long.number(1);
         long.add(&[0; 5000]);
         assert!(!long.is_long());
         long.add(&[0]);
         assert!(long.is_long());
+    }
+
+    #[test]
+    fn what_was_added_is_folded_after_so_many_commits() {
+        let mut history = History::whole(vec![0; 5000]);
+        for commit in 1..=128 {
+            history.number(commit);
+            assert!(!history.is_long());
+            history.add(&[0]);
+        }
+        assert!(history.is_long());
     }
 }

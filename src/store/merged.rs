@@ -20,7 +20,7 @@ use automerge::{ActorId, Automerge, ChangeHash, PatchLog, ReadDoc, SaveOptions};
 use serde_json::{Map, Value};
 
 pub use error::MergedError;
-use view::View;
+use view::{MapNode, View};
 
 use crate::store::json::same_object;
 
@@ -86,8 +86,8 @@ impl Doc {
 
     /// The content.
     #[must_use]
-    pub fn json(&self) -> Map<String, Value> {
-        self.shown.get_or_init(|| View::read(&self.automerge).root.into_json()).clone()
+    pub fn json(&self) -> &Map<String, Value> {
+        self.shown.get_or_init(|| View::read(&self.automerge).root.into_json())
     }
 
     /// Makes `wanted` the content, as one change of the fields and elements in which it differs from the content at
@@ -110,15 +110,19 @@ impl Doc {
     }
 
     fn put_now(&mut self, wanted: &Map<String, Value>) -> Result<(), MergedError> {
-        if self.shown.take().is_some_and(|shown| same_object(&shown, wanted)) {
+        let shown = self.shown.take();
+        if shown.as_ref().is_some_and(|shown| same_object(shown, wanted)) {
             self.shown = wanted.clone().into();
             return Ok(());
         }
         if self.automerge.is_empty() {
             self.automerge.transact_with(unsigned, |tx| edit::begin(tx, wanted))
         } else {
-            let view = View::read(&self.automerge);
-            self.automerge.transact_with(unsigned, |tx| edit::write(tx, &view.root, wanted))
+            let root = match shown {
+                Some(shown) if edit::is_flat(&shown, wanted) => MapNode::flat(shown),
+                _ => View::read(&self.automerge).root,
+            };
+            self.automerge.transact_with(unsigned, |tx| edit::write(tx, &root, wanted))
         }
         .map_err(|failure| MergedError::refused(&failure.error))?;
         debug_assert!(same_object(&View::read(&self.automerge).root.into_json(), wanted), "a put shows as it was put");

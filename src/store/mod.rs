@@ -45,7 +45,7 @@ pub use disk::{Disk, FileDisk};
 pub use engine::Store;
 pub use error::Error;
 pub use figures::Figures;
-pub use history::History;
+pub use history::{History, Part};
 pub use key::{Key, KeyError, KeyHash};
 pub use reader::{Counts, Document, Entry, Reader, Snapshot};
 pub use record::{Content, Record};

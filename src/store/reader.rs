@@ -17,11 +17,11 @@ use crate::store::fingerprint::{self, Fingerprint};
 use crate::store::merged::Doc;
 use crate::store::record::RecordRef;
 use crate::store::tables::{
-    self, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_SYNC, NAMES, RECORDS, RUNS, SOURCES, State,
+    self, CHUNKS, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_SYNC, NAMES, RECORDS, RUNS, SOURCES, State,
 };
 use crate::store::{
-    COMMANDS, CommandResult, CommandView, Content, Cursor, Error, Figures, Key, KeyHash, Kind, Link, Origin, PeerRun,
-    Record, RunId, Version, VersionHash,
+    COMMANDS, CommandResult, CommandView, Content, Cursor, Error, Figures, Key, KeyHash, Kind, Link, Origin, Part,
+    PeerRun, Record, RunId, Version, VersionHash,
 };
 
 /// Opens snapshots. Cheap to clone and to send; replaced by [`crate::store::Store::poll_reopened`] after a storage error.
@@ -236,12 +236,12 @@ impl Snapshot {
         self.bytes_at(sequence.value())
     }
 
-    /// How many records and keys there are.
+    /// How many records, keys and chunks there are.
     #[cfg(test)]
-    pub(super) fn rows(&self) -> [u64; 2] {
+    pub(super) fn rows(&self) -> [u64; 3] {
         use redb::ReadableTableMetadata;
-        let [records, keys] = [RECORDS, KEYS].map(|table| self.transaction.open_table(table).unwrap().len().unwrap());
-        [records - 1, keys]
+        let length = |table| self.transaction.open_table(table).unwrap().len().unwrap();
+        [length(RECORDS) - 1, length(KEYS), length(CHUNKS)]
     }
 
     fn bytes_at(&self, sequence: &[u8]) -> Result<Option<AccessGuard<'static, &'static [u8]>>, Error> {
@@ -419,12 +419,29 @@ impl Snapshot {
         let Some((body, history)) = record.body.as_ref().and_then(|body| Some((body, body.history()?))) else {
             return Ok(None);
         };
+        let chunks = self.chunks(history.parts())?;
         // Nothing is written with this actor.
-        let changes = contain(|| Doc::load(history, [0; 16]).map(|document| document.changes_after(have)));
+        let changes = contain(|| Doc::load(&chunks, [0; 16]).map(|document| document.changes_after(have)));
         match changes.map_err(|panic| panic.to_string()).map(|changes| changes.map_err(|cause| cause.to_string())) {
             Ok(Ok(changes)) => Ok(Some(changes)),
             Ok(Err(reason)) | Err(reason) => Err(Error::History { key: body.name()?, reason }),
         }
+    }
+
+    /// Some of the chunks of a `merged` record of this snapshot, one after the other.
+    ///
+    /// # Errors
+    /// The disk failed or a chunk is missing.
+    pub fn chunks(&self, parts: &[Part]) -> Result<Vec<u8>, Error> {
+        let rows = self.transaction.open_table(CHUNKS)?;
+        let mut chunks = Vec::with_capacity(parts.iter().map(|part| part.length).sum());
+        for part in parts {
+            let row = rows.get(tables::number_key(part.label).as_slice())?;
+            let row = row.filter(|row| row.value().len() == part.length);
+            let damaged = || Error::Damaged(format!("the chunk of commit {} is missing", part.label));
+            chunks.extend_from_slice(row.ok_or_else(damaged)?.value());
+        }
+        Ok(chunks)
     }
 
     /// Change hashes this node has of a `merged` document, for a peer to build on: its heads. Empty when there is no such

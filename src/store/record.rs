@@ -5,7 +5,7 @@ use ring::digest::{Context, SHA256, digest};
 use crate::identity::EndpointId;
 use crate::store::codec::{Bytes, checksum, put_bytes, put_varint};
 use crate::store::command::{self, Command, CommandRef, CommandResult, ResultRef};
-use crate::store::history::{History, HistoryRef};
+use crate::store::history::History;
 use crate::store::{Error, Key, Kind, Origin, RunId, Stamp, Version, VersionHash};
 
 const TOMBSTONE: u8 = 0x80;
@@ -68,18 +68,24 @@ impl Record {
         (self.incarnation, !self.is_live(), self.kind)
     }
 
+    /// The chunks of a `merged` record.
+    pub(super) fn history(&self) -> Option<&History> {
+        match &self.content {
+            Content::Merged { history, .. } => Some(history),
+            _ => None,
+        }
+    }
+
     /// Bytes a `merged` record keeps beyond its content.
     pub(super) fn history_bytes(&self) -> usize {
-        match &self.content {
-            Content::Merged { json, history, .. } => history.bytes().len().saturating_sub(json.len()),
-            _ => 0,
-        }
+        let history = self.history().map_or(0, History::len);
+        history.saturating_sub(self.json().map_or(0, str::len))
     }
 
     /// Bytes of its content, roughly.
     pub(super) fn size(&self) -> usize {
         let more = match &self.content {
-            Content::Merged { history, .. } => history.bytes().len(),
+            Content::Merged { history, .. } => history.added().len() + 8 * history.parts().len(),
             Content::Command(command) => command.signed.body.len() + command.ranks.len(),
             Content::Result(result) => result.result.len() + result.error.len(),
             _ => 0,
@@ -138,9 +144,6 @@ impl Record {
         self.encode_head(&mut out);
         let sum = checksum(&out[4..]);
         out[..4].copy_from_slice(&sum.to_le_bytes());
-        if let Content::Merged { history, .. } = &self.content {
-            out.extend_from_slice(history.bytes());
-        }
         out
     }
 
@@ -189,7 +192,7 @@ fn encode_merged(out: &mut Vec<u8>, heads: &[[u8; 32]], json: &str, history: &Hi
     put_varint(out, heads.len() as u64);
     heads.iter().for_each(|head| out.extend_from_slice(head));
     put_bytes(out, json.as_bytes());
-    history.encode_parts(out);
+    history.encode(out);
 }
 
 /// A record over borrowed bytes: what it costs to look at one without copying its content.
@@ -215,7 +218,7 @@ pub(super) struct BodyRef<'a> {
 enum Form<'a> {
     Latest(Stamp),
     /// Concatenated heads.
-    Merged(&'a [u8], HistoryRef<'a>),
+    Merged(&'a [u8], History),
     Command(CommandRef<'a>),
     Result(ResultRef<'a>),
 }
@@ -225,7 +228,7 @@ fn damaged() -> Error {
 }
 
 impl<'a> RecordRef<'a> {
-    /// Checks and takes apart a record's bytes. The checksum covers all but the chunks, which Automerge checks itself.
+    /// Checks and takes apart a record's bytes.
     pub(super) fn decode(bytes: &'a [u8]) -> Result<RecordRef<'a>, Error> {
         RecordRef::parse(bytes).ok_or_else(damaged)
     }
@@ -238,12 +241,9 @@ impl<'a> RecordRef<'a> {
         let kind = Kind::from_number(flags & KIND)?;
         let incarnation = rest.varint()?;
         let sequence = rest.varint()?;
-        let mut body = if flags & TOMBSTONE == 0 { Some(BodyRef::parse(&mut rest, kind, flags)?) } else { None };
+        let body = if flags & TOMBSTONE == 0 { Some(BodyRef::parse(&mut rest, kind, flags)?) } else { None };
         if checksum(&summed[..summed.len() - rest.0.len()]) != sum {
             return None;
-        }
-        if let Some(BodyRef { form: Form::Merged(_, history), .. }) = &mut body {
-            history.take_bytes(&mut rest)?;
         }
         rest.is_empty().then_some(RecordRef { kind, incarnation, sequence, body })
     }
@@ -298,17 +298,17 @@ impl<'a> BodyRef<'a> {
         match &self.form {
             Form::Latest(stamp) => Content::Latest { stamp: *stamp, json },
             Form::Merged(heads, history) => {
-                Content::Merged { heads: heads.as_chunks::<32>().0.to_vec(), json, history: history.to_history() }
+                Content::Merged { heads: heads.as_chunks::<32>().0.to_vec(), json, history: history.clone() }
             }
             Form::Command(command) => Content::Command(Box::new(command.to_command(json))),
             Form::Result(result) => Content::Result(Box::new(result.to_result(json))),
         }
     }
 
-    /// The concatenated chunks of a `merged` record.
-    pub(super) fn history(&self) -> Option<&'a [u8]> {
+    /// Which chunks a `merged` record has.
+    pub(super) fn history(&self) -> Option<&History> {
         match &self.form {
-            Form::Merged(_, history) => Some(history.bytes),
+            Form::Merged(_, history) => Some(history),
             _ => None,
         }
     }
@@ -325,7 +325,7 @@ fn parse_merged<'a>(rest: &mut Bytes<'a>) -> Option<(Form<'a>, &'a str)> {
     let heads = usize::try_from(rest.varint()?).ok()?;
     let heads = rest.take(heads.checked_mul(32)?)?;
     let json = rest.text()?;
-    Some((Form::Merged(heads, HistoryRef::parse_parts(rest)?), json))
+    Some((Form::Merged(heads, History::parse(rest)?), json))
 }
 
 /// A client's `base`, taken apart.
@@ -391,6 +391,9 @@ mod tests {
         history.number(8);
         history.add(&[2; 5]);
         history.number(300);
+        let mut parts = Vec::new();
+        history.encode(&mut parts);
+        let history = History::parse(&mut Bytes(&parts)).unwrap();
         Record {
             kind: Kind::Merged,
             content: Content::Merged { heads: vec![[1; 32], [2; 32]], json: "{}".into(), history },
@@ -421,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_or_a_missing_byte_is_noticed() {
-        for record in [latest(7), tombstone()] {
+        for record in [latest(7), merged(), tombstone()] {
             let bytes = record.encode();
             for at in 0..bytes.len() {
                 let mut flipped = bytes.clone();

@@ -97,7 +97,10 @@ impl Stage<'_> {
             return Ok(doc);
         }
         let key = name.as_ref();
-        Doc::load(history.bytes(), self.writer.actor).map_err(|cause| match key {
+        let committed = history.parts().iter().take_while(|part| part.is_committed()).count();
+        let mut chunks = self.snapshot.chunks(&history.parts()[..committed])?;
+        chunks.extend_from_slice(history.added());
+        Doc::load(&chunks, self.writer.actor).map_err(|cause| match key {
             Some(key) => Error::History { key: key.clone(), reason: cause.to_string() },
             None => Error::Damaged(cause.to_string()),
         })
@@ -124,7 +127,7 @@ impl Stage<'_> {
 /// The content of a `merged` record from its changed document: what is new since `before` (`news`, when known), or everything
 /// anew once that is shorter.
 pub(super) fn merged_content(doc: &Doc, before: Option<Content>, news: Option<Vec<u8>>) -> Content {
-    let json = json::to_text(&doc.json());
+    let json = json::to_text(doc.json());
     let grown = match before {
         Some(Content::Merged { heads, mut history, .. }) => {
             history.add(&news.unwrap_or_else(|| doc.changes_after(&heads)));

@@ -32,8 +32,11 @@ pub(super) const SOURCES: Table = TableDefinition::new("sources");
 /// See [`META_DATABASE`] and its neighbours.
 pub(super) const META: Table = TableDefinition::new("meta");
 
+/// Sequence of a commit → the Automerge chunks it added to the `merged` record it wrote.
+pub(super) const CHUNKS: Table = TableDefinition::new("chunks");
+
 /// All of them; the journal knows a table by its place here.
-pub(super) const ALL: [Table; 10] = [RECORDS, KEYS, NAMES, INDEX, DELETED, CURSORS, LINKS, RUNS, SOURCES, META];
+pub(super) const ALL: [Table; 11] = [RECORDS, KEYS, NAMES, INDEX, DELETED, CURSORS, LINKS, RUNS, SOURCES, META, CHUNKS];
 
 /// The key of the counters ([`State`]) in [`RECORDS`]: above every sequence number, so that a commit writes them on the page of
 /// its newest record.

@@ -16,8 +16,8 @@ use crate::store::backend::{self, Backend, Found, Gate};
 use crate::store::fingerprint::summand;
 use crate::store::journal;
 use crate::store::record::RecordRef;
-use crate::store::tables::{self, INDEX, KEYS, NAMES, RECORDS, STATE, State};
-use crate::store::{Entry, Error, Record};
+use crate::store::tables::{self, CHUNKS, INDEX, KEYS, NAMES, RECORDS, STATE, State};
+use crate::store::{Entry, Error, History, Record};
 
 /// Complaints that are kept in words; further ones are counted.
 const COMPLAINTS: usize = 100;
@@ -68,8 +68,8 @@ fn look(disk: &Arc<Overlay>) -> Result<Option<Verified>, Error> {
     journal::replay(disk.as_ref(), &transaction)?;
     transaction.commit()?;
     let transaction = database.begin_read()?;
-    let sum = Records::open(&transaction)?.walk(&mut verified)?;
-    check_counts(&transaction, sum, &mut verified)?;
+    let sums = Records::open(&transaction)?.walk(&mut verified)?;
+    check_counts(&transaction, &sums, &mut verified)?;
     Ok(Some(verified))
 }
 
@@ -90,30 +90,42 @@ struct Records {
     index: Table,
     keys: Table,
     names: Table,
+    chunks: Table,
+}
+
+/// What all records add up to.
+#[derive(Default)]
+struct Sums {
+    /// Of their fingerprints.
+    summands: u128,
+    /// Chunks that they say they have.
+    chunks: u64,
 }
 
 impl Records {
     fn open(transaction: &ReadTransaction) -> Result<Records, Error> {
         let open = |table| transaction.open_table(table);
-        Ok(Records { records: open(RECORDS)?, index: open(INDEX)?, keys: open(KEYS)?, names: open(NAMES)? })
+        let [records, index, keys, names] = [open(RECORDS)?, open(INDEX)?, open(KEYS)?, open(NAMES)?];
+        Ok(Records { records, index, keys, names, chunks: open(CHUNKS)? })
     }
 
-    /// Looks at every record; the sum of all.
-    fn walk(&self, verified: &mut Verified) -> Result<u128, Error> {
-        let mut sum = 0u128;
+    /// Looks at every record.
+    fn walk(&self, verified: &mut Verified) -> Result<Sums, Error> {
+        let mut sums = Sums::default();
         for row in self.records.range(..STATE.as_slice())? {
             let (key, bytes) = row?;
             let sequence = tables::number(key.value())?;
             match self.check(sequence, bytes.value()) {
                 Ok((record, summand)) => {
                     *if record.is_live() { &mut verified.live } else { &mut verified.tombstones } += 1;
-                    sum = sum.wrapping_add(summand);
+                    sums.summands = sums.summands.wrapping_add(summand);
+                    sums.chunks += record.history().map_or(0, |history| history.parts().len() as u64);
                 }
                 Err(Error::Damaged(words)) => verified.complain(format!("record {sequence}: {words}")),
                 Err(error) => return Err(error),
             }
         }
-        Ok(sum)
+        Ok(sums)
     }
 
     /// The record, if nothing is wrong with it, and what it adds to the sum of all.
@@ -140,6 +152,12 @@ impl Records {
                 return Err(wrong("its name leads elsewhere"));
             }
         }
+        for part in record.history().map_or(&[][..], History::parts) {
+            let chunk = self.chunks.get(tables::number_key(part.label).as_slice())?;
+            if chunk.is_none_or(|chunk| chunk.value().len() != part.length) {
+                return Err(wrong(&format!("its chunk of commit {} is missing or of another length", part.label)));
+            }
+        }
         Ok((record, summand(&entry.hash, &entry.version)))
     }
 
@@ -151,7 +169,7 @@ impl Records {
 }
 
 /// Rows without a record, and counters that are wrong.
-fn check_counts(transaction: &ReadTransaction, sum: u128, verified: &mut Verified) -> Result<(), Error> {
+fn check_counts(transaction: &ReadTransaction, sums: &Sums, verified: &mut Verified) -> Result<(), Error> {
     let length = |table| Ok::<u64, Error>(transaction.open_table(table)?.len()?);
     let [records, index, keys, names] = [length(RECORDS)?, length(INDEX)?, length(KEYS)?, length(NAMES)?];
     // The counters are a row too.
@@ -169,7 +187,11 @@ fn check_counts(transaction: &ReadTransaction, sum: u128, verified: &mut Verifie
             state.live, state.tombstones
         ));
     }
-    if verified.complaints == 0 && state.sum != sum {
+    let chunks = length(CHUNKS)?;
+    if verified.complaints == 0 && chunks != sums.chunks {
+        verified.complain(format!("there are {chunks} chunks; the records have {}", sums.chunks));
+    }
+    if verified.complaints == 0 && state.sum != sums.summands {
         verified.complain("the sum of all records is wrong: comparisons with other nodes would mislead".to_owned());
     }
     Ok(())

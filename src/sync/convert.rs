@@ -12,14 +12,12 @@ pub(crate) fn size(document: &Document) -> usize {
     document.encoded_len()
 }
 
-/// The whole record.
-pub(crate) fn document(record: &Record, hash: KeyHash, clock: SendClock) -> Document {
+/// The record as it travels; of a `merged` one only these chunks.
+pub(crate) fn document(record: &Record, hash: KeyHash, chunks: Vec<u8>, clock: SendClock) -> Document {
     let body = match &record.content {
         Content::Tombstone => Body::Tombstone(Tombstone {}),
         Content::Latest { stamp, json } => Body::Latest(latest(record, stamp, json.as_bytes())),
-        Content::Merged { history, .. } => {
-            Body::Merged(Merged { chunks: history.bytes().to_vec().into(), heads: heads(record) })
-        }
+        Content::Merged { .. } => Body::Merged(Merged { chunks: chunks.into(), heads: heads(record) }),
         Content::Command(held) => Body::Command(command(held, clock)),
         Content::Result(held) => Body::CommandResult(CommandResult {
             status: held.rank as u32,
@@ -28,11 +26,6 @@ pub(crate) fn document(record: &Record, hash: KeyHash, clock: SendClock) -> Docu
         }),
     };
     with_body(record, hash, body)
-}
-
-/// A merged record of which only these chunks travel.
-pub(crate) fn merged(record: &Record, hash: KeyHash, chunks: Vec<u8>) -> Document {
-    with_body(record, hash, Body::Merged(Merged { chunks: chunks.into(), heads: heads(record) }))
 }
 
 /// The heads of a merged record that has several. A single one builds on everything, so its own dependencies tell.

@@ -394,9 +394,9 @@ impl Outbox {
                 let document = match &record.content {
                     Content::Merged { .. } => {
                         let changes = snapshot.changes_since(&hash, have)?.unwrap_or_default();
-                        (!changes.is_empty()).then(|| convert::merged(&record, hash, changes))
+                        (!changes.is_empty()).then(|| convert::document(&record, hash, changes, filling.clock))
                     }
-                    _ => Some(convert::document(&record, hash, filling.clock)),
+                    _ => Some(convert::document(&record, hash, Vec::new(), filling.clock)),
                 };
                 if let Some(document) = document {
                     filling.push(&record, hash, document);
@@ -446,7 +446,7 @@ impl Outbox {
         while !filling.is_full() && self.exceptions.len() < EXCEPTIONS {
             let Some((hash, theirs)) = self.found.last().copied() else { break };
             if let Some(record) = snapshot.record(&hash)? {
-                self.send(&record, hash, 0, theirs == Theirs::Lacks, filling);
+                self.send(&record, (hash, 0, theirs == Theirs::Lacks), snapshot, filling)?;
             }
             self.found.pop();
         }
@@ -486,27 +486,33 @@ impl Outbox {
         let is_excluded = record.name.as_ref().is_some_and(|name| self.excluded.contains(name.collection()));
         if !is_excluded {
             let lacks = self.lacks_all && held == 0;
-            self.send(&record, entry.hash, held, lacks, filling);
+            self.send(&record, (entry.hash, held, lacks), snapshot, filling)?;
         }
         Ok(())
     }
 
     /// Adds a record to the batch: whole, as the changes after `held`, or, when large, as an offer.
-    fn send(&mut self, record: &Record, hash: KeyHash, held: u64, lacks: bool, filling: &mut Filling) {
-        let Content::Merged { history, .. } = &record.content else {
-            filling.push(record, hash, convert::document(record, hash, filling.clock));
-            return;
-        };
-        let newer = history.after(held);
-        let is_whole = newer.len() == history.bytes().len();
-        if is_whole && newer.len() > OFFER_BYTES && !lacks {
-            let exception = Exception { kind: record.kind, sequence: record.sequence, have: None };
-            self.exceptions.insert(hash, exception);
-            filling.documents.push(convert::offer(record, hash, newer.len()));
-            filling.bytes += OFFER_BYTES / 16;
-        } else {
-            filling.push(record, hash, convert::merged(record, hash, newer.to_vec()));
+    fn send(
+        &mut self,
+        record: &Record,
+        (hash, held, lacks): (KeyHash, u64, bool),
+        snapshot: &Snapshot,
+        filling: &mut Filling,
+    ) -> Result<(), Error> {
+        let mut chunks = Vec::new();
+        if let Content::Merged { history, .. } = &record.content {
+            let newer = history.after(held);
+            if newer == history.parts() && history.len() > OFFER_BYTES && !lacks {
+                let exception = Exception { kind: record.kind, sequence: record.sequence, have: None };
+                self.exceptions.insert(hash, exception);
+                filling.documents.push(convert::offer(record, hash, history.len()));
+                filling.bytes += OFFER_BYTES / 16;
+                return Ok(());
+            }
+            chunks = snapshot.chunks(newer)?;
         }
+        filling.push(record, hash, convert::document(record, hash, chunks, filling.clock));
+        Ok(())
     }
 }
 

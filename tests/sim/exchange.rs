@@ -49,7 +49,7 @@ pub fn next(source: &Source, target: &Reader, kind: Kind, random: &mut Prng) -> 
         reached = entry.sequence;
         if entry.from == 0 || Some(entry.from) != receiver {
             let record = snapshot.record(&entry.hash)?.ok_or_else(|| Error::Bug("an entry without a record".into()))?;
-            documents.push(incoming(&record, entry, if whole { 0 } else { after }));
+            documents.push(incoming(&record, entry, &snapshot, if whole { 0 } else { after })?);
         }
     }
     let run = source.reader.run();
@@ -61,17 +61,17 @@ pub fn next(source: &Source, target: &Reader, kind: Kind, random: &mut Prng) -> 
 }
 
 /// The document as it travels to a node that has everything up to `held`.
-fn incoming(record: &Record, entry: Entry, held: u64) -> Incoming {
+fn incoming(record: &Record, entry: Entry, snapshot: &Snapshot, held: u64) -> Result<Incoming, Error> {
     let body = match &record.content {
         Content::Tombstone => Body::Tombstone,
         Content::Latest { stamp, json } => Body::Latest { stamp: *stamp, json: json.clone().into_bytes() },
         Content::Merged { history, heads, .. } => {
-            Body::Merged(Merged { chunks: history.after(held).to_vec(), heads: heads.clone() })
+            Body::Merged(Merged { chunks: snapshot.chunks(history.after(held))?, heads: heads.clone() })
         }
         Content::Command(_) | Content::Result(_) => unreachable!("the store-only simulation issues no commands"),
     };
     let (kind, incarnation, origin) = (record.kind, record.incarnation, record.origin);
-    Incoming { hash: entry.hash, name: record.name.clone(), kind, incarnation, origin, body }
+    Ok(Incoming { hash: entry.hash, name: record.name.clone(), kind, incarnation, origin, body })
 }
 
 /// The answer to a batch some of whose bases were missing.

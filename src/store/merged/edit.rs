@@ -19,6 +19,16 @@ pub(super) fn begin(tx: &mut Transaction<'_>, wanted: &Map<String, Value>) -> Ou
     tx.init_root_from_hydrate(&stored_map(wanted))
 }
 
+/// Whether no object or array that is shown changes from within.
+pub(super) fn is_flat(shown: &Map<String, Value>, wanted: &Map<String, Value>) -> bool {
+    wanted.iter().all(|(key, wanted)| match (shown.get(key), wanted) {
+        (Some(shown @ Value::Object(_)), Value::Object(_)) | (Some(shown @ Value::Array(_)), Value::Array(_)) => {
+            same(shown, wanted)
+        }
+        _ => true,
+    })
+}
+
 /// Makes the object shown as `node` equal to `wanted`.
 pub(super) fn write(tx: &mut Transaction<'_>, node: &MapNode, wanted: &Map<String, Value>) -> Outcome {
     for key in node.fields.keys().filter(|key| !wanted.contains_key(*key)) {

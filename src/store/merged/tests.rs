@@ -4,7 +4,7 @@ mod property;
 
 use serde_json::{Map, Value, json};
 
-use super::{Applied, Doc, MergedError};
+use super::{Applied, Doc, MergedError, edit};
 
 fn object(value: Value) -> Map<String, Value> {
     match value {
@@ -24,7 +24,7 @@ fn put(doc: &mut Doc, value: Value) {
 #[track_caller]
 #[expect(clippy::needless_pass_by_value, reason = "most callers write the value where they call")]
 fn assert_shows(doc: &Doc, value: Value) {
-    assert_eq!(Value::Object(doc.json()), value);
+    assert_eq!(Value::Object(doc.json().clone()), value);
 }
 
 /// Each takes what the other has.
@@ -60,6 +60,35 @@ fn edits_of_different_elements_both_survive() {
     put(&mut b, json!({"l": [1, 2, {"n": 1, "m": 2}, 4]}));
     meet(&mut a, &mut b);
     assert_shows(&a, json!({"l": [0, 1, 9, {"n": 2, "m": 2}, 4]}));
+}
+
+#[test]
+fn a_flat_edit_of_what_is_shown_is_the_edit_of_what_was_read() {
+    let before = json!({"a": 1, "b": "x", "c": {"d": [1]}, "e": [1, 2], "f": 0.0, "": true, "g": null});
+    let edits = [
+        json!({"a": 2, "b": "x", "c": {"d": [1]}, "e": [1, 2], "f": 0.0, "": true, "g": null}),
+        json!({"a": {"n": 1}, "b": [1], "c": {"d": [1]}, "e": 5, "f": -0.0, "": 1, "h": {"i": []}}),
+        json!({"e": [1, 2]}),
+        json!({}),
+    ];
+    for edit in edits {
+        let mut hot = doc(1);
+        put(&mut hot, before.clone());
+        let mut cold = Doc::load(&hot.save(), [1; 16]).unwrap();
+        assert!(edit::is_flat(&object(before.clone()), &object(edit.clone())));
+        put(&mut hot, edit.clone());
+        put(&mut cold, edit.clone());
+        assert_eq!(hot.heads(), cold.heads());
+        assert_shows(&Doc::load(&hot.save(), [2; 16]).unwrap(), edit);
+    }
+}
+
+#[test]
+fn an_edit_within_an_object_or_an_array_is_not_flat() {
+    let before = object(json!({"a": 1, "c": {"d": [1]}, "e": [1, 2]}));
+    for edit in [json!({"a": 1, "c": {"d": [2]}, "e": [1, 2]}), json!({"a": 1, "c": {"d": [1]}, "e": [1]})] {
+        assert!(!edit::is_flat(&before, &object(edit)));
+    }
 }
 
 #[test]
@@ -166,7 +195,7 @@ fn a_put_merges_with_what_came_since_its_base() {
 fn a_put_of_what_is_shown_changes_nothing() {
     let (mut a, _) = union();
     let (heads, bytes) = (a.heads(), a.save());
-    let shown = a.json();
+    let shown = a.json().clone();
     a.put(None, &shown).unwrap();
     a.put(Some(&heads), &shown).unwrap();
     let mut again = Doc::load(&bytes, [9; 16]).unwrap();
@@ -210,7 +239,7 @@ fn values_are_kept_exactly() {
         for after in &values {
             put(&mut a, json!({"v": before, "l": [before]}));
             put(&mut a, json!({"v": after, "l": [after]}));
-            let read = Doc::load(&a.save(), [2; 16]).unwrap().json();
+            let read = Doc::load(&a.save(), [2; 16]).unwrap().json().clone();
             assert_eq!(serde_json::to_string(&read).unwrap(), json!({"l": [after], "v": after}).to_string());
         }
     }

@@ -72,6 +72,12 @@ impl Node {
 }
 
 impl MapNode {
+    /// A document's root, for an edit that is flat ([`super::edit::is_flat`]): whatever is in it only stays, goes, or is replaced,
+    /// so that the document need not be read.
+    pub(super) fn flat(shown: Map<String, Value>) -> MapNode {
+        MapNode { ids: vec![ROOT], fields: shown.into_iter().map(|(key, value)| (key, Node::Scalar(value))).collect() }
+    }
+
     pub(super) fn json(&self) -> Map<String, Value> {
         self.fields.iter().map(|(key, node)| (key.clone(), node.json())).collect()
     }

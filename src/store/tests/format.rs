@@ -8,7 +8,7 @@ use crate::store::age::{Clocks, Noted};
 use crate::store::backend::HEADER_BYTES;
 use crate::store::codec::checksum;
 use crate::store::record::{Base, RecordRef};
-use crate::store::{Command, CommandResult, History, Rank, RunId, Signed, Stamp, tables};
+use crate::store::{Command, CommandResult, Rank, RunId, Signed, Stamp, tables};
 
 #[expect(clippy::cast_possible_truncation, reason = "it is 4096")]
 const HEADER: usize = HEADER_BYTES as usize;

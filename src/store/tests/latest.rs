@@ -148,7 +148,7 @@ fn the_index_has_one_entry_and_the_file_one_record_a_document_however_often_it_c
     let entries: Vec<_> = snapshot.entries(Kind::Latest, 0).unwrap().map(Result::unwrap).collect();
     assert_eq!(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [2, 12]);
     assert_eq!(snapshot.entries(Kind::Latest, 2).unwrap().count(), 1);
-    assert_eq!(snapshot.rows(), [2, 2]);
+    assert_eq!(snapshot.rows(), [2, 2, 0]);
     assert_eq!(snapshot.entries(Kind::Merged, 0).unwrap().count(), 0);
     for entry in entries {
         assert_eq!(snapshot.record(&entry.hash).unwrap().unwrap().version_hash(), entry.version);

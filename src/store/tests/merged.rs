@@ -1,8 +1,9 @@
 //! Merged documents through the store: bases, histories, incarnations.
 
 use super::*;
+use crate::store::Part;
 
-fn chunks(bench: &Bench, name: &str) -> Vec<(u64, usize)> {
+fn chunks(bench: &Bench, name: &str) -> Vec<Part> {
     match bench.snapshot().record(&key(name).hash()).unwrap().unwrap().content {
         Content::Merged { history, .. } => history.parts().to_vec(),
         other => panic!("{other:?}"),
@@ -54,7 +55,7 @@ fn increments_are_labelled_with_their_commits_and_folded_when_they_outgrow_the_b
     let mut bench = Bench::new();
     bench.put("cells/a", r#"{"n":0}"#);
     bench.put("cells/a", r#"{"n":1}"#);
-    let labels: Vec<_> = chunks(&bench, "cells/a").into_iter().map(|(label, _)| label).collect();
+    let labels: Vec<_> = chunks(&bench, "cells/a").into_iter().map(|part| part.label).collect();
     assert_eq!(labels, [1, 2]);
     let largest = (2..60).map(|n| {
         bench.put("cells/a", &format!(r#"{{"n":{n}}}"#));
@@ -67,6 +68,37 @@ fn increments_are_labelled_with_their_commits_and_folded_when_they_outgrow_the_b
 }
 
 #[test]
+fn a_put_writes_one_chunk_and_a_history_that_ends_takes_its_chunks_along() {
+    let (mut bench, mut other) = (Bench::new(), Bench::of(2));
+    let chunk_rows = |bench: &Bench| bench.snapshot().rows()[2];
+    bench.put("cells/a", r#"{"n":0}"#);
+    for n in 1..4 {
+        bench.put("cells/a", &format!(r#"{{"n":{n}}}"#));
+        assert_eq!(chunk_rows(&bench), n + 1);
+    }
+    other.take(&bench, "cells/a");
+    assert_eq!(chunk_rows(&other), 1);
+    bench.put("cells/a", r#"{"n":4}"#);
+    other.put("cells/a", r#"{"m":1,"n":3}"#);
+    other.take(&bench, "cells/a");
+    assert_eq!(chunk_rows(&other), chunks(&other, "cells/a").len() as u64);
+    for n in 5..60 {
+        bench.put("cells/a", &format!(r#"{{"n":{n}}}"#));
+        assert_eq!(chunk_rows(&bench), chunks(&bench, "cells/a").len() as u64);
+    }
+    bench.write("cells/a", Put::Compact).unwrap();
+    assert_eq!(chunk_rows(&bench), 1);
+    bench.batch([write("cells/a", whole(r#"{"n":1}"#)), write("cells/a", whole(r#"{"n":2}"#))]);
+    assert_eq!(chunk_rows(&bench), 2);
+    bench.batch([write("cells/a", whole(r#"{"n":3}"#)), write("cells/a", Put::Delete)]);
+    assert_eq!(chunk_rows(&bench), 0);
+    for bench in [bench, other] {
+        let found = super::verify::found(&bench.crash().disk.crash().bytes()).unwrap().unwrap();
+        assert_eq!(found.complaints, 0, "{:?}", found.damaged);
+    }
+}
+
+#[test]
 fn a_document_not_in_memory_is_changed_from_its_stored_history() {
     let mut bench = Bench::new();
     bench.put("cells/a", r#"{"x":1,"y":1}"#);
@@ -74,7 +106,7 @@ fn a_document_not_in_memory_is_changed_from_its_stored_history() {
     bench.put("cells/a", r#"{"x":2,"y":1}"#);
     let history = bench.snapshot().changes_since(&key("cells/a").hash(), &[]).unwrap().unwrap();
     let doc = crate::store::merged::Doc::load(&history, [0; 16]).unwrap();
-    assert_eq!(crate::store::json::to_text(&doc.json()), r#"{"x":2,"y":1}"#);
+    assert_eq!(crate::store::json::to_text(doc.json()), r#"{"x":2,"y":1}"#);
 }
 
 #[test]

@@ -18,8 +18,8 @@ use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::random::Random;
 use crate::store::{
-    Applied, Apply, Body, Config, Content, Deadline, Document, Entry, Error, Incoming, IncomingCommand, Key, KeyHash,
-    Kind, Merged, Outcome, PeerRun, Put, Record, Reply, Request, Snapshot, Store, Submitted, Ticket, Version,
+    Applied, Apply, Body, Config, Content, Deadline, Document, Entry, Error, History, Incoming, IncomingCommand, Key,
+    KeyHash, Kind, Merged, Outcome, PeerRun, Put, Record, Reply, Request, Snapshot, Store, Submitted, Ticket, Version,
     VersionHash, Write,
 };
 use ram::Ram;
@@ -136,8 +136,11 @@ impl Bench {
 
     /// The document as this node would send it whole.
     fn outgoing(&self, name: &str) -> Incoming {
-        let record = self.snapshot().record(&key(name).hash()).unwrap().unwrap();
-        incoming(key(name).hash(), record)
+        let snapshot = self.snapshot();
+        let record = snapshot.record(&key(name).hash()).unwrap().unwrap();
+        let parts = record.history().map_or(&[][..], History::parts);
+        let chunks = snapshot.chunks(parts).unwrap();
+        incoming(key(name).hash(), record, chunks)
     }
 
     fn peer_run(&self) -> PeerRun {
@@ -186,12 +189,12 @@ impl Bench {
     }
 }
 
-/// A record as it travels whole.
-fn incoming(hash: KeyHash, record: Record) -> Incoming {
+/// A record as it travels, whole: with all its chunks.
+fn incoming(hash: KeyHash, record: Record, chunks: Vec<u8>) -> Incoming {
     let body = match record.content {
         Content::Tombstone => Body::Tombstone,
         Content::Latest { stamp, json } => Body::Latest { stamp, json: json.into_bytes() },
-        Content::Merged { history, heads, .. } => Body::Merged(Merged { chunks: history.bytes().to_vec(), heads }),
+        Content::Merged { heads, .. } => Body::Merged(Merged { chunks, heads }),
         Content::Command(command) => Body::Command(IncomingCommand {
             signed: command.signed,
             ranks: command.ranks.into_iter().map(|rank| rank as u8).collect(),

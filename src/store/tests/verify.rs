@@ -6,8 +6,8 @@ use redb::{Builder, ReadableTable, WriteTransaction};
 
 use super::*;
 use crate::store::backend::{Backend, Gate};
-use crate::store::tables::{INDEX, KEYS, NAMES, RECORDS, STATE, State};
-use crate::store::{Verified, verify};
+use crate::store::tables::{CHUNKS, INDEX, KEYS, NAMES, RECORDS, STATE, State};
+use crate::store::{Verified, tables, verify};
 
 /// The disk of a node that was killed: three documents, and one that was deleted.
 fn killed() -> Ram {
@@ -75,6 +75,21 @@ fn a_document_that_other_tables_contradict_is_named() {
         index.insert(key.as_slice(), value.as_slice()).unwrap();
     });
     assert!(words.contains("not the version"), "{words}");
+}
+
+#[test]
+fn a_chunk_that_is_missing_cut_or_nobody_s_is_told() {
+    let words = |commit, chunk: Option<&[u8]>| {
+        complaint(&killed(), |tables| {
+            let mut chunks = tables.open_table(CHUNKS).unwrap();
+            chunks.remove(tables::number_key(commit).as_slice()).unwrap();
+            chunk.map(|chunk| chunks.insert(tables::number_key(commit).as_slice(), chunk).unwrap());
+        })
+    };
+    let [missing, cut, stray] = [words(1, None), words(1, Some(&[0])), words(99, Some(&[0]))];
+    assert!(missing.contains("cells/a") && missing.contains("chunk of commit 1"), "{missing}");
+    assert!(cut.contains("cells/a") && cut.contains("another length"), "{cut}");
+    assert!(stray.contains("3 chunks; the records have 2"), "{stray}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use redb::{BackendError, Database, ReadableDatabase, ReadableTableMetadata, Stor
 /// The node's own header and its journal, before redb's pages (docs/storage.md). A node that was stopped has all in those.
 const PAGES_AT: u64 = 4096 + 32_768;
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+const CHUNKS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("chunks");
 const CURSORS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("cursors");
 
 /// How much is stored, without the trees it is stored in.
@@ -18,16 +19,18 @@ const CURSORS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("cursors");
 pub(crate) struct Stored {
     /// Records, tombstones included.
     pub(crate) records: u64,
-    /// Their keys and values.
+    /// Their keys and values, and their chunks.
     pub(crate) bytes: u64,
 }
 
 /// The records of the node whose data directory is `data`.
 pub(crate) fn stored(data: &Path) -> Result<Stored, Failure> {
     let database = open(data)?;
-    let records = database.begin_read()?.open_table(RECORDS)?;
+    let transaction = database.begin_read()?;
+    let [records, chunks] = [transaction.open_table(RECORDS)?, transaction.open_table(CHUNKS)?];
+    let bytes = records.stats()?.stored_bytes() + chunks.stats()?.stored_bytes();
     // The counters are a row too.
-    Ok(Stored { records: records.len()? - 1, bytes: records.stats()?.stored_bytes() })
+    Ok(Stored { records: records.len()? - 1, bytes })
 }
 
 /// Makes the node forget how far it has come with every peer, as if the checkpoints had been lost.

@@ -25,8 +25,8 @@ impl Example {
                 meet(&mut self.a, &mut self.b);
             }
             "both" => {
-                assert_eq!(to_text(&self.a.json()), to_text(&value()));
-                assert_eq!(to_text(&self.b.json()), to_text(&value()));
+                assert_eq!(to_text(self.a.json()), to_text(&value()));
+                assert_eq!(to_text(self.b.json()), to_text(&value()));
             }
             _ => panic!("what is {line:?}?"),
         }

@@ -118,7 +118,7 @@ fn nesting_that_is_here_already_is_shown_as_far_as_it_may_go() {
     let mut a = Doc::load(&nested(20_000), [1; 16]).unwrap();
     let text = serde_json::to_string(&a.json()).unwrap();
     assert_eq!(text.matches('{').count(), JSON_NESTING_LEVELS);
-    let shown = a.json();
+    let shown = a.json().clone();
     a.put(None, &shown).unwrap();
     put(&mut a, json!({"b": 1}));
     assert_shows(&a, json!({"b": 1}));

@@ -99,12 +99,12 @@ impl World {
 
     fn put(&mut self, node: usize) {
         let doc = &mut self.docs[node];
-        let mut wanted = doc.json();
+        let mut wanted = doc.json().clone();
         for _ in 0..=self.seeded.below(3) {
             self.seeded.edit(&mut wanted);
         }
         doc.put(None, &wanted).unwrap();
-        assert!(same_object(&doc.json(), &wanted), "a put shows as it was put");
+        assert!(same_object(doc.json(), &wanted), "a put shows as it was put");
         self.bases.push(doc.heads());
     }
 
@@ -137,11 +137,11 @@ impl World {
     /// Equal heads show the same content, here and ever before.
     fn look(&mut self, node: usize) {
         let doc = &self.docs[node];
-        let text = to_text(&doc.json());
+        let text = to_text(doc.json());
         let before = self.shown.entry(doc.heads()).or_insert_with(|| text.clone());
         assert_eq!(*before, text);
         let again = Doc::load(&doc.save(), [9; 16]).unwrap();
-        assert_eq!((to_text(&again.json()), again.heads()), (text, doc.heads()));
+        assert_eq!((to_text(again.json()), again.heads()), (text, doc.heads()));
     }
 
     fn meet(&mut self) {
