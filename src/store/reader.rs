@@ -434,7 +434,7 @@ impl Snapshot {
     /// The disk failed or a chunk is missing.
     pub fn chunks(&self, parts: &[Part]) -> Result<Vec<u8>, Error> {
         let rows = self.transaction.open_table(CHUNKS)?;
-        let mut chunks = Vec::with_capacity(parts.iter().map(|part| part.length).sum());
+        let mut chunks = Vec::new();
         for part in parts {
             let row = rows.get(tables::number_key(part.label).as_slice())?;
             let row = row.filter(|row| row.value().len() == part.length);

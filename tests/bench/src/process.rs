@@ -56,6 +56,11 @@ pub(crate) fn wakeups(process: &Path) -> Result<u64, Failure> {
     Ok(total)
 }
 
+/// Bytes that it has made the kernel write to disks, since its start.
+pub(crate) fn written(process: &Path) -> Result<u64, Failure> {
+    field(&fs::read_to_string(process.join("io"))?, "write_bytes:")
+}
+
 /// Seconds that a process (`/proc/ID`), or one thread (`/proc/ID/task/ID`), has been on a processor.
 pub(crate) fn busy(who: &Path) -> Result<f64, Failure> {
     let tasks = who.join("task");

@@ -24,6 +24,7 @@ mod size;
 mod slow_disk;
 mod start;
 mod watcher;
+mod wear;
 mod writes;
 
 use crate::row::Row;
@@ -38,6 +39,7 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
         Box::new(reads::Get),
         Box::new(slow_disk::Reads),
         Box::new(writes::Durable),
+        Box::new(wear::Wear),
         Box::new(clients::Together),
         Box::new(events::Delivery),
         Box::new(first_sync::FirstSync),
