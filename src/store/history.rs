@@ -54,7 +54,7 @@ impl History {
     /// Whether one whole document would be better by now.
     pub(super) fn is_long(&self) -> bool {
         let whole = self.parts.first().map_or(0, |part| part.length);
-        self.len() - whole > whole.max(FOLD_BYTES) || self.parts.len() > FOLD_PARTS
+        self.size() - whole > whole.max(FOLD_BYTES) || self.parts.len() > FOLD_PARTS
     }
 
     /// Gives what a commit adds its sequence number.
@@ -69,14 +69,8 @@ impl History {
 
     /// Bytes of all parts.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.parts.iter().map(|part| part.length).sum()
-    }
-
-    /// Whether there is nothing, as in no record that was stored.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
     }
 
     /// All parts, in order.
@@ -108,8 +102,7 @@ impl History {
         for _ in 0..count {
             parts.push(Part { label: rest.varint()?, length: usize::try_from(rest.varint()?).ok()? });
         }
-        let lengths = parts.iter().map(|part| part.length);
-        lengths.into_iter().try_fold(0_usize, usize::checked_add)?;
+        parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(part.length))?;
         Some(History { parts, added: Vec::new() })
     }
 }
@@ -139,7 +132,7 @@ mod tests {
     fn what_one_commit_adds_is_one_part() {
         let mut history = History::whole(vec![1; 40]);
         history.add(&[2; 5]);
-        assert_eq!((history.parts().len(), history.added().len(), history.len()), (1, 45, 45));
+        assert_eq!((history.parts().len(), history.added().len(), history.size()), (1, 45, 45));
         history.number(8);
         assert_eq!(history.parts(), [part(8, 45)]);
     }

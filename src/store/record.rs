@@ -78,7 +78,7 @@ impl Record {
 
     /// Bytes a `merged` record keeps beyond its content.
     pub(super) fn history_bytes(&self) -> usize {
-        let history = self.history().map_or(0, History::len);
+        let history = self.history().map_or(0, History::size);
         history.saturating_sub(self.json().map_or(0, str::len))
     }
 

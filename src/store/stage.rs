@@ -97,13 +97,17 @@ impl Stage<'_> {
             return Ok(doc);
         }
         let key = name.as_ref();
+        let damaged = |reason| match key {
+            Some(key) => Error::History { key: key.clone(), reason },
+            None => Error::Damaged(reason),
+        };
         let committed = history.parts().iter().take_while(|part| part.is_committed()).count();
-        let mut chunks = self.snapshot.chunks(&history.parts()[..committed])?;
+        let mut chunks = self.snapshot.chunks(&history.parts()[..committed]).map_err(|cause| match cause {
+            Error::Damaged(reason) => damaged(reason),
+            cause => cause,
+        })?;
         chunks.extend_from_slice(history.added());
-        Doc::load(&chunks, self.writer.actor).map_err(|cause| match key {
-            Some(key) => Error::History { key: key.clone(), reason: cause.to_string() },
-            None => Error::Damaged(cause.to_string()),
-        })
+        Doc::load(&chunks, self.writer.actor).map_err(|cause| damaged(cause.to_string()))
     }
 
     /// Takes the content of a staged record that is about to be changed.

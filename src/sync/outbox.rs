@@ -390,10 +390,10 @@ impl Outbox {
         while !filling.is_full() {
             let Some(hash) = self.wanted.front().copied() else { break };
             let have = self.exceptions.get(&hash).and_then(|exception| exception.have.as_deref()).unwrap_or(&[]);
-            if let Some(record) = snapshot.record(&hash)? {
+            if let Some(record) = readable(hash, snapshot.record(&hash))? {
                 let document = match &record.content {
                     Content::Merged { .. } => {
-                        let changes = snapshot.changes_since(&hash, have)?.unwrap_or_default();
+                        let changes = readable(hash, snapshot.changes_since(&hash, have))?.unwrap_or_default();
                         (!changes.is_empty()).then(|| convert::document(&record, hash, changes, filling.clock))
                     }
                     _ => Some(convert::document(&record, hash, Vec::new(), filling.clock)),
@@ -445,7 +445,7 @@ impl Outbox {
     fn fill_found(&mut self, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
         while !filling.is_full() && self.exceptions.len() < EXCEPTIONS {
             let Some((hash, theirs)) = self.found.last().copied() else { break };
-            if let Some(record) = snapshot.record(&hash)? {
+            if let Some(record) = readable(hash, snapshot.record(&hash))? {
                 self.send(&record, (hash, 0, theirs == Theirs::Lacks), snapshot, filling)?;
             }
             self.found.pop();
@@ -482,7 +482,7 @@ impl Outbox {
         if entry.from != 0 && Some(entry.from) == self.source {
             return Ok(());
         }
-        let Some(record) = snapshot.record_at(entry)? else { return Ok(()) };
+        let Some(record) = readable(entry.hash, snapshot.record_at(entry))? else { return Ok(()) };
         let is_excluded = record.name.as_ref().is_some_and(|name| self.excluded.contains(name.collection()));
         if !is_excluded {
             let lacks = self.lacks_all && held == 0;
@@ -502,17 +502,30 @@ impl Outbox {
         let mut chunks = Vec::new();
         if let Content::Merged { history, .. } = &record.content {
             let newer = history.after(held);
-            if newer == history.parts() && history.len() > OFFER_BYTES && !lacks {
+            if newer == history.parts() && history.size() > OFFER_BYTES && !lacks {
                 let exception = Exception { kind: record.kind, sequence: record.sequence, have: None };
                 self.exceptions.insert(hash, exception);
-                filling.documents.push(convert::offer(record, hash, history.len()));
+                filling.documents.push(convert::offer(record, hash, history.size()));
                 filling.bytes += OFFER_BYTES / 16;
                 return Ok(());
             }
-            chunks = snapshot.chunks(newer)?;
+            let Some(newer) = readable(hash, snapshot.chunks(newer).map(Some))? else { return Ok(()) };
+            chunks = newer;
         }
         filling.push(record, hash, convert::document(record, hash, chunks, filling.clock));
         Ok(())
+    }
+}
+
+/// What was read of a document, and nothing of one that is damaged: that costs the document, not the link.
+fn readable<T>(hash: KeyHash, read: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    match read {
+        Err(cause @ (Error::Damaged(_) | Error::History { .. })) => {
+            let hash = hash.0.map(|byte| format!("{byte:02x}")).concat();
+            log::warn!("the document with key hash {hash} is not sent: {cause}");
+            Ok(None)
+        }
+        read => read,
     }
 }
 

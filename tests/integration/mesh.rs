@@ -1,5 +1,9 @@
 //! Nodes in processes of their own that meet over loopback.
 
+use std::fs;
+
+use rustix::process::Signal;
+
 use crate::node::{Node, directory, eventually, run};
 
 /// Waits until `node` is connected with `peers` others.
@@ -59,6 +63,34 @@ fn a_node_that_was_killed_catches_up() {
     a.start_again();
     a.shows("missions", "after", r#"{"n":3}"#);
     assert_eq!(a.get("missions", "before").as_deref(), Some(r#"{"n":1}"#));
+}
+
+#[test]
+fn a_damaged_document_is_not_sent_and_the_others_are() {
+    let (a_home, b_home) = (directory(), directory());
+    let key = run(&["keygen"]).ok();
+    let mut a = Node::start(a_home.path(), &["--shared-key", key.trim()]);
+    for (collection, text) in [("missions", "merged-text"), ("platforms", "latest-text")] {
+        a.run("put", &[collection, "bad", &format!(r#"{{"text":"{text}"}}"#), "--durable"]).ok();
+    }
+    a.run("put", &["missions", "good", r#"{"n":1}"#]).ok();
+    assert_eq!(a.stop(Signal::TERM).code(), Some(0));
+    let database = a_home.path().join("data/documents.redb");
+    let mut bytes = fs::read(&database).expect("there");
+    for at in 0..bytes.len() {
+        let hit = ["merged-text", "latest-text"].iter().any(|text| bytes[at..].starts_with(text.as_bytes()));
+        bytes[at] = if hit { b'?' } else { bytes[at] };
+    }
+    fs::write(&database, &bytes).expect("written");
+    a.start_again();
+    assert!(a.run("get", &["missions", "bad"]).fails(1).contains("checksum"));
+    let b = Node::start(b_home.path(), &["--shared-key", key.trim(), "--peer", &a.spec()]);
+    b.shows("missions", "good", r#"{"n":1}"#);
+    a.run("put", &["platforms", "after", r#"{"n":2}"#]).ok();
+    b.shows("platforms", "after", r#"{"n":2}"#);
+    connected(&a, 1);
+    assert_eq!((b.get("missions", "bad"), b.get("platforms", "bad")), (None, None));
+    assert!(fs::read_to_string(a_home.path().join("log")).expect("a log").contains("is not sent"));
 }
 
 #[test]

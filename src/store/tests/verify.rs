@@ -93,6 +93,22 @@ fn a_chunk_that_is_missing_cut_or_nobody_s_is_told() {
 }
 
 #[test]
+fn a_document_whose_chunk_is_missing_is_read_and_what_it_says_to_do_mends_it() {
+    let bytes = meddle(&killed(), |tables| {
+        tables.open_table(CHUNKS).unwrap().remove(tables::number_key(1).as_slice()).unwrap();
+    });
+    let mut bench = Bench::over(1, Ram::of(bytes), 2);
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"x":1}"#);
+    let refused = bench.write("cells/a", whole(r#"{"x":2}"#)).unwrap_err().to_string();
+    assert!(refused.contains("cells/a") && refused.contains("delete it and put it again"), "{refused}");
+    bench.put("cells/b", r#"{"x":2}"#);
+    bench.delete("cells/a");
+    bench.put("cells/a", r#"{"x":2}"#);
+    let found = found(&bench.crash().disk.crash().bytes()).unwrap().unwrap();
+    assert_eq!((found.live, found.complaints), (3, 0), "{:?}", found.damaged);
+}
+
+#[test]
 fn counters_that_are_wrong_are_told() {
     let words = complaint(&killed(), |tables| {
         let mut records = tables.open_table(RECORDS).unwrap();
