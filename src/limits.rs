@@ -164,13 +164,17 @@ pub const WATCHED_HEAD_BYTES: usize = 32 << 10;
 pub const WATCHED_ANSWER_TIME: Duration = Duration::from_secs(10);
 /// Packages of one list of the watched agent.
 pub const WATCHED_DOCUMENTS: usize = 4_096;
-/// Nodes that have a place at one relay.
+/// Allocations of one relay.
 pub const RELAY_ALLOCATIONS: usize = 4_096;
+/// Allocations of one address at one relay: the nodes behind one address translator.
+pub const RELAY_ADDRESS_SHARE: usize = 512;
+/// Allocations of one network (IPv4 /16, IPv6 /48) at one relay.
+pub const RELAY_NETWORK_SHARE: usize = RELAY_ALLOCATIONS / 4;
 /// Bytes a second a relay forwards for one node, headers included.
 pub const RELAY_BYTES_PER_SECOND: u64 = 128 << 20;
 /// Bytes it forwards at once on top of that; what comes on top is lost.
 pub const RELAY_BURST_BYTES: u64 = 4 << 20;
-/// A node that has not asked again for this long loses its place.
+/// An allocation that is not renewed for this long ends.
 pub const RELAY_IDLE: Duration = Duration::from_secs(40);
 /// A forwarded datagram without the relay's header.
 pub const RELAYED_BYTES: usize = 1_472;

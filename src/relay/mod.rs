@@ -1,8 +1,8 @@
-//! A relay: forwards datagrams between nodes that cannot reach each other, without I/O.
+//! A relay: forwards datagrams between nodes that cannot reach each other, without I/O. Like TURN (RFC 8656), but allocations
+//! are granted to endpoint ids, and a holder reaches every other holder.
 //!
-//! Owns who has a place and for how long. Holds no documents and sees ciphertext only. Must never send anything to somebody
-//! who has not shown that he knows the key, nor more than one shorter answer to somebody who has; nor forward anything to an
-//! address that has not proved, by returning a cookie, that it receives.
+//! Owns the allocations. Holds no documents and sees ciphertext only. Replies only to holders of the key, with one reply no
+//! longer than the request; forwards only to addresses validated by a returned cookie.
 //!
 //! After [`Relay::handle_datagram`] drain [`Relay::poll_transmit`] until `None`; then wait for the next datagram or for
 //! [`Relay::poll_deadline`].
@@ -10,7 +10,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `mod.rs` | datagrams in, datagrams out |
-//! | `table.rs` | places |
+//! | `table.rs` | allocations and their shares |
 //! | `wire.rs` | bytes, and the key |
 //! | `shell.rs` | the thread |
 
@@ -27,18 +27,19 @@ use std::time::{Duration, Instant};
 use ring::hmac;
 
 use self::table::Table;
-use self::wire::{Answer, DATA, HEADER_BYTES, Header, RelayKey, Request};
+use self::wire::{Answer, DATA, HEADER_BYTES, Header, RelayId, RelayKey, Request};
 use crate::clock::Now;
 use crate::limits::{RELAY_IDLE, RELAY_QUEUE, RELAYED_BYTES};
 use crate::random::{Random, RandomExt};
 
-/// A cookie is good for this long at least, and twice as long at most.
+/// A cookie is valid for this long at least, and twice as long at most.
 const COOKIE_EPOCH: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Relay {
     key: RelayKey,
+    id: RelayId,
     cookies: hmac::Key,
     random: Box<dyn Random>,
     started: Instant,
@@ -48,20 +49,21 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay for those who know `key`, without allocations.
+    /// A relay for the holders of `key`, without allocations.
     #[must_use]
     pub fn new(key: RelayKey, mut random: Box<dyn Random>, now: Now) -> Relay {
         let cookies = hmac::Key::new(hmac::HMAC_SHA256, &random.array::<32>());
+        let id = random.array();
         let (table, ready) = (Table::default(), VecDeque::new());
-        Relay { key, cookies, random, started: now.mono, table, ready, forwarded: 0 }
+        Relay { key, id, cookies, random, started: now.mono, table, ready, forwarded: 0 }
     }
 
-    /// Another key counts for requests from now on; who has a place keeps it until it has to ask again.
+    /// Requests are checked against another key from now on; an allocation lasts until it has to be renewed.
     pub fn set_key(&mut self, key: RelayKey) {
         self.key = key;
     }
 
-    /// Takes a datagram from the socket. What is neither a request under the key nor from an allocation is dropped.
+    /// Takes a datagram from the socket. Drops what is neither a request under the key nor from the holder of an allocation.
     pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
         if datagram.first() == Some(&DATA) {
             self.forward(now, from, datagram);
@@ -88,14 +90,15 @@ impl Relay {
     fn answer(&mut self, now: Now, from: SocketAddr, request: &Request) -> Answer {
         let epoch = self.epoch(now);
         let known = [epoch, epoch.wrapping_sub(1)].map(|epoch| self.cookie(epoch, from));
-        if !known.iter().any(|cookie| wire::same(cookie, &request.cookie)) || !request.is_signed() {
-            return Answer::Cookie(known[0]);
+        let is_known = known.iter().any(|cookie| wire::same(cookie, &request.claim.cookie));
+        if request.claim.relay != self.id || !is_known || !request.is_signed() {
+            return Answer::Cookie { relay: self.id, cookie: known[0] };
         }
-        let token = self.random.array();
+        let fresh = self.random.array();
         let seconds = u16::try_from(RELAY_IDLE.as_secs()).expect("minutes at most");
-        match self.table.place(now.mono, request.id, from, token) {
+        match self.table.allocate(now.mono, request.id, from, request.claim.token, fresh) {
             Ok(token) => Answer::Allocated { token, seconds },
-            Err(why) => Answer::Refused(why),
+            Err(reason) => Answer::Refused(reason),
         }
     }
 
@@ -120,24 +123,24 @@ impl Relay {
         }
     }
 
-    /// The next datagram, and where it goes.
+    /// The next datagram to send, and its destination.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
         self.ready.pop_front()
     }
 
-    /// When to call [`Relay::handle_timeout`] at the latest.
+    /// The latest time for the next call of [`Relay::handle_timeout`].
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
         self.table.next_sweep()
     }
 
-    /// Allocations whose time is over end.
+    /// Ends the allocations that have expired.
     pub fn handle_timeout(&mut self, now: Now) {
         self.table.expire(now.mono);
     }
 
-    /// Ends every allocation and drops what was to be sent.
+    /// Ends every allocation and drops all that waits to be sent.
     pub fn forget_all(&mut self) {
         self.table.clear();
         self.ready.clear();

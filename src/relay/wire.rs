@@ -16,14 +16,19 @@ const COOKIE: u8 = 0x11;
 const ALLOCATED: u8 = 0x12;
 const REFUSED: u8 = 0x13;
 
+/// Bytes of a [`Handle`]: making an identity whose id begins like another one takes about 2^80 attempts.
+pub const HANDLE_BYTES: usize = 10;
+/// Bytes of a [`Token`].
+pub const TOKEN_BYTES: usize = 5;
 /// Bytes in front of each forwarded datagram.
-pub const HEADER_BYTES: usize = 8;
+pub const HEADER_BYTES: usize = 1 + TOKEN_BYTES + HANDLE_BYTES;
 /// Bytes of a request; every answer is shorter.
-pub const REQUEST_BYTES: usize = 137;
+pub const REQUEST_BYTES: usize = 1 + SIGNED_BYTES + 8 + 32 + 64 + TAG_BYTES;
+/// Bytes of a request that its signature covers: relay, cookie and token.
+const SIGNED_BYTES: usize = 16 + 16 + TOKEN_BYTES;
 const TAG_BYTES: usize = 16;
-const SIGNED_LABEL: &[u8] = b"peat-relay-v1";
-
-const _: () = assert!(1 + 8 + 16 + 32 + 64 + TAG_BYTES == REQUEST_BYTES);
+const KEY_LABEL: &[u8] = b"peat-relay-v1";
+const SIGNED_LABEL: &[u8] = b"peat-relay-v2";
 
 /// Proves that its holder may use a relay.
 #[derive(Clone)]
@@ -39,7 +44,7 @@ impl RelayKey {
     /// The key of those who know the formation's key, or a relay's own.
     #[must_use]
     pub fn new(shared: &FormationKey) -> RelayKey {
-        RelayKey(hmac::Key::new(hmac::HMAC_SHA256, &shared.derive(SIGNED_LABEL)))
+        RelayKey(hmac::Key::new(hmac::HMAC_SHA256, &shared.derive(KEY_LABEL)))
     }
 
     fn tag(&self, parts: [&[u8]; 2]) -> [u8; TAG_BYTES] {
@@ -58,25 +63,32 @@ pub(super) fn same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
-/// What a relay knows a node by in the header of forwarded datagrams: the beginning of its id.
+/// A start of a relay: random, so that a request signed for one relay is of no use at another.
+pub type RelayId = [u8; 16];
+
+/// Names an allocation in the datagrams of its holder, and proves to the relay that a holder which moves is the same one.
+pub type Token = [u8; TOKEN_BYTES];
+
+/// Names a node in the header of forwarded datagrams: the first bytes of its endpoint id.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Handle(pub [u8; 5]);
+pub struct Handle(pub [u8; HANDLE_BYTES]);
 
 impl Handle {
     /// The handle of a node.
     #[must_use]
     pub fn of(id: &EndpointId) -> Handle {
-        let [a, b, c, d, e, ..] = id.0;
-        Handle([a, b, c, d, e])
+        let mut handle = [0; HANDLE_BYTES];
+        handle.copy_from_slice(&id.0[..HANDLE_BYTES]);
+        Handle(handle)
     }
 }
 
 /// In front of a forwarded datagram: the allocation's token, and the other node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Header {
-    /// Of the allocation of the node that sends to the relay, or receives from it. Keeps whoever only guesses addresses out.
-    pub token: [u8; 2],
-    /// To whom, on the way to the relay; from whom, on the way from it.
+    /// Of the allocation of the node that sends to the relay, or receives from it.
+    pub token: Token,
+    /// The receiver on the way to the relay, the sender on the way from it.
     pub node: Handle,
 }
 
@@ -84,60 +96,82 @@ impl Header {
     /// Its bytes.
     #[must_use]
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
-        let ([t, u], [a, b, c, d, e]) = (self.token, self.node.0);
-        [DATA, t, u, a, b, c, d, e]
+        let mut bytes = [DATA; HEADER_BYTES];
+        bytes[1..=TOKEN_BYTES].copy_from_slice(&self.token);
+        bytes[1 + TOKEN_BYTES..].copy_from_slice(&self.node.0);
+        bytes
     }
 
     /// Splits a forwarded datagram.
     #[must_use]
     pub fn parse(datagram: &[u8]) -> Option<(Header, &[u8])> {
-        let ([DATA, t, u, a, b, c, d, e], payload) = datagram.split_first_chunk()? else { return None };
-        Some((Header { token: [*t, *u], node: Handle([*a, *b, *c, *d, *e]) }, payload))
+        let (first, rest) = datagram.split_first()?;
+        let (token, rest) = rest.split_first_chunk()?;
+        let (node, payload) = rest.split_first_chunk()?;
+        (*first == DATA).then_some((Header { token: *token, node: Handle(*node) }, payload))
     }
 }
 
-/// What a node asks a relay for. All zeros for a cookie: to be given one.
+/// The signed part of a request. All zeros in the first request to a relay, which asks for its id and a cookie.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Claim {
+    /// The relay, as its last answer named it.
+    pub relay: RelayId,
+    /// Proves that the node receives at the address it sends from.
+    pub cookie: [u8; 16],
+    /// Of the allocation that the node held last; zeros without one.
+    pub token: Token,
+}
+
+impl Claim {
+    fn to_bytes(self) -> [u8; SIGNED_BYTES] {
+        let mut bytes = [0; SIGNED_BYTES];
+        bytes[..16].copy_from_slice(&self.relay);
+        bytes[16..32].copy_from_slice(&self.cookie);
+        bytes[32..].copy_from_slice(&self.token);
+        bytes
+    }
+
+    fn signed(self) -> Vec<u8> {
+        [SIGNED_LABEL, &self.to_bytes()].concat()
+    }
+}
+
+/// Asks a relay for an allocation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request {
     /// Comes back in the answer.
     pub nonce: [u8; 8],
-    /// Proves that the node receives at the address it sends from.
-    pub cookie: [u8; 16],
-    /// Who asks.
+    /// The relay it is meant for, and the proofs that relay gave.
+    pub claim: Claim,
+    /// The node that asks.
     pub id: EndpointId,
-    /// That it is who it says, for this cookie.
+    /// By the node, over the claim.
     pub signature: [u8; 64],
-}
-
-fn signed(cookie: &[u8; 16]) -> [u8; 29] {
-    let mut text = [0; 29];
-    text[..SIGNED_LABEL.len()].copy_from_slice(SIGNED_LABEL);
-    text[SIGNED_LABEL.len()..].copy_from_slice(cookie);
-    text
 }
 
 impl Request {
     /// Signed by `identity`.
     #[must_use]
-    pub fn new(identity: &Identity, nonce: [u8; 8], cookie: [u8; 16]) -> Request {
-        Request { nonce, cookie, id: identity.id(), signature: identity.sign(&signed(&cookie)) }
+    pub fn new(identity: &Identity, nonce: [u8; 8], claim: Claim) -> Request {
+        Request { nonce, claim, id: identity.id(), signature: identity.sign(&claim.signed()) }
     }
 
-    /// Whether the node it names has signed it.
+    /// True if the node it names has signed it.
     #[must_use]
     pub fn is_signed(&self) -> bool {
-        self.id.verify(&signed(&self.cookie), &self.signature)
+        self.id.verify(&self.claim.signed(), &self.signature)
     }
 
-    /// Its bytes, for those who know `key`.
+    /// Its bytes, for a relay with this key.
     #[must_use]
     pub fn to_bytes(&self, key: &RelayKey) -> Vec<u8> {
-        let mut bytes = [&[REQUEST][..], &self.nonce, &self.cookie, &self.id.0, &self.signature].concat();
+        let mut bytes = [&[REQUEST][..], &self.nonce, &self.claim.to_bytes(), &self.id.0, &self.signature].concat();
         bytes.extend_from_slice(&key.tag([&bytes, &[]]));
         bytes
     }
 
-    /// Reads a request of somebody who knows `key`.
+    /// Reads a request of a holder of `key`.
     #[must_use]
     pub fn parse(datagram: &[u8], key: &RelayKey) -> Option<Request> {
         if datagram.len() != REQUEST_BYTES || datagram[0] != REQUEST {
@@ -148,38 +182,52 @@ impl Request {
             return None;
         }
         let (nonce, rest) = fields[1..].split_first_chunk()?;
+        let (relay, rest) = rest.split_first_chunk()?;
         let (cookie, rest) = rest.split_first_chunk()?;
+        let (token, rest) = rest.split_first_chunk()?;
         let (id, signature) = rest.split_first_chunk()?;
-        let id = EndpointId(*id);
-        Some(Request { nonce: *nonce, cookie: *cookie, id, signature: signature.try_into().ok()? })
+        let claim = Claim { relay: *relay, cookie: *cookie, token: *token };
+        Some(Request { nonce: *nonce, claim, id: EndpointId(*id), signature: signature.try_into().ok()? })
     }
 }
 
-/// Why a relay gives no place.
+/// The reason why a relay grants no allocation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refusal {
-    /// It has as many allocations as it may.
+    /// Every allocation is taken, and no network holds more of them than the network of this request.
     Full = 1,
     /// Another node's id begins with the same bytes.
     Taken = 2,
+    /// The node has an allocation at another address, and did not name its token.
+    Elsewhere = 3,
+    /// The address or its network has as many allocations as one may have.
+    Share = 4,
+}
+
+impl Refusal {
+    const ALL: [Refusal; 4] = [Refusal::Full, Refusal::Taken, Refusal::Elsewhere, Refusal::Share];
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::Full => write!(f, "it has as many nodes as it takes"),
-            Refusal::Taken => write!(f, "another node's id begins with the same bytes; make a new identity"),
-        }
+        f.write_str(match self {
+            Refusal::Full => "it serves as many nodes as it can",
+            Refusal::Taken => "another node's id begins with the same bytes; make a new identity",
+            Refusal::Elsewhere => {
+                "it serves this node's id at another address; it gives that up 40 s after the last request from there"
+            }
+            Refusal::Share => "it serves as many nodes of this address or network as it takes from one",
+        })
     }
 }
 
-/// What a relay answers. Only those who know the key are answered at all.
+/// The answer of a relay. Only holders of the key are answered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer {
-    /// Ask again with this.
-    Cookie([u8; 16]),
-    /// Datagrams are forwarded, until so many seconds from now.
-    Allocated { token: [u8; 2], seconds: u16 },
+    /// Ask again with these.
+    Cookie { relay: RelayId, cookie: [u8; 16] },
+    /// Datagrams are forwarded for this many seconds from now.
+    Allocated { token: Token, seconds: u16 },
     /// They are not.
     Refused(Refusal),
 }
@@ -189,31 +237,39 @@ impl Answer {
     #[must_use]
     pub fn to_bytes(&self, request: &Request, key: &RelayKey) -> Vec<u8> {
         let mut bytes = match self {
-            Answer::Cookie(cookie) => [&[COOKIE][..], &request.nonce, cookie].concat(),
+            Answer::Cookie { relay, cookie } => [&[COOKIE][..], &request.nonce, relay, cookie].concat(),
             Answer::Allocated { token, seconds } => {
                 [&[ALLOCATED][..], &request.nonce, token, &seconds.to_be_bytes()].concat()
             }
-            Answer::Refused(why) => [&[REFUSED][..], &request.nonce, &[*why as u8]].concat(),
+            Answer::Refused(reason) => [&[REFUSED][..], &request.nonce, &[*reason as u8]].concat(),
         };
         bytes.extend_from_slice(&key.tag([&bytes, &request.id.0]));
         bytes
     }
 
-    /// Reads the answer of somebody who knows `key` to what `id` asked, and the nonce it asked with.
+    /// Reads the answer of a holder of `key` to a request of `id`: the request's nonce, and the answer.
     #[must_use]
     pub fn parse(datagram: &[u8], id: &EndpointId, key: &RelayKey) -> Option<([u8; 8], Answer)> {
         let (fields, tag) = datagram.split_at_checked(datagram.len().checked_sub(TAG_BYTES)?)?;
         let (kind, rest) = fields.split_first()?;
         let (nonce, rest) = rest.split_first_chunk()?;
-        let answer = match (*kind, rest) {
-            (COOKIE, cookie) => Answer::Cookie(cookie.try_into().ok()?),
-            (ALLOCATED, [t, u, high, low]) => {
-                Answer::Allocated { token: [*t, *u], seconds: u16::from_be_bytes([*high, *low]) }
-            }
-            (REFUSED, [1]) => Answer::Refused(Refusal::Full),
-            (REFUSED, [2]) => Answer::Refused(Refusal::Taken),
-            _ => return None,
-        };
+        let answer = Answer::parse_fields(*kind, rest)?;
         key.verifies([fields, &id.0], tag).then_some((*nonce, answer))
+    }
+
+    fn parse_fields(kind: u8, fields: &[u8]) -> Option<Answer> {
+        let refusal = |number: u8| Refusal::ALL.into_iter().find(|reason| *reason as u8 == number);
+        Some(match (kind, fields) {
+            (COOKIE, both) => {
+                let (relay, cookie) = both.split_first_chunk()?;
+                Answer::Cookie { relay: *relay, cookie: cookie.try_into().ok()? }
+            }
+            (ALLOCATED, both) => {
+                let (token, seconds) = both.split_first_chunk()?;
+                Answer::Allocated { token: *token, seconds: u16::from_be_bytes(seconds.try_into().ok()?) }
+            }
+            (REFUSED, [number]) => Answer::Refused(refusal(*number)?),
+            _ => return None,
+        })
     }
 }

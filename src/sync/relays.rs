@@ -111,7 +111,24 @@ impl Relays {
             None => match client.on_answer(now, datagram, &self.identity.id(), key) {
                 Progress::Up => Heard::Up,
                 Progress::None => Heard::Done,
+                Progress::Elsewhere => {
+                    let number = *number;
+                    self.suspend_imitations(now, number);
+                    Heard::Done
+                }
             },
+        }
+    }
+
+    /// Another relay may have passed on this one's cookie, and hold an allocation here in this node's name. Those that name
+    /// themselves as this one get no further signatures for a while.
+    fn suspend_imitations(&mut self, now: Now, number: RelayNumber) {
+        let Some((host, id)) = self.clients.get(&number).map(|client| (client.host.clone(), client.relay())) else {
+            return;
+        };
+        for (_, client) in self.clients.iter_mut().filter(|(other, client)| **other != number && client.relay() == id) {
+            log::warn!("relay {} passes on the answers of relay {host}: it is not used for 3 minutes", client.host);
+            client.suspend(now, &host);
         }
     }
 
@@ -190,4 +207,80 @@ impl Relays {
 /// What follows the header of a datagram that came through a relay.
 pub(super) fn payload(datagram: &mut bytes::BytesMut) {
     bytes::Buf::advance(datagram, HEADER_BYTES);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::Relay;
+    use crate::relay::wire::Answer;
+    use crate::sync::proof::FormationKey;
+
+    /// Counts up; enough to tell bytes apart.
+    #[derive(Debug)]
+    struct Counting(u8);
+
+    impl crate::random::Random for Counting {
+        fn fill(&mut self, bytes: &mut [u8]) {
+            for byte in bytes {
+                self.0 = self.0.wrapping_add(1);
+                *byte = self.0;
+            }
+        }
+    }
+
+    const HONEST: &str = "10.0.0.1:1";
+    const IMITATION: &str = "10.0.0.2:1";
+
+    fn key() -> RelayKey {
+        RelayKey::new(&FormationKey::new(vec![7; 32]).expect("long enough"))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a virtual clock has to begin somewhere")]
+    fn now() -> Now {
+        Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 }
+    }
+
+    /// Delivers every request that is due: to the honest relay as from `node`, and through the imitation as from its address,
+    /// which keeps grants to itself.
+    fn exchange(relays: &mut Relays, relay: &mut Relay, now: Now, node: SocketAddr) {
+        let imitation: SocketAddr = IMITATION.parse().expect("an address");
+        let mut request = Vec::new();
+        while let Some(to) = relays.poll_transmit(now, &mut request) {
+            let source = if to == imitation { imitation } else { node };
+            relay.handle_datagram(now, source, &request);
+            let (_, answer) = relay.poll_transmit().expect("each request is answered");
+            let granted =
+                matches!(Answer::parse(&answer, &relays.identity.id(), &key()), Some((_, Answer::Allocated { .. })));
+            if to != imitation || !granted {
+                relays.handle(now, to, &answer);
+            }
+        }
+    }
+
+    #[test]
+    fn a_relay_that_imitates_another_gets_no_further_signatures() {
+        let (mut at, node) = (now(), SocketAddr::from(([10, 0, 0, 9], 1)));
+        let mut relay = Relay::new(key(), Box::new(Counting(0)), at);
+        let mut relays = Relays::new(Identity::from_seed([1; 32]), Some(key()));
+        relays.want(at, &BTreeSet::from([IMITATION]), 1);
+        (0..4).for_each(|_| exchange(&mut relays, &mut relay, at, node));
+        assert_eq!(relay.counts().0, 1, "the imitation has an allocation in the node's name");
+        relays.want(at, &BTreeSet::from([HONEST, IMITATION]), 1);
+        let mut seconds = 0;
+        while relays.up(at).is_empty() {
+            at.mono += std::time::Duration::from_secs(1);
+            seconds += 1;
+            assert!(seconds < 180, "the node never gets its own allocation");
+            if relay.poll_deadline().is_some_and(|deadline| at.reached(deadline)) {
+                relay.handle_timeout(at);
+            }
+            exchange(&mut relays, &mut relay, at, node);
+        }
+        let honest = relays.clients.values().find(|client| client.host == HONEST).expect("wanted");
+        assert!(honest.token(at).is_some());
+        let imitation = [Address::Relay(IMITATION.to_owned())];
+        let trouble = relays.trouble(&imitation).expect("it is not used");
+        assert!(trouble.contains("passes on the answers of relay 10.0.0.1:1"), "{trouble}");
+    }
 }

@@ -3,7 +3,7 @@
 //! Examples are fenced blocks that begin with `hex` and a name; what follows a `;` is for the reader.
 
 use peat_node::identity::{EndpointId, Identity};
-use peat_node::relay::wire::{Answer, Handle, Header, Refusal, RelayKey, Request};
+use peat_node::relay::wire::{Answer, Claim, Handle, Header, Refusal, RelayKey, Request};
 use peat_node::store::{KeyHash, VersionHash};
 use peat_node::sync::frame;
 use peat_node::sync::link::probe::{Kind, Message, SECRET_BYTES, Secret};
@@ -202,18 +202,18 @@ fn a_message_about_ways_is_as_shown() {
 #[test]
 fn what_nodes_and_relays_say_is_as_shown() {
     let key = RelayKey::new(&FormationKey::new(b"sixteen bytes or".to_vec()).expect("long enough"));
-    let request = Request::new(&Identity::from_seed([0x5e; 32]), [3; 8], [0; 16]);
+    let request = Request::new(&Identity::from_seed([0x5e; 32]), [3; 8], Claim::default());
     assert_example("relay-request", &request.to_bytes(&key));
     assert_eq!(Request::parse(&example("relay-request"), &key).as_ref(), Some(&request));
     for (name, answer) in [
-        ("relay-cookie", Answer::Cookie([0xc0; 16])),
-        ("relay-allocated", Answer::Allocated { token: [0xaa, 0xbb], seconds: 40 }),
+        ("relay-cookie", Answer::Cookie { relay: [0x4e; 16], cookie: [0xc0; 16] }),
+        ("relay-allocated", Answer::Allocated { token: [0xaa, 0xbb, 0xcc, 0xdd, 0xee], seconds: 40 }),
         ("relay-refused", Answer::Refused(Refusal::Full)),
     ] {
         assert_example(name, &answer.to_bytes(&request, &key));
         assert_eq!(Answer::parse(&example(name), &request.id, &key), Some(([3; 8], answer)));
     }
-    let header = Header { token: [0xaa, 0xbb], node: Handle::of(&EndpointId([0xd1; 32])) };
+    let header = Header { token: [0xaa, 0xbb, 0xcc, 0xdd, 0xee], node: Handle::of(&EndpointId([0xd1; 32])) };
     assert_example("relay-data", &[&header.to_bytes()[..], &[0x40]].concat());
     assert_eq!(Header::parse(&example("relay-data")), Some((header, &[0x40][..])));
 }

@@ -163,9 +163,9 @@ impl Residents {
     }
 }
 
-/// Networks of our own in the space for unique local ones, so nothing real is there: of dials, and of ways through relays.
+/// Prefixes in the space of unique local addresses (RFC 4193) that no interface has: of dials, and of paths through relays.
 const DIALS: [u16; 3] = [0xfd70, 0x6561, 0x7400];
-const RELAYED: [u16; 3] = [0xfd70, 0x6561, 0x7401];
+const RELAYED: [u16; 2] = [0xfd72, 0x656c];
 
 /// The address QUIC knows a dial by.
 pub(super) fn virtual_address(link: LinkId) -> SocketAddr {
@@ -177,18 +177,22 @@ pub(super) fn virtual_address(link: LinkId) -> SocketAddr {
 /// The address of the way to a node through a relay.
 #[must_use]
 pub fn relayed(relay: RelayNumber, node: Handle) -> SocketAddr {
-    let ([x, y, z], [a, b, c, d, e]) = (RELAYED, node.0);
-    let pair = |high, low| u16::from_be_bytes([high, low]);
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(x, y, z, relay, 0, u16::from(a), pair(b, c), pair(d, e))), 1)
+    let mut octets = [0; 16];
+    let [x, y] = RELAYED.map(u16::to_be_bytes);
+    octets[..2].copy_from_slice(&x);
+    octets[2..4].copy_from_slice(&y);
+    octets[4..6].copy_from_slice(&relay.to_be_bytes());
+    octets[6..].copy_from_slice(&node.0);
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::from(octets)), 1)
 }
 
 /// The relay and the node of such an address.
 #[must_use]
 pub fn relay_of(address: SocketAddr) -> Option<(RelayNumber, Handle)> {
     let IpAddr::V6(ip) = address.ip() else { return None };
-    let [x, y, z, relay, 0, a, bc, de] = ip.segments() else { return None };
-    let ([b, c], [d, e]) = (bc.to_be_bytes(), de.to_be_bytes());
-    ([x, y, z] == RELAYED).then(|| (relay, Handle([a.to_be_bytes()[1], b, c, d, e])))
+    let [x, y, relay, ..] = ip.segments();
+    let (_, handle) = ip.octets().split_last_chunk().map(|(prefix, handle)| (prefix.len(), *handle))?;
+    ([x, y] == RELAYED).then_some((relay, Handle(handle)))
 }
 
 /// Whether an address stands for a way through a relay.

@@ -1,14 +1,14 @@
-//! One relay as a node uses it: asked for a place, and asked again before the place ends.
+//! One relay as a node uses it: asked for an allocation, and asked again before the allocation ends.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::identity::{EndpointId, Identity};
-use crate::relay::wire::{Answer, RelayKey, Request};
+use crate::relay::wire::{Answer, Claim, Refusal, RelayId, RelayKey, Request, Token};
 
-/// Between two requests while the relay answers. It keeps the way through address translators open, and shows soon that a
-/// relay has been started anew.
+/// Interval of requests while the relay answers. Keeps the bindings of address translators, and notices soon that a relay has
+/// restarted.
 const REFRESH: Duration = Duration::from_secs(10);
 /// A request that is not answered is sent again after this, then after twice as long, and so on,
 const RETRY_MIN: Duration = Duration::from_millis(250);
@@ -16,16 +16,21 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// When a link has trouble, its relay is asked at most this often.
 const HURRY: Duration = Duration::from_secs(1);
-/// After so many unanswered requests in a row the name is looked up again.
+/// After this many unanswered requests in a row the name is resolved again.
 const LOOK_AGAIN: u32 = 4;
+/// A relay that passes on the answers of another one is not asked for this long: its cookie, and with it the allocation that it
+/// holds in this node's name, has expired by then.
+const SUSPENDED: Duration = Duration::from_secs(180);
 
 /// What a relay's answer comes to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Progress {
-    /// Nothing has changed that anybody else needs to know.
+    /// Nothing has changed that another part needs to know.
     None,
-    /// There is a place now, and there was none before.
+    /// There is an allocation now, and there was none before.
     Up,
+    /// The relay serves this node's id at another address.
+    Elsewhere,
 }
 
 #[derive(Debug)]
@@ -37,8 +42,9 @@ pub(super) struct Client {
     /// Which of them is tried.
     turn: usize,
     pub(super) looking_up: bool,
-    cookie: [u8; 16],
-    token: Option<([u8; 2], Instant)>,
+    /// What the next request claims: the relay's last answers.
+    claim: Claim,
+    token: Option<(Token, Instant)>,
     nonce: u64,
     asked: Option<Instant>,
     next: Instant,
@@ -55,7 +61,7 @@ impl Client {
             addresses,
             turn: 0,
             looking_up: false,
-            cookie: [0; 16],
+            claim: Claim::default(),
             token: None,
             nonce,
             asked: None,
@@ -70,7 +76,7 @@ impl Client {
     }
 
     /// The token of the place there is.
-    pub(super) fn token(&self, now: Now) -> Option<[u8; 2]> {
+    pub(super) fn token(&self, now: Now) -> Option<Token> {
         self.token.filter(|(_, until)| !now.reached(*until)).map(|(token, _)| token)
     }
 
@@ -137,7 +143,7 @@ impl Client {
         self.asked = Some(now.mono);
         self.next = now.after(RETRY_MIN.saturating_mul(1 << self.failures.min(5)).min(RETRY_MAX));
         self.nonce = self.nonce.wrapping_add(1);
-        Some(Request::new(identity, self.nonce.to_be_bytes(), self.cookie).to_bytes(key))
+        Some(Request::new(identity, self.nonce.to_be_bytes(), self.claim).to_bytes(key))
     }
 
     pub(super) fn on_answer(&mut self, now: Now, datagram: &[u8], id: &EndpointId, key: &RelayKey) -> Progress {
@@ -147,27 +153,41 @@ impl Client {
         }
         self.asked = None;
         match answer {
-            Answer::Cookie(cookie) => {
-                // A relay that is content with no cookie it gave is asked at the pace of one that does not answer.
-                let wait = if cookie == self.cookie { RETRY_MAX } else { Duration::ZERO };
-                self.cookie = cookie;
-                self.next = now.after(wait);
+            Answer::Cookie { relay, cookie } => {
+                // A relay that accepts none of its cookies is asked at the rate of one that does not answer.
+                let unchanged = self.claim.cookie == cookie && self.claim.relay == relay;
+                self.claim = Claim { relay, cookie, ..self.claim };
+                self.next = if unchanged { now.after(RETRY_MAX) } else { now.mono };
                 Progress::None
             }
-            Answer::Refused(why) => {
-                self.trouble = why.to_string();
+            Answer::Refused(reason) => {
+                self.trouble = reason.to_string();
                 self.token = None;
                 self.next = now.after(REFRESH);
-                Progress::None
+                if reason == Refusal::Elsewhere { Progress::Elsewhere } else { Progress::None }
             }
             Answer::Allocated { token, seconds } => {
                 let news = self.token(now).is_none();
+                self.claim.token = token;
                 self.token = Some((token, now.after(Duration::from_secs(seconds.into()))));
                 self.failures = 0;
                 self.next = now.after(REFRESH.min(Duration::from_secs(seconds.into()) / 3).max(RETRY_MIN));
                 if news { Progress::Up } else { Progress::None }
             }
         }
+    }
+
+    /// The relay as it names itself; zeros while it has not answered.
+    pub(super) fn relay(&self) -> RelayId {
+        self.claim.relay
+    }
+
+    /// Asks no more for a while: it named itself as the relay at `host`, which serves this node's id at another address.
+    pub(super) fn suspend(&mut self, now: Now, host: &str) {
+        self.forget(now);
+        self.claim = Claim::default();
+        self.trouble = format!("it passes on the answers of relay {host}");
+        self.next = now.after(SUSPENDED);
     }
 
     /// Asks at once, as if nothing had been asked before.

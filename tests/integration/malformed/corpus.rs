@@ -4,7 +4,7 @@ use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ObjType, ROOT};
 use peat_ipc::frame::{put_cancel, put_credit, put_end, put_item, put_response};
 use peat_node::identity::Identity;
-use peat_node::relay::wire::{Answer, Handle, Header, RelayKey, Request};
+use peat_node::relay::wire::{Answer, Claim, Handle, Header, RelayKey, Request};
 use peat_node::store::{KeyHash, Signed, VersionHash};
 use peat_node::sync::frame;
 use peat_node::sync::link::probe::{Kind, Message, SECRET_BYTES, Secret};
@@ -29,13 +29,13 @@ pub(crate) fn ipc_frames() -> Vec<Vec<u8>> {
 
 pub(crate) fn relay_datagrams() -> Vec<Vec<u8>> {
     let key = RelayKey::new(&FormationKey::new(vec![7; 32]).expect("long enough"));
-    let request = Request::new(&Identity::from_seed([1; 32]), [3; 8], [0; 16]);
-    let header = Header { token: [0; 2], node: Handle([1; 5]) };
+    let request = Request::new(&Identity::from_seed([1; 32]), [3; 8], Claim::default());
+    let header = Header { token: [0; 5], node: Handle([1; 10]) };
     let deaf = Message { kind: Kind::Deaf, number: 1 };
     vec![
         request.to_bytes(&key),
-        Answer::Cookie([2; 16]).to_bytes(&request, &key),
-        Answer::Allocated { token: [0; 2], seconds: 40 }.to_bytes(&request, &key),
+        Answer::Cookie { relay: [4; 16], cookie: [2; 16] }.to_bytes(&request, &key),
+        Answer::Allocated { token: [0; 5], seconds: 40 }.to_bytes(&request, &key),
         [&header.to_bytes()[..], &[0x40; 20]].concat(),
         Secret::new([7; SECRET_BYTES]).write(true, deaf, 0),
     ]
