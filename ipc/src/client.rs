@@ -27,8 +27,11 @@ const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 /// How a call is made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct CallOptions {
-    /// The node gives up after this; the client a second later. `None`: the method's default, and no limit here.
+    /// The node gives up after this. `None`: the method's default.
     pub deadline: Option<Duration>,
+    /// The client gives up after this, and the connection with it, when the node does not take the request or does not
+    /// answer. `None`: a second after the deadline, and never without one.
+    pub limit: Option<Duration>,
 }
 
 /// A call whose response has not been taken; see [`Client::start`].
@@ -136,7 +139,7 @@ impl Client {
     /// The node answered with an error, or the connection failed.
     pub fn call<R: Rpc>(&mut self, request: &R, options: CallOptions) -> Result<R::Response, Error> {
         let call = self.queue_request(request, options, 0);
-        let limit = options.deadline.map(|deadline| deadline + DEADLINE_GRACE);
+        let limit = options.limit.or_else(|| options.deadline.map(|deadline| deadline + DEADLINE_GRACE));
         self.take_response::<R>(call, limit)
     }
 
@@ -176,8 +179,12 @@ impl Client {
     /// # Errors
     /// The connection failed.
     pub fn flush(&mut self) -> Result<(), Error> {
+        self.flush_until(None)
+    }
+
+    fn flush_until(&mut self, end: Option<Instant>) -> Result<(), Error> {
         if !self.queue.is_empty() {
-            let written = self.stream.write_all(&self.queue);
+            let written = self.stream.write_all(&self.queue, || end.map(remaining));
             self.queue.clear();
             self.queue.shrink_to(QUEUE_BYTES);
             written.map_err(|cause| self.last_words().unwrap_or(cause.into()))?;
@@ -312,7 +319,7 @@ impl Client {
                 }
                 self.keep(from, body)?;
             }
-            self.flush()?;
+            self.flush_until(end)?;
             self.stream.set_timeout(end.map(remaining))?;
             self.read()?;
         }

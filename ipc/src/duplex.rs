@@ -25,7 +25,6 @@ pub(crate) fn open(target: &Target, token: &str, first: agent_message::Body) -> 
 }
 
 fn begin(stream: Stream, token: &str, first: agent_message::Body) -> Result<(Uplink, Downlink), Error> {
-    stream.set_write_timeout(Some(WRITE_PATIENCE))?;
     let scratch = vec![0; READ_BYTES].into_boxed_slice();
     let downlink = Downlink { stream: stream.try_clone()?, decoder: Decoder::default(), scratch, taken: 0 };
     let mut uplink = Uplink { stream, buffer: PREFACE.to_vec() };
@@ -66,7 +65,7 @@ impl Uplink {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        let written = self.stream.write_all(&self.buffer);
+        let written = self.stream.write_all(&self.buffer, || Some(WRITE_PATIENCE));
         self.buffer.clear();
         self.buffer.shrink_to(READ_BYTES);
         written.map_err(Error::Transport)

@@ -116,10 +116,10 @@ impl Following {
         self.told.push_back(Followed::Anew);
     }
 
-    /// The connection is lost. Half a snapshot is worth nothing.
+    /// The connection is lost. Half a snapshot is worth nothing, and without a change no position is known to continue at.
     fn pause(&mut self) {
         let had = self.subscription.take().is_some();
-        if had && self.in_snapshot {
+        if had && (self.in_snapshot || self.request.resume_run.is_empty()) {
             self.begin_anew();
         }
         std::thread::park_timeout(self.backoff.pause());
@@ -146,4 +146,28 @@ fn lasting(code: Code) -> bool {
         code,
         Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::NotFound
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_lost_before_the_first_change_begins_with_a_snapshot() {
+        let path = std::env::temp_dir().join(format!("peat-following-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let target = format!("unix://{}", path.display()).parse().unwrap();
+        let followed = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut connection, _) = listener.accept().unwrap();
+                let _request = connection.read(&mut [0; 1024]).unwrap();
+            });
+            Following::new(target, SubscribeRequest::default()).next_change()
+        });
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(followed.unwrap(), Followed::Anew);
+    }
 }

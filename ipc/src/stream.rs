@@ -13,16 +13,17 @@ enum Socket {
     Tcp(TcpStream),
 }
 
-/// A connected socket. Remembers its read timeout, so that setting the same one again costs nothing.
+/// A connected socket. Remembers its timeouts, so that setting the same one again costs nothing.
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: Socket,
     timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
 }
 
 impl From<UnixStream> for Stream {
     fn from(socket: UnixStream) -> Stream {
-        Stream { socket: Socket::Unix(socket), timeout: None }
+        Stream { socket: Socket::Unix(socket), timeout: None, write_timeout: None }
     }
 }
 
@@ -36,7 +37,7 @@ impl Stream {
                 Socket::Tcp(stream)
             }
         };
-        Ok(Stream { socket, timeout: None })
+        Ok(Stream { socket, timeout: None, write_timeout: None })
     }
 
     pub(crate) fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -51,11 +52,13 @@ impl Stream {
         Ok(())
     }
 
-    pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match &self.socket {
-            Socket::Unix(stream) => stream.set_write_timeout(timeout),
-            Socket::Tcp(stream) => stream.set_write_timeout(timeout),
+            Socket::Unix(stream) => stream.set_write_timeout(timeout)?,
+            Socket::Tcp(stream) => stream.set_write_timeout(timeout)?,
         }
+        self.write_timeout = timeout;
+        Ok(())
     }
 
     /// The same socket once more, for another thread.
@@ -64,7 +67,7 @@ impl Stream {
             Socket::Unix(stream) => Socket::Unix(stream.try_clone()?),
             Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
         };
-        Ok(Stream { socket, timeout: self.timeout })
+        Ok(Stream { socket, timeout: self.timeout, write_timeout: self.write_timeout })
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
@@ -74,10 +77,39 @@ impl Stream {
         }
     }
 
-    pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.socket {
-            Socket::Unix(stream) => stream.write_all(bytes),
-            Socket::Tcp(stream) => stream.write_all(bytes),
+    /// Writes all of `bytes`, with as much time for each part as `remaining` says. A socket that took a part only is shut
+    /// down: what would follow is no frame.
+    pub(crate) fn write_all(&mut self, bytes: &[u8], remaining: impl Fn() -> Option<Duration>) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.write(rest, remaining()) {
+                Ok(count) => rest = &rest[count..],
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                Err(cause) => {
+                    if cause.kind() == io::ErrorKind::TimedOut {
+                        self.shutdown(Shutdown::Both)?;
+                    }
+                    return Err(cause);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], timeout: Option<Duration>) -> io::Result<usize> {
+        if self.write_timeout != timeout {
+            self.set_write_timeout(timeout)?;
+        }
+        let written = match &mut self.socket {
+            Socket::Unix(stream) => stream.write(bytes),
+            Socket::Tcp(stream) => stream.write(bytes),
+        };
+        match written {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "the node did not take the request in time"))
+            }
+            other => other,
         }
     }
 

@@ -3,9 +3,10 @@
 use peat_ipc::sidecar as pb;
 
 use super::arguments::Agents;
+use super::documents::now;
 use super::failure::{Failure, exit};
 use super::output::Output;
-use super::{patience, remote};
+use super::remote;
 
 const HEADINGS: [&str; 6] = ["ID", "GROUP", "STATE", "VIA", "AGE", "VERSION"];
 /// What `--watch` shows on a terminal, and how wide.
@@ -17,15 +18,17 @@ pub(super) fn agents(command: &Agents) -> Result<(), Failure> {
     }
     let liveness = command.status.map_or(0, |state| state.0.into());
     let request = pb::ListAgentsRequest { liveness, ..pb::ListAgentsRequest::default() };
-    let response = remote::connect(command)?.call(&request, patience())?;
+    let response = remote::connect(command)?.call(&request)?;
     let rows: Vec<_> = response.agents.iter().map(|agent| row(agent, state(agent))).collect();
     Output::stdout(command.json).response(&response, |out| out.table(HEADINGS, &rows))
 }
 
 fn watch(command: &Agents) -> Result<(), Failure> {
-    let mut client = remote::connect(command)?;
+    let mut connection = remote::connect(command)?;
+    // A stream may be quiet for any time; whether the node answers at all shows here.
+    now(&mut connection)?;
     let mut output = Output::stdout(command.json);
-    for change in client.watch_agents()? {
+    for change in connection.client().watch_agents()? {
         let change = change?;
         let wanted = |agent: &pb::Agent| command.status.is_none_or(|state| state.0 == agent.liveness());
         if change.agent.as_ref().is_none_or(wanted) {

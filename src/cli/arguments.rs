@@ -2,13 +2,14 @@
 
 use argh::{ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FromArgs, SubCommand};
 
-use crate::config::{BARE, Flags};
+use crate::config::Flags;
 
 /// keep an edge fleet's documents on local disk and carry them between nodes
 #[derive(ArgsInfo, Debug, FromArgs)]
 #[argh(
     help_triggers("-h", "--help", "help"),
     note = "Every flag of `run` is also an environment variable: --data-dir is PEAT_NODE_DATA_DIR. A flag wins.",
+    note = "Options may stand anywhere. Behind `--` every argument is taken literally: `get COLLECTION -- --id`.",
     note = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 cannot reach the node, 5 not allowed, 78 bad configuration."
 )]
 pub struct Arguments {
@@ -53,9 +54,11 @@ pub enum Command {
 pub trait Remote {
     /// `--node`.
     fn node(&self) -> Option<&str>;
+    /// `--timeout`.
+    fn timeout(&self) -> Option<&str>;
 }
 
-/// Defines commands that talk to a node: their own arguments, and `--node` and `--json`.
+/// Defines commands that talk to a node: their own arguments, and `--node`, `--timeout` and `--json`.
 macro_rules! remote {
     ($($(#[$meta:meta])* $name:ident { $($body:tt)* })*) => {
         $(
@@ -65,6 +68,9 @@ macro_rules! remote {
                 /// the node's address, unix:///PATH or tcp://HOST:PORT (where a node with the same defaults listens)
                 #[argh(option, arg_name = "ADDR")]
                 pub node: Option<String>,
+                /// give up when the node has not answered within this time, seconds or a number with s, m, h, d (10)
+                #[argh(option, arg_name = "TIME")]
+                pub timeout: Option<String>,
                 /// print the response in proto3 JSON, one object a line
                 #[argh(switch)]
                 pub json: bool,
@@ -74,6 +80,10 @@ macro_rules! remote {
             impl Remote for $name {
                 fn node(&self) -> Option<&str> {
                     self.node.as_deref()
+                }
+
+                fn timeout(&self) -> Option<&str> {
+                    self.timeout.as_deref()
                 }
             }
         )*
@@ -95,7 +105,7 @@ remote! {
         /// version the change is based on, as get --json or put printed it (what the node holds)
         #[argh(option, arg_name = "VERSION")]
         pub base: Option<String>,
-        /// wait until this many peers hold it on disk, up to 10 seconds
+        /// wait until this many peers hold it on disk, within --timeout
         #[argh(option, arg_name = "N", default = "0")]
         pub wait_peers: u32,
         /// answer only once it is on disk, whatever the collection
@@ -118,7 +128,7 @@ remote! {
         /// version the change is based on, as get --json or put printed it (what the node holds)
         #[argh(option, arg_name = "VERSION")]
         pub base: Option<String>,
-        /// wait until this many peers hold it on disk, up to 10 seconds
+        /// wait until this many peers hold it on disk, within --timeout
         #[argh(option, arg_name = "N", default = "0")]
         pub wait_peers: u32,
         /// answer only once it is on disk, whatever the collection
@@ -182,8 +192,9 @@ remote! {
         /// begin with what exists now
         #[argh(switch)]
         pub snapshot: bool,
-        /// continue after this sequence number of the node's current run, or SEQUENCE@RUN as --json printed them
-        #[argh(option, arg_name = "SEQUENCE")]
+        /// continue after this position, SEQUENCE@RUN as watch printed it; with --snapshot, begin with what exists now when
+        /// the node cannot continue there
+        #[argh(option, arg_name = "POSITION")]
         pub after: Option<String>,
         /// only these collections (all)
         #[argh(positional)]
@@ -392,93 +403,9 @@ impl ArgsInfo for Check {
     }
 }
 
-/// Puts arguments into the form the parser takes: `--flag=value` in two, a value behind a bare boolean, `-` as `@-`, and
-/// `run` in front when no command is named.
-#[must_use]
-pub fn normalise(arguments: Vec<String>) -> Vec<String> {
-    let bare_start = match arguments.first().map(String::as_str) {
-        None => true,
-        Some("-h" | "--help" | "-V" | "--version") => false,
-        Some(first) => first.starts_with('-'),
-    };
-    let mut normal: Vec<String> = bare_start.then(|| "run".to_owned()).into_iter().collect();
-    let mut rest = arguments.into_iter().peekable();
-    while let Some(argument) = rest.next() {
-        match argument.as_str() {
-            "--" => {
-                normal.push(argument);
-                normal.extend(rest);
-                break;
-            }
-            "-" => normal.push("@-".to_owned()),
-            flag if BARE.contains(&flag) => {
-                let bare = rest.peek().is_none_or(|next| next != "true" && next != "false");
-                normal.push(argument);
-                normal.extend(bare.then(|| "true".to_owned()));
-            }
-            _ => normal.extend(split(argument)),
-        }
-    }
-    normal
-}
-
-/// `--flag=value` as two arguments.
-fn split(argument: String) -> Vec<String> {
-    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-    match argument.split_once('=') {
-        Some((flag, value)) if flag.starts_with("--") && is_name(flag) => vec![flag.to_owned(), value.to_owned()],
-        _ => vec![argument],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn normal(arguments: &[&str]) -> Vec<String> {
-        normalise(arguments.iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn no_command_means_run() {
-        assert_eq!(normal(&[]), ["run"]);
-        assert_eq!(normal(&["--bind", "x"]), ["run", "--bind", "x"]);
-        assert_eq!(normal(&["get", "a", "b"]), ["get", "a", "b"]);
-        assert_eq!(normal(&["--help"]), ["--help"]);
-    }
-
-    #[test]
-    fn a_boolean_may_stand_alone() {
-        assert_eq!(normal(&["--pin", "--auto-sync", "false"]), ["run", "--pin", "true", "--auto-sync", "false"]);
-        assert_eq!(normal(&["run", "--auto-sync"]), ["run", "--auto-sync", "true"]);
-        assert_eq!(normal(&["--auto-sync=false"]), ["run", "--auto-sync", "false"]);
-    }
-
-    #[test]
-    fn an_equals_sign_splits_flags_only() {
-        assert_eq!(normal(&["run", "--peer=a@b:1"]), ["run", "--peer", "a@b:1"]);
-        assert_eq!(normal(&["put", "c", "i", "{\"a\":\"--x=1\"}"])[3], "{\"a\":\"--x=1\"}");
-        assert_eq!(normal(&["get", "--", "c", "--id=1"]), ["get", "--", "c", "--id=1"]);
-    }
-
-    #[test]
-    fn every_command_is_parsed() {
-        for command in [
-            vec!["put", "c", "i", "-"],
-            vec!["watch"],
-            vec!["watch", "a", "b", "--snapshot", "--json"],
-            vec!["sync", "stop", "--node", "tcp://h:1"],
-            vec!["get", "help", "help"],
-            vec!["keygen", "--out", "d", "--count", "3"],
-            vec!["check", "--pin", "--bind", "1.2.3.4:5"],
-            vec!["--pin"],
-        ] {
-            let normal = normal(&command);
-            let arguments: Vec<&str> = normal.iter().map(String::as_str).collect();
-            let parsed = Arguments::from_args(&["peat-node"], &arguments);
-            parsed.unwrap_or_else(|exit| panic!("{command:?}: {}", exit.output));
-        }
-    }
 
     #[test]
     fn check_takes_the_flags_of_run_and_describes_itself() {

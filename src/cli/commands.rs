@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use peat_ipc::{Client, sidecar as pb};
+use peat_ipc::sidecar as pb;
 
 use super::arguments::{Cancel, Commands, Send};
 use super::documents::{self, content};
 use super::failure::{Failure, exit};
 use super::output::Output;
-use super::{patience, remote};
+use super::remote::{self, Connection};
 use crate::clock;
 use crate::config::{FleetSettings, Machine, ttl};
 use crate::random::{RandomExt, System};
 
 pub(super) fn commands(command: &Commands) -> Result<(), Failure> {
-    let response = remote::connect(command)?.call(&pb::GetCommandsRequest::default(), patience())?;
+    let response = remote::connect(command)?.call(&pb::GetCommandsRequest::default())?;
     let rows: Vec<_> = response.commands.iter().map(row).collect();
     let headings = ["ID", "TYPE", "TO", "STATUS", "DONE", "ERROR"];
     Output::stdout(command.json).response(&response, |out| out.table(headings, &rows))
@@ -48,7 +48,7 @@ fn is_over(status: pb::CommandStatus) -> bool {
 
 pub(super) fn cancel(command: &Cancel) -> Result<(), Failure> {
     let request = pb::CancelCommandRequest { id: command.id.clone() };
-    let response = remote::connect(command)?.call(&request, patience())?;
+    let response = remote::connect(command)?.call(&request)?;
     let running = response.targets.iter().filter(|target| !is_over(target.status())).count();
     if running > 0 {
         eprintln!("requested; {running} of {} have not confirmed it yet", response.targets.len());
@@ -60,12 +60,12 @@ pub(super) fn cancel(command: &Cancel) -> Result<(), Failure> {
 pub(super) fn send(command: &Send) -> Result<(), Failure> {
     let body = body(command)?;
     let id = body.id.clone();
-    let mut client = remote::connect(command)?;
+    let mut connection = remote::connect(command)?;
     if command.wait {
-        return send_and_wait(command, client, body);
+        return send_and_wait(command, connection, body);
     }
-    client.call(&pb::PutCommandRequest { command: Some(body) }, patience())?;
-    let sent = find(&mut client, &id)?;
+    connection.call(&pb::PutCommandRequest { command: Some(body) })?;
+    let sent = find(&mut connection, &id)?;
     Output::stdout(command.json).response(&sent, |out| out.line(&id))
 }
 
@@ -117,9 +117,9 @@ fn new_id() -> String {
     System::default().array::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn find(client: &mut Client, id: &str) -> Result<pb::Command, Failure> {
+fn find(connection: &mut Connection, id: &str) -> Result<pb::Command, Failure> {
     let request = pb::GetCommandsRequest { id: id.to_owned(), ..pb::GetCommandsRequest::default() };
-    let found = client.call(&request, patience())?.commands.pop();
+    let found = connection.call(&request)?.commands.pop();
     found.ok_or_else(|| Failure::new(exit::NOT_FOUND, format!("there is no command {id} any more")))
 }
 
@@ -127,22 +127,23 @@ fn find(client: &mut Client, id: &str) -> Result<pb::Command, Failure> {
 const STEPS: [(&str, usize); 3] = [("AGENT", 32), ("STATUS", 10), ("RESULT", 0)];
 
 /// Sends, then prints how far each agent is, whenever that changes, until all have ended.
-fn send_and_wait(command: &Send, mut client: Client, body: pb::Command) -> Result<(), Failure> {
+fn send_and_wait(command: &Send, mut connection: Connection, body: pb::Command) -> Result<(), Failure> {
     let id = body.id.clone();
     let mut watcher = remote::connect(command)?;
     // From a point before anything can happen, however late the subscription begins.
     let (resume_after, resume_run) = documents::now(&mut watcher)?;
     let collections = vec!["commands".into()];
     let request = pb::SubscribeRequest { collections, resume_after, resume_run, snapshot: false };
-    let mut changes = watcher.subscribe(&request)?;
-    client.call(&pb::PutCommandRequest { command: Some(body) }, patience())?;
+    let mut changes = watcher.client().subscribe(&request)?;
+    connection.call(&pb::PutCommandRequest { command: Some(body) })?;
     if !command.json {
         eprintln!("{id}");
     }
     let mut output = Output::stdout(command.json);
     let mut shown = BTreeMap::new();
     loop {
-        let now = find(&mut client, &id)?;
+        connection.renew();
+        let now = find(&mut connection, &id)?;
         show_steps(&mut output, &now, &mut shown, command.json)?;
         if now.targets.iter().all(|target| is_over(target.status())) {
             return verdict(&now);

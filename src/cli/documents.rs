@@ -2,13 +2,12 @@
 
 use std::io::Read;
 
-use peat_ipc::sidecar as pb;
-use peat_ipc::{CallOptions, Client};
+use peat_ipc::{Code, Error, sidecar as pb};
 
 use super::arguments::{Compact, Delete, Get, List, Patch, Put, Watch};
 use super::failure::{Failure, exit};
 use super::output::Output;
-use super::{patience, remote};
+use super::remote::{self, Connection};
 use crate::limits::DOCUMENT_JSON_BYTES;
 use crate::schema::{base64, from_base64};
 
@@ -21,7 +20,7 @@ pub(super) fn put(command: &Put) -> Result<(), Failure> {
         collection: command.collection.clone(),
         doc_id: command.id.clone(),
     };
-    let response = remote::connect(command)?.call(&request, write_patience(command.wait_peers))?;
+    let response = remote::connect(command)?.call(&request)?;
     Output::stdout(command.json).response(&response, |out| out.line(&base64(&response.version)))
 }
 
@@ -34,13 +33,13 @@ pub(super) fn patch(command: &Patch) -> Result<(), Failure> {
         collection: command.collection.clone(),
         doc_id: command.id.clone(),
     };
-    let response = remote::connect(command)?.call(&request, write_patience(command.wait_peers))?;
+    let response = remote::connect(command)?.call(&request)?;
     Output::stdout(command.json).response(&response, |out| out.line(&base64(&response.version)))
 }
 
 pub(super) fn get(command: &Get) -> Result<(), Failure> {
     let request = pb::GetDocumentRequest { collection: command.collection.clone(), doc_id: command.id.clone() };
-    let response = remote::connect(command)?.call(&request, patience())?;
+    let response = remote::connect(command)?.call(&request)?;
     match &response.json_data {
         Some(data) => Output::stdout(command.json).response(&response, |out| out.line(data)),
         None => {
@@ -51,19 +50,19 @@ pub(super) fn get(command: &Get) -> Result<(), Failure> {
 
 pub(super) fn list(command: &List) -> Result<(), Failure> {
     let request = pb::ListDocumentsRequest { collection: command.collection.clone() };
-    let response = remote::connect(command)?.call(&request, patience())?;
+    let response = remote::connect(command)?.call(&request)?;
     Output::stdout(command.json).response(&response, |out| response.doc_ids.iter().try_for_each(|id| out.line(id)))
 }
 
 pub(super) fn delete(command: &Delete) -> Result<(), Failure> {
     let request = pb::DeleteDocumentRequest { collection: command.collection.clone(), doc_id: command.id.clone() };
-    let response = remote::connect(command)?.call(&request, patience())?;
+    let response = remote::connect(command)?.call(&request)?;
     Output::stdout(command.json).response(&response, |_| Ok(()))
 }
 
 pub(super) fn compact(command: &Compact) -> Result<(), Failure> {
     let request = pb::CompactDocumentRequest { collection: command.collection.clone(), doc_id: command.id.clone() };
-    let response = remote::connect(command)?.call(&request, patience())?;
+    let response = remote::connect(command)?.call(&request)?;
     eprintln!(
         "{}/{}: {} bytes of history dropped; edits made elsewhere at the same time are lost",
         command.collection, command.id, response.dropped_bytes
@@ -71,24 +70,65 @@ pub(super) fn compact(command: &Compact) -> Result<(), Failure> {
     Output::stdout(command.json).response(&response, |out| out.line(&base64(&response.version)))
 }
 
+/// Length of the id of a run.
+const RUN_BYTES: usize = 16;
+
 /// What `watch` shows on a terminal, and how wide.
-const COLUMNS: [(&str, usize); 4] = [("SEQUENCE", 8), ("CHANGE", 12), ("DOCUMENT", 32), ("CONTENT", 0)];
+const COLUMNS: [(&str, usize); 4] = [("POSITION", 30), ("CHANGE", 12), ("DOCUMENT", 32), ("CONTENT", 0)];
 
 pub(super) fn watch(command: &Watch) -> Result<(), Failure> {
-    let mut client = remote::connect(command)?;
-    let (resume_after, resume_run) = position(command.after.as_deref(), &mut client)?;
-    let request = pb::SubscribeRequest {
-        collections: command.collections.clone(),
-        snapshot: command.snapshot,
-        resume_after,
-        resume_run,
-    };
-    let mut output = Output::stdout(command.json);
-    for change in client.subscribe(&request)? {
-        let change = change?;
-        output.response(&change, |out| out.next_row(COLUMNS, &row(&change)))?;
+    let after = command.after.as_deref().map(position).transpose()?;
+    let mut connection = remote::connect(command)?;
+    // A stream may be quiet for any time; whether the node answers at all shows here.
+    now(&mut connection)?;
+    match (after, command.snapshot) {
+        (None, snapshot) => follow(command, &mut connection, snapshot, &Position::default()),
+        (Some(after), false) => follow(command, &mut connection, false, &after),
+        (Some(after), true) => follow(command, &mut connection, false, &after).or_else(|failure| match failure {
+            Ended::Unknown(words) => {
+                eprintln!("peat-node: {words}; this is what exists now");
+                follow(command, &mut connection, true, &Position::default())
+            }
+            Ended::Failed(_) => Err(failure),
+        }),
     }
-    Err(Failure::new(exit::UNREACHABLE, "the node ended the stream"))
+    .map_err(Failure::from)
+}
+
+/// Why a subscription of `watch` ended.
+enum Ended {
+    /// Before the first change: the node cannot continue at the position.
+    Unknown(String),
+    Failed(Failure),
+}
+
+impl From<Ended> for Failure {
+    fn from(ended: Ended) -> Failure {
+        match ended {
+            Ended::Unknown(words) => Failure::failed(format!("--after: {words}; begin again with --snapshot")),
+            Ended::Failed(failure) => failure,
+        }
+    }
+}
+
+/// Prints changes until the stream ends.
+fn follow(command: &Watch, connection: &mut Connection, snapshot: bool, after: &Position) -> Result<(), Ended> {
+    let collections = command.collections.clone();
+    let request =
+        pb::SubscribeRequest { collections, snapshot, resume_after: after.sequence, resume_run: after.run.clone() };
+    let mut output = Output::stdout(command.json);
+    let mut first = !after.run.is_empty();
+    for change in connection.client().subscribe(&request).map_err(|error| Ended::Failed(error.into()))? {
+        let change = change.map_err(|error| match error {
+            Error::Call(call) if first && call.code == Code::OutOfRange => {
+                Ended::Unknown("the node does not know what changed since that position".to_owned())
+            }
+            error => Ended::Failed(error.into()),
+        })?;
+        first = false;
+        output.response(&change, |out| out.next_row(COLUMNS, &row(&change))).map_err(Ended::Failed)?;
+    }
+    Err(Ended::Failed(Failure::new(exit::UNREACHABLE, "the node ended the stream")))
 }
 
 fn row(change: &pb::DocumentChange) -> [String; 4] {
@@ -98,29 +138,37 @@ fn row(change: &pb::DocumentChange) -> [String; 4] {
         "" => String::new(),
         id => format!("{}/{id}", change.collection),
     };
-    [change.sequence.to_string(), kind, document, change.json_data.clone().unwrap_or_default()]
+    [
+        format!("{}@{}", change.sequence, base64(&change.run)),
+        kind,
+        document,
+        change.json_data.clone().unwrap_or_default(),
+    ]
 }
 
-/// Where to continue: `SEQUENCE@RUN`, or a sequence number of the run the node is in.
-fn position(after: Option<&str>, client: &mut Client) -> Result<(u64, Vec<u8>), Failure> {
-    let Some(after) = after else { return Ok((0, Vec::new())) };
-    let wrong = || Failure::usage(format!("--after: '{after}' is neither SEQUENCE nor SEQUENCE@RUN"));
-    let (sequence, run) = after.split_once('@').map_or((after, None), |(sequence, run)| (sequence, Some(run)));
-    let sequence = sequence.parse().map_err(|_| wrong())?;
-    let run = match run {
-        Some(run) => from_base64(run).filter(|run| !run.is_empty()).ok_or_else(wrong)?,
-        None => current_run(client)?,
+/// A sequence number and the run that counted it. Each start of a node is a run of its own, and counts on from what the one
+/// before left on disk: a sequence number alone may mean another change.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Position {
+    sequence: u64,
+    run: Vec<u8>,
+}
+
+/// Parses `SEQUENCE@RUN`.
+fn position(text: &str) -> Result<Position, Failure> {
+    let wrong = |why: &str| Failure::usage(format!("--after: '{text}' {why}; give SEQUENCE@RUN as watch printed it"));
+    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong("does not begin with a sequence number"));
+    let Some((sequence, run)) = text.split_once('@') else {
+        number(text)?;
+        return Err(wrong("does not name the run of the node it belongs to"));
     };
-    Ok((sequence, run))
-}
-
-fn current_run(client: &mut Client) -> Result<Vec<u8>, Failure> {
-    now(client).map(|(_, run)| run)
+    let run = from_base64(run).filter(|run| run.len() == RUN_BYTES).ok_or_else(|| wrong("does not end with a run"))?;
+    Ok(Position { sequence: number(sequence)?, run })
 }
 
 /// Where the node is: its newest sequence number, and the run that belongs to.
-pub(super) fn now(client: &mut Client) -> Result<(u64, Vec<u8>), Failure> {
-    let health = client.call(&pb::GetHealthRequest {}, patience())?;
+pub(super) fn now(connection: &mut Connection) -> Result<(u64, Vec<u8>), Failure> {
+    let health = connection.call(&pb::GetHealthRequest {})?;
     let pairs = health.run.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
     let bytes = pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect::<Option<Vec<u8>>>();
     let strange = || Failure::failed("the node's run id is not hexadecimal; is it newer than this program?");
@@ -136,12 +184,12 @@ fn version(text: Option<&str>) -> Result<Vec<u8>, Failure> {
     })
 }
 
-/// The document on the command line: itself, `@FILE`, or `@-` for stdin.
+/// The document on the command line: itself, `@FILE`, or `-` or `@-` for standard input.
 pub(super) fn content(text: &str) -> Result<String, Failure> {
-    match text.strip_prefix('@') {
-        None => Ok(text.to_owned()),
-        Some("-") => read("standard input", std::io::stdin().lock()),
-        Some(path) => {
+    match (text, text.strip_prefix('@')) {
+        ("-" | "@-", _) => read("standard input", std::io::stdin().lock()),
+        (_, None) => Ok(text.to_owned()),
+        (_, Some(path)) => {
             let file = std::fs::File::open(path).map_err(|cause| Failure::failed(format!("{path}: {cause}")))?;
             read(path, file)
         }
@@ -157,7 +205,27 @@ fn read(name: &str, input: impl Read) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// A write that waits for peers has the node's own deadline.
-fn write_patience(wait_peers: u32) -> CallOptions {
-    if wait_peers > 0 { CallOptions::default() } else { patience() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_has_a_sequence_number_and_a_run() {
+        let run = base64(&[7; RUN_BYTES]);
+        let expected = Position { sequence: 17, run: vec![7; RUN_BYTES] };
+        assert_eq!(position(&format!("17@{run}")), Ok(expected));
+        for (text, words) in [
+            ("17", "does not name the run"),
+            ("", "does not begin with"),
+            ("x", "does not begin with"),
+            ("17@", "does not end with"),
+            ("17@AAAA", "does not end with"),
+            ("17@?", "does not end with"),
+            (&format!("-1@{run}"), "does not begin with"),
+            (&format!("@{run}"), "does not begin with"),
+        ] {
+            let failure = position(text).expect_err(text);
+            assert!(failure.code == exit::USAGE && failure.words.contains(words), "{text}: {}", failure.words);
+        }
+    }
 }

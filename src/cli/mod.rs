@@ -10,18 +10,18 @@ mod documents;
 mod failure;
 mod keys;
 mod node;
+pub mod normalise;
 mod output;
 mod remote;
 mod verify;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use argh::FromArgs;
-use peat_ipc::CallOptions;
 
-use self::arguments::{Arguments, Command, normalise};
+use self::arguments::{Arguments, Command};
 use self::failure::{Failure, output_failed};
+use self::normalise::normalise;
 use self::output::Output;
 use crate::config::{Flags, Machine, resolve, resolve_relay};
 
@@ -50,8 +50,17 @@ fn parse() -> Result<Option<Command>, Failure> {
         Ok(Arguments { version: true, .. }) => say(concat!("peat-node ", env!("CARGO_PKG_VERSION"))).map(|()| None),
         Ok(Arguments { command, .. }) => Ok(command),
         Err(exit) if exit.status.is_ok() => say(exit.output.trim_end()).map(|()| None),
-        Err(exit) => Err(Failure::usage(format!("{}\nSee peat-node --help.", exit.output.trim_end()))),
+        Err(exit) => Err(misunderstood(exit.output.trim_end())),
     }
+}
+
+/// What the parser said, with the way out when an argument that is data looked like an option.
+fn misunderstood(words: &str) -> Failure {
+    let hint = match words.starts_with("Unrecognized argument") {
+        true => "\nAn argument that begins with a hyphen is taken literally behind `--`.",
+        false => "",
+    };
+    Failure::usage(format!("{words}{hint}\nSee peat-node --help."))
 }
 
 fn dispatch(command: Option<Command>) -> Result<(), Failure> {
@@ -117,9 +126,4 @@ fn check(flags: &Flags) -> Result<(), Failure> {
 fn say(text: &str) -> Result<(), Failure> {
     use std::io::Write;
     writeln!(std::io::stdout(), "{text}").map_err(|cause| output_failed(&cause))
-}
-
-/// How long a call without a deadline of its own may take.
-fn patience() -> CallOptions {
-    CallOptions { deadline: Some(Duration::from_secs(30)) }
 }

@@ -5,12 +5,12 @@ use peat_ipc::sidecar as pb;
 use super::arguments::{Action, Connect, Disconnect, Health, Peers, Status, Sync};
 use super::failure::Failure;
 use super::output::Output;
-use super::{patience, remote};
+use super::remote;
 use crate::config;
 use crate::identity::EndpointId;
 
 pub(super) fn status(command: &Status) -> Result<(), Failure> {
-    let response = remote::connect(command)?.call(&pb::GetStatusRequest {}, patience())?;
+    let response = remote::connect(command)?.call(&pb::GetStatusRequest {})?;
     let phase = pb::NodePhase::try_from(response.phase).unwrap_or_default().as_str_name();
     let fields = [
         ("node", response.node_id.clone()),
@@ -23,7 +23,7 @@ pub(super) fn status(command: &Status) -> Result<(), Failure> {
 }
 
 pub(super) fn health(command: &Health) -> Result<(), Failure> {
-    let response = remote::connect(command)?.call(&pb::GetHealthRequest {}, patience())?;
+    let response = remote::connect(command)?.call(&pb::GetHealthRequest {})?;
     let fields = [
         ("healthy", response.healthy.to_string()),
         ("documents", response.documents.to_string()),
@@ -45,7 +45,7 @@ pub(super) fn health(command: &Health) -> Result<(), Failure> {
 }
 
 pub(super) fn peers(command: &Peers) -> Result<(), Failure> {
-    let response = remote::connect(command)?.call(&pb::ListPeersRequest {}, patience())?;
+    let response = remote::connect(command)?.call(&pb::ListPeersRequest {})?;
     let rows: Vec<_> = response.peers.iter().map(row).collect();
     let headings = ["ENDPOINT", "STATE", "RTT", "PENDING", "ADDRESSES", "REASON"];
     Output::stdout(command.json).response(&response, |out| out.table(headings, &rows))
@@ -66,14 +66,14 @@ pub(super) fn connect(command: &Connect) -> Result<(), Failure> {
         addresses: peer.addresses.iter().map(ToString::to_string).collect(),
         relay_url: String::new(),
     };
-    let response = remote::connect(command)?.call(&request, patience())?;
+    let response = remote::connect(command)?.call(&request)?;
     Output::stdout(command.json).response(&response, |_| Ok(()))
 }
 
 pub(super) fn disconnect(command: &Disconnect) -> Result<(), Failure> {
     let id: EndpointId = command.endpoint_id.parse().map_err(Failure::usage)?;
     let request = pb::DisconnectPeerRequest { endpoint_id: id.to_string() };
-    let response = remote::connect(command)?.call(&request, patience())?;
+    let response = remote::connect(command)?.call(&request)?;
     Output::stdout(command.json).response(&response, |_| Ok(()))
 }
 
@@ -81,10 +81,10 @@ pub(super) fn sync(command: &Sync) -> Result<(), Failure> {
     let mut client = remote::connect(command)?;
     let mut output = Output::stdout(command.json);
     match command.action {
-        Action::Start => output.response(&client.call(&pb::StartSyncRequest {}, patience())?, |_| Ok(())),
-        Action::Stop => output.response(&client.call(&pb::StopSyncRequest {}, patience())?, |_| Ok(())),
+        Action::Start => output.response(&client.call(&pb::StartSyncRequest {})?, |_| Ok(())),
+        Action::Stop => output.response(&client.call(&pb::StopSyncRequest {})?, |_| Ok(())),
         Action::Stats => {
-            let stats = client.call(&pb::GetSyncStatsRequest {}, patience())?;
+            let stats = client.call(&pb::GetSyncStatsRequest {})?;
             let fields = [
                 ("sync", on_off(stats.sync_active)),
                 ("connected", stats.connected_peers.to_string()),

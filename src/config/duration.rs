@@ -6,7 +6,7 @@ use std::time::Duration;
 const UNITS: [(char, f64); 4] = [('s', 1.0), ('m', 60.0), ('h', 3600.0), ('d', 86_400.0)];
 
 /// Parses seconds, or a number with `s`, `m`, `h` or `d` behind it. `range` is in seconds, `shown` says it in words.
-pub(super) fn within(text: &str, range: RangeInclusive<f64>, shown: &str) -> Result<Duration, String> {
+pub(crate) fn within(text: &str, range: RangeInclusive<f64>, shown: &str) -> Result<Duration, String> {
     let unit = UNITS.iter().find_map(|(letter, seconds)| Some((text.strip_suffix(*letter)?, *seconds)));
     let (number, seconds) = unit.unwrap_or((text, 1.0));
     let value = number.parse().ok().map(|number: f64| number * seconds).filter(|value| range.contains(value));

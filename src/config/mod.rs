@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use access::{Access, Group, TokenFile};
+pub(crate) use duration::within as time_within;
 pub use environment::{Environment, variable};
 pub use flags::{BARE, Flags};
 pub use fleet::FleetSettings;

@@ -288,7 +288,7 @@ fn what_a_client_sent_before_it_closed_still_happens() {
 fn a_client_side_deadline_is_kept_by_the_node() {
     let served = Served::over_unix();
     let mut client = served.client();
-    let options = peat_ipc::CallOptions { deadline: Some(Duration::from_secs(5)) };
+    let options = peat_ipc::CallOptions { deadline: Some(Duration::from_secs(5)), limit: None };
     client.call(&get("nothing"), options).expect("in time");
 }
 

@@ -126,11 +126,9 @@ fn watch_prints_the_snapshot_then_what_changes_and_resumes() {
     node.run("delete", &["c", "old"]).ok();
     let sequence = change["sequence"].as_str().expect("a string");
     let token = format!("{sequence}@{}", change["run"].as_str().expect("a string"));
-    for after in [sequence, &token] {
-        let mut resumed = Watch::start(&node, &["--after", after]);
-        let change = resumed.next();
-        assert_eq!((&change["docId"], &change["changeType"]), (&json!("old"), &json!("CHANGE_TYPE_DELETE")));
-    }
+    let mut resumed = Watch::start(&node, &["--after", &token]);
+    let change = resumed.next();
+    assert_eq!((&change["docId"], &change["changeType"]), (&json!("old"), &json!("CHANGE_TYPE_DELETE")));
     let words = node.run("watch", &["--after", "1@AAAAAAAAAAAAAAAAAAAAAA"]).fails(1);
     assert!(!words.is_empty());
 }

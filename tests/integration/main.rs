@@ -9,6 +9,7 @@ mod agent_client;
 mod agents;
 mod client_wire;
 mod clients;
+mod command_line;
 mod commands;
 mod data_directory;
 mod far;

@@ -186,7 +186,9 @@ impl Node {
     /// A command to this node.
     pub fn call(&self, command: &str, arguments: &[&str]) -> Command {
         let mut program = program();
-        program.arg(command).args(["--node", &self.target()]).args(arguments);
+        // A machine may be busy; tests of the default give no timeout themselves.
+        let timeout = if arguments.contains(&"--timeout") { None } else { Some(["--timeout", "60"]) };
+        program.arg(command).args(["--node", &self.target()]).args(timeout.into_iter().flatten()).args(arguments);
         program
     }
 
@@ -212,6 +214,11 @@ impl Node {
         eventually(&format!("{collection}/{id} is {expected}"), || {
             (self.get(collection, id).as_deref() == Some(expected)).then_some(())
         });
+    }
+
+    /// The process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("it runs"))
     }
 
     /// kill -9.

@@ -108,7 +108,7 @@ impl Link {
         let message = NodeMessage { body: Some(body) };
         let mut bytes = Vec::new();
         put_item(&mut bytes, 1, message.encoded_len(), |out| message.encode_raw(out));
-        self.stream.write_all(&bytes).unwrap();
+        self.stream.write_all(&bytes, || None).unwrap();
     }
 
     fn push(&mut self, id: &str) {
@@ -391,7 +391,7 @@ fn a_registration_that_is_refused_says_why() {
     let mut bytes = Vec::new();
     put_error(&mut bytes, 1, &CallError::new(Code::PermissionDenied, "another user's"));
     link.next();
-    link.stream.write_all(&bytes).unwrap();
+    link.stream.write_all(&bytes, || None).unwrap();
     eventually(|| agent.trouble().filter(|trouble| trouble.contains("another user's")));
     let error = agent.wait_registered(Duration::ZERO).expect_err("refused");
     assert!(error.message.contains("another user's"), "{error}");
@@ -430,7 +430,7 @@ fn what_the_node_refuses_of_an_agents_state_is_told_and_taken_back() {
     link.next();
     let mut bytes = Vec::new();
     put_error(&mut bytes, 1, &CallError::new(Code::InvalidArgument, "a workload's name has a control character"));
-    link.stream.write_all(&bytes).unwrap();
+    link.stream.write_all(&bytes, || None).unwrap();
     let (_link, register) = node.welcome(60_000);
     assert!(register.workloads.is_empty());
     agent.wait_registered(PATIENCE).unwrap();

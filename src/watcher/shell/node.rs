@@ -13,7 +13,7 @@ use crate::watcher::held::HeldDocument;
 use crate::watcher::{Held, NotWritten, Question, Read, Write};
 
 /// How long the node may take over one answer.
-const PATIENCE: CallOptions = CallOptions { deadline: Some(Duration::from_secs(60)) };
+const PATIENCE: CallOptions = CallOptions { deadline: Some(Duration::from_secs(60)), limit: None };
 
 /// The node as the watcher sees it. Errors of calls are for the engine; those of the connection end the thread.
 #[derive(Debug)]
