@@ -43,7 +43,7 @@ cross: ## build one static binary: TARGET=aarch64-unknown-linux-musl (the defaul
 
 image: ## write the image of both architectures to target/cross/peat-node-image.tar; docker load and podman load take it
 	@for target in $(CROSS_TARGETS); do cross/build $$target || exit 1; done
-	@cross/image $(OUT)/cross/peat-node-image.tar $(OUT)/cross/image/amd64/peat-node $(OUT)/cross/image/arm64/peat-node
+	@cross/image $(OUT)/cross/peat-node-image.tar amd64=$(OUT)/cross/image/amd64/peat-node arm64=$(OUT)/cross/image/arm64/peat-node
 	@echo '$(OUT)/cross/peat-node-image.tar'
 
 install: build install-files ## put program, units and pages under PREFIX (/usr/local), as root; DESTDIR=DIR for packages

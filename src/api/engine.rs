@@ -54,6 +54,8 @@ const FAIR_SHARE_BYTES: usize = CLIENTS_BUFFERED_BYTES / CLIENT_CONNECTIONS;
 pub struct Config {
     /// What this node calls itself.
     pub node_id: String,
+    /// The id of the agent that the watcher writes about.
+    pub watched_agent: String,
     /// Whom to trust.
     pub policy: Policy,
     /// The store's cache, as health shows it.

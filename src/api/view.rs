@@ -22,6 +22,7 @@ const STORE_SILENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct View {
     node_id: String,
+    watched_agent: String,
     endpoint: String,
     cache_bytes: u64,
     authority: Authority,
@@ -44,6 +45,7 @@ impl View {
     pub(super) fn new(config: &Config, reader: Reader, now: Now) -> View {
         View {
             node_id: config.node_id.clone(),
+            watched_agent: config.watched_agent.clone(),
             endpoint: reader.node().to_string(),
             cache_bytes: config.cache_bytes as u64,
             authority: Authority { identity: config.identity.clone(), trust: config.commands.trust.clone() },
@@ -88,9 +90,9 @@ impl View {
         self.snapshot = None;
     }
 
-    /// What this node calls itself, and the agent it watches.
-    pub(super) fn node_id(&self) -> &str {
-        &self.node_id
+    /// The id of the agent that the watcher writes about.
+    pub(super) fn watched_agent(&self) -> &str {
+        &self.watched_agent
     }
 
     pub(super) fn run(&self) -> RunId {

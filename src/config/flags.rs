@@ -50,6 +50,9 @@ pub struct Flags {
     /// an agent on this machine that is asked for its state: http://HOST:PORT or https://HOST:PORT
     #[argh(option, arg_name = "URL")]
     pub agent_addr: Option<String>,
+    /// what the fleet calls the agent of --agent-addr (the node's id)
+    #[argh(option, arg_name = "ID")]
+    pub agent_id: Option<String>,
     /// seconds between two polls of --agent-addr (10)
     #[argh(option, arg_name = "SECONDS")]
     pub agent_poll_interval: Option<String>,

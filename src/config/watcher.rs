@@ -12,6 +12,9 @@ use rustls::{ClientConfig, RootCertStore};
 use super::duration::within;
 use super::resolve::Layers;
 use super::{Error, FleetSettings, Secret, secret};
+use crate::fleet;
+use crate::limits::AGENT_ID_BYTES;
+use crate::store::Key;
 
 /// Longest file of certificates read.
 const CERTIFICATES_BYTES: u64 = 1 << 20;
@@ -21,6 +24,8 @@ const CERTIFICATES_BYTES: u64 = 1 << 20;
 pub struct WatcherSettings {
     /// Where the agent answers.
     pub agent: AgentUrl,
+    /// The agent's id in the fleet; `None`: the node's.
+    pub agent_id: Option<String>,
     /// How long between two polls.
     pub poll_interval: Duration,
     /// Present exactly when the agent is asked over https.
@@ -75,15 +80,16 @@ pub struct AgentIdentity {
 
 pub(super) fn watcher(layers: &Layers<'_>, fleet: &FleetSettings) -> Result<Option<WatcherSettings>, Error> {
     let agent = layers.parse("--agent-addr", |f| &f.agent_addr, agent_url)?;
+    let agent_id = layers.parse("--agent-id", |f| &f.agent_id, agent_id)?;
     let interval = layers.parse("--agent-poll-interval", |f| &f.agent_poll_interval, poll_interval)?;
     let authorities = layers.parse("--agent-tls-ca", |f| &f.agent_tls_ca, |path| authorities(Path::new(path)))?;
     let identity = identity(layers)?;
     let secure = agent.as_ref().is_some_and(|agent| agent.0.starts_with("https:"));
     let Some(agent) = agent else {
-        return if authorities.is_some() || identity.is_some() {
-            Err(Error::new("--agent-tls-*", "are of no use without --agent-addr"))
-        } else {
-            Ok(None)
+        return match (authorities.is_some() || identity.is_some(), agent_id) {
+            (true, _) => Err(Error::new("--agent-tls-*", "are of no use without --agent-addr")),
+            (false, Some(_)) => Err(Error::new("--agent-id", "names the agent of --agent-addr, which is not given")),
+            (false, None) => Ok(None),
         };
     };
     let poll_interval = interval.unwrap_or(Duration::from_secs(10));
@@ -110,7 +116,16 @@ pub(super) fn watcher(layers: &Layers<'_>, fleet: &FleetSettings) -> Result<Opti
             format!("{poll_interval:?} between polls makes the agent stale each time; give less than --stale-after");
         return Err(Error::new("--agent-poll-interval", reason));
     }
-    Ok(Some(WatcherSettings { agent, poll_interval, tls }))
+    Ok(Some(WatcherSettings { agent, agent_id, poll_interval, tls }))
+}
+
+/// An id as [`crate::fleet`] takes it from agents that register themselves.
+fn agent_id(text: &str) -> Result<String, String> {
+    let key = Key::new(fleet::COLLECTION, text).map_err(|cause| cause.to_string())?;
+    match key.id().len() {
+        ..=AGENT_ID_BYTES => Ok(text.to_owned()),
+        long => Err(format!("has {long} bytes; the limit is {AGENT_ID_BYTES}")),
+    }
 }
 
 fn agent_url(text: &str) -> Result<AgentUrl, String> {

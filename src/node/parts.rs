@@ -98,9 +98,16 @@ fn open_relay(config: &Config) -> Result<Option<RelayPart>, Error> {
     config.relay_listen.zip(key).map(|(listen, key)| RelayPart::open(listen, key)).transpose()
 }
 
+/// The watched agent's id in the fleet.
+fn watched_agent(config: &Config, node_id: &str) -> String {
+    let given = config.watcher.as_ref().and_then(|watcher| watcher.agent_id.clone());
+    given.unwrap_or_else(|| node_id.to_owned())
+}
+
 fn open_watcher(config: &Config, node_id: &str) -> Result<Option<watcher::shell::Shell>, Error> {
-    let open = |settings| watcher::shell::Shell::new(settings, &config.fleet, node_id.to_owned());
-    let unusable = |cause| Error::Place(format!("--agent-addr: the node's id cannot name the agent: {cause}"));
+    let open = |settings| watcher::shell::Shell::new(settings, &config.fleet, watched_agent(config, node_id));
+    let unusable =
+        |cause| Error::Place(format!("--agent-addr: the node's id cannot name the agent: {cause}; give --agent-id"));
     config.watcher.clone().map(open).transpose().map_err(unusable)
 }
 
@@ -127,7 +134,16 @@ pub(super) fn commands(config: &Config, id: EndpointId) -> commands::Settings {
 
 fn api_config(config: &Config, node_id: String, identity: &Arc<Identity>) -> api::Config {
     let (policy, fleet, commands) = (policy(config), fleet(config), commands(config, identity.id()));
-    api::Config { node_id, policy, cache_bytes: config.cache_bytes, fleet, identity: identity.clone(), commands }
+    let watched_agent = watched_agent(config, &node_id);
+    api::Config {
+        node_id,
+        watched_agent,
+        policy,
+        cache_bytes: config.cache_bytes,
+        fleet,
+        identity: identity.clone(),
+        commands,
+    }
 }
 
 /// Where agents on this machine reach the node over HTTP; empty where they do not, or the port is not known before.

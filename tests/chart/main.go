@@ -84,6 +84,8 @@ func check(kind string, text []byte) error {
 			return err
 		}
 		return pod(object.Spec.Template.Spec, nil)
+	case "v1 ConfigMap":
+		return yaml.UnmarshalStrict(text, &core.ConfigMap{})
 	case "v1 Service":
 		return yaml.UnmarshalStrict(text, &core.Service{})
 	case "v1 PersistentVolumeClaim":

@@ -60,6 +60,7 @@ impl Served {
         };
         let config = Config {
             node_id: "n1".into(),
+            watched_agent: "n1".into(),
             policy,
             cache_bytes: 0,
             fleet: peat_node::fleet::Settings::default(),

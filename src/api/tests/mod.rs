@@ -107,6 +107,7 @@ impl World {
         let identity = Arc::new(Identity::from_seed([7; 32]));
         let config = Config {
             node_id: "n1".into(),
+            watched_agent: "n1".into(),
             policy,
             cache_bytes: 8 << 20,
             fleet: fleet::Settings::default(),

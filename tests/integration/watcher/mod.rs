@@ -47,6 +47,15 @@ fn sequence(node: &Node) -> u64 {
 }
 
 #[test]
+fn a_watched_agent_with_an_id_of_its_own_is_called_by_it_whatever_the_node_is_called() {
+    let (agent, home) = (usual(), directory());
+    let node = watching(home.path(), &agent.url(), &["--agent-id", "gateway"]);
+    let platform = eventually("the agent's platform", || document(&node, "platforms", "gateway"));
+    assert_eq!(platform["agent_id"], "gateway");
+    assert!(document(&node, "platforms", "a1").is_none(), "nothing under the node's id");
+}
+
+#[test]
 fn what_the_agent_answers_becomes_documents_and_what_it_no_longer_lists_is_deleted() {
     let (agent, home) = (usual(), directory());
     let node = watching(home.path(), &agent.url(), &[]);

@@ -155,6 +155,7 @@ impl Node {
         let trust = Trust { node: self.identity.id(), ..Trust::default() };
         let config = api::Config {
             node_id: format!("node{}", self.number),
+            watched_agent: format!("node{}", self.number),
             policy,
             cache_bytes: self.config.cache_bytes,
             fleet: fleet::Settings { times: TIMES, ..fleet::Settings::default() },

@@ -35,7 +35,7 @@ The container, for this chart's pod and for a parent chart's:
     {{- toYaml .Values.resources | nindent 4 }}
   volumeMounts:
     - name: peat-node-data
-      mountPath: /data
+      mountPath: /data/peat-node
     - name: peat-node-socket
       mountPath: /run/peat-node
     {{- if .Values.sharedKey.existingSecret }}
@@ -51,16 +51,30 @@ The container, for this chart's pod and for a parent chart's:
 {{- end -}}
 
 {{- define "peat-node.env" -}}
-- name: PEAT_NODE_NODE_ID
+{{- if or (contains "$(POD_NAME)" .Values.nodeId) (contains "$(POD_NAME)" .Values.agentId) }}
+- name: POD_NAME
   valueFrom:
     fieldRef: { fieldPath: metadata.name }
-{{- /* The volume's root belongs to root; the node makes a directory of its own in it. */}}
+{{- end }}
+{{- with .Values.nodeId }}
+- name: PEAT_NODE_NODE_ID
+  value: {{ . | quote }}
+{{- end }}
+{{- if .Values.agentId }}
+- name: PEAT_NODE_AGENT_ID
+  value: {{ .Values.agentId | quote }}
+{{- else if include "peat-node.generatedAgentId" . }}
+- name: PEAT_NODE_AGENT_ID
+  valueFrom:
+    configMapKeyRef: { name: {{ include "peat-node.name" . }}-agent, key: agent-id }
+{{- end }}
+{{- /* The mount is the volume's root, which belongs to root and may hold lost+found; the node makes a private directory in it. */}}
 - name: PEAT_NODE_DATA_DIR
-  value: /data/peat-node
+  value: /data/peat-node/peat-node
 - name: RUNTIME_DIRECTORY
   value: /run/peat-node
 - name: PEAT_NODE_LISTEN
-  value: {{ join "," .Values.listen | quote }}
+  value: {{ include "peat-node.listen" . | quote }}
 - name: PEAT_NODE_BIND
   value: {{ printf "0.0.0.0:%d" (int .Values.port) | quote }}
 - name: PEAT_NODE_AUTO_SYNC

@@ -53,6 +53,7 @@ impl Node {
         let config = api::Config {
             node_id: format!("node-{number:02}"),
             policy: Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false },
+            watched_agent: format!("node-{number:02}"),
             cache_bytes: 0,
             fleet: fleet::Settings::default(),
             identity,
