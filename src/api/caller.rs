@@ -38,10 +38,12 @@ pub struct Policy {
     pub own_uid: u32,
     /// Members are admins.
     pub admin_group: Option<u32>,
-    /// Callers over TCP must show it; `None`: whoever reaches a TCP listener is an admin.
+    /// Callers over TCP must show it. Without one they have the rights of an agent, as other users of this machine do.
     pub tcp_token: Option<Secret>,
-    /// That is so by the operator's explicit wish, also where others than this machine's users reach it.
+    /// `--insecure-api` was given: callers over TCP are admins without a token, on any address.
     pub insecure: bool,
+    /// `--open-documents` was given: every caller writes the documents of every agent.
+    pub open_documents: bool,
 }
 
 impl Policy {
@@ -53,7 +55,8 @@ impl Policy {
         match (caller, &self.tcp_token) {
             (Caller::Unix { uid, gid, groups }, _) if self.is_admin(*uid, *gid, groups) => Ok(Role::Admin),
             (Caller::Unix { .. } | Caller::Watcher, _) => Ok(Role::Agent),
-            (Caller::Tcp, None) => Ok(Role::Admin),
+            (Caller::Tcp, None) if self.insecure => Ok(Role::Admin),
+            (Caller::Tcp, None) => Ok(Role::Agent),
             (Caller::Tcp, Some(expected)) if same(expected.expose(), token.as_bytes()) => Ok(Role::Admin),
             (Caller::Tcp, Some(_)) => Err(CallError::new(
                 Code::Unauthenticated,
@@ -96,7 +99,7 @@ mod tests {
     use super::*;
 
     fn policy() -> Policy {
-        Policy { own_uid: 991, admin_group: Some(500), tcp_token: None, insecure: false }
+        Policy { own_uid: 991, admin_group: Some(500), tcp_token: None, insecure: false, open_documents: false }
     }
 
     fn unix(uid: u32, gid: u32, groups: &[u32]) -> Caller {
@@ -113,7 +116,13 @@ mod tests {
 
     #[test]
     fn overflow_ids_match_nobody() {
-        let policy = Policy { own_uid: OVERFLOW_ID, admin_group: Some(OVERFLOW_ID), tcp_token: None, insecure: false };
+        let policy = Policy {
+            own_uid: OVERFLOW_ID,
+            admin_group: Some(OVERFLOW_ID),
+            tcp_token: None,
+            insecure: false,
+            open_documents: false,
+        };
         let nobody = unix(OVERFLOW_ID, OVERFLOW_ID, &[OVERFLOW_ID]);
         assert_eq!(policy.role(&nobody, ""), Ok(Role::Agent));
     }
@@ -125,6 +134,11 @@ mod tests {
         for token in ["", "0123456789abcdeF", "0123456789abcdef "] {
             assert_eq!(asked.role(&Caller::Tcp, token).expect_err(token).code, Code::Unauthenticated);
         }
-        assert_eq!(policy().role(&Caller::Tcp, ""), Ok(Role::Admin));
+    }
+
+    #[test]
+    fn a_tcp_caller_without_a_token_is_an_agent_unless_the_operator_opened_the_interface() {
+        assert_eq!(policy().role(&Caller::Tcp, ""), Ok(Role::Agent));
+        assert_eq!(Policy { insecure: true, ..policy() }.role(&Caller::Tcp, ""), Ok(Role::Admin));
     }
 }

@@ -70,6 +70,14 @@ pub(super) type Answered = fn(Answer) -> Option<Response>;
 
 /// Carries `request` out as far as this thread can.
 pub(super) fn begin(view: &mut View, known: &Known<'_>, request: Request) -> Result<Step, CallError> {
+    let step = carry_out(view, known, request)?;
+    if let Step::Write { write, .. } = &step {
+        known.check_document(&write.key)?;
+    }
+    Ok(step)
+}
+
+fn carry_out(view: &mut View, known: &Known<'_>, request: Request) -> Result<Step, CallError> {
     let (roster, &Known { fleet, now, role, .. }) = (known, known);
     match request {
         Request::GetStatus(_) => answer(view.status()),

@@ -18,8 +18,10 @@ pub struct Access {
     pub socket_mode: u32,
     /// The token callers over TCP must show.
     pub token: Option<TokenFile>,
-    /// Whoever reaches a TCP listener may do everything.
+    /// Callers over TCP are admins without a token.
     pub insecure: bool,
+    /// Every caller writes the documents of every agent.
+    pub open_documents: bool,
 }
 
 /// A numeric group id.

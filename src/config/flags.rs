@@ -113,6 +113,9 @@ pub struct Flags {
     /// let anybody who reaches a TCP listener do everything (false)
     #[argh(option, arg_name = "true|false")]
     pub insecure_api: Option<String>,
+    /// let every caller write the platforms, deployments and packages of agents of other users (false)
+    #[argh(option, arg_name = "true|false")]
+    pub open_documents: Option<String>,
     /// file of NAME=value lines with the names of the environment's variables, weaker than both and read again at SIGHUP; -FILE
     /// may be missing
     #[argh(option, arg_name = "FILE")]
@@ -123,7 +126,7 @@ pub struct Flags {
 }
 
 /// Flags that stand for `true` when no value follows.
-pub const BARE: [&str; 4] = ["--auto-sync", "--persist-sync", "--pin", "--insecure-api"];
+pub const BARE: [&str; 5] = ["--auto-sync", "--persist-sync", "--pin", "--insecure-api", "--open-documents"];
 
 impl fmt::Debug for Flags {
     /// Shows what is set, but never the key.

@@ -145,6 +145,7 @@ fn access(layers: &Layers<'_>, machine: &Machine) -> Result<Access, Error> {
         socket_mode: layers.parse("--socket-mode", |f| &f.socket_mode, access::mode)?.unwrap_or(0o660),
         token: layers.parse("--api-token-file", |f| &f.api_token_file, |path| access::token_file(Path::new(path)))?,
         insecure: layers.parse("--insecure-api", |f| &f.insecure_api, boolean)?.unwrap_or(false),
+        open_documents: layers.parse("--open-documents", |f| &f.open_documents, boolean)?.unwrap_or(false),
     })
 }
 

@@ -20,6 +20,26 @@ pub enum Owner {
 }
 
 impl Owner {
+    /// As stored in `agents/{id}` for other nodes; `None` for a user whose id means nothing.
+    pub(super) fn to_record(self) -> Option<String> {
+        match self {
+            Owner::User(uid) => Some(format!("uid:{uid}")),
+            Owner::Nobody => None,
+            Owner::Tcp => Some("tcp".to_owned()),
+            Owner::Watcher => Some("node".to_owned()),
+        }
+    }
+
+    /// The inverse of [`Owner::to_record`]; an unknown record names no one.
+    pub(super) fn from_record(record: Option<&str>) -> Owner {
+        match record {
+            Some("tcp") => Owner::Tcp,
+            Some("node") => Owner::Watcher,
+            Some(user) => user.strip_prefix("uid:").and_then(|uid| uid.parse().ok()).map_or(Owner::Nobody, Owner::User),
+            None => Owner::Nobody,
+        }
+    }
+
     /// Whether both are known to be the same.
     #[must_use]
     pub fn is(self, other: Owner) -> bool {

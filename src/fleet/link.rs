@@ -16,7 +16,6 @@ use super::roster::{Home, Local};
 use super::transition::Claim;
 use super::{Attachment, Fleet, Times, millis};
 use crate::clock::Now;
-use crate::limits::AGENTS;
 use crate::store::Key;
 
 /// Says what this node holds of the deployments of an agent: the ids of the documents. Asked only when it matters.
@@ -116,18 +115,24 @@ impl Fleet {
         }
     }
 
-    /// A document of `platforms` was put by a client of this node: a sign of life of `agent`, unless it comes from somebody
-    /// else than who speaks for it, or another node shows it LIVE.
+    /// A client of this node put a document of `platforms`: a sign of life of `agent`, if the agent belongs to the client, unless
+    /// another node shows it LIVE.
     pub fn handle_sign(&mut self, now: Now, agent: &str, owner: Owner) {
         let times = self.settings.times;
-        let known = self.roster.get(agent);
-        match known.map(|entry| (entry, entry.vitals(&self.presence).liveness(now.mono, &times))) {
-            None if self.roster.len() >= AGENTS => return,
-            Some((entry, Liveness::Live)) if !entry.local().is_some_and(|local| listens(local, owner)) => return,
-            _ => {}
+        if let Some(entry) = self.roster.get(agent) {
+            let live = entry.vitals(&self.presence).liveness(now.mono, &times) == Liveness::Live;
+            if live && !entry.local().is_some_and(|local| listens(local, owner)) {
+                return;
+            }
+            // An admin who corrects the platform of another principal does not become its owner.
+            if ![owner, Owner::Nobody, Owner::Watcher].contains(&entry.owner()) {
+                return;
+            }
         }
-        self.claim(now, agent, owner);
-        self.heard(now, agent);
+        if self.check_claim(now, agent, owner).is_ok() {
+            self.claim(now, agent, owner);
+            self.heard(now, agent);
+        }
     }
 
     /// Whether `agent` gives signs of life by itself: it has a stream here, or did something within the last heartbeat period.
@@ -139,13 +144,6 @@ impl Fleet {
             let streams = local.stream.is_some() && local.vitals.liveness(now.mono, times) == Liveness::Live;
             streams || now.mono.saturating_duration_since(local.heard) < times.heartbeat
         })
-    }
-
-    /// Whether somebody may report on the commands of `agent`: nobody else speaks for it.
-    #[must_use]
-    pub fn may_speak_for(&self, agent: &str, owner: Owner) -> bool {
-        let local = self.roster.get(agent).and_then(|entry| entry.local());
-        local.is_none_or(|local| local.owner == owner || local.owner == Owner::Watcher)
     }
 
     fn register_on(
@@ -193,24 +191,6 @@ impl Fleet {
             self.say(stream, node_message::Body::Registered(registered));
         }
         self.heard(now, id);
-        Ok(())
-    }
-
-    /// Another user may take an id only once its agent is gone.
-    fn check_claim(&self, now: Now, id: &str, owner: Owner) -> Result<(), CallError> {
-        let Some(entry) = self.roster.get(id) else {
-            if self.roster.len() < AGENTS {
-                return Ok(());
-            }
-            let message = format!("{AGENTS} agents are known, which is the limit; delete dead ones from `agents`");
-            return Err(CallError::new(Code::ResourceExhausted, message));
-        };
-        let Some(local) = entry.local() else { return Ok(()) };
-        let live = local.vitals.liveness(now.mono, &self.settings.times) == Liveness::Live;
-        if live && local.owner != Owner::Watcher && !local.owner.is(owner) {
-            let message = format!("agent {id} is LIVE here and belongs to another user");
-            return Err(CallError::new(Code::PermissionDenied, message));
-        }
         Ok(())
     }
 

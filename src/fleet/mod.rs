@@ -10,6 +10,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `attachments.rs` | which stream holds which agent, and whose an id is |
+//! | `ownership.rs` | the principal an agent belongs to, and what others may do |
 //! | `liveness.rs` | LIVE, STALE, DEAD by the last sign |
 //! | `presence.rs` | which nodes are there |
 //! | `roster.rs` | the agents, and the order of their changes |
@@ -26,6 +27,7 @@ mod damper;
 mod documents;
 mod link;
 mod liveness;
+mod ownership;
 mod presence;
 mod profile;
 mod records;

@@ -5,7 +5,6 @@
 
 use peat_ipc::{CallError, Code};
 
-use super::attachments::Owner;
 use super::damper::Damper;
 use super::liveness::{Liveness, Vitals};
 use super::roster::{Entry, Home, Local};
@@ -79,7 +78,7 @@ impl Fleet {
         entry.profile = transition.profile.clone();
         entry.claim = transition.claim;
         entry.via.clone_from(&transition.via);
-        entry.home = Home::Here(Box::new(Local::new(now.mono, vitals, Owner::Nobody, Damper::empty(now.mono))));
+        entry.home = Home::Here(Box::new(Local::new(now.mono, vitals, transition.owner, Damper::empty(now.mono))));
         self.roster.touch(id);
     }
 
@@ -101,7 +100,7 @@ impl Fleet {
             None => {}
         }
         let entry = self.roster.entry(now.mono, id);
-        entry.home = Home::Elsewhere { said: transition.liveness, seen: now.mono };
+        entry.home = Home::Elsewhere { said: transition.liveness, seen: now.mono, owner: transition.owner };
         entry.profile = transition.profile;
         entry.claim = transition.claim;
         entry.via = transition.via;

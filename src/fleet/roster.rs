@@ -36,8 +36,8 @@ pub(super) struct Entry {
 pub(super) enum Home {
     /// This node hears it itself, and writes its transitions.
     Here(Box<Local>),
-    /// Another node does. What it stored last, and when that arrived.
-    Elsewhere { said: Liveness, seen: Instant },
+    /// Another node does. The state and the owner it stored last, and when they arrived.
+    Elsewhere { said: Liveness, seen: Instant, owner: Owner },
 }
 
 /// An agent that this node owns.
@@ -82,7 +82,7 @@ impl Entry {
             claim: Claim::default(),
             via: String::new(),
             status: 0,
-            home: Home::Elsewhere { said: Liveness::Dead, seen: now },
+            home: Home::Elsewhere { said: Liveness::Dead, seen: now, owner: Owner::Nobody },
             shown: Liveness::Dead,
             changed: 0,
             timer: None,
@@ -103,13 +103,21 @@ impl Entry {
         }
     }
 
+    /// The principal that it belongs to, as the node that owns it knows it.
+    pub(super) fn owner(&self) -> Owner {
+        match &self.home {
+            Home::Here(local) => local.owner,
+            Home::Elsewhere { owner, .. } => *owner,
+        }
+    }
+
     /// What is known of its life. Another node's word that it is LIVE is worth as much as that node's presence.
     pub(super) fn vitals(&self, presence: &Presence) -> Vitals {
         match &self.home {
             Home::Here(local) => local.vitals,
             Home::Elsewhere { said: Liveness::Dead, .. } => Vitals::Dead,
-            Home::Elsewhere { said: Liveness::Stale, seen } => Vitals::Gone(*seen),
-            Home::Elsewhere { said: Liveness::Live, seen } => {
+            Home::Elsewhere { said: Liveness::Stale, seen, .. } => Vitals::Gone(*seen),
+            Home::Elsewhere { said: Liveness::Live, seen, .. } => {
                 presence.heard(&self.claim.endpoint).map_or(Vitals::Gone(*seen), Vitals::Heard)
             }
         }
@@ -119,7 +127,7 @@ impl Entry {
     pub(super) fn age_ms(&self, now: Instant, presence: &Presence) -> u64 {
         let heard = match &self.home {
             Home::Here(local) => local.heard,
-            Home::Elsewhere { said: Liveness::Live, seen } => {
+            Home::Elsewhere { said: Liveness::Live, seen, .. } => {
                 presence.heard(&self.claim.endpoint).map_or(*seen, |heard| heard.max(*seen))
             }
             Home::Elsewhere { seen, .. } => *seen,
@@ -135,6 +143,7 @@ impl Entry {
             liveness: local.vitals.liveness(now, times),
             via: self.via.clone(),
             claim: self.claim,
+            owner: local.owner,
         })
     }
 }

@@ -60,6 +60,10 @@ impl Mesh {
         self.say(node, stream, agent_message::Body::Register(register)).map(|()| stream)
     }
 
+    fn may_speak(&self, node: usize, id: &str, owner: Owner) -> bool {
+        self.nodes[node].check_speaker(self.now, id, owner).is_ok()
+    }
+
     fn register(&mut self, node: usize, id: &str) -> StreamId {
         self.register_as(node, id, USER).expect("let in")
     }
@@ -353,8 +357,72 @@ fn two_users_without_a_name_here_are_not_the_same() {
     assert_eq!(mesh.register_as(0, "a", Owner::Nobody).expect_err("perhaps another").code, Code::PermissionDenied);
     mesh.drop_stream(0, first);
     mesh.register_as(0, "a", Owner::Nobody).expect("the first is gone");
-    assert!(mesh.nodes[0].may_speak_for("a", Owner::Nobody) && !mesh.nodes[0].may_speak_for("a", USER));
-    assert!(mesh.nodes[0].may_speak_for("nobody heard of", USER));
+    assert!(mesh.may_speak(0, "a", Owner::Nobody) && !mesh.may_speak(0, "a", USER));
+    assert!(mesh.may_speak(0, "nobody heard of", USER));
+}
+
+const OTHER: Owner = Owner::User(1_001);
+
+#[test]
+fn an_agent_at_another_node_is_not_taken_over_by_another_user() {
+    let mut mesh = Mesh::new(2);
+    let stream = mesh.register(0, "a");
+    let refused = |mesh: &mut Mesh| {
+        let error = mesh.register_as(1, "a", OTHER).expect_err("it belongs to another user");
+        assert_eq!(error.code, Code::PermissionDenied);
+        assert!(error.message.contains("at node n0"), "{}", error.message);
+        assert!(!mesh.may_speak(1, "a", OTHER) && mesh.may_speak(1, "a", USER));
+        mesh.sign(1, "a", OTHER);
+        assert_eq!(mesh.agent(1, "a").via, "n0");
+    };
+    refused(&mut mesh);
+    mesh.drop_stream(0, stream);
+    assert_eq!(mesh.shown("a"), "SS");
+    refused(&mut mesh);
+    mesh.wait(400 * SECOND);
+    assert_eq!(mesh.shown("a"), "DD");
+    mesh.register_as(1, "a", OTHER).expect("it is gone");
+    assert_eq!(mesh.agent(0, "a").via, "n1");
+}
+
+#[test]
+fn the_same_user_moves_an_agent_to_another_node_while_it_is_live() {
+    let mut mesh = Mesh::new(2);
+    mesh.register(0, "a");
+    mesh.register_as(1, "a", USER).expect("its own user");
+    assert_eq!((mesh.agent(0, "a").via, mesh.agent(1, "a").via), ("n1".into(), "n1".into()));
+}
+
+#[test]
+fn documents_of_an_agent_are_written_by_its_user_on_every_node() {
+    let mut mesh = Mesh::new(2);
+    mesh.register(0, "a");
+    mesh.register(0, "a:b");
+    mesh.register_as(1, "a:b", OTHER).expect_err("it belongs to another user");
+    for (collection, id) in [("platforms", "a"), ("deployments", "a:web"), ("packages", "a:reg.io:5000/x:1-amd64")] {
+        let key = Key::new(collection, id).expect("a name");
+        for node in 0..2 {
+            let code = mesh.nodes[node].check_document(&key, OTHER).expect_err("not its own").code;
+            assert_eq!(code, Code::PermissionDenied, "{key} at node {node}");
+            mesh.nodes[node].check_document(&key, USER).expect("its own");
+        }
+    }
+    for (collection, id) in
+        [("platforms", "unknown"), ("deployments", "unknown:web"), ("notes", "a"), ("deployments", "a")]
+    {
+        let key = Key::new(collection, id).expect("a name");
+        mesh.nodes[1].check_document(&key, OTHER).expect("it belongs to no agent");
+    }
+}
+
+#[test]
+fn an_admin_who_corrects_a_platform_does_not_become_its_owner() {
+    let mut mesh = Mesh::new(1);
+    let stream = mesh.register(0, "a");
+    mesh.drop_stream(0, stream);
+    mesh.sign(0, "a", Owner::User(0));
+    assert_eq!(mesh.shown("a"), "S", "it is no sign of life either");
+    mesh.nodes[0].check_document(&Key::new("platforms", "a").expect("a name"), USER).expect("still its own");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use peat_ipc::sidecar::PlatformStatus;
 use serde_json::{Map, Value, json};
 
 use super::Liveness;
+use super::attachments::Owner;
 use super::profile::Profile;
 use crate::identity::EndpointId;
 
@@ -23,6 +24,8 @@ pub(super) struct Transition {
     /// node_id of the node that wrote it.
     pub(super) via: String,
     pub(super) claim: Claim,
+    /// The principal that the agent belongs to at that node.
+    pub(super) owner: Owner,
 }
 
 impl Transition {
@@ -33,6 +36,7 @@ impl Transition {
         fields.insert("via".into(), self.via.as_str().into());
         fields.insert("endpoint".into(), self.claim.endpoint.to_string().into());
         fields.insert("attach".into(), json!(self.claim.attach));
+        fields.extend(self.owner.to_record().map(|owner| ("owner".into(), owner.into())));
         Value::Object(fields).to_string()
     }
 
@@ -47,6 +51,7 @@ impl Transition {
                 attach: fields.get("attach").and_then(Value::as_u64)?,
                 endpoint: text("endpoint")?.parse().ok()?,
             },
+            owner: Owner::from_record(text("owner")),
             profile: Profile::from_fields(&fields),
         })
     }

@@ -118,6 +118,7 @@ pub(super) fn policy(config: &Config) -> api::Policy {
         admin_group: config.access.admin_group.map(|group| group.0),
         tcp_token: config.access.token.as_ref().map(|file| file.token.clone()),
         insecure: config.access.insecure,
+        open_documents: config.access.open_documents,
     }
 }
 

@@ -41,7 +41,8 @@ func withNode(run func() int) (int, error) {
 	defer os.RemoveAll(home)
 	socket = filepath.Join(home, "socket")
 	node := exec.Command(os.Getenv("PEAT_NODE_BINARY"), "run", "--data-dir", filepath.Join(home, "data"),
-		"--listen", "unix://"+socket, "--listen", "tcp://127.0.0.1:0", "--bind", "127.0.0.1:0", "--node-id", "n1")
+		"--listen", "unix://"+socket, "--listen", "tcp://127.0.0.1:0", "--bind", "127.0.0.1:0", "--node-id", "n1",
+		"--insecure-api", "true")
 	node.Env = []string{"PATH=" + os.Getenv("PATH")}
 	log := filepath.Join(home, "log")
 	file, err := os.Create(log)

@@ -40,7 +40,8 @@ class Node:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [self.program, "run", "--data-dir", os.path.join(self.directory, "data"), "--node-id", self.name,
-                 "--listen", f"tcp://{self.listen}", "--bind", "127.0.0.1:0", *self.flags],
+                 "--listen", f"tcp://{self.listen}", "--bind", "127.0.0.1:0",
+                 "--insecure-api", "true", *self.flags],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
         ready = wait_for(f"{self.name} is ready", self.ready)
         self.port, self.udp, self.id = int(ready[1]), ready[2], ready[3]

@@ -95,7 +95,14 @@ impl Engine {
     ) {
         let (method, owner) = (request.method(), self.owner(id).unwrap_or(Owner::Nobody));
         self.method = method.number();
-        let known = Known { fleet: &self.fleet, commands: &self.commands, now, owner, role };
+        let known = Known {
+            fleet: &self.fleet,
+            commands: &self.commands,
+            now,
+            owner,
+            role,
+            open_documents: self.policy.open_documents,
+        };
         let step = dispatch::begin(&mut self.view, &known, request);
         let step = step.and_then(|step| self.check_watcher(now, id, &step).map(|()| step));
         match step {

@@ -182,7 +182,14 @@ impl Engine {
 
     fn known(&self, now: Now, request: &Request) -> Known<'_> {
         let (owner, role) = (owner(request), request.role.unwrap_or(Role::Agent));
-        Known { fleet: &self.fleet, commands: &self.commands, now, owner, role }
+        Known {
+            fleet: &self.fleet,
+            commands: &self.commands,
+            now,
+            owner,
+            role,
+            open_documents: self.policy.open_documents,
+        }
     }
 }
 

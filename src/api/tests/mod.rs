@@ -103,7 +103,7 @@ impl World {
         let now = Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 };
         let config = store::Config::new(EndpointId([7; 32]));
         let store = Store::open(Memory::default(), config, &mut System::default(), now).expect("an empty store opens");
-        let policy = Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false };
+        let policy = Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false, open_documents: false };
         let identity = Arc::new(Identity::from_seed([7; 32]));
         let config = Config {
             node_id: "n1".into(),
@@ -134,7 +134,7 @@ impl World {
 
     /// The settings a new world begins with are read again, changed.
     fn reload(&mut self, change: impl FnOnce(&mut Reloaded)) {
-        let policy = Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false };
+        let policy = Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false, open_documents: false };
         let (fleet, commands) = (fleet::Settings::default(), fleet::commands::Settings::default());
         let mut reloaded = Reloaded { policy, fleet, commands };
         change(&mut reloaded);

@@ -61,7 +61,9 @@ fn an_agent_may_write_documents_and_report_on_commands() {
 fn a_tcp_caller_shows_the_token_with_every_call() {
     let mut world = World::new();
     let tcp_token = Some(Secret::new(b"0123456789abcdef".to_vec()));
-    world.reload(|settings| settings.policy = Policy { own_uid: 0, admin_group: None, tcp_token, insecure: false });
+    world.reload(|settings| {
+        settings.policy = Policy { own_uid: 0, admin_group: None, tcp_token, insecure: false, open_documents: false }
+    });
     let client = world.connect(Caller::Tcp);
     assert_eq!(code(world.call(client, &GetStatusRequest {})), Code::Unauthenticated);
     let header = RequestHeader { token: "0123456789abcdef", ..RequestHeader::default() };

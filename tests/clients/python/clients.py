@@ -122,7 +122,7 @@ def serve(home):
     listens = [f"unix://{home}/socket", "tcp://127.0.0.1:0"]
     arguments = [part for listen in listens for part in ("--listen", listen)]
     node = subprocess.Popen(
-        [NODE, "run", "--data-dir", f"{home}/data", "--bind", "127.0.0.1:0", "--node-id", "n1", *arguments],
+        [NODE, "run", "--data-dir", f"{home}/data", "--bind", "127.0.0.1:0", "--node-id", "n1", "--insecure-api", "true", *arguments],
         stderr=log,
         env={"PATH": os.environ["PATH"]},
     )

@@ -151,7 +151,8 @@ impl Node {
             Err(_) if self.troubled => return Ok(false),
             Err(error) => return Err(unexpected("starting sync", &error)),
         };
-        let policy = api::Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false };
+        let policy =
+            api::Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false, open_documents: false };
         let trust = Trust { node: self.identity.id(), ..Trust::default() };
         let config = api::Config {
             node_id: format!("node{}", self.number),

@@ -195,7 +195,8 @@ fn a_caller_over_tcp_shows_the_token_as_a_bearer() {
     let mut world = World::new();
     let tcp_token = Some(crate::config::Secret::new(b"0123456789abcdef".to_vec()));
     world.reload(|settings| {
-        settings.policy = crate::api::Policy { own_uid: 0, admin_group: None, tcp_token, insecure: false };
+        settings.policy =
+            crate::api::Policy { own_uid: 0, admin_group: None, tcp_token, insecure: false, open_documents: false };
     });
     let client = world.browse(Caller::Tcp);
     let request = post(&path("GetStatus"), "application/json", "{}");
