@@ -1,7 +1,8 @@
 //! Loaded Automerge documents, the least recently used dropped first, bounded in bytes.
 //!
 //! A document is taken out to be changed and put back once the change is committed, so a failed commit leaves nothing of
-//! itself behind.
+//! itself behind. One document larger than half the bound is kept beside the others, the last that was used: to load it again
+//! for each write would cost more than its memory.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +21,11 @@ struct Cached {
 #[derive(Debug)]
 pub(super) struct Cache {
     docs: BTreeMap<KeyHash, Cached>,
-    /// By last use, oldest first.
+    /// By last use, oldest first; without the large one.
     uses: BTreeMap<u64, KeyHash>,
+    /// The one that is over half the bound.
+    large: Option<KeyHash>,
+    /// Of all but the large one.
     bytes: usize,
     limit_bytes: usize,
     clock: u64,
@@ -29,36 +33,51 @@ pub(super) struct Cache {
 
 impl Cache {
     pub(super) fn new(limit_bytes: usize) -> Cache {
-        Cache { docs: BTreeMap::new(), uses: BTreeMap::new(), bytes: 0, limit_bytes, clock: 0 }
+        Cache { docs: BTreeMap::new(), uses: BTreeMap::new(), large: None, bytes: 0, limit_bytes, clock: 0 }
     }
 
     /// The document if it is here and exactly at this version. One at another version is dropped.
     pub(super) fn take(&mut self, hash: KeyHash, incarnation: u64, heads: &[[u8; 32]]) -> Option<Doc> {
-        let cached = self.docs.remove(&hash)?;
-        self.uses.remove(&cached.used);
-        self.bytes -= cached.bytes;
+        let cached = self.remove(&hash)?;
         (cached.incarnation == incarnation && cached.doc.heads() == heads).then_some(cached.doc)
     }
 
-    pub(super) fn insert(&mut self, hash: KeyHash, incarnation: u64, doc: Doc) {
-        let (bytes, used) = (doc.resident_bytes(), self.clock);
+    /// Keeps a document whose history has `history_bytes`.
+    pub(super) fn insert(&mut self, hash: KeyHash, incarnation: u64, doc: Doc, history_bytes: usize) {
+        self.remove(&hash);
+        let (bytes, used) = (doc.resident_bytes(history_bytes), self.clock);
         self.clock += 1;
-        if let Some(previous) = self.docs.insert(hash, Cached { doc, incarnation, bytes, used }) {
-            self.uses.remove(&previous.used);
-            self.bytes -= previous.bytes;
+        if bytes > self.limit_bytes / 2 {
+            if let Some(previous) = self.large.replace(hash) {
+                self.docs.remove(&previous);
+            }
+        } else {
+            self.uses.insert(used, hash);
+            self.bytes += bytes;
         }
-        self.uses.insert(used, hash);
-        self.bytes += bytes;
+        self.docs.insert(hash, Cached { doc, incarnation, bytes, used });
         self.shrink();
     }
 
-    /// Documents, their bytes, and how many there may be.
+    /// Documents, their bytes, and how many there may be beside a large one.
     pub(super) fn size(&self) -> [usize; 3] {
-        [self.docs.len(), self.bytes, self.limit_bytes]
+        let large = self.large.and_then(|large| self.docs.get(&large)).map_or(0, |large| large.bytes);
+        [self.docs.len(), self.bytes + large, self.limit_bytes]
     }
 
     pub(super) fn clear(&mut self) {
         *self = Cache::new(self.limit_bytes);
+    }
+
+    fn remove(&mut self, hash: &KeyHash) -> Option<Cached> {
+        let cached = self.docs.remove(hash)?;
+        if self.large == Some(*hash) {
+            self.large = None;
+        } else {
+            self.uses.remove(&cached.used);
+            self.bytes -= cached.bytes;
+        }
+        Some(cached)
     }
 
     fn shrink(&mut self) {
@@ -68,5 +87,62 @@ impl Cache {
                 self.bytes -= dropped.bytes;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A document whose text makes it larger than `bytes`, and the bytes of its history.
+    fn doc(bytes: usize) -> (Doc, usize) {
+        let mut doc = Doc::new([1; 16]);
+        doc.put(None, json!({"text": "x".repeat(bytes)}).as_object().unwrap()).unwrap();
+        let history_bytes = doc.save().len();
+        (doc, history_bytes)
+    }
+
+    fn insert(cache: &mut Cache, name: u8, bytes: usize) {
+        let (doc, history_bytes) = doc(bytes);
+        cache.insert(KeyHash([name; 16]), 1, doc, history_bytes);
+    }
+
+    fn holds(cache: &Cache, name: u8) -> bool {
+        cache.docs.contains_key(&KeyHash([name; 16]))
+    }
+
+    #[test]
+    fn the_least_recently_used_go_first_and_the_bound_holds() {
+        let mut cache = Cache::new(1 << 20);
+        for name in 0..100 {
+            insert(&mut cache, name, 50_000);
+            assert!(cache.size()[1] <= 1 << 20);
+        }
+        assert!(holds(&cache, 99) && !holds(&cache, 0));
+    }
+
+    #[test]
+    fn a_document_over_the_bound_stays_while_it_is_the_last_such_one() {
+        let mut cache = Cache::new(1 << 20);
+        insert(&mut cache, 1, 2 << 20);
+        (2..50).for_each(|name| insert(&mut cache, name, 50_000));
+        assert!(holds(&cache, 1), "small ones do not drop it");
+        insert(&mut cache, 50, 3 << 20);
+        assert!(holds(&cache, 50) && !holds(&cache, 1) && holds(&cache, 49));
+        let heads = doc(3 << 20).0.heads();
+        assert!(cache.take(KeyHash([50; 16]), 1, &heads).is_some());
+        assert!(cache.size()[1] <= 1 << 20);
+    }
+
+    #[test]
+    fn what_was_taken_and_grew_is_counted_once() {
+        let mut cache = Cache::new(1 << 20);
+        insert(&mut cache, 1, 10_000);
+        insert(&mut cache, 1, 2 << 20);
+        insert(&mut cache, 1, 10_000);
+        assert_eq!((cache.size()[0], cache.bytes), (1, cache.docs[&KeyHash([1; 16])].bytes));
+        assert_eq!(cache.large, None);
     }
 }

@@ -19,7 +19,7 @@ use crate::store::commit::{self, Flush};
 use crate::store::database::{Fresh, Opened};
 use crate::store::stage::{Stage, Writer};
 use crate::store::write::NO_VERSION;
-use crate::store::{Applied, Config, Disk, Error, Outcome, Planted, Reader, Reply, RunId, Submitted, Tip};
+use crate::store::{Applied, Config, Disk, Error, History, Outcome, Planted, Reader, Reply, RunId, Submitted, Tip};
 
 /// Bytes of records after which a batch is committed, and redb's pages are flushed: a part of the file within these bounds. A
 /// commit copies the pages it touches, and until they are flushed the old ones cannot be used again, so this bounds how much the
@@ -245,7 +245,8 @@ impl<D: Disk> Store<D> {
         }
         for (hash, staged) in batch.staged {
             if let (Some(doc), Some(record)) = (staged.doc, staged.record) {
-                self.cache.insert(hash, record.incarnation, doc);
+                let history_bytes = record.history().map_or(0, History::size);
+                self.cache.insert(hash, record.incarnation, doc, history_bytes);
             }
         }
         self.measure_cache();

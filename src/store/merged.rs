@@ -10,6 +10,7 @@ mod align;
 mod chunk;
 mod edit;
 mod error;
+mod resident;
 mod scalar;
 mod view;
 
@@ -20,6 +21,7 @@ use automerge::{ActorId, Automerge, ChangeHash, PatchLog, ReadDoc, SaveOptions};
 use serde_json::{Map, Value};
 
 pub use error::MergedError;
+use resident::Slack;
 use view::{MapNode, View};
 
 use crate::store::json::same_object;
@@ -29,10 +31,6 @@ pub type Hash = [u8; 32];
 
 /// At most this many hashes describe what a document holds.
 const SAMPLE_HASHES: usize = 32;
-/// What a loaded document takes beyond its operations, and what each operation and change adds; measured.
-const RESIDENT_BASE_BYTES: usize = 18 << 10;
-const RESIDENT_OPERATION_BYTES: usize = 48;
-const RESIDENT_CHANGE_BYTES: usize = 100;
 
 /// One loaded document.
 #[derive(Debug)]
@@ -40,6 +38,7 @@ pub struct Doc {
     automerge: Automerge,
     /// The content, when known.
     shown: OnceCell<Map<String, Value>>,
+    slack: Slack,
 }
 
 /// What received changes did to a document.
@@ -59,7 +58,7 @@ impl Doc {
     /// An empty document, which `actor` will write to.
     #[must_use]
     pub fn new(actor: [u8; 16]) -> Doc {
-        Doc::of(Automerge::new(), actor)
+        Doc::of(Automerge::new(), actor, Slack::default())
     }
 
     /// The document in `chunks`, our own stored bytes.
@@ -67,15 +66,22 @@ impl Doc {
     /// # Errors
     /// [`MergedError::Damaged`] when they are not what was stored.
     pub fn load(chunks: &[u8], actor: [u8; 16]) -> Result<Doc, MergedError> {
-        let automerge = Automerge::load(chunks).map_err(|cause| MergedError::Damaged(cause.to_string()))?;
+        let damaged = |cause: &dyn std::fmt::Display| MergedError::Damaged(cause.to_string());
+        let (first, rest) = chunks.split_at(chunk::whole_length(chunks).unwrap_or(0).min(chunks.len()));
+        let mut automerge = Automerge::load(first).map_err(|cause| damaged(&cause))?;
+        let mut slack = Slack::of_loaded(first.len());
+        let changes =
+            chunk::split(rest).map(|chunk| chunk.map(chunk::Chunk::into_changes)).collect::<Result<Vec<_>, _>>();
+        let changes = changes.map_err(|cause| damaged(&cause))?.concat();
+        slack.apply(&mut automerge, changes).map_err(|cause| damaged(&cause))?;
         if !automerge.get_missing_deps(&[]).is_empty() {
             return Err(MergedError::Damaged("some of its changes are missing".into()));
         }
-        Ok(Doc::of(automerge, actor))
+        Ok(Doc::of(automerge, actor, slack))
     }
 
-    fn of(automerge: Automerge, actor: [u8; 16]) -> Doc {
-        Doc { automerge: automerge.with_actor(ActorId::from(actor)), shown: OnceCell::new() }
+    fn of(automerge: Automerge, actor: [u8; 16], slack: Slack) -> Doc {
+        Doc { automerge: automerge.with_actor(ActorId::from(actor)), shown: OnceCell::new(), slack }
     }
 
     /// The newest changes, sorted. Two documents with equal heads are equal.
@@ -97,6 +103,14 @@ impl Doc {
     /// [`MergedError::UnknownBase`] when `base` names a change that is not here. After [`MergedError::Refused`] the
     /// document is unchanged.
     pub fn put(&mut self, base: Option<&[Hash]>, wanted: &Map<String, Value>) -> Result<(), MergedError> {
+        let before = self.automerge.stats().num_ops;
+        let outcome = self.put_over(base, wanted);
+        let operations = self.automerge.stats().num_ops - before;
+        self.slack.grew(&mut self.automerge, operations);
+        outcome
+    }
+
+    fn put_over(&mut self, base: Option<&[Hash]>, wanted: &Map<String, Value>) -> Result<(), MergedError> {
         let Some(base) = base else { return self.put_now(wanted) };
         let mut base: Vec<_> = base.iter().copied().map(ChangeHash).collect();
         base.sort_unstable();
@@ -170,7 +184,7 @@ impl Doc {
         let (before, held) = (self.automerge.get_heads(), self.automerge.stats().num_changes);
         let (changes, single) = self.read_chunks(chunks)?;
         let brought = changes.len() as u64;
-        self.automerge.apply_changes(changes)?;
+        self.slack.apply(&mut self.automerge, changes)?;
         if !self.automerge.get_missing_deps(&[]).is_empty() {
             return Ok(Applied::Missing);
         }
@@ -195,6 +209,7 @@ impl Doc {
                 chunk::Chunk::Change(change) => changes.push(*change),
                 chunk::Chunk::Document(document) if self.automerge.is_empty() && changes.is_empty() => {
                     self.automerge = document.with_actor(self.automerge.get_actor().clone());
+                    self.slack = Slack::of_loaded(chunks.len());
                     single = false;
                 }
                 chunk::Chunk::Document(document) => {
@@ -230,14 +245,11 @@ impl Doc {
         stats.num_ops + 3 * stats.num_changes
     }
 
-    /// About how much memory this document takes, for a cache bounded in bytes.
+    /// About how much memory this document takes, for a cache bounded in bytes; its history has `history_bytes`.
     #[must_use]
-    pub fn resident_bytes(&self) -> usize {
-        let stats = self.automerge.stats();
-        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        let operations = count(stats.num_ops).saturating_mul(RESIDENT_OPERATION_BYTES);
-        let changes = count(stats.num_changes).saturating_mul(RESIDENT_CHANGE_BYTES);
-        RESIDENT_BASE_BYTES.saturating_add(operations).saturating_add(changes)
+    pub fn resident_bytes(&self, history_bytes: usize) -> usize {
+        let shown = self.shown.get().map_or(0, resident::of_object);
+        resident::of_document(&self.automerge.stats(), history_bytes).saturating_add(shown)
     }
 }
 

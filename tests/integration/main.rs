@@ -18,6 +18,7 @@ mod forwarder;
 mod http;
 mod life;
 mod malformed;
+mod memory;
 mod mesh;
 mod networks;
 mod node;

@@ -17,6 +17,16 @@ pub(super) enum Chunk {
     Change(Box<Change>),
 }
 
+impl Chunk {
+    /// All changes in it.
+    pub(super) fn into_changes(self) -> Vec<Change> {
+        match self {
+            Chunk::Change(change) => vec![*change],
+            Chunk::Document(document) => document.get_changes(&[]),
+        }
+    }
+}
+
 /// The chunks that `bytes` is the concatenation of. After an error there are no more.
 pub(super) fn split(mut bytes: &[u8]) -> impl Iterator<Item = Result<Chunk, MergedError>> {
     std::iter::from_fn(move || {
@@ -37,7 +47,7 @@ pub(super) fn split(mut bytes: &[u8]) -> impl Iterator<Item = Result<Chunk, Merg
 }
 
 /// The length of the chunk that begins here, its header included.
-fn whole_length(bytes: &[u8]) -> Option<usize> {
+pub(super) fn whole_length(bytes: &[u8]) -> Option<usize> {
     if !bytes.starts_with(&MAGIC) {
         return None;
     }

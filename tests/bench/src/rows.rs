@@ -15,6 +15,7 @@ mod http;
 mod idle;
 mod links;
 mod memory;
+mod old_documents;
 mod radio;
 mod reads;
 mod reconnect;
@@ -40,6 +41,7 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
         Box::new(slow_disk::Reads),
         Box::new(writes::Durable),
         Box::new(wear::Wear),
+        Box::new(old_documents::Edited),
         Box::new(clients::Together),
         Box::new(events::Delivery),
         Box::new(first_sync::FirstSync),
@@ -58,6 +60,7 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
         Box::new(watcher::Watched),
         Box::new(fleet::Quiet),
         Box::new(memory::Resident),
+        Box::new(old_documents::Loaded),
         Box::new(idle::Wakeups),
         Box::new(start::Start),
         Box::new(size::Binary),
