@@ -15,7 +15,7 @@ use crate::store::codec::checksum;
 use crate::store::{Disk, Error};
 
 /// The format this program writes.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// Our page at the beginning.
 pub(super) const HEADER_BYTES: u64 = 4096;
 /// The journal ([`crate::store::journal`]) lies between it and redb's pages.
@@ -74,7 +74,8 @@ fn read_fields(fields: [u8; 16]) -> Result<(), Error> {
     let sum = u32::from_le_bytes(bytes.array().expect(whole));
     match (magic == MAGIC, sum == checksum(&fields[..12])) {
         (true, true) if found > FORMAT => Err(Error::NewerFormat { found, known: FORMAT }),
-        (true, true) if found == FORMAT => Ok(()),
+        (true, true) if found < FORMAT => Err(Error::OlderFormat { found, known: FORMAT }),
+        (true, true) => Ok(()),
         (false, false) => Err(Error::Damaged("it is not a peat-node database".into())),
         _ => Err(Error::Damaged("the header does not match its checksum".into())),
     }

@@ -314,8 +314,8 @@ impl<D: Disk> Store<D> {
 }
 
 fn writer(config: Config, opened: &Opened) -> Writer {
-    let actor = actor(&config.node, opened.run);
-    Writer { config, run: opened.run, runs: opened.runs.clone(), actor }
+    let writer = dot_writer(&config.node, opened.run);
+    Writer { config, run: opened.run, runs: opened.runs.clone(), writer }
 }
 
 fn first_16(context: Context) -> [u8; 16] {
@@ -324,12 +324,14 @@ fn first_16(context: Context) -> [u8; 16] {
     out
 }
 
-/// The Automerge actor of a node in a run.
-fn actor(node: &EndpointId, run: RunId) -> [u8; 16] {
+/// The writer of a node's creations in a run.
+fn dot_writer(node: &EndpointId, run: RunId) -> [u8; 8] {
     let mut context = Context::new(&SHA256);
     context.update(&node.0);
     context.update(&run.0);
-    first_16(context)
+    let mut writer = [0; 8];
+    writer.copy_from_slice(&context.finish().as_ref()[..8]);
+    writer
 }
 
 /// The run after a storage error: as unique as the run it follows.

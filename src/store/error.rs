@@ -46,6 +46,8 @@ pub enum Error {
     History { key: Key, reason: String },
     /// The database was written by a newer version.
     NewerFormat { found: u32, known: u32 },
+    /// The database was written by an older version, which this one does not read.
+    OlderFormat { found: u32, known: u32 },
     /// Another process has the database open.
     Locked(String),
     /// The data directory or a file in it is not ours to use: which, and why.
@@ -71,7 +73,7 @@ impl Error {
             Error::UnknownBase(_) | Error::NoHistory(_) | Error::Exhausted(_) => Code::FailedPrecondition,
             Error::BaseNotCurrent(_) => Code::Aborted,
             Error::NotFound(_) => Code::NotFound,
-            Error::NewerFormat { .. } | Error::Locked(_) => Code::FailedPrecondition,
+            Error::NewerFormat { .. } | Error::OlderFormat { .. } | Error::Locked(_) => Code::FailedPrecondition,
             Error::NotOurs { .. } => Code::PermissionDenied,
             Error::Command(cause) => cause.code(),
             Error::Bug(_) => Code::Internal,
@@ -83,7 +85,9 @@ impl Error {
     pub fn blame(&self) -> Blame {
         match self {
             Error::DiskFull | Error::Io(_) | Error::Damaged(_) | Error::History { .. } => Blame::Machine,
-            Error::NewerFormat { .. } | Error::Locked(_) | Error::NotOurs { .. } => Blame::Operator,
+            Error::NewerFormat { .. } | Error::OlderFormat { .. } | Error::Locked(_) | Error::NotOurs { .. } => {
+                Blame::Operator
+            }
             Error::Bug(_) => Blame::Bug,
             _ => Blame::Client,
         }
@@ -146,6 +150,10 @@ impl fmt::Display for Error {
             Error::NewerFormat { found, known } => write!(
                 f,
                 "the database has format {found}, this version knows up to {known}; start the newer version, the file was not touched"
+            ),
+            Error::OlderFormat { found, known } => write!(
+                f,
+                "the database has format {found}, this version reads format {known} only; start the version that wrote it, or move documents.redb away: the node then starts empty and its peers bring the documents back; the file was not touched"
             ),
             Error::Locked(path) => write!(f, "{path} is in use by another process; stop it, or use another --data-dir"),
             Error::NotOurs { path, reason } => write!(f, "{path} {reason}; use another --data-dir or repair it"),

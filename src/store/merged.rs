@@ -8,6 +8,7 @@
 
 mod align;
 mod chunk;
+mod creation;
 mod edit;
 mod error;
 mod resident;

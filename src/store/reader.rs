@@ -136,11 +136,12 @@ impl Snapshot {
     /// # Errors
     /// The disk failed or the record is damaged.
     pub fn document(&self, key: &Key) -> Result<Option<Document>, Error> {
-        let Some(bytes) = self.record_bytes(&key.hash())? else { return Ok(None) };
+        let hash = key.hash();
+        let Some(bytes) = self.record_bytes(&hash)? else { return Ok(None) };
         let record = RecordRef::decode(bytes.value())?;
         Ok(record.body.as_ref().map(|body| Document {
             json: body.json.to_owned(),
-            version: record.version(),
+            version: record.version(&hash),
             sequence: record.sequence,
             origin: body.origin,
             incarnation: record.incarnation,

@@ -6,12 +6,14 @@ use crate::identity::EndpointId;
 use crate::store::codec::{Bytes, checksum, put_bytes, put_varint};
 use crate::store::command::{self, Command, CommandRef, CommandResult, ResultRef};
 use crate::store::history::History;
-use crate::store::{Error, Key, Kind, Origin, RunId, Stamp, Version, VersionHash};
+use crate::store::{Covered, Error, Key, KeyHash, Kind, Lineage, Origin, RunId, Stamp, Version, VersionHash};
 
 const TOMBSTONE: u8 = 0x80;
 /// A `latest` record whose stamp names another node than its origin.
 const OTHER_NODE: u8 = 0x40;
 const KIND: u8 = 0x0f;
+/// Of the key hash, in a version: a version of one document is none of another.
+const VERSION_KEY_BYTES: usize = 8;
 
 /// A record, decoded.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,6 +28,8 @@ pub struct Record {
     pub origin: Origin,
     /// Absent for a tombstone.
     pub name: Option<Key>,
+    /// The creations it descends from and those it covers.
+    pub lineage: Lineage,
     /// What it holds.
     pub content: Content,
 }
@@ -46,6 +50,12 @@ pub enum Content {
 }
 
 impl Record {
+    /// Of a document that does not exist any more, or of none that ever did here.
+    pub(super) fn tombstone(kind: Kind, origin: Origin, lineage: Lineage) -> Record {
+        let incarnation = lineage.incarnation();
+        Record { kind, incarnation, sequence: 0, origin, name: None, lineage, content: Content::Tombstone }
+    }
+
     /// Whether the document exists.
     #[must_use]
     pub fn is_live(&self) -> bool {
@@ -63,9 +73,16 @@ impl Record {
         }
     }
 
-    /// What orders the records of one document whatever they hold: a higher rank wins, equal ones combine by kind.
-    pub(super) fn rank(&self) -> (u64, bool, Kind) {
-        (self.incarnation, !self.is_live(), self.kind)
+    /// The order of its version, without looking at its content.
+    pub(super) fn order(&self) -> u64 {
+        VersionHash::order_of(self.kind_byte(), self.incarnation, self.counter())
+    }
+
+    fn counter(&self) -> u64 {
+        match &self.content {
+            Content::Latest { stamp, .. } => stamp.counter,
+            _ => 0,
+        }
     }
 
     /// The chunks of a `merged` record.
@@ -88,7 +105,7 @@ impl Record {
             Content::Merged { history, .. } => history.added().len() + 8 * history.parts().len(),
             Content::Command(command) => command.signed.body.len() + command.ranks.len(),
             Content::Result(result) => result.result.len() + result.error.len(),
-            _ => 0,
+            _ => self.lineage.siblings.iter().map(|sibling| 96 + sibling.json.len()).sum(),
         };
         128 + self.json().map_or(0, str::len) + more
     }
@@ -115,20 +132,16 @@ impl Record {
             Content::Command(command) => context.update(&command.state()),
             Content::Result(result) => context.update(&result.state()),
         }
-        let counter = match &self.content {
-            Content::Latest { stamp, .. } => stamp.counter,
-            _ => 0,
-        };
-        VersionHash::new(self.kind_byte(), self.incarnation, counter, context.finish().as_ref())
+        context.update(&self.lineage.digest());
+        VersionHash::new(self.kind_byte(), self.incarnation, self.counter(), context.finish().as_ref())
     }
 
-    /// The version as clients see it.
+    /// The version of this document, whose key hash is `hash`, as clients see it.
     #[must_use]
-    pub fn version(&self) -> Version {
-        let mut out = vec![self.kind_byte()];
-        put_varint(&mut out, self.incarnation);
+    pub fn version(&self, hash: &KeyHash) -> Version {
+        let mut out = version_head(hash, self.kind_byte(), self.incarnation);
         match &self.content {
-            Content::Tombstone => {}
+            Content::Tombstone => out.extend_from_slice(&tombstone_tag(&self.lineage.covered)),
             Content::Latest { stamp, .. } => put_stamp(&mut out, stamp),
             Content::Merged { heads, .. } => heads.iter().for_each(|head| out.extend_from_slice(head)),
             Content::Command(command) => out.extend_from_slice(&shortened(&command.state())),
@@ -152,10 +165,12 @@ impl Record {
         out.push(self.kind_byte() | if other { OTHER_NODE } else { 0 });
         put_varint(out, self.incarnation);
         put_varint(out, self.sequence);
+        self.lineage.covered.put(out);
         let Some(name) = &self.name else { return };
         out.extend_from_slice(&self.origin.0);
         put_bytes(out, name.collection().as_bytes());
         put_bytes(out, name.id().as_bytes());
+        self.lineage.put_live(out);
         match &self.content {
             Content::Tombstone => {}
             Content::Latest { stamp, json } => encode_latest(out, stamp, json, other),
@@ -171,6 +186,23 @@ fn shortened(state: &[u8]) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&digest(&SHA256, state).as_ref()[..16]);
     short
+}
+
+/// What every version of a document begins with: its kind, the document it is of, and its incarnation.
+fn version_head(hash: &KeyHash, kind_byte: u8, incarnation: u64) -> Vec<u8> {
+    let mut out = vec![kind_byte];
+    out.extend_from_slice(&hash.0[..VERSION_KEY_BYTES]);
+    put_varint(&mut out, incarnation);
+    out
+}
+
+/// What tells tombstones of one incarnation apart.
+fn tombstone_tag(covered: &Covered) -> [u8; 8] {
+    let mut bytes = Vec::new();
+    covered.put(&mut bytes);
+    let mut tag = [0; 8];
+    tag.copy_from_slice(&digest(&SHA256, &bytes).as_ref()[..8]);
+    tag
 }
 
 fn put_stamp(out: &mut Vec<u8>, stamp: &Stamp) {
@@ -201,6 +233,7 @@ pub(super) struct RecordRef<'a> {
     pub(super) kind: Kind,
     pub(super) incarnation: u64,
     pub(super) sequence: u64,
+    covered: Covered,
     pub(super) body: Option<BodyRef<'a>>,
 }
 
@@ -210,6 +243,8 @@ pub(super) struct BodyRef<'a> {
     pub(super) origin: Origin,
     collection: &'a str,
     id: &'a str,
+    /// Without what is covered, which deleted records have too.
+    lineage: Lineage,
     pub(super) json: &'a str,
     form: Form<'a>,
 }
@@ -241,19 +276,20 @@ impl<'a> RecordRef<'a> {
         let kind = Kind::from_number(flags & KIND)?;
         let incarnation = rest.varint()?;
         let sequence = rest.varint()?;
+        let covered = Covered::parse(&mut rest)?;
         let body = if flags & TOMBSTONE == 0 { Some(BodyRef::parse(&mut rest, kind, flags)?) } else { None };
         if checksum(&summed[..summed.len() - rest.0.len()]) != sum {
             return None;
         }
-        rest.is_empty().then_some(RecordRef { kind, incarnation, sequence, body })
+        rest.is_empty().then_some(RecordRef { kind, incarnation, sequence, covered, body })
     }
 
     /// See [`Record::version`].
-    pub(super) fn version(&self) -> Version {
-        let mut out = vec![self.kind as u8 | if self.body.is_some() { 0 } else { TOMBSTONE }];
-        put_varint(&mut out, self.incarnation);
+    pub(super) fn version(&self, hash: &KeyHash) -> Version {
+        let kind_byte = self.kind as u8 | if self.body.is_some() { 0 } else { TOMBSTONE };
+        let mut out = version_head(hash, kind_byte, self.incarnation);
         match self.body.as_ref().map(|body| &body.form) {
-            None => {}
+            None => out.extend_from_slice(&tombstone_tag(&self.covered)),
             Some(Form::Latest(stamp)) => put_stamp(&mut out, stamp),
             Some(Form::Merged(heads, ..)) => out.extend_from_slice(heads),
             Some(Form::Command(command)) => out.extend_from_slice(&shortened(&command.state())),
@@ -265,12 +301,15 @@ impl<'a> RecordRef<'a> {
     /// A copy of everything.
     pub(super) fn to_record(&self) -> Result<Record, Error> {
         let (kind, incarnation, sequence) = (self.kind, self.incarnation, self.sequence);
+        let covered = self.covered.clone();
         let Some(body) = &self.body else {
             let (origin, content) = (EndpointId::default(), Content::Tombstone);
-            return Ok(Record { kind, incarnation, sequence, origin, name: None, content });
+            let lineage = Lineage { covered, ..Lineage::default() };
+            return Ok(Record { kind, incarnation, sequence, origin, name: None, lineage, content });
         };
+        let lineage = Lineage { covered, ..body.lineage.clone() };
         let (name, content) = (Some(body.name()?), body.content());
-        Ok(Record { kind, incarnation, sequence, origin: body.origin, name, content })
+        Ok(Record { kind, incarnation, sequence, origin: body.origin, name, lineage, content })
     }
 }
 
@@ -278,6 +317,7 @@ impl<'a> BodyRef<'a> {
     fn parse(rest: &mut Bytes<'a>, kind: Kind, flags: u8) -> Option<BodyRef<'a>> {
         let origin = EndpointId(rest.array()?);
         let (collection, id) = (rest.text()?, rest.text()?);
+        let lineage = Lineage::parse_live(rest)?;
         let (form, json) = match kind {
             Kind::Latest => (Form::Latest(parse_stamp(rest, origin, flags)?), rest.text()?),
             Kind::Merged => parse_merged(rest)?,
@@ -286,7 +326,7 @@ impl<'a> BodyRef<'a> {
                 command::Parsed::Result(result, json) => (Form::Result(result), json),
             },
         };
-        Some(BodyRef { origin, collection, id, json, form })
+        Some(BodyRef { origin, collection, id, lineage, json, form })
     }
 
     pub(super) fn name(&self) -> Result<Key, Error> {
@@ -331,6 +371,8 @@ fn parse_merged<'a>(rest: &mut Bytes<'a>) -> Option<(Form<'a>, &'a str)> {
 /// A client's `base`, taken apart.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Base {
+    /// Of the document's key hash.
+    key: [u8; VERSION_KEY_BYTES],
     pub(super) incarnation: u64,
     pub(super) content: BaseContent,
 }
@@ -338,7 +380,8 @@ pub(super) struct Base {
 /// See [`Base`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum BaseContent {
-    Tombstone,
+    /// A digest of what it covers.
+    Tombstone([u8; 8]),
     Latest(Stamp),
     Merged(Vec<[u8; 32]>),
     Command([u8; 16]),
@@ -350,9 +393,9 @@ impl Base {
         let mut rest = Bytes(&version.0);
         let flags = rest.byte()?;
         let kind = Kind::from_number(flags & !TOMBSTONE)?;
-        let incarnation = rest.varint()?;
+        let (key, incarnation) = (rest.array()?, rest.varint()?);
         let content = match kind {
-            _ if flags & TOMBSTONE != 0 => BaseContent::Tombstone,
+            _ if flags & TOMBSTONE != 0 => BaseContent::Tombstone(rest.array()?),
             Kind::Merged => {
                 let (heads, []) = rest.take(rest.0.len())?.as_chunks::<32>() else { return None };
                 BaseContent::Merged(heads.to_vec())
@@ -363,16 +406,40 @@ impl Base {
             }
             Kind::Command => BaseContent::Command(rest.array()?),
         };
-        rest.is_empty().then_some(Base { incarnation, content })
+        rest.is_empty().then_some(Base { key, incarnation, content })
+    }
+
+    /// Whether it is a version of this document.
+    pub(super) fn is_of(&self, hash: &KeyHash) -> bool {
+        hash.0.starts_with(&self.key)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Dot, Dots, Sibling};
 
     fn stamp(counter: u64) -> Stamp {
         Stamp { counter, node: EndpointId([7; 32]), run: RunId([9; 16]) }
+    }
+
+    const HASH: KeyHash = KeyHash([4; 16]);
+
+    fn dot(writer: u8, incarnation: u64) -> Dot {
+        Dot { writer: [writer; 8], incarnation }
+    }
+
+    /// Of a record that covers one creation and has a sibling.
+    fn lineage() -> Lineage {
+        let sibling = Sibling {
+            dots: Dots::one(dot(3, 1)),
+            origin: EndpointId([8; 32]),
+            stamp: Stamp { node: EndpointId([6; 32]), ..stamp(2) },
+            json: r#"{"y":1}"#.into(),
+        };
+        let covered = Covered::default().with(&[dot(1, 2)]);
+        Lineage { dots: Dots::one(dot(2, 3)), covered, siblings: vec![sibling] }
     }
 
     fn latest(origin: u8) -> Record {
@@ -382,6 +449,7 @@ mod tests {
             sequence: 300,
             origin: EndpointId([origin; 32]),
             name: Some(Key::new("platforms", "a1").unwrap()),
+            lineage: lineage(),
             content: Content::Latest { stamp: stamp(5), json: r#"{"x":1}"#.into() },
         }
     }
@@ -396,6 +464,7 @@ mod tests {
         let history = History::parse(&mut Bytes(&parts)).unwrap();
         Record {
             kind: Kind::Merged,
+            lineage: Lineage { siblings: Vec::new(), ..lineage() },
             content: Content::Merged { heads: vec![[1; 32], [2; 32]], json: "{}".into(), history },
             ..latest(7)
         }
@@ -403,7 +472,8 @@ mod tests {
 
     fn tombstone() -> Record {
         let (name, content) = (None, Content::Tombstone);
-        Record { name, content, origin: EndpointId::default(), ..latest(7) }
+        let lineage = Lineage { covered: lineage().covered, ..Lineage::default() };
+        Record { name, content, lineage, origin: EndpointId::default(), ..latest(7) }
     }
 
     #[test]
@@ -412,14 +482,16 @@ mod tests {
             let bytes = record.encode();
             let decoded = RecordRef::decode(&bytes).unwrap();
             assert_eq!(decoded.to_record().unwrap(), record);
-            assert_eq!(decoded.version(), record.version());
+            assert_eq!(decoded.version(&HASH), record.version(&HASH));
         }
     }
 
     #[test]
-    fn a_tombstone_with_its_key_takes_about_forty_bytes() {
-        let record = Record { incarnation: 1 << 20, sequence: 1 << 48, ..tombstone() };
-        assert!(record.encode().len() + 16 <= 40);
+    fn a_tombstone_with_its_key_takes_about_fifty_bytes() {
+        let covered = Covered::default().with(&[dot(1, 1 << 20)]);
+        let lineage = Lineage { covered, ..Lineage::default() };
+        let record = Record { incarnation: 1 << 20, sequence: 1 << 48, lineage, ..tombstone() };
+        assert!(record.encode().len() + 16 <= 53);
     }
 
     #[test]
@@ -437,11 +509,12 @@ mod tests {
 
     #[test]
     fn versions_parse_back_as_bases_and_garbage_does_not() {
-        let parse = |record: &Record| Base::parse(&record.version()).unwrap();
-        assert_eq!(parse(&latest(7)), Base { incarnation: 3, content: BaseContent::Latest(stamp(5)) });
+        let parse = |record: &Record| Base::parse(&record.version(&HASH)).unwrap();
+        assert_eq!(parse(&latest(7)), Base { key: [4; 8], incarnation: 3, content: BaseContent::Latest(stamp(5)) });
         assert_eq!(parse(&merged()).content, BaseContent::Merged(vec![[1; 32], [2; 32]]));
-        assert_eq!(parse(&tombstone()).content, BaseContent::Tombstone);
-        for garbage in [&[][..], &[9, 1], &[1, 1, 5], &[2, 1, 1], &[0x81, 1, 1]] {
+        assert!(matches!(parse(&tombstone()).content, BaseContent::Tombstone(_)));
+        assert!(parse(&latest(7)).is_of(&HASH) && !parse(&latest(7)).is_of(&KeyHash([5; 16])));
+        for garbage in [&[][..], &[9; 20], &[1, 1, 5], &[1; 12], &[2; 12], &[0x81; 17], &[0x81; 20]] {
             assert_eq!(Base::parse(&Version(garbage.to_vec())), None);
         }
     }
@@ -454,6 +527,9 @@ mod tests {
             Record { incarnation: 4, ..latest(7) },
             Record { content: Content::Latest { stamp: stamp(6), json: r#"{"x":1}"#.into() }, ..latest(7) },
             Record { content: Content::Latest { stamp: stamp(5), json: r#"{"x":2}"#.into() }, ..latest(7) },
+            Record { lineage: Lineage { dots: Dots::one(dot(2, 4)), ..lineage() }, ..latest(7) },
+            Record { lineage: Lineage { siblings: Vec::new(), ..lineage() }, ..latest(7) },
+            Record { lineage: Lineage { covered: Covered::default(), ..lineage() }, ..latest(7) },
             tombstone(),
             merged(),
         ];

@@ -1,7 +1,7 @@
 //! What the store is asked and what it answers.
 
 use crate::identity::EndpointId;
-use crate::store::{CommandChange, Key, KeyHash, Kind, RunId, Signed, Stamp, Version};
+use crate::store::{CommandChange, Key, KeyHash, Kind, Lineage, RunId, Signed, Stamp, Version};
 
 /// Who asked, and the asker's own number for it. The store gives it back with the reply and looks at nothing else.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -125,7 +125,7 @@ pub struct Applied {
 }
 
 /// A document version from a peer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Incoming {
     /// The key's hash. Checked against `name` when there is one.
     pub hash: KeyHash,
@@ -137,12 +137,14 @@ pub struct Incoming {
     pub incarnation: u64,
     /// Who wrote it.
     pub origin: EndpointId,
+    /// The creations it descends from and those it covers.
+    pub lineage: Lineage,
     /// Its content.
     pub body: Body,
 }
 
 /// Content of an [`Incoming`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Body {
     /// Deleted.
     Tombstone,
@@ -157,7 +159,7 @@ pub enum Body {
 }
 
 /// A command of an [`Incoming`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct IncomingCommand {
     /// What the issuer signed.
     pub signed: Signed,
@@ -171,7 +173,7 @@ pub struct IncomingCommand {
 }
 
 /// Automerge chunks of an [`Incoming`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Merged {
     /// Concatenated, uncompressed chunks.
     pub chunks: Vec<u8>,

@@ -4,12 +4,16 @@
 
 use std::collections::BTreeMap;
 
+use ring::digest::{Context, SHA256};
+
 use crate::clock::Now;
 use crate::store::age::Clocks;
 use crate::store::batch::{Batch, Pending, Staged};
 use crate::store::cache::Cache;
 use crate::store::merged::Doc;
-use crate::store::{Config, Content, Error, History, Key, KeyHash, Record, Request, RunId, Snapshot, Submitted, json};
+use crate::store::{
+    Config, Content, Covered, Error, History, Key, KeyHash, Record, Request, RunId, Snapshot, Submitted, json,
+};
 
 /// Who writes, and what of its own past it remembers.
 #[derive(Debug)]
@@ -18,8 +22,22 @@ pub(super) struct Writer {
     pub(super) run: RunId,
     /// Every listed run by the order they began.
     pub(super) runs: BTreeMap<RunId, u64>,
-    /// Automerge actor of this run.
-    pub(super) actor: [u8; 16],
+    /// The writer of this run's creations.
+    pub(super) writer: [u8; 8],
+}
+
+impl Writer {
+    /// The Automerge actor of this run in a document whose record covers these creations. Automerge numbers an actor's changes,
+    /// so no actor may write to a document that has lost changes of its own. A document loses changes only when more of its
+    /// creations are covered, and then the actor is another.
+    pub(super) fn actor(&self, hash: &KeyHash, covered: &Covered) -> [u8; 16] {
+        let mut context = Context::new(&SHA256);
+        [&b"peat-actor"[..], &self.writer, &hash.0, &covered.to_bytes()].iter().for_each(|part| context.update(part));
+        let mut actor = [0; 16];
+        actor[..8].copy_from_slice(&self.writer);
+        actor[8..].copy_from_slice(&context.finish().as_ref()[..8]);
+        actor
+    }
 }
 
 /// One batch being filled.
@@ -81,8 +99,17 @@ impl Stage<'_> {
         }
     }
 
-    /// Takes the loaded document of a staged `merged` record: from the batch, the cache, or its stored bytes.
+    /// Takes the loaded document of a staged `merged` record, to be written to by this run.
     pub(super) fn take_doc(&mut self, hash: KeyHash) -> Result<Doc, Error> {
+        let mut doc = self.take_loaded(hash)?;
+        if let Some(record) = self.batch.staged.get(&hash).and_then(|staged| staged.record.as_ref()) {
+            doc.act_as(self.writer.actor(&hash, &record.lineage.covered));
+        }
+        Ok(doc)
+    }
+
+    /// From the batch, the cache, or its stored bytes.
+    fn take_loaded(&mut self, hash: KeyHash) -> Result<Doc, Error> {
         let staged = self.batch.staged.get_mut(&hash).expect("a document is staged before it is loaded");
         if let Some(doc) = staged.doc.take() {
             return Ok(doc);
@@ -107,7 +134,7 @@ impl Stage<'_> {
             cause => cause,
         })?;
         chunks.extend_from_slice(history.added());
-        Doc::load(&chunks, self.writer.actor).map_err(|cause| damaged(cause.to_string()))
+        Doc::load(&chunks, [0; 16]).map_err(|cause| damaged(cause.to_string()))
     }
 
     /// Takes the content of a staged record that is about to be changed.

@@ -55,19 +55,24 @@ impl VersionHash {
     /// `counter` is 0 for what is merged.
     #[must_use]
     pub(super) fn new(kind_byte: u8, incarnation: u64, counter: u64, digest: &[u8]) -> VersionHash {
-        let order = if incarnation >= VersionHash::INCARNATIONS {
-            VersionHash::INCARNATIONS << 36
-        } else {
-            let rank = u64::from(kind_byte >> 7) << 3 | u64::from(kind_byte & 7);
-            incarnation << 36 | rank << 32 | counter.min(VersionHash::COUNTERS)
-        };
+        let order = VersionHash::order_of(kind_byte, incarnation, counter);
         let mut hash = [0; 16];
         hash[..VersionHash::ORDER_BYTES].copy_from_slice(&order.to_be_bytes()[2..]);
         hash[VersionHash::ORDER_BYTES..].copy_from_slice(&digest[..16 - VersionHash::ORDER_BYTES]);
         VersionHash(hash)
     }
 
-    /// A version of a higher order supersedes one of a lower; of two equal ones both may be needed.
+    /// The order of such a version.
+    pub(super) fn order_of(kind_byte: u8, incarnation: u64, counter: u64) -> u64 {
+        if incarnation >= VersionHash::INCARNATIONS {
+            return VersionHash::INCARNATIONS << 36;
+        }
+        let rank = u64::from(kind_byte >> 7) << 3 | u64::from(kind_byte & 7);
+        incarnation << 36 | rank << 32 | counter.min(VersionHash::COUNTERS)
+    }
+
+    /// Of two versions only that of the higher order is sent after a comparison; of two equal ones both are. A receiver whose
+    /// own version supersedes one of a higher order sends it back.
     #[must_use]
     pub fn order(&self) -> u64 {
         let mut bytes = [0; 8];

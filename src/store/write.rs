@@ -9,7 +9,8 @@ use crate::store::merged::{Doc, MergedError};
 use crate::store::record::{Base, BaseContent};
 use crate::store::stage::{Stage, merged_content, stored_map};
 use crate::store::{
-    COMMANDS, CommandChange, CommandError, Content, Error, Key, KeyHash, Kind, Put, Record, Stamp, Version, Write, json,
+    COMMANDS, CommandChange, CommandError, Content, Error, Key, KeyHash, Kind, Lineage, Put, Record, Stamp, Version,
+    Write, json,
 };
 
 type Object = Map<String, Value>;
@@ -52,6 +53,9 @@ impl Stage<'_> {
             }
         };
         let base = base.map(|base| Base::parse(&base).ok_or_else(|| Error::MalformedBase(key.clone()))).transpose()?;
+        if base.as_ref().is_some_and(|base| !base.is_of(&hash)) {
+            return Err(Error::UnknownBase(key));
+        }
         self.put(Wanted { key, hash, object, base, durable })
     }
 
@@ -81,26 +85,28 @@ impl Stage<'_> {
 
     /// Starts the first or next incarnation.
     fn create(&mut self, wanted: Wanted, kind: Kind) -> Result<Pending, Error> {
+        let writer = self.writer.writer;
         let before = self.load(wanted.hash)?.record.as_ref();
-        let known = before.map(Record::version);
+        let known = before.map(|record| record.version(&wanted.hash));
         if let Some(base) = &wanted.base
             && known.as_ref().and_then(Base::parse).as_ref() != Some(base)
         {
             return Err(stale_base(kind, wanted.key));
         }
-        let incarnation = before.map_or(0, |record| record.incarnation) + 1;
         let text = json::to_text(&wanted.object);
         check_size(&wanted.key, &text, before.and_then(Record::json))?;
+        let lineage = Lineage::create(before.map(|record| &record.lineage), writer);
         let (content, doc) = match kind {
             Kind::Latest => (Content::Latest { stamp: self.stamp(1), json: text }, None),
-            _ => self.new_document(&wanted.key, &wanted.object)?,
+            _ => self.new_document(&wanted.key, &lineage, &wanted.object)?,
         };
-        self.store(wanted.key, incarnation, kind, content, doc, wanted.durable)
+        self.store(wanted.key, kind, (lineage, content), doc, wanted.durable)
     }
 
-    fn new_document(&self, key: &Key, object: &Object) -> Result<(Content, Option<Doc>), Error> {
-        let mut doc = Doc::new(self.writer.actor);
-        doc.put(None, object).map_err(|cause| refused(key, &cause))?;
+    /// The first change of a creation.
+    fn new_document(&self, key: &Key, lineage: &Lineage, object: &Object) -> Result<(Content, Option<Doc>), Error> {
+        let actor = self.writer.actor(&key.hash(), &lineage.covered);
+        let doc = Doc::create(actor, lineage.incarnation(), object).map_err(|cause| refused(key, &cause))?;
         Ok((merged_content(&doc, None, None), Some(doc)))
     }
 
@@ -109,27 +115,26 @@ impl Stage<'_> {
         let record = self.staged(wanted.hash);
         let Content::Latest { stamp, json } = &record.content else { return Err(not_of_kind()) };
         if let Some(base) = &wanted.base
-            && (base.incarnation != record.incarnation || base.content != BaseContent::Latest(*stamp))
+            && base.content != BaseContent::Latest(*stamp)
         {
             return Err(Error::BaseNotCurrent(wanted.key));
         }
         check_size(&wanted.key, &text, Some(json))?;
-        if *json == text {
+        if *json == text && record.lineage.siblings.is_empty() {
             return Ok(self.unchanged(wanted.hash, wanted.durable));
         }
-        let (mut incarnation, mut counter) = (record.incarnation, stamp.counter + 1);
+        let (mut lineage, mut counter) = (record.lineage.edited(), stamp.counter + 1);
         if counter > HIGHEST {
-            (incarnation, counter) = (incarnation + 1, 1);
+            (lineage, counter) = (Lineage::create(Some(&lineage), self.writer.writer), 1);
         }
         let content = Content::Latest { stamp: self.stamp(counter), json: text };
-        self.store(wanted.key, incarnation, Kind::Latest, content, None, wanted.durable)
+        self.store(wanted.key, Kind::Latest, (lineage, content), None, wanted.durable)
     }
 
     fn update_merged(&mut self, wanted: Wanted) -> Result<Pending, Error> {
         let record = self.staged(wanted.hash);
-        let incarnation = record.incarnation;
         let Content::Merged { json, heads, .. } = &record.content else { return Err(not_of_kind()) };
-        let base = merged_base(&wanted, incarnation)?;
+        let (base, lineage) = (merged_base(&wanted)?, record.lineage.clone());
         check_size(&wanted.key, &json::to_text(&wanted.object), Some(json))?;
         let bytes = record.history_bytes();
         if bytes > HISTORY_BYTES {
@@ -148,10 +153,10 @@ impl Stage<'_> {
             return Ok(self.unchanged(wanted.hash, true));
         }
         let content = merged_content(&doc, self.take_content(wanted.hash), None);
-        self.store(wanted.key, incarnation, Kind::Merged, content, Some(doc), true)
+        self.store(wanted.key, Kind::Merged, (lineage, content), Some(doc), true)
     }
 
-    /// Leaves a tombstone of the document's kind and incarnation.
+    /// Leaves a tombstone of the document's kind, which covers the creations that the document descends from.
     fn delete(&mut self, key: &Key, hash: KeyHash, durable: bool) -> Result<Pending, Error> {
         let origin = self.writer.config.node;
         let Some(record) = &self.load(hash)?.record else { return Ok(Pending::Absent) };
@@ -160,19 +165,21 @@ impl Stage<'_> {
             return Ok(self.unchanged(hash, durable));
         }
         log::debug!("deleting document {key}");
-        let record = Record { origin, name: None, content: Content::Tombstone, ..*record };
+        let record = Record::tombstone(record.kind, origin, record.lineage.buried());
         Ok(self.change(hash, record, None, durable, 0))
     }
 
-    /// Starts the next incarnation from the current content.
+    /// Starts the next incarnation from the current content. It covers the creations before it, as a deletion would.
     fn compact(&mut self, key: &Key, hash: KeyHash) -> Result<Pending, Error> {
+        let writer = self.writer.writer;
         let Some(record) = self.load(hash)?.record.as_ref().filter(|record| record.is_live()) else {
             return Err(Error::NotFound(key.clone()));
         };
         let Content::Merged { json, .. } = &record.content else { return Err(Error::NoHistory(key.clone())) };
-        let (object, incarnation, before) = (stored_map(key, json)?, record.incarnation + 1, record.history_bytes());
-        let (content, doc) = self.new_document(key, &object)?;
-        let pending = self.store(key.clone(), incarnation, Kind::Merged, content, doc, true)?;
+        let (object, before) = (stored_map(key, json)?, record.history_bytes());
+        let lineage = Lineage::create(Some(&record.lineage), writer);
+        let (content, doc) = self.new_document(key, &lineage, &object)?;
+        let pending = self.store(key.clone(), Kind::Merged, (lineage, content), doc, true)?;
         let dropped = before.saturating_sub(self.staged(hash).history_bytes()) as u64;
         Ok(match pending {
             Pending::Written { hash, version, in_place, .. } => {
@@ -182,12 +189,12 @@ impl Stage<'_> {
         })
     }
 
-    fn stamp(&self, counter: u64) -> Stamp {
+    pub(super) fn stamp(&self, counter: u64) -> Stamp {
         Stamp { counter, node: self.writer.config.node, run: self.writer.run }
     }
 
     /// A record that is known to be staged.
-    fn staged(&self, hash: KeyHash) -> &Record {
+    pub(super) fn staged(&self, hash: KeyHash) -> &Record {
         self.batch.staged.get(&hash).and_then(|staged| staged.record.as_ref()).expect("it was staged to be looked at")
     }
 
@@ -201,18 +208,18 @@ impl Stage<'_> {
     fn store(
         &mut self,
         key: Key,
-        incarnation: u64,
         kind: Kind,
-        content: Content,
+        (lineage, content): (Lineage, Content),
         doc: Option<Doc>,
         durable: bool,
     ) -> Result<Pending, Error> {
+        let incarnation = lineage.incarnation();
         if incarnation > HIGHEST {
             return Err(Error::Exhausted(key));
         }
         let hash = key.hash();
         let origin = self.writer.config.node;
-        let record = Record { kind, incarnation, sequence: 0, origin, name: Some(key), content };
+        let record = Record { kind, incarnation, sequence: 0, origin, name: Some(key), lineage, content };
         Ok(self.change(hash, record, doc, durable || kind != Kind::Latest, 0))
     }
 
@@ -225,7 +232,7 @@ impl Stage<'_> {
         durable: bool,
         from: u32,
     ) -> Pending {
-        let version = record.version();
+        let version = record.version(&hash);
         self.batch.flush |= durable;
         self.batch.change(hash, record, doc, from);
         Pending::Written { hash, version, dropped_bytes: 0, in_place: None }
@@ -235,7 +242,7 @@ impl Stage<'_> {
     pub(super) fn unchanged(&mut self, hash: KeyHash, durable: bool) -> Pending {
         let staged = self.batch.staged.get(&hash).filter(|staged| staged.changed.is_none());
         let in_place = staged.and_then(|staged| staged.record.as_ref()).map(|record| record.sequence);
-        let version = self.staged(hash).version();
+        let version = self.staged(hash).version(&hash);
         if durable {
             self.await_flush_of(hash);
         }
@@ -257,10 +264,11 @@ fn check_size(key: &Key, text: &str, before: Option<&str>) -> Result<(), Error> 
     }
 }
 
-fn merged_base(wanted: &Wanted, incarnation: u64) -> Result<Option<&[[u8; 32]]>, Error> {
+/// Whether the changes it names are here is seen by the put: those of a deleted document are not.
+fn merged_base(wanted: &Wanted) -> Result<Option<&[[u8; 32]]>, Error> {
     match &wanted.base {
         None => Ok(None),
-        Some(Base { incarnation: at, content: BaseContent::Merged(heads) }) if *at == incarnation => Ok(Some(heads)),
+        Some(Base { content: BaseContent::Merged(heads), .. }) => Ok(Some(heads)),
         Some(_) => Err(Error::UnknownBase(wanted.key.clone())),
     }
 }

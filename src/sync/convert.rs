@@ -4,8 +4,8 @@ use prost::Message as _;
 
 use crate::clock::BootId;
 use crate::identity::EndpointId;
-use crate::store::{self, Content, Incoming, Key, KeyHash, Kind, Record, RunId, Signed, Stamp};
-use crate::sync::mesh::{Command, CommandResult, Document, Latest, Merged, Offer, Tombstone, document::Body};
+use crate::store::{self, Content, Covered, Dots, Incoming, Key, KeyHash, Kind, Lineage, Record, RunId, Signed, Stamp};
+use crate::sync::mesh::{Command, CommandResult, Document, Latest, Merged, Offer, Sibling, Tombstone, document::Body};
 
 /// Bytes of a document within a batch.
 pub(crate) fn size(document: &Document) -> usize {
@@ -16,8 +16,11 @@ pub(crate) fn size(document: &Document) -> usize {
 pub(crate) fn document(record: &Record, hash: KeyHash, chunks: Vec<u8>, clock: SendClock) -> Document {
     let body = match &record.content {
         Content::Tombstone => Body::Tombstone(Tombstone {}),
-        Content::Latest { stamp, json } => Body::Latest(latest(record, stamp, json.as_bytes())),
-        Content::Merged { .. } => Body::Merged(Merged { chunks: chunks.into(), heads: heads(record) }),
+        Content::Latest { stamp, json } => Body::Latest(latest(record.origin, stamp, json.as_bytes())),
+        Content::Merged { .. } => {
+            let heads = heads(record, chunks.is_empty());
+            Body::Merged(Merged { chunks: chunks.into(), heads })
+        }
         Content::Command(held) => Body::Command(command(held, clock)),
         Content::Result(held) => Body::CommandResult(CommandResult {
             status: held.rank as u32,
@@ -28,10 +31,13 @@ pub(crate) fn document(record: &Record, hash: KeyHash, chunks: Vec<u8>, clock: S
     with_body(record, hash, body)
 }
 
-/// The heads of a merged record that has several. A single one builds on everything, so its own dependencies tell.
-fn heads(record: &Record) -> Vec<bytes::Bytes> {
+/// The heads of a merged record that has several. A single one builds on everything, so its own dependencies tell, unless no
+/// changes are sent at all.
+fn heads(record: &Record, always: bool) -> Vec<bytes::Bytes> {
     match &record.content {
-        Content::Merged { heads, .. } if heads.len() > 1 => heads.iter().map(|head| head.to_vec().into()).collect(),
+        Content::Merged { heads, .. } if heads.len() > 1 || always => {
+            heads.iter().map(|head| head.to_vec().into()).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -62,8 +68,8 @@ fn command(held: &store::Command, clock: SendClock) -> Command {
     }
 }
 
-fn latest(record: &Record, stamp: &Stamp, json: &[u8]) -> Latest {
-    let node = if stamp.node == record.origin { Vec::new() } else { stamp.node.0.to_vec() };
+fn latest(origin: EndpointId, stamp: &Stamp, json: &[u8]) -> Latest {
+    let node = if stamp.node == origin { Vec::new() } else { stamp.node.0.to_vec() };
     Latest { counter: stamp.counter, node: node.into(), run: stamp.run.0.to_vec().into(), json: json.to_vec().into() }
 }
 
@@ -78,7 +84,52 @@ fn with_body(record: &Record, hash: KeyHash, body: Body) -> Document {
         doc_id: name.map(|key| key.id().to_owned()).unwrap_or_default(),
         origin: if is_tombstone { Vec::new() } else { record.origin.0.to_vec() }.into(),
         body: Some(body),
+        dots: dots(&record.lineage.dots),
+        covered: record.lineage.covered.to_bytes().into(),
+        siblings: record.lineage.siblings.iter().map(sibling).collect(),
     }
+}
+
+/// Creations as they travel; nothing for none.
+fn dots(dots: &Dots) -> bytes::Bytes {
+    if dots.is_empty() { Vec::new() } else { dots.to_bytes() }.into()
+}
+
+fn sibling(sibling: &store::Sibling) -> Sibling {
+    let latest = latest(sibling.origin, &sibling.stamp, sibling.json.as_bytes());
+    Sibling { dots: dots(&sibling.dots), origin: sibling.origin.0.to_vec().into(), latest: Some(latest) }
+}
+
+/// The creations of a document that a peer sent or offers.
+///
+/// # Errors
+/// What is malformed about them.
+pub(crate) fn lineage(document: &mut Document) -> Result<Lineage, &'static str> {
+    let covered = Covered::from_bytes(&document.covered).ok_or("a malformed set of covered creations")?;
+    let dots = received_dots(&document.dots)?;
+    let siblings = std::mem::take(&mut document.siblings).into_iter();
+    Ok(Lineage { dots, covered, siblings: siblings.map(received_sibling).collect::<Result<_, _>>()? })
+}
+
+fn received_dots(bytes: &[u8]) -> Result<Dots, &'static str> {
+    match bytes {
+        [] => Ok(Dots::default()),
+        bytes => Dots::from_bytes(bytes).ok_or("a malformed set of creations"),
+    }
+}
+
+fn received_sibling(sibling: Sibling) -> Result<store::Sibling, &'static str> {
+    let (dots, origin) = (received_dots(&sibling.dots)?, node(&sibling.origin)?);
+    let latest = sibling.latest.ok_or("a sibling without a version")?;
+    let stamp = received_stamp(&latest, origin)?;
+    let json = String::from_utf8(latest.json.to_vec()).map_err(|_| "a sibling that is not UTF-8")?;
+    Ok(store::Sibling { dots, origin, stamp, json })
+}
+
+fn received_stamp(latest: &Latest, origin: EndpointId) -> Result<Stamp, &'static str> {
+    let node = if latest.node.is_empty() { origin } else { node(&latest.node)? };
+    let run = latest.run.as_ref().try_into().map(RunId).map_err(|_| "a run id that is not 16 bytes")?;
+    Ok(Stamp { counter: latest.counter, node, run })
 }
 
 /// The hash a peer calls a document by.
@@ -106,8 +157,8 @@ fn node(bytes: &[u8]) -> Result<EndpointId, &'static str> {
 ///
 /// # Errors
 /// What is malformed about it.
-pub(crate) fn incoming(document: Document, arrived: u64) -> Result<Incoming, &'static str> {
-    let kind = kind(document.kind)?;
+pub(crate) fn incoming(mut document: Document, arrived: u64) -> Result<Incoming, &'static str> {
+    let (kind, lineage) = (kind(document.kind)?, lineage(&mut document)?);
     let body = document.body.ok_or("a document without a body")?;
     let is_tombstone = matches!(body, Body::Tombstone(_));
     let origin = if is_tombstone { EndpointId::default() } else { node(&document.origin)? };
@@ -127,6 +178,7 @@ pub(crate) fn incoming(document: Document, arrived: u64) -> Result<Incoming, &'s
         kind,
         incarnation: document.incarnation,
         origin,
+        lineage,
         body: incoming_body(kind, body, origin, arrived)?,
     })
 }
@@ -135,9 +187,7 @@ fn incoming_body(kind: Kind, body: Body, origin: EndpointId, arrived: u64) -> Re
     match (kind, body) {
         (_, Body::Tombstone(_)) => Ok(store::Body::Tombstone),
         (Kind::Latest, Body::Latest(latest)) => {
-            let node = if latest.node.is_empty() { origin } else { node(&latest.node)? };
-            let run = latest.run.as_ref().try_into().map(RunId).map_err(|_| "a run id that is not 16 bytes")?;
-            let stamp = Stamp { counter: latest.counter, node, run };
+            let stamp = received_stamp(&latest, origin)?;
             Ok(store::Body::Latest { stamp, json: latest.json.to_vec() })
         }
         (Kind::Merged, Body::Merged(merged)) => {

@@ -393,8 +393,9 @@ impl Outbox {
             if let Some(record) = readable(hash, snapshot.record(&hash))? {
                 let document = match &record.content {
                     Content::Merged { .. } => {
-                        let changes = readable(hash, snapshot.changes_since(&hash, have))?.unwrap_or_default();
-                        (!changes.is_empty()).then(|| convert::document(&record, hash, changes, filling.clock))
+                        // Without changes too: what the record covers may be what the peer lacks.
+                        let changes = readable(hash, snapshot.changes_since(&hash, have))?;
+                        changes.map(|changes| convert::document(&record, hash, changes, filling.clock))
                     }
                     _ => Some(convert::document(&record, hash, Vec::new(), filling.clock)),
                 };

@@ -104,6 +104,8 @@ fn document(kind: u32, body: document::Body) -> Document {
         doc_id: "t1".into(),
         origin: vec![0xd1; 32].into(),
         body: Some(body),
+        dots: if kind == 3 { vec![] } else { [&[1][..], &[0x0d; 8], &[1]].concat() }.into(),
+        ..Document::default()
     }
 }
 
@@ -119,6 +121,7 @@ fn batches_are_as_shown() {
         key: vec![0x4b; 16].into(),
         kind: 1,
         incarnation: 2,
+        covered: [&[0, 1][..], &[0x0d; 8], &[2]].concat().into(),
         body: Some(document::Body::Tombstone(Tombstone {})),
         ..Document::default()
     };

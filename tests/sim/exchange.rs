@@ -71,7 +71,8 @@ fn incoming(record: &Record, entry: Entry, snapshot: &Snapshot, held: u64) -> Re
         Content::Command(_) | Content::Result(_) => unreachable!("the store-only simulation issues no commands"),
     };
     let (kind, incarnation, origin) = (record.kind, record.incarnation, record.origin);
-    Ok(Incoming { hash: entry.hash, name: record.name.clone(), kind, incarnation, origin, body })
+    let (name, lineage) = (record.name.clone(), record.lineage.clone());
+    Ok(Incoming { hash: entry.hash, name, kind, incarnation, origin, lineage, body })
 }
 
 /// The answer to a batch some of whose bases were missing.
@@ -85,7 +86,8 @@ pub fn lacking(source: &Source, missing: &[(peat_node::store::KeyHash, Vec<[u8; 
         let Content::Merged { heads, .. } = record.content else { continue };
         let body = Body::Merged(Merged { chunks, heads });
         let (kind, incarnation, origin) = (record.kind, record.incarnation, record.origin);
-        documents.push(Incoming { hash: *hash, name: record.name, kind, incarnation, origin, body });
+        let (hash, name, lineage) = (*hash, record.name, record.lineage);
+        documents.push(Incoming { hash, name, kind, incarnation, origin, lineage, body });
     }
     let from = PeerRun { node: source.reader.node(), run: source.reader.run() };
     Ok(Request::Apply(Apply { from, into: RunId::default(), documents, cursors: Vec::new(), flush: true }))

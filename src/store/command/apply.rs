@@ -6,7 +6,7 @@ use crate::limits::{COMMAND_ERROR_BYTES, COMMAND_RESULT_BYTES};
 use crate::mesh::CommandBody;
 use crate::store::apply::Taken;
 use crate::store::stage::Stage;
-use crate::store::{COMMANDS, Content, Error, IncomingCommand, Key, KeyHash, Kind, PeerRun, Record};
+use crate::store::{COMMANDS, Content, Error, IncomingCommand, Key, KeyHash, Kind, Lineage, PeerRun, Record};
 
 impl Stage<'_> {
     /// Takes a command that is not held here, if its issuer signed it.
@@ -62,7 +62,15 @@ impl Stage<'_> {
     fn take_command(&mut self, hash: KeyHash, name: Option<Key>, origin: EndpointId, command: Command, from: u32) {
         let content = self.finished(Content::Command(Box::new(command)));
         let incarnation = super::ONLY_INCARNATION;
-        let record = Record { kind: Kind::Command, incarnation, sequence: 0, origin, name, content };
+        let record = Record {
+            kind: Kind::Command,
+            incarnation,
+            sequence: 0,
+            origin,
+            name,
+            lineage: Lineage::default(),
+            content,
+        };
         self.change(hash, record, None, true, from);
     }
 

@@ -6,7 +6,7 @@ use super::{Command, CommandChange, CommandError, CommandResult, Deadline, Progr
 use crate::mesh::CommandBody;
 use crate::store::batch::Pending;
 use crate::store::stage::Stage;
-use crate::store::{Content, Error, Key, KeyHash, Kind, Record};
+use crate::store::{Content, Error, Key, KeyHash, Kind, Lineage, Record};
 
 /// Commands are never put again once they were removed, so there is one incarnation.
 pub(in crate::store) const ONLY_INCARNATION: u64 = 1;
@@ -161,7 +161,15 @@ impl Stage<'_> {
     pub(in crate::store) fn bury(&mut self, hash: KeyHash, from: u32, durable: bool) -> Pending {
         let origin = self.writer.config.node;
         let (kind, incarnation) = (Kind::Command, ONLY_INCARNATION);
-        let record = Record { kind, incarnation, sequence: 0, origin, name: None, content: Content::Tombstone };
+        let record = Record {
+            kind,
+            incarnation,
+            sequence: 0,
+            origin,
+            name: None,
+            lineage: Lineage::default(),
+            content: Content::Tombstone,
+        };
         self.change(hash, record, None, durable, from)
     }
 
@@ -175,14 +183,30 @@ impl Stage<'_> {
     fn change_result(&mut self, key: &Key, hash: KeyHash, result: CommandResult, durable: bool) -> Pending {
         let (kind, incarnation, origin) = (Kind::Command, ONLY_INCARNATION, self.writer.config.node);
         let content = Content::Result(Box::new(result));
-        let record = Record { kind, incarnation, sequence: 0, origin, name: Some(key.clone()), content };
+        let record = Record {
+            kind,
+            incarnation,
+            sequence: 0,
+            origin,
+            name: Some(key.clone()),
+            lineage: Lineage::default(),
+            content,
+        };
         self.change(hash, record, None, durable, 0)
     }
 
     fn change_to(&mut self, key: &Key, hash: KeyHash, content: Content) -> Pending {
         let content = self.finished(content);
         let (kind, incarnation, origin) = (Kind::Command, ONLY_INCARNATION, self.writer.config.node);
-        let record = Record { kind, incarnation, sequence: 0, origin, name: Some(key.clone()), content };
+        let record = Record {
+            kind,
+            incarnation,
+            sequence: 0,
+            origin,
+            name: Some(key.clone()),
+            lineage: Lineage::default(),
+            content,
+        };
         self.change(hash, record, None, true, 0)
     }
 

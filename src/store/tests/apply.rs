@@ -1,7 +1,7 @@
 //! Documents from peers.
 
 use super::*;
-use crate::store::{Cursor, RunId, Stamp};
+use crate::store::{Cursor, Dot, Dots, RunId, Stamp};
 
 fn cursor(sequence: u64) -> Cursor {
     Cursor { kind: Kind::Latest, database: [4; 16], run: RunId([5; 16]), sequence, excluded: 6 }
@@ -15,8 +15,14 @@ fn latest(name: &str, counter: u64, writer: u8, run: RunId, json: &str) -> Incom
         kind: Kind::Latest,
         incarnation: 1,
         origin: node(writer),
+        lineage: created_by(writer),
         body: Body::Latest { stamp, json: json.as_bytes().to_vec() },
     }
+}
+
+/// Of a creation by `writer`.
+fn created_by(writer: u8) -> Lineage {
+    Lineage { dots: Dots::from_iter([Dot { writer: [writer; 8], incarnation: 1 }]), ..Lineage::default() }
 }
 
 const PEER: PeerRun = PeerRun { node: crate::identity::EndpointId([9; 32]), run: RunId([9; 16]) };
@@ -72,11 +78,13 @@ fn the_highest_stamp_wins_whatever_the_order_and_the_content_breaks_ties() {
     for rotation in 0..versions.len() {
         let mut bench = Bench::new();
         for at in 0..versions.len() {
-            let Incoming { hash, name, kind, incarnation, origin, body } = &versions[(at + rotation) % versions.len()];
+            let Incoming { hash, name, kind, incarnation, origin, lineage, body } =
+                &versions[(at + rotation) % versions.len()];
             let Body::Latest { stamp, json } = body else { panic!() };
             let body = Body::Latest { stamp: *stamp, json: json.clone() };
             let (hash, kind, incarnation, origin) = (*hash, *kind, *incarnation, *origin);
-            bench.take_in(PEER, vec![Incoming { hash, name: name.clone(), kind, incarnation, origin, body }]);
+            let (name, lineage) = (name.clone(), lineage.clone());
+            bench.take_in(PEER, vec![Incoming { hash, name, kind, incarnation, origin, lineage, body }]);
         }
         winners.insert(bench.json("platforms/x").unwrap());
     }

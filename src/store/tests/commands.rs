@@ -276,6 +276,7 @@ fn sent(body: &CommandBody, ranks: &[u8], until: Option<u64>) -> Incoming {
         kind: Kind::Command,
         incarnation: 1,
         origin: PEER.node,
+        lineage: Lineage::default(),
         body: Body::Command(IncomingCommand { signed, ranks, cancel_requested: false, until }),
     }
 }

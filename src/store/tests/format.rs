@@ -8,7 +8,7 @@ use crate::store::age::{Clocks, Noted};
 use crate::store::backend::HEADER_BYTES;
 use crate::store::codec::checksum;
 use crate::store::record::{Base, RecordRef};
-use crate::store::{Command, CommandResult, Rank, RunId, Signed, Stamp, tables};
+use crate::store::{Command, CommandResult, Covered, Dot, Dots, Rank, RunId, Sibling, Signed, Stamp, tables};
 
 #[expect(clippy::cast_possible_truncation, reason = "it is 4096")]
 const HEADER: usize = HEADER_BYTES as usize;
@@ -31,11 +31,24 @@ fn open(bytes: Vec<u8>) -> (Ram, Result<Store<Ram>, Error>) {
 #[test]
 fn a_newer_format_is_refused_and_the_file_untouched() {
     let mut bytes = file();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let sum = checksum(&bytes[..12]).to_le_bytes();
     bytes[12..16].copy_from_slice(&sum);
     let (disk, result) = open(bytes.clone());
-    assert!(matches!(result, Err(Error::NewerFormat { found: 2, known: 1 })), "{result:?}");
+    assert!(matches!(result, Err(Error::NewerFormat { found: 3, known: 2 })), "{result:?}");
+    assert!(disk.bytes() == bytes);
+}
+
+#[test]
+fn an_older_format_is_refused_with_the_way_out_and_the_file_untouched() {
+    let mut bytes = file();
+    bytes[8] = 1;
+    let sum = checksum(&bytes[..12]).to_le_bytes();
+    bytes[12..16].copy_from_slice(&sum);
+    let (disk, result) = open(bytes.clone());
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::OlderFormat { found: 1, known: 2 }), "{error:?}");
+    assert!(error.to_string().contains("move documents.redb away"), "{error}");
     assert!(disk.bytes() == bytes);
 }
 
@@ -116,19 +129,34 @@ fn example(name: &str) -> Vec<u8> {
     digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
-fn examples() -> [Record; 3] {
+fn created(writer: u8, incarnation: u64) -> Dots {
+    Dots::one(Dot { writer: [writer; 8], incarnation })
+}
+
+fn examples() -> [Record; 4] {
     let latest = Record {
         kind: Kind::Latest,
         incarnation: 1,
         sequence: 300,
         origin: node(7),
         name: Some(key("platforms/a1")),
+        lineage: Lineage { dots: created(13, 1), ..Lineage::default() },
         content: Content::Latest {
             stamp: Stamp { counter: 5, node: node(7), run: RunId([9; 16]) },
             json: r#"{"x":1}"#.into(),
         },
     };
-    let tombstone = Record { sequence: 301, name: None, content: Content::Tombstone, ..latest.clone() };
+    let covered = Covered::default().with(created(13, 1).iter());
+    let sibling = Sibling {
+        dots: created(15, 1),
+        origin: node(8),
+        stamp: Stamp { counter: 4, node: node(8), run: RunId([11; 16]) },
+        json: r#"{"y":2}"#.into(),
+    };
+    let lineage = Lineage { dots: created(14, 2), covered: covered.clone(), siblings: vec![sibling] };
+    let siblings = Record { incarnation: 2, sequence: 303, lineage, ..latest.clone() };
+    let lineage = Lineage { covered, ..Lineage::default() };
+    let tombstone = Record { sequence: 301, name: None, lineage, content: Content::Tombstone, ..latest.clone() };
     let mut history = History::whole(vec![1, 2, 3]);
     history.number(290);
     history.add(&[4, 5]);
@@ -140,7 +168,7 @@ fn examples() -> [Record; 3] {
         content: Content::Merged { heads: vec![[10; 32]], json: r#"{"x":1}"#.into(), history },
         ..latest.clone()
     };
-    [latest, tombstone, merged]
+    [latest, tombstone, merged, siblings]
 }
 
 /// A command for two agents, one of which has ended it, and what that one made of it.
@@ -171,6 +199,7 @@ fn command_examples() -> [Record; 2] {
         sequence: 303,
         origin: node(7),
         name: Some(key("commands/k1")),
+        lineage: Lineage::default(),
         content: Content::Command(Box::new(command)),
     };
     let result = CommandResult { rank: Rank::Completed, result: "7".into(), error: "w".into(), json: "{}".into() };
@@ -183,12 +212,13 @@ fn the_documented_commands_are_the_bytes_on_disk() {
     let [command, result] = command_examples();
     assert_eq!(hex(&command.encode()), hex(&example("command")));
     assert_eq!(hex(&result.encode()), hex(&example("result")));
-    assert_eq!(hex(&command.version().0), hex(&example("command_version")));
+    assert_eq!(hex(&command.version(&key("commands/k1").hash()).0), hex(&example("command_version")));
     for record in [command, result] {
         let bytes = record.encode();
         let decoded = RecordRef::decode(&bytes).unwrap();
-        assert_eq!((decoded.to_record().unwrap(), decoded.version()), (record.clone(), record.version()));
-        assert!(Base::parse(&record.version()).is_some());
+        let hash = record.name.as_ref().unwrap().hash();
+        assert_eq!((decoded.to_record().unwrap(), decoded.version(&hash)), (record.clone(), record.version(&hash)));
+        assert!(Base::parse(&record.version(&hash)).is_some());
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
@@ -207,12 +237,14 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn the_documented_examples_are_the_bytes_on_disk() {
-    let [latest, tombstone, merged] = examples();
-    assert_eq!(latest.encode(), example("latest"));
-    assert_eq!(tombstone.encode(), example("tombstone"));
-    assert_eq!(merged.encode(), example("merged"));
-    assert_eq!(latest.version().0, example("version"));
+    let [latest, tombstone, merged, siblings] = examples();
     let hash = key("platforms/a1").hash();
+    let versions = [latest.version(&hash).0, tombstone.version(&hash).0];
+    let shown = [latest.encode(), tombstone.encode(), merged.encode(), siblings.encode()].into_iter().chain(versions);
+    let names = ["latest", "tombstone", "merged", "siblings", "version", "tombstone_version"];
+    for (bytes, name) in shown.zip(names) {
+        assert_eq!(hex(&bytes), hex(&example(name)), "{name}");
+    }
     assert_eq!(hash.0[..], example("key"));
     assert_eq!(tables::index_key(Kind::Latest, 300)[..], example("index_key"));
     assert_eq!(tables::index_value(hash, latest.version_hash(), 3)[..], example("index_value"));

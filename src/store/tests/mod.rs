@@ -2,6 +2,7 @@
 
 mod apply;
 mod commands;
+mod creations;
 mod faults;
 mod feed;
 mod format;
@@ -19,8 +20,8 @@ use crate::identity::EndpointId;
 use crate::random::Random;
 use crate::store::{
     Applied, Apply, Body, Config, Content, Deadline, Document, Entry, Error, History, Incoming, IncomingCommand, Key,
-    KeyHash, Kind, Merged, Outcome, PeerRun, Put, Record, Reply, Request, Snapshot, Store, Submitted, Ticket, Version,
-    VersionHash, Write,
+    KeyHash, Kind, Lineage, Merged, Outcome, PeerRun, Put, Record, Reply, Request, Snapshot, Store, Submitted, Ticket,
+    Version, VersionHash, Write,
 };
 use ram::Ram;
 
@@ -208,8 +209,8 @@ fn incoming(hash: KeyHash, record: Record, chunks: Vec<u8>) -> Incoming {
             Body::Result { rank: result.rank as u8, result: result.result.into_bytes(), error: result.error }
         }
     };
-    let Record { name, kind, incarnation, origin, .. } = record;
-    Incoming { hash, name, kind, incarnation, origin, body }
+    let Record { name, kind, incarnation, origin, lineage, .. } = record;
+    Incoming { hash, name, kind, incarnation, origin, lineage, body }
 }
 
 fn write(name: &str, put: Put) -> Request {

@@ -394,16 +394,16 @@ fn answer_offer(offer: &mesh::Document, reader: &Reader) -> Result<Want, Fault> 
     }
     let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
     let held = snapshot.record(&hash).map_err(|error| Fault::store(&error))?;
+    let lineage = convert::lineage(&mut offer.clone())?;
+    if lineage.dots.is_empty() {
+        return Err("an offer without creations".into());
+    }
     let satisfied = held.as_ref().is_some_and(|record| {
-        let deleted = !record.is_live() && record.incarnation == offer.incarnation;
-        deleted || record.incarnation > offer.incarnation || record.version_hash().0 == offered.version.as_ref()
+        let covered = &record.lineage.covered;
+        let deleted = covered.includes(&lineage.covered) && lineage.dots.outside(covered).is_empty();
+        deleted || record.version_hash().0 == offered.version.as_ref()
     });
-    let comparable = held.is_some_and(|record| record.incarnation == offer.incarnation);
-    let have = if satisfied || !comparable {
-        Vec::new()
-    } else {
-        snapshot.sample(&hash).map_err(|error| Fault::store(&error))?
-    };
+    let have = if satisfied { Vec::new() } else { snapshot.sample(&hash).map_err(|error| Fault::store(&error))? };
     let have = have.iter().map(|hash| hash.to_vec().into()).collect();
     Ok(Want { key: offer.key.clone(), have, satisfied })
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::measure::measure;
 use super::mesh::{Mesh, Setup};
-use crate::store::Put;
-use crate::sync::Control;
+use crate::store::{Key, Put};
 use crate::sync::link::Lane;
+use crate::sync::{Answer, Control};
 
 fn line(length: usize) -> Mesh {
     let dials = |node: usize| if node == 0 { vec![] } else { vec![node - 1] };
@@ -54,6 +54,49 @@ fn edits_of_different_fields_on_both_sides_of_a_cut_both_survive() {
     mesh.heal();
     mesh.converge();
     assert_eq!(mesh.get(1, "notes", "n").as_deref(), Some(r#"{"a":2,"b":2,"list":[{"x":10},{"x":20}]}"#));
+}
+
+#[test]
+fn what_a_newcomer_made_before_it_met_the_fleet_survives_a_deletion_there_and_counts_as_held() {
+    for collection in ["notes", "platforms"] {
+        let mut mesh = line(3);
+        mesh.cut(1, 2);
+        for _ in 0..3 {
+            mesh.put(0, collection, "x", r#"{"of":"fleet"}"#);
+            mesh.write(0, collection, "x", Put::Delete);
+        }
+        mesh.put(2, collection, "x", r#"{"of":"newcomer"}"#);
+        mesh.run_for(Duration::from_secs(20));
+        mesh.heal();
+        assert!(mesh.run_until(Duration::from_secs(60), |mesh| mesh.is_connected(2)));
+        let sequence = mesh.put(2, collection, "y", r#"{"of":"newcomer"}"#);
+        let key = Key::new(collection, "y").expect("a valid key").hash();
+        let call = mesh.ask(2, Control::WaitPeers { key, sequence, peers: 1 });
+        mesh.converge();
+        mesh.run_for(Duration::from_secs(1));
+        assert_eq!(mesh.nodes[2].answers.get(&call), Some(&Ok(Answer::Done)));
+        for node in 0..3 {
+            for id in ["x", "y"] {
+                assert_eq!(
+                    mesh.get(node, collection, id).as_deref(),
+                    Some(r#"{"of":"newcomer"}"#),
+                    "{collection}/{id}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_document_that_a_newcomer_made_survives_a_deletion_too() {
+    let mut mesh = Mesh::pair();
+    mesh.put(0, "notes", "x", r#"{"of":"fleet"}"#);
+    mesh.write(0, "notes", "x", Put::Delete);
+    let text = format!(r#"{{"text":"{}"}}"#, "long ".repeat(4_000));
+    mesh.put(1, "notes", "x", &text);
+    mesh.connect_all();
+    mesh.converge();
+    assert_eq!(mesh.get(0, "notes", "x"), Some(text));
 }
 
 #[test]

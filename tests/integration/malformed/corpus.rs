@@ -51,7 +51,10 @@ pub(crate) fn mesh_frames() -> Vec<Vec<u8>> {
         collection: "platforms".into(),
         doc_id: "a1".into(),
         origin: vec![4; 32].into(),
+        dots: [&[1][..], &[0x0d; 8], &[1]].concat().into(),
+        covered: [&[0, 1][..], &[0x0e; 8], &[2]].concat().into(),
         body: Some(body),
+        ..Document::default()
     };
     let latest = Latest { counter: 7, run: vec![5; 16].into(), json: b"{}".to_vec().into(), ..Latest::default() };
     let documents = vec![

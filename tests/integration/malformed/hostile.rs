@@ -8,8 +8,8 @@ use peat_node::clock::Now;
 use peat_node::identity::EndpointId;
 use peat_node::random::System;
 use peat_node::store::{
-    Applied, Apply, Body, Config, FileDisk, Incoming, Key, Kind, Merged, Outcome, PeerRun, Reply, Request, RunId,
-    Store, Submitted, Ticket,
+    Applied, Apply, Body, Config, Dot, Dots, FileDisk, Incoming, Key, Kind, Lineage, Merged, Outcome, PeerRun, Reply,
+    Request, RunId, Store, Submitted, Ticket,
 };
 use tempfile::TempDir;
 
@@ -45,6 +45,7 @@ impl Bench {
             kind: Kind::Merged,
             incarnation: 1,
             origin: from.node,
+            lineage: Lineage { dots: Dots::one(Dot { writer: [2; 8], incarnation: 1 }), ..Lineage::default() },
             body: Body::Merged(Merged { chunks, heads: Vec::new() }),
         };
         let apply = Apply { from, into: RunId::default(), documents: vec![incoming], cursors: vec![], flush: false };

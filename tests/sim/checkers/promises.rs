@@ -1,7 +1,7 @@
 //! An acknowledged durable write is there in the end, or something that orders after it is: a later incarnation, a delete of
 //! the same incarnation, a higher stamp. Across nodes, after everything has healed.
 
-use peat_node::store::{Content, Error, Key, Snapshot, Stamp, Version};
+use peat_node::store::{Content, Error, Key, Lineage, Snapshot, Stamp, Version};
 
 use crate::seeds::Violation;
 use crate::workload::GROW;
@@ -12,7 +12,7 @@ struct Promise {
     /// The node that acknowledged it.
     node: usize,
     key: Key,
-    incarnation: u64,
+    lineage: Lineage,
     what: Promised,
 }
 
@@ -44,7 +44,7 @@ impl Promises {
         field: Option<String>,
     ) -> Result<(), Error> {
         let Some(record) = snapshot.record(&key.hash())? else { return Ok(()) };
-        if record.version() != *version {
+        if record.version(&key.hash()) != *version {
             return Ok(());
         }
         let what = match (record.content, field) {
@@ -53,7 +53,7 @@ impl Promises {
             (Content::Merged { .. }, Some(field)) if key.collection() == GROW => Promised::Field(field),
             (Content::Merged { .. } | Content::Command(_) | Content::Result(_), _) => Promised::Exists,
         };
-        self.made.push(Promise { node, key: key.clone(), incarnation: record.incarnation, what });
+        self.made.push(Promise { node, key: key.clone(), lineage: record.lineage, what });
         Ok(())
     }
 
@@ -88,12 +88,15 @@ impl Promises {
 impl Promise {
     fn is_kept(&self, snapshot: &Snapshot) -> Result<bool, Error> {
         let Some(record) = snapshot.record(&self.key.hash())? else { return Ok(false) };
-        if record.incarnation != self.incarnation {
-            return Ok(record.incarnation > self.incarnation);
+        // A deletion or a compaction that had seen it.
+        let covered = &record.lineage.covered;
+        if covered.includes(&self.lineage.covered) && self.lineage.all_dots().outside(covered).is_empty() {
+            return Ok(true);
         }
+        let descends = self.lineage.dots.iter().any(|dot| record.lineage.all_dots().iter().any(|held| held == dot));
         Ok(match (&self.what, record.content) {
-            (_, Content::Tombstone) => true,
-            (Promised::Deleted, _) => false,
+            (_, Content::Tombstone) | (Promised::Deleted, _) => false,
+            _ if !descends => false,
             (Promised::Register(stamp), Content::Latest { stamp: held, .. }) => held >= *stamp,
             (Promised::Field(field), _) => self.has(snapshot, field)?,
             (Promised::Exists, _) => true,

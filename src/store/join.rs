@@ -1,0 +1,384 @@
+//! Joins a version from a peer with what is held (docs/storage.md, "Which version wins").
+//!
+//! Owns the rule that a deletion or a compaction removes only the creations it has seen. Every join of two versions gives the same
+//! record on every node and in any order, and is written, for the peer to have it too, unless it is what is held.
+
+use std::collections::BTreeMap;
+
+use ring::digest::{SHA256, digest};
+
+use crate::contain::contain;
+use crate::identity::EndpointId;
+use crate::limits::{CHUNK_ROWS, DOCUMENT_JSON_BYTES};
+use crate::store::apply::{Taken, apply_to, check_latest};
+use crate::store::merged::{Applied, Doc};
+use crate::store::stage::{Stage, merged_content};
+use crate::store::{
+    Body, Content, Covered, Dot, Dots, Error, History, Incoming, Key, KeyHash, Kind, Lineage, Merged, PeerRun, Record,
+    SIBLINGS, Sibling, Stamp, VersionHash, chunk, json,
+};
+
+/// What a peer sent of a document, but for its content.
+struct Theirs {
+    hash: KeyHash,
+    name: Option<Key>,
+    origin: EndpointId,
+    kind: Kind,
+    lineage: Lineage,
+    /// The order of the version it has.
+    order: u64,
+    from: PeerRun,
+}
+
+impl Stage<'_> {
+    /// Joins a document that is no command with the record that is held of it, if any.
+    pub(super) fn join(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {
+        let order = order(&incoming);
+        let Incoming { hash, name, kind, origin, lineage, body, .. } = incoming;
+        let theirs = Theirs { hash, name, origin, kind, lineage, order, from };
+        let Some(ours) = &self.load(hash)?.record else {
+            let covered = theirs.lineage.covered.clone();
+            return self.take_theirs(theirs, body, &covered);
+        };
+        let (covered, lives) = outcome(ours, &theirs);
+        match (lives, body) {
+            ((false, false), _) => self.join_deleted(theirs, covered),
+            ((true, false), _) => self.keep_ours(theirs, covered),
+            ((false, true), body) => self.take_theirs(theirs, body, &covered),
+            ((true, true), Body::Latest { stamp, json }) => self.join_latest(theirs, stamp, json, covered),
+            ((true, true), Body::Merged(merged)) => contain(|| self.merge(theirs, &merged, covered))
+                .unwrap_or_else(|panic| Ok(Taken::Refused(panic.to_string()))),
+            ((true, true), _) => Ok(Taken::Refused("the content is not of its kind".into())),
+        }
+    }
+
+    /// Nothing survives: a tombstone that covers what both cover.
+    fn join_deleted(&mut self, theirs: Theirs, covered: Covered) -> Result<Taken, Error> {
+        let ours = self.staged(theirs.hash);
+        let kind = ours.kind.max(theirs.kind);
+        if !ours.is_live() && ours.lineage.covered == covered && ours.kind == kind {
+            return Ok(self.held(&theirs));
+        }
+        let origin = if ours.is_live() { theirs.origin } else { ours.origin };
+        let is_theirs = theirs.lineage.dots.is_empty() && theirs.lineage.covered == covered && theirs.kind == kind;
+        let from = if is_theirs { self.source(theirs.from)? } else { 0 };
+        let record = Record::tombstone(kind, origin, Lineage { covered, ..Lineage::default() });
+        self.change(theirs.hash, record, None, false, from);
+        Ok(Taken::In)
+    }
+
+    /// Ours survives what theirs covers.
+    fn keep_ours(&mut self, theirs: Theirs, covered: Covered) -> Result<Taken, Error> {
+        let ours = self.staged(theirs.hash);
+        if ours.lineage.covered == covered {
+            return Ok(self.held(&theirs));
+        }
+        let mut record = ours.clone();
+        let doc = match &record.content {
+            Content::Latest { .. } => {
+                let joined = joined_versions(versions_of(&record), covered);
+                return self.keep_latest(&theirs, record, joined, false);
+            }
+            _ if record.lineage.dots.outside(&covered) == record.lineage.dots => self.loaded(theirs.hash),
+            _ => {
+                let doc = self.take_doc(theirs.hash)?;
+                let left = contain(|| doc.without(|dot| covered.covers(dot)));
+                match left.map_err(|panic| panic.to_string()).map(|left| left.map_err(|cause| cause.to_string())) {
+                    Ok(Ok(Some(left))) => {
+                        record.content = whole(&left);
+                        Some(left)
+                    }
+                    Ok(Ok(None)) => Some(doc),
+                    Ok(Err(reason)) | Err(reason) => return Ok(Taken::Refused(reason)),
+                }
+            }
+        };
+        record.lineage = Lineage { dots: record.lineage.dots.outside(&covered), covered, siblings: Vec::new() };
+        record.incarnation = record.lineage.incarnation();
+        self.change(theirs.hash, record, doc, false, 0);
+        Ok(Taken::In)
+    }
+
+    /// Theirs replaces what is held, if anything.
+    fn take_theirs(&mut self, theirs: Theirs, body: Body, covered: &Covered) -> Result<Taken, Error> {
+        let (hash, lineage) = (theirs.hash, theirs.lineage.clone());
+        let joined = Lineage { dots: lineage.dots.outside(covered), covered: covered.clone(), siblings: Vec::new() };
+        let (lineage, content, origin) = match body {
+            Body::Tombstone => (joined, Content::Tombstone, theirs.origin),
+            Body::Latest { stamp, json } => match check_siblings(&lineage).and_then(|()| check_latest(json)) {
+                Ok(json) => {
+                    let sibling = Sibling { dots: lineage.dots.clone(), origin: theirs.origin, stamp, json };
+                    let versions = std::iter::once(sibling).chain(lineage.siblings);
+                    let Some((newest, lineage)) = joined_versions(versions, covered.clone()) else {
+                        return Err(Error::Bug("a register that survives has no version".into()));
+                    };
+                    (lineage, Content::Latest { stamp: newest.stamp, json: newest.json }, newest.origin)
+                }
+                Err(reason) => return Ok(Taken::Refused(reason)),
+            },
+            Body::Merged(merged) => match contain(|| self.read_received(merged, &joined, &lineage)) {
+                Ok(Ok(Some(content))) => (joined, content, theirs.origin),
+                Ok(Ok(None)) => return Ok(Taken::Missing(Vec::new())),
+                Ok(Err(reason)) => return Ok(Taken::Refused(reason)),
+                Err(panic) => return Ok(Taken::Refused(panic.to_string())),
+            },
+            Body::Command(_) | Body::Result { .. } => {
+                return Ok(Taken::Refused("the content is not of its kind".into()));
+            }
+        };
+        let from = if lineage == theirs.lineage { self.source(theirs.from)? } else { 0 };
+        let (kind, name, incarnation) = (theirs.kind, theirs.name, lineage.incarnation());
+        let record = Record { kind, incarnation, sequence: 0, origin, name, lineage, content };
+        self.change(hash, record, None, false, from);
+        Ok(Taken::In)
+    }
+
+    /// A received document that is not held here. `None`: its base is missing.
+    fn read_received(&self, merged: Merged, joined: &Lineage, sent: &Lineage) -> Result<Option<Content>, String> {
+        chunk::check(&merged.chunks, CHUNK_ROWS).map_err(|cause| cause.to_string())?;
+        let mut doc = Doc::new([0; 16]);
+        let applied = apply_to(&mut doc, &merged).map_err(|cause| cause.to_string())?;
+        if applied == Applied::Missing || doc.heads().is_empty() {
+            return Ok(None);
+        }
+        if joined.dots != sent.dots
+            && let Some(left) = doc.without(|dot| joined.covered.covers(dot)).map_err(|cause| cause.to_string())?
+        {
+            return Ok(Some(whole(&left)));
+        }
+        let (heads, json) = (doc.heads(), json::to_text(doc.json()));
+        Ok(Some(Content::Merged { heads, json, history: History::whole(merged.chunks) }))
+    }
+
+    /// Of each creation the newest version; the newest of all is shown.
+    fn join_latest(&mut self, theirs: Theirs, stamp: Stamp, text: Vec<u8>, covered: Covered) -> Result<Taken, Error> {
+        let json = match check_siblings(&theirs.lineage).and_then(|()| check_latest(text)) {
+            Ok(json) => json,
+            Err(reason) => return Ok(Taken::Refused(reason)),
+        };
+        let ours = self.staged(theirs.hash).clone();
+        let received = Sibling { dots: theirs.lineage.dots.clone(), origin: theirs.origin, stamp, json: json.clone() };
+        let versions = std::iter::once(received).chain(theirs.lineage.siblings.iter().cloned());
+        let joined = joined_versions(versions_of(&ours).into_iter().chain(versions), covered);
+        let is_theirs = joined.as_ref().is_some_and(|(newest, lineage)| {
+            *lineage == theirs.lineage && newest.stamp == stamp && newest.json == json
+        });
+        self.keep_latest(&theirs, ours, joined, is_theirs)
+    }
+
+    /// Writes the joined versions of a register unless they are what is held.
+    fn keep_latest(
+        &mut self,
+        theirs: &Theirs,
+        ours: Record,
+        joined: Option<(Sibling, Lineage)>,
+        is_theirs: bool,
+    ) -> Result<Taken, Error> {
+        let (Some((newest, lineage)), Content::Latest { stamp, json }) = (joined, &ours.content) else {
+            return Err(Error::Bug("a register that survives has no version".into()));
+        };
+        if newest.stamp == *stamp && newest.json == *json && lineage == ours.lineage {
+            return Ok(self.held(theirs));
+        }
+        if self.is_forgotten((stamp, json), &newest.stamp, &newest.json) {
+            // Keeps our content, under a stamp above the forgotten one.
+            let content = Content::Latest { stamp: self.stamp(newest.stamp.counter + 1), json: json.clone() };
+            let lineage = lineage.edited();
+            let record = Record { incarnation: lineage.incarnation(), content, lineage, ..ours };
+            self.change(theirs.hash, record, None, false, 0);
+            return Ok(Taken::In);
+        }
+        let from = if is_theirs { self.source(theirs.from)? } else { 0 };
+        let content = Content::Latest { stamp: newest.stamp, json: newest.json };
+        let (incarnation, origin) = (lineage.incarnation(), newest.origin);
+        self.change(theirs.hash, Record { incarnation, origin, lineage, content, ..ours }, None, false, from);
+        Ok(Taken::In)
+    }
+
+    fn merge(&mut self, theirs: Theirs, merged: &Merged, covered: Covered) -> Result<Taken, Error> {
+        if let Err(cause) = chunk::check(&merged.chunks, CHUNK_ROWS) {
+            return Ok(Taken::Refused(cause.to_string()));
+        }
+        let ours = &self.staged(theirs.hash).lineage;
+        let all = ours.dots.union(&theirs.lineage.dots);
+        let mut lineage = Lineage { dots: all.outside(&covered), covered, siblings: Vec::new() };
+        lineage.bound();
+        let (is_held, is_whole) = (lineage == *ours, lineage.dots == all);
+        let mut doc = self.take_doc(theirs.hash)?;
+        let before = doc.heads();
+        let applied = match apply_to(&mut doc, merged) {
+            Ok(Applied::Missing) => {
+                let doc = self.take_doc(theirs.hash)?;
+                let have = doc.sample();
+                self.put_back(theirs.hash, doc);
+                return Ok(Taken::Missing(have));
+            }
+            Ok(applied) => applied,
+            Err(cause) => return Ok(Taken::Refused(cause.to_string())),
+        };
+        let left = if is_whole { Ok(None) } else { doc.without(|dot| lineage.covered.covers(dot)) };
+        let left = match left {
+            Ok(left) => left,
+            Err(cause) => return Ok(Taken::Refused(cause.to_string())),
+        };
+        let doc = left.unwrap_or(doc);
+        if is_held && doc.heads() == before {
+            self.put_back(theirs.hash, doc);
+            return Ok(self.held(&theirs));
+        }
+        let news = (applied == Applied::AllNew && is_whole).then_some(&merged.chunks);
+        self.store_merge(theirs, (lineage, is_whole), doc, &before, news.cloned())
+    }
+
+    fn store_merge(
+        &mut self,
+        theirs: Theirs,
+        (lineage, is_whole): (Lineage, bool),
+        mut doc: Doc,
+        before: &[[u8; 32]],
+        news: Option<Vec<u8>>,
+    ) -> Result<Taken, Error> {
+        // When none of our heads is left, the sender had built on all of them: it holds exactly this version.
+        let ours_left = doc.heads().iter().any(|head| before.contains(head));
+        let is_theirs = !ours_left && is_whole && lineage == theirs.lineage;
+        let from = if is_theirs { self.source(theirs.from)? } else { 0 };
+        let Some(record) = self.load(theirs.hash)?.record.take() else {
+            return Err(Error::Bug("a merged document vanished from its batch".into()));
+        };
+        let content = match doc.heads() == before {
+            true => record.content,
+            false if is_whole => merged_content(&doc, Some(record.content), news),
+            false => whole(&doc),
+        };
+        doc.act_as(self.writer.actor(&theirs.hash, &lineage.covered));
+        let (origin, incarnation) = (theirs.origin, lineage.incarnation());
+        let record = Record { origin, incarnation, lineage, content, ..record };
+        self.change(theirs.hash, record, Some(doc), false, from);
+        Ok(Taken::In)
+    }
+
+    /// What is held supersedes theirs. A comparison sends the version of the higher order only, so if that is theirs, ours is
+    /// written again, for the peer to have it.
+    fn held(&mut self, theirs: &Theirs) -> Taken {
+        let ours = self.staged(theirs.hash);
+        if ours.order() < theirs.order {
+            let (record, doc) = (ours.clone(), self.loaded(theirs.hash));
+            self.change(theirs.hash, record, doc, false, 0);
+        }
+        Taken::In
+    }
+
+    /// The document of a staged record if it is loaded.
+    fn loaded(&mut self, hash: KeyHash) -> Option<Doc> {
+        self.batch.staged.get_mut(&hash)?.doc.take()
+    }
+
+    /// Whether a version that would replace ours is of our own making, from a past this database does not remember (a
+    /// replaced disk, an old backup), while we have written since.
+    fn is_forgotten(&self, (ours, json): (&Stamp, &str), theirs: &Stamp, text: &str) -> bool {
+        let runs = &self.writer.runs;
+        let us = self.writer.config.node;
+        let since = runs.get(&ours.run).is_some_and(|ours| runs.get(&theirs.run).is_none_or(|theirs| theirs < ours));
+        theirs.node == us && ours.node == us && since && json != text
+    }
+}
+
+impl Lineage {
+    /// Keeps to the bound on creations: of too many, the lowest count as covered.
+    fn bound(&mut self) {
+        if self.dots.len() <= crate::store::LIVE_DOTS {
+            return;
+        }
+        let mut all: Vec<Dot> = self.dots.iter().copied().collect();
+        all.sort_unstable_by_key(|dot| std::cmp::Reverse((dot.incarnation, dot.writer)));
+        let lowest = all.split_off(crate::store::LIVE_DOTS);
+        self.covered = self.covered.with(&lowest);
+        self.dots = self.dots.outside(&self.covered);
+    }
+}
+
+/// What is covered once both are here, and whether ours and theirs survive it.
+fn outcome(ours: &Record, theirs: &Theirs) -> (Covered, (bool, bool)) {
+    let mut covered = ours.lineage.covered.join(&theirs.lineage.covered);
+    let lives = |covered: &Covered| (ours.lineage.survives(covered), theirs.lineage.survives(covered));
+    if lives(&covered) == (true, true) && ours.kind != theirs.kind {
+        // A live record of another kind than the collection's is covered by the next put; here the other side has made it.
+        let lower = if ours.kind < theirs.kind { &ours.lineage } else { &theirs.lineage };
+        covered = covered.join(&lower.buried().covered);
+    }
+    let lives = lives(&covered);
+    (covered, lives)
+}
+
+/// A document as one chunk.
+fn whole(doc: &Doc) -> Content {
+    merged_content(doc, None, None)
+}
+
+/// The order of a received version.
+fn order(incoming: &Incoming) -> u64 {
+    let (deleted, counter) = match &incoming.body {
+        Body::Tombstone => (0x80, 0),
+        Body::Latest { stamp, .. } => (0, stamp.counter),
+        _ => (0, 0),
+    };
+    VersionHash::order_of(incoming.kind as u8 | deleted, incoming.incarnation, counter)
+}
+
+/// Every version a register has.
+fn versions_of(record: &Record) -> Vec<Sibling> {
+    let Content::Latest { stamp, json } = &record.content else { return Vec::new() };
+    let (dots, origin) = (record.lineage.dots.clone(), record.origin);
+    let newest = Sibling { dots, origin, stamp: *stamp, json: json.clone() };
+    std::iter::once(newest).chain(record.lineage.siblings.iter().cloned()).collect()
+}
+
+/// Of every creation that is not covered its newest version: the newest of all, and the lineage it leads to. `None` when all are
+/// covered.
+fn joined_versions(versions: impl IntoIterator<Item = Sibling>, mut covered: Covered) -> Option<(Sibling, Lineage)> {
+    let mut versions: Vec<Sibling> = versions.into_iter().collect();
+    let rank = |version: &Sibling| (version.stamp, digest(&SHA256, version.json.as_bytes()).as_ref().to_vec());
+    versions.sort_by_cached_key(|version| std::cmp::Reverse(rank(version)));
+    let mut newest_of: BTreeMap<Dot, usize> = BTreeMap::new();
+    for (place, version) in versions.iter().enumerate() {
+        for dot in version.dots.iter().filter(|dot| !covered.covers(dot)) {
+            newest_of.entry(*dot).or_insert(place);
+        }
+    }
+    let mut left: BTreeMap<usize, Vec<Dot>> = BTreeMap::new();
+    newest_of.into_iter().for_each(|(dot, place)| left.entry(place).or_default().push(dot));
+    // Equal versions that came with different creations are one.
+    let mut kept: Vec<Sibling> = Vec::new();
+    for (place, dots) in left {
+        let dots: Dots = dots.into_iter().collect();
+        let version = &versions[place];
+        match kept.last_mut() {
+            Some(last) if last.stamp == version.stamp && last.json == version.json => {
+                last.dots = last.dots.union(&dots)
+            }
+            _ => kept.push(Sibling { dots, ..version.clone() }),
+        }
+    }
+    let bytes = |kept: &[Sibling]| kept.iter().skip(1).map(|sibling| sibling.json.len()).sum::<usize>();
+    while kept.len() > 1 + SIBLINGS || bytes(&kept) > DOCUMENT_JSON_BYTES {
+        let Some(oldest) = kept.pop() else { break };
+        covered = covered.with(oldest.dots.iter());
+        if !kept.iter().flat_map(|version| version.dots.iter()).all(|dot| !covered.covers(dot)) {
+            return joined_versions(kept, covered);
+        }
+    }
+    let mut kept = kept.into_iter();
+    let newest = kept.next()?;
+    let (dots, siblings) = (newest.dots.clone(), kept.collect());
+    Some((newest, Lineage { dots, covered, siblings }))
+}
+
+fn check_siblings(lineage: &Lineage) -> Result<(), String> {
+    let bytes: usize = lineage.siblings.iter().map(|sibling| sibling.json.len()).sum();
+    if bytes > DOCUMENT_JSON_BYTES {
+        return Err(format!("its siblings are {bytes} bytes of JSON; the limit is {DOCUMENT_JSON_BYTES}"));
+    }
+    lineage.siblings.iter().try_for_each(|sibling| {
+        json::parse_any_size(sibling.json.as_bytes()).map(drop).map_err(|cause| cause.to_string())
+    })
+}

@@ -1,0 +1,80 @@
+//! Creations within a document: how one begins, which are in it, and what is left of it without some of them.
+//!
+//! A creation is a change that builds on none. Its time is its incarnation and its actor begins with its writer, so that a node
+//! which merges two creations can take them apart again (docs/merged.md, "Deleted and made again").
+
+use std::collections::HashMap;
+
+use automerge::transaction::CommitOptions;
+use automerge::{ActorId, Automerge};
+use serde_json::{Map, Value};
+
+use super::{Doc, MergedError, edit};
+use crate::store::Dot;
+
+impl Doc {
+    /// A new document with this content. Its first change is there even if the content is empty.
+    ///
+    /// # Errors
+    /// The content nests too deep.
+    pub fn create(actor: [u8; 16], incarnation: u64, wanted: &Map<String, Value>) -> Result<Doc, MergedError> {
+        let mut doc = Doc::new(actor);
+        let time = i64::try_from(incarnation).unwrap_or(i64::MAX);
+        let options = || CommitOptions::default().with_time(time);
+        let begun = doc.automerge.transact_with(|(): &()| options(), |tx| edit::begin(tx, wanted));
+        begun.map_err(|failure| MergedError::refused(&failure.error))?;
+        if doc.automerge.is_empty() {
+            doc.automerge.empty_commit(options());
+        }
+        doc.shown = wanted.clone().into();
+        Ok(doc)
+    }
+
+    /// Makes `actor` the author of what is put from now on. An actor must never write to two histories: see
+    /// [`crate::store::stage`].
+    pub fn act_as(&mut self, actor: [u8; 16]) {
+        self.automerge.set_actor(ActorId::from(actor));
+    }
+
+    /// What is left without the changes that descend from covered creations only; `None` when that is all of it, or nothing.
+    /// A change that also descends from another creation stays, and so does all it builds on.
+    ///
+    /// # Errors
+    /// The document is damaged.
+    pub fn without(&self, is_covered: impl Fn(&Dot) -> bool) -> Result<Option<Doc>, MergedError> {
+        let changes = self.automerge.get_changes(&[]);
+        let places: HashMap<_, _> = changes.iter().enumerate().map(|(place, change)| (change.hash(), place)).collect();
+        let builds_on = |place: usize| changes[place].deps().iter().filter_map(|hash| places.get(hash).copied());
+        let mut kept = vec![false; changes.len()];
+        for place in 0..changes.len() {
+            kept[place] = match changes[place].deps() {
+                [] => !is_covered(&creation(&changes[place])),
+                _ => builds_on(place).any(|before| kept[before]),
+            };
+        }
+        for place in (0..changes.len()).rev().filter(|place| kept[*place]).collect::<Vec<_>>() {
+            let mut open: Vec<usize> = builds_on(place).filter(|before| !kept[*before]).collect();
+            while let Some(before) = open.pop() {
+                if !std::mem::replace(&mut kept[before], true) {
+                    open.extend(builds_on(before).filter(|before| !kept[*before]));
+                }
+            }
+        }
+        if kept.iter().all(|kept| *kept) || !kept.contains(&true) {
+            return Ok(None);
+        }
+        let left = changes.into_iter().zip(kept).filter_map(|(change, kept)| kept.then_some(change));
+        let mut automerge = Automerge::new().with_actor(self.automerge.get_actor().clone());
+        automerge.apply_changes(left)?;
+        Ok(Some(Doc { automerge, shown: std::cell::OnceCell::new() }))
+    }
+}
+
+/// The creation that a change without predecessors is. Foreign software's are made up of what is there.
+fn creation(change: &automerge::Change) -> Dot {
+    let mut writer = [0; 8];
+    let actor = change.actor_id().to_bytes();
+    let known = actor.len().min(writer.len());
+    writer[..known].copy_from_slice(&actor[..known]);
+    Dot { writer, incarnation: u64::try_from(change.timestamp()).unwrap_or(0).max(1) }
+}
