@@ -76,6 +76,10 @@ pub(super) struct Batch {
     /// The commit must reach the disk before the answers go out.
     pub(super) flush: bool,
     pub(super) answers: Vec<(Ticket, Pending)>,
+    /// Changes of merged documents that nothing could be made of any more, and those made again over a compaction.
+    pub(super) dropped_changes: u64,
+    /// See `dropped_changes`.
+    pub(super) rebased: u64,
     /// Source numbers given out.
     new_sources: u32,
     /// Changes so far.

@@ -210,6 +210,8 @@ impl<D: Disk> Store<D> {
         figures.flushes.add(flush.into());
         figures.documents.add(self.opened.state.sequence - before);
         figures.bytes.add(batch.bytes() as u64);
+        figures.rebased.add(batch.rebased);
+        figures.dropped_changes.add(batch.dropped_changes);
         self.committed(now, flush);
         Ok(())
     }

@@ -15,6 +15,10 @@ pub struct Figures {
     pub bytes: Figure,
     /// Errors of the disk.
     pub failures: Figure,
+    /// Documents whose edits were made again over a compaction that had not seen them.
+    pub rebased: Figure,
+    /// Changes of merged documents that were dropped because their document was deleted and made again elsewhere.
+    pub dropped_changes: Figure,
     /// Loaded Automerge documents, their bytes, and how many there may be.
     pub cached: Figure,
     /// See `cached`.

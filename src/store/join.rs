@@ -11,7 +11,7 @@ use crate::contain::contain;
 use crate::identity::EndpointId;
 use crate::limits::{CHUNK_ROWS, DOCUMENT_JSON_BYTES};
 use crate::store::apply::{Taken, apply_to, check_latest};
-use crate::store::merged::{Applied, Doc};
+use crate::store::merged::{Applied, Doc, Rebased};
 use crate::store::stage::{Stage, merged_content};
 use crate::store::{
     Body, Content, Covered, Dot, Dots, Error, History, Incoming, Key, KeyHash, Kind, Lineage, Merged, PeerRun, Record,
@@ -101,7 +101,7 @@ impl Stage<'_> {
 
     /// Theirs replaces what is held, if anything.
     fn take_theirs(&mut self, theirs: Theirs, body: Body, covered: &Covered) -> Result<Taken, Error> {
-        let (hash, lineage) = (theirs.hash, theirs.lineage.clone());
+        let (hash, lineage, mut is_theirs) = (theirs.hash, theirs.lineage.clone(), true);
         let joined = Lineage { dots: lineage.dots.outside(covered), covered: covered.clone(), siblings: Vec::new() };
         let (lineage, content, origin) = match body {
             Body::Tombstone => (joined, Content::Tombstone, theirs.origin),
@@ -116,8 +116,11 @@ impl Stage<'_> {
                 }
                 Err(reason) => return Ok(Taken::Refused(reason)),
             },
-            Body::Merged(merged) => match contain(|| self.read_received(merged, &joined, &lineage)) {
-                Ok(Ok(Some(content))) => (joined, content, theirs.origin),
+            Body::Merged(merged) => match contain(|| self.read_received(merged, &theirs, &joined)) {
+                Ok(Ok(Some((content, rebased)))) => {
+                    is_theirs = !rebased;
+                    (joined, content, theirs.origin)
+                }
                 Ok(Ok(None)) => return Ok(Taken::Missing(Vec::new())),
                 Ok(Err(reason)) => return Ok(Taken::Refused(reason)),
                 Err(panic) => return Ok(Taken::Refused(panic.to_string())),
@@ -126,28 +129,76 @@ impl Stage<'_> {
                 return Ok(Taken::Refused("the content is not of its kind".into()));
             }
         };
-        let from = if lineage == theirs.lineage { self.source(theirs.from)? } else { 0 };
+        is_theirs &= lineage == theirs.lineage;
+        let from = if is_theirs { self.source(theirs.from)? } else { 0 };
         let (kind, name, incarnation) = (theirs.kind, theirs.name, lineage.incarnation());
         let record = Record { kind, incarnation, sequence: 0, origin, name, lineage, content };
         self.change(hash, record, None, false, from);
         Ok(Taken::In)
     }
 
-    /// A received document that is not held here. `None`: its base is missing.
-    fn read_received(&self, merged: Merged, joined: &Lineage, sent: &Lineage) -> Result<Option<Content>, String> {
+    /// A received document of whose creations none is held here, and whether edits that were are made again in it. `None`: its base
+    /// is missing.
+    fn read_received(
+        &mut self,
+        merged: Merged,
+        theirs: &Theirs,
+        joined: &Lineage,
+    ) -> Result<Option<(Content, bool)>, String> {
         chunk::check(&merged.chunks, CHUNK_ROWS).map_err(|cause| cause.to_string())?;
         let mut doc = Doc::new([0; 16]);
         let applied = apply_to(&mut doc, &merged).map_err(|cause| cause.to_string())?;
         if applied == Applied::Missing || doc.heads().is_empty() {
             return Ok(None);
         }
-        if joined.dots != sent.dots
+        let mut is_whole = true;
+        if joined.dots != theirs.lineage.dots
             && let Some(left) = doc.without(|dot| joined.covered.covers(dot)).map_err(|cause| cause.to_string())?
         {
-            return Ok(Some(whole(&left)));
+            (doc, is_whole) = (left, false);
+        }
+        let rebased = self.rebase_held(&mut doc, theirs);
+        if rebased || !is_whole {
+            return Ok(Some((whole(&doc), rebased)));
         }
         let (heads, json) = (doc.heads(), json::to_text(doc.json()));
-        Ok(Some(Content::Merged { heads, json, history: History::whole(merged.chunks) }))
+        Ok(Some((Content::Merged { heads, json, history: History::whole(merged.chunks) }, false)))
+    }
+
+    /// Makes again in `doc` what is held of a document that was compacted, or deleted and made again, elsewhere.
+    fn rebase_held(&mut self, doc: &mut Doc, theirs: &Theirs) -> bool {
+        let held = self.batch.staged.get(&theirs.hash).and_then(|staged| staged.record.as_ref());
+        if !held.is_some_and(|held| matches!(held.content, Content::Merged { .. })) {
+            return false;
+        }
+        // A damaged history has nothing to give.
+        let Ok(old) = self.take_doc(theirs.hash) else { return false };
+        self.rebase(doc, &old, theirs)
+    }
+
+    fn rebase(&mut self, doc: &mut Doc, old: &Doc, theirs: &Theirs) -> bool {
+        let name = theirs.name.as_ref().map_or_else(String::new, ToString::to_string);
+        match doc.rebase(old) {
+            Ok(Rebased::Nothing) => false,
+            Ok(Rebased::Again) => {
+                log::info!(
+                    "document {name} was compacted elsewhere; the edits that had not been seen there are made again"
+                );
+                self.batch.rebased += 1;
+                true
+            }
+            Ok(Rebased::Dropped(changes)) => {
+                log::warn!(
+                    "document {name} was deleted and made again elsewhere; {changes} later changes of it are dropped"
+                );
+                self.batch.dropped_changes += changes as u64;
+                false
+            }
+            Err(cause) => {
+                log::warn!("the edits of document {name} cannot be made again over its compaction: {cause}");
+                false
+            }
+        }
     }
 
     /// Of each creation the newest version; the newest of all is shown.
@@ -206,6 +257,8 @@ impl Stage<'_> {
         let (is_held, is_whole) = (lineage == *ours, lineage.dots == all);
         let mut doc = self.take_doc(theirs.hash)?;
         let before = doc.heads();
+        // What the covered creations had may have to be made again.
+        let old = (!is_whole).then(|| doc.clone());
         let applied = match apply_to(&mut doc, merged) {
             Ok(Applied::Missing) => {
                 let doc = self.take_doc(theirs.hash)?;
@@ -221,7 +274,10 @@ impl Stage<'_> {
             Ok(left) => left,
             Err(cause) => return Ok(Taken::Refused(cause.to_string())),
         };
-        let doc = left.unwrap_or(doc);
+        let mut doc = left.unwrap_or(doc);
+        if let Some(old) = old {
+            self.rebase(&mut doc, &old, &theirs);
+        }
         if is_held && doc.heads() == before {
             self.put_back(theirs.hash, doc);
             return Ok(self.held(&theirs));

@@ -11,6 +11,7 @@ mod chunk;
 mod creation;
 mod edit;
 mod error;
+mod rebase;
 mod resident;
 mod scalar;
 mod view;
@@ -22,6 +23,7 @@ use automerge::{ActorId, Automerge, ChangeHash, PatchLog, ReadDoc, SaveOptions};
 use serde_json::{Map, Value};
 
 pub use error::MergedError;
+pub use rebase::Rebased;
 use resident::Slack;
 use view::{MapNode, View};
 
@@ -34,7 +36,7 @@ pub type Hash = [u8; 32];
 const SAMPLE_HASHES: usize = 32;
 
 /// One loaded document.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Doc {
     automerge: Automerge,
     /// The content, when known.

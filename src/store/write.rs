@@ -98,15 +98,21 @@ impl Stage<'_> {
         let lineage = Lineage::create(before.map(|record| &record.lineage), writer);
         let (content, doc) = match kind {
             Kind::Latest => (Content::Latest { stamp: self.stamp(1), json: text }, None),
-            _ => self.new_document(&wanted.key, &lineage, &wanted.object)?,
+            _ => self.new_document(&wanted.key, &lineage, None, &wanted.object)?,
         };
         self.store(wanted.key, kind, (lineage, content), doc, wanted.durable)
     }
 
     /// The first change of a creation.
-    fn new_document(&self, key: &Key, lineage: &Lineage, object: &Object) -> Result<(Content, Option<Doc>), Error> {
+    fn new_document(
+        &self,
+        key: &Key,
+        lineage: &Lineage,
+        message: Option<&str>,
+        object: &Object,
+    ) -> Result<(Content, Option<Doc>), Error> {
         let actor = self.writer.actor(&key.hash(), &lineage.covered);
-        let doc = Doc::create(actor, lineage.incarnation(), object).map_err(|cause| refused(key, &cause))?;
+        let doc = Doc::create(actor, lineage.incarnation(), message, object).map_err(|cause| refused(key, &cause))?;
         Ok((merged_content(&doc, None, None), Some(doc)))
     }
 
@@ -178,7 +184,8 @@ impl Stage<'_> {
         let Content::Merged { json, .. } = &record.content else { return Err(Error::NoHistory(key.clone())) };
         let (object, before) = (stored_map(key, json)?, record.history_bytes());
         let lineage = Lineage::create(Some(&record.lineage), writer);
-        let (content, doc) = self.new_document(key, &lineage, &object)?;
+        let message = self.seen(key, hash)?;
+        let (content, doc) = self.new_document(key, &lineage, message.as_deref(), &object)?;
         let pending = self.store(key.clone(), Kind::Merged, (lineage, content), doc, true)?;
         let dropped = before.saturating_sub(self.staged(hash).history_bytes()) as u64;
         Ok(match pending {
@@ -187,6 +194,22 @@ impl Stage<'_> {
             }
             other => other,
         })
+    }
+
+    /// What a compaction says of the changes it has seen. Nothing when they cannot be loaded: it is the way out of a damaged history
+    /// too, and then the edits of others that it has not seen go.
+    fn seen(&mut self, key: &Key, hash: KeyHash) -> Result<Option<String>, Error> {
+        let doc = match contain(|| self.take_doc(hash)) {
+            Ok(Err(cause @ Error::Io(_))) => return Err(cause),
+            Ok(Ok(doc)) => doc,
+            _ => return Ok(None),
+        };
+        let message = contain(|| doc.compaction_message()).ok().flatten();
+        if message.is_none() {
+            log::warn!("compacting {key}: edits that other nodes have made and this one has not seen will be dropped");
+        }
+        self.put_back(hash, doc);
+        Ok(message)
     }
 
     pub(super) fn stamp(&self, counter: u64) -> Stamp {

@@ -66,6 +66,18 @@ impl Engine {
             ("store_written_documents_total", Kind::Counter, "Records written.", &figures.documents),
             ("store_written_bytes_total", Kind::Counter, "Bytes of those records.", &figures.bytes),
             ("store_failures_total", Kind::Counter, "Errors of the disk.", &figures.failures),
+            (
+                "store_rebased_total",
+                Kind::Counter,
+                "Documents whose edits were made again over a compaction that had not seen them.",
+                &figures.rebased,
+            ),
+            (
+                "store_dropped_changes_total",
+                Kind::Counter,
+                "Changes dropped with a document that was deleted and made again elsewhere.",
+                &figures.dropped_changes,
+            ),
             ("store_cache_documents", Kind::Gauge, "Merged documents that are kept loaded.", &figures.cached),
             ("store_cache_bytes", Kind::Gauge, "Their memory.", &figures.cache_bytes),
             ("store_cache_limit_bytes", Kind::Gauge, "What they may take.", &figures.cache_limit_bytes),

@@ -13,14 +13,20 @@ use super::{Doc, MergedError, edit};
 use crate::store::Dot;
 
 impl Doc {
-    /// A new document with this content. Its first change is there even if the content is empty.
+    /// A new document with this content. Its first change is there even if the content is empty, and has `message`.
     ///
     /// # Errors
     /// The content nests too deep.
-    pub fn create(actor: [u8; 16], incarnation: u64, wanted: &Map<String, Value>) -> Result<Doc, MergedError> {
+    pub fn create(
+        actor: [u8; 16],
+        incarnation: u64,
+        message: Option<&str>,
+        wanted: &Map<String, Value>,
+    ) -> Result<Doc, MergedError> {
         let mut doc = Doc::new(actor);
         let time = i64::try_from(incarnation).unwrap_or(i64::MAX);
-        let options = || CommitOptions::default().with_time(time);
+        let options =
+            || message.into_iter().fold(CommitOptions::default().with_time(time), CommitOptions::with_message);
         let begun = doc.automerge.transact_with(|(): &()| options(), |tx| edit::begin(tx, wanted));
         begun.map_err(|failure| MergedError::refused(&failure.error))?;
         if doc.automerge.is_empty() {

@@ -214,4 +214,48 @@ fn a_version_of_one_document_is_no_base_of_another_with_the_same_content() {
     }
 }
 
+#[test]
+fn edits_that_a_compaction_has_not_seen_are_made_again_over_it_by_every_node_that_holds_them() {
+    let (mut a, mut b, mut c) = (Bench::of(1), Bench::of(2), Bench::of(3));
+    let name = "cells/x";
+    a.put(name, r#"{"a":1,"list":["x"],"pose":{"lat":1,"lon":1},"b":1,"gone":1}"#);
+    b.take(&a, name);
+    a.put(name, r#"{"a":2,"list":["x"],"pose":{"lat":2,"lon":1},"b":1,"gone":1}"#);
+    b.put(name, r#"{"a":1,"list":["x","of b"],"pose":{"lat":1,"lon":9},"b":2}"#);
+    c.take(&b, name);
+    a.write(name, Put::Compact).unwrap();
+    b.take(&a, name);
+    c.take(&a, name);
+    assert_eq!(b.version_hash(name), c.version_hash(name), "both write the same change");
+    a.take(&c, name);
+    let json = r#"{"a":2,"b":2,"list":["x","of b"],"pose":{"lat":2,"lon":9}}"#;
+    for bench in [&a, &b, &c] {
+        assert_eq!(bench.json(name).unwrap(), json);
+        assert_eq!(bench.version_hash(name), a.version_hash(name));
+    }
+    assert_eq!(b.store.reader().figures().rebased.get(), 1);
+    // A second compaction knows what the first had seen.
+    a.write(name, Put::Compact).unwrap();
+    a.write(name, Put::Compact).unwrap();
+    c.put(name, r#"{"a":2,"b":2,"list":["x","of b"],"pose":{"lat":2,"lon":9},"late":1}"#);
+    meet(&mut a, &mut c, name);
+    assert!(a.json(name).unwrap().contains("late"));
+    meet(&mut a, &mut b, name);
+    assert_eq!(a.json(name), b.json(name));
+}
+
+#[test]
+fn an_edit_that_was_seen_is_not_made_again_when_a_later_value_stands() {
+    let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+    let name = "cells/x";
+    a.put(name, r#"{"n":1}"#);
+    b.take(&a, name);
+    b.put(name, r#"{"n":2}"#);
+    a.take(&b, name);
+    a.put(name, r#"{"n":3}"#);
+    a.write(name, Put::Compact).unwrap();
+    meet(&mut a, &mut b, name);
+    assert_eq!((b.json(name).unwrap().as_str(), b.store.reader().figures().rebased.get()), (r#"{"n":3}"#, 0));
+}
+
 mod property;

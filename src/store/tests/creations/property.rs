@@ -23,14 +23,17 @@ struct Run {
     versions: Vec<Incoming>,
     /// Fields that were acknowledged, with the creations that the document descended from then.
     fields: Vec<(String, Lineage)>,
-    /// Creations that a deletion or a compaction has seen.
+    /// Creations that a deletion has seen.
     seen: BTreeSet<Dot>,
+    /// Creations that were compacted, and the one that each compaction is.
+    compacted: Vec<(Dot, Dot)>,
 }
 
 impl Run {
     fn new(name: &'static str) -> Run {
         let nodes = (1..=3).map(Bench::of).collect();
-        Run { name, nodes, versions: Vec::new(), fields: Vec::new(), seen: BTreeSet::new() }
+        let (versions, fields, compacted) = (Vec::new(), Vec::new(), Vec::new());
+        Run { name, nodes, versions, fields, seen: BTreeSet::new(), compacted }
     }
 
     fn lineage(&self, node: usize) -> Option<Lineage> {
@@ -52,8 +55,8 @@ impl Run {
                 self.nodes[node].write(self.name, Put::Patch { json, base: None }).unwrap();
                 self.fields.push((field, self.lineage(node).unwrap()));
             }
-            4..6 => self.end(node, Put::Delete),
-            6 if self.name.starts_with("cells") => self.end(node, Put::Compact),
+            4 => self.delete(node),
+            5..7 if self.name.starts_with("cells") => self.compact(node),
             _ if node != other && self.lineage(node).is_some() => {
                 let sent = self.nodes[node].outgoing(self.name);
                 let from = self.nodes[node].peer_run();
@@ -66,11 +69,25 @@ impl Run {
         self.note(node);
     }
 
-    fn end(&mut self, node: usize, put: Put) {
+    fn delete(&mut self, node: usize) {
         let before = self.lineage(node);
-        if self.nodes[node].write(self.name, put).is_ok() {
-            self.seen.extend(before.iter().flat_map(|lineage| lineage.all_dots().iter().copied().collect::<Vec<_>>()));
+        self.nodes[node].delete(self.name);
+        self.seen.extend(before.iter().flat_map(|lineage| lineage.all_dots().iter().copied().collect::<Vec<_>>()));
+    }
+
+    fn compact(&mut self, node: usize) {
+        let before = self.lineage(node);
+        if self.nodes[node].write(self.name, Put::Compact).is_ok() {
+            let (before, after) = (before.unwrap(), self.lineage(node).unwrap());
+            let compaction = *after.dots.iter().next().unwrap();
+            self.compacted.extend(before.dots.iter().map(|dot| (*dot, compaction)));
         }
+    }
+
+    /// Whether a deletion has seen the creation, or a compaction of it.
+    fn is_seen(&self, dot: &Dot) -> bool {
+        let compactions = self.compacted.iter().filter(|(compacted, _)| compacted == dot);
+        self.seen.contains(dot) || compactions.map(|(_, compaction)| compaction).any(|later| self.is_seen(later))
     }
 
     /// Everything to everybody, until nothing changes.
@@ -96,14 +113,15 @@ impl Run {
         let shown = self.nodes[0].json(self.name).unwrap_or_default();
         for (field, made) in &self.fields {
             let is_shown = shown.contains(&format!(r#""{field}""#));
-            let is_seen = made.all_dots().iter().all(|dot| self.seen.contains(dot));
+            let is_seen = made.all_dots().iter().all(|dot| self.is_seen(dot));
             // A register holds its newest version only.
             let is_replaced = self.name.starts_with("platforms") && !shown.is_empty();
             assert!(is_shown || is_seen || is_replaced, "seed {seed}: {field} of {made:?} is gone from {shown}");
         }
         let made = self.fields.iter().flat_map(|(_, made)| made.all_dots().iter().copied().collect::<Vec<_>>());
         for dot in made.filter(|dot| lineage.covered.covers(dot)) {
-            assert!(self.seen.contains(&dot), "seed {seed}: {dot:?} is covered by what has not seen it");
+            let is_compacted = self.compacted.iter().any(|(compacted, _)| *compacted == dot);
+            assert!(is_compacted || self.seen.contains(&dot), "seed {seed}: {dot:?} is covered by what has not seen it");
         }
     }
 
@@ -123,7 +141,10 @@ impl Run {
             }
         }
         assert_eq!(late.json(self.name), self.nodes[0].json(self.name), "seed {seed}");
-        assert_eq!(late.version_hash(self.name), self.nodes[0].version_hash(self.name), "seed {seed}");
+        // Edits made again over a compaction are a change of the node's own.
+        if self.compacted.is_empty() {
+            assert_eq!(late.version_hash(self.name), self.nodes[0].version_hash(self.name), "seed {seed}");
+        }
     }
 }
 
