@@ -17,7 +17,7 @@ pub struct Figures {
     pub failures: Figure,
     /// Documents whose edits were made again over a compaction that had not seen them.
     pub rebased: Figure,
-    /// Changes of merged documents that were dropped because their document was deleted and made again elsewhere.
+    /// Changes of merged documents that were dropped because their document was deleted and made again on another node.
     pub dropped_changes: Figure,
     /// Loaded Automerge documents, their bytes, and how many there may be.
     pub cached: Figure,

@@ -42,22 +42,22 @@ impl Stage<'_> {
         };
         let (covered, lives) = outcome(ours, &theirs);
         match (lives, body) {
-            ((false, false), _) => self.join_deleted(theirs, covered),
-            ((true, false), _) => self.keep_ours(theirs, covered),
+            ((false, false), _) => self.join_deleted(&theirs, covered),
+            ((true, false), _) => self.keep_ours(&theirs, covered),
             ((false, true), body) => self.take_theirs(theirs, body, &covered),
-            ((true, true), Body::Latest { stamp, json }) => self.join_latest(theirs, stamp, json, covered),
-            ((true, true), Body::Merged(merged)) => contain(|| self.merge(theirs, &merged, covered))
+            ((true, true), Body::Latest { stamp, json }) => self.join_latest(&theirs, stamp, json, covered),
+            ((true, true), Body::Merged(merged)) => contain(|| self.merge(&theirs, &merged, covered))
                 .unwrap_or_else(|panic| Ok(Taken::Refused(panic.to_string()))),
             ((true, true), _) => Ok(Taken::Refused("the content is not of its kind".into())),
         }
     }
 
     /// Nothing survives: a tombstone that covers what both cover.
-    fn join_deleted(&mut self, theirs: Theirs, covered: Covered) -> Result<Taken, Error> {
+    fn join_deleted(&mut self, theirs: &Theirs, covered: Covered) -> Result<Taken, Error> {
         let ours = self.staged(theirs.hash);
         let kind = ours.kind.max(theirs.kind);
         if !ours.is_live() && ours.lineage.covered == covered && ours.kind == kind {
-            return Ok(self.held(&theirs));
+            return Ok(self.held(theirs));
         }
         let origin = if ours.is_live() { theirs.origin } else { ours.origin };
         let is_theirs = theirs.lineage.dots.is_empty() && theirs.lineage.covered == covered && theirs.kind == kind;
@@ -68,16 +68,16 @@ impl Stage<'_> {
     }
 
     /// Ours survives what theirs covers.
-    fn keep_ours(&mut self, theirs: Theirs, covered: Covered) -> Result<Taken, Error> {
+    fn keep_ours(&mut self, theirs: &Theirs, covered: Covered) -> Result<Taken, Error> {
         let ours = self.staged(theirs.hash);
         if ours.lineage.covered == covered {
-            return Ok(self.held(&theirs));
+            return Ok(self.held(theirs));
         }
         let mut record = ours.clone();
         let doc = match &record.content {
             Content::Latest { .. } => {
                 let joined = joined_versions(versions_of(&record), covered);
-                return self.keep_latest(&theirs, record, joined, false);
+                return self.keep_latest(theirs, record, joined, false);
             }
             _ if record.lineage.dots.outside(&covered) == record.lineage.dots => self.loaded(theirs.hash),
             _ => {
@@ -165,7 +165,7 @@ impl Stage<'_> {
         Ok(Some((Content::Merged { heads, json, history: History::whole(merged.chunks) }, false)))
     }
 
-    /// Makes again in `doc` what is held of a document that was compacted, or deleted and made again, elsewhere.
+    /// Makes again in `doc` what is held of a document that was compacted, or deleted and made again, on another node.
     fn rebase_held(&mut self, doc: &mut Doc, theirs: &Theirs) -> bool {
         let held = self.batch.staged.get(&theirs.hash).and_then(|staged| staged.record.as_ref());
         if !held.is_some_and(|held| matches!(held.content, Content::Merged { .. })) {
@@ -182,14 +182,14 @@ impl Stage<'_> {
             Ok(Rebased::Nothing) => false,
             Ok(Rebased::Again) => {
                 log::info!(
-                    "document {name} was compacted elsewhere; the edits that had not been seen there are made again"
+                    "document {name} was compacted on another node; the edits that it had not seen are made again"
                 );
                 self.batch.rebased += 1;
                 true
             }
             Ok(Rebased::Dropped(changes)) => {
                 log::warn!(
-                    "document {name} was deleted and made again elsewhere; {changes} later changes of it are dropped"
+                    "document {name} was deleted and made again on another node; {changes} changes that it had not seen are dropped"
                 );
                 self.batch.dropped_changes += changes as u64;
                 false
@@ -202,7 +202,7 @@ impl Stage<'_> {
     }
 
     /// Of each creation the newest version; the newest of all is shown.
-    fn join_latest(&mut self, theirs: Theirs, stamp: Stamp, text: Vec<u8>, covered: Covered) -> Result<Taken, Error> {
+    fn join_latest(&mut self, theirs: &Theirs, stamp: Stamp, text: Vec<u8>, covered: Covered) -> Result<Taken, Error> {
         let json = match check_siblings(&theirs.lineage).and_then(|()| check_latest(text)) {
             Ok(json) => json,
             Err(reason) => return Ok(Taken::Refused(reason)),
@@ -214,7 +214,7 @@ impl Stage<'_> {
         let is_theirs = joined.as_ref().is_some_and(|(newest, lineage)| {
             *lineage == theirs.lineage && newest.stamp == stamp && newest.json == json
         });
-        self.keep_latest(&theirs, ours, joined, is_theirs)
+        self.keep_latest(theirs, ours, joined, is_theirs)
     }
 
     /// Writes the joined versions of a register unless they are what is held.
@@ -246,7 +246,7 @@ impl Stage<'_> {
         Ok(Taken::In)
     }
 
-    fn merge(&mut self, theirs: Theirs, merged: &Merged, covered: Covered) -> Result<Taken, Error> {
+    fn merge(&mut self, theirs: &Theirs, merged: &Merged, covered: Covered) -> Result<Taken, Error> {
         if let Err(cause) = chunk::check(&merged.chunks, CHUNK_ROWS) {
             return Ok(Taken::Refused(cause.to_string()));
         }
@@ -276,11 +276,11 @@ impl Stage<'_> {
         };
         let mut doc = left.unwrap_or(doc);
         if let Some(old) = old {
-            self.rebase(&mut doc, &old, &theirs);
+            self.rebase(&mut doc, &old, theirs);
         }
         if is_held && doc.heads() == before {
             self.put_back(theirs.hash, doc);
-            return Ok(self.held(&theirs));
+            return Ok(self.held(theirs));
         }
         let news = (applied == Applied::AllNew && is_whole).then_some(&merged.chunks);
         self.store_merge(theirs, (lineage, is_whole), doc, &before, news.cloned())
@@ -288,7 +288,7 @@ impl Stage<'_> {
 
     fn store_merge(
         &mut self,
-        theirs: Theirs,
+        theirs: &Theirs,
         (lineage, is_whole): (Lineage, bool),
         mut doc: Doc,
         before: &[[u8; 32]],
@@ -410,7 +410,7 @@ fn joined_versions(versions: impl IntoIterator<Item = Sibling>, mut covered: Cov
         let version = &versions[place];
         match kept.last_mut() {
             Some(last) if last.stamp == version.stamp && last.json == version.json => {
-                last.dots = last.dots.union(&dots)
+                last.dots = last.dots.union(&dots);
             }
             _ => kept.push(Sibling { dots, ..version.clone() }),
         }

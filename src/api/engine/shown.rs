@@ -75,7 +75,7 @@ impl Engine {
             (
                 "store_dropped_changes_total",
                 Kind::Counter,
-                "Changes dropped with a document that was deleted and made again elsewhere.",
+                "Changes dropped with a document that was deleted and made again on another node.",
                 &figures.dropped_changes,
             ),
             ("store_cache_documents", Kind::Gauge, "Merged documents that are kept loaded.", &figures.cached),

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
+use automerge::ActorId;
 use automerge::transaction::CommitOptions;
-use automerge::{ActorId, Automerge};
 use serde_json::{Map, Value};
 
 use super::{Doc, MergedError, edit};
@@ -70,9 +70,9 @@ impl Doc {
             return Ok(None);
         }
         let left = changes.into_iter().zip(kept).filter_map(|(change, kept)| kept.then_some(change));
-        let mut automerge = Automerge::new().with_actor(self.automerge.get_actor().clone());
-        automerge.apply_changes(left)?;
-        Ok(Some(Doc { automerge, shown: std::cell::OnceCell::new() }))
+        let mut doc = Doc::new([0; 16]);
+        doc.slack.apply(&mut doc.automerge, left.collect())?;
+        Ok(Some(doc))
     }
 }
 

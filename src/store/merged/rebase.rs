@@ -26,7 +26,7 @@ type Tag = u64;
 
 /// How many changes of each actor were seen.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Clock(BTreeMap<Tag, u64>);
+struct Clock(BTreeMap<Tag, u64>);
 
 /// What became of the edits that a compaction had not seen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,7 +35,7 @@ pub enum Rebased {
     Nothing,
     /// They are made again.
     Again,
-    /// So many changes are not: the documents have no compaction in common.
+    /// This many changes are not: no compaction leads from one document to the other.
     Dropped(usize),
 }
 
@@ -50,7 +50,7 @@ impl Clock {
         self.0.get(&tag(actor)).is_some_and(|seen| *seen >= sequence)
     }
 
-    /// Sees what `other` has seen, of new actors only so many.
+    /// Sees what `other` has seen, of new actors at most this many.
     fn join(&mut self, other: &Clock, mut new_actors: usize) {
         for (tag, seen) in &other.0 {
             if let Some(known) = self.0.get_mut(tag) {

@@ -78,8 +78,8 @@ fn a_base_must_be_current() {
     let second = bench.write("platforms/a", based(r#"{"n":2}"#, &first.version)).unwrap();
     let stale = bench.write("platforms/a", based(r#"{"n":3}"#, &first.version)).unwrap_err();
     assert!(matches!(stale, Error::BaseNotCurrent(_)));
-    let elsewhere = bench.write("platforms/b", based("{}", &second.version)).unwrap_err();
-    assert!(matches!(elsewhere, Error::UnknownBase(_)), "a version of another document");
+    let of_another = bench.write("platforms/b", based("{}", &second.version)).unwrap_err();
+    assert!(matches!(of_another, Error::UnknownBase(_)), "a version of another document");
     let garbage = bench.write("platforms/a", based("{}", &Version(vec![1, 2, 3]))).unwrap_err();
     assert!(matches!(garbage, Error::MalformedBase(_)));
     assert_eq!(bench.json("platforms/a").unwrap(), r#"{"n":2}"#);

@@ -90,7 +90,7 @@ impl Run {
         self.seen.contains(dot) || compactions.map(|(_, compaction)| compaction).any(|later| self.is_seen(later))
     }
 
-    /// Everything to everybody, until nothing changes.
+    /// Every node sends what it holds to every other, until nothing changes.
     fn converge(&mut self) {
         for _ in 0..4 {
             for (from, to) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
@@ -121,7 +121,10 @@ impl Run {
         let made = self.fields.iter().flat_map(|(_, made)| made.all_dots().iter().copied().collect::<Vec<_>>());
         for dot in made.filter(|dot| lineage.covered.covers(dot)) {
             let is_compacted = self.compacted.iter().any(|(compacted, _)| *compacted == dot);
-            assert!(is_compacted || self.seen.contains(&dot), "seed {seed}: {dot:?} is covered by what has not seen it");
+            assert!(
+                is_compacted || self.seen.contains(&dot),
+                "seed {seed}: {dot:?} is covered by what has not seen it"
+            );
         }
     }
 
