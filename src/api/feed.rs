@@ -10,7 +10,7 @@ use peat_ipc::sidecar::{ChangeType, DocumentChange, SubscribeRequest};
 use peat_ipc::{CallError, Code};
 
 use crate::identity::EndpointId;
-use crate::store::{self, Content, Entry, Key, Kind, Record, RunId, Snapshot};
+use crate::store::{self, Content, Entry, Key, Kind, Record, RunId, Snapshot, Token};
 
 /// Index entries looked at in one go, so that a subscription that skips much does not hold up other calls.
 const EXAMINED_A_TURN: usize = 256;
@@ -19,13 +19,8 @@ const EXAMINED_A_TURN: usize = 256;
 pub(super) struct Feed {
     /// Empty: all.
     collections: BTreeSet<String>,
-    /// Everything up to here was sent, or need not be.
-    position: u64,
-    /// How far a crash of the node cannot take that back ([`Snapshot::settled`]): where the client may resume. Falls when the
-    /// client is sent a version that a crash may take back, from a record that was passed already.
-    token: u64,
-    /// The run both belong to.
-    run: RunId,
+    /// Up to here everything was sent, or need not be, and where the client may resume.
+    token: Token,
     /// While the snapshot lasts: its last sequence number.
     snapshot_end: Option<u64>,
     credit: u32,
@@ -51,20 +46,17 @@ impl Feed {
         let resume = resume_point(&request)?;
         let mut feed = Feed {
             collections: request.collections.into_iter().collect(),
-            position: snapshot.visible(),
-            token: snapshot.visible(),
-            run,
+            token: snapshot.token(run, snapshot.visible()),
             snapshot_end: None,
             credit: 0,
         };
         if request.snapshot {
-            feed.snapshot_end = Some(feed.position);
-            (feed.position, feed.token) = (0, 0);
+            feed.snapshot_end = Some(snapshot.visible());
+            feed.token.sequence = 0;
         }
-        if let Some((run, sequence)) = resume {
-            let current = std::mem::replace(&mut feed.run, run);
-            (feed.position, feed.token) = (sequence, sequence);
-            feed.continue_in(current, snapshot)?;
+        if let Some(token) = resume {
+            feed.token = token;
+            feed.continue_in(run, snapshot)?;
         }
         Ok(feed)
     }
@@ -73,16 +65,15 @@ impl Feed {
         self.credit = self.credit.saturating_add(items);
     }
 
-    /// Continues in run `run`, after a restart of the store: from the token, since what came after it may be undone.
+    /// Continues in run `run`, after a restart of the store.
     ///
     /// # Errors
-    /// OUT_OF_RANGE: what was sent last is not part of this database's history.
+    /// OUT_OF_RANGE: something of what was read for this subscriber is not part of this database's history.
     pub(super) fn continue_in(&mut self, run: RunId, snapshot: &Snapshot) -> Result<(), CallError> {
-        if !snapshot.token_is_known(self.run, self.token)? {
+        if !snapshot.knows(&self.token)? {
             return Err(stale());
         }
-        self.run = run;
-        self.position = self.token;
+        self.token.run = run;
         Ok(())
     }
 
@@ -98,7 +89,7 @@ impl Feed {
         if self.complete_from() < snapshot.deleted_floor() {
             return Err(stale());
         }
-        let mut entries = Merge::new(snapshot, self.position)?;
+        let mut entries = Merge::new(snapshot, self.token.sequence)?;
         for _ in 0..EXAMINED_A_TURN {
             if self.credit == 0 {
                 return Ok(Progress::Blocked);
@@ -127,18 +118,16 @@ impl Feed {
 
     /// The subscriber misses nothing that happened after this.
     fn complete_from(&self) -> u64 {
-        self.position.max(self.snapshot_end.unwrap_or(0))
+        self.token.sequence.max(self.snapshot_end.unwrap_or(0))
     }
 
     fn ends_snapshot(&self, next: u64) -> bool {
         self.snapshot_end.is_some_and(|end| next > end)
     }
 
-    /// Moves to `sequence`, and the token as far as is safe.
+    /// Moves to `sequence` of `snapshot`.
     fn pass(&mut self, snapshot: &Snapshot, sequence: u64) {
-        self.position = sequence;
-        let safe = if sequence == snapshot.visible() { sequence } else { sequence.min(snapshot.settled()) };
-        self.token = safe;
+        self.token = snapshot.token(self.token.run, sequence);
     }
 
     fn end_snapshot(&mut self, snapshot: &Snapshot) -> Option<DocumentChange> {
@@ -146,8 +135,8 @@ impl Feed {
         self.pass(snapshot, end.min(snapshot.visible()));
         Some(DocumentChange {
             change_type: ChangeType::SnapshotEnd.into(),
-            sequence: self.token,
-            run: self.run.0.to_vec(),
+            sequence: self.token.sequence,
+            run: self.token.run_bytes(),
             ..DocumentChange::default()
         })
     }
@@ -185,24 +174,24 @@ impl Feed {
             doc_id: name.id().into(),
             change_type: change_type.into(),
             json_data,
-            sequence: self.token,
+            sequence: self.token.sequence,
             origin,
-            run: self.run.0.to_vec(),
+            run: self.token.run_bytes(),
         }
     }
 }
 
 /// The token of a request that resumes.
-fn resume_point(request: &SubscribeRequest) -> Result<Option<(RunId, u64)>, CallError> {
+fn resume_point(request: &SubscribeRequest) -> Result<Option<Token>, CallError> {
     let refused = |why: &str| Err(CallError::new(Code::InvalidArgument, why));
-    match <[u8; 16]>::try_from(request.resume_run.as_slice()) {
-        Ok(_) if request.snapshot => refused("snapshot and resume_run exclude each other"),
-        Ok(run) => Ok(Some((RunId(run), request.resume_after))),
-        Err(_) if !request.resume_run.is_empty() => {
+    match Token::parse(&request.resume_run, request.resume_after) {
+        Some(_) if request.snapshot => refused("snapshot and resume_run exclude each other"),
+        Some(token) => Ok(Some(token)),
+        None if !request.resume_run.is_empty() => {
             refused("resume_run is not a run; give back the one a change came with")
         }
-        Err(_) if request.resume_after != 0 => refused("resume_after needs the resume_run it came with"),
-        Err(_) => Ok(None),
+        None if request.resume_after != 0 => refused("resume_after needs the resume_run it came with"),
+        None => Ok(None),
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! The header says whose file this is and of which format before redb looks at it, so that a newer or foreign file is
 //! refused untouched. The gate keeps a database that failed away from the disk once it has been opened anew: its readers may
-//! live on in other threads, and the pages they would read may have been written over.
+//! live on in other threads, and the pages they would read may have been written over. It also tells the store of errors that
+//! only a reader met: redb serves nothing from the disk after one, whichever thread it happened in.
 
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use redb::{BackendError, StorageBackend};
 
@@ -127,18 +130,68 @@ pub(super) fn mark_used<D: Disk>(disk: &D) -> Result<(), Error> {
 
 /// Shut once its database has failed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Gate(Arc<AtomicBool>);
+pub(super) struct Gate {
+    shut: Arc<AtomicBool>,
+    /// Told of each error of the disk.
+    alarm: Alarm,
+}
 
 impl Gate {
+    pub(super) fn new(alarm: Alarm) -> Gate {
+        Gate { shut: Arc::default(), alarm }
+    }
+
     pub(super) fn shut(&self) {
-        self.0.store(true, Ordering::Release);
+        self.shut.store(true, Ordering::Release);
     }
 
     pub(super) fn pass(&self) -> io::Result<()> {
-        match self.0.load(Ordering::Acquire) {
+        match self.shut.load(Ordering::Acquire) {
             true => Err(io::Error::other("the database was reopened after a storage error")),
             false => Ok(()),
         }
+    }
+
+    /// Hands on what the disk answered to this database, and raises the alarm over an error.
+    fn watch<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if result.is_err() && self.pass().is_ok() {
+            self.alarm.raise();
+        }
+        result
+    }
+}
+
+/// Errors of the disk since the store last looked: raised in any thread that reads, heard by the store.
+#[derive(Clone, Debug)]
+pub(super) struct Alarm {
+    raise: Sender<()>,
+    raised: Receiver<()>,
+}
+
+impl Default for Alarm {
+    fn default() -> Alarm {
+        let (raise, raised) = bounded(1);
+        Alarm { raise, raised }
+    }
+}
+
+impl Alarm {
+    fn raise(&self) {
+        // Full: the store has not heard of the last one yet.
+        let _ = self.raise.try_send(());
+    }
+
+    pub(super) fn is_raised(&self) -> bool {
+        !self.raised.is_empty()
+    }
+
+    pub(super) fn silence(&self) {
+        let _ = self.raised.try_recv();
+    }
+
+    /// Has something while the alarm is raised; only the store takes it.
+    pub(super) fn raised(&self) -> Receiver<()> {
+        self.raised.clone()
     }
 }
 
@@ -169,12 +222,12 @@ impl<D: Disk> Backend<D> {
 impl<D: Disk> StorageBackend for Backend<D> {
     fn len(&self) -> io::Result<u64> {
         self.gate.pass()?;
-        Ok(self.disk.len()?.saturating_sub(PAGES_AT))
+        Ok(self.gate.watch(self.disk.len())?.saturating_sub(PAGES_AT))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.gate.pass()?;
-        self.disk.read(offset + PAGES_AT, out)?;
+        self.gate.watch(self.disk.read(offset + PAGES_AT, out))?;
         // The gate may have been shut, and the page written over, while it was read.
         self.gate.pass()
     }
@@ -184,24 +237,24 @@ impl<D: Disk> StorageBackend for Backend<D> {
         let length = len + PAGES_AT;
         // The note is a lower bound whatever a crash keeps: it shrinks before the file does and grows after it has.
         if length < self.noted.load(Ordering::Relaxed) {
-            self.note(length)?;
-            self.disk.sync_data()?;
+            self.gate.watch(self.note(length).and_then(|()| self.disk.sync_data()))?;
         }
-        self.disk.set_len(length)?;
+        self.gate.watch(self.disk.set_len(length))?;
         self.length.store(length, Ordering::Relaxed);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         self.gate.pass()?;
-        self.disk.sync_data()?;
+        self.gate.watch(self.disk.sync_data())?;
         let length = self.length.load(Ordering::Relaxed);
-        if length > self.noted.load(Ordering::Relaxed) { self.note(length) } else { Ok(()) }
+        let grown = length > self.noted.load(Ordering::Relaxed);
+        if grown { self.gate.watch(self.note(length)) } else { Ok(()) }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.gate.pass()?;
-        self.disk.write(offset + PAGES_AT, data)
+        self.gate.watch(self.disk.write(offset + PAGES_AT, data))
     }
 
     // The disk is exclusive by construction, so every lock is free.

@@ -10,7 +10,7 @@ use crate::clock::{BootId, Now};
 use crate::contain::contain;
 use crate::limits;
 use crate::store::age::{Clocks, NOTED_EVERY_MS, Noted};
-use crate::store::backend::{self, Backend, Found, Gate};
+use crate::store::backend::{self, Alarm, Backend, Found, Gate};
 use crate::store::journal::{self, Journal};
 use crate::store::tables::{
     self, CHUNKS, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_DATABASE, NAMES, RECORDS, RUNS, SOURCES,
@@ -19,11 +19,13 @@ use crate::store::tables::{
 use crate::store::{Config, Disk, Error, Figures, Reader, RunId};
 
 /// What a start brings: ids nobody else has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Fresh {
     pub(super) run: RunId,
     /// The database's id, if it is made now.
     pub(super) database: [u8; 16],
+    /// Told of each error of the disk.
+    pub(super) alarm: Alarm,
 }
 
 /// An open database.
@@ -57,10 +59,10 @@ impl Opened {
         if found == Found::Nothing {
             backend::begin(disk.as_ref())?;
         }
-        let gate = Gate::default();
+        let gate = Gate::new(fresh.alarm.clone());
         let backend = Backend::new(disk.clone(), gate.clone())?;
         let database = Builder::new().set_cache_size(config.cache_bytes / 2).create_with_backend(backend)?;
-        let opened = Opened::begin(disk.as_ref(), database, gate, fresh, found, (config.boot, now))?;
+        let opened = Opened::begin(disk.as_ref(), database, gate, &fresh, found, (config.boot, now))?;
         if found == Found::Nothing {
             backend::mark_used(disk.as_ref())?;
         }
@@ -72,7 +74,7 @@ impl Opened {
         disk: &D,
         database: Database,
         gate: Gate,
-        fresh: Fresh,
+        fresh: &Fresh,
         found: Found,
         (boot, now): (BootId, Now),
     ) -> Result<Opened, Error> {

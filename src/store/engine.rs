@@ -8,11 +8,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use ring::digest::{Context, SHA256};
 
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::random::{Random, RandomExt};
+use crate::store::backend::Alarm;
 use crate::store::batch::{Batch, Pending};
 use crate::store::cache::Cache;
 use crate::store::commit::{self, Flush};
@@ -51,6 +53,10 @@ pub struct Store<D> {
     /// Set while the database has failed: when to try to open it anew.
     failed: Option<Instant>,
     reopened: Option<Reader>,
+    /// Raised by readers, too.
+    alarm: Alarm,
+    /// A time that has come: when to look into the alarm.
+    begun: Instant,
 }
 
 impl<D: Disk> Store<D> {
@@ -61,11 +67,13 @@ impl<D: Disk> Store<D> {
     pub fn open(disk: D, config: Config, random: &mut dyn Random, now: Now) -> Result<Store<D>, Error> {
         let disk = Arc::new(disk);
         disk.reserve(RESERVE_BYTES as u64)?;
-        let fresh = Fresh { run: RunId(random.array()), database: random.array() };
+        let alarm = Alarm::default();
+        let fresh = Fresh { run: RunId(random.array()), database: random.array(), alarm: alarm.clone() };
         let opened = Opened::open(&disk, &config, fresh, now)?;
         let cache = Cache::new(config.cache_bytes / 2);
         let (durable, writer) = (opened.state.sequence, writer(config, &opened));
-        Ok(Store { disk, opened, writer, cache, durable, unflushed: None, copied: 0, failed: None, reopened: None })
+        let (unflushed, copied, failed, reopened, begun) = (None, 0, None, None, now.mono);
+        Ok(Store { disk, opened, writer, cache, durable, unflushed, copied, failed, reopened, alarm, begun })
     }
 
     /// Stages, commits and answers `requests` in order. One commit covers up to
@@ -83,9 +91,7 @@ impl<D: Disk> Store<D> {
 
     /// Flushes what may not wait longer, and tries again to open a database that failed.
     pub fn handle_timeout(&mut self, now: Now) {
-        if self.failed.is_some_and(|retry| now.reached(retry)) {
-            self.reopen(now);
-        }
+        self.recover(now);
         if self.unflushed.is_some_and(|due| now.reached(due))
             && let Err(cause) = self.commit(now, &mut Batch::flush())
         {
@@ -98,7 +104,14 @@ impl<D: Disk> Store<D> {
     /// When to call [`Store::handle_timeout`] next.
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
-        self.failed.into_iter().chain(self.unflushed).min()
+        let alarmed = (self.failed.is_none() && self.alarm.is_raised()).then_some(self.begun);
+        self.failed.into_iter().chain(self.unflushed).chain(alarmed).min()
+    }
+
+    /// Has something once a reader, in any thread, has met an error of the disk: [`Store::poll_deadline`] has come then.
+    #[must_use]
+    pub fn alarm(&self) -> Receiver<()> {
+        self.alarm.raised()
     }
 
     /// A new reader after a storage error made the store open its database anew; the old one's snapshots fail. The run is a
@@ -155,9 +168,7 @@ impl<D: Disk> Store<D> {
         batch: &mut Batch,
         requests: &mut Peekable<impl Iterator<Item = Submitted>>,
     ) -> Result<(), Error> {
-        if self.failed.is_some_and(|retry| now.reached(retry)) {
-            self.reopen(now);
-        }
+        self.recover(now);
         if self.failed.is_some() {
             return Err(Error::Io(Arc::new(std::io::Error::other("the database could not be opened anew yet"))));
         }
@@ -293,11 +304,28 @@ impl<D: Disk> Store<D> {
         }
     }
 
+    /// Opens the database anew if that is due: another try, or an error that only a reader met. redb reads and writes nothing
+    /// after one, and a quiet node would answer with errors until the next write.
+    fn recover(&mut self, now: Now) {
+        match self.failed {
+            Some(retry) if now.reached(retry) => self.reopen(now),
+            None if self.alarm.is_raised() => {
+                self.alarm.silence();
+                if let Err(cause) = self.opened.database.begin_write() {
+                    self.distrust(now, &cause.into());
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn reopen(&mut self, now: Now) {
         self.opened.gate.shut();
+        self.alarm.silence();
         self.cache.clear();
         (self.unflushed, self.copied) = (None, 0);
-        let fresh = Fresh { run: successor(self.opened.run), database: self.opened.id };
+        let (run, database) = (successor(self.opened.run), self.opened.id);
+        let fresh = Fresh { run, database, alarm: self.alarm.clone() };
         match Opened::open(&self.disk, &self.writer.config, fresh, now) {
             Ok(mut opened) => {
                 opened.figures = self.opened.figures.clone();
@@ -309,6 +337,7 @@ impl<D: Disk> Store<D> {
             }
             Err(cause) => {
                 log::error!("opening the database anew failed: {cause}");
+                self.alarm.silence();
                 self.failed = Some(now.after(REOPEN_INTERVAL));
             }
         }

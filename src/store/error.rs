@@ -200,6 +200,9 @@ impl From<redb::StorageError> for Error {
         match cause {
             redb::StorageError::Io(cause) => cause.into(),
             redb::StorageError::Corrupted(what) => Error::Damaged(what),
+            redb::StorageError::PreviousIo => {
+                Error::Io(Arc::new(io::Error::other("a read or write of it failed before; the node opens it anew")))
+            }
             other => Error::Io(Arc::new(io::Error::other(other.to_string()))),
         }
     }

@@ -33,6 +33,7 @@ mod request;
 pub mod shell;
 mod stage;
 mod tables;
+mod token;
 mod verify;
 mod version;
 mod write;
@@ -56,6 +57,7 @@ pub use request::{
     Applied, Apply, Body, Cursor, Incoming, IncomingCommand, Link, LinkWish, Merged, Outcome, PeerRun, Put, Reply,
     Request, Submitted, Ticket, Tip, Write,
 };
+pub use token::Token;
 pub use verify::{Verified, verify};
 pub use version::{Kind, Origin, RunId, Stamp, Version, VersionHash};
 

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, bounded};
 use mio::Waker;
 
 use crate::clock::shell::now;
@@ -81,8 +82,9 @@ pub struct Wiring {
 /// Runs the store thread until every sender of requests is gone.
 pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
     let mut replies = Vec::new();
+    let alarm = store.alarm();
     wiring.publish(&store);
-    while let Some(first) = wiring.next(&mut store) {
+    while let Some(first) = wiring.next(&mut store, &alarm) {
         let more = wiring.requests.try_iter().take(BATCH_DOCUMENTS - 1);
         let now = now();
         wiring.pulse.woke(now.mono);
@@ -94,28 +96,42 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
 }
 
 impl Wiring {
-    /// Waits for a request or the engine's deadline. `None`: nobody is left to ask.
-    fn next<D: Disk>(&self, store: &mut Store<D>) -> Option<Option<Submitted>> {
+    /// Waits for a request, the engine's deadline, or its alarm. `None`: nobody is left to ask.
+    fn next<D: Disk>(&self, store: &mut Store<D>, alarm: &Receiver<()>) -> Option<Option<Submitted>> {
         loop {
             let (now, deadline) = (now(), store.poll_deadline());
             self.pulse.stamp(now.mono);
             let wait = deadline.map(|at| at.saturating_duration_since(now.mono));
-            let received = match self.pulse.shorten(wait) {
-                Some(wait) => self.requests.recv_timeout(wait),
-                None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match received {
+            match self.receive(alarm, self.pulse.shorten(wait)) {
                 Ok(submitted) => return Some(Some(submitted)),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
                     let now = self::now();
-                    if deadline.is_some_and(|at| now.reached(at)) {
+                    if store.poll_deadline().is_some_and(|at| now.reached(at)) {
                         store.handle_timeout(now);
                         return Some(None);
                     }
                 }
             }
         }
+    }
+
+    /// The next request; a time-out, too, when the alarm is raised.
+    fn receive(&self, alarm: &Receiver<()>, wait: Option<Duration>) -> Result<Submitted, RecvTimeoutError> {
+        let mut select = Select::new();
+        let request = select.recv(&self.requests);
+        select.recv(alarm);
+        let ready = match wait {
+            Some(wait) => select.ready_timeout(wait).map_err(|_| RecvTimeoutError::Timeout)?,
+            None => select.ready(),
+        };
+        if ready != request {
+            return Err(RecvTimeoutError::Timeout);
+        }
+        self.requests.try_recv().map_err(|cause| match cause {
+            TryRecvError::Empty => RecvTimeoutError::Timeout,
+            TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+        })
     }
 
     /// Hands on what a batch or a timeout has brought.
@@ -163,8 +179,6 @@ impl Outlet {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use mio::{Poll, Token};
 
     use super::*;

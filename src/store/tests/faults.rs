@@ -77,6 +77,57 @@ fn steps_until_it_succeeds(json: &str) -> u64 {
     unreachable!("a disk that fails later than the put needs it");
 }
 
+/// A database that caches nothing, and whose disk failed a read once.
+fn after_a_failed_read() -> Bench {
+    let mut bench = Bench::new();
+    assert!(written(bench.request(durable("cells/a", whole("{}")))).unwrap().durable);
+    let (disk, config) = (bench.disk.crash(), Config { cache_bytes: 0, ..Config::new(node(1)) });
+    let store = Store::open(disk.clone(), config, &mut Counter(100), bench.now).unwrap();
+    let bench = Bench { disk, store, ..bench };
+    bench.disk.set_unreadable(true);
+    let snapshot = bench.store.reader().snapshot();
+    let failed = snapshot.and_then(|snapshot| snapshot.document(&key("cells/a")));
+    bench.disk.set_unreadable(false);
+    assert!(matches!(failed, Err(Error::Io(_))), "{failed:?}");
+    bench
+}
+
+#[test]
+fn a_read_that_failed_costs_no_later_read() {
+    let mut bench = after_a_failed_read();
+    let old = bench.store.reader();
+    assert!(!bench.store.alarm().is_empty(), "the thread is woken");
+    assert!(bench.store.poll_deadline().is_some_and(|at| bench.now.reached(at)), "without a write that finds out");
+    bench.pass(Duration::ZERO);
+    let reader = bench.store.poll_reopened().expect("the database was opened anew");
+    assert_eq!(reader.snapshot().unwrap().document(&key("cells/a")).unwrap().unwrap().json, "{}");
+    assert!(matches!(old.snapshot(), Err(Error::Io(_))));
+    assert!(bench.store.alarm().is_empty() && bench.store.poll_deadline().is_none());
+}
+
+#[test]
+fn a_read_that_failed_costs_no_write() {
+    let mut bench = after_a_failed_read();
+    assert!(written(bench.request(durable("cells/b", whole("{}")))).unwrap().durable);
+    assert_eq!(bench.crash().json("cells/b").unwrap(), "{}");
+}
+
+#[test]
+fn while_the_disk_stays_unreadable_the_store_tries_once_a_second() {
+    let mut bench = after_a_failed_read();
+    bench.disk.set_unreadable(true);
+    bench.pass(Duration::ZERO);
+    for _ in 0..3 {
+        assert!(bench.store.alarm().is_empty(), "nothing wakes the thread before the time has come");
+        assert!(bench.store.poll_deadline().is_some_and(|at| !bench.now.reached(at)));
+        assert!(matches!(bench.write("cells/a", whole("{}")), Err(Error::Io(_))));
+        bench.pass(Duration::from_secs(1));
+    }
+    bench.disk.set_unreadable(false);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.json("cells/a").unwrap(), "{}");
+}
+
 #[test]
 fn while_the_disk_stays_broken_every_request_is_answered() {
     let mut bench = Bench::new();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::DELETED_NAMES;
-use crate::store::{Link, LinkWish, RunId};
+use crate::store::{Link, LinkWish, RunId, Token};
 
 #[test]
 fn the_name_of_a_deleted_document_is_kept_with_who_deleted_it() {
@@ -90,6 +90,36 @@ fn tokens_of_this_history_are_known_and_others_are_stale() {
     assert!(!bench.snapshot().token_is_known(first, 2).unwrap(), "that number means another document now");
     assert!(!bench.snapshot().token_is_known(RunId([0; 16]), 0).unwrap());
     assert_eq!(bench.snapshot().runs().unwrap(), [(first, 1), (second, 2)]);
+}
+
+#[test]
+fn a_reader_that_was_shown_what_a_crash_took_back_is_not_known() {
+    let mut bench = Bench::new();
+    let run = bench.store.run();
+    written(bench.request(durable("platforms/a", whole("{}")))).unwrap();
+    written(bench.request(durable("platforms/b", whole("{}")))).unwrap();
+    bench.put("platforms/undone", "{}");
+    let halfway = bench.snapshot().token(run, 1);
+    assert!(bench.snapshot().knows(&halfway).unwrap());
+    let bench = bench.crash();
+    assert!(!bench.snapshot().knows(&halfway).unwrap(), "it would keep platforms/undone, which is not in the index");
+    assert!(bench.snapshot().knows(&Token { horizon: 2, ..halfway }).unwrap());
+}
+
+#[test]
+fn a_reader_that_was_behind_when_the_backup_was_made_is_not_known_once_that_is_restored() {
+    let mut bench = Bench::new();
+    let run = bench.store.run();
+    for name in ["platforms/a", "platforms/b", "platforms/c"] {
+        written(bench.request(durable(name, whole("{}")))).unwrap();
+    }
+    let backup = Ram::of(bench.disk.bytes());
+    written(bench.request(durable("platforms/a", whole(r#"{"n":1}"#)))).unwrap();
+    // It has passed by platforms/a, which has moved behind platforms/c since the backup.
+    let halfway = bench.snapshot().token(run, 2);
+    let restored = Bench::over(1, backup, 3);
+    assert!(restored.snapshot().token_is_known(run, 2).unwrap());
+    assert!(!restored.snapshot().knows(&halfway).unwrap(), "it would never hear of platforms/a");
 }
 
 #[test]

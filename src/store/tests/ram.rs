@@ -12,6 +12,7 @@ struct State {
     full: bool,
     /// Writes and syncs that still succeed.
     healthy: Option<u64>,
+    unreadable: bool,
     syncs: u64,
     reads: u64,
 }
@@ -47,6 +48,11 @@ impl Ram {
         self.state().healthy = count;
     }
 
+    /// Whether every read fails.
+    pub(super) fn set_unreadable(&self, unreadable: bool) {
+        self.state().unreadable = unreadable;
+    }
+
     pub(super) fn syncs(&self) -> u64 {
         self.state().syncs
     }
@@ -76,6 +82,9 @@ impl redb::StorageBackend for Ram {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut state = self.state();
+        if state.unreadable {
+            return Err(io::Error::other("injected"));
+        }
         state.reads += out.len() as u64;
         let start = usize::try_from(offset).unwrap();
         let from = state.bytes.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;

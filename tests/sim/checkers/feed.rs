@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use peat_node::store::{Error, Key, Kind, RunId, Snapshot};
+use peat_node::store::{Error, Key, Kind, RunId, Snapshot, Token};
 
 use crate::seeds::Violation;
 
 /// A follower that reads the index the way a subscription does, some changes at a time.
 #[derive(Clone, Debug, Default)]
 pub struct Follower {
-    token: Option<(RunId, u64)>,
+    token: Option<Token>,
     documents: BTreeMap<Key, String>,
 }
 
@@ -22,19 +22,19 @@ impl Follower {
             None => self.start_over(snapshot, keys).map(|()| true).map_err(broken)?,
         };
         if complete {
-            self.token = Some((run, snapshot.visible()));
+            self.token = Some(snapshot.token(run, snapshot.visible()));
             self.compare(snapshot, keys)?;
         }
         Ok(())
     }
 
     fn resumable(&self, snapshot: &Snapshot) -> Result<Option<u64>, Error> {
-        let Some((run, sequence)) = self.token else { return Ok(None) };
-        let known = snapshot.token_is_known(run, sequence)? && sequence >= snapshot.deleted_floor();
-        Ok(known.then_some(sequence))
+        let Some(token) = self.token else { return Ok(None) };
+        let known = snapshot.knows(&token)? && token.sequence >= snapshot.deleted_floor();
+        Ok(known.then_some(token.sequence))
     }
 
-    /// Whether nothing is left. The token of a partial turn claims no more than a crash would leave.
+    /// Whether nothing is left.
     fn changes(&mut self, snapshot: &Snapshot, run: RunId, after: u64, most: usize) -> Result<bool, Error> {
         let mut entries = Vec::new();
         for kind in Kind::ALL {
@@ -46,7 +46,7 @@ impl Follower {
                 Some(name) => self.upsert(snapshot, name)?,
                 None => drop(snapshot.deleted_name(entry.sequence)?.map(|name| self.documents.remove(&name))),
             }
-            self.token = Some((run, entry.sequence.min(snapshot.settled())));
+            self.token = Some(snapshot.token(run, entry.sequence));
         }
         Ok(entries.len() <= most)
     }

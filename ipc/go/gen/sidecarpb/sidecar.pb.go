@@ -2985,7 +2985,7 @@ type DocumentChange struct {
 	Sequence   uint64                 `protobuf:"varint,100,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Endpoint id of the node that wrote this version.
 	Origin string `protobuf:"bytes,101,opt,name=origin,proto3" json:"origin,omitempty"`
-	// Names the run `sequence` belongs to; give both back to resume.
+	// Names the run `sequence` belongs to, and how far the node was in it; give both back, as they came, to resume.
 	Run           []byte `protobuf:"bytes,102,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

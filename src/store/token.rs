@@ -1,0 +1,79 @@
+//! Where a reader of the index left off, and whether the index can still answer from there.
+//!
+//! A scan that has not reached the end of its snapshot has passed by the places of records that moved behind it, and has shown
+//! versions that a crash may take back. Its position alone proves nothing: it is good while the whole snapshot is part of the
+//! database's history (docs/storage.md, "Tokens").
+
+use crate::store::{Error, RunId, Snapshot};
+
+/// Bytes of a run's id.
+const RUN_BYTES: usize = 16;
+
+/// A point from which a reader of the index can go on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Token {
+    /// The run both numbers belong to.
+    pub run: RunId,
+    /// The reader has every record up to here that has not moved since.
+    pub sequence: u64,
+    /// The newest sequence number of the snapshots it has read. Were any commit up to here undone, by a crash or with the
+    /// database replaced by a backup, the reader would lack what came back and keep what never was.
+    pub horizon: u64,
+}
+
+impl Token {
+    /// The run as clients carry it: its id, then the horizon, big-endian, when that is above the sequence number.
+    #[must_use]
+    pub fn run_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.run.0.to_vec();
+        if self.horizon > self.sequence {
+            bytes.extend(self.horizon.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// The inverse of [`Token::run_bytes`]; `None` for bytes that are no run.
+    #[must_use]
+    pub fn parse(run: &[u8], sequence: u64) -> Option<Token> {
+        let (run, rest) = run.split_first_chunk::<RUN_BYTES>()?;
+        let horizon = match rest {
+            [] => sequence,
+            rest => u64::from_be_bytes(rest.try_into().ok()?),
+        };
+        Some(Token { run: RunId(*run), sequence, horizon })
+    }
+}
+
+impl Snapshot {
+    /// The token of a reader in run `run` that has read this snapshot up to `sequence`.
+    #[must_use]
+    pub fn token(&self, run: RunId, sequence: u64) -> Token {
+        Token { run, sequence, horizon: self.visible() }
+    }
+
+    /// Whether a reader misses nothing, and keeps nothing that was undone, when it goes on from `token`.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn knows(&self, token: &Token) -> Result<bool, Error> {
+        self.token_is_known(token.run, token.sequence.max(token.horizon))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_back_as_it_was_given() {
+        let run = RunId([7; RUN_BYTES]);
+        for (sequence, horizon, length) in [(5, 5, 16), (5, 9, 24), (0, u64::MAX, 24)] {
+            let token = Token { run, sequence, horizon };
+            let bytes = token.run_bytes();
+            assert_eq!((bytes.len(), Token::parse(&bytes, sequence)), (length, Some(token)));
+        }
+        for wrong in [0, 15, 17, 23, 25] {
+            assert_eq!(Token::parse(&vec![7; wrong], 5), None, "{wrong} bytes");
+        }
+    }
+}
