@@ -28,11 +28,14 @@ impl Violation {
 /// The outcome of one seed: its tally and summary, or what went wrong.
 pub type Verdict = Result<String, Violation>;
 
-/// The seeds to run: `PEAT_SIM_SEEDS` as `a..b`, `a,b,c` or one number; otherwise 1 to `count`, and the commit's.
+/// The seeds to run: `PEAT_SIM_SEEDS` as `a..b`, `a,b,c` or one number; otherwise `count`, half of them the same every time and
+/// half of them the commit's own.
 pub fn chosen(count: u64) -> Vec<u64> {
-    match std::env::var("PEAT_SIM_SEEDS") {
-        Ok(text) if !text.is_empty() => parse(&text),
-        _ => (1..=count).chain(commit()).collect(),
+    let half = count / 2;
+    match (std::env::var("PEAT_SIM_SEEDS"), commit()) {
+        (Ok(text), _) if !text.is_empty() => parse(&text),
+        (_, Some(first)) => (1..=half).chain(first..first + half).collect(),
+        (_, None) => (1..=count).collect(),
     }
 }
 
@@ -49,11 +52,12 @@ fn parse(text: &str) -> Vec<u64> {
     }
 }
 
-/// The first digits of the commit, so that every commit also runs a seed nobody ran before.
+/// The first digits of the commit's hash, so that every commit tries seeds that no other has tried.
 fn commit() -> Option<u64> {
+    const DIGITS: usize = 12;
     let output = Command::new("git").args(["rev-parse", "HEAD"]).output().ok()?;
     let hash = String::from_utf8(output.stdout).ok()?;
-    u64::from_str_radix(hash.get(..8)?, 16).ok()
+    u64::from_str_radix(hash.get(..DIGITS)?, 16).ok()
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -72,7 +76,7 @@ pub fn say(text: &str) {
     writeln!(stderr(), "{text}").ok();
 }
 
-/// Runs `scenario` on every seed, prints what was injected, and fails on a violation or when a fault of `wanted` never
+/// Runs `scenario` of the test whose name has `name` in it on every seed, prints what was injected, and fails on a violation or when a fault of `wanted` never
 /// happened.
 pub fn swarm(name: &str, seeds: &[u64], wanted: &[Fault], scenario: impl Fn(u64, &Arc<Tally>) -> Verdict + Sync) {
     let (tally, next, failed) = (Arc::<Tally>::default(), AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -81,7 +85,10 @@ pub fn swarm(name: &str, seeds: &[u64], wanted: &[Fault], scenario: impl Fn(u64,
             match run_one(*seed, &tally, &scenario) {
                 Ok(summary) if seeds.len() == 1 => say(&summary),
                 Ok(_) => {}
-                Err(violation) => failed.lock().expect("no panic while held").push((*seed, violation)),
+                Err(violation) => {
+                    say(&format!("{name}: {} violated: {}\n{}", violation.checker, violation.what, replay(name, *seed)));
+                    failed.lock().expect("no panic while held").push(*seed);
+                }
             }
         }
     };
@@ -101,15 +108,13 @@ pub fn trace(words: impl FnOnce() -> String) {
     }
 }
 
-fn report(name: &str, mut failed: Vec<(u64, Violation)>) {
-    failed.sort_by_key(|(seed, _)| *seed);
-    for (seed, violation) in failed.iter().take(10) {
-        say(&format!("{name}: {} violated: {}\nreplay: make sim SEEDS={seed}", violation.checker, violation.what));
-    }
-    assert!(
-        failed.is_empty(),
-        "{name}: {} seeds failed: {:?}",
-        failed.len(),
-        failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>()
-    );
+/// The command that runs one seed again.
+fn replay(name: &str, seed: u64) -> String {
+    format!("replay: make sim SCENARIO={name} SEEDS={seed}")
+}
+
+fn report(name: &str, mut failed: Vec<u64>) {
+    failed.sort_unstable();
+    failed.iter().take(10).for_each(|seed| say(&replay(name, *seed)));
+    assert!(failed.is_empty(), "{name}: {} seeds failed: {failed:?}", failed.len());
 }
