@@ -70,11 +70,11 @@ pub(super) fn compact(command: &Compact) -> Result<(), Failure> {
     Output::stdout(command.json).response(&response, |out| out.line(&base64(&response.version)))
 }
 
-/// Length of the id of a run.
-const RUN_BYTES: usize = 16;
+/// Length of the id of a run, and with the place in it that a subscriber that is behind depends on.
+const RUN_BYTES: [usize; 2] = [16, 24];
 
 /// What `watch` shows on a terminal, and how wide.
-const COLUMNS: [(&str, usize); 4] = [("POSITION", 30), ("CHANGE", 12), ("DOCUMENT", 32), ("CONTENT", 0)];
+const COLUMNS: [(&str, usize); 4] = [("POSITION", 38), ("CHANGE", 12), ("DOCUMENT", 32), ("CONTENT", 0)];
 
 pub(super) fn watch(command: &Watch) -> Result<(), Failure> {
     let after = command.after.as_deref().map(position).transpose()?;
@@ -162,7 +162,9 @@ fn position(text: &str) -> Result<Position, Failure> {
         number(text)?;
         return Err(wrong("does not name the run of the node it belongs to"));
     };
-    let run = from_base64(run).filter(|run| run.len() == RUN_BYTES).ok_or_else(|| wrong("does not end with a run"))?;
+    let run = from_base64(run)
+        .filter(|run| RUN_BYTES.contains(&run.len()))
+        .ok_or_else(|| wrong("does not end with a run"))?;
     Ok(Position { sequence: number(sequence)?, run })
 }
 
@@ -211,9 +213,11 @@ mod tests {
 
     #[test]
     fn a_position_has_a_sequence_number_and_a_run() {
-        let run = base64(&[7; RUN_BYTES]);
-        let expected = Position { sequence: 17, run: vec![7; RUN_BYTES] };
-        assert_eq!(position(&format!("17@{run}")), Ok(expected));
+        for length in RUN_BYTES {
+            let expected = Position { sequence: 17, run: vec![7; length] };
+            assert_eq!(position(&format!("17@{}", base64(&vec![7; length]))), Ok(expected));
+        }
+        let run = base64(&[7; 16]);
         for (text, words) in [
             ("17", "does not name the run"),
             ("", "does not begin with"),

@@ -48,13 +48,13 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Opens or creates the database and durably begins a run.
-    pub(super) fn open<D: Disk>(disk: &Arc<D>, config: &Config, fresh: Fresh, now: Now) -> Result<Opened, Error> {
+    pub(super) fn open<D: Disk>(disk: &Arc<D>, config: &Config, fresh: &Fresh, now: Now) -> Result<Opened, Error> {
         contain(|| Opened::open_trusting(disk, config, fresh, now))
             .unwrap_or_else(|panic| Err(Error::Damaged(format!("a page of the file: {panic}"))))
     }
 
     /// Like [`Opened::open`], but panics over some damaged files.
-    fn open_trusting<D: Disk>(disk: &Arc<D>, config: &Config, fresh: Fresh, now: Now) -> Result<Opened, Error> {
+    fn open_trusting<D: Disk>(disk: &Arc<D>, config: &Config, fresh: &Fresh, now: Now) -> Result<Opened, Error> {
         let found = backend::look(disk.as_ref())?;
         if found == Found::Nothing {
             backend::begin(disk.as_ref())?;
@@ -62,7 +62,7 @@ impl Opened {
         let gate = Gate::new(fresh.alarm.clone());
         let backend = Backend::new(disk.clone(), gate.clone())?;
         let database = Builder::new().set_cache_size(config.cache_bytes / 2).create_with_backend(backend)?;
-        let opened = Opened::begin(disk.as_ref(), database, gate, &fresh, found, (config.boot, now))?;
+        let opened = Opened::begin(disk.as_ref(), database, gate, fresh, found, (config.boot, now))?;
         if found == Found::Nothing {
             backend::mark_used(disk.as_ref())?;
         }

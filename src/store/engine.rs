@@ -69,7 +69,7 @@ impl<D: Disk> Store<D> {
         disk.reserve(RESERVE_BYTES as u64)?;
         let alarm = Alarm::default();
         let fresh = Fresh { run: RunId(random.array()), database: random.array(), alarm: alarm.clone() };
-        let opened = Opened::open(&disk, &config, fresh, now)?;
+        let opened = Opened::open(&disk, &config, &fresh, now)?;
         let cache = Cache::new(config.cache_bytes / 2);
         let (durable, writer) = (opened.state.sequence, writer(config, &opened));
         let (unflushed, copied, failed, reopened, begun) = (None, 0, None, None, now.mono);
@@ -326,7 +326,7 @@ impl<D: Disk> Store<D> {
         (self.unflushed, self.copied) = (None, 0);
         let (run, database) = (successor(self.opened.run), self.opened.id);
         let fresh = Fresh { run, database, alarm: self.alarm.clone() };
-        match Opened::open(&self.disk, &self.writer.config, fresh, now) {
+        match Opened::open(&self.disk, &self.writer.config, &fresh, now) {
             Ok(mut opened) => {
                 opened.figures = self.opened.figures.clone();
                 self.opened = opened;

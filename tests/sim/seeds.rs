@@ -86,7 +86,12 @@ pub fn swarm(name: &str, seeds: &[u64], wanted: &[Fault], scenario: impl Fn(u64,
                 Ok(summary) if seeds.len() == 1 => say(&summary),
                 Ok(_) => {}
                 Err(violation) => {
-                    say(&format!("{name}: {} violated: {}\n{}", violation.checker, violation.what, replay(name, *seed)));
+                    say(&format!(
+                        "{name}: {} violated: {}\n{}",
+                        violation.checker,
+                        violation.what,
+                        replay(name, *seed)
+                    ));
                     failed.lock().expect("no panic while held").push(*seed);
                 }
             }
