@@ -1,5 +1,7 @@
 //! What peers send: versions are compared or merged with what is held, and the cursors they earn are staged beside them.
 
+use std::collections::BTreeMap;
+
 use crate::limits::{DOCUMENT_JSON_BYTES, RECORD_BYTES};
 use crate::store::batch::Pending;
 use crate::store::command::ONLY_INCARNATION;
@@ -7,7 +9,8 @@ use crate::store::merged::{Applied, Doc, MergedError};
 use crate::store::stage::Stage;
 use crate::store::write::HIGHEST;
 use crate::store::{
-    Apply, Body, COMMANDS, CommandResult, Content, Error, Incoming, Kind, Lineage, Merged, PeerRun, Record, json,
+    Apply, Body, COMMANDS, CommandResult, Content, Cursor, Error, Incoming, Kind, Lineage, Merged, PeerRun, Record,
+    json,
 };
 
 /// What became of one document.
@@ -22,18 +25,24 @@ pub(super) enum Taken {
 
 impl Stage<'_> {
     pub(super) fn apply(&mut self, apply: Apply) -> Result<Pending, Error> {
-        let (mut missing, mut refused) = (Vec::new(), Vec::new());
+        // The last of several versions of a document builds on the others, so what became of it says what became of them.
+        let mut taken = BTreeMap::new();
         for incoming in apply.documents {
             let hash = incoming.hash;
-            match self.take_in(incoming, apply.from)? {
+            taken.insert(hash, self.take_in(incoming, apply.from)?);
+        }
+        let (mut missing, mut refused) = (Vec::new(), Vec::new());
+        for (hash, taken) in taken {
+            match taken {
                 Taken::In => {}
                 Taken::Missing(have) => missing.push((hash, have)),
                 Taken::Refused(reason) => refused.push((hash, reason)),
             }
         }
-        if missing.is_empty() && apply.into == self.writer.run {
-            let keyed = apply.cursors.into_iter().map(|cursor| ((apply.from.node, cursor.kind), cursor));
-            self.batch.cursors.extend(keyed);
+        if apply.into == self.writer.run {
+            let earned = |cursor: &Cursor| cursor.kind != Kind::Merged || missing.is_empty();
+            let cursors = apply.cursors.into_iter().filter(earned);
+            self.batch.cursors.extend(cursors.map(|cursor| ((apply.from.node, cursor.kind), cursor)));
         }
         self.batch.flush |= apply.flush;
         Ok(Pending::Applied { missing, refused })

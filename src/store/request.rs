@@ -106,7 +106,8 @@ pub struct Apply {
     pub into: RunId,
     /// Its documents, in the order they were sent.
     pub documents: Vec<Incoming>,
-    /// What this node has from that peer once the documents are in; not written when a document's base is missing.
+    /// What this node has from that peer once the documents are in; that of merged documents is not written
+    /// when the base of one is missing.
     pub cursors: Vec<Cursor>,
     /// Flush now; somebody waits.
     pub flush: bool,
@@ -118,7 +119,8 @@ pub struct Applied {
     /// Everything the batch brought is on disk once [`Tip::durable`] reaches this.
     pub sequence: u64,
     /// Deltas whose base is missing here: the key, and change hashes this node has (heads first, then a sample of
-    /// ancestors), for the answer. When not empty, no cursor was written.
+    /// ancestors), for the answer. When not empty, no cursor of merged documents was written. Of several versions of one document
+    /// the last counts, here and in `refused`.
     pub missing: Vec<(KeyHash, Vec<[u8; 32]>)>,
     /// Documents refused for what is wrong with them, a sentence each. They count against the peer, not the batch.
     pub refused: Vec<(KeyHash, String)>,

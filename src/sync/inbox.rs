@@ -1,25 +1,34 @@
 //! What one peer sent, on its way through the store.
 //!
 //! Owns received batches until the store has them on disk. At most one [`Apply`] is outstanding; what arrives meanwhile is
-//! collected into the next one, so a fast peer is served in few large transactions. A batch is acknowledged only once
-//! everything it brought is durable, and nothing on its lane before it is missing.
+//! collected into the next one, so a fast peer is served in few large transactions.
+//!
+//! # Progress
+//!
+//! A batch is acknowledged once what it brought is durable, everything on its lane before it is, and the peer has been asked for
+//! what it lacks. That waits for this node's store, its disk and room on the control lane, and for nothing the peer has yet to
+//! send: a document whose base is missing (a gap) is named in the acknowledgement, and holds back the cursor of merged documents
+//! alone. A gap closes when the peer answers, with the document or without it, and the peer always answers: see
+//! [`outbox`](crate::sync::outbox).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
 
 use crate::clock::Now;
 use crate::limits::BATCH_BYTES;
-use crate::store::{Applied, Apply, Cursor, Incoming, Key, KeyHash, PeerRun, RunId};
+use crate::store::{Applied, Apply, Cursor, Incoming, Key, KeyHash, Kind, PeerRun, RunId};
 use crate::sync::convert;
 use crate::sync::link::Lane;
 use crate::sync::mesh::{Batch, Document, document};
 
 /// Received bytes past which the peer's lanes are no longer read.
 const WAITING_BYTES: usize = 8 * BATCH_BYTES;
-/// Documents whose base is missing, per lane.
-const GAPS: usize = 1_024;
+/// Documents whose base is missing: more than fit the windows of all lanes.
+const GAPS: usize = 65_536;
+/// Of as many the changes held here are kept until the peer is asked; of others its heads are read then.
+const SAMPLES: usize = 1_024;
 /// After the store refused a batch (a full disk), it is offered again this much later.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -38,10 +47,8 @@ struct LaneIn {
     last_number: u64,
     /// Batch numbers not acknowledged, each with the sequence number that must be durable first.
     unacked: VecDeque<(u64, Option<u64>)>,
-    /// Documents whose base is missing; asked for.
-    gaps: BTreeSet<KeyHash>,
-    /// Cursors that wait for the gaps to close.
-    deferred: Vec<Cursor>,
+    /// Documents in unacknowledged batches that are not kept as they were last sent, with the number of that batch.
+    lacking: BTreeMap<KeyHash, u64>,
     acked: u64,
 }
 
@@ -57,20 +64,32 @@ pub(crate) struct Inbox {
     lanes: [LaneIn; 5],
     waiting: Vec<Received>,
     waiting_bytes: usize,
-    /// How many of `waiting` are with the store; their deferred cursors, by lane, too.
+    /// Documents whose base is missing and that the peer has not answered for.
+    gaps: BTreeSet<KeyHash>,
+    /// Those of them that the peer is still to be asked for, with what is held here, if it was kept.
+    unasked: VecDeque<(KeyHash, Option<Vec<[u8; 32]>>)>,
+    /// Cursors that are not written yet: they wait for the gaps to close.
+    deferred: BTreeMap<Kind, Cursor>,
+    /// What is with the store.
     submitted: Option<Submitted>,
     retry_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Submitted {
+    /// So many of `waiting`.
     batches: usize,
-    cursors: Vec<(Lane, Cursor)>,
-    hashes: Vec<(Lane, KeyHash)>,
+    /// Those that were held back are not among them.
+    cursors: Vec<Cursor>,
+    /// Each document with its batch, in order.
+    documents: Vec<(Lane, u64, KeyHash)>,
 }
 
-/// A document whose base is missing, to be asked for.
-pub(crate) type Gap = (KeyHash, Vec<[u8; 32]>);
+/// A document whose base is missing, to be asked for, and changes of it that are here; `None`: its heads will do.
+pub(crate) type Gap = (KeyHash, Option<Vec<[u8; 32]>>);
+
+/// A lane, the number up to which its batches are acknowledged, and what is not kept of them.
+pub(crate) type Acked = (Lane, u64, Vec<KeyHash>);
 
 impl Inbox {
     pub(crate) fn new(peer: PeerRun, into: RunId, database: [u8; 16], excluded: (BTreeSet<String>, u64)) -> Inbox {
@@ -82,6 +101,9 @@ impl Inbox {
             lanes: Default::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
+            gaps: BTreeSet::new(),
+            unasked: VecDeque::new(),
+            deferred: BTreeMap::new(),
             submitted: None,
             retry_at: None,
         }
@@ -124,38 +146,33 @@ impl Inbox {
         self.retry_at = None;
         let mut submitted = Submitted { batches: self.waiting.len(), ..Submitted::default() };
         let mut documents = Vec::new();
+        let mut cursors = self.deferred.clone();
         for received in &self.waiting {
             for document in &received.batch.documents {
                 if let Some(incoming) = self.accept(document, received.arrived)? {
-                    submitted.hashes.push((received.lane, incoming.hash));
+                    submitted.documents.push((received.lane, received.batch.number, incoming.hash));
                     documents.push(incoming);
                 }
             }
             for moved in &received.batch.moved {
-                submitted.cursors.push((received.lane, self.cursor(moved.kind, moved.sequence)?));
+                let cursor = self.cursor(moved.kind, moved.sequence)?;
+                further(&mut cursors, cursor);
             }
         }
-        for lane in Lane::ALL {
-            let state = &mut self.lanes[lane as usize];
-            if state.gaps.is_empty() {
-                let earlier = std::mem::take(&mut state.deferred);
-                submitted.cursors.splice(0..0, earlier.into_iter().map(|cursor| (lane, cursor)));
-            }
-        }
-        let cursors = self.releasable(&submitted);
+        submitted.cursors = cursors.into_values().filter(|cursor| self.may_move(cursor.kind)).collect();
+        let cursors = submitted.cursors.clone();
         let flush = self.waiting.iter().any(|received| received.batch.flush);
         self.submitted = Some(submitted);
         Ok(Some(Apply { from: self.peer, into: self.into, documents, cursors, flush }))
     }
 
-    /// Cursors of lanes without gaps.
-    fn releasable(&self, submitted: &Submitted) -> Vec<Cursor> {
-        let whole = |lane: &Lane| self.lanes[*lane as usize].gaps.is_empty();
-        submitted.cursors.iter().filter(|(lane, _)| whole(lane)).map(|(_, cursor)| *cursor).collect()
+    /// Whether nothing is missing of a kind.
+    fn may_move(&self, kind: Kind) -> bool {
+        kind != Kind::Merged || self.gaps.is_empty()
     }
 
     fn has_work(&self) -> bool {
-        !self.waiting.is_empty() || self.lanes.iter().any(|lane| lane.gaps.is_empty() && !lane.deferred.is_empty())
+        !self.waiting.is_empty() || self.deferred.keys().any(|kind| self.may_move(*kind))
     }
 
     fn accept(&self, document: &Document, arrived: u64) -> Result<Option<Incoming>, &'static str> {
@@ -169,63 +186,71 @@ impl Inbox {
         Ok(Cursor { kind, database: self.database, run: self.peer.run, sequence, excluded: self.excluded.1 })
     }
 
-    /// The store applied what [`Inbox::poll_apply`] gave it. Returns the documents to ask for.
+    /// The store applied what [`Inbox::poll_apply`] gave it.
     ///
     /// # Errors
-    /// The peer builds on too much that is missing.
-    pub(crate) fn applied(&mut self, applied: Applied) -> Result<Vec<Gap>, &'static str> {
-        let Some(submitted) = self.submitted.take() else { return Ok(Vec::new()) };
-        for received in self.waiting.drain(..submitted.batches) {
+    /// The peer builds on too much that is missing, or sends something else than it says.
+    pub(crate) fn applied(&mut self, applied: Applied) -> Result<(), &'static str> {
+        let Some(submitted) = self.submitted.take() else { return Ok(()) };
+        let mut answered = BTreeSet::new();
+        for received in self.waiting.drain(..submitted.batches).collect::<Vec<_>>() {
             self.waiting_bytes -= received.bytes;
             let unacked = &mut self.lanes[received.lane as usize].unacked;
             if let Some(entry) = unacked.iter_mut().find(|(number, _)| *number == received.batch.number) {
                 entry.1 = Some(applied.sequence);
             }
-        }
-        let incomplete: Vec<Lane> = self.lanes_with_gaps();
-        self.note_gaps(&submitted, &applied);
-        for (lane, cursor) in submitted.cursors {
-            let written = applied.missing.is_empty() && !incomplete.contains(&lane);
-            if !written {
-                self.lanes[lane as usize].deferred.push(cursor);
+            for key in &received.batch.answered {
+                answered.insert(convert::key_hash(key)?);
+            }
+            for moved in &received.batch.moved {
+                let cursor = self.cursor(moved.kind, moved.sequence)?;
+                further(&mut self.deferred, cursor);
             }
         }
-        if self.lanes.iter().any(|lane| lane.gaps.len() > GAPS) {
+        for cursor in submitted.cursors {
+            let written = cursor.kind != Kind::Merged || applied.missing.is_empty();
+            if written && self.deferred.get(&cursor.kind).is_some_and(|later| later.sequence <= cursor.sequence) {
+                self.deferred.remove(&cursor.kind);
+            }
+        }
+        self.note_lacking(&submitted.documents, &applied);
+        self.gaps.retain(|hash| !answered.contains(hash));
+        for (hash, have) in applied.missing {
+            // What is missing although the peer has answered will not come.
+            if !answered.contains(&hash) && self.gaps.insert(hash) {
+                self.unasked.push_back((hash, (self.unasked.len() < SAMPLES).then_some(have)));
+            }
+        }
+        if self.gaps.len() > GAPS {
             return Err("builds on more documents than it ever sent");
         }
-        Ok(applied.missing)
+        Ok(())
     }
 
-    fn lanes_with_gaps(&self) -> Vec<Lane> {
-        Lane::ALL.into_iter().filter(|lane| !self.lanes[*lane as usize].gaps.is_empty()).collect()
-    }
-
-    fn note_gaps(&mut self, submitted: &Submitted, applied: &Applied) {
-        let missing: BTreeSet<KeyHash> = applied.missing.iter().map(|(hash, _)| *hash).collect();
-        for (lane, hash) in &submitted.hashes {
-            if missing.contains(hash) {
-                self.lanes[*lane as usize].gaps.insert(*hash);
+    fn note_lacking(&mut self, documents: &[(Lane, u64, KeyHash)], applied: &Applied) {
+        let missing = applied.missing.iter().map(|(hash, _)| *hash);
+        let lacking: BTreeSet<KeyHash> = missing.chain(applied.refused.iter().map(|(hash, _)| *hash)).collect();
+        for (lane, number, hash) in documents {
+            let state = &mut self.lanes[*lane as usize];
+            if lacking.contains(hash) {
+                state.lacking.insert(*hash, *number);
             } else {
-                self.lanes.iter_mut().for_each(|lane| _ = lane.gaps.remove(hash));
+                state.lacking.remove(hash);
             }
         }
     }
 
     /// The store refused for a reason of this machine; the same is offered again later.
     pub(crate) fn refused(&mut self, now: Now) {
-        if let Some(submitted) = self.submitted.take() {
-            let again = submitted.cursors.into_iter().filter(|(_, cursor)| !self.is_waiting(cursor));
-            for (lane, cursor) in again.collect::<Vec<_>>() {
-                self.lanes[lane as usize].deferred.push(cursor);
-            }
+        if self.submitted.take().is_some() {
             self.retry_at = Some(now.after(RETRY));
         }
     }
 
-    /// Whether a waiting batch still carries this cursor.
-    fn is_waiting(&self, cursor: &Cursor) -> bool {
-        let same = |kind: u32, sequence: u64| kind == u32::from(cursor.kind as u8) && sequence == cursor.sequence;
-        self.waiting.iter().any(|received| received.batch.moved.iter().any(|moved| same(moved.kind, moved.sequence)))
+    /// A document to ask the peer for, unless it has answered meanwhile.
+    pub(crate) fn poll_gap(&mut self) -> Option<Gap> {
+        let gaps = &self.gaps;
+        std::iter::from_fn(|| self.unasked.pop_front()).find(|(hash, _)| gaps.contains(hash))
     }
 
     /// When a refused batch is offered again.
@@ -233,14 +258,20 @@ impl Inbox {
         self.retry_at
     }
 
-    /// Acknowledgements that have become due, now that everything up to `durable` is on disk.
-    pub(crate) fn poll_acks(&mut self, durable: u64) -> Vec<(Lane, u64)> {
+    /// Whether [`Inbox::poll_gap`] may have one.
+    pub(crate) fn has_unasked(&self) -> bool {
+        !self.unasked.is_empty()
+    }
+
+    /// Acknowledgements that have become due, now that everything up to `durable` is on disk. None before the peer was asked for
+    /// what is missing: until then it takes what it sent for what is here.
+    pub(crate) fn poll_acks(&mut self, durable: u64) -> Vec<Acked> {
         let mut acks = Vec::new();
+        if self.has_unasked() {
+            return acks;
+        }
         for lane in Lane::ALL {
             let state = &mut self.lanes[lane as usize];
-            if !state.gaps.is_empty() || !state.deferred.is_empty() {
-                continue;
-            }
             let before = state.acked;
             while let Some((number, Some(needed))) = state.unacked.front().copied() {
                 if needed > durable {
@@ -250,7 +281,10 @@ impl Inbox {
                 state.unacked.pop_front();
             }
             if state.acked > before {
-                acks.push((lane, state.acked));
+                let of_acked = |(hash, number): (&KeyHash, &u64)| (*number <= state.acked).then_some(*hash);
+                let lacking: Vec<KeyHash> = state.lacking.iter().filter_map(of_acked).collect();
+                state.lacking.retain(|_, number| *number > state.acked);
+                acks.push((lane, state.acked, lacking));
             }
         }
         acks
@@ -259,6 +293,14 @@ impl Inbox {
     /// Bytes held for this peer.
     pub(crate) fn held(&self) -> usize {
         self.waiting_bytes
+    }
+}
+
+/// Keeps the cursor of each kind that is furthest.
+fn further(cursors: &mut BTreeMap<Kind, Cursor>, cursor: Cursor) {
+    let known = cursors.entry(cursor.kind).or_insert(cursor);
+    if cursor.sequence > known.sequence {
+        *known = cursor;
     }
 }
 
@@ -291,7 +333,7 @@ mod tests {
 
     fn batch(number: u64, key: u8, moved: u64) -> Batch {
         let moved = vec![mesh::Cursor { kind: 1, sequence: moved, ..mesh::Cursor::default() }];
-        Batch { number, documents: vec![tombstone(key)], moved, flush: false }
+        Batch { number, documents: vec![tombstone(key)], moved, ..Batch::default() }
     }
 
     fn applied(sequence: u64, missing: &[u8]) -> Applied {
@@ -308,28 +350,60 @@ mod tests {
         assert!(inbox.poll_acks(u64::MAX).is_empty(), "the store has not answered");
         inbox.applied(applied(9, &[])).expect("no gap");
         assert!(inbox.poll_acks(8).is_empty(), "not on disk yet");
-        assert_eq!(inbox.poll_acks(9), vec![(Lane::Merged, 1)]);
+        assert_eq!(inbox.poll_acks(9), [(Lane::Merged, 1, vec![])]);
+    }
+
+    const NO_CURSOR: [u64; 0] = [];
+
+    /// Receives a batch and has the store apply it; the cursors that were written with it.
+    fn apply(inbox: &mut Inbox, now: Now, batch: Batch, missing: &[u8]) -> Vec<u64> {
+        inbox.receive(now, Lane::Merged, batch).expect("in order");
+        let cursors = inbox.poll_apply(now).expect("well-formed").expect("work").cursors;
+        inbox.applied(applied(9, missing)).expect("few gaps");
+        cursors.iter().filter(|_| missing.is_empty()).map(|cursor| cursor.sequence).collect()
     }
 
     #[test]
-    fn a_missing_base_holds_back_every_later_cursor_and_acknowledgement_of_its_lane() {
+    fn a_missing_base_holds_back_the_cursor_until_the_peer_has_answered_and_no_acknowledgement() {
         let (now, mut inbox) = (start(), inbox());
-        inbox.receive(now, Lane::Merged, batch(1, 1, 5)).expect("in order");
-        inbox.poll_apply(now).expect("well-formed").expect("work");
-        assert_eq!(inbox.applied(applied(9, &[1])).expect("few").len(), 1);
-        inbox.receive(now, Lane::Merged, batch(2, 2, 6)).expect("in order");
-        assert!(inbox.poll_apply(now).expect("well-formed").expect("work").cursors.is_empty());
-        inbox.applied(applied(10, &[])).expect("no new gap");
-        assert!(inbox.poll_acks(u64::MAX).is_empty(), "the gap is open");
+        assert_eq!(apply(&mut inbox, now, batch(1, 1, 5), &[1]), NO_CURSOR);
+        assert!(inbox.poll_acks(u64::MAX).is_empty(), "the peer is not asked yet");
+        assert_eq!(inbox.poll_gap(), Some((KeyHash([1; 16]), Some(Vec::new()))));
+        assert_eq!(inbox.poll_acks(u64::MAX), [(Lane::Merged, 1, vec![KeyHash([1; 16])])]);
 
-        inbox.receive(now, Lane::Merged, batch(3, 1, 7)).expect("in order");
-        inbox.poll_apply(now).expect("well-formed").expect("work");
+        assert_eq!(apply(&mut inbox, now, batch(2, 2, 6), &[]), NO_CURSOR);
+        assert_eq!(inbox.poll_acks(u64::MAX), [(Lane::Merged, 2, vec![])]);
+        let answer = Batch { answered: vec![vec![1; 16].into()], ..batch(3, 1, 7) };
+        assert_eq!(apply(&mut inbox, now, answer, &[]), NO_CURSOR, "open until the answer is stored");
+        let cursors = inbox.poll_apply(now).expect("well-formed").expect("the cursor held back").cursors;
+        assert_eq!(cursors.iter().map(|cursor| cursor.sequence).collect::<Vec<_>>(), [7]);
         inbox.applied(applied(11, &[])).expect("closed");
-        assert!(inbox.poll_acks(u64::MAX).is_empty(), "the cursors are not written");
-        let cursors = inbox.poll_apply(now).expect("well-formed").expect("deferred cursors").cursors;
-        assert_eq!(cursors.iter().map(|cursor| cursor.sequence).collect::<Vec<_>>(), [5, 6, 7]);
-        inbox.applied(applied(11, &[])).expect("closed");
-        assert_eq!(inbox.poll_acks(u64::MAX), vec![(Lane::Merged, 3)]);
+        assert_eq!(inbox.poll_acks(u64::MAX), [(Lane::Merged, 3, vec![])]);
+        assert!(inbox.poll_apply(now).expect("well-formed").is_none(), "nothing is left");
+    }
+
+    #[test]
+    fn a_peer_that_cannot_send_what_is_missing_is_waited_for_no_longer() {
+        for brings in [vec![], vec![tombstone(1)]] {
+            let (now, mut inbox) = (start(), inbox());
+            apply(&mut inbox, now, batch(1, 1, 5), &[1]);
+            inbox.poll_gap().expect("asked for");
+            let missing: &[u8] = if brings.is_empty() { &[] } else { &[1] };
+            let answer = Batch { number: 2, documents: brings, answered: vec![vec![1; 16].into()], ..Batch::default() };
+            apply(&mut inbox, now, answer, missing);
+            assert_eq!(inbox.poll_gap(), None, "it is not asked again");
+            let cursors = inbox.poll_apply(now).expect("well-formed").expect("the cursor held back").cursors;
+            assert_eq!(cursors.len(), 1);
+        }
+    }
+
+    #[test]
+    fn gaps_do_not_hold_back_the_cursors_of_other_kinds() {
+        let (now, mut inbox) = (start(), inbox());
+        apply(&mut inbox, now, batch(1, 1, 5), &[1]);
+        let moved = vec![mesh::Cursor { kind: 2, sequence: 8, ..mesh::Cursor::default() }];
+        let cursors = apply(&mut inbox, now, Batch { number: 2, moved, ..Batch::default() }, &[]);
+        assert_eq!(cursors, [8]);
     }
 
     #[test]

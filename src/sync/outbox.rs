@@ -6,6 +6,18 @@
 //! Three sources feed the lanes, in this order: documents the peer asked for, the live index past the session's start,
 //! and the backlog (the index before the start, or what reconciliation found). A **cursor** moves only over what the
 //! peer will have once the batch that carries it is applied; the batch says so in `moved`.
+//!
+//! # Progress
+//!
+//! Nothing here waits for something that waits for it:
+//!
+//! 1. The window of a lane opens when the peer acknowledges. An [`Ack`](crate::sync::mesh::Ack) waits for the peer's store and
+//!    disk alone, never for a document that is missing: it names those that are (`lacking`).
+//! 2. A [`Want`](crate::sync::mesh::Want) is answered as soon as the merged lane's window is open, before anything else on that
+//!    lane, and always: a batch names it in `answered` whether or not the document can be sent.
+//! 3. An offer is answered by a `Want` on the control lane, which no window closes. Until then nothing else of that document
+//!    is sent: the answer brings its newest version.
+//! 4. Only new documents wait until fewer than [`EXCEPTIONS`] are owed out of order. Answers do not.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,6 +33,8 @@ use crate::sync::reconcile::Theirs;
 const FLUSH_AT: usize = LANE_BATCHES / 4;
 /// Index entries looked at for one batch; skipped ones count.
 const SCAN_ENTRIES: usize = 4_096;
+/// Documents remembered that the peer did not keep. With as many, only acknowledged documents count as held.
+const LACKING: usize = 65_536;
 const NONE: u64 = u64::MAX;
 
 /// One value per [`Kind`], in the order of [`Kind::ALL`].
@@ -53,8 +67,18 @@ struct Position {
 struct Exception {
     kind: Kind,
     sequence: u64,
-    /// What the peer said it has; `None` while an offer is unanswered.
-    have: Option<Vec<[u8; 32]>>,
+    owed: Owed,
+}
+
+/// What is to become of an [`Exception`].
+#[derive(Debug)]
+enum Owed {
+    /// It is offered; the peer answers. Whether a newer version has been passed since.
+    Offered { passed: bool },
+    /// The peer asks for what it lacks; it has these changes.
+    Wanted(Vec<[u8; 32]>),
+    /// The peer has what was written up to this sequence number, and lacks what came since.
+    Newer(u64),
 }
 
 /// A batch on its way.
@@ -98,9 +122,10 @@ pub(crate) struct Outbox {
     /// Found by reconciliation, not yet sent.
     found: Vec<(KeyHash, Theirs)>,
     exceptions: BTreeMap<KeyHash, Exception>,
-    wanted: VecDeque<KeyHash>,
-    /// Documents the peer did not keep, with the newest sequence number it was sent of each.
-    refused: BTreeMap<KeyHash, u64>,
+    /// The exceptions that can be sent at once: all but the offered.
+    due: VecDeque<KeyHash>,
+    /// Documents of which the peer did not keep what it was last sent.
+    lacking: BTreeSet<KeyHash>,
     lanes: [LaneOut; 5],
 }
 
@@ -109,6 +134,7 @@ pub(crate) struct Outbox {
 struct Filling {
     documents: Vec<Document>,
     keys: Vec<(KeyHash, u64)>,
+    answered: Vec<KeyHash>,
     lowest: PerKind<u64>,
     bytes: usize,
     most: usize,
@@ -117,11 +143,17 @@ struct Filling {
 
 impl Filling {
     fn new(clock: SendClock, most: usize) -> Filling {
-        Filling { documents: Vec::new(), keys: Vec::new(), lowest: [NONE; 3], bytes: 0, most, clock }
+        let (documents, keys, answered) = (Vec::new(), Vec::new(), Vec::new());
+        Filling { documents, keys, answered, lowest: [NONE; 3], bytes: 0, most, clock }
     }
 
     fn is_full(&self) -> bool {
         self.bytes >= self.most
+    }
+
+    fn answer(&mut self, hash: KeyHash) {
+        self.bytes += hash.0.len();
+        self.answered.push(hash);
     }
 
     fn push(&mut self, record: &Record, hash: KeyHash, document: Document) {
@@ -164,8 +196,8 @@ impl Outbox {
             comparing,
             found: Vec::new(),
             exceptions: BTreeMap::new(),
-            wanted: VecDeque::new(),
-            refused: BTreeMap::new(),
+            due: VecDeque::new(),
+            lacking: BTreeSet::new(),
             lanes: Default::default(),
         }
     }
@@ -197,21 +229,18 @@ impl Outbox {
 
     /// Whether the peer acknowledged everything of `kind` up to `sequence` and kept what it was sent of `hash`.
     pub(crate) fn has(&self, hash: &KeyHash, kind: Kind, sequence: u64) -> bool {
-        self.acked(kind) >= sequence && self.refused.get(hash).is_none_or(|refused| *refused < sequence)
+        self.acked(kind) >= sequence && !self.lacking.contains(hash) && self.lacking.len() < LACKING
     }
 
-    /// The peer does not keep what it was just sent of a document.
-    ///
-    /// # Errors
-    /// It was sent nothing of it.
-    pub(crate) fn refused(&mut self, hash: KeyHash) -> Result<(), &'static str> {
-        let in_flight = self.lanes.iter().flat_map(|lane| &lane.in_flight).flat_map(|sent| &sent.documents);
-        let newest = in_flight.filter(|(key, _)| *key == hash).map(|(_, sequence)| *sequence).max();
-        let newest = newest.ok_or("refuses a document it was not sent")?;
-        if self.refused.len() < EXCEPTIONS || self.refused.contains_key(&hash) {
-            self.refused.insert(hash, newest);
-        }
-        Ok(())
+    /// Whether the peer was sent something of a document that it has not acknowledged.
+    pub(crate) fn is_in_flight(&self, hash: &KeyHash) -> bool {
+        self.in_flight(hash).is_some()
+    }
+
+    /// The oldest version of a document on its way.
+    fn in_flight(&self, hash: &KeyHash) -> Option<u64> {
+        let documents = self.lanes.iter().flat_map(|lane| &lane.in_flight).flat_map(|sent| &sent.documents);
+        documents.filter(|(key, _)| key == hash).map(|(_, sequence)| *sequence).min()
     }
 
     /// Whether an acknowledgement is outstanding.
@@ -232,28 +261,42 @@ impl Outbox {
     /// The peer asks for a document: it lacks it, or the base of a delta.
     ///
     /// # Errors
-    /// It asks for more than may be owed out of order.
+    /// It asks for more than it was offered or sent.
     pub(crate) fn want(&mut self, hash: KeyHash, have: Vec<[u8; 32]>) -> Result<(), &'static str> {
-        if self.exceptions.len() >= 2 * EXCEPTIONS && !self.exceptions.contains_key(&hash) {
-            return Err("asks for too many documents at once");
+        let owed = Owed::Wanted(have);
+        if let Some(exception) = self.exceptions.get_mut(&hash) {
+            if matches!(exception.owed, Owed::Offered { .. }) {
+                self.due.push_back(hash);
+            }
+            exception.owed = owed;
+            return Ok(());
         }
-        // A document that was not offered has no known sequence number yet; 1 holds the cursor back until it is sent.
-        let unknown = || Exception { kind: Kind::Merged, sequence: 1, have: None };
-        let exception = self.exceptions.entry(hash).or_insert_with(unknown);
-        if exception.have.replace(have).is_none() {
-            self.wanted.push_back(hash);
+        let sent = self.in_flight(&hash);
+        if sent.is_none() && self.exceptions.len() >= 2 * EXCEPTIONS {
+            return Err("asks for too many documents that it was not sent");
         }
+        // Of a document that is not on its way no sequence number is known; 1 holds the cursor back until it is sent.
+        let sequence = sent.unwrap_or(1);
+        self.exceptions.insert(hash, Exception { kind: Kind::Merged, sequence, owed });
+        self.due.push_back(hash);
         Ok(())
     }
 
     /// The peer has what was offered, or something newer.
     pub(crate) fn satisfied(&mut self, hash: &KeyHash) {
-        if self.exceptions.get(hash).is_some_and(|exception| exception.have.is_none()) {
-            self.exceptions.remove(hash);
+        let Some(exception) = self.exceptions.get_mut(hash) else { return };
+        match exception.owed {
+            Owed::Offered { passed: true } => {
+                exception.owed = Owed::Newer(exception.sequence);
+                self.due.push_back(*hash);
+            }
+            Owed::Offered { passed: false } => _ = self.exceptions.remove(hash),
+            Owed::Wanted(_) | Owed::Newer(_) => {}
         }
     }
 
-    /// The peer acknowledged every batch of `lane` up to `number`; hands each (document, sequence) it has to `each`.
+    /// The peer acknowledged every batch of `lane` up to `number`, and did not keep the documents that it is `lacking`; hands each
+    /// (document, sequence) it has to `each`.
     ///
     /// # Errors
     /// It acknowledges what was never sent.
@@ -261,6 +304,7 @@ impl Outbox {
         &mut self,
         lane: Lane,
         number: u64,
+        lacking: &BTreeSet<KeyHash>,
         mut each: impl FnMut(KeyHash, u64),
     ) -> Result<(), &'static str> {
         let out = &mut self.lanes[lane as usize];
@@ -270,13 +314,11 @@ impl Outbox {
         while out.in_flight.front().is_some_and(|sent| sent.number <= number) {
             let sent = out.in_flight.pop_front().expect("just seen");
             for (hash, sequence) in sent.documents {
-                match self.refused.get(&hash) {
-                    Some(refused) if *refused >= sequence => {}
-                    Some(_) => {
-                        self.refused.remove(&hash);
-                        each(hash, sequence);
-                    }
-                    None => each(hash, sequence),
+                if !lacking.contains(&hash) {
+                    self.lacking.remove(&hash);
+                    each(hash, sequence);
+                } else if self.lacking.len() < LACKING {
+                    self.lacking.insert(hash);
                 }
             }
             for (kind, sequence) in sent.moved {
@@ -312,13 +354,18 @@ impl Outbox {
             Lane::Bulk => self.fill_backlog(snapshot, &mut filling)?,
             Lane::Command => self.fill_live(Kind::Command, snapshot, &mut filling)?,
             Lane::Merged => {
-                self.fill_wanted(snapshot, &mut filling)?;
+                self.fill_due(snapshot, &mut filling)?;
                 self.fill_live(Kind::Merged, snapshot, &mut filling)?;
             }
             Lane::Latest => self.fill_live(Kind::Latest, snapshot, &mut filling)?,
         }
         let nudge = urgent && self.lanes[lane as usize].relaxed;
-        let nothing = filling.documents.is_empty() && !nudge;
+        debug_assert!(
+            lane != Lane::Merged || self.due.is_empty() || filling.is_full(),
+            "an answer waits for a document"
+        );
+        debug_assert!(self.is_consistent(), "each exception is offered or due");
+        let nothing = filling.documents.is_empty() && filling.answered.is_empty() && !nudge;
         Ok(if nothing { None } else { Some(self.close(lane, filling, urgent)) })
     }
 
@@ -350,6 +397,7 @@ impl Outbox {
             documents: filling.documents,
             moved: moved.iter().map(|(kind, sequence)| cursor(*kind, *sequence)).collect(),
             flush,
+            answered: filling.answered.iter().map(|hash| hash.0.to_vec().into()).collect(),
         };
         let sent = Sent { number: out.last_number, documents: filling.keys, lowest: filling.lowest, moved };
         out.in_flight.push_back(sent);
@@ -374,37 +422,52 @@ impl Outbox {
 
     /// Whether another batch could be filled for `lane` right away.
     pub(crate) fn owes(&self, lane: Lane, snapshot: &Snapshot) -> bool {
-        let blocked = self.lanes[lane as usize].in_flight.len() >= LANE_BATCHES || self.exceptions.len() >= EXCEPTIONS;
+        let full = self.lanes[lane as usize].in_flight.len() >= LANE_BATCHES;
+        let answers = lane == Lane::Merged && !self.due.is_empty();
         let live = |kind: Kind| self.positions[slot(kind)].scanned < snapshot.visible();
-        !blocked
+        let new = self.exceptions.len() < EXCEPTIONS
             && match lane {
                 Lane::Control => false,
                 Lane::Bulk => !self.found.is_empty() || self.positions.iter().any(|p| p.backlog.is_some()),
                 Lane::Command => live(Kind::Command),
-                Lane::Merged => live(Kind::Merged) || !self.wanted.is_empty(),
+                Lane::Merged => live(Kind::Merged),
                 Lane::Latest => live(Kind::Latest),
-            }
+            };
+        !full && (answers || new)
     }
 
-    fn fill_wanted(&mut self, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
+    fn is_consistent(&self) -> bool {
+        let is_offered = |exception: &&Exception| matches!(exception.owed, Owed::Offered { .. });
+        let offered = self.exceptions.values().filter(is_offered).count();
+        offered <= EXCEPTIONS && offered + self.due.len() == self.exceptions.len()
+    }
+
+    /// Sends what the peer asks for, or that it cannot be sent, and what came since an offer that it did not need.
+    fn fill_due(&mut self, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
         while !filling.is_full() {
-            let Some(hash) = self.wanted.front().copied() else { break };
-            let have = self.exceptions.get(&hash).and_then(|exception| exception.have.as_deref()).unwrap_or(&[]);
-            if let Some(record) = readable(hash, snapshot.record(&hash))? {
-                let document = match &record.content {
-                    Content::Merged { .. } => {
-                        // Without changes too: what the record covers may be what the peer lacks.
-                        let changes = readable(hash, snapshot.changes_since(&hash, have))?;
-                        changes.map(|changes| convert::document(&record, hash, changes, filling.clock))
+            let Some(hash) = self.due.front().copied() else { break };
+            let record = readable(hash, snapshot.record(&hash))?;
+            match (self.exceptions.get(&hash).map(|exception| &exception.owed), record) {
+                (Some(Owed::Wanted(have)), record) => {
+                    let document =
+                        record.as_ref().map(|it| lacked(it, hash, have, snapshot, filling.clock)).transpose()?;
+                    if let (Some(record), Some(document)) = (record, document.flatten()) {
+                        filling.push(&record, hash, document);
                     }
-                    _ => Some(convert::document(&record, hash, Vec::new(), filling.clock)),
-                };
-                if let Some(document) = document {
-                    filling.push(&record, hash, document);
+                    filling.answer(hash);
+                    self.exceptions.remove(&hash);
                 }
+                (Some(Owed::Newer(held)), Some(record)) => {
+                    let held = *held;
+                    let offered = self.send(&record, (hash, held, false), snapshot, filling)?;
+                    if !offered {
+                        self.exceptions.remove(&hash);
+                    }
+                }
+                (Some(_), None) | (None, _) => _ = self.exceptions.remove(&hash),
+                (Some(Owed::Offered { .. }), _) => {}
             }
-            self.wanted.pop_front();
-            self.exceptions.remove(&hash);
+            self.due.pop_front();
         }
         Ok(())
     }
@@ -446,7 +509,9 @@ impl Outbox {
     fn fill_found(&mut self, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
         while !filling.is_full() && self.exceptions.len() < EXCEPTIONS {
             let Some((hash, theirs)) = self.found.last().copied() else { break };
-            if let Some(record) = readable(hash, snapshot.record(&hash))? {
+            if !self.leave_to_answer(&hash)
+                && let Some(record) = readable(hash, snapshot.record(&hash))?
+            {
                 self.send(&record, (hash, 0, theirs == Theirs::Lacks), snapshot, filling)?;
             }
             self.found.pop();
@@ -480,42 +545,69 @@ impl Outbox {
 
     /// Sends the version at `entry`, or passes over it when the peer has it.
     fn pass(&mut self, entry: &Entry, snapshot: &Snapshot, held: u64, filling: &mut Filling) -> Result<(), Error> {
-        if entry.from != 0 && Some(entry.from) == self.source {
+        if (entry.from != 0 && Some(entry.from) == self.source) || self.leave_to_answer(&entry.hash) {
             return Ok(());
         }
         let Some(record) = readable(entry.hash, snapshot.record_at(entry))? else { return Ok(()) };
         let is_excluded = record.name.as_ref().is_some_and(|name| self.excluded.contains(name.collection()));
         if !is_excluded {
+            // Nothing can be built on what the peer did not keep.
+            let held = if self.lacking.contains(&entry.hash) { 0 } else { held };
             let lacks = self.lacks_all && held == 0;
             self.send(&record, (entry.hash, held, lacks), snapshot, filling)?;
         }
         Ok(())
     }
 
-    /// Adds a record to the batch: whole, as the changes after `held`, or, when large, as an offer.
+    /// Whether a document is owed out of order: what is sent then is its newest version, whatever was passed of it.
+    fn leave_to_answer(&mut self, hash: &KeyHash) -> bool {
+        let Some(exception) = self.exceptions.get_mut(hash) else { return false };
+        if let Owed::Offered { passed } = &mut exception.owed {
+            *passed = true;
+        }
+        true
+    }
+
+    /// Adds a record to the batch: whole, as the changes after `held`, or, when large, as an offer. Whether as an offer.
     fn send(
         &mut self,
         record: &Record,
         (hash, held, lacks): (KeyHash, u64, bool),
         snapshot: &Snapshot,
         filling: &mut Filling,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let mut chunks = Vec::new();
         if let Content::Merged { history, .. } = &record.content {
             let newer = history.after(held);
             if newer == history.parts() && history.size() > OFFER_BYTES && !lacks {
-                let exception = Exception { kind: record.kind, sequence: record.sequence, have: None };
-                self.exceptions.insert(hash, exception);
+                let owed = Owed::Offered { passed: false };
+                self.exceptions.insert(hash, Exception { kind: record.kind, sequence: record.sequence, owed });
                 filling.documents.push(convert::offer(record, hash, history.size()));
                 filling.bytes += OFFER_BYTES / 16;
-                return Ok(());
+                return Ok(true);
             }
-            let Some(newer) = readable(hash, snapshot.chunks(newer).map(Some))? else { return Ok(()) };
+            let Some(newer) = readable(hash, snapshot.chunks(newer).map(Some))? else { return Ok(false) };
             chunks = newer;
         }
         filling.push(record, hash, convert::document(record, hash, chunks, filling.clock));
-        Ok(())
+        Ok(false)
     }
+}
+
+/// What a peer lacks of a document that has these changes of it; `None` if that cannot be read. Without changes, too: what the
+/// record covers may be what the peer lacks.
+fn lacked(
+    record: &Record,
+    hash: KeyHash,
+    have: &[[u8; 32]],
+    snapshot: &Snapshot,
+    clock: SendClock,
+) -> Result<Option<Document>, Error> {
+    let changes = match &record.content {
+        Content::Merged { .. } => readable(hash, snapshot.changes_since(&hash, have))?,
+        _ => Some(Vec::new()),
+    };
+    Ok(changes.map(|changes| convert::document(record, hash, changes, clock)))
 }
 
 /// What was read of a document, and nothing of one that is damaged: that costs the document, not the link.
@@ -558,9 +650,10 @@ mod tests {
         lane.last_number
     }
 
-    fn acked(outbox: &mut Outbox, number: u64) -> Vec<(KeyHash, u64)> {
+    fn acked(outbox: &mut Outbox, number: u64, lacking: &[KeyHash]) -> Vec<(KeyHash, u64)> {
         let mut acked = Vec::new();
-        outbox.ack(Lane::Latest, number, |hash, sequence| acked.push((hash, sequence))).expect("it was sent");
+        let lacking = lacking.iter().copied().collect();
+        outbox.ack(Lane::Latest, number, &lacking, |hash, sequence| acked.push((hash, sequence))).expect("it was sent");
         acked
     }
 
@@ -568,16 +661,34 @@ mod tests {
     fn a_document_the_peer_refused_does_not_count_as_held_until_it_keeps_a_newer_version() {
         let mut outbox = outbox();
         let first = send(&mut outbox, &[(BAD, 5), (GOOD, 6)]);
-        outbox.refused(BAD).expect("it was sent");
-        assert_eq!(acked(&mut outbox, first), [(GOOD, 6)]);
+        assert_eq!(acked(&mut outbox, first, &[BAD]), [(GOOD, 6)]);
         assert!(outbox.has(&GOOD, Kind::Latest, 6) && !outbox.has(&BAD, Kind::Latest, 5));
         let second = send(&mut outbox, &[(BAD, 7)]);
-        assert_eq!(acked(&mut outbox, second), [(BAD, 7)]);
+        assert_eq!(acked(&mut outbox, second, &[]), [(BAD, 7)]);
         assert!(outbox.has(&BAD, Kind::Latest, 7));
     }
 
     #[test]
-    fn a_peer_that_refuses_what_it_was_not_sent_breaks_the_protocol() {
-        assert!(outbox().refused(BAD).is_err());
+    fn nothing_of_an_offered_document_is_sent_until_the_peer_has_answered() {
+        let mut outbox = outbox();
+        let offered = Exception { kind: Kind::Merged, sequence: 5, owed: Owed::Offered { passed: false } };
+        outbox.exceptions.insert(GOOD, offered);
+        assert!(outbox.leave_to_answer(&GOOD) && !outbox.leave_to_answer(&BAD));
+        outbox.satisfied(&GOOD);
+        assert!(matches!(outbox.exceptions[&GOOD].owed, Owed::Newer(5)), "{:?}", outbox.exceptions);
+        assert_eq!(outbox.due, [GOOD]);
+        outbox.want(GOOD, Vec::new()).expect("it may ask");
+        assert!(outbox.is_consistent() && outbox.due == [GOOD], "due once: {:?}", outbox.due);
+    }
+
+    #[test]
+    fn a_peer_that_asks_for_what_it_was_never_sent_is_bounded() {
+        let mut outbox = outbox();
+        let key = |n: usize| KeyHash((n as u128).to_be_bytes());
+        let asked = (0..=2 * EXCEPTIONS).map(|n| outbox.want(key(n), Vec::new()));
+        assert_eq!(asked.filter(Result::is_err).count(), 1);
+        send(&mut outbox, &[(GOOD, 9)]);
+        assert_eq!(outbox.want(GOOD, Vec::new()), Ok(()), "it was sent this one");
+        assert_eq!(outbox.exceptions[&GOOD].sequence, 9);
     }
 }

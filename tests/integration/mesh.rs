@@ -140,3 +140,22 @@ fn a_name_that_does_not_resolve_is_reported() {
         peers["peers"][0]["lastError"].as_str().filter(|error| error.contains("nothing.invalid")).map(|_| ())
     });
 }
+
+#[test]
+fn a_peer_that_stopped_for_a_moment_gets_every_edit_made_meanwhile() {
+    let (a_home, b_home) = (directory(), directory());
+    let key = run(&["keygen"]).ok();
+    let a = Node::start(a_home.path(), &["--shared-key", key.trim()]);
+    let b = Node::start(b_home.path(), &["--shared-key", key.trim(), "--peer", &a.spec()]);
+    connected(&a, 1);
+    let text = "x".repeat(5_000);
+    a.run("put", &["missions", "large", &format!(r#"{{"text":"{text}"}}"#), "--wait-peers", "1"]).ok();
+    b.signal(Signal::STOP);
+    for n in 1..=100 {
+        a.run("patch", &["missions", "large", &format!(r#"{{"n":{n},"more":"{}"}}"#, "y".repeat(n))]).ok();
+    }
+    b.signal(Signal::CONT);
+    a.run("put", &["missions", "another", r#"{"n":1}"#]).ok();
+    b.shows("missions", "another", r#"{"n":1}"#);
+    eventually("the last edit arrives", || b.get("missions", "large").filter(|json| json.contains(r#""n":100"#)));
+}

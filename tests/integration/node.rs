@@ -228,6 +228,11 @@ impl Node {
         child.wait().expect("our child");
     }
 
+    /// Stops the process, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), signal).expect("our child");
+    }
+
     /// Asks the node to end and waits for it.
     pub fn stop(&mut self, signal: Signal) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");

@@ -89,7 +89,8 @@ fn control_messages_are_as_shown() {
         &Body::Plan(Plan { reconcile: true, fingerprint: vec![0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88].into() }),
     );
     assert_frame("reconcile", &Body::Reconcile(Reconcile { ranges: vec![0xbc, 0].into() }));
-    assert_frame("ack", &Body::Ack(Ack { lane: 3, number: 7 }));
+    assert_frame("ack", &Body::Ack(Ack { lane: 3, number: 7, lacking: vec![] }));
+    assert_frame("ack-lacking", &Body::Ack(Ack { lane: 2, number: 8, lacking: vec![vec![0x4b; 16].into()] }));
     let have = vec![vec![0xcc; 32].into()];
     assert_frame("refused", &Body::Refused(Refused { keys: vec![vec![0x4b; 16].into()] }));
     assert_frame("want", &Body::Want(Want { key: vec![0x4b; 16].into(), have, satisfied: false }));
@@ -111,7 +112,7 @@ fn document(kind: u32, body: document::Body) -> Document {
 
 #[test]
 fn batches_are_as_shown() {
-    let batch = |documents| Batch { number: 1, documents, moved: vec![], flush: false };
+    let batch = |documents| Batch { number: 1, documents, ..Batch::default() };
     let latest = Latest { counter: 9, node: vec![].into(), run: vec![0x11; 16].into(), json: b"{}".to_vec().into() };
     let moved = Cursor { kind: 2, sequence: 12, ..Cursor::default() };
     let register =

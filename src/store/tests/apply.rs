@@ -116,7 +116,7 @@ fn an_unflushed_batch_is_lost_together_with_its_cursor() {
 }
 
 #[test]
-fn a_delta_whose_base_is_missing_says_what_is_here_and_moves_no_cursor() {
+fn a_delta_whose_base_is_missing_says_what_is_here_and_moves_no_cursor_of_its_kind() {
     let (mut a, mut b) = (Bench::of(1), Bench::of(2));
     a.put("cells/x", r#"{"n":1}"#);
     b.take(&a, "cells/x");
@@ -128,11 +128,11 @@ fn a_delta_whose_base_is_missing_says_what_is_here_and_moves_no_cursor() {
         let chunks = a.snapshot().changes_since(&key("cells/x").hash(), have).unwrap().unwrap();
         Incoming { body: Body::Merged(Merged { chunks, heads: Vec::new() }), ..a.outgoing("cells/x") }
     };
-    let cursors = vec![cursor(9)];
+    let cursors = vec![Cursor { kind: Kind::Merged, ..cursor(9) }, cursor(8)];
     let applied =
         b.apply(Apply { from: PEER, into: b.store.run(), documents: vec![delta(&missed)], cursors, flush: false });
     assert_eq!(applied.missing, [(key("cells/x").hash(), held.clone())]);
-    assert_eq!(b.snapshot().cursors(&PEER.node).unwrap(), []);
+    assert_eq!(b.snapshot().cursors(&PEER.node).unwrap(), [cursor(8)]);
     assert_eq!(b.json("cells/x").unwrap(), r#"{"n":1}"#);
     assert!(b.take_in(PEER, vec![delta(&held)]).missing.is_empty());
     assert_eq!(b.json("cells/x").unwrap(), r#"{"n":3}"#);

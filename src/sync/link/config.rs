@@ -13,6 +13,7 @@ use ring::{hkdf, hmac};
 
 use crate::identity::Identity;
 use crate::limits::UNPROVEN_CONNECTIONS;
+use crate::sync::link::Lane;
 use crate::sync::link::keys::{CidGenerator, Cids, Generator};
 use crate::sync::link::pace::{Rate, Steady};
 use crate::sync::link::tls;
@@ -26,8 +27,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(12);
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Bytes a peer may send on one lane before they are read.
 const LANE_WINDOW_BYTES: u32 = 256 << 10;
-/// Bytes a peer may send on all lanes of one link before they are read, once it is admitted.
-pub(super) const LINK_WINDOW_BYTES: u32 = 512 << 10;
+/// Bytes a peer may send on all lanes of one link before they are read, once it is admitted. Four lanes are left unread while the
+/// store takes nothing; there must be room for the fifth, control, because acknowledgements come on it.
+pub(super) const LINK_WINDOW_BYTES: u32 = 5 * LANE_WINDOW_BYTES;
 /// The same before it is admitted.
 const UNPROVEN_WINDOW_BYTES: u32 = 64 << 10;
 /// Bytes written but not yet acknowledged by the peer's QUIC, on all lanes of one link.
@@ -39,7 +41,7 @@ const CRYPTO_BYTES: usize = 8 << 10;
 /// Length of the id a dialler invents for the acceptor; RFC 9000 wants 8 at least.
 const INITIAL_CID_BYTES: usize = 16;
 
-const _: () = assert!(LANE_WINDOW_BYTES <= LINK_WINDOW_BYTES);
+const _: () = assert!(LINK_WINDOW_BYTES as usize / LANE_WINDOW_BYTES as usize >= Lane::ALL.len());
 const _: () = assert!(KEEP_ALIVE.as_secs() + IDLE.as_secs() <= 30, "when a dead idle link is noticed");
 
 /// Everything the endpoint is made of.

@@ -21,7 +21,7 @@ use crate::sync::convert;
 use crate::sync::frame::{self, Decoder};
 use crate::sync::inbox::Inbox;
 use crate::sync::link::{CloseCode, Lane, LinkId};
-use crate::sync::mesh::{self, Batch, Want, document, message::Body};
+use crate::sync::mesh::{self, Ack, Batch, Want, document, message::Body};
 use crate::sync::outbox::Outbox;
 use turns::Turns;
 
@@ -124,7 +124,7 @@ pub(crate) struct Session {
     comparison: Option<Comparison>,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
-    acks: [u64; 5],
+    /// Answers to offers.
     wants: Vec<Want>,
     /// Received documents that the store refused, to be told.
     refused: Vec<store::KeyHash>,
@@ -152,7 +152,6 @@ impl Session {
             comparison: None,
             outbox: None,
             inbox: None,
-            acks: [0; 5],
             wants: Vec::new(),
             refused: Vec::new(),
             move_at: None,
@@ -289,7 +288,7 @@ impl Session {
             (Stage::Planning, Body::Plan(plan)) => self.on_plan(&plan, ours, reader)?,
             (Stage::Live, Body::Reconcile(message)) => self.on_reconcile(message.ranges)?,
             (Stage::Live, Body::Batch(batch)) => self.on_batch(now, lane, batch, reader)?,
-            (Stage::Live, Body::Ack(ack)) => self.on_ack(ack.lane, ack.number)?,
+            (Stage::Live, Body::Ack(ack)) => self.on_ack(&ack)?,
             (Stage::Live, Body::Want(want)) => self.on_want(&want)?,
             (Stage::Live, Body::Refused(refused)) => self.on_refused(&refused.keys)?,
             (Stage::Live, Body::Presence(presence)) => self.reports.push(Report::Present(presence)),
@@ -324,21 +323,25 @@ impl Session {
     }
 
     fn on_refused(&mut self, keys: &[bytes::Bytes]) -> Result<(), Fault> {
-        let Some(outbox) = &mut self.outbox else { return Ok(()) };
+        let Some(outbox) = &self.outbox else { return Ok(()) };
         for key in keys {
             let hash = convert::key_hash(key)?;
-            outbox.refused(hash).map_err(Fault::protocol)?;
+            if !outbox.is_in_flight(&hash) {
+                return Err(Fault::protocol("refuses a document it was not sent"));
+            }
             self.reports.push(Report::Refused(hash));
         }
         Ok(())
     }
 
-    fn on_ack(&mut self, lane: u32, number: u64) -> Result<(), Fault> {
-        let lane = Lane::ALL.into_iter().find(|known| *known as u32 == lane);
+    fn on_ack(&mut self, ack: &Ack) -> Result<(), Fault> {
+        let lane = Lane::ALL.into_iter().find(|known| *known as u32 == ack.lane);
         let lane = lane.ok_or("an acknowledgement for an unknown lane")?;
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
+        let lacking = ack.lacking.iter().map(|key| convert::key_hash(key)).collect::<Result<BTreeSet<_>, _>>()?;
         let mut acked = Vec::new();
-        outbox.ack(lane, number, |hash, sequence| acked.push((hash, sequence))).map_err(Fault::protocol)?;
+        let taken = outbox.ack(lane, ack.number, &lacking, |hash, sequence| acked.push((hash, sequence)));
+        taken.map_err(Fault::protocol)?;
         self.reports.push(Report::Acked(acked));
         Ok(())
     }
@@ -361,11 +364,7 @@ impl Session {
     pub(crate) fn handle_applied(&mut self, applied: Applied) -> Result<(), Fault> {
         let Some(inbox) = &mut self.inbox else { return Ok(()) };
         self.refused.extend(applied.refused.iter().map(|(hash, _)| *hash));
-        for (hash, have) in inbox.applied(applied).map_err(Fault::protocol)? {
-            let have = have.iter().map(|hash| hash.to_vec().into()).collect();
-            self.wants.push(Want { key: hash.0.to_vec().into(), have, satisfied: false });
-        }
-        Ok(())
+        inbox.applied(applied).map_err(Fault::protocol)
     }
 
     /// The store could not take it now; the same comes again later.

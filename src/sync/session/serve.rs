@@ -2,7 +2,8 @@
 
 use super::{Fault, Session};
 use crate::clock::Now;
-use crate::store::{self, Snapshot};
+use crate::store::{self, KeyHash, Snapshot};
+use crate::sync::inbox::Inbox;
 use crate::sync::link::Lane;
 use crate::sync::mesh::{self, message::Body};
 
@@ -10,6 +11,8 @@ use crate::sync::mesh::{self, message::Body};
 const MOVE_DELAY: std::time::Duration = std::time::Duration::from_secs(5);
 /// Keys in one message.
 const REFUSED_A_MESSAGE: usize = 1_024;
+/// Documents asked for before what was said has left.
+const WANTS_A_TURN: usize = 256;
 /// Batches made for each lane before other sessions have their turn.
 const BATCHES_A_TURN: usize = 8;
 
@@ -31,38 +34,44 @@ impl Session {
         if !self.is_live() {
             return Ok(false);
         }
-        self.answer(durable);
+        self.answer(durable, snapshot).map_err(|error| Fault::store(&error))?;
         let mut more = self.gather().map_err(|error| Fault::store(&error))?;
         self.continue_comparison()?;
         more |= self.fill_lanes(now, snapshot, urgent, &mut write).map_err(|error| Fault::store(&error))?;
         self.move_cursors(now);
         self.flush(&mut write);
-        Ok(more)
+        Ok(more || (self.is_clear(Lane::Control) && self.inbox.as_ref().is_some_and(Inbox::has_unasked)))
     }
 
-    fn answer(&mut self, durable: u64) {
-        if let Some(inbox) = &mut self.inbox {
-            for (lane, number) in inbox.poll_acks(durable) {
-                self.acks[lane as usize] = number;
-            }
-        }
+    /// Tells the peer what came of what it sent: what is wrong, what is asked for, and then, only then, what is acknowledged.
+    /// None of it waits for the peer.
+    fn answer(&mut self, durable: u64, snapshot: &Snapshot) -> Result<(), store::Error> {
         if !self.is_clear(Lane::Control) {
-            return;
+            return Ok(());
         }
         let refused = std::mem::take(&mut self.refused);
         for keys in refused.chunks(REFUSED_A_MESSAGE) {
-            let keys = keys.iter().map(|hash| hash.0.to_vec().into()).collect();
-            self.say(Lane::Control, Body::Refused(mesh::Refused { keys }));
-        }
-        for lane in Lane::ALL {
-            let number = std::mem::take(&mut self.acks[lane as usize]);
-            if number > 0 {
-                self.say(Lane::Control, Body::Ack(mesh::Ack { lane: lane as u32, number }));
-            }
+            self.say(Lane::Control, Body::Refused(mesh::Refused { keys: bytes_of(keys) }));
         }
         for want in std::mem::take(&mut self.wants) {
             self.say(Lane::Control, Body::Want(want));
         }
+        let Some(inbox) = &mut self.inbox else { return Ok(()) };
+        let mut wants = Vec::new();
+        while wants.len() < WANTS_A_TURN
+            && let Some((hash, have)) = inbox.poll_gap()
+        {
+            wants.push((hash, have.map_or_else(|| snapshot.sample(&hash), Ok)?));
+        }
+        let acks = inbox.poll_acks(durable);
+        for (hash, have) in wants {
+            let have = have.iter().map(|change| change.to_vec().into()).collect();
+            self.say(Lane::Control, Body::Want(mesh::Want { key: hash.0.to_vec().into(), have, satisfied: false }));
+        }
+        for (lane, number, lacking) in acks {
+            self.say(Lane::Control, Body::Ack(mesh::Ack { lane: lane as u32, number, lacking: bytes_of(&lacking) }));
+        }
+        Ok(())
     }
 
     /// Makes a batch for each lane that has none waiting, as long as the link takes them.
@@ -110,4 +119,8 @@ impl Session {
             }
         }
     }
+}
+
+fn bytes_of(keys: &[KeyHash]) -> Vec<bytes::Bytes> {
+    keys.iter().map(|hash| hash.0.to_vec().into()).collect()
 }

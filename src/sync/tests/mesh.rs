@@ -110,6 +110,8 @@ pub(super) struct Node {
     pub(super) present: Vec<EndpointId>,
     /// False: it is down; nothing reaches it.
     up: bool,
+    /// It does not run for the time being (SIGSTOP); its socket keeps what arrives.
+    stopped: Option<Vec<(SocketAddr, Vec<u8>)>>,
     wall_skew_ms: i64,
 }
 
@@ -256,6 +258,7 @@ impl Mesh {
             answers: BTreeMap::new(),
             present: Vec::new(),
             up: true,
+            stopped: None,
             wall_skew_ms: 0,
         }
     }
@@ -345,13 +348,30 @@ impl Mesh {
             return;
         }
         let now = self.now_at(to);
+        if let Some(kept) = &mut self.nodes[to].stopped {
+            return kept.push((flight.from.1, flight.datagram.clone()));
+        }
         self.nodes[to].engine.handle_datagram(now, flight.from.1, BytesMut::from(&flight.datagram[..]));
         self.drain(to);
     }
 
+    /// A node's process is stopped, as by SIGSTOP.
+    pub(super) fn stop(&mut self, node: usize) {
+        self.nodes[node].stopped = Some(Vec::new());
+    }
+
+    /// A stopped node goes on, with what has arrived; the store answers once its sync thread has read it all.
+    pub(super) fn go_on(&mut self, node: usize) {
+        let now = self.now_at(node);
+        for (from, datagram) in self.nodes[node].stopped.take().unwrap_or_default() {
+            self.nodes[node].engine.handle_datagram(now, from, BytesMut::from(&datagram[..]));
+        }
+        self.drain(node);
+    }
+
     fn next_deadline(&mut self) -> Option<(Instant, usize)> {
         let now = self.now;
-        let nodes = self.nodes.iter_mut().enumerate().filter(|(_, node)| node.up);
+        let nodes = self.nodes.iter_mut().enumerate().filter(|(_, node)| node.up && node.stopped.is_none());
         let times = nodes.filter_map(|(index, node)| {
             let engine = node.engine.poll_deadline(now).map(|(at, _)| at);
             engine.into_iter().chain(node.store.poll_deadline()).min().map(|at| (at.max(now.mono), index))
@@ -362,7 +382,12 @@ impl Mesh {
     /// Runs virtual time until `done` or for `limit`. Returns whether `done` held.
     pub(super) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Mesh) -> bool) -> bool {
         let end = self.now.mono + limit;
-        (0..self.nodes.len()).for_each(|node| self.drain(node));
+        let running = |mesh: &Mesh, node: &usize| mesh.nodes[*node].stopped.is_none();
+        (0..self.nodes.len())
+            .filter(|node| running(self, node))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|node| self.drain(node));
         for _ in 0..STEPS {
             if done(self) {
                 return true;

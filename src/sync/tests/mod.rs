@@ -7,6 +7,7 @@ mod measure;
 mod mesh;
 mod narrow;
 mod presence;
+mod progress;
 mod relay;
 mod roaming;
 mod silence;

@@ -72,8 +72,14 @@ pub(crate) fn mesh_frames() -> Vec<Vec<u8>> {
         Body::Auth(Auth { proof: vec![1; 32].into() }),
         Body::Hello(Hello { run: vec![1; 16].into(), cursors: vec![cursor.clone()], ..Hello::default() }),
         Body::Plan(Plan { reconcile: true, fingerprint: vec![7; 8].into() }),
-        Body::Batch(Batch { number: 1, documents, moved: vec![cursor], flush: true }),
-        Body::Ack(Ack { lane: 3, number: 12 }),
+        Body::Batch(Batch {
+            number: 1,
+            documents,
+            moved: vec![cursor],
+            flush: true,
+            answered: vec![vec![9; 16].into()],
+        }),
+        Body::Ack(Ack { lane: 3, number: 12, lacking: vec![vec![9; 16].into()] }),
         Body::Want(Want { key: vec![3; 16].into(), have: vec![vec![8; 32].into()], ..Want::default() }),
     ];
     let framed = |body: &Body| {
