@@ -1,9 +1,8 @@
 //! JSON as documents hold it: read strictly, patched by RFC 7396, written compactly with sorted keys.
 //!
-//! Owns what counts as a document's JSON: whatever [`parse`] returns is kept exactly, and what cannot be kept exactly is
-//! refused by name. Must never accept a text whose meaning depends on the reader (a repeated key, an integer that would be
-//! rounded), nor recurse deeper than
-//! [`crate::limits::JSON_NESTING_LEVELS`].
+//! Owns what counts as a document's JSON: what [`parse`] returns is kept exactly, and what it cannot return is refused by
+//! name. Must never accept a text whose meaning depends on the reader (a repeated key, an integer that would be rounded),
+//! nor recurse deeper than [`crate::limits::JSON_NESTING_LEVELS`].
 
 mod error;
 mod parser;
@@ -16,13 +15,13 @@ pub use error::{JsonError, Problem};
 
 /// Reads a document: an object at the top.
 ///
-/// Integers of `i64` and `u64` stay integers; larger ones are kept as the `f64` that equals them, or refused when none
-/// does. Numbers with a fraction or an exponent are read as the nearest `f64`.
+/// A number without fraction and exponent is an integer of `i64` or `u64`. One with either is read as the nearest `f64`,
+/// as is `-0`.
 ///
 /// # Errors
 /// [`JsonError`] says what is wrong, and where: not UTF-8, not JSON, not an object, a repeated key, more than
-/// [`crate::limits::JSON_NESTING_LEVELS`] objects and arrays within each other, a number outside `f64`, an integer no
-/// `f64` equals, or more than [`DOCUMENT_JSON_BYTES`] of text, white space between values not counted.
+/// [`crate::limits::JSON_NESTING_LEVELS`] objects and arrays within each other, an integer outside 64 bits, a number
+/// whose nearest `f64` is infinite or zero for one that is not, or more than [`DOCUMENT_JSON_BYTES`] of text, white space between values not counted.
 pub fn parse(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
     let (map, bytes) = read(text)?;
     if bytes > DOCUMENT_JSON_BYTES {

@@ -34,6 +34,8 @@ pub type Hash = [u8; 32];
 
 /// At most this many hashes describe what a document holds.
 const SAMPLE_HASHES: usize = 32;
+/// Changes made on the base of a put among which its repetition is recognised: the newest ones.
+const REPEATS: usize = 8;
 
 /// One loaded document.
 #[derive(Clone, Debug)]
@@ -100,7 +102,8 @@ impl Doc {
     }
 
     /// Makes `wanted` the content, as one change of the fields and elements in which it differs from the content at
-    /// `base` (now, when absent). What came after `base` merges with it. Writes no change when nothing differs.
+    /// `base` (now, when absent). What came after `base` merges with it. Writes no change when nothing differs, nor when
+    /// a change on the same base made the same content: a put sent twice is one.
     ///
     /// # Errors
     /// [`MergedError::UnknownBase`] when `base` names a change that is not here. After [`MergedError::Refused`] the
@@ -147,7 +150,48 @@ impl Doc {
         Ok(())
     }
 
+    /// The content that the changes `base` and all they build on make: what a writer with this base saw.
+    ///
+    /// # Errors
+    /// [`MergedError::UnknownBase`] when `base` names a change that is not here.
+    pub fn content_at(&mut self, base: &[Hash]) -> Result<Map<String, Value>, MergedError> {
+        if !base.iter().all(|hash| self.knows(hash)) {
+            return Err(MergedError::UnknownBase);
+        }
+        let mut base: Vec<_> = base.iter().copied().map(ChangeHash).collect();
+        base.sort_unstable();
+        if base == self.automerge.get_heads() { Ok(self.json().clone()) } else { self.read_at(&base) }
+    }
+
+    fn read_at(&mut self, heads: &[ChangeHash]) -> Result<Map<String, Value>, MergedError> {
+        let transaction = self.automerge.transaction_at(PatchLog::inactive(), heads);
+        let transaction = transaction.map_err(|cause| MergedError::Refused(cause.to_string()))?;
+        let content = View::read(&transaction).root.into_json();
+        transaction.rollback();
+        Ok(content)
+    }
+
+    /// Whether a change is here that was made on exactly `base` and made it `wanted`: the same put, sent again.
+    fn was_put(&mut self, base: &[ChangeHash], wanted: &Map<String, Value>) -> Result<bool, MergedError> {
+        let changes = self.automerge.get_changes_meta(base);
+        let made_on_base = changes.iter().rev().filter(|change| {
+            let mut deps = change.deps.clone();
+            deps.sort_unstable();
+            deps == base
+        });
+        let made_on_base: Vec<_> = made_on_base.take(REPEATS).map(|change| change.hash).collect();
+        for hash in made_on_base {
+            if same_object(&self.read_at(&[hash])?, wanted) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn put_at(&mut self, base: &[ChangeHash], wanted: &Map<String, Value>) -> Result<(), MergedError> {
+        if self.was_put(base, wanted)? {
+            return Ok(());
+        }
         self.shown.take();
         let transaction = self.automerge.transaction_at(PatchLog::inactive(), base);
         let mut transaction = transaction.map_err(|cause| MergedError::Refused(cause.to_string()))?;

@@ -42,7 +42,7 @@ impl Stage<'_> {
             Put::Compact => return self.compact(&key, hash),
             Put::Whole { json, base } => (parse(&key, &json)?, base),
             Put::Patch { json, base } => {
-                let mut object = self.current(&key, hash)?;
+                let mut object = self.seen(&key, hash, base.as_ref())?;
                 json::merge_patch(&mut object, &parse(&key, &json)?);
                 (object, base)
             }
@@ -57,6 +57,26 @@ impl Stage<'_> {
             return Err(Error::UnknownBase(key));
         }
         self.put(Wanted { key, hash, object, base, durable })
+    }
+
+    /// The content that a writer with this base saw: of a merged document, the one at the base. Without a base, and where
+    /// only the current version is a base, the one now. Whether the base fits is decided by the put.
+    fn seen(&mut self, key: &Key, hash: KeyHash, base: Option<&Version>) -> Result<Object, Error> {
+        let Some(Base { content: BaseContent::Merged(base), .. }) = base.and_then(Base::parse) else {
+            return self.current(key, hash);
+        };
+        match &self.load(hash)?.record {
+            Some(record) if record.is_live() => match &record.content {
+                Content::Merged { heads, .. } if *heads != base => {}
+                _ => return self.current(key, hash),
+            },
+            _ => return self.current(key, hash),
+        }
+        let mut doc = self.take_doc(hash)?;
+        let content = contain(|| doc.content_at(&base))
+            .map_err(|panic| Error::History { key: key.clone(), reason: panic.to_string() })?;
+        self.put_back(hash, doc);
+        content.map_err(|cause| refused(key, &cause))
     }
 
     /// The content now; empty for what does not exist.

@@ -28,10 +28,10 @@ pub enum Problem {
     RepeatedKey(String),
     /// More levels than [`JSON_NESTING_LEVELS`].
     TooDeep,
-    /// This number is outside `f64`.
+    /// The nearest `f64` to this number is infinite, or zero although the number is not.
     OutsideF64(String),
-    /// This integer is outside `i64` and `u64`, and no `f64` equals it.
-    Inexact(String),
+    /// This integer is outside `i64` and `u64`.
+    OutsideIntegers(String),
     /// Larger than [`DOCUMENT_JSON_BYTES`].
     TooLarge { bytes: usize },
 }
@@ -84,8 +84,12 @@ impl fmt::Display for Problem {
             Problem::OutsideF64(number) => {
                 write!(f, "the number {} is outside what a 64-bit float can hold", shown(number))
             }
-            Problem::Inexact(number) => {
-                write!(f, "the integer {} does not fit 64 bits; send it as a string to keep it exactly", shown(number))
+            Problem::OutsideIntegers(number) => {
+                let number = shown(number);
+                write!(
+                    f,
+                    "the integer {number} does not fit 64 bits; send it as a string, or with an exponent as a float"
+                )
             }
             Problem::TooLarge { bytes } => {
                 write!(f, "the text is {bytes} bytes, the limit is {DOCUMENT_JSON_BYTES} (white space not counted)")

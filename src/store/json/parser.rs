@@ -242,24 +242,19 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// An integer as one, else as the `f64` that equals it. `-0` is a float: no integer keeps its sign.
+/// An integer of 64 bits, with or without a sign. `-0` is a float: no integer keeps its sign.
 fn exact_integer(text: &str) -> Result<Number, Problem> {
     if text == "-0" {
         return float(text);
     }
-    if let Ok(number) = text.parse::<u64>() {
-        return Ok(number.into());
-    }
-    if let Ok(number) = text.parse::<i64>() {
-        return Ok(number.into());
-    }
-    let number = float(text)?;
-    // `{:.0}` writes the exact decimal value of a float.
-    let exactly = number.as_f64().is_some_and(|number| format!("{number:.0}") == text);
-    if exactly { Ok(number) } else { Err(Problem::Inexact(text.to_owned())) }
+    let number = text.parse::<u64>().map(Number::from).or_else(|_| text.parse::<i64>().map(Number::from));
+    number.map_err(|_| Problem::OutsideIntegers(text.to_owned()))
 }
 
+/// The nearest `f64`, unless that is infinite, or zero for a number that is not.
 fn float(text: &str) -> Result<Number, Problem> {
-    let number = text.parse::<f64>().ok().and_then(Number::from_f64);
-    number.ok_or_else(|| Problem::OutsideF64(text.to_owned()))
+    let digits = text.split(['e', 'E']).next().unwrap_or_default();
+    let is_zero = !digits.bytes().any(|byte| matches!(byte, b'1'..=b'9'));
+    let nearest = text.parse::<f64>().ok().filter(|number| is_zero || *number != 0.0);
+    nearest.and_then(Number::from_f64).ok_or_else(|| Problem::OutsideF64(text.to_owned()))
 }

@@ -10,7 +10,7 @@ fn refused(text: &str) -> JsonError {
 }
 
 #[test]
-fn numbers_are_kept_exactly() {
+fn integers_are_kept_exactly_and_other_numbers_as_the_nearest_float() {
     for number in ["0", "1", "-1", "9223372036854775807", "-9223372036854775808", "18446744073709551615"] {
         let text = format!("{{\"n\":{number}}}");
         assert_eq!(kept(&text), text);
@@ -18,18 +18,39 @@ fn numbers_are_kept_exactly() {
     assert_eq!(kept(r#"{"n":1.0}"#), r#"{"n":1.0}"#);
     assert_eq!(kept(r#"{"n":-0}"#), r#"{"n":-0.0}"#);
     assert_eq!(kept(r#"{"n":1E2}"#), r#"{"n":100.0}"#);
-    assert_eq!(kept(r#"{"n":18446744073709551616}"#), r#"{"n":1.8446744073709552e+19}"#);
+    assert_eq!(kept(r#"{"n":18446744073709551616.0}"#), r#"{"n":1.8446744073709552e+19}"#);
+    assert_eq!(kept(r#"{"n":3.14159265358979323846}"#), r#"{"n":3.141592653589793}"#);
+    assert_eq!(kept(r#"{"n":0.1e1}"#), r#"{"n":1.0}"#);
+    assert_eq!(kept(r#"{"n":0e-400}"#), r#"{"n":0.0}"#);
+    assert_eq!(kept(r#"{"n":-0.000E+999}"#), r#"{"n":-0.0}"#);
+}
+
+#[test]
+fn the_text_of_every_float_is_read_as_that_float() {
+    let mut bits = 0x9e37_79b9_7f4a_7c15u64;
+    let edges = [5e-324, f64::MIN_POSITIVE, f64::MAX, 1e21, 1e20, 2f64.powi(64), 2f64.powi(63), 0.1 + 0.2, 1e-7, -0.0];
+    let random = std::iter::repeat_with(|| {
+        bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        f64::from_bits(bits)
+    });
+    for number in edges.into_iter().chain(random.filter(|number| number.is_finite()).take(10_000)) {
+        let text = serde_json::json!({"n": number}).to_string();
+        assert_eq!(kept(&text), text);
+    }
 }
 
 #[test]
 fn a_number_that_cannot_be_kept_is_refused_by_name() {
-    let error = refused(r#"{"a":[1,18446744073709551617]}"#);
-    assert_eq!(error.problem, Problem::Inexact("18446744073709551617".into()));
+    let error = refused(r#"{"a":[1,18446744073709551616]}"#);
+    assert_eq!(error.problem, Problem::OutsideIntegers("18446744073709551616".into()));
     assert_eq!((error.path.as_str(), error.offset), ("/a/1", 8));
-    assert!(error.to_string().contains("18446744073709551617"), "{error}");
-    assert_eq!(refused(r#"{"a":1e400}"#).problem, Problem::OutsideF64("1e400".into()));
-    let digits = "9".repeat(400);
-    assert_eq!(refused(&format!("{{\"a\":{digits}}}")).problem, Problem::OutsideF64(digits));
+    assert!(error.to_string().contains("18446744073709551616"), "{error}");
+    for number in ["18446744073709551617".to_owned(), "-9223372036854775809".to_owned(), "9".repeat(400)] {
+        assert_eq!(refused(&format!("{{\"a\":{number}}}")).problem, Problem::OutsideIntegers(number));
+    }
+    for number in ["1e400", "-1e400", "1e-400", "-0.1E-400", "2e-324"] {
+        assert_eq!(refused(&format!("{{\"a\":{number}}}")).problem, Problem::OutsideF64(number.into()));
+    }
 }
 
 #[test]

@@ -27,6 +27,53 @@ fn a_superseded_base_is_merged() {
     assert_eq!(bench.json("cells/a").unwrap(), r#"{"x":2,"y":2}"#);
 }
 
+fn patch_at(json: &str, base: &Version) -> Put {
+    Put::Patch { json: json.into(), base: Some(base.clone()) }
+}
+
+#[test]
+fn a_patch_with_a_superseded_base_writes_only_what_it_names() {
+    let mut bench = Bench::new();
+    let seen = bench.put("cells/a", r#"{"in":{"l":[1,2],"x":1},"tags":["x"]}"#);
+    bench.put("cells/a", r#"{"in":{"l":[2,3,{"k":[1]}],"y":1},"m":[1],"tags":["x","new"]}"#);
+    for n in 0..3 {
+        bench.write("cells/a", patch_at(r#"{"n":1}"#, &seen.version)).unwrap();
+        bench.write("cells/a", patch_at(&format!(r#"{{"in":{{"z":{n}}}}}"#), &seen.version)).unwrap();
+        bench.write("cells/a", patch_at(r#"{"in":{"x":null},"gone":null}"#, &seen.version)).unwrap();
+        assert!(bench.json("cells/a").unwrap().ends_with(r#""m":[1],"n":1,"tags":["x","new"]}"#));
+    }
+    let shown = bench.json("cells/a").unwrap();
+    assert!(shown.starts_with(r#"{"in":{"l":[2,3,{"k":[1]}],"y":1,"z":"#), "{shown}");
+}
+
+#[test]
+fn a_patch_with_a_superseded_base_removes_what_it_names_and_what_came_since_stays() {
+    let mut bench = Bench::new();
+    let seen = bench.put("cells/a", r#"{"x":1,"y":{"a":1,"b":1}}"#);
+    bench.put("cells/a", r#"{"x":1,"y":{"a":1,"b":1,"c":[1]},"z":[{}]}"#);
+    bench.write("cells/a", patch_at(r#"{"x":null,"y":{"a":null}}"#, &seen.version)).unwrap();
+    assert_eq!(bench.json("cells/a").unwrap(), r#"{"y":{"b":1,"c":[1]},"z":[{}]}"#);
+}
+
+#[test]
+fn a_put_or_patch_sent_again_with_its_base_is_written_once() {
+    let mut bench = Bench::new();
+    let seen = bench.put("cells/a", r#"{"tags":["x"]}"#);
+    let first = bench.write("cells/a", based(r#"{"tags":["x","put"]}"#, &seen.version)).unwrap();
+    bench.put("cells/a", r#"{"tags":["x","put"],"later":1}"#);
+    let latest = bench.write("cells/a", patch_at(r#"{"tags":["x","patch"]}"#, &seen.version)).unwrap();
+    assert_ne!(first.version, latest.version);
+    for _ in 0..3 {
+        for put in
+            [based(r#"{"tags":["x","put"]}"#, &seen.version), patch_at(r#"{"tags":["x","patch"]}"#, &seen.version)]
+        {
+            assert_eq!(bench.write("cells/a", put).unwrap().version, latest.version);
+        }
+    }
+    let shown = bench.json("cells/a").unwrap();
+    assert_eq!((shown.matches("put").count(), shown.matches("patch").count()), (1, 1), "{shown}");
+}
+
 #[test]
 fn without_a_base_a_put_replaces_what_is_held() {
     let mut bench = Bench::new();
