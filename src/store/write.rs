@@ -42,7 +42,7 @@ impl Stage<'_> {
             Put::Compact => return self.compact(&key, hash),
             Put::Whole { json, base } => (parse(&key, &json)?, base),
             Put::Patch { json, base } => {
-                let mut object = self.seen(&key, hash, base.as_ref())?;
+                let mut object = self.content_seen(&key, hash, base.as_ref())?;
                 json::merge_patch(&mut object, &parse(&key, &json)?);
                 (object, base)
             }
@@ -61,7 +61,7 @@ impl Stage<'_> {
 
     /// The content that a writer with this base saw: of a merged document, the one at the base. Without a base, and where
     /// only the current version is a base, the one now. Whether the base fits is decided by the put.
-    fn seen(&mut self, key: &Key, hash: KeyHash, base: Option<&Version>) -> Result<Object, Error> {
+    fn content_seen(&mut self, key: &Key, hash: KeyHash, base: Option<&Version>) -> Result<Object, Error> {
         let Some(Base { content: BaseContent::Merged(base), .. }) = base.and_then(Base::parse) else {
             return self.current(key, hash);
         };

@@ -1,56 +1,70 @@
 //! Which elements of a wanted array are which elements of the one shown.
 //!
-//! Owns the guess of what a writer did who only handed in the result: which elements stayed, which changed inside, which
-//! are new. A bad guess costs bytes and may merge less well; it never costs correctness, because every element that is
-//! kept is compared and changed as needed. The work is bounded by [`CELLS`], whatever the arrays.
+//! Owns the guess of what a writer did that only handed in the result: which elements stayed, which changed inside, which
+//! are new. Objects are told apart by a field ([`identity`]), everything else by its content. Must never take one object for
+//! another whose identifying field stands in both arrays. The work is near linear in the length of the arrays: what
+//! compares all elements with all is bounded by [`CELLS`] and [`ALL_CELLS`], what compares in order by
+//! [`diff::shortest`].
 
-use std::collections::BTreeMap;
+mod diff;
+mod identity;
+
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use serde_json::Value;
 
-/// Pairs of elements compared at once. Longer stretches are first cut at elements that occur once in each.
+use crate::store::json::same;
+use identity::Identity;
+
+/// Elements that change in place although nothing tells them apart, in stretches of equal length. Each costs an operation
+/// in the middle of the array; what is longer is replaced, which costs a tenth.
+pub(super) const IN_PLACE: usize = 4_096;
+/// Pairs of elements compared in one stretch: 256 elements with 256.
 const CELLS: usize = 1 << 16;
-/// How often a stretch is cut before its elements are paired by position.
+/// Pairs of elements compared in all stretches of two arrays.
+const ALL_CELLS: usize = 1 << 22;
+/// How often a stretch is cut at elements that occur once in each.
 const CUTS: usize = 8;
 /// Hashes kept of an element's fields: the smallest ones, so that those of two elements can be compared.
 const SKETCH_HASHES: usize = 32;
 
-/// What it is worth to pair two equal elements, two of one kind that share everything, and two of one kind.
+/// What it is worth to pair two equal elements, two of one kind that share everything, two of one kind, and two of
+/// different kinds.
 const EQUAL_SCORE: usize = 32;
 const SHARED_SCORE: usize = 12;
 const KIND_SCORE: usize = 2;
+const LEAST_SCORE: usize = 1;
 
 /// One step along both arrays, from their beginnings.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Step {
     /// `new` is `old`, perhaps changed inside or replaced in its place.
     Keep { old: usize, new: usize },
-    /// These elements of the wanted array are new here.
-    Insert { new: Range<usize> },
-    /// This many elements are gone here.
-    Delete { count: usize },
+    /// Elements that are gone, and elements that stand in their place. One of the two may be empty.
+    Replace { old: Range<usize>, new: Range<usize> },
 }
 
 /// The steps that turn `old` into `new`.
 pub(super) fn align(old: &[Value], new: &[Value]) -> Vec<Step> {
-    let aligner = Aligner { old: old.iter().map(Print::of).collect(), new: new.iter().map(Print::of).collect() };
-    let mut pairs = Vec::new();
-    aligner.pair(0..old.len(), 0..new.len(), CUTS, &mut pairs);
+    let head = old.iter().zip(new).take_while(|(old, new)| same(old, new)).count();
+    let (old_rest, new_rest) = (&old[head..], &new[head..]);
+    let tail = old_rest.iter().rev().zip(new_rest.iter().rev()).take_while(|(old, new)| same(old, new)).count();
+    let (old_end, new_end) = (old.len() - tail, new.len() - tail);
+    let mut pairs: Vec<_> = (0..head).zip(0..head).collect();
+    pairs.extend(Aligner::pairs(&old[head..old_end], &new[head..new_end]).map(|(old, new)| (head + old, head + new)));
+    pairs.extend((old_end..old.len()).zip(new_end..new.len()));
     steps(&pairs, old.len(), new.len())
 }
 
 /// The steps between and at these pairs of indices, both of which rise.
 fn steps(pairs: &[(usize, usize)], olds: usize, news: usize) -> Vec<Step> {
-    let mut steps = Vec::new();
+    let mut steps = Vec::with_capacity(pairs.len());
     let (mut old, mut new) = (0, 0);
     for &(next_old, next_new) in pairs.iter().chain([&(olds, news)]) {
-        if old < next_old {
-            steps.push(Step::Delete { count: next_old - old });
-        }
-        if new < next_new {
-            steps.push(Step::Insert { new: new..next_new });
+        if old < next_old || new < next_new {
+            steps.push(Step::Replace { old: old..next_old, new: new..next_new });
         }
         if next_old < olds {
             steps.push(Step::Keep { old: next_old, new: next_new });
@@ -60,16 +74,20 @@ fn steps(pairs: &[(usize, usize)], olds: usize, news: usize) -> Vec<Step> {
     steps
 }
 
-/// What is looked at of an element.
+/// The traits of an element that are compared.
 struct Print {
     whole: u64,
     kind: std::mem::Discriminant<Value>,
     /// The smallest hashes of its fields or elements, sorted.
     sketch: Vec<u64>,
+    /// The value of the identifying field.
+    id: Option<u64>,
+    /// That value stands in both arrays.
+    shared: bool,
 }
 
 impl Print {
-    fn of(value: &Value) -> Print {
+    fn of(value: &Value, identity: Option<&Identity<'_>>) -> Print {
         let mut sketch: Vec<u64> = match value {
             Value::Object(map) => map.iter().map(hash).collect(),
             Value::Array(items) => items.iter().map(hash).collect(),
@@ -77,16 +95,17 @@ impl Print {
         };
         sketch.sort_unstable();
         sketch.truncate(SKETCH_HASHES);
-        Print { whole: hash(value), kind: std::mem::discriminant(value), sketch }
+        let id = identity.and_then(|identity| identity.of(value));
+        Print { whole: hash(value), kind: std::mem::discriminant(value), sketch, id, shared: false }
     }
 
-    /// What it is worth to take `new` for this element.
+    /// The worth of taking `new` for this element.
     fn score(&self, new: &Print) -> usize {
         if self.whole == new.whole {
             return EQUAL_SCORE;
         }
         if self.kind != new.kind {
-            return 1;
+            return LEAST_SCORE;
         }
         let most = self.sketch.len().max(new.sketch.len()).max(1);
         KIND_SCORE + SHARED_SCORE * shared(&self.sketch, &new.sketch) / most
@@ -115,59 +134,132 @@ fn shared(a: &[u64], b: &[u64]) -> usize {
 struct Aligner {
     old: Vec<Print>,
     new: Vec<Print>,
+    /// Different values of the identifying field always mean different elements.
+    strict: bool,
+    /// Pairs of elements that may still be compared.
+    cells: usize,
+    pairs: Vec<(usize, usize)>,
 }
 
 impl Aligner {
+    fn pairs(old: &[Value], new: &[Value]) -> impl Iterator<Item = (usize, usize)> {
+        let identity = Identity::find(old, new);
+        let prints = |values: &[Value]| values.iter().map(|value| Print::of(value, identity.as_ref())).collect();
+        let strict = identity.as_ref().is_some_and(|identity| identity.strict);
+        let mut aligner = Aligner { old: prints(old), new: prints(new), strict, cells: ALL_CELLS, pairs: Vec::new() };
+        if !old.is_empty() && !new.is_empty() {
+            let anchors = aligner.identified();
+            aligner.pair_between(anchors, 0..old.len(), 0..new.len(), CUTS);
+        }
+        aligner.pairs.into_iter()
+    }
+
+    /// The longest series of pairs with the same identifying field, and of equal elements without one: of what occurs once
+    /// in each array. Marks the elements whose field stands in both.
+    fn identified(&mut self) -> Vec<(usize, usize)> {
+        let mut places: HashMap<(bool, u64), Places> = HashMap::new();
+        let name = |print: &Print| print.id.map_or((false, print.whole), |id| (true, id));
+        self.old.iter().enumerate().for_each(|(index, print)| places.entry(name(print)).or_default().old.add(index));
+        self.new.iter().enumerate().for_each(|(index, print)| places.entry(name(print)).or_default().new.add(index));
+        for print in self.old.iter_mut().chain(&mut self.new).filter(|print| print.id.is_some()) {
+            print.shared = places.get(&name(print)).is_some_and(Places::in_both);
+        }
+        rising(places.into_values())
+    }
+
     fn same(&self, old: usize, new: usize) -> bool {
         self.old[old].whole == self.new[new].whole
     }
 
+    /// Whether nothing says that these are different elements.
+    fn may_pair(&self, old: usize, new: usize) -> bool {
+        let (old, new) = (&self.old[old], &self.new[new]);
+        match (old.id, new.id) {
+            (Some(a), Some(b)) if a == b => true,
+            (Some(_), Some(_)) if self.strict => false,
+            _ => !old.shared && !new.shared,
+        }
+    }
+
     /// Pairs elements of two stretches, in order.
-    fn pair(&self, old: Range<usize>, new: Range<usize>, cuts: usize, pairs: &mut Vec<(usize, usize)>) {
+    fn pair(&mut self, old: Range<usize>, new: Range<usize>, cuts: usize) {
         let head = old.clone().zip(new.clone()).take_while(|&(old, new)| self.same(old, new)).count();
-        pairs.extend(old.clone().zip(new.clone()).take(head));
+        self.pairs.extend(old.clone().zip(new.clone()).take(head));
         let (old, new) = (old.start + head..old.end, new.start + head..new.end);
         let tail = old.clone().rev().zip(new.clone().rev()).take_while(|&(old, new)| self.same(old, new)).count();
         let (old_end, new_end) = (old.end - tail, new.end - tail);
-        self.pair_middle(old.start..old_end, new.start..new_end, cuts, pairs);
-        pairs.extend((old_end..old.end).zip(new_end..new.end));
+        self.pair_middle(old.start..old_end, new.start..new_end, cuts);
+        self.pairs.extend((old_end..old.end).zip(new_end..new.end));
     }
 
     /// Pairs elements of two stretches that neither begin nor end alike.
-    fn pair_middle(&self, old: Range<usize>, new: Range<usize>, cuts: usize, pairs: &mut Vec<(usize, usize)>) {
-        if old.len().saturating_mul(new.len()) <= CELLS {
-            return self.pair_best(old, new, pairs);
+    fn pair_middle(&mut self, old: Range<usize>, new: Range<usize>, cuts: usize) {
+        if old.is_empty() || new.is_empty() || self.pair_best(&old, &new) {
+            return;
         }
-        let anchors = if cuts > 0 { self.anchors(old.clone(), new.clone()) } else { Vec::new() };
-        if anchors.is_empty() {
-            return pairs.extend(old.zip(new));
+        let anchors = if cuts > 0 { self.anchors(&old, &new) } else { Vec::new() };
+        if !anchors.is_empty() {
+            return self.pair_between(anchors, old, new, cuts - 1);
         }
+        let wholes = |prints: &[Print]| prints.iter().map(|print| print.whole).collect::<Vec<_>>();
+        let equal = diff::shortest(&wholes(&self.old[old.clone()]), &wholes(&self.new[new.clone()]));
+        let equal = equal.into_iter().map(|(a, b)| (old.start + a, new.start + b)).collect::<Vec<_>>();
         let (mut from_old, mut from_new) = (old.start, new.start);
-        for (next_old, next_new) in anchors {
-            self.pair(from_old..next_old, from_new..next_new, cuts - 1, pairs);
-            pairs.push((next_old, next_new));
+        for (next_old, next_new) in equal.into_iter().chain([(old.end, new.end)]) {
+            self.pair_unlike(from_old..next_old, from_new..next_new);
+            if next_old < old.end && next_new < new.end {
+                self.pairs.push((next_old, next_new));
+            }
             (from_old, from_new) = (next_old + 1, next_new + 1);
         }
-        self.pair(from_old..old.end, from_new..new.end, cuts - 1, pairs);
     }
 
-    /// The pairing of highest score, by dynamic programming over all pairs.
-    fn pair_best(&self, old: Range<usize>, new: Range<usize>, pairs: &mut Vec<(usize, usize)>) {
+    /// Pairs elements before, at, between and after the anchors.
+    fn pair_between(&mut self, anchors: Vec<(usize, usize)>, old: Range<usize>, new: Range<usize>, cuts: usize) {
+        let (mut from_old, mut from_new) = (old.start, new.start);
+        for (next_old, next_new) in anchors {
+            self.pair(from_old..next_old, from_new..next_new, cuts);
+            self.pairs.push((next_old, next_new));
+            (from_old, from_new) = (next_old + 1, next_new + 1);
+        }
+        self.pair(from_old..old.end, from_new..new.end, cuts);
+    }
+
+    /// Pairs elements of two stretches that have nothing in common.
+    fn pair_unlike(&mut self, old: Range<usize>, new: Range<usize>) {
+        if self.pair_best(&old, &new) || old.len() != new.len() || old.len() > IN_PLACE {
+            return;
+        }
+        let pairs: Vec<_> = old.zip(new).filter(|&(old, new)| self.may_pair(old, new)).collect();
+        self.pairs.extend(pairs);
+    }
+
+    /// The pairing of highest score, by dynamic programming over all pairs; false when those are too many.
+    fn pair_best(&mut self, old: &Range<usize>, new: &Range<usize>) -> bool {
+        let cells = old.len().saturating_mul(new.len());
+        if cells > CELLS.min(self.cells) {
+            return false;
+        }
+        self.cells -= cells;
         let width = new.len() + 1;
         let cell = |i: usize, j: usize| i * width + j;
-        // Of each pair of rests of the two stretches, the best score.
+        // Of each pair, the score of pairing them, 0 where that must not be; and of each pair of rests, the best score.
+        let mut scores = vec![0; (old.len() + 1) * width];
         let mut best = vec![0; (old.len() + 1) * width];
         for i in (0..old.len()).rev() {
             for j in (0..new.len()).rev() {
-                let paired = self.old[old.start + i].score(&self.new[new.start + j]) + best[cell(i + 1, j + 1)];
+                let (a, b) = (old.start + i, new.start + j);
+                let score = if self.may_pair(a, b) { self.old[a].score(&self.new[b]) } else { 0 };
+                scores[cell(i, j)] = score;
+                let paired = if score > 0 { score + best[cell(i + 1, j + 1)] } else { 0 };
                 best[cell(i, j)] = paired.max(best[cell(i + 1, j)]).max(best[cell(i, j + 1)]);
             }
         }
         let (mut i, mut j) = (0, 0);
         while i < old.len() && j < new.len() {
-            let score = self.old[old.start + i].score(&self.new[new.start + j]);
-            if best[cell(i, j)] == score + best[cell(i + 1, j + 1)] {
-                pairs.push((old.start + i, new.start + j));
+            let score = scores[cell(i, j)];
+            if score > 0 && best[cell(i, j)] == score + best[cell(i + 1, j + 1)] {
+                self.pairs.push((old.start + i, new.start + j));
                 (i, j) = (i + 1, j + 1);
             } else if best[cell(i, j)] == best[cell(i + 1, j)] {
                 i += 1;
@@ -175,45 +267,58 @@ impl Aligner {
                 j += 1;
             }
         }
+        true
     }
 
-    /// Elements that occur once in each stretch and in the same order: the longest such series.
-    fn anchors(&self, old: Range<usize>, new: Range<usize>) -> Vec<(usize, usize)> {
-        let mut places: BTreeMap<u64, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
-        for index in old {
-            places.entry(self.old[index].whole).or_default().0.push(index);
+    /// Equal elements that occur once in each stretch and in the same order: the longest such series.
+    fn anchors(&self, old: &Range<usize>, new: &Range<usize>) -> Vec<(usize, usize)> {
+        let mut places: HashMap<u64, Places> = HashMap::new();
+        for index in old.clone() {
+            places.entry(self.old[index].whole).or_default().old.add(index);
         }
-        for index in new {
-            places.entry(self.new[index].whole).or_default().1.push(index);
+        for index in new.clone() {
+            places.entry(self.new[index].whole).or_default().new.add(index);
         }
-        let mut unique: Vec<(usize, usize)> = places
-            .into_values()
-            .filter_map(|(olds, news)| match (olds.as_slice(), news.as_slice()) {
-                ([old], [new]) => Some((*old, *new)),
-                _ => None,
-            })
-            .collect();
-        unique.sort_unstable();
-        longest_rising(&unique)
+        rising(places.into_values())
     }
 }
 
-/// The longest subsequence whose second numbers rise, by patience sorting.
-fn longest_rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
-    // For each length, the index of the pair that ends such a series lowest; and each pair's predecessor in its series.
-    let mut ends: Vec<usize> = Vec::new();
-    let mut before: Vec<Option<usize>> = Vec::with_capacity(pairs.len());
-    for (index, pair) in pairs.iter().enumerate() {
-        let length = ends.partition_point(|&end| pairs[end].1 < pair.1);
-        before.push(length.checked_sub(1).map(|shorter| ends[shorter]));
-        match ends.get_mut(length) {
-            Some(end) => *end = index,
-            None => ends.push(index),
-        }
+/// The places of equal elements.
+#[derive(Default)]
+struct Places {
+    old: Place,
+    new: Place,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Place {
+    #[default]
+    Nowhere,
+    Once(usize),
+    Repeated,
+}
+
+impl Place {
+    fn add(&mut self, index: usize) {
+        *self = if let Place::Nowhere = self { Place::Once(index) } else { Place::Repeated };
     }
-    let mut series: Vec<_> = std::iter::successors(ends.last().copied(), |&index| before[index]).collect();
-    series.reverse();
-    series.into_iter().map(|index| pairs[index]).collect()
+}
+
+impl Places {
+    fn in_both(&self) -> bool {
+        !matches!((self.old, self.new), (Place::Nowhere, _) | (_, Place::Nowhere))
+    }
+}
+
+/// The longest series of what stands once in each array.
+fn rising(places: impl Iterator<Item = Places>) -> Vec<(usize, usize)> {
+    let once = places.filter_map(|places| match (places.old, places.new) {
+        (Place::Once(old), Place::Once(new)) => Some((old, new)),
+        _ => None,
+    });
+    let mut once: Vec<_> = once.collect();
+    once.sort_unstable();
+    diff::longest_rising(&once)
 }
 
 #[cfg(test)]

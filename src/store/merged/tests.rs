@@ -1,8 +1,12 @@
+mod arrays;
 mod documented;
 mod hostile;
 mod property;
+mod unions;
 
 use serde_json::{Map, Value, json};
+
+pub(super) use property::Seeded;
 
 use super::{Applied, Doc, MergedError, edit};
 

@@ -1,6 +1,7 @@
 //! Every row of the table, one file for each kind of measurement.
 
 mod agents;
+mod arrays;
 mod beats;
 mod calls;
 mod catch_up;
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Vec<Box<dyn Row>> {
         Box::new(writes::Durable),
         Box::new(wear::Wear),
         Box::new(old_documents::Edited),
+        Box::new(arrays::Arrays),
         Box::new(clients::Together),
         Box::new(events::Delivery),
         Box::new(first_sync::FirstSync),

@@ -9,7 +9,7 @@ use super::{Applied, Doc};
 use crate::store::json::{same_object, to_text};
 
 /// A small generator (SplitMix64): no state outside, the same numbers everywhere.
-struct Seeded(u64);
+pub(in crate::store::merged) struct Seeded(pub(in crate::store::merged) u64);
 
 impl Seeded {
     fn next(&mut self) -> u64 {
@@ -20,11 +20,11 @@ impl Seeded {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(in crate::store::merged) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap()
     }
 
-    fn value(&mut self, depth: usize) -> Value {
+    pub(in crate::store::merged) fn value(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 7 } else { 12 }) {
             0 => json!(null),
             1 => json!(0.0),
