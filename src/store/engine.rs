@@ -1,6 +1,6 @@
 //! The engine: one writer over one database, told the time and handed its requests.
 //!
-//! A shell calls [`Store::handle_batch`] with what has arrived, sends the replies on, publishes [`Store::tip`], hands out what
+//! A shell calls [`Store::handle_commit`] until what has arrived is used up, sends the replies on, publishes [`Store::tip`], hands out what
 //! [`Store::poll_reopened`] gives, and calls [`Store::handle_timeout`] once [`Store::poll_deadline`] has come.
 
 use std::iter::Peekable;
@@ -81,11 +81,25 @@ impl<D: Disk> Store<D> {
     pub fn handle_batch(&mut self, now: Now, requests: impl IntoIterator<Item = Submitted>, replies: &mut Vec<Reply>) {
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
-            let mut batch = Batch::default();
-            match self.fill_and_commit(now, &mut batch, &mut requests) {
-                Ok(()) => self.answer(batch, replies),
-                Err(cause) => fail(batch, &cause, replies),
-            }
+            self.handle_commit(now, &mut requests, replies);
+        }
+    }
+
+    /// Stages, commits and answers as many of `requests` as one commit covers, in order; at least one, when there is one. A
+    /// shell that sends the replies on after each commit keeps no client waiting for the large writes of others behind it.
+    pub fn handle_commit(
+        &mut self,
+        now: Now,
+        requests: &mut Peekable<impl Iterator<Item = Submitted>>,
+        replies: &mut Vec<Reply>,
+    ) {
+        if requests.peek().is_none() {
+            return;
+        }
+        let mut batch = Batch::default();
+        match self.fill_and_commit(now, &mut batch, requests) {
+            Ok(()) => self.answer(batch, replies),
+            Err(cause) => fail(batch, &cause, replies),
         }
     }
 

@@ -86,10 +86,17 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
     wiring.publish(&store);
     while let Some(first) = wiring.next(&mut store, &alarm) {
         let more = wiring.requests.try_iter().take(BATCH_DOCUMENTS - 1);
-        let now = now();
-        wiring.pulse.woke(now.mono);
-        store.handle_batch(now, first.into_iter().chain(more), &mut replies);
-        wiring.deliver(&mut store, &mut replies);
+        let mut requests = first.into_iter().chain(more).peekable();
+        loop {
+            let now = now();
+            wiring.pulse.woke(now.mono);
+            store.handle_commit(now, &mut requests, &mut replies);
+            wiring.deliver(&mut store, &mut replies);
+            if requests.peek().is_none() {
+                break;
+            }
+            wiring.pulse.stamp(self::now().mono);
+        }
     }
     let flush = Submitted { ticket: Ticket::Api(0), request: Request::Flush };
     store.handle_batch(now(), [flush], &mut replies);
