@@ -138,6 +138,8 @@ impl View {
         self.store_silent_since = (outstanding > 0).then_some(now.mono);
         match result {
             Ok(_) => self.disk_problem = None,
+            // The store says itself when the disk is full, and when it no longer is.
+            Err(store::Error::DiskFull) => self.disk_problem = None,
             Err(error) if error.blame() == Blame::Machine => self.disk_problem = Some(error.to_string()),
             Err(_) => {}
         }
@@ -199,6 +201,7 @@ impl View {
         let silence = silence.filter(|silence| *silence >= STORE_SILENCE);
         [
             unreadable.map(|error| format!("the database cannot be read: {}", error.message)),
+            store::room_problem(self.reader.figures()),
             self.disk_problem.clone(),
             silence.map(|silence| format!("the store has not answered for {} s", silence.as_secs())),
             self.status.is_none().then(|| "the sync thread has not started yet".into()),

@@ -7,7 +7,10 @@ use std::path::Path;
 use crate::api::shell::BindError;
 use crate::config;
 use crate::error::Blame;
-use crate::store;
+use crate::store::{self, BALLAST_BYTES};
+
+/// What a first start writes, rounded up: 1.1 MiB of database, and what a commit may need.
+const FIRST_START_BYTES: u64 = 3 << 20;
 
 /// What ended the node.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub enum Error {
     Place(String),
     /// Another node has the data directory: its path, and the other's process id where known.
     InUse { path: String, pid: Option<u32> },
+    /// The disk is full: the file or directory, and how many bytes are free there.
+    NoRoom { path: String, free: Option<u64> },
     /// A client socket could not be opened.
     Listen(BindError),
     /// The machine refused something: what, and why.
@@ -38,8 +43,16 @@ impl Error {
             | io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::NotADirectory
             | io::ErrorKind::AlreadyExists => Error::Place(format!("{}: {cause}", path.display())),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::no_room(path),
             _ => Error::Machine(path.display().to_string(), cause),
         }
+    }
+
+    /// The disk of `path`, which may not exist, is full.
+    pub(super) fn no_room(path: &Path) -> Error {
+        let volume = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
+        let free = volume.map(|volume| volume.f_bavail.saturating_mul(volume.f_frsize));
+        Error::NoRoom { path: path.display().to_string(), free }
     }
 
     /// Who has to change something.
@@ -48,7 +61,7 @@ impl Error {
         match self {
             Error::Config(_) | Error::Place(_) | Error::InUse { .. } => Blame::Operator,
             Error::Store(error) => error.blame(),
-            Error::Machine(..) | Error::Listen(_) => Blame::Machine,
+            Error::Machine(..) | Error::NoRoom { .. } | Error::Listen(_) => Blame::Machine,
             Error::Thread(..) | Error::Stuck(_) => Blame::Bug,
         }
     }
@@ -76,6 +89,15 @@ impl fmt::Display for Error {
             }
             Error::InUse { path, pid: None } => {
                 write!(f, "{path} is in use by another node; stop it, or use another --data-dir")
+            }
+            Error::NoRoom { path, free } => {
+                let free = free.map_or("too little is".to_owned(), |free| format!("{} KiB are", free >> 10));
+                write!(
+                    f,
+                    "{path}: the disk is full: a first start needs {} MiB (a key, an empty database, room for a write) and {free} free; {} MiB more are reserved once there is room",
+                    FIRST_START_BYTES >> 20,
+                    BALLAST_BYTES >> 20
+                )
             }
             Error::Listen(error) => write!(f, "{error}"),
             Error::Machine(what, cause) => write!(f, "{what}: {cause}"),

@@ -168,8 +168,12 @@ fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, E
         boot: clock::shell::boot_id(&mut System::default()),
         ..store::Config::new(identity.id())
     };
-    let disk = FileDisk::open(&config.data_dir)?;
-    Ok(Store::open(disk, settings, &mut System::default(), clock::shell::now())?)
+    let opened = FileDisk::open(&config.data_dir)
+        .and_then(|disk| Store::open(disk, settings, &mut System::default(), clock::shell::now()));
+    opened.map_err(|error| match error {
+        store::Error::DiskFull => Error::no_room(&config.data_dir),
+        error => error.into(),
+    })
 }
 
 /// What admits other nodes.

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FallocateFlags;
@@ -25,18 +25,26 @@ pub trait Disk: redb::StorageBackend {
 
     /// Bytes in use, for `health`.
     fn used(&self) -> u64;
+
+    /// Bytes that can still be written beside what is reserved; `None` where that cannot be said.
+    fn free(&self) -> Option<u64> {
+        None
+    }
 }
 
-/// Room kept allocated beside the database.
-const BALLAST_BYTES: u64 = 8 << 20;
+/// Room kept allocated beside the database while there is as much.
+pub(crate) const BALLAST_BYTES: u64 = 8 << 20;
 pub(super) const DATABASE: &str = "documents.redb";
 const BALLAST: &str = "reserve";
+/// The unit of `st_blocks`.
+const STAT_BLOCK_BYTES: u64 = 512;
 
 /// The database file of a data directory, and the room reserved beside it.
 #[derive(Debug)]
 pub struct FileDisk {
     file: File,
-    ballast: File,
+    /// The ballast's file, which a full disk may have no room for.
+    ballast: PathBuf,
     /// How much of the ballast is allocated.
     reserved: AtomicU64,
 }
@@ -56,16 +64,41 @@ impl FileDisk {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked(path.display().to_string())),
             Err(TryLockError::Error(cause)) => return Err(named(&path, cause)),
         }
-        let ballast = open_file(&directory.join(BALLAST))?;
-        let reserved = AtomicU64::new(ballast.metadata()?.len());
+        let ballast = directory.join(BALLAST);
+        let reserved = AtomicU64::new(match fs::metadata(&ballast) {
+            Ok(metadata) => {
+                check_owner(&ballast, false)?;
+                allocated(&metadata)
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => 0,
+            Err(cause) => return Err(named(&ballast, cause)),
+        });
         // The names must survive a crash too, not just what the files hold.
         File::open(directory)?.sync_all()?;
         Ok(FileDisk { file, ballast, reserved })
     }
 
+    /// Allocates `bytes` beside the database, or leaves what was allocated as it was.
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let before = self.reserved.load(Ordering::Relaxed);
+        let ballast = options().open(&self.ballast)?;
+        match rustix::fs::fallocate(&ballast, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => {}
+            // A file system that cannot promise room: carry on without the promise.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(cause) => {
+                // Some file systems keep the part they had found.
+                ballast.set_len(before)?;
+                return Err(cause.into());
+            }
+        }
+        self.reserved.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn give_ballast_back(&self) -> io::Result<()> {
         self.reserved.store(0, Ordering::Relaxed);
-        self.ballast.set_len(0)
+        options().open(&self.ballast)?.set_len(0)
     }
 
     /// Runs `write`; when the disk is full, once more with the ballast's room.
@@ -80,7 +113,12 @@ impl FileDisk {
     }
 }
 
-fn is_full(cause: &io::Error) -> bool {
+/// How much of a file is allocated. A copy of a directory may have holes where the original had room.
+fn allocated(metadata: &fs::Metadata) -> u64 {
+    metadata.len().min(metadata.blocks().saturating_mul(STAT_BLOCK_BYTES))
+}
+
+pub(super) fn is_full(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
@@ -95,10 +133,15 @@ fn named(path: &Path, cause: io::Error) -> Error {
     }
 }
 
-fn open_file(path: &Path) -> Result<File, Error> {
+/// A file of ours, made where it is missing.
+fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = opened.map_err(|cause| named(path, cause))?;
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+}
+
+fn open_file(path: &Path) -> Result<File, Error> {
+    let file = options().open(path).map_err(|cause| named(path, cause))?;
     check_owner(path, false)?;
     Ok(file)
 }
@@ -139,21 +182,25 @@ impl redb::StorageBackend for FileDisk {
 impl Disk for FileDisk {
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         let wanted = bytes.max(BALLAST_BYTES);
-        if self.reserved.load(Ordering::Relaxed) >= wanted {
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        if reserved >= wanted {
             return Ok(());
         }
-        match rustix::fs::fallocate(&self.ballast, FallocateFlags::empty(), 0, wanted) {
-            Ok(()) => {}
-            // A file system that cannot promise room: carry on without the promise.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-            Err(cause) => return Err(cause.into()),
+        match self.allocate(wanted) {
+            // Less than usual, and enough for this.
+            Err(cause) if is_full(&cause) && reserved >= bytes => Ok(()),
+            Err(cause) if is_full(&cause) => self.allocate(bytes),
+            result => result,
         }
-        self.reserved.store(wanted, Ordering::Relaxed);
-        Ok(())
     }
 
     fn used(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    fn free(&self) -> Option<u64> {
+        let volume = rustix::fs::fstatvfs(&self.file).ok()?;
+        Some(volume.f_bavail.saturating_mul(volume.f_frsize))
     }
 }
 
@@ -179,7 +226,7 @@ mod tests {
     fn files_are_for_this_user_only() {
         let directory = tempfile::tempdir().unwrap();
         let inner = directory.path().join("made/here");
-        drop(FileDisk::open(&inner).unwrap());
+        FileDisk::open(&inner).unwrap().reserve(1).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&inner), 0o700);
         assert_eq!(mode(&inner.join(DATABASE)), 0o600);
@@ -225,6 +272,16 @@ mod tests {
         assert_eq!((tries.get(), ballast()), (2, 0));
         disk.reserve(BALLAST_BYTES + 1).unwrap();
         assert_eq!(ballast(), BALLAST_BYTES + 1);
+    }
+
+    #[test]
+    fn room_that_a_copy_lost_is_not_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(BALLAST), "").unwrap();
+        fs::File::options().write(true).open(directory.path().join(BALLAST)).unwrap().set_len(BALLAST_BYTES).unwrap();
+        let disk = FileDisk::open(directory.path()).unwrap();
+        assert!(disk.reserved.load(Ordering::Relaxed) < BALLAST_BYTES);
+        assert!(disk.free().unwrap() > 0);
     }
 
     #[test]

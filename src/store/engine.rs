@@ -19,6 +19,7 @@ use crate::store::batch::{Batch, Pending};
 use crate::store::cache::Cache;
 use crate::store::commit::{self, Flush};
 use crate::store::database::{Fresh, Opened};
+use crate::store::opening::{self, Access, RESERVE_BYTES, successor};
 use crate::store::stage::{Stage, Writer};
 use crate::store::write::NO_VERSION;
 use crate::store::{Applied, Config, Disk, Error, History, Outcome, Planted, Reader, Reply, RunId, Submitted, Tip};
@@ -33,9 +34,7 @@ const SMALL_FILE_BYTES: u64 = 2 << 20;
 /// Files larger than this are not walked when they are opened after a kill; flushing their pages then costs a second sync
 /// (docs/storage.md, "Opening after a kill").
 const QUICK_REPAIR_FILE_BYTES: u64 = 64 << 20;
-/// Pages a commit writes besides its records: paths through the tables, redb's own tables.
-const RESERVE_BYTES: usize = 1 << 20;
-/// Between attempts to open the database anew after a storage error.
+/// Between attempts to open the database anew after a storage error, and between looks at a disk that was full.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The only writer of a database. Sans I/O but for the disk it was given: a shell drives it.
@@ -52,6 +51,9 @@ pub struct Store<D> {
     copied: usize,
     /// Set while the database has failed: when to try to open it anew.
     failed: Option<Instant>,
+    access: Access,
+    /// Set while the disk is full: when to look for room again.
+    full: Option<Instant>,
     reopened: Option<Reader>,
     /// Raised by readers, too.
     alarm: Alarm,
@@ -60,20 +62,35 @@ pub struct Store<D> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Opens or creates the database on `disk` and durably begins a new run.
+    /// Opens or creates the database on `disk` and durably begins a new run. On a disk that has no room even for that, an
+    /// existing database is opened for reading only, until there is room.
     ///
     /// # Errors
-    /// The database is damaged or of a newer format, or the disk is full or failed.
+    /// The database is damaged or of a newer format, the disk failed, or it is full and there is no database yet.
     pub fn open(disk: D, config: Config, random: &mut dyn Random, now: Now) -> Result<Store<D>, Error> {
         let disk = Arc::new(disk);
-        disk.reserve(RESERVE_BYTES as u64)?;
         let alarm = Alarm::default();
         let fresh = Fresh { run: RunId(random.array()), database: random.array(), alarm: alarm.clone() };
-        let opened = Opened::open(&disk, &config, &fresh, now)?;
+        let (opened, access) = opening::open(&disk, &config, &fresh, now, Arc::default())?;
         let cache = Cache::new(config.cache_bytes / 2);
         let (durable, writer) = (opened.state.sequence, writer(config, &opened));
-        let (unflushed, copied, failed, reopened, begun) = (None, 0, None, None, now.mono);
-        Ok(Store { disk, opened, writer, cache, durable, unflushed, copied, failed, reopened, alarm, begun })
+        let mut store = Store {
+            disk,
+            opened,
+            writer,
+            cache,
+            durable,
+            unflushed: None,
+            copied: 0,
+            failed: None,
+            access,
+            full: None,
+            reopened: None,
+            alarm,
+            begun: now.mono,
+        };
+        store.watch_room(now);
+        Ok(store)
     }
 
     /// Stages, commits and answers `requests` in order. One commit covers up to
@@ -106,6 +123,9 @@ impl<D: Disk> Store<D> {
     /// Flushes what may not wait longer, and tries again to open a database that failed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.recover(now);
+        if self.full.is_some_and(|look| now.reached(look)) {
+            self.look_for_room(now);
+        }
         if self.unflushed.is_some_and(|due| now.reached(due))
             && let Err(cause) = self.commit(now, &mut Batch::flush())
         {
@@ -119,7 +139,7 @@ impl<D: Disk> Store<D> {
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
         let alarmed = (self.failed.is_none() && self.alarm.is_raised()).then_some(self.begun);
-        self.failed.into_iter().chain(self.unflushed).chain(alarmed).min()
+        self.failed.into_iter().chain(self.full).chain(self.unflushed).chain(alarmed).min()
     }
 
     /// Has something once a reader, in any thread, has met an error of the disk: [`Store::poll_deadline`] has come then.
@@ -186,6 +206,9 @@ impl<D: Disk> Store<D> {
         if self.failed.is_some() {
             return Err(Error::Io(Arc::new(std::io::Error::other("the database could not be opened anew yet"))));
         }
+        if self.access == Access::Read {
+            self.look_for_room(now);
+        }
         let snapshot = self.opened.reader(&self.writer.config).snapshot()?;
         let limit_bytes = self.copied_limit_bytes();
         let (writer, cache, durable) = (&self.writer, &mut self.cache, self.durable);
@@ -210,7 +233,10 @@ impl<D: Disk> Store<D> {
         if batch.is_empty() && !only_age && !(flush && self.unflushed.is_some()) {
             return Ok(());
         }
-        self.disk.reserve((RESERVE_BYTES + 4 * copied) as u64)?;
+        self.reserve(now, (RESERVE_BYTES + 4 * copied) as u64)?;
+        if self.access == Access::Read {
+            return Err(Error::DiskFull);
+        }
         let before = self.opened.state.sequence;
         let wanted = self.planted(if pages {
             Flush::Pages
@@ -333,6 +359,26 @@ impl<D: Disk> Store<D> {
         }
     }
 
+    /// Makes sure that there is room for `bytes`; notes when there is none.
+    fn reserve(&mut self, now: Now, bytes: u64) -> Result<(), Error> {
+        let room = self.disk.reserve(bytes);
+        opening::note_room(&self.opened.figures, self.disk.as_ref(), bytes, &room);
+        self.watch_room(now);
+        Ok(room?)
+    }
+
+    fn watch_room(&mut self, now: Now) {
+        let is_full = self.access == Access::Read || self.opened.figures.lacking_bytes.get() > 0;
+        self.full = is_full.then(|| now.after(REOPEN_INTERVAL));
+    }
+
+    /// Takes writes again once there is room.
+    fn look_for_room(&mut self, now: Now) {
+        if self.reserve(now, RESERVE_BYTES as u64).is_ok() && self.access == Access::Read {
+            self.reopen(now);
+        }
+    }
+
     fn reopen(&mut self, now: Now) {
         self.opened.gate.shut();
         self.alarm.silence();
@@ -340,10 +386,11 @@ impl<D: Disk> Store<D> {
         (self.unflushed, self.copied) = (None, 0);
         let (run, database) = (successor(self.opened.run), self.opened.id);
         let fresh = Fresh { run, database, alarm: self.alarm.clone() };
-        match Opened::open(&self.disk, &self.writer.config, &fresh, now) {
-            Ok(mut opened) => {
-                opened.figures = self.opened.figures.clone();
-                self.opened = opened;
+        let figures = self.opened.figures.clone();
+        match opening::open(&self.disk, &self.writer.config, &fresh, now, figures) {
+            Ok((opened, access)) => {
+                (self.opened, self.access) = (opened, access);
+                self.watch_room(now);
                 self.durable = self.opened.state.sequence;
                 self.writer = writer(self.writer.config.clone(), &self.opened);
                 self.failed = None;
@@ -363,7 +410,7 @@ fn writer(config: Config, opened: &Opened) -> Writer {
     Writer { config, run: opened.run, runs: opened.runs.clone(), writer }
 }
 
-fn first_16(context: Context) -> [u8; 16] {
+pub(super) fn first_16(context: Context) -> [u8; 16] {
     let mut out = [0; 16];
     out.copy_from_slice(&context.finish().as_ref()[..16]);
     out
@@ -377,14 +424,6 @@ fn dot_writer(node: &EndpointId, run: RunId) -> [u8; 8] {
     let mut writer = [0; 8];
     writer.copy_from_slice(&context.finish().as_ref()[..8]);
     writer
-}
-
-/// The run after a storage error: as unique as the run it follows.
-fn successor(run: RunId) -> RunId {
-    let mut context = Context::new(&SHA256);
-    context.update(b"peat-reopened");
-    context.update(&run.0);
-    RunId(first_16(context))
 }
 
 /// Answers a batch that was not committed.

@@ -95,7 +95,7 @@ impl Error {
 }
 
 /// Bytes as people read them.
-fn size(bytes: usize) -> String {
+pub(super) fn size(bytes: usize) -> String {
     match bytes {
         0..1024 => format!("{bytes} bytes"),
         1024..0x10_0000 => format!("{}.{} KiB", bytes >> 10, ((bytes & 0x3ff) * 10) >> 10),
@@ -107,7 +107,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::DiskFull => {
-                write!(f, "the disk is full; nothing was written (free some space, writes then work again)")
+                write!(
+                    f,
+                    "the disk is full; nothing was written (free 8 MiB or more beside the database, writes then work again)"
+                )
             }
             Error::Io(cause) => write!(f, "the disk failed: {cause}; nothing was acknowledged, try again"),
             Error::Damaged(what) => {

@@ -19,6 +19,12 @@ pub struct Figures {
     pub rebased: Figure,
     /// Changes of merged documents that were dropped because their document was deleted and made again on another node.
     pub dropped_changes: Figure,
+    /// What the next write needs on the disk and does not find there; 0 while there is room.
+    pub lacking_bytes: Figure,
+    /// What was free then.
+    pub free_bytes: Figure,
+    /// 1 while the database was opened for reading only, because the disk had no room for what a start writes.
+    pub read_only: Figure,
     /// Loaded Automerge documents, their bytes, and how many there may be.
     pub cached: Figure,
     /// See `cached`.

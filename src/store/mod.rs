@@ -27,6 +27,8 @@ pub mod json;
 mod key;
 mod lineage;
 pub mod merged;
+mod opening;
+mod overlay;
 mod reader;
 mod record;
 mod request;
@@ -44,6 +46,7 @@ pub use command::{
     Report, Signed,
 };
 pub use config::{Config, Planted};
+pub(crate) use disk::BALLAST_BYTES;
 pub use disk::{Disk, FileDisk};
 pub use engine::Store;
 pub use error::Error;
@@ -51,6 +54,7 @@ pub use figures::Figures;
 pub use history::{History, Part};
 pub use key::{Key, KeyError, KeyHash};
 pub use lineage::{COVERED_DOTS, Covered, Dot, Dots, LIVE_DOTS, Lineage, SIBLINGS, Sibling};
+pub(crate) use opening::room_problem;
 pub use reader::{Counts, Document, Entry, Reader, Snapshot};
 pub use record::{Content, Record};
 pub use request::{

@@ -1,20 +1,21 @@
 //! Reads a whole database that no node has open, and says what of it is damaged.
 //!
 //! Owns the order of the looks: redb's own over its pages, then every record, then what the other tables say of records.
-//! Must never change the file: what redb mends while it opens stays in memory ([`overlay`]).
+//! Must never change the file: what redb mends while it opens stays in memory ([`super::overlay`]).
 
-mod overlay;
-
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
-use self::overlay::Overlay;
 use crate::contain::contain;
 use crate::store::backend::{self, Backend, Found, Gate};
+use crate::store::disk::DATABASE;
 use crate::store::fingerprint::summand;
 use crate::store::journal;
+use crate::store::overlay::Overlay;
 use crate::store::record::RecordRef;
 use crate::store::tables::{self, CHUNKS, INDEX, KEYS, NAMES, RECORDS, STATE, State};
 use crate::store::{Entry, Error, History, Record};
@@ -51,12 +52,23 @@ impl Verified {
 /// # Errors
 /// The file cannot be read or opened at all: it is of a newer format, foreign, or damaged where everything begins.
 pub fn verify(directory: &Path) -> Result<Option<Verified>, Error> {
-    let Some(disk) = Overlay::open(directory)? else { return Ok(None) };
-    let looked = contain(|| look(&Arc::new(disk)));
+    let Some(file) = open(directory)? else { return Ok(None) };
+    let disk = Arc::new(Overlay::over(file, usize::MAX)?);
+    let looked = contain(|| look(&disk));
     looked.unwrap_or_else(|panic| Err(Error::Damaged(format!("a page of the file: {panic}"))))
 }
 
-fn look(disk: &Arc<Overlay>) -> Result<Option<Verified>, Error> {
+/// Opens the database file of a data directory for reading; `None` where there is none.
+fn open(directory: &Path) -> Result<Option<File>, Error> {
+    let path = directory.join(DATABASE);
+    match File::open(&path) {
+        Ok(file) => Ok(Some(file)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(Error::NotOurs { path: path.display().to_string(), reason: cause.to_string() }),
+    }
+}
+
+fn look(disk: &Arc<Overlay<File>>) -> Result<Option<Verified>, Error> {
     if backend::look(disk.as_ref())? == Found::Nothing {
         return Ok(None);
     }

@@ -78,6 +78,18 @@ impl Engine {
                 "Changes dropped with a document that was deleted and made again on another node.",
                 &figures.dropped_changes,
             ),
+            (
+                "store_lacking_bytes",
+                Kind::Gauge,
+                "What a write needs and a full disk does not have.",
+                &figures.lacking_bytes,
+            ),
+            (
+                "store_read_only",
+                Kind::Gauge,
+                "1 while the disk had no room for what a start writes.",
+                &figures.read_only,
+            ),
             ("store_cache_documents", Kind::Gauge, "Merged documents that are kept loaded.", &figures.cached),
             ("store_cache_bytes", Kind::Gauge, "Their memory.", &figures.cache_bytes),
             ("store_cache_limit_bytes", Kind::Gauge, "What they may take.", &figures.cache_limit_bytes),

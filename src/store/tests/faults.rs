@@ -1,6 +1,7 @@
 //! Disks that fill up, fail, and lose power.
 
 use super::*;
+use crate::store::room_problem;
 
 #[test]
 fn a_full_disk_fails_writes_by_name_and_they_work_again_when_there_is_room() {
@@ -181,4 +182,80 @@ fn opening_a_large_database_after_a_kill_does_not_walk_it() {
     let bench = bench.crash();
     let (read, size) = (bench.disk.reads(), bench.disk.bytes().len() as u64);
     assert!(size > 64 << 20 && read < size / 50, "read {read} of {size}");
+}
+
+/// A store with a document, stopped, on a disk that has filled up since.
+fn stopped_on_a_full_disk(fill: impl Fn(&Ram, bool)) -> Ram {
+    let mut bench = Bench::new();
+    bench.put("cells/a", r#"{"n":1}"#);
+    bench.put("platforms/a", r#"{"n":1}"#);
+    bench.pass(Duration::from_secs(2));
+    let disk = bench.disk.crash();
+    fill(&disk, true);
+    disk
+}
+
+#[test]
+fn a_database_on_a_full_disk_is_opened_and_takes_writes_once_there_is_room() {
+    for fill in [Ram::fill, Ram::fill_to_the_last_block] {
+        let disk = stopped_on_a_full_disk(fill);
+        let before = disk.bytes();
+        let mut bench = Bench::over(1, disk.clone(), 2);
+        for name in ["cells/a", "platforms/a"] {
+            assert_eq!(bench.json(name).unwrap(), r#"{"n":1}"#, "what was acknowledged is read");
+            let refused = bench.write(name, whole(r#"{"n":2}"#)).unwrap_err();
+            assert!(matches!(refused, Error::DiskFull), "{refused:?}");
+        }
+        let problem = room_problem(bench.store.reader().figures()).unwrap();
+        assert!(problem.contains("a write needs 1.0 MiB"), "{problem}");
+        let is_read_only = bench.store.reader().figures().read_only.get() == 1;
+        assert_eq!(is_read_only, disk.bytes() == before, "reading only, nothing is written");
+
+        fill(&disk, false);
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.store.poll_reopened().is_some(), is_read_only);
+        assert_eq!(room_problem(bench.store.reader().figures()), None);
+        assert!(bench.put("cells/a", r#"{"n":3}"#).durable);
+        let bench = bench.crash();
+        assert_eq!(bench.json("cells/a").unwrap(), r#"{"n":3}"#);
+        assert_eq!(bench.json("platforms/a").unwrap(), r#"{"n":1}"#);
+    }
+}
+
+#[test]
+fn a_position_given_while_the_database_was_read_only_is_never_taken_for_another() {
+    let disk = stopped_on_a_full_disk(Ram::fill_to_the_last_block);
+    let mut bench = Bench::over(1, disk.clone(), 2);
+    let (run, position) = (bench.store.run(), bench.store.tip().visible);
+    disk.fill_to_the_last_block(false);
+    bench.put("cells/b", "{}");
+    assert_ne!(bench.store.run(), run);
+    assert!(!bench.store.reader().snapshot().unwrap().token_is_known(run, position).unwrap());
+}
+
+#[test]
+fn a_first_start_on_a_full_disk_fails_by_name_and_leaves_nothing_in_use() {
+    let disk = Ram::default();
+    disk.fill(true);
+    let opened = Store::open(disk.clone(), Config::new(node(1)), &mut Counter(40), epoch());
+    assert!(matches!(opened, Err(Error::DiskFull)), "{opened:?}");
+    disk.fill(false);
+    let mut bench = Bench::over(1, disk, 2);
+    bench.put("cells/a", "{}");
+}
+
+#[test]
+fn a_disk_that_fills_up_while_a_commit_is_written_is_read_on() {
+    for step in 0..12 {
+        let mut bench = Bench::new();
+        bench.put("cells/a", r#"{"n":1}"#);
+        bench.disk.fill_after(step);
+        let text = format!(r#"{{"text":"{}"}}"#, "x".repeat(20_000));
+        let result = bench.write("cells/b", whole(&text));
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.json("cells/a").unwrap(), r#"{"n":1}"#, "step {step}: {result:?}");
+        bench.disk.fill(false);
+        bench.pass(Duration::from_secs(1));
+        bench.put("cells/a", r#"{"n":2}"#);
+    }
 }

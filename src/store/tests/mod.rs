@@ -10,7 +10,7 @@ mod journal;
 mod latest;
 mod limits;
 mod merged;
-mod ram;
+pub(in crate::store) mod ram;
 mod verify;
 
 use std::time::{Duration, Instant};

@@ -10,6 +10,12 @@ struct State {
     bytes: Vec<u8>,
     synced: Vec<u8>,
     full: bool,
+    /// The length beyond which it does not grow.
+    capacity: Option<usize>,
+    /// A write in place takes room too, as on file systems that copy on write.
+    copies: bool,
+    /// Writes that still find room; then the disk is full.
+    writes: Option<u64>,
     /// Writes and syncs that still succeed.
     healthy: Option<u64>,
     unreadable: bool,
@@ -19,10 +25,10 @@ struct State {
 
 /// A handle; clones share the disk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ram(Arc<Mutex<State>>);
+pub(in crate::store) struct Ram(Arc<Mutex<State>>);
 
 impl Ram {
-    pub(super) fn of(bytes: Vec<u8>) -> Ram {
+    pub(in crate::store) fn of(bytes: Vec<u8>) -> Ram {
         Ram(Arc::new(Mutex::new(State { synced: bytes.clone(), bytes, ..State::default() })))
     }
 
@@ -31,38 +37,68 @@ impl Ram {
     }
 
     /// The disk as a crash leaves it.
-    pub(super) fn crash(&self) -> Ram {
+    pub(in crate::store) fn crash(&self) -> Ram {
         Ram::of(self.state().synced.clone())
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(in crate::store) fn bytes(&self) -> Vec<u8> {
         self.state().bytes.clone()
     }
 
-    pub(super) fn set_full(&self, full: bool) {
+    pub(in crate::store) fn set_full(&self, full: bool) {
         self.state().full = full;
     }
 
+    /// Lets the disk grow no more; `None` gives it room again.
+    pub(in crate::store) fn fill(&self, full: bool) {
+        let mut state = self.state();
+        state.capacity = full.then_some(state.bytes.len());
+        (state.full, state.copies, state.writes) = (full, false, None);
+    }
+
+    /// Fails every write and sync as a full disk does, where even what is written in place takes room.
+    pub(in crate::store) fn fill_to_the_last_block(&self, full: bool) {
+        self.fill(full);
+        self.state().copies = full;
+    }
+
+    /// The disk is full after `count` more writes, even in place.
+    pub(in crate::store) fn fill_after(&self, count: u64) {
+        self.state().writes = Some(count);
+    }
+
     /// After `count` more writes and syncs, every one fails; `None` heals.
-    pub(super) fn fail_after(&self, count: Option<u64>) {
+    pub(in crate::store) fn fail_after(&self, count: Option<u64>) {
         self.state().healthy = count;
     }
 
     /// Whether every read fails.
-    pub(super) fn set_unreadable(&self, unreadable: bool) {
+    pub(in crate::store) fn set_unreadable(&self, unreadable: bool) {
         self.state().unreadable = unreadable;
     }
 
-    pub(super) fn syncs(&self) -> u64 {
+    pub(in crate::store) fn syncs(&self) -> u64 {
         self.state().syncs
     }
 
-    pub(super) fn reads(&self) -> u64 {
+    pub(in crate::store) fn reads(&self) -> u64 {
         self.state().reads
     }
 }
 
 impl State {
+    fn room_for(&mut self, end: usize) -> io::Result<()> {
+        match &mut self.writes {
+            Some(0) => return Err(io::ErrorKind::StorageFull.into()),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        match self.capacity {
+            Some(capacity) if end > capacity.max(self.bytes.len()) => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+
     fn spend(&mut self) -> io::Result<()> {
         match &mut self.healthy {
             Some(0) => Err(io::Error::other("injected")),
@@ -95,6 +131,7 @@ impl redb::StorageBackend for Ram {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.state();
         state.spend()?;
+        state.room_for(usize::try_from(len).unwrap())?;
         state.bytes.resize(usize::try_from(len).unwrap(), 0);
         Ok(())
     }
@@ -112,6 +149,8 @@ impl redb::StorageBackend for Ram {
         state.spend()?;
         let start = usize::try_from(offset).unwrap();
         let end = start + data.len();
+        let grows_to = if state.copies { usize::MAX } else { end };
+        state.room_for(grows_to)?;
         if state.bytes.len() < end {
             state.bytes.resize(end, 0);
         }
@@ -122,7 +161,11 @@ impl redb::StorageBackend for Ram {
 
 impl Disk for Ram {
     fn reserve(&self, _bytes: u64) -> io::Result<()> {
-        if self.state().full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        if self.state().full || self.state().writes == Some(0) {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
     }
 
     fn used(&self) -> u64 {
