@@ -14,7 +14,7 @@ use crate::clock::Now;
 use crate::error::Blame;
 use crate::fleet::commands::Trust;
 use crate::store::{self, Reader, RunId, Snapshot, Tip};
-use crate::sync::Status;
+use crate::sync::{Status, copied};
 
 /// With requests outstanding, a store that answers nothing for this long is reported as a problem.
 const STORE_SILENCE: Duration = Duration::from_secs(10);
@@ -190,6 +190,11 @@ impl View {
         }
     }
 
+    /// Nodes whose identity two machines use.
+    pub(super) fn copied_nodes(&self) -> u64 {
+        self.status.map_or(0, |status| status.copied_nodes.into())
+    }
+
     /// Whether there is no problem, as far as can be told without the database.
     #[cfg(feature = "http")]
     pub(super) fn is_healthy(&self, now: Now) -> bool {
@@ -204,6 +209,7 @@ impl View {
             store::room_problem(self.reader.figures()),
             self.disk_problem.clone(),
             silence.map(|silence| format!("the store has not answered for {} s", silence.as_secs())),
+            self.status.and_then(|status| status.copied).map(|node| copied::words(node, self.reader.node())),
             self.status.is_none().then(|| "the sync thread has not started yet".into()),
         ]
         .into_iter()

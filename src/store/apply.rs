@@ -45,7 +45,8 @@ impl Stage<'_> {
             self.batch.cursors.extend(cursors.map(|cursor| ((apply.from.node, cursor.kind), cursor)));
         }
         self.batch.flush |= apply.flush;
-        Ok(Pending::Applied { missing, refused })
+        let copied = self.copies.take_found();
+        Ok(Pending::Applied { missing, refused, copied })
     }
 
     fn take_in(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {

@@ -56,7 +56,7 @@ pub(super) enum Pending {
     /// Nothing was there to delete.
     Absent,
     /// A peer's documents.
-    Applied { missing: Vec<(KeyHash, Vec<[u8; 32]>)>, refused: Vec<(KeyHash, String)> },
+    Applied { missing: Vec<(KeyHash, Vec<[u8; 32]>)>, refused: Vec<(KeyHash, String)>, copied: Vec<EndpointId> },
     /// A setting or a flush.
     Done,
     /// Refused, whatever becomes of the batch.

@@ -18,6 +18,7 @@ use crate::store::backend::Alarm;
 use crate::store::batch::{Batch, Pending};
 use crate::store::cache::Cache;
 use crate::store::commit::{self, Flush};
+use crate::store::copies::Copies;
 use crate::store::database::{Fresh, Opened};
 use crate::store::opening::{self, Access, RESERVE_BYTES, successor};
 use crate::store::stage::{Stage, Writer};
@@ -44,6 +45,7 @@ pub struct Store<D> {
     opened: Opened,
     writer: Writer,
     cache: Cache,
+    copies: Copies,
     durable: u64,
     /// When commits that a crash may take back are to be flushed.
     unflushed: Option<Instant>,
@@ -79,6 +81,7 @@ impl<D: Disk> Store<D> {
             opened,
             writer,
             cache,
+            copies: Copies::default(),
             durable,
             unflushed: None,
             copied: 0,
@@ -211,9 +214,9 @@ impl<D: Disk> Store<D> {
         }
         let snapshot = self.opened.reader(&self.writer.config).snapshot()?;
         let limit_bytes = self.copied_limit_bytes();
-        let (writer, cache, durable) = (&self.writer, &mut self.cache, self.durable);
+        let (writer, cache, copies, durable) = (&self.writer, &mut self.cache, &mut self.copies, self.durable);
         let clocks = self.opened.clocks;
-        let mut stage = Stage { writer, snapshot, cache, batch, durable, now, clocks };
+        let mut stage = Stage { writer, snapshot, cache, batch, copies, durable, now, clocks };
         while !stage.batch.is_full(limit_bytes)
             && let Some(submitted) = requests.next()
         {
@@ -323,8 +326,8 @@ impl<D: Disk> Store<D> {
                 let sequence = in_place.unwrap_or(record.map_or(0, |record| record.sequence));
                 Ok(Outcome::Written { version, sequence, durable: sequence <= self.durable, dropped_bytes })
             }
-            Pending::Applied { missing, refused } => {
-                Ok(Outcome::Applied(Applied { sequence: self.opened.state.sequence, missing, refused }))
+            Pending::Applied { missing, refused, copied } => {
+                Ok(Outcome::Applied(Applied { sequence: self.opened.state.sequence, missing, refused, copied }))
             }
         }
     }

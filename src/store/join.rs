@@ -231,9 +231,14 @@ impl Stage<'_> {
         if newest.stamp == *stamp && newest.json == *json && lineage == ours.lineage {
             return Ok(self.held(theirs));
         }
-        if self.is_forgotten((stamp, json), &newest.stamp, &newest.json) {
+        self.copies.note(self.now, theirs.hash, stamp, &newest.stamp);
+        if self.is_forgotten((stamp, json), &newest.stamp, &newest.json)
+            && !self.copies.goes_on(&theirs.hash, newest.stamp.run)
+        {
             // Keeps our content, under a stamp above the forgotten one.
-            let content = Content::Latest { stamp: self.stamp(newest.stamp.counter + 1), json: json.clone() };
+            let above = self.stamp(newest.stamp.counter + 1);
+            self.copies.note(self.now, theirs.hash, &newest.stamp, &above);
+            let content = Content::Latest { stamp: above, json: json.clone() };
             let lineage = lineage.edited();
             let record = Record { incarnation: lineage.incarnation(), content, lineage, ..ours };
             self.change(theirs.hash, record, None, false, 0);

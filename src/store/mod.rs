@@ -13,6 +13,7 @@ mod codec;
 mod command;
 mod commit;
 mod config;
+mod copies;
 mod database;
 mod disk;
 mod engine;

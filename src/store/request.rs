@@ -124,6 +124,8 @@ pub struct Applied {
     pub missing: Vec<(KeyHash, Vec<[u8; 32]>)>,
     /// Documents refused for what is wrong with them, a sentence each. They count against the peer, not the batch.
     pub refused: Vec<(KeyHash, String)>,
+    /// Nodes whose versions in the batch show that two machines write under their identity.
+    pub copied: Vec<EndpointId>,
 }
 
 /// A document version from a peer.

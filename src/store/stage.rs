@@ -10,6 +10,7 @@ use crate::clock::Now;
 use crate::store::age::Clocks;
 use crate::store::batch::{Batch, Pending, Staged};
 use crate::store::cache::Cache;
+use crate::store::copies::Copies;
 use crate::store::merged::Doc;
 use crate::store::{
     Config, Content, Covered, Error, History, Key, KeyHash, Record, Request, RunId, Snapshot, Submitted, json,
@@ -47,6 +48,8 @@ pub(super) struct Stage<'a> {
     pub(super) snapshot: Snapshot,
     pub(super) cache: &'a mut Cache,
     pub(super) batch: &'a mut Batch,
+    /// Signs that two machines write under one identity.
+    pub(super) copies: &'a mut Copies,
     /// Sequence numbers up to this are on disk.
     pub(super) durable: u64,
     pub(super) now: Now,

@@ -95,6 +95,10 @@ pub struct Status {
     pub catching_up: bool,
     /// Some peer was reconciled with, or could not be; or there is none to dial.
     pub tried: bool,
+    /// A node whose identity two machines use, this one before others, and how many such nodes were noticed lately.
+    pub copied: Option<EndpointId>,
+    /// See `copied`.
+    pub copied_nodes: u32,
 }
 
 /// Counters since the start.

@@ -338,7 +338,7 @@ mod tests {
 
     fn applied(sequence: u64, missing: &[u8]) -> Applied {
         let missing = missing.iter().map(|key| (KeyHash([*key; 16]), Vec::new())).collect();
-        Applied { sequence, missing, refused: Vec::new() }
+        Applied { sequence, missing, refused: Vec::new(), copied: Vec::new() }
     }
 
     #[test]

@@ -21,6 +21,7 @@
 
 mod control;
 mod convert;
+pub(crate) mod copied;
 mod engine;
 pub mod frame;
 mod inbox;

@@ -59,6 +59,8 @@ impl Engine {
         text.single("store_sequence", Kind::Gauge, "Newest change: the end of the changes feed.", health.sequence);
         let help = "Newest change that a crash cannot take back.";
         text.single("store_durable_sequence", Kind::Gauge, help, health.durable_sequence);
+        let help = "Nodes whose identity two machines use.";
+        text.single("copied_identities", Kind::Gauge, help, self.view.copied_nodes());
         let figures = self.view.figures();
         for (name, kind, help, figure) in [
             ("store_commits_total", Kind::Counter, "Transactions.", &figures.commits),

@@ -4,6 +4,7 @@ use super::Engine;
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::store::RunId;
+use crate::sync::copied;
 use crate::sync::link::{CloseCode, LinkId};
 use crate::sync::proof::{self, Role};
 use crate::sync::session::{Fault, Session};
@@ -93,8 +94,8 @@ impl Engine {
         self.tell_addresses(now, session);
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         peer.skew_ms = skew_ms;
-        if peer.met_run(run) && self.log.allows(now, &format!("copied {id}")) {
-            log::error!("{id}: an earlier run came back; two machines use the same identity key");
+        if peer.met_run(run) && self.copied.note(now, id) {
+            log::error!("{}", copied::words(id, self.ours.id));
         }
         let earlier = peer.session;
         peer.session = Some(session.link);

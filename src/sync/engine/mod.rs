@@ -33,6 +33,7 @@ use crate::relay::shell::Order;
 use crate::relay::wire::RelayKey;
 use crate::store::{self, Link, LinkWish, Reader, Reply, Request, Submitted, Ticket, Tip};
 use crate::sync::control::{Asked, Event, Stats, Status};
+use crate::sync::copied::Copied;
 use crate::sync::engine::relays::is_quic;
 use crate::sync::link::{CloseCode, LinkEvent, LinkId, LinkRates, Links, canonical};
 use crate::sync::peers::{Address, Peers};
@@ -140,6 +141,7 @@ pub struct Engine {
     pub(super) looking_up: BTreeMap<String, Instant>,
     pub(super) waits: Waits,
     pub(super) flood: Flood,
+    pub(super) copied: Copied,
     /// Nodes heard of that the api engine is still to be told of.
     pub(super) present: BTreeSet<EndpointId>,
     /// Settings of sync that are not on disk yet.
@@ -199,6 +201,7 @@ impl Engine {
             looking_up: BTreeMap::new(),
             waits: Waits::default(),
             flood: Flood::default(),
+            copied: Copied::default(),
             present: BTreeSet::new(),
             saving_sync: 0,
             falling_silent: Vec::new(),
@@ -437,7 +440,7 @@ impl Engine {
             }
             self.take_link_events(now);
         }
-        self.publish_status();
+        self.publish_status(now);
     }
 
     fn take_link_events(&mut self, now: Now) {
@@ -458,7 +461,8 @@ impl Engine {
         }
     }
 
-    fn publish_status(&mut self) {
+    fn publish_status(&mut self, now: Now) {
+        self.copied.forget(now);
         let live = self.sessions.values().filter(|session| session.is_live());
         let (mut connected, mut catching_up) = (0, false);
         for session in live {
@@ -467,7 +471,9 @@ impl Engine {
         }
         let reached = connected > 0 && !catching_up;
         let tried = self.status.tried || !self.active || reached || self.peers.are_tried();
-        let status = Status { active: self.active, connected_peers: connected, catching_up, tried };
+        let (copied, copied_nodes) = self.copied.summary(self.ours.id);
+        let active = self.active;
+        let status = Status { active, connected_peers: connected, catching_up, tried, copied, copied_nodes };
         if status != self.status {
             self.status = status;
             self.events.push_back(Event::Status(status));

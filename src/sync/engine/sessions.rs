@@ -4,6 +4,7 @@ use super::{Engine, Pending, STORE_OUTSTANDING};
 use crate::clock::Now;
 use crate::limits::BATCH_BYTES;
 use crate::store::{self, Outcome, Request};
+use crate::sync::copied;
 use crate::sync::link::{Lane, LinkId};
 use crate::sync::session::{Fault, Report, Session};
 
@@ -123,6 +124,11 @@ impl Engine {
         let fault = match result {
             Ok(Outcome::Applied(applied)) => {
                 let id = session.peer;
+                for node in &applied.copied {
+                    if self.copied.note(now, *node) {
+                        log::error!("{}", copied::words(*node, self.ours.id));
+                    }
+                }
                 for (_, reason) in &applied.refused {
                     if self.log.allows(now, &format!("refused {id}")) {
                         log::warn!("{id}: a document was refused: {reason}");

@@ -128,6 +128,8 @@ pub(super) struct Setup {
     pub(super) active: bool,
     /// Bytes a second.
     pub(super) link_rate: Option<u64>,
+    /// Whose identity it has, if it is a copy.
+    pub(super) copy_of: Option<usize>,
 }
 
 impl Default for Setup {
@@ -142,6 +144,7 @@ impl Default for Setup {
             app_id: "tests",
             active: true,
             link_rate: None,
+            copy_of: None,
         }
     }
 }
@@ -220,7 +223,7 @@ impl Mesh {
 
     fn node(index: usize, setup: &Setup, now: Now, disk: MemoryDisk) -> Node {
         let mut random = Seeded::new(7 + index as u64);
-        let identity = identity(index);
+        let identity = identity(setup.copy_of.unwrap_or(index));
         let latest: BTreeSet<String> = setup.latest.iter().map(ToString::to_string).collect();
         let mut config = store::Config::new(identity.id());
         config.latest_collections.clone_from(&latest);

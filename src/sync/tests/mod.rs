@@ -2,6 +2,7 @@
 
 mod admission;
 mod commands;
+mod copied;
 mod documents;
 mod measure;
 mod mesh;
