@@ -123,6 +123,14 @@ impl Engine {
         self.peers.iter().map(|(id, peer)| self.show(now, *id, peer, &mut everything)).collect()
     }
 
+    /// Why a path is in use; and, of a peer admitted by the formation key, that this may not be wanted any more.
+    fn with_doubt(&self, peer: &peers::Peer, reason: String) -> String {
+        match self.went_back && !peer.pinned {
+            true => format!("{reason}; this database is a restored backup, which may lack a `disconnect` of this peer"),
+            false => reason,
+        }
+    }
+
     fn measure(&mut self, now: Now) -> Measured {
         let recent = self.everything.filter(|(at, _)| !now.reached(*at + EVERYTHING_STANDS));
         let mut everything = recent.map(|(_, count)| count);
@@ -150,7 +158,7 @@ impl Engine {
             addresses: dialled.chain(seen).collect(),
             connected: session.is_some(),
             path: way.map(|(through, _)| if through { "relay" } else { "direct" }),
-            path_reason: way.map(|(_, reason)| reason.to_string()).unwrap_or_default(),
+            path_reason: way.map(|(_, reason)| self.with_doubt(peer, reason.to_string())).unwrap_or_default(),
             rtt_micros: session.map_or(0, |session| micros(self.links.rtt(session.link))),
             last_ack_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
             pending_documents: match session.and_then(Session::outbox) {

@@ -142,6 +142,8 @@ pub struct Engine {
     pub(super) waits: Waits,
     pub(super) flood: Flood,
     pub(super) copied: Copied,
+    /// A peer showed that the database is a restored backup.
+    pub(super) went_back: bool,
     /// Nodes heard of that the api engine is still to be told of.
     pub(super) present: BTreeSet<EndpointId>,
     /// Settings of sync that are not on disk yet.
@@ -202,6 +204,7 @@ impl Engine {
             waits: Waits::default(),
             flood: Flood::default(),
             copied: Copied::default(),
+            went_back: false,
             present: BTreeSet::new(),
             saving_sync: 0,
             falling_silent: Vec::new(),

@@ -82,6 +82,16 @@ impl Engine {
                 }
                 self.on_met(now, session, run, skew_ms, &mismatched)
             }
+            Report::WentBack => {
+                self.went_back = true;
+                if self.log.allows(now, "went back") {
+                    log::warn!(
+                        "this database is older than what {} has of it, a backup that was restored: each `disconnect` since is forgotten; look at `peat-node peers`",
+                        session.peer
+                    );
+                }
+                Ok(())
+            }
             Report::Live { compares } => {
                 if let Some(peer) = self.peers.get_mut(&session.peer) {
                     peer.succeeded();

@@ -108,6 +108,9 @@ impl Session {
     fn plan(&mut self, reader: &Reader) -> Result<(), Fault> {
         let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
         let resume = self.resume_point(reader, &snapshot).map_err(|error| Fault::store(&error))?;
+        if self.went_back(reader, &snapshot).map_err(|error| Fault::store(&error))? {
+            self.reports.push(Report::WentBack);
+        }
         let all_travels = self.met.as_ref().is_some_and(|met| met.excluded.0.is_empty());
         let fingerprint = all_travels.then(|| snapshot.fingerprint());
         let wish = Wish { reconcile: self.audit || resume.is_none(), fingerprint };
@@ -139,6 +142,18 @@ impl Session {
         }
         let nothing_to_compare = met.records == 0 || records(snapshot) == 0;
         Ok((known || nothing_to_compare).then_some(after))
+    }
+
+    /// Whether the peer has changes of this database from a run that it does not list, and more of them than it holds.
+    fn went_back(&self, reader: &Reader, snapshot: &Snapshot) -> Result<bool, store::Error> {
+        let cursors = self.met.iter().flat_map(|met| &met.cursors);
+        for cursor in cursors.filter(|cursor| cursor.database == reader.database().as_slice()) {
+            let Ok(run) = cursor.run.as_ref().try_into() else { continue };
+            if cursor.sequence > snapshot.visible() && !snapshot.token_is_known(RunId(run), 0)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn start_if_planned(&mut self, ours: &Ours, reader: &Reader) -> Result<(), Fault> {

@@ -64,6 +64,8 @@ pub(crate) enum Report {
     Proved { proof: Vec<u8> },
     /// Its hello arrived.
     Met { run: RunId, skew_ms: i64, name: String, mismatched: Vec<String> },
+    /// The peer has changes of this database that it does not hold itself: it was restored from a backup.
+    WentBack,
     /// Both plans are known; a comparison is part of it or not.
     Live { compares: bool },
     /// Some node, not necessarily the peer, is there.

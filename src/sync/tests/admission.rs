@@ -119,3 +119,37 @@ fn a_peer_that_was_disconnected_by_a_call_stays_away_though_a_reload_names_it() 
     mesh.run_for(Duration::from_secs(60));
     assert!(!mesh.is_connected(1));
 }
+
+#[test]
+fn a_restored_backup_that_lost_a_disconnect_says_so_of_the_peer_it_lets_in_again() {
+    let setup = Setup::default();
+    let mut mesh = Mesh::new(vec![
+        setup.clone(),
+        Setup { dials: vec![0], ..setup.clone() },
+        Setup { dials: vec![0], ..setup.clone() },
+    ]);
+    mesh.connect_all();
+    mesh.put(0, "missions", "before", "{}");
+    mesh.converge();
+    mesh.run_for(Duration::from_secs(10));
+    let backup = mesh.backup(0);
+    // The node is stopped for a backup, and goes on in another run.
+    let disk = mesh.backup(0);
+    mesh.restore(0, &setup, disk);
+    mesh.run_for(Duration::from_secs(60));
+    mesh.put(0, "missions", "after", "{}");
+    mesh.converge();
+    mesh.run_for(Duration::from_secs(10));
+    let lost = mesh.id(2);
+    mesh.ask(0, Control::Disconnect(lost));
+    mesh.run_for(Duration::from_secs(10));
+    let shown = |mesh: &mut Mesh, id| mesh.peers(0).into_iter().find(|peer| peer.id == id).expect("listed");
+    assert!(!shown(&mut mesh, lost).connected);
+
+    mesh.restore(0, &setup, backup);
+    assert!(
+        mesh.run_until(Duration::from_secs(60), |mesh| mesh.peers(0).iter().filter(|peer| peer.connected).count() == 2)
+    );
+    let peer = shown(&mut mesh, lost);
+    assert!(peer.path_reason.contains("may lack a `disconnect`"), "{peer:?}");
+}

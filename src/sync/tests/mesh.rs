@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -67,8 +68,8 @@ impl Random for Seeded {
     }
 }
 
-#[derive(Debug, Default)]
-struct MemoryDisk(InMemoryBackend);
+#[derive(Clone, Debug, Default)]
+pub(super) struct MemoryDisk(Arc<InMemoryBackend>);
 
 impl StorageBackend for MemoryDisk {
     fn len(&self) -> io::Result<u64> {
@@ -100,6 +101,7 @@ impl Disk for MemoryDisk {
 /// One node.
 pub(super) struct Node {
     store: Store<MemoryDisk>,
+    disk: MemoryDisk,
     pub(super) engine: Engine,
     identity: Identity,
     latest: BTreeSet<String>,
@@ -171,6 +173,7 @@ pub(super) struct Mesh {
     moved: BTreeMap<usize, SocketAddr>,
     sent: u64,
     calls: u64,
+    starts: u64,
     /// Directed pairs between which nothing passes.
     cuts: BTreeSet<(usize, usize)>,
     /// UDP payload bytes and datagrams by directed pair.
@@ -206,11 +209,12 @@ impl Mesh {
             moved: BTreeMap::new(),
             sent: 0,
             calls: 0,
+            starts: 0,
             cuts: BTreeSet::new(),
             carried: BTreeMap::new(),
         };
         for (index, setup) in setups.iter().enumerate() {
-            let node = Mesh::node(index, setup, now, MemoryDisk::default());
+            let node = Mesh::node(index, setup, now, MemoryDisk::default(), 0);
             mesh.nodes.push(node);
         }
         mesh
@@ -221,13 +225,14 @@ impl Mesh {
         Mesh::new(vec![Setup::default(), Setup { dials: vec![0], ..Setup::default() }])
     }
 
-    fn node(index: usize, setup: &Setup, now: Now, disk: MemoryDisk) -> Node {
-        let mut random = Seeded::new(7 + index as u64);
+    /// A node at the start of number `start`, which is unlike every other.
+    fn node(index: usize, setup: &Setup, now: Now, disk: MemoryDisk, start: u64) -> Node {
+        let mut random = Seeded::new(7 + index as u64 + 1_000 * start);
         let identity = identity(setup.copy_of.unwrap_or(index));
         let latest: BTreeSet<String> = setup.latest.iter().map(ToString::to_string).collect();
         let mut config = store::Config::new(identity.id());
         config.latest_collections.clone_from(&latest);
-        let store = Store::open(disk, config, &mut random, now).expect("an empty disk opens");
+        let store = Store::open(disk.clone(), config, &mut random, now).expect("an empty disk opens");
         let peer = |other: &usize, addresses| PeerSpec { id: identity_id(*other), addresses };
         let pins = setup.pins.iter().map(|other| peer(other, Vec::new()));
         let mut ways: BTreeMap<usize, Vec<Address>> = BTreeMap::new();
@@ -253,6 +258,7 @@ impl Mesh {
         let engine = Engine::new(config, &identity, store.reader(), Box::new(random), now).expect("the store reads");
         Node {
             store,
+            disk,
             engine,
             identity,
             latest,
@@ -565,10 +571,24 @@ impl Mesh {
         self.nodes[node].wall_skew_ms = skew_ms;
     }
 
+    /// A copy of a node's disk, as it is when nothing is unflushed.
+    pub(super) fn backup(&self, node: usize) -> MemoryDisk {
+        let (disk, copy) = (&self.nodes[node].disk, MemoryDisk::default());
+        let mut bytes = vec![0; usize::try_from(disk.used()).expect("a small disk")];
+        disk.read(0, &mut bytes).expect("memory");
+        copy.set_len(bytes.len() as u64).and_then(|()| copy.write(0, &bytes)).expect("memory");
+        copy
+    }
+
+    /// Starts a node again on another disk.
+    pub(super) fn restore(&mut self, node: usize, setup: &Setup, disk: MemoryDisk) {
+        self.starts += 1;
+        self.nodes[node] = Mesh::node(node, setup, self.now, disk, self.starts);
+    }
+
     /// Replaces a node's disk with an empty one and starts it again.
     pub(super) fn replace_disk(&mut self, node: usize, setup: &Setup) {
-        let now = self.now;
-        self.nodes[node] = Mesh::node(node, setup, now, MemoryDisk::default());
+        self.restore(node, setup, MemoryDisk::default());
         assert_eq!(self.nodes[node].latest.len(), setup.latest.len());
     }
 
