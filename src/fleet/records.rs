@@ -26,6 +26,14 @@ impl Fleet {
         }
     }
 
+    /// Whether a document of `agents` is what this node stored of an agent last, or is storing.
+    #[must_use]
+    pub fn is_own_word(&self, id: &str, json: &str) -> bool {
+        let Some(local) = self.roster.get(id).and_then(Entry::local) else { return false };
+        let word = Transition::from_json(json);
+        word.is_some() && (word == local.stored || word == local.writing)
+    }
+
     /// A document of `platforms` changed: watchers see the status.
     pub fn handle_platform(&mut self, id: &str, json: &str) {
         let status = transition::status_of(json);

@@ -426,6 +426,18 @@ fn an_admin_who_corrects_a_platform_does_not_become_its_owner() {
 }
 
 #[test]
+fn a_node_knows_its_own_word_from_one_that_the_store_shows_instead() {
+    let mut mesh = Mesh::new(2);
+    mesh.register(0, "a");
+    let key = Key::new(COLLECTION, "a").expect("an id");
+    let own = mesh.stores[0][&key].clone();
+    assert!(mesh.nodes[0].is_own_word("a", &own));
+    assert!(!mesh.nodes[1].is_own_word("a", &own), "another node's");
+    let other = own.replace("LIVE", "STALE");
+    assert!(!mesh.nodes[0].is_own_word("a", &other) && !mesh.nodes[0].is_own_word("b", &own));
+}
+
+#[test]
 fn a_restart_of_the_node_costs_no_transition_when_the_agent_is_back_soon() {
     let mut mesh = Mesh::new(2);
     mesh.register(0, "a");

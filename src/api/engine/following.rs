@@ -55,10 +55,9 @@ impl Engine {
                 return Ok((last, true));
             }
             last = entry.sequence;
-            // What nobody delivered was written here, and the fleet knows.
-            if entry.from != 0
-                && let Some(key) = snapshot.name(&entry)?
-            {
+            let Some(key) = snapshot.name(&entry)? else { continue };
+            // What no peer delivered was written here, which the fleet knows, or joined here from what several wrote.
+            if entry.from != 0 || !is_known(&self.fleet, snapshot, &key)? {
                 tell(&mut self.fleet, now, snapshot, &key)?;
             }
         }
@@ -109,6 +108,17 @@ impl Engine {
         }
         Ok((snapshot.visible(), false))
     }
+}
+
+/// Whether the fleet wrote what the store shows of a document, or has no interest in it.
+fn is_known(fleet: &fleet::Fleet, snapshot: &store::Snapshot, key: &Key) -> Result<bool, CallError> {
+    Ok(match key.collection() {
+        fleet::COLLECTION => {
+            let document = snapshot.document(key)?;
+            document.is_some_and(|document| fleet.is_own_word(key.id(), &document.json))
+        }
+        collection => collection != "platforms",
+    })
 }
 
 /// Tells the fleet of a document, if it is one that concerns it.
