@@ -73,6 +73,7 @@ fn write(tables: &Journalled<'_>, batch: &mut Batch, flush: Flush, state: &mut S
     let turns = write_records(tables, batch, state)?;
     if flush != Flush::Nothing {
         state.unsettled = 0;
+        state.flushed = state.sequence;
     }
     write_turns(tables, &turns, state)?;
     write_settings(tables, batch)?;

@@ -77,7 +77,7 @@ fn read_only<D: Disk>(disk: &Arc<D>, config: &Config, fresh: &Fresh, now: Now) -
     fresh.alarm.silence();
     let fresh = Fresh { run: successor(fresh.run), database: fresh.database, alarm: fresh.alarm.clone() };
     let opened = Opened::open(&overlay, config, &fresh, now)?;
-    let free = disk.free().map_or("too little".to_owned(), |free| size_of(free));
+    let free = disk.free().map_or("too little".to_owned(), size_of);
     log::error!(
         "the disk is full: a start needs {} and {free} are free; the database is open for reading only until there is room",
         size(RESERVE_BYTES)

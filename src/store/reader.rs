@@ -205,13 +205,19 @@ impl Snapshot {
 
     /// How far a cursor or a token may claim that was earned by a scan which has not reached [`Snapshot::visible`]. A crash
     /// takes unflushed commits back, and puts the index entries they removed where they were: at or above this, a scan may
-    /// have passed by the place of a record that will be there again.
+    /// have passed by the place of a record that will be there again. It counts on everything up to [`Snapshot::flushed`].
     #[must_use]
     pub fn settled(&self) -> u64 {
         match self.state.unsettled {
             0 => self.state.sequence,
             lowest => lowest - 1,
         }
+    }
+
+    /// The newest sequence number that a crash cannot take back from this snapshot.
+    #[must_use]
+    pub fn flushed(&self) -> u64 {
+        self.state.flushed
     }
 
     /// The records of one kind whose sequence number is above `after`, tombstones included, oldest first. Exactly one

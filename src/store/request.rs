@@ -196,6 +196,9 @@ pub struct Cursor {
     pub run: RunId,
     /// Everything up to and including this is here.
     pub sequence: u64,
+    /// As long as everything up to here is part of the peer's history ([`crate::store::Token::horizon`]); no bound when it is not above
+    /// the sequence number.
+    pub horizon: u64,
     /// Digest of the collections excluded from this link when the cursor was earned ([`crate::sync`] computes it); a
     /// cursor earned under another set is stale.
     pub excluded: u64,

@@ -68,7 +68,7 @@ pub(super) fn number(key: &[u8]) -> Result<u64, Error> {
     fixed("records, keys, runs or deleted", key).map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-pub(super) const STATE_BYTES: usize = 68;
+pub(super) const STATE_BYTES: usize = 76;
 
 /// The counters, rewritten by every commit.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -84,6 +84,8 @@ pub(super) struct State {
     /// The lowest sequence number at which an unflushed commit removed an index entry, for a newer one of its record; 0 when
     /// nothing is unflushed. A crash brings those entries back.
     pub(super) unsettled: u64,
+    /// The newest sequence number when a commit was last flushed.
+    pub(super) flushed: u64,
     /// Commits since the database was made.
     pub(super) commits: u64,
     /// The last source number given out.
@@ -95,12 +97,13 @@ pub(super) struct State {
 impl State {
     pub(super) fn encode(&self) -> [u8; STATE_BYTES] {
         let mut out = [0; STATE_BYTES];
-        let numbers = [self.sequence, self.live, self.tombstones, self.deleted_floor, self.unsettled, self.commits];
+        let State { sequence, live, tombstones, deleted_floor, unsettled, flushed, commits, .. } = *self;
+        let numbers = [sequence, live, tombstones, deleted_floor, unsettled, flushed, commits];
         for (field, number) in out.chunks_mut(8).zip(numbers) {
             field.copy_from_slice(&number.to_le_bytes());
         }
-        out[48..52].copy_from_slice(&self.sources.to_le_bytes());
-        out[52..].copy_from_slice(&self.sum.to_le_bytes());
+        out[56..60].copy_from_slice(&self.sources.to_le_bytes());
+        out[60..].copy_from_slice(&self.sum.to_le_bytes());
         out
     }
 
@@ -122,10 +125,10 @@ impl State {
     fn parse(mut bytes: Bytes) -> Option<State> {
         let mut number = || bytes.array().map(u64::from_le_bytes);
         let (sequence, live, tombstones) = (number()?, number()?, number()?);
-        let (deleted_floor, unsettled, commits) = (number()?, number()?, number()?);
+        let (deleted_floor, unsettled, flushed, commits) = (number()?, number()?, number()?, number()?);
         let sources = u32::from_le_bytes(bytes.array()?);
         let sum = u128::from_le_bytes(bytes.array()?);
-        let state = State { sequence, live, tombstones, deleted_floor, unsettled, commits, sources, sum };
+        let state = State { sequence, live, tombstones, deleted_floor, unsettled, flushed, commits, sources, sum };
         bytes.is_empty().then_some(state)
     }
 }
@@ -188,23 +191,25 @@ pub(super) fn cursor_key(peer: &EndpointId, kind: Kind) -> [u8; 33] {
     key
 }
 
-pub(super) fn cursor_value(cursor: &Cursor) -> [u8; 48] {
-    let mut value = [0; 48];
+pub(super) fn cursor_value(cursor: &Cursor) -> [u8; 56] {
+    let mut value = [0; 56];
     value[..16].copy_from_slice(&cursor.database);
     value[16..32].copy_from_slice(&cursor.run.0);
     value[32..40].copy_from_slice(&cursor.sequence.to_le_bytes());
-    value[40..].copy_from_slice(&cursor.excluded.to_le_bytes());
+    value[40..48].copy_from_slice(&cursor.horizon.to_le_bytes());
+    value[48..].copy_from_slice(&cursor.excluded.to_le_bytes());
     value
 }
 
 pub(super) fn cursor(kind: Kind, value: &[u8]) -> Result<Cursor, Error> {
-    let mut bytes = Bytes(fixed::<48>("cursors", value)?);
+    let mut bytes = Bytes(fixed::<56>("cursors", value)?);
     let mut parse = || {
         Some(Cursor {
             kind,
             database: bytes.array()?,
             run: RunId(bytes.array()?),
             sequence: u64::from_le_bytes(bytes.array()?),
+            horizon: u64::from_le_bytes(bytes.array()?),
             excluded: u64::from_le_bytes(bytes.array()?),
         })
     };

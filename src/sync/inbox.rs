@@ -21,7 +21,7 @@ use crate::limits::BATCH_BYTES;
 use crate::store::{Applied, Apply, Cursor, Incoming, Key, KeyHash, Kind, PeerRun, RunId};
 use crate::sync::convert;
 use crate::sync::link::Lane;
-use crate::sync::mesh::{Batch, Document, document};
+use crate::sync::mesh::{self, Batch, Document, document};
 
 /// Received bytes past which the peer's lanes are no longer read.
 const WAITING_BYTES: usize = 8 * BATCH_BYTES;
@@ -155,7 +155,7 @@ impl Inbox {
                 }
             }
             for moved in &received.batch.moved {
-                let cursor = self.cursor(moved.kind, moved.sequence)?;
+                let cursor = self.cursor(moved)?;
                 further(&mut cursors, cursor);
             }
         }
@@ -181,9 +181,10 @@ impl Inbox {
         Ok(if collection.is_some_and(|name| self.excluded.0.contains(name)) { None } else { Some(incoming) })
     }
 
-    fn cursor(&self, kind: u32, sequence: u64) -> Result<Cursor, &'static str> {
-        let kind = convert::kind(kind)?;
-        Ok(Cursor { kind, database: self.database, run: self.peer.run, sequence, excluded: self.excluded.1 })
+    fn cursor(&self, moved: &mesh::Cursor) -> Result<Cursor, &'static str> {
+        let (kind, database, excluded) = (convert::kind(moved.kind)?, self.database, self.excluded.1);
+        let (sequence, horizon) = (moved.sequence, moved.horizon);
+        Ok(Cursor { kind, database, run: self.peer.run, sequence, horizon, excluded })
     }
 
     /// The store applied what [`Inbox::poll_apply`] gave it.
@@ -203,7 +204,7 @@ impl Inbox {
                 answered.insert(convert::key_hash(key)?);
             }
             for moved in &received.batch.moved {
-                let cursor = self.cursor(moved.kind, moved.sequence)?;
+                let cursor = self.cursor(moved)?;
                 further(&mut self.deferred, cursor);
             }
         }

@@ -117,6 +117,8 @@ pub(crate) struct Outbox {
     lacks_all: bool,
     excluded: BTreeSet<String>,
     positions: PerKind<Position>,
+    /// The newest flushed sequence number of the snapshots that batches were filled from: what cursors count on.
+    horizon: u64,
     /// Reconciliation is still comparing.
     comparing: bool,
     /// Found by reconciliation, not yet sent.
@@ -193,6 +195,7 @@ impl Outbox {
             lacks_all,
             excluded,
             positions,
+            horizon: 0,
             comparing,
             found: Vec::new(),
             exceptions: BTreeMap::new(),
@@ -348,6 +351,7 @@ impl Outbox {
         if self.source.is_none() {
             self.source = snapshot.source(self.peer)?;
         }
+        self.horizon = self.horizon.max(snapshot.flushed());
         let mut filling = Filling::new(SendClock { boot: snapshot.boot(), boot_ms: now.boot_ms }, most);
         match lane {
             Lane::Control => return Ok(None),
@@ -395,7 +399,7 @@ impl Outbox {
         let batch = Batch {
             number: out.last_number,
             documents: filling.documents,
-            moved: moved.iter().map(|(kind, sequence)| cursor(*kind, *sequence)).collect(),
+            moved: moved.iter().map(|(kind, sequence)| cursor(*kind, *sequence, self.horizon)).collect(),
             flush,
             answered: filling.answered.iter().map(|hash| hash.0.to_vec().into()).collect(),
         };
@@ -622,8 +626,9 @@ fn readable<T>(hash: KeyHash, read: Result<Option<T>, Error>) -> Result<Option<T
     }
 }
 
-fn cursor(kind: Kind, sequence: u64) -> Cursor {
-    Cursor { kind: u32::from(kind as u8), sequence, ..Cursor::default() }
+fn cursor(kind: Kind, sequence: u64, horizon: u64) -> Cursor {
+    let horizon = if horizon > sequence { horizon } else { 0 };
+    Cursor { kind: u32::from(kind as u8), sequence, horizon, ..Cursor::default() }
 }
 
 #[cfg(test)]
@@ -679,6 +684,12 @@ mod tests {
         assert_eq!(outbox.due, [GOOD]);
         outbox.want(GOOD, Vec::new()).expect("it may ask");
         assert!(outbox.is_consistent() && outbox.due == [GOOD], "due once: {:?}", outbox.due);
+    }
+
+    #[test]
+    fn a_cursor_says_how_far_the_node_was_flushed_when_that_is_further() {
+        assert_eq!(cursor(Kind::Latest, 5, 9), Cursor { kind: 2, sequence: 5, horizon: 9, ..Cursor::default() });
+        assert_eq!(cursor(Kind::Latest, 9, 9), Cursor { kind: 2, sequence: 9, ..Cursor::default() });
     }
 
     #[test]

@@ -26,7 +26,14 @@ use peat_node::sync::{Answer, Asked, Control, Event, Status};
 use tempfile::TempDir;
 
 fn access() -> Access {
-    Access { admin_group: None, socket_group: None, socket_mode: 0o660, token: None, insecure: false, open_documents: false }
+    Access {
+        admin_group: None,
+        socket_group: None,
+        socket_mode: 0o660,
+        token: None,
+        insecure: false,
+        open_documents: false,
+    }
 }
 
 /// An api thread and what it needs; stopped when dropped.

@@ -65,7 +65,7 @@ fn the_formation_proof_is_the_hmac_of_the_input_shown() {
 }
 
 fn cursor() -> Cursor {
-    Cursor { kind: 2, database: vec![0xdb; 16].into(), run: vec![0x22; 16].into(), sequence: 300, excluded: 0 }
+    Cursor { kind: 2, database: vec![0xdb; 16].into(), run: vec![0x22; 16].into(), sequence: 300, ..Cursor::default() }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::store::{Cursor, Dot, Dots, RunId, Stamp};
 
 fn cursor(sequence: u64) -> Cursor {
-    Cursor { kind: Kind::Latest, database: [4; 16], run: RunId([5; 16]), sequence, excluded: 6 }
+    Cursor { kind: Kind::Latest, database: [4; 16], run: RunId([5; 16]), sequence, horizon: 8, excluded: 6 }
 }
 
 fn latest(name: &str, counter: u64, writer: u8, run: RunId, json: &str) -> Incoming {

@@ -252,6 +252,7 @@ fn the_documented_examples_are_the_bytes_on_disk() {
         sequence: 302,
         live: 2,
         tombstones: 1,
+        flushed: 302,
         commits: 6,
         sources: 3,
         sum: 7,

@@ -134,7 +134,7 @@ impl Session {
                 continue;
             }
             let (Ok(kind), Ok(run)) = (convert::kind(cursor.kind), cursor.run.as_ref().try_into()) else { continue };
-            if !snapshot.token_is_known(RunId(run), cursor.sequence)? {
+            if !snapshot.token_is_known(RunId(run), cursor.sequence.max(cursor.horizon))? {
                 return Ok(None);
             }
             known = true;
@@ -189,6 +189,7 @@ fn wire_cursor(cursor: &store::Cursor) -> mesh::Cursor {
         database: cursor.database.to_vec().into(),
         run: cursor.run.0.to_vec().into(),
         sequence: cursor.sequence,
+        horizon: cursor.horizon,
         excluded: cursor.excluded,
     }
 }

@@ -168,7 +168,7 @@ pub(super) struct Mesh {
     pub(super) wire: Wire,
     /// When a direction has sent what it was given so far.
     free_at: BTreeMap<(usize, usize), Instant>,
-    losses: Seeded,
+    pub(super) losses: Seeded,
     /// Where nodes that have moved are now.
     moved: BTreeMap<usize, SocketAddr>,
     sent: u64,

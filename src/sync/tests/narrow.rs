@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::commands::{has, issue};
-use super::mesh::{HEADERS_BYTES, Mesh, Setup, Wire};
+use super::mesh::{HEADERS_BYTES, Mesh, Seeded, Setup, Wire};
 
 /// 64 kbit/s, 800 ms each way, one datagram in twenty lost.
 const RADIO: Wire = Wire { delay: Duration::from_millis(800), loss_per_mille: 50, bytes_per_second: Some(RATE) };
@@ -59,9 +59,17 @@ fn now(mesh: &Mesh) -> Duration {
     Duration::from_millis(mesh.now().boot_ms)
 }
 
+/// One loss at the end costs a seventh of the rate: several runs, each with losses of its own, say what the radio carries.
 #[test]
 fn a_lossy_radio_carries_seven_tenths_of_its_rate_in_documents_and_is_never_idle() {
+    let goodputs: Vec<f64> = (1..=6).map(goodput_with_losses).collect();
+    let mean = goodputs.iter().sum::<f64>() / goodputs.len() as f64;
+    assert!(mean >= 0.7, "{mean:.3} of the rate: {goodputs:.3?}");
+}
+
+fn goodput_with_losses(seed: u64) -> f64 {
     let mut mesh = pair(Some(RATE), RADIO);
+    mesh.losses = Seeded::new(seed);
     let (before, bytes) = (now(&mesh), fill(&mut mesh, "tracks", 300));
     mesh.take_carried();
     assert!(mesh.run_until(Duration::from_secs(120), |mesh| mesh.get(1, "tracks", "d299").is_some()));
@@ -70,9 +78,9 @@ fn a_lossy_radio_carries_seven_tenths_of_its_rate_in_documents_and_is_never_idle
     let taken = (now(&mesh) - before).as_secs_f64();
     let goodput = bytes as f64 / taken / RATE as f64;
     println!("goodput {goodput:.3} of the rate");
-    assert!(goodput >= 0.7, "{goodput:.3} of the rate");
     let busy = (sent.0 + sent.1 * HEADERS_BYTES) as f64 / RATE as f64;
     assert!(busy / taken > 0.85, "busy for {busy:.1} s of {taken:.1} s");
+    goodput
 }
 
 #[test]
