@@ -20,7 +20,7 @@ pub struct Source {
 
 fn usable(source: &Source, snapshot: &Snapshot, cursor: &Cursor, kind: Kind) -> Result<bool, Error> {
     let same = cursor.kind == kind && cursor.database == source.reader.database();
-    Ok(same && snapshot.token_is_known(cursor.run, cursor.sequence)?)
+    Ok(same && snapshot.token_is_known(cursor.run, cursor.sequence.max(cursor.horizon))?)
 }
 
 fn position(source: &Source, snapshot: &Snapshot, target: &Snapshot, kind: Kind) -> Result<u64, Error> {
@@ -54,7 +54,8 @@ pub fn next(source: &Source, target: &Reader, kind: Kind, random: &mut Prng) -> 
     }
     let run = source.reader.run();
     let sequence = if complete { reached } else { reached.min(snapshot.settled()) };
-    let cursor = Cursor { kind, database: source.reader.database(), run, sequence, excluded: 0 };
+    let cursor =
+        Cursor { kind, database: source.reader.database(), run, sequence, horizon: snapshot.flushed(), excluded: 0 };
     let from = PeerRun { node: source.reader.node(), run };
     let apply = Apply { from, into: target.run(), documents, cursors: vec![cursor], flush: random.chance(300) };
     Ok((reached > after).then_some(apply))

@@ -1,11 +1,11 @@
-//! Every kind of fault the simulator injects, and how often it did.
+//! Every kind of fault the simulator injects, and of work out of the ordinary, and how often it did.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! faults {
     ($($variant:ident $name:literal,)*) => {
-        /// A kind of fault.
+        /// A kind of fault, or of unusual work.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub enum Fault { $($variant,)* }
 
@@ -69,6 +69,19 @@ faults! {
     DirectCut "direct path cut beside a relay",
     DirectRestored "direct path restored beside a relay",
     Relayed "datagram forwarded by a relay",
+    HotEdit "edit of a document that is edited as fast as it goes",
+    Stopped "node stopped for a while, and let go on",
+    SocketFull "datagram lost to the socket of a stopped node",
+    Flapped "link that came or went again",
+    StalePatch "patch with a superseded base",
+    StaleWhole "whole put with a superseded base",
+    LargeArray "array of 100 or more elements edited",
+    EveryElement "every element of an array edited",
+    QuickEdit "patch right after another of the same document",
+    BlindCreation "document created by a node that knew nothing of it as others did",
+    Compaction "document compacted while others may edit it",
+    MergeCompared "merged version compared with the model",
+    MergeUnknown "merged version with a write nobody was answered for",
 }
 
 /// How often each kind was injected. Shared by everything in one simulated world.

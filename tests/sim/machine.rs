@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use peat_node::clock::Now;
 use peat_node::store::{
-    Config, Error, Key, Outcome, Planted, Put, Reader, Reply, Request, Store, Submitted, Ticket, Version, Write,
+    Config, Content, Error, Key, Outcome, Planted, Put, Reader, Reply, Request, Store, Submitted, Ticket, Version,
+    Write,
 };
 use serde_json::Value;
 
 use crate::checkers::durability::{self, Ledger};
 use crate::checkers::feed::Follower;
+use crate::checkers::merges::Model;
 use crate::checkers::promises::Promises;
 use crate::disk::{DiskFaults, SimDisk};
 use crate::exchange::Source;
 use crate::faults::{Fault, Tally};
+use crate::model::Sight;
+use crate::model::edits::Edit;
 use crate::prng::Prng;
 use crate::seeds::Violation;
 use crate::workload;
@@ -358,6 +362,84 @@ impl Machine {
             }
             Ok(())
         })
+    }
+
+    /// What a client is shown of a document of the model; an error after a fault of the disk that the store has not met yet.
+    pub fn sight(&self, key: &Key) -> Result<Option<Sight>, Error> {
+        let Some(open) = &self.open else { return Ok(None) };
+        self.disk.undisturbed(|| {
+            let snapshot = open.reader.snapshot()?;
+            let (Some(record), Some(document)) = (snapshot.record(&key.hash())?, snapshot.document(key)?) else {
+                return Ok(None);
+            };
+            let Content::Merged { heads, .. } = record.content else { return Ok(None) };
+            let value = serde_json::from_str(&document.json).map_err(|error| Error::Bug(error.to_string()))?;
+            Ok(Some(Sight { version: document.version, incarnation: record.incarnation, heads, value }))
+        })
+    }
+
+    /// Whether it holds anything under this key, be it a tombstone.
+    pub fn has_record(&self, key: &Key) -> bool {
+        let Some(open) = &self.open else { return false };
+        let look = || open.reader.snapshot().and_then(|snapshot| snapshot.record(&key.hash()));
+        self.disk.undisturbed(look).is_ok_and(|record| record.is_some())
+    }
+
+    /// Submits a write of the model, and tells the model of it when it is answered.
+    pub fn edit(
+        &mut self,
+        now: Now,
+        (key, edit): (&Key, &Edit),
+        keys: &[Key],
+        model: &mut Model,
+    ) -> Result<(), Violation> {
+        let Ok(before) = self.sight(key) else { return Ok(()) };
+        if let (Put::Delete | Put::Compact, Some(before)) = (&edit.put, &before) {
+            model.removes(key, &before.heads);
+        }
+        let write = Write { key: key.clone(), put: workload::copy(&edit.put), durable: false };
+        let replies = self.batch(now, vec![Request::Write(write)])?;
+        let reply = replies.into_iter().next().map(|reply| reply.result);
+        if let Some(Ok(Outcome::Written { sequence, durable: true, .. })) = &reply {
+            self.ledger.acknowledged(key, *sequence);
+        }
+        self.settle(false, keys)?;
+        match reply {
+            Some(Ok(_)) => {
+                edit.kinds.iter().for_each(|kind| self.tally.count(*kind));
+                self.edited(key, edit, before.as_ref(), model)
+            }
+            Some(Err(Error::UnknownBase(_))) if edit.base.is_some() => Ok(()),
+            Some(Err(Error::NotFound(_))) if matches!(edit.put, Put::Compact) => Ok(()),
+            Some(Err(error)) if !self.troubled => Err(unexpected(&format!("{edit:?}"), &error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn edited(&self, key: &Key, edit: &Edit, before: Option<&Sight>, model: &mut Model) -> Result<(), Violation> {
+        let (Ok(Some(after)), Some(meant)) = (self.sight(key), &edit.meant) else { return Ok(()) };
+        let before = before.filter(|before| before.incarnation == after.incarnation);
+        let heads = before.map_or(&[][..], |before| &before.heads);
+        model.wrote((self.number, key), (heads, &after.heads), edit.base.as_deref(), edit.view.as_ref(), meant)
+    }
+
+    /// Compares the documents of the model with what they must have in the end.
+    pub fn compare_kept(&self, keys: &[Key], model: &Model) -> Result<(), Violation> {
+        keys.iter().try_for_each(|key| {
+            let sight = self.sight(key).map_err(|error| unexpected("looking at it", &error))?;
+            model.kept(key, sight.as_ref().map(|sight| sight.heads.as_slice()))
+        })
+    }
+
+    /// Compares the documents of the model with what they must show.
+    pub fn compare_merges(&self, keys: &[Key], model: &Model) -> Result<(), Violation> {
+        for key in keys {
+            if let Ok(Some(sight)) = self.sight(key) {
+                let known = model.check(&format!("{key} of machine {}", self.number), &sight.heads, &sight.value)?;
+                self.tally.count(if known { Fault::MergeCompared } else { Fault::MergeUnknown });
+            }
+        }
+        Ok(())
     }
 
     /// Lets the follower take some changes, and compares what it has once it has them all.

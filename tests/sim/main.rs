@@ -13,6 +13,7 @@ mod exchange;
 mod faults;
 mod machine;
 mod mesh;
+mod model;
 mod net;
 mod prng;
 mod seeds;

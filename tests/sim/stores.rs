@@ -1,5 +1,6 @@
 //! Stores without a network: random writes, exchanges, crashes and disk faults on one to three machines, then healing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,14 @@ use peat_node::clock::Now;
 use peat_node::store::{Applied, Key, Kind, Link, LinkWish, Outcome, Planted, Request, Snapshot};
 
 use crate::checkers::convergence;
+use crate::checkers::merges::Model;
 use crate::checkers::promises::Promises;
 use crate::disk::DiskFaults;
 use crate::exchange;
 use crate::faults::{Fault, Tally};
 use crate::machine::{Issued, Machine};
+use crate::model::edits::{self, Known, Marks};
+use crate::model::{self, Sight};
 use crate::prng::Prng;
 use crate::seeds::{self, Verdict, Violation};
 use crate::time::Clock;
@@ -32,10 +36,20 @@ pub const FAULTS: &[Fault] = &[
     Fault::SlowSync,
     Fault::DiskReplaced,
     Fault::BackupRestored,
+    Fault::StalePatch,
+    Fault::StaleWhole,
+    Fault::LargeArray,
+    Fault::EveryElement,
+    Fault::QuickEdit,
+    Fault::Compaction,
+    Fault::BlindCreation,
+    Fault::MergeCompared,
 ];
 
 /// Steps of the faulty phase.
 const STEPS: u64 = 120;
+/// Versions of a document that clients at one machine remember.
+const SEEN: usize = 4;
 /// Rounds of exchange within which everything must have converged.
 const ROUNDS: usize = 60;
 
@@ -44,10 +58,16 @@ struct World {
     keys: Vec<Key>,
     ids: u64,
     promises: Promises,
+    model: Model,
+    /// What clients at each machine have seen of the model's documents, oldest first.
+    seen: BTreeMap<(usize, Key), Vec<Sight>>,
+    /// Elements of a new array of the model.
+    elements: u64,
     clock: Clock,
     elapsed: Duration,
     marks: u64,
     random: Prng,
+    tally: Arc<Tally>,
 }
 
 /// Runs one seed; `base` is where virtual time begins.
@@ -74,15 +94,24 @@ impl World {
         let machine = |number: usize| Machine::new(number, planted, random.fork("machine", number as u64), tally);
         let machines = machines.map(machine).collect();
         let clock = Clock::new(base, 0, 0);
+        let elements = match random.below(50) {
+            0 => 1_000,
+            1..4 => 200,
+            _ => 12,
+        };
         World {
             machines,
-            keys: workload::keys(ids),
+            keys: workload::keys(ids).into_iter().chain(model::keys()).collect(),
             ids,
             promises: Promises::default(),
+            model: Model::default(),
+            seen: BTreeMap::new(),
+            elements,
             clock,
             elapsed: Duration::ZERO,
             marks: 0,
             random,
+            tally: Arc::clone(tally),
         }
     }
 
@@ -98,7 +127,8 @@ impl World {
         machine.start(now, &self.keys)?;
         machine.tick(now, &self.keys)?;
         match self.random.below(100) {
-            0..50 => self.write(number)?,
+            0..38 => self.write(number)?,
+            38..50 => self.edit(number)?,
             50..75 => self.exchange(number)?,
             75..80 => self.settings(number)?,
             80..97 => self.disturb(number)?,
@@ -107,6 +137,37 @@ impl World {
         if self.random.chance(300) {
             let most = if self.random.chance(500) { usize::MAX } else { self.random.index(4) };
             self.machines[number].follow(&self.keys, most)?;
+        }
+        self.compare_merges(number)
+    }
+
+    fn compare_merges(&self, number: usize) -> Result<(), Violation> {
+        self.machines[number].compare_merges(&model::keys(), &self.model)
+    }
+
+    /// A client of the model writes once, or edits one document as fast as it can.
+    fn edit(&mut self, number: usize) -> Result<(), Violation> {
+        let key = model::key(&mut self.random);
+        let quick = if self.random.chance(60) { self.random.between(20, 60) } else { 0 };
+        for count in 0..=quick {
+            let Ok(sight) = self.machines[number].sight(&key) else { return Ok(()) };
+            let seen = self.seen.entry((number, key.clone())).or_default();
+            let known = Known { now: sight.as_ref(), before: seen, elements: self.elements };
+            let mut marks = Marks(&mut self.marks);
+            let edit = match &sight {
+                Some(sight) if count > 0 => edits::quick_patch(&mut self.random, &mut marks, sight),
+                _ => edits::edit(&mut self.random, &mut marks, known),
+            };
+            if let Some(sight) = sight.filter(|_| count == 0) {
+                seen.push(sight);
+                seen.drain(..seen.len().saturating_sub(SEEN));
+            }
+            if !self.machines[number].has_record(&key) && self.machines.iter().any(|machine| machine.has_record(&key)) {
+                self.tally.count(Fault::BlindCreation);
+            }
+            seeds::trace(|| format!("{number} edits {key}: {:?}", edit.put));
+            let now = self.now();
+            self.machines[number].edit(now, (&key, &edit), &self.keys, &mut self.model)?;
         }
         Ok(())
     }
@@ -213,11 +274,13 @@ impl World {
             0 => self.machines[number].back_up(),
             1 => {
                 self.promises.release(number);
+                self.model.release(number);
                 self.machines[number].replace_disk();
             }
             _ => {
                 if self.machines[number].restore() {
                     self.promises.release(number);
+                    self.model.release(number);
                 }
             }
         }
@@ -285,6 +348,8 @@ impl World {
             convergence::same_content(&pair[0], &pair[1], &self.keys)?;
         }
         snapshots.iter().try_for_each(|snapshot| self.promises.kept(snapshot))?;
+        (0..self.machines.len()).try_for_each(|number| self.compare_merges(number))?;
+        self.machines.iter().try_for_each(|machine| machine.compare_kept(&model::keys(), &self.model))?;
         self.machines.iter_mut().try_for_each(|machine| machine.follow(&self.keys, usize::MAX))?;
         self.heal()?;
         self.machines.iter_mut().try_for_each(|machine| machine.follow(&self.keys, usize::MAX))

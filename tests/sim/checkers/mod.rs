@@ -5,4 +5,5 @@ pub mod commands;
 pub mod convergence;
 pub mod durability;
 pub mod feed;
+pub mod merges;
 pub mod promises;

@@ -131,6 +131,7 @@ impl Linked {
         let Some(mut wire) = Wire::open(engine, now, id) else { return };
         let commands = self.work.registered();
         let register = Register { agent_id: self.id.clone(), commands, ..Register::default() };
+        seeds::trace(|| format!("{} registers at node {}", self.id, self.node));
         let call = wire.link(&AgentMessage { body: Some(agent_message::Body::Register(register)) }, 100);
         self.wire = Some((wire, call));
     }

@@ -1,13 +1,14 @@
 //! Whole nodes over a simulated network: store and sync engines, the hand-offs between their threads, clients, faults.
 //!
 //! [`node`] is one machine, [`world`] the loop over all of them, [`plan`] what a seed decides at the start, [`trouble`] what
-//! breaks and heals, [`clients`] who asks, [`links`] who is attached, [`work`] what they run, [`errands`] who commands,
+//! breaks and heals, [`load`] what comes on top in some of them, [`clients`] who asks, [`links`] who is attached, [`work`] what they run, [`errands`] who commands,
 //! [`relay`] what is between nodes that cannot reach each other.
 
 pub mod callers;
 pub mod clients;
 pub mod errands;
 pub mod links;
+pub mod load;
 pub mod node;
 pub mod plan;
 pub mod relay;
@@ -72,4 +73,26 @@ pub enum Event {
     Look { node: usize },
     /// Something breaks or heals.
     Trouble,
+    /// A client edits the hot document, so many times more.
+    Hot { node: usize, edits: u64, pause_micros: u64 },
+    /// A node is stopped for a while.
+    Stop,
+    /// A link comes or goes, so many times more.
+    Flap { one: usize, other: usize, left: u64 },
+}
+
+impl Event {
+    /// The node whose process has to run for it.
+    pub fn node(&self) -> Option<usize> {
+        match self {
+            Event::Arrives { to: node, .. }
+            | Event::Delivered { node, .. }
+            | Event::Due { node, .. }
+            | Event::Committed { node, .. }
+            | Event::Hurry { node }
+            | Event::Watch { node }
+            | Event::Look { node } => Some(*node),
+            _ => None,
+        }
+    }
 }

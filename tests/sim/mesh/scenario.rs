@@ -25,6 +25,12 @@ const IN_TIME: Duration = Duration::from_secs(20);
 /// A subscriber has everything its node has within this.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a mesh without writers is watched, and what it may do then: versions a node stores, datagrams a link carries. Agents
+/// beat, and what they were sent runs out.
+const QUIET_LASTS: Duration = Duration::from_secs(20);
+const QUIET_VERSIONS: u64 = 1_000;
+const QUIET_DATAGRAMS: u64 = 4_000;
+
 /// What this scenario must inject at least once over all seeds.
 pub const FAULTS: &[Fault] = &[
     Fault::Crash,
@@ -72,6 +78,9 @@ pub const FAULTS: &[Fault] = &[
     Fault::DirectCut,
     Fault::DirectRestored,
     Fault::Relayed,
+    Fault::HotEdit,
+    Fault::Stopped,
+    Fault::Flapped,
 ];
 
 /// What a run of a seed comes to.
@@ -107,6 +116,7 @@ pub fn ran(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Re
     everyone_saw_everything(&mut world)?;
     everyone_shows_every_agent(&mut world)?;
     every_agent_sees_its_commands(&mut world)?;
+    becomes_quiet(&mut world)?;
     Ok(Ran {
         nodes: plan.nodes,
         shape: plan.shape,
@@ -219,6 +229,27 @@ fn every_agent_sees_its_commands(world: &mut World) -> Result<(), Violation> {
             waits => return Err(Violation::new("commands come in time", format!("{waits:?}, {unanswered} calls"))),
         }
     }
+}
+
+/// Nothing goes round for ever: agents beat, commands run out, and hardly anything else is written or sent.
+fn becomes_quiet(world: &mut World) -> Result<(), Violation> {
+    let written = |world: &World| -> Vec<u64> {
+        let core = world.core.iter().map(|number| world.nodes[*number].running.as_ref());
+        core.map(|running| running.map_or(0, |running| running.store.tip().visible)).collect()
+    };
+    let (before, sent) = (written(world), world.net.sent);
+    let end = world.time() + QUIET_LASTS;
+    world.run_until(end)?;
+    world.idle_until(end);
+    let most = written(world).iter().zip(&before).map(|(after, before)| after - before).max().unwrap_or(0);
+    let links = (world.plan.edges.len() as u64).max(1);
+    let datagrams = (world.net.sent - sent) / links;
+    seeds::trace(|| format!("quiet: {most} versions at a node, {datagrams} datagrams a link in {QUIET_LASTS:?}"));
+    if most > QUIET_VERSIONS || datagrams > QUIET_DATAGRAMS {
+        let what = format!("{most} versions at one node and {datagrams} datagrams a link in {QUIET_LASTS:?}");
+        return Err(Violation::new("quiet", format!("{what}\n{}", pending(world))));
+    }
+    Ok(())
 }
 
 /// A command that, as some node has it, an agent should have seen or ended.

@@ -60,7 +60,7 @@ impl World {
     }
 
     fn break_machine(&mut self, number: usize) -> Result<(), Violation> {
-        if self.nodes[number].running.is_none() {
+        if self.nodes[number].running.is_none() || self.is_stopped(number) {
             return Ok(());
         }
         match self.random.below(3) {
@@ -112,7 +112,7 @@ impl World {
         if !self.net.carry(number, network) {
             return Ok(());
         }
-        let told = self.random.chance(told_per_mille);
+        let told = self.random.chance(told_per_mille) && !self.is_stopped(number);
         self.tally.count(if told { Fault::Roamed } else { Fault::RoamedUnseen });
         let time = self.time();
         let output = if told { self.nodes[number].network_changed(time) } else { Output::default() };

@@ -19,6 +19,7 @@ use crate::mesh::callers::{CallerAt, Held};
 use crate::mesh::clients::{Clients, DIRECT, Learned};
 use crate::mesh::errands::{AgentAt, Errands};
 use crate::mesh::links::{self, Around, Linked};
+use crate::mesh::load::{self, Stopped};
 use crate::mesh::node::{Commit, Node, Output, Running};
 use crate::mesh::plan::{Admission, Plan, Ways};
 use crate::mesh::relay::{self, RelayAt};
@@ -83,6 +84,8 @@ pub struct World {
     /// No faults from here on, for the nodes of the core; the others stay off.
     pub healing: bool,
     pub core: BTreeSet<usize>,
+    /// Nodes whose process is stopped.
+    pub stopped: BTreeMap<usize, Stopped>,
     marks: u64,
     steps: u64,
     /// When the latest message on each channel arrives, and how many are on their way.
@@ -119,8 +122,9 @@ impl World {
             linked: (0..2 * nodes.len()).map(|number| Linked::new(number, number % nodes.len())).collect(),
             nodes,
             net,
-            keys: workload::keys(plan.ids),
+            keys: workload::keys(plan.ids).into_iter().chain([load::hot_key()]).collect(),
             core: (0..plan.nodes).collect(),
+            stopped: BTreeMap::new(),
             plan,
             promises: Promises::default(),
             trouble: Trouble::default(),
@@ -145,6 +149,7 @@ impl World {
         world.start_relay();
         world.queue.after(Duration::from_secs(1), Event::Client);
         world.queue.after(Duration::from_secs(2), Event::Trouble);
+        world.plan_load();
         world
     }
 
@@ -184,6 +189,7 @@ impl World {
             return Err(Violation::new("steps", format!("{STEPS} events by {:?}", self.time())));
         }
         let Some(event) = self.queue.pop() else { return Ok(()) };
+        let Some(event) = self.held_back(event) else { return Ok(()) };
         match event {
             Event::Arrives { to, from, data } if to == self.plan.relay() => {
                 self.relay(from, &data);
@@ -207,6 +213,15 @@ impl World {
             Event::Beat { agent } => self.beat(agent),
             Event::Look { node } => self.look(node),
             Event::Trouble => self.make_trouble(),
+            Event::Hot { node, edits, pause_micros } => self.heat(node, edits, pause_micros),
+            Event::Stop => {
+                self.stop_one();
+                Ok(())
+            }
+            Event::Flap { one, other, left } => {
+                self.flap(one, other, left);
+                Ok(())
+            }
         }
     }
 
@@ -267,6 +282,7 @@ impl World {
 
     /// The node is off; it will be switched on again.
     pub fn went_off(&mut self, number: usize) {
+        self.stopped.remove(&number);
         self.clients[number].hang_up();
         self.callers[number].cut_off();
         self.watchers[number].cut_off();
@@ -311,6 +327,12 @@ impl World {
             let event = Event::Arrives { to: target, from: self.net.place(from), data: data.to_vec() };
             self.queue.schedule(arrival, event);
         }
+    }
+
+    /// A number no write has used.
+    pub fn next_mark(&mut self) -> u64 {
+        self.marks += 1;
+        self.marks
     }
 
     /// Hands something to another thread of the node; a channel keeps its order.
@@ -496,7 +518,7 @@ impl World {
 
     /// One random write to a node, if it is on: over the native IPC, or (what that does not offer) past it.
     pub fn write(&mut self, number: usize) -> Result<(), Violation> {
-        if self.nodes[number].running.is_none() {
+        if self.nodes[number].running.is_none() || self.is_stopped(number) {
             return Ok(());
         }
         self.marks += 1;
@@ -515,6 +537,9 @@ impl World {
 
     /// Somebody at a node issues, accepts, ends or cancels a command.
     fn command(&mut self, number: usize) -> Result<(), Violation> {
+        if self.is_stopped(number) {
+            return Ok(());
+        }
         let (now, nodes) = (self.now(number), self.nodes.len());
         let node = &mut self.nodes[number];
         let sound = !node.was_troubled;
@@ -589,11 +614,18 @@ impl World {
     fn beat(&mut self, number: usize) -> Result<(), Violation> {
         let pause = Duration::from_millis(self.random.between(100, 900));
         self.queue.after(pause, Event::Beat { agent: number });
+        if self.is_stopped(self.linked[number].node) {
+            return Ok(());
+        }
         let moves = if self.healing { !self.core.contains(&self.linked[number].node) } else { self.random.chance(10) };
         if moves {
             self.leave(number)?;
         }
         let node = self.linked[number].node;
+        if self.is_stopped(node) {
+            // It has just moved there.
+            return Ok(());
+        }
         self.connections += 1;
         let (now, time, healing) = (self.now(node), self.time(), self.healing);
         let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
