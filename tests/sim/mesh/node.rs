@@ -70,6 +70,10 @@ pub struct Node {
     pub was_troubled: bool,
     /// StopSync was answered and StartSync not yet asked.
     pub silent: bool,
+    /// StopSync was asked this many times and not yet answered.
+    pub stops: u32,
+    /// Of these, the ones asked before the last StartSync, which ends the silence that they begin.
+    pub ended_stops: u32,
     random: Prng,
     tally: Arc<Tally>,
 }
@@ -112,6 +116,8 @@ impl Node {
             troubled: false,
             was_troubled: false,
             silent: false,
+            stops: 0,
+            ended_stops: 0,
             random,
             tally: Arc::clone(tally),
         }
@@ -170,7 +176,7 @@ impl Node {
         let api = api::Engine::new(config, reader.clone(), now);
         let inbox = VecDeque::new();
         self.running = Some(Running { store, reader, sync, api, inbox, committing: false, armed: BTreeMap::new() });
-        self.silent = false;
+        (self.silent, self.stops, self.ended_stops) = (false, 0, 0);
         self.was_troubled = self.troubled;
         self.observe(true, keys)?;
         Ok(true)
@@ -213,6 +219,21 @@ impl Node {
         }
         self.replug();
         output
+    }
+
+    /// StopSync was answered. A stalled node answers it after StartSync was asked too, and is not silent then.
+    pub fn fell_silent(&mut self) {
+        self.stops = self.stops.saturating_sub(1);
+        match self.ended_stops.checked_sub(1) {
+            Some(left) => self.ended_stops = left,
+            None => self.silent = true,
+        }
+    }
+
+    /// StartSync was asked.
+    pub fn end_silence(&mut self) {
+        self.silent = false;
+        self.ended_stops = self.stops;
     }
 
     pub fn is_powered(&self) -> bool {

@@ -186,9 +186,12 @@ impl World {
             return Ok(());
         }
         match control {
-            Control::StopSync => self.tally.count(Fault::Silence),
+            Control::StopSync => {
+                self.tally.count(Fault::Silence);
+                self.nodes[number].stops += 1;
+            }
             Control::Disconnect(_) => self.tally.count(Fault::Disconnected),
-            Control::StartSync => self.nodes[number].silent = false,
+            Control::StartSync => self.nodes[number].end_silence(),
             _ => {}
         }
         let time = self.time();

@@ -399,7 +399,9 @@ impl World {
             }
             (Role::Api, Mail::Event(event)) if is_direct_event(&event) => {
                 let learned = self.clients[number].event(event, self.nodes[number].was_troubled)?;
-                self.nodes[number].silent |= learned == Learned::FellSilent;
+                if learned == Learned::FellSilent {
+                    self.nodes[number].fell_silent();
+                }
                 Ok(())
             }
             (Role::Resolver, Mail::Resolve(name)) => self.resolve(number, name),
