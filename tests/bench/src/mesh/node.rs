@@ -52,7 +52,7 @@ impl Node {
             sync::Engine::new(links(number, peers), &identity, reader.clone(), Box::new(System::default()), now)?;
         let config = api::Config {
             node_id: format!("node-{number:02}"),
-            policy: Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false },
+            policy: Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false, open_documents: false },
             watched_agent: format!("node-{number:02}"),
             cache_bytes: 0,
             fleet: fleet::Settings::default(),
