@@ -34,7 +34,8 @@ pub enum Error {
     MalformedBase(Key),
     /// `merged`: the base is not known here, or is of an earlier incarnation.
     UnknownBase(Key),
-    /// `latest`: the base is not the current version.
+    /// `latest`: the base is not the current version. `merged`: it is not, and the put changes more elements of long
+    /// arrays than can be merged.
     BaseNotCurrent(Key),
     /// Compacting what does not exist.
     NotFound(Key),

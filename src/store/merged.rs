@@ -36,6 +36,8 @@ pub type Hash = [u8; 32];
 const SAMPLE_HASHES: usize = 32;
 /// Changes made on the base of a put among which its repetition is recognised: the newest ones.
 const REPEATS: usize = 8;
+/// Elements that a put with a superseded base may pass on its way to those it changes: about 3 s of work.
+const PASSED_AT_BASE: usize = 1 << 24;
 
 /// One loaded document.
 #[derive(Clone, Debug)]
@@ -106,8 +108,8 @@ impl Doc {
     /// a change on the same base made the same content: a put sent twice is one.
     ///
     /// # Errors
-    /// [`MergedError::UnknownBase`] when `base` names a change that is not here. After [`MergedError::Refused`] the
-    /// document is unchanged.
+    /// [`MergedError::UnknownBase`] when `base` names a change that is not here, [`MergedError::TooMuchAtBase`] when what
+    /// differs takes too long to find as of `base`. After these and [`MergedError::Refused`] the document is unchanged.
     pub fn put(&mut self, base: Option<&[Hash]>, wanted: &Map<String, Value>) -> Result<(), MergedError> {
         let before = self.automerge.stats().num_ops;
         let outcome = self.put_over(base, wanted);
@@ -197,6 +199,10 @@ impl Doc {
         let mut transaction = transaction.map_err(|cause| MergedError::Refused(cause.to_string()))?;
         // Read through the transaction: it shows the document as it was at `base`.
         let view = View::read(&transaction);
+        if edit::passed(&view.root, wanted) > PASSED_AT_BASE {
+            transaction.rollback();
+            return Err(MergedError::TooMuchAtBase);
+        }
         edit::write(&mut transaction, &view.root, wanted)?;
         transaction.commit_with(unsigned(&()));
         Ok(())

@@ -326,6 +326,7 @@ fn stale_base(kind: Kind, key: Key) -> Error {
 fn refused(key: &Key, cause: &MergedError) -> Error {
     match cause {
         MergedError::UnknownBase => Error::UnknownBase(key.clone()),
+        MergedError::TooMuchAtBase => Error::BaseNotCurrent(key.clone()),
         _ => Error::Json { key: key.clone(), reason: cause.to_string() },
     }
 }

@@ -57,6 +57,36 @@ pub(super) fn write(tx: &mut Transaction<'_>, node: &MapNode, wanted: &Map<Strin
     Ok(())
 }
 
+/// The elements that Automerge passes, one by one, on its way to those that differ. Only as of an earlier time it does so;
+/// at present it has an index.
+pub(super) fn passed(node: &MapNode, wanted: &Map<String, Value>) -> usize {
+    let fields = wanted.iter().filter_map(|(key, wanted)| Some(passed_within(node.fields.get(key)?, wanted)));
+    fields.fold(0, usize::saturating_add)
+}
+
+fn passed_within(node: &Node, wanted: &Value) -> usize {
+    match (node, wanted) {
+        (Node::Map(node), Value::Object(wanted)) => passed(node, wanted),
+        (Node::List(node), Value::Array(wanted)) => passed_in_list(node, wanted),
+        _ => 0,
+    }
+}
+
+fn passed_in_list(node: &ListNode, wanted: &[Value]) -> usize {
+    let Some(steps) = steps(node, wanted) else { return 0 };
+    let passed = steps.into_iter().map(|step| match step {
+        Step::Keep { old, new } => match (&node.items[old], &wanted[new]) {
+            (Node::Scalar(known), wanted) if same(known, wanted) => 0,
+            (known @ Node::Map(_), wanted @ Value::Object(_)) | (known @ Node::List(_), wanted @ Value::Array(_)) => {
+                passed_within(known, wanted)
+            }
+            _ => old,
+        },
+        Step::Replace { old, .. } => old.end.saturating_mul(old.len() + 1),
+    });
+    passed.fold(0, usize::saturating_add)
+}
+
 /// Changes a value from within, or says by `None` that it must be set as a whole.
 fn inside(tx: &mut Transaction<'_>, known: Option<&Node>, wanted: &Value) -> Option<Outcome> {
     match (known?, wanted) {
@@ -84,14 +114,18 @@ fn set(tx: &mut Transaction<'_>, id: &ObjId, place: Prop, known: Option<&Node>, 
 /// Changes an array from within, or says by `None` that it is long and next to nothing of it stays: then it is set as a
 /// whole, at a small part of the cost.
 fn write_list(tx: &mut Transaction<'_>, node: &ListNode, wanted: &[Value]) -> Option<Outcome> {
+    // From the end, so that the places of what comes before stay as they are. Automerge also does that in half the time.
+    let steps = steps(node, wanted)?;
+    Some(steps.into_iter().rev().try_for_each(|step| write_step(tx, node, wanted, step)))
+}
+
+/// The steps that change an array from within; `None` when it is set as a whole.
+fn steps(node: &ListNode, wanted: &[Value]) -> Option<Vec<Step>> {
     let shown: Vec<Value> = node.items.iter().map(Node::json).collect();
     let steps = align(&shown, wanted);
     let kept = steps.iter().filter(|step| matches!(step, Step::Keep { .. })).count();
-    if shown.len() > IN_PLACE && !wanted.is_empty() && kept < shown.len() / STAYING {
-        return None;
-    }
-    // From the end, so that the places of what comes before stay as they are. Automerge also does that in half the time.
-    Some(steps.into_iter().rev().try_for_each(|step| write_step(tx, node, wanted, step)))
+    let is_set = shown.len() > IN_PLACE && !wanted.is_empty() && kept < shown.len() / STAYING;
+    (!is_set).then_some(steps)
 }
 
 fn write_step(tx: &mut Transaction<'_>, node: &ListNode, wanted: &[Value], step: Step) -> Outcome {

@@ -19,6 +19,8 @@ pub enum MergedError {
     TooDeep,
     /// A base names a change that is not here.
     UnknownBase,
+    /// A put with a superseded base changes more elements of long arrays than can be found as of its base.
+    TooMuchAtBase,
 }
 
 impl MergedError {
@@ -41,6 +43,9 @@ impl fmt::Display for MergedError {
             MergedError::Refused(why) => write!(f, "the changes contradict what is here: {why}"),
             MergedError::TooDeep => {
                 write!(f, "objects and arrays nest deeper than the limit of {JSON_NESTING_LEVELS} levels")
+            }
+            MergedError::TooMuchAtBase => {
+                write!(f, "the base is superseded, and the put changes too many elements of long arrays to merge them")
             }
             MergedError::UnknownBase => write!(f, "the base names a change that is not here"),
         }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::align::IN_PLACE;
-use super::{Doc, Map, assert_shows, doc, meet, object, pair, put};
+use super::{Doc, Map, MergedError, assert_shows, doc, meet, object, pair, put};
 
 fn numbers(range: std::ops::Range<usize>) -> Value {
     range.collect()
@@ -62,6 +62,25 @@ fn a_long_array_of_which_next_to_nothing_stays_is_set_as_a_whole() {
     put(&mut b, json!({"l": numbers(200_000..200_001 + IN_PLACE)}));
     meet(&mut a, &mut b);
     assert_shows(&a, json!({"l": numbers(200_000..200_001 + IN_PLACE)}));
+}
+
+#[test]
+fn a_put_with_a_superseded_base_that_changes_too_much_of_a_long_array_is_refused_and_changes_nothing() {
+    let mut a = doc(1);
+    let content = |changed: usize| {
+        let number = |n: usize| if n % 2 == 0 && n < changed { n + 100_000 } else { n };
+        object(json!({"l": (0..20_000).map(number).collect::<Vec<_>>()}))
+    };
+    a.put(None, &content(0)).unwrap();
+    let base = a.heads();
+    a.put(None, &object(json!({"l": [1]}))).unwrap();
+    let (heads, saved) = (a.heads(), a.save());
+    assert_eq!(a.put(Some(&base), &content(20_000)), Err(MergedError::TooMuchAtBase));
+    assert_eq!((a.heads(), a.save()), (heads, saved));
+    assert_shows(&a, json!({"l": [1]}));
+    a.put(Some(&base), &content(100)).unwrap();
+    a.put(Some(&base), &object(json!({"l": numbers(200_000..220_000)}))).unwrap();
+    a.put(None, &content(20_000)).unwrap();
 }
 
 #[test]
