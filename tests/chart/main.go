@@ -34,7 +34,11 @@ type udsPackage struct {
 }
 
 func main() {
-	if err := run(os.Stdin); err != nil {
+	check := run
+	if len(os.Args) == 2 && os.Args[1] == "zarf" {
+		check = zarf
+	}
+	if err := check(os.Stdin); err != nil {
 		fmt.Fprintln(os.Stderr, "FAILED:", err)
 		os.Exit(1)
 	}
@@ -66,6 +70,56 @@ func run(in io.Reader) error {
 	}
 	if len(seen) == 0 {
 		return errors.New("there are no objects")
+	}
+	return nil
+}
+
+// zarf fails over a Zarf package whose variables do not say what they are for: its schema wants that of those the operator is asked for
+// and of those handed to charts, and every one of the latter must be one of the former.
+func zarf(in io.Reader) error {
+	type variable struct {
+		Name        string `json:"name"`
+		Description string `json:"description"`
+		Path        string `json:"path"`
+	}
+	var definition struct {
+		Variables  []variable `json:"variables"`
+		Components []struct {
+			Charts []struct {
+				Variables []variable `json:"variables"`
+			} `json:"charts"`
+		} `json:"components"`
+	}
+	all, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
+	if err := yaml.Unmarshal(all, &definition); err != nil {
+		return err
+	}
+	asked := map[string]bool{}
+	for _, variable := range definition.Variables {
+		asked[variable.Name] = true
+		if variable.Description == "" {
+			return fmt.Errorf("variable %s has no description", variable.Name)
+		}
+	}
+	count := 0
+	for _, component := range definition.Components {
+		for _, chart := range component.Charts {
+			for _, variable := range chart.Variables {
+				count++
+				if variable.Description == "" || variable.Path == "" {
+					return fmt.Errorf("the chart's variable %s has no description or no path", variable.Name)
+				}
+				if !asked[variable.Name] {
+					return fmt.Errorf("the chart's variable %s is asked of nobody", variable.Name)
+				}
+			}
+		}
+	}
+	if count == 0 {
+		return errors.New("no chart has a variable")
 	}
 	return nil
 }

@@ -1,0 +1,3 @@
+module peat-node.test/pause
+
+go 1.24.0
