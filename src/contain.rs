@@ -14,6 +14,8 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 use std::process::abort;
 
+use crate::stderr;
+
 thread_local! {
     static CONTAINING: Cell<bool> = const { Cell::new(false) };
 }
@@ -52,7 +54,9 @@ fn report(panic: &PanicHookInfo<'_>) {
         log::warn!("carrying on after: {panic}");
         return;
     }
-    eprintln!("peat-node: {panic}\nThis is a defect of the program; please report the line above. The process ends.");
+    let words =
+        format!("peat-node: {panic}\nThis is a defect of the program; please report the line above. The process ends.");
+    stderr::line(&words, Some(stderr::LAST_WORDS));
     abort();
 }
 

@@ -21,6 +21,9 @@
 //! same engines. Four things are injected: the clock ([`clock::Now`]), randomness ([`random::Random`]), datagrams and
 //! storage ([`store::Disk`]). Names resolve outside too; their answers are a fifth input.
 
+// Both panic when their reader has gone; see `stderr` and `cli::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod api;
 pub mod cli;
 pub mod clock;
@@ -37,6 +40,7 @@ pub mod pulse;
 pub mod random;
 pub mod relay;
 pub mod schema;
+mod stderr;
 pub mod store;
 pub mod sync;
 pub mod udp;

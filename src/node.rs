@@ -4,6 +4,7 @@
 //! `parts.rs` makes the engines and opens the sockets, `wiring.rs` connects them with channels and starts the threads.
 
 mod activation;
+mod announcement;
 mod check;
 pub mod data_dir;
 mod error;
@@ -23,6 +24,9 @@ pub use check::{Findings, check};
 pub use error::Error;
 pub use relay::run_relay;
 
+pub use logging::dropped_lines;
+
+use self::announcement::Announcement;
 use self::data_dir::DataDir;
 use self::notify::Manager;
 use self::parts::Parts;
@@ -41,13 +45,15 @@ const STOPPING: Duration = Duration::from_secs(5);
 /// Why it could not start, or what ended it.
 pub fn run(mut config: Config, read_again: impl Fn() -> Result<Config, config::Error>) -> Result<(), Error> {
     abort_on_panic();
-    logging::start(&config.log);
+    let _logging = logging::start(&config.log)?;
+    config.warnings.iter().for_each(|words| log::warn!("{words}"));
     let handed = activation::listeners(activation::take()?)?;
     let orders = signals::listen()?;
     let (manager, rhythm) = (Manager::of_this_process(), notify::watchdog());
     let data = DataDir::open(&config.data_dir)?;
     let parts = Parts::open(&config, &data, handed)?;
     let ready = parts.describe();
+    let _announcement = Announcement::of_this_process(&parts.clients.addresses());
     let mut threads = Threads::new(config.pin);
     let wiring::Running { stop, pulses, outlets } = wiring::start(parts, &mut threads, rhythm)?;
     log::info!("ready: {ready}");

@@ -68,6 +68,11 @@ pub(super) enum Respond {
 /// How the sync engine's answer is told to the client; `None` when it answers another question.
 pub(super) type Answered = fn(Answer) -> Option<Response>;
 
+/// A healthy node can have this problem.
+fn warn_of_namesakes([one, other]: [EndpointId; 2]) -> String {
+    format!("nodes {one} and {other} have one node id; give one of the two another --node-id")
+}
+
 /// Carries `request` out as far as this thread can.
 pub(super) fn begin(view: &mut View, known: &Known<'_>, request: Request) -> Result<Step, CallError> {
     let step = carry_out(view, known, request)?;
@@ -81,7 +86,11 @@ fn carry_out(view: &mut View, known: &Known<'_>, request: Request) -> Result<Ste
     let (roster, &Known { fleet, now, role, .. }) = (known, known);
     match request {
         Request::GetStatus(_) => answer(view.status()),
-        Request::GetHealth(_) => answer(view.health(now)),
+        Request::GetHealth(_) => {
+            let mut health = view.health(now);
+            health.problems.extend(view.namesakes().or_else(|| fleet.namesakes(now)).map(warn_of_namesakes));
+            answer(health)
+        }
         Request::PutDocument(request) => put_document(view, roster, now, role, request),
         Request::PatchDocument(request) => patch_document(request),
         Request::GetDocument(request) => get_document(view, &request),

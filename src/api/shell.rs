@@ -24,6 +24,7 @@ use crate::api::{Caller, ConnectionId, Engine, Reloaded};
 use crate::clock::Now;
 use crate::clock::shell::now;
 use crate::config::{Access, Listen};
+use crate::log_limit::LogLimit;
 #[cfg(feature = "http")]
 use crate::metrics::{Channel, Instruments};
 use crate::pulse::Pulse;
@@ -62,6 +63,8 @@ pub struct Wiring {
     pub watched: Vec<Arc<Pulse>>,
     /// Settings that were read again.
     pub reloads: Receiver<Reloaded>,
+    /// Log lines that were dropped so far, for `/metrics`.
+    pub dropped_log_lines: fn() -> u64,
 }
 
 #[cfg(feature = "http")]
@@ -81,7 +84,7 @@ impl Wiring {
             Channel { name: "sync_questions", room: room(asked.capacity()), depth: Box::new(move || asked.len()) },
             Channel { name: "sync_events", room: room(events.capacity()), depth: Box::new(move || events.len()) },
         ];
-        Instruments { channels, threads: self.watched.clone() }
+        Instruments { channels, threads: self.watched.clone(), dropped_log_lines: Some(self.dropped_log_lines) }
     }
 }
 
@@ -196,6 +199,7 @@ impl Shell {
             held_question: None,
             tip: Tip::default(),
             accept_at: None,
+            complaints: LogLimit::default(),
         };
         if let Some(watcher) = watcher {
             serving.let_in(now(), Stream::Unix(watcher), Caller::Watcher);
@@ -219,6 +223,8 @@ struct Serving {
     tip: Tip,
     /// When to try again to accept.
     accept_at: Option<Instant>,
+    /// Why clients could not be let in.
+    complaints: LogLimit,
 }
 
 impl Serving {
@@ -288,7 +294,10 @@ impl Serving {
                 }
                 Ok(None) => return,
                 Err(cause) => {
-                    log::warn!("{}: a client could not be let in: {cause}", listener.address());
+                    let words = format!("{}: a client could not be let in: {cause}", listener.address());
+                    if self.complaints.allows(now, &words) {
+                        log::warn!("{words}");
+                    }
                     self.accept_at = Some(now.after(ACCEPT_AGAIN));
                     return;
                 }

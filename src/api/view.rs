@@ -13,6 +13,7 @@ use crate::api::commands::Authority;
 use crate::clock::Now;
 use crate::error::Blame;
 use crate::fleet::commands::Trust;
+use crate::identity::EndpointId;
 use crate::store::{self, Reader, RunId, Snapshot, Tip};
 use crate::sync::{Status, copied};
 
@@ -93,6 +94,11 @@ impl View {
     /// The id of the agent that the watcher writes about.
     pub(super) fn watched_agent(&self) -> &str {
         &self.watched_agent
+    }
+
+    /// Two nodes with one node id among this node and its peers.
+    pub(super) fn namesakes(&self) -> Option<[EndpointId; 2]> {
+        self.status.and_then(|status| status.namesakes)
     }
 
     pub(super) fn run(&self) -> RunId {

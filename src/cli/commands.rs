@@ -8,6 +8,7 @@ use peat_ipc::sidecar as pb;
 use super::arguments::{Cancel, Commands, Send};
 use super::documents::{self, content};
 use super::failure::{Failure, exit};
+use super::note;
 use super::output::Output;
 use super::remote::{self, Connection};
 use crate::clock;
@@ -51,7 +52,7 @@ pub(super) fn cancel(command: &Cancel) -> Result<(), Failure> {
     let response = remote::connect(command)?.call(&request)?;
     let running = response.targets.iter().filter(|target| !is_over(target.status())).count();
     if running > 0 {
-        eprintln!("requested; {running} of {} have not confirmed it yet", response.targets.len());
+        note(&format!("requested; {running} of {} have not confirmed it yet", response.targets.len()));
     }
     let rows: Vec<_> = response.targets.iter().map(|t| [t.agent_id.clone(), word(t.status())]).collect();
     Output::stdout(command.json).response(&response, |out| out.table(["AGENT", "STATUS"], &rows))
@@ -137,7 +138,7 @@ fn send_and_wait(command: &Send, mut connection: Connection, body: pb::Command) 
     let mut changes = watcher.client().subscribe(&request)?;
     connection.call(&pb::PutCommandRequest { command: Some(body) })?;
     if !command.json {
-        eprintln!("{id}");
+        note(&id);
     }
     let mut output = Output::stdout(command.json);
     let mut shown = BTreeMap::new();

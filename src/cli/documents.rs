@@ -6,6 +6,7 @@ use peat_ipc::{Code, Error, sidecar as pb};
 
 use super::arguments::{Compact, Delete, Get, List, Patch, Put, Watch};
 use super::failure::{Failure, exit};
+use super::note;
 use super::output::Output;
 use super::remote::{self, Connection};
 use crate::limits::DOCUMENT_JSON_BYTES;
@@ -63,10 +64,10 @@ pub(super) fn delete(command: &Delete) -> Result<(), Failure> {
 pub(super) fn compact(command: &Compact) -> Result<(), Failure> {
     let request = pb::CompactDocumentRequest { collection: command.collection.clone(), doc_id: command.id.clone() };
     let response = remote::connect(command)?.call(&request)?;
-    eprintln!(
+    note(&format!(
         "{}/{}: {} bytes of history dropped; edits made elsewhere at the same time are lost",
         command.collection, command.id, response.dropped_bytes
-    );
+    ));
     Output::stdout(command.json).response(&response, |out| out.line(&base64(&response.version)))
 }
 

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::arguments::{Id, Keygen};
 use super::failure::Failure;
-use super::say;
+use super::{note, say};
 use crate::config::{Flags, Machine, resolve};
 use crate::identity::EndpointId;
 use crate::node::Error;
@@ -61,7 +61,7 @@ fn write_keys(out: &Path, count: u32) -> Result<(), Failure> {
         let identity = data_dir::make_identity(&directory, &mut System::default()).map_err(failure)?;
         say(&format!("{number}\t{}", identity.id()))?;
     }
-    eprintln!("{} holds the shared key, {}/N/identity.key the identities", shared.display(), out.display());
+    note(&format!("{} holds the shared key, {}/N/identity.key the identities", shared.display(), out.display()));
     Ok(())
 }
 

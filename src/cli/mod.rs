@@ -16,6 +16,7 @@ mod remote;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use argh::FromArgs;
 
@@ -24,19 +25,33 @@ use self::failure::{Failure, output_failed};
 use self::normalise::normalise;
 use self::output::Output;
 use crate::config::{Flags, Machine, resolve, resolve_relay};
+use crate::stderr;
 
 /// Runs the program on the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    match parse().and_then(dispatch) {
+    let command = match parse() {
+        Ok(command) => command,
+        Err(failure) => return report(&failure, None),
+    };
+    // A node that ends must not wait for the reader of its log.
+    let serves = matches!(command, Some(Command::Run(_) | Command::Relay(_)));
+    match dispatch(command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if !failure.words.is_empty() {
-                eprintln!("peat-node: {}", failure.words);
-            }
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => report(&failure, serves.then_some(stderr::LAST_WORDS)),
     }
+}
+
+fn report(failure: &Failure, patience: Option<Duration>) -> ExitCode {
+    if !failure.words.is_empty() {
+        stderr::line(&format!("peat-node: {}", failure.words), patience);
+    }
+    ExitCode::from(failure.code)
+}
+
+/// Tells a person something that is not the command's answer.
+fn note(text: &str) {
+    stderr::line(text, None);
 }
 
 /// The command, or `None` when the help or the version was all that was asked for.
@@ -108,6 +123,7 @@ fn relay(command: arguments::Relay) -> Result<(), Failure> {
 
 fn check(flags: &Flags) -> Result<(), Failure> {
     let config = resolve(flags, &Machine::this()?)?;
+    config.warnings.iter().for_each(|words| note(&format!("warning: {words}")));
     let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
     let findings = crate::node::check(&config).map_err(|error| Failure::new(error.exit_code(), error))?;
     let identity = findings.identity.map_or("made at the first start".to_owned(), |id| id.to_string());

@@ -5,7 +5,7 @@ use peat_ipc::sidecar as pb;
 use super::arguments::{Action, Connect, Disconnect, Health, Peers, Status, Sync};
 use super::failure::Failure;
 use super::output::Output;
-use super::remote;
+use super::{note, remote};
 use crate::config;
 use crate::identity::EndpointId;
 
@@ -39,7 +39,10 @@ pub(super) fn health(command: &Health) -> Result<(), Failure> {
     ];
     Output::stdout(command.json).response(&response, |out| out.fields(&fields))?;
     match response.healthy {
-        true => Ok(()),
+        true => {
+            response.problems.iter().for_each(|problem| note(&format!("warning: {problem}")));
+            Ok(())
+        }
         false => Err(Failure::failed(response.problems.join("; "))),
     }
 }

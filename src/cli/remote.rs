@@ -1,6 +1,6 @@
 //! Finding the node and reaching it.
 
-use std::io;
+use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::mpsc;
@@ -11,7 +11,10 @@ use peat_ipc::{CallOptions, Client, Error, Rpc, Target};
 
 use super::arguments::Remote;
 use super::failure::{Failure, exit};
-use crate::config::{Machine, socket_candidates, time_within};
+use crate::config::{ANNOUNCEMENT, Machine, clean, socket_candidates, time_within};
+
+/// An address is shorter.
+const ANNOUNCEMENT_BYTES: u64 = 256;
 
 /// How long a node may take to answer, unless `--timeout` says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,7 +110,8 @@ fn left(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
-/// `--node`, else `PEAT_NODE_LISTEN`'s first entry, else the default socket: the first place where there is one.
+/// `--node`, else `PEAT_NODE_LISTEN`'s first entry, else the default socket, or the address written down beside it: the first place
+/// where there is one.
 fn target(node: Option<&str>, machine: &Machine) -> Result<Target, Failure> {
     if let Some(node) = node {
         return node.parse().map_err(|cause| Failure::usage(format!("--node: {cause}")));
@@ -117,15 +121,27 @@ fn target(node: Option<&str>, machine: &Machine) -> Result<Target, Failure> {
         return target.map_err(|cause| Failure::configuration(format!("PEAT_NODE_LISTEN: {cause}")));
     }
     let candidates = socket_candidates(machine);
-    let found = candidates.iter().find(|path| path.exists()).or(candidates.first());
+    let found = candidates.iter().find_map(|socket| running(socket));
+    let first = || candidates.first().map(|path| Target::Unix(path.clone()));
     let nowhere = || Failure::new(exit::UNREACHABLE, "no node was named; give --node unix:///PATH");
-    found.map(|path| Target::Unix(path.clone())).ok_or_else(nowhere)
+    found.or_else(first).ok_or_else(nowhere)
+}
+
+/// The node at a default socket, or the one that wrote down beside it where it listens instead.
+fn running(socket: &Path) -> Option<Target> {
+    if socket.exists() {
+        return Some(Target::Unix(socket.to_owned()));
+    }
+    let mut text = String::new();
+    let file = std::fs::File::open(socket.with_file_name(ANNOUNCEMENT)).ok()?;
+    file.take(ANNOUNCEMENT_BYTES).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }
 
 fn token(path: &Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(path);
     let wrong = |cause| Failure::configuration(format!("PEAT_NODE_API_TOKEN_FILE: {}: {cause}", path.display()));
-    text.map(|text| text.trim().to_owned()).map_err(wrong)
+    text.map(|text| clean(&text).to_owned()).map_err(wrong)
 }
 
 /// Why there is no connection, and what to do about it.
@@ -173,6 +189,17 @@ mod tests {
             let failure = timeout(Some(text)).expect_err(text);
             assert!(failure.code == exit::USAGE && failure.words.starts_with("--timeout: "), "{}", failure.words);
         }
+    }
+
+    #[test]
+    fn a_node_that_listens_at_another_place_is_found_by_what_it_wrote_down() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let runtime = directory.path().to_str().expect("text");
+        let found = || target(None, &machine(&[("RUNTIME_DIRECTORY", runtime)])).expect("valid").to_string();
+        std::fs::write(directory.path().join(ANNOUNCEMENT), "tcp://0.0.0.0:50051\n").expect("written");
+        assert_eq!(found(), "tcp://0.0.0.0:50051");
+        std::fs::write(directory.path().join(ANNOUNCEMENT), "nonsense").expect("written");
+        assert_eq!(found(), format!("unix://{runtime}/peat-node.sock"));
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a unix socket's path, as the kernel's `sockaddr_un` holds it with its terminator.
-const SOCKET_PATH_BYTES: usize = 107;
+/// Bytes of a unix socket's path: the kernel's `sockaddr_un` holds 107 beside its terminator, and a socket is made under a name that is
+/// one byte longer before it is moved into place.
+const SOCKET_PATH_BYTES: usize = 106;
 
 /// One listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -86,8 +87,9 @@ mod tests {
 
     #[test]
     fn a_path_the_kernel_would_cut_is_refused() {
-        let reason = Listen::parse(&format!("unix:///{}", "a".repeat(107))).expect_err("108 bytes");
-        assert!(reason.contains("107"), "{reason}");
+        let reason = Listen::parse(&format!("unix:///{}", "a".repeat(106))).expect_err("107 bytes");
+        assert!(reason.contains("106"), "{reason}");
+        Listen::parse(&format!("unix:///{}", "a".repeat(105))).expect("106 bytes");
     }
 
     #[test]

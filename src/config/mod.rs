@@ -8,7 +8,9 @@ mod duration;
 mod environment;
 mod flags;
 mod fleet;
+mod kubernetes;
 mod listen;
+mod original;
 mod paths;
 mod peers;
 mod rate;
@@ -21,19 +23,19 @@ mod tests;
 mod watcher;
 
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use access::{Access, Group, TokenFile};
 pub(crate) use duration::within as time_within;
-pub use environment::{Environment, variable};
+pub use environment::{Environment, clean, variable};
 pub use flags::{BARE, Flags};
 pub use fleet::FleetSettings;
 pub(crate) use fleet::ttl;
 pub use listen::Listen;
-pub use paths::{Machine, socket_candidates};
+pub use paths::{ANNOUNCEMENT, Machine, socket_candidates};
 pub use peers::{parse_peer, refuse_ourselves};
 pub use relay::{RelayConfig, resolve_relay};
 pub use resolve::resolve;
@@ -85,6 +87,8 @@ pub struct Config {
     pub access: Access,
     /// What to log, in env_logger's syntax.
     pub log: String,
+    /// About settings that have no effect.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -125,12 +129,31 @@ impl Error {
     pub(crate) fn new(setting: impl Into<String>, reason: impl Into<String>) -> Error {
         Error { setting: setting.into(), reason: reason.into() }
     }
+
+    /// Several settings at once: words that name each.
+    fn sentence(words: String) -> Error {
+        Error { setting: String::new(), reason: words }
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.setting, self.reason)
+        let separator = if self.setting.is_empty() { "" } else { ": " };
+        // What cannot be seen may be what is wrong.
+        for c in self.setting.chars().chain(separator.chars()).chain(self.reason.chars()) {
+            match is_invisible(c) {
+                true => write!(f, "{}", c.escape_unicode())?,
+                false => f.write_char(c)?,
+            }
+        }
+        Ok(())
     }
+}
+
+/// Whether a character takes no room on a screen, or looks like a space without being one.
+fn is_invisible(c: char) -> bool {
+    let no_room = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+    c.is_control() || no_room || (c.is_whitespace() && c != ' ')
 }
 
 impl std::error::Error for Error {}

@@ -9,6 +9,8 @@ const IMAGE_DATA: &str = "/data/peat-node";
 /// Where a system service's socket is.
 const SYSTEM_RUNTIME: &str = "/run/peat-node";
 const SOCKET: &str = "peat-node.sock";
+/// Holds the address of a node that does not listen at the default socket, in its runtime directory.
+pub const ANNOUNCEMENT: &str = "peat-node.listen";
 
 /// What defaults depend on besides the environment.
 #[derive(Clone, Debug, Default)]

@@ -18,6 +18,8 @@ pub struct RelayConfig {
     pub pin: bool,
     /// What to log, in env_logger's syntax.
     pub log: String,
+    /// About settings that have no effect.
+    pub warnings: Vec<String>,
 }
 
 const KEYS: &str = "give --relay-key-file FILE or --shared-key-file FILE, so that strangers cannot use it";
@@ -27,8 +29,9 @@ const KEYS: &str = "give --relay-key-file FILE or --shared-key-file FILE, so tha
 /// # Errors
 /// A setting that cannot be used, as one sentence.
 pub fn resolve_relay(flags: &Flags, machine: &Machine) -> Result<RelayConfig, Error> {
-    let environment = machine.environment.flags()?;
+    let (environment, mut warnings) = machine.environment.flags()?;
     let settings = Settings::of(flags, &environment)?;
+    warnings.extend(settings.warnings.iter().cloned());
     let layers = Layers { flags, environment: &environment, settings: &settings };
     let key = match key(&layers)? {
         Some(own) => Some(own),
@@ -39,6 +42,7 @@ pub fn resolve_relay(flags: &Flags, machine: &Machine) -> Result<RelayConfig, Er
         key: key.ok_or_else(|| Error::new("relay", KEYS))?,
         pin: layers.parse("--pin", |f| &f.pin, boolean)?.unwrap_or(false),
         log: layers.parse("--log", |f| &f.log, log_filter)?.unwrap_or_else(|| "info".to_owned()),
+        warnings,
     })
 }
 

@@ -21,8 +21,9 @@ const CACHE_BYTES_MIN: usize = 1 << 20;
 /// # Errors
 /// A setting that cannot be used, as one sentence.
 pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
-    let environment = machine.environment.flags()?;
+    let (environment, mut warnings) = machine.environment.flags()?;
     let settings = Settings::of(flags, &environment)?;
+    warnings.extend(settings.warnings.iter().cloned());
     let layers = Layers { flags, environment: &environment, settings: &settings };
     let data_dir = data_dir(&layers, machine)?;
     let fleet = fleet(&layers)?;
@@ -47,6 +48,7 @@ pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
         access: access(&layers, machine)?,
         log: layers.parse("--log", |f| &f.log, log_filter)?.unwrap_or_else(|| "info".to_owned()),
         data_dir,
+        warnings,
     };
     refuse_open_doors(&config)?;
     relay::refuse_without_key(&config)?;

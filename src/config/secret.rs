@@ -68,7 +68,8 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     if metadata.len() > FILE_BYTES {
         return Err(format!("{} has {} bytes; the limit is {FILE_BYTES}", path.display(), metadata.len()));
     }
-    std::fs::read_to_string(path).map_err(|cause| format!("{}: {cause}", path.display()))
+    let text = std::fs::read_to_string(path).map_err(|cause| format!("{}: {cause}", path.display()))?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::environment::{self, variable};
+use super::environment::{self, clean, variable};
+use super::original::Unknown;
 use super::{Error, Flags};
 use crate::limits::SETTINGS_FILE_BYTES;
 
@@ -18,6 +19,8 @@ pub(super) struct Settings {
     pub(super) flags: Flags,
     /// Which line sets which variable.
     lines: BTreeMap<String, usize>,
+    /// About lines without effect.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Settings {
@@ -41,20 +44,25 @@ impl Settings {
     }
 
     fn parse(path: &Path, contents: &str) -> Result<Settings, Error> {
-        let (mut variables, mut lines) = (BTreeMap::new(), BTreeMap::new());
-        for (number, line) in (1..).zip(contents.lines().map(str::trim)) {
+        let (mut variables, mut lines, mut unknown) = (BTreeMap::new(), BTreeMap::new(), Unknown::default());
+        for (number, line) in (1..).zip(contents.lines().map(clean)) {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let wrong = |reason: String| Error::new(format!("{}:{number}", path.display()), reason);
             let (name, value) = assignment(line).map_err(wrong)?;
+            if let (false, Some(ending)) = (environment::is_known(name), environment::ending(name)) {
+                unknown.add(&format!("{}:{number}: ", path.display()), name, ending, value);
+                continue;
+            }
             if let Some(first) = lines.insert(name.to_owned(), number) {
                 return Err(wrong(format!("{name} is set in line {first} already")));
             }
             variables.insert(name.to_owned(), value.to_owned());
         }
+        let warnings = unknown.end()?;
         let flags = environment::flags(variables.iter().filter(|(_, value)| !value.is_empty()))?;
-        Ok(Settings { path: path.to_owned(), flags, lines })
+        Ok(Settings { path: path.to_owned(), flags, lines, warnings })
     }
 
     /// What to call a setting of this file in an error.
@@ -80,7 +88,7 @@ fn assignment(line: &str) -> Result<(&str, &str), String> {
     let (name, value) = (name.trim_end(), value.trim_start());
     match name {
         "PEAT_NODE_SETTINGS" => Err("a settings file names no other one".to_owned()),
-        name if !environment::is_known(name) => Err(format!("{name} stands for no flag of this version")),
+        name if environment::ending(name).is_none() => Err(format!("{name} stands for no flag of this version")),
         name => Ok((name, unquoted(value))),
     }
 }
@@ -118,6 +126,21 @@ mod tests {
             let words = parse(contents).expect_err(contents);
             assert!(words.starts_with(named), "{contents:?}: {words}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_carriage_returns_are_no_part_of_a_setting() {
+        let settings = parse("\u{feff}PEAT_NODE_HEARTBEAT=5\r\nPEAT_NODE_APP_ID= x \r\n\r\n").expect("valid");
+        assert_eq!((settings.flags.heartbeat.as_deref(), settings.flags.app_id.as_deref()), (Some("5"), Some("x")));
+    }
+
+    #[test]
+    fn lines_of_the_first_peat_node_are_named_with_what_to_do() {
+        let words = parse("PEAT_NODE_IROH_UDP_PORT=1\nPEAT_NODE_BNID=x").expect_err("two");
+        assert!(words.contains("/etc/s:1: PEAT_NODE_IROH_UDP_PORT: give PEAT_NODE_BIND"), "{words}");
+        assert!(words.contains("/etc/s:2: PEAT_NODE_BNID: stands for no flag"), "{words}");
+        let warned = parse("PEAT_NODE_DISABLE_MDNS=true").expect("taken").warnings;
+        assert!(warned[0].starts_with("/etc/s:1: PEAT_NODE_DISABLE_MDNS has no effect"), "{warned:?}");
     }
 
     #[test]

@@ -9,6 +9,26 @@ use serde_json::Value;
 
 use super::*;
 
+#[test]
+fn two_nodes_with_one_node_id_are_told_while_both_are_there() {
+    let mut mesh = Mesh::new(3);
+    mesh.nodes[2] = Fleet::new(EndpointId([2; 32]), "n1".to_owned(), Settings::default());
+    mesh.register_as(1, "a", USER).expect("registered");
+    mesh.register_as(2, "b", USER).expect("registered");
+    let both = Some([EndpointId([1; 32]), EndpointId([2; 32])]);
+    for node in 0..3 {
+        mesh.nodes[node].handle_presence(mesh.now, EndpointId([1; 32]));
+        mesh.nodes[node].handle_presence(mesh.now, EndpointId([2; 32]));
+        let told = mesh.nodes[node].namesakes(mesh.now).map(|mut nodes| {
+            nodes.sort_unstable();
+            nodes
+        });
+        assert_eq!(told, both, "at node {node}");
+    }
+    let later = Now { mono: mesh.now.mono + Settings::default().times.stale_after, ..mesh.now };
+    assert_eq!(mesh.nodes[0].namesakes(later), None, "one may have gone");
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 const USER: Owner = Owner::User(1_000);
 

@@ -1,5 +1,7 @@
 //! The fleet as it is shown: agents, their changes, and who is attached where.
 
+use std::collections::BTreeMap;
+
 use peat_ipc::sidecar;
 
 use super::attachments::StreamId;
@@ -7,6 +9,7 @@ use super::liveness::Liveness;
 use super::roster::{Entry, Forgotten};
 use super::{Changed, Fleet};
 use crate::clock::Now;
+use crate::identity::EndpointId;
 
 impl Fleet {
     /// Whether an agent is listed.
@@ -46,6 +49,22 @@ impl Fleet {
     /// The agents after `id` in the order of their ids, all of them for `None`.
     pub fn agents<'a>(&'a self, now: Now, after: Option<&'a str>) -> impl Iterator<Item = sidecar::Agent> + 'a {
         self.roster.after(after).map(move |(id, entry)| self.show(now, id, entry))
+    }
+
+    /// Two nodes that are there and have one node id, as their agents' records say.
+    #[must_use]
+    pub fn namesakes(&self, now: Now) -> Option<[EndpointId; 2]> {
+        let times = &self.settings.times;
+        let is_there =
+            |node: &EndpointId| self.presence.heard(node).is_some_and(|at| !now.reached(at + times.stale_after));
+        let nodes = self.roster.iter().map(|(_, entry)| (entry.via.as_str(), entry.claim.endpoint));
+        let mut seen = BTreeMap::from([(self.node_id.as_str(), self.ours)]);
+        nodes.filter(|(name, node)| !name.is_empty() && *node != self.ours && is_there(node)).find_map(
+            |(name, node)| {
+                let other = *seen.entry(name).or_insert(node);
+                (other != node).then_some([other, node])
+            },
+        )
     }
 
     /// How each agent is.

@@ -28,4 +28,6 @@ pub struct Instruments {
     pub channels: Vec<Channel>,
     /// Threads.
     pub threads: Vec<Arc<Pulse>>,
+    /// Log lines that were dropped so far; `None`: not known.
+    pub dropped_log_lines: Option<fn() -> u64>,
 }

@@ -5,12 +5,13 @@
 //! | `lock` | held while a node runs; its process id |
 //! | `identity.key` | the node's Ed25519 seed, 64 hex digits, mode 0600 |
 //! | `node-id` | the name it took when none was given |
+//! | `watched-agent` | what the agent of `--agent-addr` was called at the last start |
 //!
 //! The database is the store's own ([`crate::store::FileDisk`]).
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -20,6 +21,7 @@ use crate::random::{Random, RandomExt};
 const LOCK: &str = "lock";
 const IDENTITY: &str = "identity.key";
 const NODE_ID: &str = "node-id";
+const WATCHED_AGENT: &str = "watched-agent";
 /// None of the small files is longer.
 const FILE_BYTES: u64 = 4096;
 
@@ -48,7 +50,10 @@ impl DataDir {
     /// The key file is not a key, others can read it, or the disk failed.
     pub fn identity(&self, random: &mut dyn Random) -> Result<Identity, Error> {
         match read_identity(&self.path)? {
-            Some(identity) => Ok(identity),
+            Some(identity) => {
+                close(&self.path);
+                Ok(identity)
+            }
             None => make_identity(&self.path, random),
         }
     }
@@ -67,6 +72,26 @@ impl DataDir {
                 Ok(name)
             }
         }
+    }
+
+    /// Keeps what the watched agent is called, and returns what it was called at the last start when that was something else.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn watched_agent(&self, id: &str) -> Result<Option<String>, Error> {
+        let path = self.path.join(WATCHED_AGENT);
+        let last = read(&path)?.map(|text| text.trim_end_matches('\n').to_owned()).filter(|last| !last.is_empty());
+        if last.as_deref() == Some(id) {
+            return Ok(None);
+        }
+        let unfinished = path.with_extension("new");
+        let failed = |cause| Error::file(&path, cause);
+        match fs::remove_file(&unfinished) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(failed(cause)),
+            _ => {}
+        }
+        write_new(&unfinished, &format!("{id}\n")).and_then(|()| fs::rename(&unfinished, &path)).map_err(failed)?;
+        Ok(last)
     }
 }
 
@@ -116,7 +141,7 @@ pub fn read_identity(directory: &Path) -> Result<Option<Identity>, Error> {
     if owner != ours {
         return Err(Error::Place(format!("{shown} belongs to user {owner}, and this is user {ours}")));
     }
-    if metadata.mode() & 0o077 != 0 {
+    if is_open_to_others(metadata.mode(), metadata.gid(), &groups()) {
         let words =
             format!("{shown} can be read by others; run `chmod 600 {shown}`, and make a new key if it was read");
         return Err(Error::Place(words));
@@ -126,6 +151,31 @@ pub fn read_identity(directory: &Path) -> Result<Option<Identity>, Error> {
         |_| Error::Place(format!("{shown} does not hold 64 hex digits; restore it, or move it away for a new key"));
     let seed: EndpointId = text.trim().parse().map_err(not_a_key)?;
     Ok(Some(Identity::from_seed(seed.0)))
+}
+
+/// Whether users beside this one and its own groups may use a file. The kubelet gives every file of a volume to the pod's `fsGroup`, with
+/// the owner's permissions, so a group of this process is not another's.
+fn is_open_to_others(mode: u32, group: u32, ours: &[u32]) -> bool {
+    mode & 0o007 != 0 || (mode & 0o070 != 0 && !ours.contains(&group))
+}
+
+/// The groups of this process.
+fn groups() -> Vec<u32> {
+    let supplementary = rustix::process::getgroups().unwrap_or_default();
+    supplementary.into_iter().chain([rustix::process::getegid()]).map(rustix::process::Gid::as_raw).collect()
+}
+
+/// Takes the group's permissions from the key. A volume on which that is not possible is used as it is.
+fn close(directory: &Path) {
+    let path = directory.join(IDENTITY);
+    let is_open = fs::metadata(&path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0);
+    if !is_open {
+        return;
+    }
+    match fs::set_permissions(&path, fs::Permissions::from_mode(0o600)) {
+        Ok(()) => log::info!("{}: its group could read it; its mode is 0600 again", path.display()),
+        Err(cause) => log::warn!("{}: its group can read it, and its mode stays: {cause}", path.display()),
+    }
 }
 
 /// Makes a key in a directory that has none, durably and under its final name only once it is complete.
@@ -179,8 +229,6 @@ fn uuid(mut bytes: [u8; 16]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::random::System;
 
@@ -203,6 +251,14 @@ mod tests {
     }
 
     #[test]
+    fn another_name_of_the_watched_agent_is_told_once() {
+        let directory = directory();
+        let data = DataDir::open(directory.path()).expect("ours");
+        let told: Vec<_> = ["a", "a", "b", "b", "a"].map(|id| data.watched_agent(id).expect("kept")).into();
+        assert_eq!(told, [None, None, Some("a".to_owned()), None, Some("b".to_owned())]);
+    }
+
+    #[test]
     fn a_second_node_is_told_who_has_the_directory() {
         let directory = directory();
         let _first = DataDir::open(directory.path()).expect("ours");
@@ -216,10 +272,40 @@ mod tests {
         let directory = directory();
         make_identity(directory.path(), &mut System::default()).expect("made");
         let path = directory.path().join(IDENTITY);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).expect("set");
         let error = read_identity(directory.path()).expect_err("readable");
         assert!(error.to_string().contains("chmod 600"), "{error}");
         assert_eq!(error.exit_code(), 78);
+    }
+
+    #[test]
+    fn a_key_that_only_a_group_of_this_process_can_read_is_used_and_closed() {
+        let (directory, mut random) = (directory(), System::default());
+        let path = directory.path().join(IDENTITY);
+        let id = DataDir::open(directory.path()).expect("ours").identity(&mut random).expect("made").id();
+        for mode in [0o640, 0o660, 0o670, 0o620] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+            assert_eq!(read_identity(directory.path()).expect("ours").map(|identity| identity.id()), Some(id));
+            assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, mode, "reading changes nothing");
+            let data = DataDir::open(directory.path()).expect("ours");
+            assert_eq!(data.identity(&mut random).expect("ours").id(), id);
+            assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600, "a start closes it");
+        }
+    }
+
+    #[test]
+    fn a_group_of_others_and_every_user_are_others() {
+        for (mode, group, open) in [
+            (0o600, 7, false),
+            (0o600, 8, false),
+            (0o660, 7, false),
+            (0o660, 8, true),
+            (0o610, 8, true),
+            (0o604, 7, true),
+            (0o666, 7, true),
+        ] {
+            assert_eq!(is_open_to_others(mode, group, &[5, 7]), open, "{mode:o} {group}");
+        }
     }
 
     #[test]

@@ -1,13 +1,53 @@
 //! Log lines on stderr: with a time for people, with a priority for the journal (sd-daemon(3)), which has its own time.
+//!
+//! Logging never waits: a line goes into a bounded queue, and the thread `peat-log` writes it. When the reader of stderr falls
+//! behind by [`LINES`], further lines are dropped and counted; the thread says how many once it gets through again.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{Level, Record};
 
+use super::Error;
+use crate::stderr;
+
+/// Lines that wait for the thread.
+const LINES: usize = 1_024;
+/// The longest line; what is beyond is cut. A pipe takes as much in one piece.
+const LINE_BYTES: usize = stderr::CHUNK_BYTES;
+
+/// Lines dropped since the process began.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Lines that were dropped because stderr took no more.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+#[derive(Debug)]
+enum Entry {
+    Line(Vec<u8>),
+    /// Everything before it is to be written; then this is answered.
+    Flush(Sender<()>),
+}
+
+/// Logging that was started. Dropping it waits for the lines before, no longer than [`stderr::LAST_WORDS`].
+#[derive(Debug)]
+pub(super) struct Logging {
+    queue: Sender<Entry>,
+}
+
 /// Starts logging what `filter` lets through.
-pub(super) fn start(filter: &str) {
+pub(super) fn start(filter: &str) -> Result<Logging, Error> {
+    let (queue, entries) = bounded(LINES);
+    let thread = std::thread::Builder::new().name("peat-log".to_owned());
+    let started = thread.spawn(move || run(&entries, &mut |bytes| stderr::write(bytes, None)));
+    started.map_err(|cause| Error::Machine("starting the thread peat-log".to_owned(), cause))?;
     let mut builder = env_logger::Builder::new();
-    builder.parse_filters(filter).target(env_logger::Target::Stderr);
+    let target = env_logger::Target::Pipe(Box::new(Lines { queue: queue.clone(), dropped: &DROPPED }));
+    builder.parse_filters(filter).target(target);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), line(record)));
     } else {
@@ -18,6 +58,56 @@ pub(super) fn start(filter: &str) {
     }
     // Only a second start in one process fails, and then logging works already.
     let _ = builder.try_init();
+    Ok(Logging { queue })
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let (done, flushed) = bounded(1);
+        if self.queue.send_timeout(Entry::Flush(done), stderr::LAST_WORDS).is_ok() {
+            // Not in time: the lines are lost, and the process ends.
+            let _ = flushed.recv_timeout(stderr::LAST_WORDS);
+        }
+    }
+}
+
+/// The thread. Ends when no logger is left.
+fn run(entries: &Receiver<Entry>, write: &mut dyn FnMut(&[u8])) {
+    let mut reported = dropped_lines();
+    for entry in entries {
+        match entry {
+            Entry::Line(line) => write(&line),
+            Entry::Flush(done) => drop(done.send(())),
+        }
+        let dropped = dropped_lines();
+        if dropped != reported && entries.is_empty() {
+            log::warn!("{} log lines are lost: standard error took no more", dropped - reported);
+            reported = dropped;
+        }
+    }
+}
+
+/// Takes formatted lines from the logger, one a call.
+struct Lines {
+    queue: Sender<Entry>,
+    dropped: &'static AtomicU64,
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let kept = match line.len() {
+            ..=LINE_BYTES => line.to_vec(),
+            _ => [&line[..LINE_BYTES - 1], b"\n"].concat(),
+        };
+        if self.queue.try_send(Entry::Line(kept)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn line(record: &Record<'_>) -> String {
@@ -34,5 +124,44 @@ fn priority(level: Level) -> u8 {
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+    #[test]
+    fn a_full_queue_drops_lines_and_counts_them_and_never_waits() {
+        let (queue, entries) = bounded(2);
+        let mut lines = Lines { queue, dropped: &COUNTED };
+        for line in ["a\n", "b\n", "c\n", "d\n"] {
+            assert_eq!(lines.write(line.as_bytes()).expect("taken"), 2);
+        }
+        assert_eq!((entries.len(), COUNTED.load(Ordering::Relaxed)), (2, 2));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_stays_one_line() {
+        let (queue, entries) = bounded(1);
+        let long = vec![b'x'; 3 * LINE_BYTES];
+        assert_eq!(Lines { queue, dropped: &COUNTED }.write(&long).expect("taken"), long.len());
+        let Ok(Entry::Line(kept)) = entries.try_recv() else { panic!("a line") };
+        assert_eq!((kept.len(), kept.last()), (LINE_BYTES, Some(&b'\n')));
+    }
+
+    #[test]
+    fn lines_are_written_in_order_before_a_flush_is_answered() {
+        let (queue, entries) = bounded(3);
+        let (done, flushed) = bounded(1);
+        for entry in [Entry::Line(b"a".into()), Entry::Line(b"b".into()), Entry::Flush(done)] {
+            queue.send(entry).expect("room");
+        }
+        drop(queue);
+        let mut written = Vec::new();
+        run(&entries, &mut |bytes| written.extend_from_slice(bytes));
+        assert_eq!((written.as_slice(), flushed.try_recv()), (b"ab".as_slice(), Ok(())));
     }
 }

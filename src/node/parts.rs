@@ -61,6 +61,9 @@ impl Parts {
         refuse_ourselves(&config.peers, identity.id())?;
         let node_id = config.node_id.clone().map_or_else(|| data.node_id(&mut random), Ok)?;
         let watcher = open_watcher(config, &node_id)?;
+        if watcher.is_some() {
+            tell_of_former_agent(data, &watched_agent(config, &node_id))?;
+        }
         let store = open_store(config, &identity)?;
         let sync = sync_engine(config, &identity, node_id.clone(), store.reader())?;
         let api = api::Engine::new(api_config(config, node_id, &identity), store.reader(), clock::shell::now());
@@ -102,6 +105,17 @@ fn open_relay(config: &Config) -> Result<Option<RelayPart>, Error> {
 fn watched_agent(config: &Config, node_id: &str) -> String {
     let given = config.watcher.as_ref().and_then(|watcher| watcher.agent_id.clone());
     given.unwrap_or_else(|| node_id.to_owned())
+}
+
+/// Documents of an agent under a name it no longer has stay, because another node's agent may have that name now.
+fn tell_of_former_agent(data: &DataDir, id: &str) -> Result<(), Error> {
+    if let Some(former) = data.watched_agent(id)? {
+        log::warn!(
+            "the watched agent was called '{former}' and is called '{id}' now; platforms/{former} and the documents of deployments and packages \
+             that begin with '{former}:' stay: delete them if no other node's agent has that id"
+        );
+    }
+    Ok(())
 }
 
 fn open_watcher(config: &Config, node_id: &str) -> Result<Option<watcher::shell::Shell>, Error> {

@@ -22,7 +22,8 @@ use crate::relay;
 /// Why it could not start, or what ended it.
 pub fn run_relay(config: &RelayConfig) -> Result<(), Error> {
     abort_on_panic();
-    logging::start(&config.log);
+    let _logging = logging::start(&config.log)?;
+    config.warnings.iter().for_each(|words| log::warn!("{words}"));
     let orders = signals::listen()?;
     let (manager, rhythm) = (Manager::of_this_process(), notify::watchdog());
     let RelayPart { relay, socket, bound } = RelayPart::open(config.listen, &config.key)?;

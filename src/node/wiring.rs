@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::Error;
 use super::parts::{Parts, RelayPart};
 use super::reload::Outlets;
 use super::threads::Threads;
+use super::{Error, dropped_lines};
 use crate::clock::shell::now;
 use crate::limits::STORE_QUEUE;
 use crate::pulse::{Pulse, Rhythm};
@@ -84,6 +84,7 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
         pulse: for_api,
         watched: pulses.clone(),
         reloads: api_reloads,
+        dropped_log_lines: dropped_lines,
     };
     let sync = sync::shell::Wiring {
         requests,

@@ -99,6 +99,8 @@ pub struct Status {
     pub copied: Option<EndpointId>,
     /// See `copied`.
     pub copied_nodes: u32,
+    /// Two nodes with one node id, this node and a connected peer or two connected peers.
+    pub namesakes: Option<[EndpointId; 2]>,
 }
 
 /// Counters since the start.

@@ -70,6 +70,9 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// What is kept of a peer's name.
+pub(crate) const NAME_CHARACTERS: usize = 64;
+
 /// One peer.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
@@ -103,6 +106,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Whether its name is known and not cut, so that it can be compared.
+    fn has_whole_name(&self) -> bool {
+        !self.name.is_empty() && self.name.chars().count() < NAME_CHARACTERS
+    }
+
     pub(crate) fn is_wanted(&self) -> bool {
         !self.refused && !self.addresses.is_empty()
     }
@@ -171,6 +179,26 @@ impl Peers {
     pub(crate) fn are_tried(&self) -> bool {
         let mut wanted = self.table.values().filter(|peer| peer.is_wanted()).peekable();
         wanted.peek().is_none() || wanted.any(|peer| peer.tried)
+    }
+
+    /// Two nodes with one node id, `ours` and a connected peer or two connected peers.
+    pub(crate) fn namesakes(&self, ours: EndpointId, our_name: &str) -> Option<[EndpointId; 2]> {
+        let connected = self.table.iter().filter(|(_, peer)| peer.session.is_some());
+        let mut seen = BTreeMap::from([(our_name, ours)]);
+        connected.filter(|(_, peer)| peer.has_whole_name()).find_map(|(id, peer)| {
+            let other = seen.insert(&peer.name, *id)?;
+            Some([other, *id])
+        })
+    }
+
+    /// The other node, `ours` or a connected peer, that has the node id of peer `id`.
+    pub(crate) fn namesake_of(&self, id: EndpointId, ours: EndpointId, our_name: &str) -> Option<EndpointId> {
+        let peer = self.table.get(&id).filter(|peer| peer.has_whole_name())?;
+        if peer.name == our_name {
+            return Some(ours);
+        }
+        let is_other = |other: &EndpointId, at: &Peer| *other != id && at.session.is_some() && at.name == peer.name;
+        self.table.iter().find(|(other, at)| is_other(other, at)).map(|(other, _)| *other)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&EndpointId, &Peer)> {

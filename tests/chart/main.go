@@ -113,7 +113,7 @@ func zarf(in io.Reader) error {
 					return fmt.Errorf("the chart's variable %s has no description or no path", variable.Name)
 				}
 				if !asked[variable.Name] {
-					return fmt.Errorf("the chart's variable %s is asked of nobody", variable.Name)
+					return fmt.Errorf("the chart's variable %s is no variable of the package", variable.Name)
 				}
 			}
 		}

@@ -112,6 +112,7 @@ impl Served {
             pulse,
             watched: Vec::new(),
             reloads: never(),
+            dropped_log_lines: || 0,
         };
         let api = thread("api", move || shell.run(engine, wiring).expect("the poll works"));
         Served { addresses, stop, threads: vec![api, sync, store], directory }

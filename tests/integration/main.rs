@@ -27,6 +27,8 @@ mod relay;
 mod relays;
 mod security;
 mod shells;
+mod sockets;
+mod streams;
 mod supervision;
 mod usage;
 mod watcher;

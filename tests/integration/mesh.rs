@@ -46,6 +46,31 @@ fn a_shared_key_admits_and_a_wrong_one_does_not() {
 }
 
 #[test]
+fn one_node_id_used_by_two_nodes_is_reported_by_them_and_by_a_third_that_is_well_otherwise() {
+    let homes = [directory(), directory(), directory()];
+    let key = run(&["keygen"]).ok();
+    let hub = Node::start(homes[0].path(), &["--shared-key", key.trim(), "--node-id", "hub"]);
+    let twin = |home: &std::path::Path, peer: &Node| {
+        Node::start(home, &["--shared-key", key.trim(), "--node-id", "twin", "--peer", &peer.spec()])
+    };
+    let one = twin(homes[1].path(), &hub);
+    assert_eq!(hub.json("health", &[])["problems"].as_array().map(Vec::len), Some(0));
+    let other = twin(homes[2].path(), &hub);
+    other.run("connect", &[&one.spec()]).ok();
+    for node in [&hub, &one, &other] {
+        eventually("the two are named", || {
+            let health = node.json("health", &[]);
+            let words = health["problems"][0].as_str().unwrap_or_default().to_owned();
+            let named = [&one.id, &other.id].iter().all(|id| words.contains(id.as_str()));
+            (named && health["healthy"] == true).then_some(())
+        });
+        eventually("the log says so", || node.log().contains("give one of the two another --node-id").then_some(()));
+    }
+    let words = hub.run("health", &[]).words;
+    assert!(words.contains("warning: nodes "), "{words}");
+}
+
+#[test]
 fn a_node_that_was_killed_catches_up() {
     let (a_home, b_home) = (directory(), directory());
     let key = run(&["keygen"]).ok();

@@ -145,6 +145,10 @@ impl Engine {
 
     fn show_threads(&self, text: &mut Text) {
         let instruments = &self.web.instruments;
+        if let Some(dropped) = instruments.dropped_log_lines {
+            let help = "Log lines that were lost because standard error took no more.";
+            text.single("log_lines_dropped_total", Kind::Counter, help, dropped());
+        }
         let mut family = text.family("channel_messages", Kind::Gauge, "Messages waiting between threads.");
         for channel in &instruments.channels {
             family.sample(&[("channel", channel.name)], (channel.depth)().into());

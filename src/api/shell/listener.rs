@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use mio::net::{TcpListener, UnixListener};
@@ -72,16 +72,44 @@ pub struct Handed {
     pub listener: std::os::unix::net::UnixListener,
 }
 
+/// The file of a socket that this node made.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: another node may have put its own socket there since. As long as the socket is open no other file has them.
+    inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<SocketFile> {
+        Ok(SocketFile { path: path.to_owned(), inode: inode(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            // The next start replaces a file that is left behind.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
 #[derive(Debug)]
 enum Socket {
-    /// With the file to remove.
-    Unix(UnixListener, Option<PathBuf>),
+    Unix(UnixListener),
     Tcp(TcpListener),
 }
 
-/// One open listener. The file of a unix socket that it made is removed when it is dropped.
+/// One open listener. The file of a unix socket that it made is removed when it is dropped, unless another node replaced it.
 #[derive(Debug)]
 pub(super) struct Listener {
+    /// Before the socket: it is dropped while the socket still keeps its inode.
+    _file: Option<SocketFile>,
     socket: Socket,
     address: Listen,
 }
@@ -98,8 +126,8 @@ impl Listener {
         let listener = match address {
             Listen::Unix(path) => {
                 clear(path).map_err(failed)?;
-                let socket = Socket::Unix(bind_unix(path, access).map_err(machine)?, Some(path.clone()));
-                Listener { socket, address: address.clone() }
+                let (socket, file) = bind_unix(path, access).map_err(machine)?;
+                Listener { _file: Some(file), socket: Socket::Unix(socket), address: address.clone() }
             }
             Listen::Tcp(_) if !address.is_local() && access.token.is_none() && !access.insecure => {
                 return Err(failed(Reason::Exposed));
@@ -114,13 +142,13 @@ impl Listener {
         let address = Listen::Unix(handed.path);
         let failed = |cause| BindError::machine(format!("the socket handed over for {address}"), cause);
         handed.listener.set_nonblocking(true).map_err(failed)?;
-        let socket = Socket::Unix(UnixListener::from_std(handed.listener), None);
-        Listener { socket, address: address.clone() }.registered(registry, token).map_err(failed)
+        let socket = Socket::Unix(UnixListener::from_std(handed.listener));
+        Listener { _file: None, socket, address: address.clone() }.registered(registry, token).map_err(failed)
     }
 
     fn registered(mut self, registry: &Registry, token: Token) -> io::Result<Listener> {
         match &mut self.socket {
-            Socket::Unix(socket, _) => registry.register(socket, token, Interest::READABLE),
+            Socket::Unix(socket) => registry.register(socket, token, Interest::READABLE),
             Socket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
         }?;
         Ok(self)
@@ -135,7 +163,7 @@ impl Listener {
     pub(super) fn accept(&mut self) -> io::Result<Option<(Stream, Caller)>> {
         loop {
             let accepted = match &self.socket {
-                Socket::Unix(socket, _) => socket.accept().map(|(stream, _)| {
+                Socket::Unix(socket) => socket.accept().map(|(stream, _)| {
                     let caller = credentials::caller(&stream);
                     (Stream::Unix(stream), caller)
                 }),
@@ -156,15 +184,6 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Socket::Unix(_, Some(path)) = &self.socket {
-            // The next start replaces a file that is left behind.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
 /// Makes sure that nobody answers at `path`; what is left of a node that died may be replaced.
 fn clear(path: &Path) -> Result<(), Reason> {
     match std::fs::symlink_metadata(path) {
@@ -181,7 +200,7 @@ fn clear(path: &Path) -> Result<(), Reason> {
 
 /// Opens the socket under another name, gives it its mode and group, and only then moves it into place: nobody who may not
 /// can connect in between, and a dead node's file is replaced in one step.
-fn bind_unix(path: &Path, access: &Access) -> io::Result<UnixListener> {
+fn bind_unix(path: &Path, access: &Access) -> io::Result<(UnixListener, SocketFile)> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
@@ -193,11 +212,11 @@ fn bind_unix(path: &Path, access: &Access) -> io::Result<UnixListener> {
         _ => {}
     }
     let socket = UnixListener::bind(&hidden)?;
-    let placed = permit(&hidden, access).and_then(|()| std::fs::rename(&hidden, path));
-    if placed.is_err() {
-        let _ = std::fs::remove_file(&hidden);
-    }
-    placed.map(|()| socket)
+    let mut file = SocketFile::of(&hidden)?;
+    // Dropped with an error, it takes the hidden file away.
+    permit(&hidden, access).and_then(|()| std::fs::rename(&hidden, path))?;
+    path.clone_into(&mut file.path);
+    Ok((socket, file))
 }
 
 fn permit(path: &Path, access: &Access) -> io::Result<()> {
@@ -211,5 +230,5 @@ fn permit(path: &Path, access: &Access) -> io::Result<()> {
 fn bind_tcp(at: SocketAddr) -> io::Result<Listener> {
     let socket = TcpListener::bind(at)?;
     let address = Listen::Tcp(socket.local_addr()?);
-    Ok(Listener { socket: Socket::Tcp(socket), address })
+    Ok(Listener { _file: None, socket: Socket::Tcp(socket), address })
 }

@@ -108,6 +108,16 @@ impl Engine {
         }
     }
 
+    /// Logs when a peer that has said its node id is not the only one with it.
+    pub(super) fn warn_of_namesake(&mut self, now: Now, id: EndpointId) {
+        let Some(other) = self.peers.namesake_of(id, self.ours.id, &self.ours.node_id) else { return };
+        let whose = if other == self.ours.id { "this node".to_owned() } else { other.to_string() };
+        if self.log.allows(now, &format!("namesake {id}")) {
+            let name = self.peers.get(&id).map_or("", |peer| &peer.name);
+            log::warn!("{id}: it has the node id of {whose}, '{name}'; give one of the two another --node-id");
+        }
+    }
+
     /// Of two sessions with one peer in one run, both sides keep the one dialled by the smaller id; a newer run, or a second
     /// session dialled by the same side, replaces the earlier. So does one that comes when the earlier is quiet: nobody dials
     /// whom he hears, so the peer has lost the earlier one, by moving to another network say.

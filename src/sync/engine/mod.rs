@@ -476,7 +476,13 @@ impl Engine {
         let tried = self.status.tried || !self.active || reached || self.peers.are_tried();
         let (copied, copied_nodes) = self.copied.summary(self.ours.id);
         let active = self.active;
-        let status = Status { active, connected_peers: connected, catching_up, tried, copied, copied_nodes };
+        // All peers are looked at, so only when one came or went.
+        let namesakes = match connected == self.status.connected_peers {
+            true => self.status.namesakes,
+            false => self.peers.namesakes(self.ours.id, &self.ours.node_id),
+        };
+        let status =
+            Status { active, connected_peers: connected, catching_up, tried, copied, copied_nodes, namesakes };
         if status != self.status {
             self.status = status;
             self.events.push_back(Event::Status(status));

@@ -80,6 +80,7 @@ impl Engine {
                 if let Some(peer) = self.peers.get_mut(&session.peer) {
                     peer.name = name;
                 }
+                self.warn_of_namesake(now, session.peer);
                 self.on_met(now, session, run, skew_ms, &mismatched)
             }
             Report::WentBack => {

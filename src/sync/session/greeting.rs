@@ -13,9 +13,7 @@ use crate::sync::inbox::Inbox;
 use crate::sync::link::{CloseCode, Lane};
 use crate::sync::mesh::{self, Auth, Hello, Plan, message::Body};
 use crate::sync::outbox::{Outbox, Start};
-
-/// What is kept of a peer's name.
-const NAME_CHARACTERS: usize = 64;
+use crate::sync::peers::NAME_CHARACTERS;
 
 /// A plan.
 #[derive(Clone, Copy, Debug)]

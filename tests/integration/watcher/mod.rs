@@ -56,6 +56,17 @@ fn a_watched_agent_with_an_id_of_its_own_is_called_by_it_whatever_the_node_is_ca
 }
 
 #[test]
+fn a_watched_agent_that_is_called_otherwise_after_a_restart_is_reported_with_what_stays_of_it() {
+    let (agent, home) = (usual(), directory());
+    let mut node = watching(home.path(), &agent.url(), &[]);
+    has_version(&node, "6.4");
+    assert!(node.stop(rustix::process::Signal::TERM).success());
+    let node = watching(home.path(), &agent.url(), &["--agent-id", "gateway"]);
+    logs(&node, "was called 'a1' and is called 'gateway' now; platforms/a1");
+    assert!(document(&node, "platforms", "a1").is_some(), "another node's agent may be called so now");
+}
+
+#[test]
 fn what_the_agent_answers_becomes_documents_and_what_it_no_longer_lists_is_deleted() {
     let (agent, home) = (usual(), directory());
     let node = watching(home.path(), &agent.url(), &[]);

@@ -3358,7 +3358,7 @@ type GetHealthResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// True when every thread answers, the store is open and its disk takes writes.
 	Healthy bool `protobuf:"varint,1,opt,name=healthy,proto3" json:"healthy,omitempty"`
-	// What is wrong, a sentence each; empty when healthy.
+	// What an operator is to look at, a sentence each; a healthy node can have some, one node id used by two nodes for one.
 	Problems   []string `protobuf:"bytes,2,rep,name=problems,proto3" json:"problems,omitempty"`
 	Documents  uint64   `protobuf:"varint,3,opt,name=documents,proto3" json:"documents,omitempty"`
 	Tombstones uint64   `protobuf:"varint,4,opt,name=tombstones,proto3" json:"tombstones,omitempty"`

@@ -1,0 +1,66 @@
+//! Where a node listens: the limits of paths, sockets of other nodes, and how commands find it.
+
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::node::{Done, Node, directory, eventually, program, run};
+
+/// A socket path in `home` with `bytes` bytes.
+fn path_of(home: &Path, bytes: usize) -> String {
+    let start = format!("{}/", home.display());
+    format!("{start}{}", "s".repeat(bytes - start.len()))
+}
+
+#[test]
+fn check_and_run_have_one_limit_of_socket_paths() {
+    let home = directory();
+    for command in ["check", "run"] {
+        let listen = format!("unix://{}", path_of(home.path(), 107));
+        let data = home.path().join("data").display().to_string();
+        let words = run(&[command, "--data-dir", &data, "--listen", &listen]).fails(78);
+        assert!(words.contains("--listen") && words.contains("106"), "{command}: {words}");
+    }
+    let longest = format!("unix://{}", path_of(home.path(), 106));
+    let node = Node::start(home.path(), &["--listen", &longest]);
+    assert!(node.log().contains("ready: "));
+    run(&["status", "--node", &longest]).ok();
+}
+
+#[test]
+fn a_node_that_ends_leaves_the_socket_that_another_one_put_in_its_place() {
+    let (home, other_home) = (directory(), directory());
+    let mut first = Node::start(home.path(), &[]);
+    let socket = home.path().join("socket");
+    std::fs::remove_file(&socket).expect("there");
+    let listen = first.target();
+    let second = Node::start(other_home.path(), &["--listen", &listen]);
+    assert!(first.stop(Signal::TERM).success());
+    assert!(socket.exists(), "it is the other node's");
+    let id = run(&["status", "--node", &listen, "--json"]).ok();
+    assert!(id.contains(&second.id), "{id}");
+}
+
+/// A node in the environment of a container: a runtime directory of its own, and everything else by flags.
+fn contained(home: &Path, flags: &[&str]) -> Command {
+    let mut command = program();
+    command.env("RUNTIME_DIRECTORY", home.join("run")).args(flags);
+    command
+}
+
+#[test]
+fn health_finds_a_node_that_listens_at_another_place_than_the_default() {
+    let home = directory();
+    std::fs::create_dir(home.path().join("run")).expect("made");
+    let data = home.path().join("data").display().to_string();
+    for listen in ["tcp://127.0.0.1:0".to_owned(), format!("unix://{}/other.sock", home.path().display())] {
+        let flags = ["run", "--data-dir", &data, "--bind", "127.0.0.1:0", "--listen", &listen];
+        let mut child = contained(home.path(), &flags).spawn().expect("the program runs");
+        let health = || Done::of(&contained(home.path(), &["health"]).output().expect("the program runs"));
+        eventually("health finds it", || (health().code == 0).then_some(()));
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).expect("our child");
+        assert!(child.wait().expect("our child").success());
+        health().fails(4);
+    }
+}
