@@ -481,8 +481,7 @@ impl Engine {
             true => self.status.namesakes,
             false => self.peers.namesakes(self.ours.id, &self.ours.node_id),
         };
-        let status =
-            Status { active, connected_peers: connected, catching_up, tried, copied, copied_nodes, namesakes };
+        let status = Status { active, connected_peers: connected, catching_up, tried, copied, copied_nodes, namesakes };
         if status != self.status {
             self.status = status;
             self.events.push_back(Event::Status(status));
