@@ -9,7 +9,16 @@ const ALLOWED: [(&str, &[&str]); 6] = [
     ("Instant::now", &["ipc/src/agents/clock.rs", "ipc/src/client.rs", "src/cli/remote.rs", "src/clock/shell.rs"]),
     ("SystemTime::now", &["ipc/src/agents/clock.rs", "src/clock/shell.rs"]),
     ("thread::spawn", &[]),
-    ("thread::Builder", &["ipc/src/agents/mod.rs", "src/cli/remote.rs", "src/node/signals.rs", "src/node/threads.rs"]),
+    (
+        "thread::Builder",
+        &[
+            "ipc/src/agents/mod.rs",
+            "src/cli/remote.rs",
+            "src/node/logging.rs",
+            "src/node/signals.rs",
+            "src/node/threads.rs",
+        ],
+    ),
     ("unbounded", &[]),
     ("mpsc::channel", &[]),
 ];
