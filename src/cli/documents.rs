@@ -87,7 +87,7 @@ pub(super) fn watch(command: &Watch) -> Result<(), Failure> {
         (Some(after), false) => follow(command, &mut connection, false, &after),
         (Some(after), true) => follow(command, &mut connection, false, &after).or_else(|failure| match failure {
             Ended::Unknown(words) => {
-                eprintln!("peat-node: {words}; this is what exists now");
+                super::note(&format!("peat-node: {words}; this is what exists now"));
                 follow(command, &mut connection, true, &Position::default())
             }
             Ended::Failed(_) => Err(failure),

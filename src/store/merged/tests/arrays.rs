@@ -68,7 +68,7 @@ fn a_long_array_of_which_next_to_nothing_stays_is_set_as_a_whole() {
 fn a_put_with_a_superseded_base_that_changes_too_much_of_a_long_array_is_refused_and_changes_nothing() {
     let mut a = doc(1);
     let content = |changed: usize| {
-        let number = |n: usize| if n % 2 == 0 && n < changed { n + 100_000 } else { n };
+        let number = |n: usize| if n.is_multiple_of(2) && n < changed { n + 100_000 } else { n };
         object(json!({"l": (0..20_000).map(number).collect::<Vec<_>>()}))
     };
     a.put(None, &content(0)).unwrap();
