@@ -43,7 +43,10 @@ impl Stage<'_> {
         let (covered, lives) = outcome(ours, &theirs);
         match (lives, body) {
             ((false, false), _) => self.join_deleted(&theirs, covered),
-            ((true, false), _) => self.keep_ours(&theirs, covered),
+            ((true, false), body) => {
+                self.keep_ours(&theirs, covered)?;
+                self.take_edits(&theirs, body)
+            }
             ((false, true), body) => self.take_theirs(theirs, body, &covered),
             ((true, true), Body::Latest { stamp, json }) => self.join_latest(&theirs, stamp, json, covered),
             ((true, true), Body::Merged(merged)) => contain(|| self.merge(&theirs, &merged, covered))
@@ -68,35 +71,70 @@ impl Stage<'_> {
     }
 
     /// Ours survives what theirs covers.
-    fn keep_ours(&mut self, theirs: &Theirs, covered: Covered) -> Result<Taken, Error> {
+    fn keep_ours(&mut self, theirs: &Theirs, covered: Covered) -> Result<(), Error> {
         let ours = self.staged(theirs.hash);
         if ours.lineage.covered == covered {
-            return Ok(self.held(theirs));
+            self.held(theirs);
+            return Ok(());
         }
         let mut record = ours.clone();
         let doc = match &record.content {
             Content::Latest { .. } => {
                 let joined = joined_versions(versions_of(&record), covered);
-                return self.keep_latest(theirs, record, joined, false);
+                return self.keep_latest(theirs, record, joined, false).map(drop);
             }
             _ if record.lineage.dots.outside(&covered) == record.lineage.dots => self.loaded(theirs.hash),
             _ => {
                 let doc = self.take_doc(theirs.hash)?;
                 let left = contain(|| doc.without(|dot| covered.covers(dot)));
-                match left.map_err(|panic| panic.to_string()).map(|left| left.map_err(|cause| cause.to_string())) {
-                    Ok(Ok(Some(left))) => {
-                        record.content = whole(&left);
-                        Some(left)
-                    }
-                    Ok(Ok(None)) => Some(doc),
-                    Ok(Err(reason)) | Err(reason) => return Ok(Taken::Refused(reason)),
-                }
+                let left =
+                    left.map_err(|panic| panic.to_string()).and_then(|left| left.map_err(|cause| cause.to_string()));
+                let left = left.map_err(Error::Bug)?;
+                record.content = left.as_ref().map_or(record.content, whole);
+                left.or(Some(doc))
             }
         };
         record.lineage = Lineage { dots: record.lineage.dots.outside(&covered), covered, siblings: Vec::new() };
         record.incarnation = record.lineage.incarnation();
         self.change(theirs.hash, record, doc, false, 0);
-        Ok(Taken::In)
+        Ok(())
+    }
+
+    /// Ours survives, but if it is a compaction, it may not have seen all edits of theirs: their writer may never come to make them again.
+    fn take_edits(&mut self, theirs: &Theirs, body: Body) -> Result<Taken, Error> {
+        let (Body::Merged(merged), Content::Merged { .. }) = (body, &self.staged(theirs.hash).content) else {
+            return Ok(Taken::In);
+        };
+        let mut doc = match self.take_doc(theirs.hash) {
+            Ok(doc) => doc,
+            Err(cause @ Error::Io(_)) => return Err(cause),
+            Err(_) => return Ok(Taken::In),
+        };
+        if !doc.is_compacted() {
+            self.put_back(theirs.hash, doc);
+            return Ok(Taken::In);
+        }
+        let old = contain(|| read_alone(&merged)).unwrap_or_else(|panic| Err(panic.to_string()));
+        match old.map(|old| old.map(|old| contain(|| doc.rebase(&old)))) {
+            Ok(Some(Ok(Ok(Rebased::Again)))) => {
+                self.batch.rebased += 1;
+                let mut record = self.staged(theirs.hash).clone();
+                record.content = merged_content(&doc, Some(record.content), None);
+                record.origin = theirs.origin;
+                self.change(theirs.hash, record, Some(doc), false, 0);
+                Ok(Taken::In)
+            }
+            Ok(None) => {
+                self.put_back(theirs.hash, doc);
+                Ok(Taken::Missing(Vec::new()))
+            }
+            Ok(Some(Ok(Ok(_)))) => {
+                self.put_back(theirs.hash, doc);
+                Ok(Taken::In)
+            }
+            Ok(Some(_)) => Ok(Taken::In),
+            Err(reason) => Ok(Taken::Refused(reason)),
+        }
     }
 
     /// Theirs replaces what is held, if anything.
@@ -145,12 +183,7 @@ impl Stage<'_> {
         theirs: &Theirs,
         joined: &Lineage,
     ) -> Result<Option<(Content, bool)>, String> {
-        chunk::check(&merged.chunks, CHUNK_ROWS).map_err(|cause| cause.to_string())?;
-        let mut doc = Doc::new([0; 16]);
-        let applied = apply_to(&mut doc, &merged).map_err(|cause| cause.to_string())?;
-        if applied == Applied::Missing || doc.heads().is_empty() {
-            return Ok(None);
-        }
+        let Some(mut doc) = read_alone(&merged)? else { return Ok(None) };
         let mut is_whole = true;
         if joined.dots != theirs.lineage.dots
             && let Some(left) = doc.without(|dot| joined.covered.covers(dot)).map_err(|cause| cause.to_string())?
@@ -356,6 +389,14 @@ impl Lineage {
         self.covered = self.covered.with(&lowest);
         self.dots = self.dots.outside(&self.covered);
     }
+}
+
+/// A received document by itself. `None`: its base is missing.
+fn read_alone(merged: &Merged) -> Result<Option<Doc>, String> {
+    chunk::check(&merged.chunks, CHUNK_ROWS).map_err(|cause| cause.to_string())?;
+    let mut doc = Doc::new([0; 16]);
+    let applied = apply_to(&mut doc, merged).map_err(|cause| cause.to_string())?;
+    Ok((applied != Applied::Missing && !doc.heads().is_empty()).then_some(doc))
 }
 
 /// What is covered once both are here, and whether ours and theirs survive it.

@@ -110,6 +110,15 @@ impl Doc {
         self.clock().message()
     }
 
+    /// Whether it began with a compaction that says what it had seen.
+    #[must_use]
+    pub fn is_compacted(&self) -> bool {
+        self.automerge.get_changes_meta(&[]).iter().any(|change| {
+            let message = change.message.as_deref().filter(|_| change.deps.is_empty());
+            message.is_some_and(|message| message.starts_with(PREFIX))
+        })
+    }
+
     /// Makes again, in this document, what `old` holds and the compactions in this one had not seen.
     ///
     /// # Errors

@@ -245,6 +245,25 @@ fn edits_that_a_compaction_has_not_seen_are_made_again_over_it_by_every_node_tha
 }
 
 #[test]
+fn an_edit_that_reached_the_compacting_node_late_is_kept_though_its_writer_never_comes_back() {
+    let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+    let name = "cells/x";
+    a.put(name, r#"{"a":1}"#);
+    b.take(&a, name);
+    let held = a.snapshot().sample(&key(name).hash()).unwrap();
+    b.put(name, r#"{"a":1,"b":1}"#);
+    a.write(name, Put::Compact).unwrap();
+    let chunks = b.snapshot().changes_since(&key(name).hash(), &held).unwrap().unwrap();
+    let delta = Incoming { body: Body::Merged(Merged { chunks, heads: Vec::new() }), ..b.outgoing(name) };
+    let applied = a.take_in(b.peer_run(), vec![delta]);
+    assert_eq!(applied.missing, [(key(name).hash(), vec![])], "what the delta builds on was compacted away");
+    a.take(&b, name);
+    assert_eq!(a.json(name).unwrap(), r#"{"a":1,"b":1}"#);
+    b.take(&a, name);
+    assert_eq!(a.version_hash(name), b.version_hash(name));
+}
+
+#[test]
 fn an_edit_that_was_seen_is_not_made_again_when_a_later_value_stands() {
     let (mut a, mut b) = (Bench::of(1), Bench::of(2));
     let name = "cells/x";

@@ -267,18 +267,41 @@ impl Link {
             }
             ConnectionError::ConnectionClosed(close) => match close.error_code {
                 TransportErrorCode::CONNECTION_REFUSED | TransportErrorCode::APPLICATION_ERROR => DownReason::Refused,
-                code => DownReason::Incompatible(format!("{code}: {}", sentence(&close.reason))),
+                code => incompatible(code, &close.reason),
             },
             ConnectionError::TransportError(error) if self.phase == Phase::Opening => {
-                DownReason::Incompatible(sentence(error.to_string().as_bytes()))
+                incompatible(error.code, error.to_string().as_bytes())
             }
             other => DownReason::Misbehaved(sentence(other.to_string().as_bytes())),
         }
     }
 }
 
+/// A handshake that failed. TLS says by an alert of its own that there is no application protocol in common (RFC 7301, 3.2).
+fn incompatible(code: TransportErrorCode, reason: &[u8]) -> DownReason {
+    const NO_APPLICATION_PROTOCOL: u8 = 120;
+    if code == TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL) {
+        let ours = String::from_utf8_lossy(tls::ALPN);
+        return DownReason::Incompatible(format!(
+            "this node speaks {ours} and the peer does not; update the older of the two"
+        ));
+    }
+    DownReason::Incompatible(format!("{code}: {}", sentence(reason)))
+}
+
 /// A sentence from the peer, fit for a log: bounded, without control characters.
 fn sentence(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_BYTES)]);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_of_another_protocol_is_named_with_what_to_do() {
+        let why = incompatible(TransportErrorCode::crypto(120), b"").to_string();
+        assert!(why.contains("this node speaks peat/2") && why.contains("update the older"), "{why}");
+    }
 }

@@ -18,7 +18,7 @@ use rustls::{
 
 use crate::identity::{EndpointId, Identity};
 
-const ALPN: &[u8] = b"peat/2";
+pub(super) const ALPN: &[u8] = b"peat/2";
 const BUILDS: &str = "the ring provider supports TLS 1.3";
 
 /// The dialling side's configuration.
