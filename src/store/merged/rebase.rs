@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use automerge::transaction::CommitOptions;
-use automerge::{ActorId, Automerge, Change, ChangeHash, PatchLog};
+use automerge::{ActorId, Automerge, Change, ChangeHash};
 use ring::digest::{Context, SHA256, digest};
 use serde_json::{Map, Value};
 
@@ -156,17 +156,17 @@ impl Doc {
         old.heads().iter().for_each(|head| context.update(head));
         context.update(crate::store::json::to_text(wanted).as_bytes());
         let actor = ActorId::from(&context.finish().as_ref()[..16]);
-        let writer = self.automerge.get_actor().clone();
-        self.automerge.set_actor(actor);
-        self.shown.take();
-        let transaction = self.automerge.transaction_at(PatchLog::inactive(), &[compaction]);
-        let mut transaction = transaction.map_err(|cause| MergedError::Refused(cause.to_string()))?;
-        let view = View::read(&transaction);
-        edit::write(&mut transaction, &view.root, wanted)?;
-        let options = CommitOptions::default().with_time(0);
+        // Automerge numbers operations after all that a document holds. So that the change has the same bytes on every node, it is made
+        // where nothing but the compaction is.
+        let mut alone = self.automerge.fork_at(&[compaction])?.with_actor(actor);
+        let view = View::read(&alone);
         let message = old.compaction_message();
-        transaction.commit_with(message.into_iter().fold(options, CommitOptions::with_message));
-        self.automerge.set_actor(writer);
+        let options =
+            |(): &()| message.into_iter().fold(CommitOptions::default().with_time(0), CommitOptions::with_message);
+        let written = alone.transact_with(options, |tx| edit::write(tx, &view.root, wanted));
+        written.map_err(|failure| MergedError::refused(&failure.error))?;
+        self.shown.take();
+        self.slack.apply(&mut self.automerge, alone.get_changes(&[compaction]))?;
         Ok(())
     }
 }

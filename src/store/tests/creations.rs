@@ -245,6 +245,22 @@ fn edits_that_a_compaction_has_not_seen_are_made_again_over_it_by_every_node_tha
 }
 
 #[test]
+fn edits_made_again_are_one_change_whatever_else_a_node_holds_of_the_compacted_document() {
+    let (mut a, mut b, mut c) = (Bench::of(1), Bench::of(2), Bench::of(3));
+    let name = "cells/x";
+    a.put(name, r#"{"a":1}"#);
+    b.take(&a, name);
+    b.put(name, r#"{"a":1,"list":["of b"]}"#);
+    c.take(&b, name);
+    a.write(name, Put::Compact).unwrap();
+    b.take(&a, name);
+    a.put(name, r#"{"a":2,"more":{"x":1}}"#);
+    c.take(&a, name);
+    meet(&mut b, &mut c, name);
+    assert_eq!(b.json(name).unwrap(), r#"{"a":2,"list":["of b"],"more":{"x":1}}"#);
+}
+
+#[test]
 fn an_edit_that_reached_the_compacting_node_late_is_kept_though_its_writer_never_comes_back() {
     let (mut a, mut b) = (Bench::of(1), Bench::of(2));
     let name = "cells/x";
