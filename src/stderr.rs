@@ -23,7 +23,7 @@ pub(crate) fn line(text: &str, patience: Option<Duration>) {
     write(format!("{text}\n").as_bytes(), patience);
 }
 
-/// Writes bytes as [`line`] does.
+/// Writes bytes as [`line()`] does.
 pub(crate) fn write(mut bytes: &[u8], patience: Option<Duration>) {
     let deadline = patience.map(|patience| now().after(patience));
     while !bytes.is_empty() {

@@ -37,7 +37,7 @@ impl Doc {
     }
 
     /// Makes `actor` the author of what is put from now on. An actor must never write to two histories: see
-    /// [`crate::store::stage`].
+    /// `store::stage`.
     pub fn act_as(&mut self, actor: [u8; 16]) {
         self.automerge.set_actor(ActorId::from(actor));
     }
