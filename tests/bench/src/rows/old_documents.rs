@@ -57,7 +57,7 @@ fn after(client: &mut Client, editions: std::ops::Range<usize>) -> Result<f64, F
 }
 
 fn edit(edition: usize) -> PutDocumentRequest {
-    let json_data = format!(r#"{{"armed":{},"count":{edition}}}"#, edition % 2 == 0);
+    let json_data = format!(r#"{{"armed":{},"count":{edition}}}"#, edition.is_multiple_of(2));
     merged("edited", json_data)
 }
 
