@@ -42,8 +42,11 @@ impl History {
         History { parts: vec![Part { label: UNCOMMITTED, length: bytes.len() }], added: bytes }
     }
 
-    /// Adds changes, to be committed.
+    /// Adds changes, to be committed. No changes add no part: a commit writes no chunk for it.
     pub(super) fn add(&mut self, changes: &[u8]) {
+        if changes.is_empty() {
+            return;
+        }
         match self.parts.last_mut() {
             Some(last) if !last.is_committed() => last.length += changes.len(),
             _ => self.parts.push(Part { label: UNCOMMITTED, length: changes.len() }),
@@ -135,6 +138,14 @@ mod tests {
         assert_eq!((history.parts().len(), history.added().len(), history.size()), (1, 45, 45));
         history.number(8);
         assert_eq!(history.parts(), [part(8, 45)]);
+    }
+
+    #[test]
+    fn a_commit_that_adds_no_changes_adds_no_part() {
+        let mut history = History::whole(vec![1; 40]);
+        history.number(8);
+        history.add(&[]);
+        assert_eq!((history.parts(), history.added().len()), (&[part(8, 40)][..], 40));
     }
 
     #[test]

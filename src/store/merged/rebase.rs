@@ -144,8 +144,10 @@ impl Doc {
         let before = at(&old.automerge, &common)?;
         let compacted = at(&self.automerge, &[compaction])?;
         let wanted = three_way(&before, &compacted, old.json())?;
+        let held = self.automerge.get_heads();
         self.put_again(compaction, old, &wanted)?;
-        Ok(Rebased::Again)
+        // The change has the same bytes each time: it may have come, or been made here, before.
+        Ok(if self.automerge.get_heads() == held { Rebased::Nothing } else { Rebased::Again })
     }
 
     /// Writes `wanted` over a compaction, as what `old` did.

@@ -280,6 +280,26 @@ fn an_edit_that_reached_the_compacting_node_late_is_kept_though_its_writer_never
 }
 
 #[test]
+fn edits_that_were_made_again_already_change_nothing_when_they_come_a_second_time() {
+    let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+    let name = "cells/x";
+    a.put(name, r#"{"a":1}"#);
+    b.take(&a, name);
+    b.put(name, r#"{"a":1,"b":1}"#);
+    a.write(name, Put::Compact).unwrap();
+    let superseded = b.outgoing(name);
+    a.take_in(b.peer_run(), vec![superseded.clone()]);
+    let record = |bench: &Bench| bench.snapshot().record(&key(name).hash()).unwrap().unwrap();
+    let once = record(&a);
+    a.take_in(b.peer_run(), vec![superseded]);
+    assert_eq!(record(&a), once);
+    assert_eq!(a.store.reader().figures().rebased.get(), 1);
+    assert_eq!(a.json(name).unwrap(), r#"{"a":1,"b":1}"#);
+    b.take(&a, name);
+    assert_eq!(a.version_hash(name), b.version_hash(name));
+}
+
+#[test]
 fn an_edit_that_was_seen_is_not_made_again_when_a_later_value_stands() {
     let (mut a, mut b) = (Bench::of(1), Bench::of(2));
     let name = "cells/x";
