@@ -18,16 +18,29 @@ const PUBLIC: [&str; 3] = ["peat/sidecar/v1/sidecar.proto", "peat/agent/v1/agent
 fn main() -> Result<(), Failed> {
     println!("cargo:rerun-if-changed=proto");
     let mesh = protox::compile(["peat/mesh/v1/mesh.proto"], ["proto"])?;
-    prost_build::Config::new().bytes([".peat.mesh.v1"]).compile_fds(mesh)?;
     let mut public = protox::compile(PUBLIC, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("schema.rs"), Schema::of(&public)?.code()?)?;
+    let all = FileDescriptorSet { file: public.file.iter().chain(&mesh.file).cloned().collect() };
+    std::fs::write(out.join("schema.rs"), Schema::of(&all)?.code()?)?;
+    prost_build::Config::new().bytes([".peat.mesh.v1"]).compile_fds(mesh)?;
     for file in &mut public.file {
         file.source_code_info = None;
         let name = file.name().rsplit('/').next().unwrap_or_default().replace(".proto", ".bin");
         std::fs::write(out.join(name), file.encode_to_vec())?;
     }
     Ok(())
+}
+
+/// The generated type of a message that has one of its own: map entries have none.
+fn rust_type(message: &str) -> Option<String> {
+    let (package, name) = message.trim_start_matches('.').rsplit_once('.')?;
+    let module = match package {
+        "peat.sidecar.v1" => "peat_ipc::sidecar",
+        "peat.agent.v1" => "peat_ipc::agent",
+        "peat.mesh.v1" => "crate::mesh",
+        _ => return None,
+    };
+    Some(format!("{module}::{name}"))
 }
 
 /// Everything that `src/schema.rs` declares the shapes of.
@@ -118,17 +131,18 @@ impl Schema {
         Ok(code)
     }
 
-    /// Which Rust type is which message.
+    /// Which Rust type is which message, and the bytes each takes in a list; 0 for those without a type.
     fn described(&self, code: &mut String) -> Result<(), Failed> {
+        let mut sizes = String::new();
         for (index, (name, _)) in self.messages.iter().enumerate() {
-            let Some((package, name)) = name.trim_start_matches('.').rsplit_once('.') else { continue };
-            let module = match package {
-                "peat.sidecar.v1" => "sidecar",
-                "peat.agent.v1" => "agent",
-                _ => continue,
+            let Some(path) = rust_type(name) else {
+                writeln!(sizes, "    0,")?;
+                continue;
             };
-            writeln!(code, "impl Described for peat_ipc::{module}::{name} {{ const INDEX: Index = Index({index}); }}")?;
+            writeln!(code, "impl Described for {path} {{ const INDEX: Index = Index({index}); }}")?;
+            writeln!(sizes, "    size_of::<{path}>(),")?;
         }
+        writeln!(code, "static SIZES: &[usize] = &[\n{sizes}];")?;
         Ok(())
     }
 

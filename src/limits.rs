@@ -122,7 +122,7 @@ pub const PRESENCE_NODES: usize = 4_096;
 
 /// Requests on their way to the store thread, from each of the api and sync threads.
 pub const STORE_QUEUE: usize = 1_024;
-/// Distinct documents one commit covers at most.
+/// Distinct documents one commit covers at most, and documents in one batch between nodes.
 pub const BATCH_DOCUMENTS: usize = 1_024;
 /// Names of deleted documents kept so that a subscriber who resumes hears of the deletion by name.
 pub const DELETED_NAMES: usize = 16_384;
@@ -135,6 +135,8 @@ pub const PEERS: usize = 2_048;
 pub const LISTED_PEERS: usize = 100;
 /// Connections that have not proved who they are.
 pub const UNPROVEN_CONNECTIONS: usize = 64;
+/// Those of one network (IPv4 /24, IPv6 /48).
+pub const UNPROVEN_SHARE: usize = UNPROVEN_CONNECTIONS / 4;
 /// From the first datagram of a connection to its admission: five round trips, which by satellite take 8 s, and time to send
 /// again what was lost.
 pub const ADMISSION: Duration = Duration::from_secs(20);
@@ -152,6 +154,16 @@ pub const CANDIDATES: usize = 8;
 pub const EXCEPTIONS: usize = 1_024;
 /// Unacknowledged batches of one lane.
 pub const LANE_BATCHES: usize = 64;
+/// A batch as it travels: what [`BATCH_BYTES`] leaves room for, and one document more.
+pub const BATCH_BYTES_MAX: usize = RECORD_BYTES + MESSAGE_BYTES;
+/// Memory for the lists in one received batch: its documents, their siblings, heads and names.
+pub const BATCH_LIST_BYTES: usize = 8 << 20;
+/// Keys in one acknowledgement of documents that are not kept: a full window of full batches.
+pub const LACKING_KEYS: usize = LANE_BATCHES * BATCH_DOCUMENTS;
+/// Memory for the lists in one message of a client.
+pub const CLIENT_LIST_BYTES: usize = 8 << 20;
+/// Collections that are `latest`; a node tells its peers their names.
+pub const LATEST_COLLECTIONS: usize = 1_024;
 /// Document bytes after which a batch is closed.
 pub const BATCH_BYTES: usize = 64 << 10;
 /// A merged document whose changes are larger than this is offered before it is sent.

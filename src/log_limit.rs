@@ -7,7 +7,7 @@ use crate::clock::Now;
 
 /// The same complaint is logged at most this often.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Complaints remembered; past it all are forgotten, so at worst one is logged too early.
+/// Complaints remembered, and logged within one [`INTERVAL`] from the first: more, as from a crowd of peers, are left out.
 const REMEMBERED: usize = 1_024;
 
 /// When each complaint was last logged.
@@ -23,9 +23,38 @@ impl LogLimit {
             return false;
         }
         if self.logged.len() >= REMEMBERED {
-            self.logged.clear();
+            self.logged.retain(|_, at| !now.reached(*at + INTERVAL));
+        }
+        if self.logged.len() >= REMEMBERED {
+            return false;
         }
         self.logged.insert(complaint.to_owned(), now.mono);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "a starting point for virtual time")]
+    fn start() -> Now {
+        Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 }
+    }
+
+    #[test]
+    fn a_complaint_is_logged_once_a_minute() {
+        let (now, mut log) = (start(), LogLimit::default());
+        assert!(log.allows(now, "a") && log.allows(now, "b"));
+        assert!(!log.allows(now, "a"));
+        assert!(log.allows(Now { mono: now.mono + INTERVAL, ..now }, "a"));
+    }
+
+    #[test]
+    fn complaints_that_all_differ_are_bounded_too() {
+        let (now, mut log) = (start(), LogLimit::default());
+        let allowed = (0..10 * REMEMBERED).filter(|n| log.allows(now, &n.to_string())).count();
+        assert_eq!(allowed, REMEMBERED);
+        assert!(log.allows(Now { mono: now.mono + INTERVAL, ..now }, "later"));
     }
 }

@@ -1,8 +1,10 @@
-//! The messages clients see, as tables that `build.rs` makes of `proto/`, and their JSON.
+//! The messages of clients and nodes, as tables that `build.rs` makes of `proto/`: their JSON, and their cost in memory.
 //!
 //! One reader and one writer for every message, instead of generated code for each: `read` makes protobuf of JSON, `write`
-//! JSON of protobuf, both by protobuf's own rules (protobuf.dev/programming-guides/json).
+//! JSON of protobuf, both by protobuf's own rules (protobuf.dev/programming-guides/json). `cost` says what a message takes
+//! in memory before it is decoded.
 
+mod cost;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -10,6 +12,7 @@ mod write;
 
 use peat_ipc::prost::Message;
 
+pub use cost::CostError;
 pub use read::from_base64;
 pub use write::{Style, base64};
 

@@ -13,6 +13,8 @@ use crate::api::http::{events::Events, probe::Probe};
 use crate::api::link::Link;
 use crate::api::watch::Watch;
 use crate::fleet::Owner;
+use crate::limits::CLIENT_LIST_BYTES;
+use crate::schema::{self, CostError};
 use crate::store;
 use crate::sync::ControlError;
 
@@ -23,6 +25,18 @@ pub(super) const CONTROL_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What is asked for by its path alone.
 pub(super) const NO_METHOD: u32 = u32::MAX;
+
+/// Checks, before a client's message is decoded, that its lists and maps take no more than [`CLIENT_LIST_BYTES`] of memory.
+pub(super) fn affordable(message: schema::Index, name: &str, bytes: &[u8]) -> Result<(), CallError> {
+    message.cost(bytes, CLIENT_LIST_BYTES).map(|_| ()).map_err(|error| match error {
+        CostError::Malformed => CallError::new(Code::InvalidArgument, format!("{name}: malformed")),
+        CostError::Over => {
+            let words =
+                format!("{name}: its lists take over {CLIENT_LIST_BYTES} bytes of memory; send fewer elements at once");
+            CallError::new(Code::ResourceExhausted, words)
+        }
+    })
+}
 
 #[derive(Debug)]
 pub(super) struct Call {

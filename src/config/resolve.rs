@@ -8,7 +8,7 @@ use super::fleet::fleet;
 use super::settings::Settings;
 use super::watcher::watcher;
 use super::{Config, Error, Flags, Listen, Machine, peers, rate, relay, secret, variable};
-use crate::limits::ID_BYTES;
+use crate::limits::{ID_BYTES, LATEST_COLLECTIONS};
 use crate::store;
 
 /// Shortest and longest `--flush-interval`, seconds.
@@ -171,7 +171,15 @@ fn latest_collections(layers: &Layers<'_>) -> Result<std::collections::BTreeSet<
         |f| &f.latest_collection,
         |texts| texts.filter(|text| !text.is_empty()).map(collection).collect::<Result<Vec<_>, _>>(),
     )?;
-    Ok(store::Config::LATEST.into_iter().map(String::from).chain(more).collect())
+    let all: std::collections::BTreeSet<String> =
+        store::Config::LATEST.into_iter().map(String::from).chain(more).collect();
+    match all.len() {
+        0..=LATEST_COLLECTIONS => Ok(all),
+        count => Err(Error::new(
+            "--latest-collection",
+            format!("{count} collections are `latest`; the limit is {LATEST_COLLECTIONS}"),
+        )),
+    }
 }
 
 fn collection(text: &str) -> Result<String, String> {

@@ -17,13 +17,13 @@ pub enum Style {
 
 /// One field as it is on the wire.
 #[derive(Clone, Copy)]
-enum Wire<'a> {
+pub(super) enum Wire<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
 /// Takes the next field; `None` at the end, and at what is malformed.
-fn next<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Wire<'a>)> {
+pub(super) fn next<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Wire<'a>)> {
     let key = decode_varint(bytes).ok()?;
     let value = match key & 7 {
         0 => Wire::Number(decode_varint(bytes).ok()?),
@@ -37,6 +37,11 @@ fn next<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Wire<'a>)> {
             let (head, rest) = bytes.split_at_checked(length)?;
             *bytes = rest;
             Wire::Bytes(head)
+        }
+        5 => {
+            let (head, rest) = bytes.split_first_chunk::<4>()?;
+            *bytes = rest;
+            Wire::Number(u32::from_le_bytes(*head).into())
         }
         _ => return None,
     };

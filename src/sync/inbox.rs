@@ -14,17 +14,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use prost::Message as _;
-
 use crate::clock::Now;
-use crate::limits::BATCH_BYTES;
+use crate::limits::{BATCH_BYTES, BATCH_DOCUMENTS};
 use crate::store::{Applied, Apply, Cursor, Incoming, Key, KeyHash, Kind, PeerRun, RunId};
 use crate::sync::convert;
 use crate::sync::link::Lane;
 use crate::sync::mesh::{self, Batch, Document, document};
 
-/// Received bytes past which the peer's lanes are no longer read.
-const WAITING_BYTES: usize = 8 * BATCH_BYTES;
+/// Memory of received batches past which the peer's lanes are no longer read. Small documents take several times their bytes.
+const WAITING_BYTES: usize = 32 * BATCH_BYTES;
 /// Documents whose base is missing: more than fit the windows of all lanes.
 const GAPS: usize = 65_536;
 /// Of as many the changes held here are kept until the peer is asked; of others its heads are read then.
@@ -109,11 +107,19 @@ impl Inbox {
         }
     }
 
-    /// Takes a batch; hands back the offers in it, which concern no store.
+    /// Takes a batch, and what it weighs in memory; hands back the offers in it, which concern no store.
     ///
     /// # Errors
-    /// The batch is out of order.
-    pub(crate) fn receive(&mut self, now: Now, lane: Lane, mut batch: Batch) -> Result<Vec<Document>, &'static str> {
+    /// The batch is out of order, or has too many documents.
+    pub(crate) fn receive(
+        &mut self,
+        now: Now,
+        lane: Lane,
+        (mut batch, bytes): (Batch, usize),
+    ) -> Result<Vec<Document>, &'static str> {
+        if batch.documents.len() > BATCH_DOCUMENTS {
+            return Err("a batch of more than 1,024 documents");
+        }
         let state = &mut self.lanes[lane as usize];
         if batch.number != state.last_number + 1 {
             return Err("a batch out of order");
@@ -123,7 +129,6 @@ impl Inbox {
         let is_offer = |document: &Document| matches!(document.body, Some(document::Body::Offer(_)));
         let (offers, documents) = std::mem::take(&mut batch.documents).into_iter().partition(is_offer);
         batch.documents = documents;
-        let bytes = batch.encoded_len();
         self.waiting_bytes += bytes;
         self.waiting.push(Received { lane, batch, bytes, arrived: now.boot_ms });
         Ok(offers)
@@ -345,7 +350,7 @@ mod tests {
     #[test]
     fn a_batch_is_acknowledged_only_once_it_is_durable() {
         let (now, mut inbox) = (start(), inbox());
-        inbox.receive(now, Lane::Merged, batch(1, 1, 5)).expect("in order");
+        inbox.receive(now, Lane::Merged, (batch(1, 1, 5), 1)).expect("in order");
         let apply = inbox.poll_apply(now).expect("well-formed").expect("work");
         assert_eq!(apply.cursors.len(), 1);
         assert!(inbox.poll_acks(u64::MAX).is_empty(), "the store has not answered");
@@ -358,7 +363,7 @@ mod tests {
 
     /// Receives a batch and has the store apply it; the cursors that were written with it.
     fn apply(inbox: &mut Inbox, now: Now, batch: Batch, missing: &[u8]) -> Vec<u64> {
-        inbox.receive(now, Lane::Merged, batch).expect("in order");
+        inbox.receive(now, Lane::Merged, (batch, 1)).expect("in order");
         let cursors = inbox.poll_apply(now).expect("well-formed").expect("work").cursors;
         inbox.applied(applied(9, missing)).expect("few gaps");
         cursors.iter().filter(|_| missing.is_empty()).map(|cursor| cursor.sequence).collect()
@@ -410,7 +415,7 @@ mod tests {
     #[test]
     fn what_a_full_disk_refused_is_offered_again() {
         let (now, mut inbox) = (start(), inbox());
-        inbox.receive(now, Lane::Latest, batch(1, 1, 5)).expect("in order");
+        inbox.receive(now, Lane::Latest, (batch(1, 1, 5), 1)).expect("in order");
         inbox.poll_apply(now).expect("well-formed").expect("work");
         inbox.refused(now);
         assert!(inbox.poll_apply(now).expect("well-formed").is_none(), "resting");
@@ -421,6 +426,15 @@ mod tests {
 
     #[test]
     fn a_batch_out_of_order_is_an_error() {
-        assert!(inbox().receive(start(), Lane::Latest, batch(2, 1, 5)).is_err());
+        assert!(inbox().receive(start(), Lane::Latest, (batch(2, 1, 5), 1)).is_err());
+    }
+
+    #[test]
+    fn a_batch_of_too_many_documents_is_an_error_and_what_waits_is_counted_as_memory() {
+        let documents = vec![tombstone(1); BATCH_DOCUMENTS + 1];
+        let mut inbox = inbox();
+        assert!(inbox.receive(start(), Lane::Latest, (Batch { documents, ..batch(1, 1, 5) }, 1)).is_err());
+        inbox.receive(start(), Lane::Latest, (batch(1, 1, 5), WAITING_BYTES)).expect("in order");
+        assert!(inbox.is_full(), "though it has few bytes on the wire");
     }
 }

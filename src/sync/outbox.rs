@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::clock::Now;
-use crate::limits::{BATCH_BYTES, EXCEPTIONS, LANE_BATCHES, OFFER_BYTES};
+use crate::limits::{BATCH_BYTES, BATCH_DOCUMENTS, EXCEPTIONS, LACKING_KEYS, LANE_BATCHES, OFFER_BYTES};
 use crate::store::{Content, Entry, Error, KeyHash, Kind, PeerRun, Record, Snapshot};
 use crate::sync::convert::{self, SendClock};
 use crate::sync::link::Lane;
@@ -34,7 +34,7 @@ const FLUSH_AT: usize = LANE_BATCHES / 4;
 /// Index entries looked at for one batch; skipped ones count.
 const SCAN_ENTRIES: usize = 4_096;
 /// Documents remembered that the peer did not keep. With as many, only acknowledged documents count as held.
-const LACKING: usize = 65_536;
+const LACKING: usize = LACKING_KEYS;
 const NONE: u64 = u64::MAX;
 
 /// One value per [`Kind`], in the order of [`Kind::ALL`].
@@ -150,7 +150,7 @@ impl Filling {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes >= self.most
+        self.bytes >= self.most || self.documents.len() >= BATCH_DOCUMENTS
     }
 
     fn answer(&mut self, hash: KeyHash) {

@@ -4,11 +4,12 @@
 //! `tests/integration/malformed`, which needs nothing but the stable compiler.
 
 use peat_node::identity::EndpointId;
-use peat_node::limits::CHUNK_ROWS;
+use peat_node::limits::{BATCH_LIST_BYTES, CHUNK_ROWS};
 use peat_node::relay::Relay;
 use peat_node::relay::wire::{Answer, Header, RelayKey};
 use peat_node::store::{KeyHash, VersionHash, chunk, json};
-use peat_node::sync::frame;
+use peat_node::sync::frame::{self, Standing};
+use peat_node::sync::link::Lane;
 use peat_node::sync::link::probe::{SECRET_BYTES, Secret};
 use peat_node::sync::proof::FormationKey;
 use peat_node::sync::reconcile::{Differences, Item, MESSAGE_BYTES, Reconciler, Set};
@@ -40,15 +41,19 @@ pub(crate) fn relay_datagrams(bytes: &[u8]) {
     let _ = Secret::new([7; SECRET_BYTES]).read(true, bytes);
 }
 
-/// Frames between nodes, in pieces as a stream would deliver them.
+/// Frames between nodes, in pieces as a stream would deliver them, of strangers and of members.
 pub(crate) fn mesh_frames(bytes: &[u8]) {
-    let mut decoder = frame::Decoder::default();
-    for piece in bytes.chunks(11) {
-        decoder.extend(piece);
-        while let Ok(Some(body)) = decoder.poll() {
-            drop(body);
+    for (lane, standing) in
+        [(Lane::Control, Standing::Stranger), (Lane::Control, Standing::Member), (Lane::Bulk, Standing::Member)]
+    {
+        let mut decoder = frame::Decoder::default();
+        for piece in bytes.chunks(11) {
+            decoder.extend(piece);
+            while let Ok(Some(received)) = decoder.poll(lane, standing) {
+                assert!(received.weight <= bytes.len() + BATCH_LIST_BYTES);
+            }
+            assert!(decoder.held() <= bytes.len());
         }
-        assert!(decoder.held() <= bytes.len());
     }
 }
 

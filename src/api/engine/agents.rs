@@ -8,13 +8,14 @@ use peat_ipc::{CallError, Code};
 
 use super::Engine;
 use crate::api::agents;
-use crate::api::call::{Call, Stage};
+use crate::api::call::{self, Call, Stage};
 use crate::api::connection::{ConnectionId, violation};
 use crate::api::feed::Progress;
 use crate::api::link::Link;
 use crate::clock::Now;
 use crate::fleet::{Owner, StreamId};
 use crate::limits::{AGENT_MESSAGE_BYTES, AGENT_STREAMS};
+use crate::schema::Described as _;
 
 impl Engine {
     // Streams of agents.
@@ -167,5 +168,6 @@ fn decode(bytes: &[u8]) -> Result<AgentMessage, CallError> {
         let message = format!("an agent's message has {} bytes; the limit is {AGENT_MESSAGE_BYTES}", bytes.len());
         return Err(CallError::new(Code::ResourceExhausted, message));
     }
+    call::affordable(AgentMessage::INDEX, "AgentMessage", bytes)?;
     AgentMessage::decode(bytes).map_err(|error| CallError::new(Code::InvalidArgument, format!("AgentMessage: {error}")))
 }

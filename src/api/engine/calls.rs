@@ -16,6 +16,7 @@ use crate::api::timers::Wake;
 use crate::clock::Now;
 use crate::fleet::{COLLECTION, Owner, StreamId};
 use crate::limits::{CONNECTION_CALLS, STORE_QUEUE, SUBSCRIPTIONS};
+use crate::schema;
 use crate::store::{Outcome, Put, Reply, Submitted, Ticket, Write};
 use crate::sync::{Answer, Asked, Control, ControlError, Event};
 
@@ -70,6 +71,7 @@ impl Engine {
             CallError::new(Code::Unimplemented, format!("there is no method with number {}", frame.method))
         });
         let request = method.and_then(|method| {
+            call::affordable(schema::method(method).0, method.name(), &frame.payload)?;
             Request::decode(method, &frame.payload)
                 .map_err(|error| CallError::new(Code::InvalidArgument, format!("{}: {error}", method.name())))
         });

@@ -51,6 +51,20 @@ fn frames_that_only_a_node_sends_end_the_connection() {
 }
 
 #[test]
+fn a_request_whose_lists_take_more_memory_than_a_client_may_have_is_refused_before_it_is_decoded() {
+    let mut world = World::new();
+    let client = world.connect(ROOT);
+    let addresses = vec![String::new(); 1_000_000];
+    let error =
+        world.call(client, &ConnectPeerRequest { addresses, ..Default::default() }).expect_err("two bytes each");
+    assert!(error.code == Code::ResourceExhausted && error.message.contains("8388608"), "{error}");
+    let platform =
+        Some(Platform { id: "p".into(), capabilities: vec![String::new(); 1_000_000], ..Default::default() });
+    assert_eq!(code(world.call(client, &PutPlatformRequest { platform })), Code::ResourceExhausted);
+    world.call(client, &GetStatusRequest {}).expect("the connection goes on");
+}
+
+#[test]
 fn a_call_id_used_twice_ends_the_connection() {
     let mut world = World::new();
     let client = world.connect(ROOT);

@@ -84,12 +84,13 @@ impl Engine {
         mismatched: &[String],
     ) -> Result<(), Fault> {
         let id = session.peer;
-        for collection in mismatched {
-            if self.log.allows(now, &format!("kind {id} {collection}")) {
-                log::warn!(
-                    "{id}: collection '{collection}' is `latest` on one side only; it does not sync on this link"
-                );
-            }
+        if let Some((first, others)) = mismatched.split_first()
+            && self.log.allows(now, &format!("kind {id}"))
+        {
+            let others = if others.is_empty() { String::new() } else { format!(" (and {} others)", others.len()) };
+            log::warn!(
+                "{id}: collection '{first}'{others} is `latest` on one side only; it does not sync on this link"
+            );
         }
         self.tell_addresses(now, session);
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };

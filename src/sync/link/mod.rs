@@ -14,6 +14,7 @@
 //! | `connection.rs` | one link |
 //! | `lanes.rs` | its streams |
 //! | `route.rs` | the addresses of a dial |
+//! | `shares.rs` | places before admission, by network |
 //! | `pace.rs` | how fast a link may send |
 //! | `way.rs`, `probe.rs` | direct or through a relay, and when that changes |
 //! | `tls.rs` | keys as credentials |
@@ -27,6 +28,7 @@ mod lanes;
 mod pace;
 pub mod probe;
 mod route;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -54,6 +56,7 @@ use pace::Rate;
 pub(crate) use route::canonical;
 pub use route::{RelayNumber, relay_of, relayed};
 use route::{Residents, Route, virtual_address};
+use shares::Unproven;
 pub use types::{CloseCode, DownReason, Lane, LinkError, LinkEvent, LinkId};
 pub use way::Reason;
 
@@ -88,7 +91,7 @@ pub struct Links {
     handles: BTreeMap<usize, LinkId>,
     next: u64,
     /// Accepted links the user has not admitted, those closing included.
-    unproven: BTreeSet<LinkId>,
+    unproven: Unproven,
     deadlines: BTreeSet<(Instant, LinkId)>,
     events: VecDeque<LinkEvent>,
     /// Links that may have something to send, each once, taking turns.
@@ -136,7 +139,7 @@ impl Links {
             links: BTreeMap::new(),
             handles: BTreeMap::new(),
             next: 1,
-            unproven: BTreeSet::new(),
+            unproven: Unproven::default(),
             deadlines: BTreeSet::new(),
             events: VecDeque::new(),
             senders: VecDeque::new(),
@@ -207,7 +210,7 @@ impl Links {
 
     /// The user talks to this peer from now on: the link no longer counts as unproven and gets its full window.
     pub fn admitted(&mut self, link: LinkId) {
-        self.unproven.remove(&link);
+        self.unproven.remove(link);
         if let Some(link) = self.links.get_mut(&link) {
             link.conn.set_receive_window(VarInt::from_u32(LINK_WINDOW_BYTES));
         }
@@ -255,9 +258,6 @@ impl Links {
 
     fn insert(&mut self, now: Now, id: LinkId, begun: (ConnectionHandle, Connection, Rate), dial: Option<Dial>) {
         let (handle, conn, rate) = begun;
-        if dial.is_none() {
-            self.unproven.insert(id);
-        }
         self.handles.insert(handle.0, id);
         self.links.insert(id, Link::new(id, (handle, conn, rate), dial, now.mono));
         self.drive(now, id);
@@ -272,7 +272,7 @@ impl Links {
             }
             link.way.subject().map(|subject| self.subjects.remove(&subject));
         }
-        self.unproven.remove(&id);
+        self.unproven.remove(id);
         self.cids.forget(id);
     }
 

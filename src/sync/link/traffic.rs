@@ -15,6 +15,7 @@ use crate::sync::link::keys::destination_cid;
 use crate::sync::link::pace::Rate;
 use crate::sync::link::probe;
 use crate::sync::link::route::{canonical, virtual_address};
+use crate::sync::link::shares::Place;
 use crate::sync::link::{DownReason, LinkEvent, LinkId, Links, Ready};
 
 /// Finished datagrams that wait to be sent; more are dropped.
@@ -95,25 +96,32 @@ impl Links {
 
     fn accept(&mut self, now: Now, incoming: Incoming, from: SocketAddr, bytes: u64) {
         let mut response = Vec::new();
-        let unproven = self.unproven.len();
-        let vacant = if unproven < UNPROVEN_CONNECTIONS { self.vacant() } else { None };
-        let Some(id) = vacant else {
+        self.cids.issue_for(None);
+        let place = self.unproven.place_for(from);
+        if place == Place::None {
             let _ = self.endpoint.refuse(incoming, &mut response);
             return self.respond(from, response);
-        };
-        self.cids.issue_for(None);
-        if unproven >= RETRY_AFTER && !incoming.remote_address_validated() {
+        }
+        if self.unproven.len() >= RETRY_AFTER && !incoming.remote_address_validated() {
             // A newcomer that is not validated may always be sent a retry.
             if self.endpoint.retry(incoming, &mut response).is_ok() {
                 self.respond(from, response);
             }
             return;
         }
+        if let Place::After(crowded) = place {
+            self.give_way(crowded);
+        }
+        let Some(id) = self.vacant() else {
+            let _ = self.endpoint.refuse(incoming, &mut response);
+            return self.respond(from, response);
+        };
         self.cids.issue_for(Some(id));
         let rate = Rate::default();
         rate.set(self.rates.all);
         match self.endpoint.accept(incoming, now.mono, &mut response, self.server_config(&rate)) {
             Ok((handle, conn)) => {
+                self.unproven.insert(id, from);
                 self.insert(now, id, (handle, conn, rate), None);
                 if let Some(link) = self.links.get_mut(&id) {
                     link.heard = Some((now.mono, from));
@@ -127,6 +135,14 @@ impl Links {
                 }
             }
         }
+    }
+
+    /// Ends a link that is not admitted, for a newcomer from a network with fewer.
+    fn give_way(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.down(DownReason::Crowded, &mut self.events);
+        self.endpoint.handle_event(link.handle, EndpointEvent::drained());
+        self.remove(id);
     }
 
     fn respond(&mut self, to: SocketAddr, datagram: Vec<u8>) {

@@ -133,6 +133,8 @@ pub enum DownReason {
     Reset,
     /// The other side takes no connections at the moment.
     Refused,
+    /// It was not admitted yet, its network had the most such links, and a link from another network took its place.
+    Crowded,
     /// The two sides do not understand each other: no common protocol or version.
     Incompatible(String),
     /// The other side sent what it must not send.
@@ -162,6 +164,7 @@ impl fmt::Display for DownReason {
             }
             DownReason::Reset => write!(f, "the peer has restarted"),
             DownReason::Refused => write!(f, "the peer takes no connections at the moment"),
+            DownReason::Crowded => write!(f, "its network had the most connections that were not admitted"),
             DownReason::Incompatible(what) => write!(f, "no common protocol with the peer: {what}"),
             DownReason::Misbehaved(what) => write!(f, "the peer broke the protocol: {what}"),
         }

@@ -6,8 +6,9 @@ use ring::digest;
 
 use super::{Fault, Met, Ours, Report, Session, Stage};
 use crate::clock::Now;
+use crate::limits::LATEST_COLLECTIONS;
 use crate::store::fingerprint::Fingerprint;
-use crate::store::{self, Kind, PeerRun, Reader, RunId, Snapshot};
+use crate::store::{self, Key, Kind, PeerRun, Reader, RunId, Snapshot};
 use crate::sync::convert;
 use crate::sync::inbox::Inbox;
 use crate::sync::link::{CloseCode, Lane};
@@ -88,9 +89,15 @@ impl Session {
             let reason = format!("app id '{}' there, '{}' here (--app-id)", hello.app_id, ours.app_id);
             return Err(Fault::new(CloseCode::NotAdmitted, reason));
         }
+        if hello.latest_collections.len() > LATEST_COLLECTIONS || hello.cursors.len() > Kind::ALL.len() {
+            return Err(Fault::protocol("names more collections or cursors than a node has"));
+        }
         let run = RunId(hello.run.as_ref().try_into().map_err(|_| "a run id that is not 16 bytes")?);
         let database = hello.database.as_ref().try_into().map_err(|_| "a database id that is not 16 bytes")?;
         let theirs: BTreeSet<String> = hello.latest_collections.into_iter().collect();
+        if theirs.iter().any(|name| Key::new(name, "x").is_err()) {
+            return Err(Fault::protocol("names a collection that cannot be"));
+        }
         let mismatched: BTreeSet<String> = theirs.symmetric_difference(&ours.latest).cloned().collect();
         let skew_ms = hello.wall_clock_ms.saturating_sub(now.wall_ms);
         let name = hello.node_id.chars().filter(|c| !c.is_control()).take(NAME_CHARACTERS).collect();

@@ -18,7 +18,7 @@ use crate::identity::EndpointId;
 use crate::limits::{BATCH_BYTES, RECORD_BYTES};
 use crate::store::{self, Applied, Apply, Reader, RunId};
 use crate::sync::convert;
-use crate::sync::frame::{self, Decoder};
+use crate::sync::frame::{self, Decoder, Received, Standing};
 use crate::sync::inbox::Inbox;
 use crate::sync::link::{CloseCode, Lane, LinkId};
 use crate::sync::mesh::{self, Ack, Batch, Want, document, message::Body};
@@ -275,21 +275,28 @@ impl Session {
     /// # Errors
     /// The peer broke the protocol, or the store could not be read.
     pub(crate) fn step(&mut self, now: Now, lane: Lane, ours: &Ours, reader: &Reader) -> Result<bool, Fault> {
-        let next = self.lanes[lane as usize].decoder.poll();
-        let body = next.map_err(|error| Fault::new(CloseCode::Protocol, format!("the peer sent {error}")))?;
-        match body {
-            Some(body) => self.handle_message(now, lane, body, ours, reader).map(|()| true),
+        let standing = if self.stage == Stage::Proving { Standing::Stranger } else { Standing::Member };
+        let next = self.lanes[lane as usize].decoder.poll(lane, standing);
+        match next.map_err(|error| Fault::new(CloseCode::Protocol, format!("the peer sent {error}")))? {
+            Some(received) => self.handle_message(now, lane, received, ours, reader).map(|()| true),
             None => Ok(false),
         }
     }
 
-    fn handle_message(&mut self, now: Now, lane: Lane, body: Body, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
-        match (self.stage, body) {
+    fn handle_message(
+        &mut self,
+        now: Now,
+        lane: Lane,
+        received: Received,
+        ours: &Ours,
+        reader: &Reader,
+    ) -> Result<(), Fault> {
+        match (self.stage, received.body) {
             (Stage::Proving, Body::Auth(auth)) => self.reports.push(Report::Proved { proof: auth.proof.to_vec() }),
             (Stage::Greeting, Body::Hello(hello)) => self.on_hello(now, hello, ours, reader)?,
             (Stage::Planning, Body::Plan(plan)) => self.on_plan(&plan, ours, reader)?,
             (Stage::Live, Body::Reconcile(message)) => self.on_reconcile(message.ranges)?,
-            (Stage::Live, Body::Batch(batch)) => self.on_batch(now, lane, batch, reader)?,
+            (Stage::Live, Body::Batch(batch)) => self.on_batch(now, lane, (batch, received.weight), reader)?,
             (Stage::Live, Body::Ack(ack)) => self.on_ack(&ack)?,
             (Stage::Live, Body::Want(want)) => self.on_want(&want)?,
             (Stage::Live, Body::Refused(refused)) => self.on_refused(&refused.keys)?,
@@ -302,7 +309,7 @@ impl Session {
 
     // Documents.
 
-    fn on_batch(&mut self, now: Now, lane: Lane, batch: Batch, reader: &Reader) -> Result<(), Fault> {
+    fn on_batch(&mut self, now: Now, lane: Lane, batch: (Batch, usize), reader: &Reader) -> Result<(), Fault> {
         let Some(inbox) = &mut self.inbox else { return Ok(()) };
         for offer in inbox.receive(now, lane, batch)? {
             if self.wants.len() >= WANTS {

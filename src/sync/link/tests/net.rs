@@ -27,8 +27,9 @@ impl Random for Seeded {
     }
 }
 
+/// Each in a network of its own.
 pub(super) fn address(number: u8) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, number], 7000))
+    SocketAddr::from(([10, 0, number, 1], 7000))
 }
 
 pub(super) struct Node {

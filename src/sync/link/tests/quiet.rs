@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use super::net::{Net, Seeded, address};
-use crate::limits::UNPROVEN_CONNECTIONS;
+use crate::limits::{UNPROVEN_CONNECTIONS, UNPROVEN_SHARE};
 use crate::random::{Random, RandomExt};
-use crate::sync::link::Lane;
+use crate::sync::link::{Lane, LinkId};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -89,18 +89,41 @@ fn garbage_is_survived() {
     assert_eq!(net.read_all(1, accepted, Lane::Control), b"still here");
 }
 
+/// Networks of strangers that dial one node, node 0; each as often as all of them could be let in.
+const NETWORKS: u8 = 6;
+
+fn strangers_dial(net: &mut Net) -> Vec<(usize, LinkId)> {
+    let dials = (1..=usize::from(NETWORKS)).flat_map(|from| [from; UNPROVEN_CONNECTIONS]);
+    dials.map(|from| (from, net.dial(from, 0))).collect()
+}
+
 #[test]
 fn strangers_are_bounded_and_go_away() {
-    let mut net = Net::new(1, 2);
+    let mut net = Net::new(1, NETWORKS + 1);
     // The acceptor's answers are lost, so nobody can show an address.
-    net.passes = Box::new(|datagram| datagram.from == address(1));
-    for _ in 0..2 * UNPROVEN_CONNECTIONS {
-        net.dial(0, 1);
+    net.passes = Box::new(|datagram| datagram.from != address(1));
+    strangers_dial(&mut net);
+    net.run(SECOND);
+    let unproven = net.nodes[0].links.unproven.len();
+    assert!(unproven <= UNPROVEN_CONNECTIONS / 2, "half of the room is for those who answer, not {unproven}");
+    net.run(20 * SECOND);
+    assert!(net.nodes[0].links.links.is_empty());
+}
+
+#[test]
+fn strangers_of_one_network_leave_room_for_others() {
+    let mut net = Net::new(1, 3);
+    let crowd: Vec<_> = (0..2 * UNPROVEN_CONNECTIONS).map(|_| net.dial(1, 0)).collect();
+    net.run(SECOND);
+    for link in crowd {
+        let now = net.now;
+        net.links(1).write(now, link, Lane::Control, b"hello");
     }
     net.run(SECOND);
-    assert!(net.nodes[1].links.unproven.len() <= UNPROVEN_CONNECTIONS / 2, "half of the room is for those who answer");
-    net.run(20 * SECOND);
-    assert!(net.nodes[1].links.links.is_empty());
+    assert_eq!(net.nodes[0].links.unproven.len(), UNPROVEN_SHARE);
+    let honest = net.dial(2, 0);
+    net.run(SECOND);
+    assert_eq!(net.up(2), Some(honest));
 }
 
 #[test]
@@ -127,15 +150,15 @@ fn a_stranger_is_never_sent_more_than_three_times_what_he_sent() {
 
 #[test]
 fn a_crowd_that_can_be_reached_gets_in_up_to_the_limit() {
-    let mut net = Net::new(1, 2);
-    let links: Vec<_> = (0..2 * UNPROVEN_CONNECTIONS).map(|_| net.dial(0, 1)).collect();
+    let mut net = Net::new(1, NETWORKS + 1);
+    let links = strangers_dial(&mut net);
     net.run(SECOND);
-    for link in links {
+    for (from, link) in links {
         let now = net.now;
-        net.links(0).write(now, link, Lane::Control, b"hello");
+        net.links(from).write(now, link, Lane::Control, b"hello");
     }
     net.run(SECOND);
-    let unproven = net.nodes[1].links.unproven.len();
+    let unproven = net.nodes[0].links.unproven.len();
     assert!(unproven > UNPROVEN_CONNECTIONS / 2 && unproven <= UNPROVEN_CONNECTIONS, "{unproven}");
-    assert_eq!(net.down(0).as_deref(), Some("the peer takes no connections at the moment"));
+    assert_eq!(net.down(1).as_deref(), Some("the peer takes no connections at the moment"));
 }
