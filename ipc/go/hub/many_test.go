@@ -1,0 +1,136 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"peat.dev/peat"
+)
+
+// A snapshot of many documents, against COPY of the same rows into a table of the same shape. LONG=1: 100,000 documents, and
+// at least 0.3 times the speed.
+func TestASnapshotOfManyDocumentsIsWritten(t *testing.T) {
+	count := 5_000
+	if os.Getenv("LONG") == "1" {
+		count = 100_000
+	}
+	w := newWorld(t)
+	node, client := startNode(t)
+	fill(t, client, count)
+	config := Config{Database: w.url, Sources: []Source{{Name: "fleet", Addresses: []string{node.Address()}}}, Instance: "test"}
+	h := &hub{Config: config}
+	must(t, h.tryMigrate(patient(t)))
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	began := time.Now()
+	go func() { ended <- Run(ctx, config) }()
+	w.eventually("SELECT coalesce(bool_and(snapshots = 1), false) FROM peat.sources")
+	took := time.Since(began)
+	stop()
+	must(t, <-ended)
+	w.equalsNode("fleet", client)
+	copied := copyRows(t, w)
+	ratio := copied.Seconds() / took.Seconds()
+	t.Logf("snapshot of %d documents: %.0f rows/s, %.2f × COPY of the same rows (%.0f rows/s)", count, float64(count)/took.Seconds(),
+		ratio, float64(count)/copied.Seconds())
+	if os.Getenv("LONG") == "1" && ratio < 0.3 {
+		t.Errorf("the snapshot has %.2f times the speed of COPY; expected 0.3", ratio)
+	}
+}
+
+// fill writes documents of about 300 bytes in several goroutines.
+func fill(t *testing.T, client *peat.Client, count int) {
+	t.Helper()
+	var group sync.WaitGroup
+	for worker := range 32 {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			for n := worker; n < count; n += 32 {
+				document := fmt.Sprintf(`{"name":"platform %d","group":"g%d","latitude":%d.5,"pad":%q}`, n, n%10, n%90, repeat('p', 230))
+				if _, err := client.Put(context.Background(), "tracks", "t"+strconv.Itoa(n), document); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}()
+	}
+	group.Wait()
+}
+
+// copyRows is how long COPY takes for the rows that the snapshot wrote: those of the documents and those of history.
+func copyRows(t *testing.T, w *world) time.Duration {
+	t.Helper()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, w.url)
+	must(t, err)
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, "CREATE TABLE copied_documents (LIKE peat.documents INCLUDING ALL); CREATE TABLE copied_history (LIKE peat.history INCLUDING ALL)")
+	must(t, err)
+	var took time.Duration
+	for table, columns := range map[string][]string{
+		"documents": {"source", "collection", "id", "document", "original", "origin", "sequence", "change"},
+		"history":   {"source", "change", "collection", "id", "kind", "document", "original", "origin", "sequence"},
+	} {
+		rows, err := conn.Query(ctx, "SELECT "+strings.Join(columns, ", ")+" FROM peat."+table)
+		must(t, err)
+		values, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) ([]any, error) {
+			values, err := row.Values()
+			return values, err
+		})
+		must(t, err)
+		at := slices.Index(columns, "document")
+		for _, row := range values {
+			text, err := json.Marshal(row[at])
+			must(t, err)
+			row[at] = text
+		}
+		began := time.Now()
+		_, err = conn.CopyFrom(ctx, pgx.Identifier{"copied_" + table}, columns, pgx.CopyFromRows(values))
+		must(t, err)
+		took += time.Since(began)
+	}
+	return took
+}
+
+// From a put at an edge to the row at the hub, over a link of two nodes.
+func TestAChangeAtAnEdgeIsSoonARow(t *testing.T) {
+	w := newWorld(t)
+	hubNode, edge := pair(t)
+	w.hub(source("fleet", hubNode)...)
+	atEdge := connectNode(t, edge)
+	put(t, atEdge, "tracks", "t", `{"n":-1}`)
+	w.eventually("SELECT count(*) = 1 FROM peat.documents")
+	conn, err := pgx.Connect(patient(t), w.url)
+	must(t, err)
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(patient(t), "LISTEN peat_history")
+	must(t, err)
+	var times []time.Duration
+	for n := range 60 {
+		began := time.Now()
+		put(t, atEdge, "tracks", "t", map[string]int{"n": n})
+		for held := false; !held; {
+			_, err := conn.WaitForNotification(patient(t))
+			must(t, err)
+			must(t, conn.QueryRow(patient(t), "SELECT document = jsonb_build_object('n', $1::int) FROM peat.documents", n).Scan(&held))
+		}
+		times = append(times, time.Since(began))
+	}
+	slices.Sort(times)
+	p50, p99 := times[len(times)/2], times[len(times)*99/100]
+	t.Logf("edge to a row of the hub: p50 %v, p99 %v", p50, p99)
+	if p50 > time.Second {
+		t.Errorf("p50 is %v", p50)
+	}
+}
