@@ -10,6 +10,6 @@
 // Any number of hubs may share a database. An advisory lock per task makes one of them do it; when that one ends or loses
 // its database session, another one continues.
 //
-// Each change that the node delivers becomes one row of peat.history, whatever crashes: token and rows are committed
+// Each change that the node delivers becomes one row of peat.history, also across crashes: token and rows are committed
 // together, and a node that no longer knows the token sends a snapshot, of which only the differences become rows.
 package hub

@@ -123,7 +123,7 @@ func TestARefusedRowFailsAndHoldsNothingUp(t *testing.T) {
 	put(t, client, "notes", "deleted", `{}`)
 	w.hub(source("fleet", node)...)
 	w.eventually("SELECT count(*) = 2 FROM peat.documents")
-	for _, sql := range []string{`SELECT peat.send_command('fleet', 'x', "group" => 'nobody in it')`,
+	for _, sql := range []string{`SELECT peat.send_command('fleet', 'x', "group" => 'empty')`,
 		`SELECT peat.cancel_command('fleet', 'unknown')::text`, `SELECT peat.put_document('fleet', 'notes', '', '{}')::text`,
 		`INSERT INTO peat.outbox (source, action, collection, doc_id, agent, command_type, ttl_s, payload, created_at)
 			VALUES ('fleet', 'command', 'commands', 'late', 'a1', 'x', 60, '{}', now() - interval '61 s') RETURNING doc_id`} {

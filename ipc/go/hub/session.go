@@ -45,8 +45,8 @@ func (h *hub) keep(ctx context.Context, t task) {
 	}
 }
 
-// session takes the task's lock on a connection and does the task on the same connection, so that whatever takes the lock
-// away also takes away the means to write.
+// session takes the task's lock on a connection and does the task on the same connection, so that the loss of the lock
+// is also the loss of the means to write.
 func (h *hub) session(ctx context.Context, t task) error {
 	conn, err := h.connect(ctx)
 	if err != nil {
@@ -123,7 +123,7 @@ func passing(err error) bool {
 		var parse *pgconn.ParseConfigError
 		return !errors.As(err, &parse) && !errors.Is(err, errSchema)
 	}
-	// Connection failures, conflicts, lack of resources, operators who stop the server, and a server that fails.
+	// Connection failures, conflicts, lack of resources, servers that stop, and a server that fails.
 	for _, class := range []string{"08", "40", "53", "55", "57", "58", "XX"} {
 		if strings.HasPrefix(refused.Code, class) {
 			return true

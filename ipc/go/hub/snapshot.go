@@ -112,7 +112,7 @@ func (f *follower) confirmMissing(ctx context.Context, node *mirrored) error {
 	if _, err := execute(ctx, f.conn, `ANALYZE staged; SET enable_seqscan = on; SET enable_hashjoin = on`); err != nil {
 		return err
 	}
-	// Without a time limit of its own: it reads all documents of the source.
+	// Without a time limit: it reads all documents of the source.
 	tag, err := f.conn.Exec(ctx, findMissing, f.source.Name, f.collections())
 	if err != nil {
 		return err

@@ -244,7 +244,7 @@ func connectNode(t *testing.T, node *testnode.Node) *peat.Client {
 	return client
 }
 
-// process is a hub in a process of its own.
+// process is a hub in a separate process.
 type process struct {
 	command *exec.Cmd
 	said    *lockedBuffer
