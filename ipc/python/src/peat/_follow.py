@@ -1,0 +1,107 @@
+"""Streams that outlast connections: what to ask for, what an item means, and what a broken stream leads to.
+
+Performs no I/O; the clients' subscriptions own the connections and the pauses.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from ._calls import decode
+from ._methods import Method
+from ._types import AgentChange, Change, ChangeType, Token
+from .errors import OutOfRange, passing
+from .sidecar.v1 import sidecar_pb2 as pb
+
+T = TypeVar("T")
+
+_TYPES = {
+    pb.CHANGE_TYPE_UPSERT: ChangeType.UPSERT,
+    pb.CHANGE_TYPE_DELETE: ChangeType.DELETE,
+    pb.CHANGE_TYPE_SNAPSHOT_END: ChangeType.SNAPSHOT_END,
+}
+
+
+class Follow(ABC, Generic[T]):
+    """One subscription over any number of connections."""
+
+    method: Method
+
+    @abstractmethod
+    def request(self) -> Message:
+        """What to ask the node for on the next connection."""
+
+    @abstractmethod
+    def note(self, payload: bytes) -> T | None:
+        """Moves past an item. None: an item of a type this version does not know."""
+
+    @abstractmethod
+    def broke(self, error: Exception | None) -> tuple[bool, T | None]:
+        """Handles the end of a stream; without an error the node ended it. Gives whether to pause before the next attempt, and
+        what the consumer must know. Raises what no further attempt can mend."""
+
+
+class Documents(Follow[Change]):
+    """A subscription to changes of documents."""
+
+    method = Method.Subscribe
+
+    def __init__(self, collections: Iterable[str], snapshot: bool, resume_after: Token | None) -> None:
+        self._collections = list(collections)
+        # While true: a snapshot was begun and its end has not come. It cannot be resumed in its middle.
+        self._snapshot = snapshot
+        self._token = resume_after
+
+    def request(self) -> Message:
+        request = pb.SubscribeRequest(collections=self._collections, snapshot=self._snapshot)
+        if self._token is not None and not self._snapshot:
+            request.resume_after, request.resume_run = self._token.sequence, self._token.run
+        return request
+
+    def note(self, payload: bytes) -> Change | None:
+        item = decode(pb.DocumentChange, payload)
+        kind = _TYPES.get(item.change_type)
+        if kind is None:
+            return None
+        if kind is ChangeType.SNAPSHOT_END:
+            self._snapshot = False
+        token = Token(item.run, item.sequence)
+        if not self._snapshot:
+            self._token = token
+        return Change(kind, item.collection, item.doc_id, item.json_data, item.origin, token)
+
+    def broke(self, error: Exception | None) -> tuple[bool, Change | None]:
+        pause = True
+        if isinstance(error, OutOfRange):
+            self._token, pause = None, False
+        elif error is not None and not passing(error):
+            raise error
+        if self._token is not None and not self._snapshot:
+            return pause, None
+        self._token, self._snapshot = None, True
+        return pause, Change(ChangeType.RESET)
+
+
+class Agents(Follow[AgentChange]):
+    """The agents of the fleet and their changes."""
+
+    method = Method.WatchAgents
+
+    def request(self) -> Message:
+        return pb.WatchAgentsRequest()
+
+    def note(self, payload: bytes) -> AgentChange | None:
+        item = decode(pb.AgentChange, payload)
+        kind = _TYPES.get(item.change_type)
+        if kind is None:
+            return None
+        return AgentChange(kind, item.agent if item.HasField("agent") else None)
+
+    def broke(self, error: Exception | None) -> tuple[bool, AgentChange | None]:
+        if error is not None and not passing(error):
+            raise error
+        return True, AgentChange(ChangeType.RESET)
