@@ -143,7 +143,7 @@ func newServer() (*server, error) {
 func (s *server) command(program string, arguments ...string) *exec.Cmd {
 	command := exec.Command(filepath.Join(s.bin, program), arguments...)
 	command.Dir = s.home
-	command.SysProcAttr = &syscall.SysProcAttr{Credential: s.user, Setpgid: true}
+	command.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
 	return command
 }
 
@@ -151,23 +151,21 @@ func (s *server) url(database string) string {
 	return fmt.Sprintf("postgres:///%s?host=%s&user=peat", database, s.home)
 }
 
-// start starts the server with the durability that it has by default, and waits until it answers.
+// start starts the server with the durability that it has by default, and waits until it answers. As a supervisor does, it starts
+// the server again when that finds a process of its predecessor that has not ended yet.
 func (s *server) start() error {
-	s.process = s.command("postgres", "-D", "data", "-k", s.home, "-c", "listen_addresses=", "-c", "max_connections=100",
-		"-c", "logging_collector=off")
-	log, err := os.OpenFile(filepath.Join(s.home, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	s.process.Stderr, s.process.Stdout = log, log
-	if err := s.process.Start(); err != nil {
-		return err
-	}
-	process, ended := s.process, make(chan error, 1)
-	go func() { ended <- process.Wait() }()
-	s.ended = ended
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if s.process == nil {
+			if err := s.launch(); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-s.ended:
+			s.process = nil
+			continue
+		default:
+		}
 		conn, err := pgx.Connect(context.Background(), s.url("postgres"))
 		if err == nil {
 			return conn.Close(context.Background())
@@ -177,10 +175,51 @@ func (s *server) start() error {
 	return fmt.Errorf("the server does not answer:\n%s", said)
 }
 
-// kill ends every process of the server as a crash would.
+func (s *server) launch() error {
+	process := s.command("postgres", "-D", "data", "-k", s.home, "-c", "listen_addresses=", "-c", "max_connections=100",
+		"-c", "logging_collector=off")
+	log, err := os.OpenFile(filepath.Join(s.home, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	process.Stderr, process.Stdout = log, log
+	if err := process.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- process.Wait() }()
+	s.process, s.ended = process, ended
+	return nil
+}
+
+// kill ends every process of the server as a crash of its machine would.
 func (s *server) kill() {
-	_ = syscall.Kill(-s.process.Process.Pid, syscall.SIGKILL)
+	if s.process == nil {
+		return
+	}
+	processes := append(children(s.process.Process.Pid), s.process.Process.Pid)
+	for _, process := range processes {
+		// A process that has ended meanwhile needs no signal.
+		_ = syscall.Kill(process, syscall.SIGKILL)
+	}
 	<-s.ended
+	s.process = nil
+}
+
+// children are the processes that a process has started.
+func children(parent int) []int {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	var found []int
+	for _, task := range tasks {
+		text, _ := os.ReadFile(task)
+		for _, field := range strings.Fields(string(text)) {
+			if process, err := strconv.Atoi(field); err == nil {
+				found = append(found, process)
+			}
+		}
+	}
+	return found
 }
 
 func (s *server) remove() {
