@@ -66,7 +66,7 @@ func (f *follower) run(ctx context.Context, conn *pgx.Conn) error {
 func (f *follower) begin(ctx context.Context) error {
 	// Live statements are prepared once and touch few rows by key: their plans do not depend on the tables' sizes.
 	if _, err := execute(ctx, f.conn, `SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
-		SET enable_mergejoin = off`); err != nil {
+		SET enable_mergejoin = off; SET jit = off`); err != nil {
 		return err
 	}
 	var run []byte

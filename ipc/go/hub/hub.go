@@ -7,10 +7,11 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"peat.dev/peat"
 )
 
 // Source is one fleet.
@@ -75,6 +76,9 @@ func (c *Config) check() error {
 		case seen[source.Name]:
 			return fmt.Errorf("source %q is named twice", source.Name)
 		}
+		if err := source.checkAddresses(); err != nil {
+			return err
+		}
 		seen[source.Name] = true
 	}
 	if c.NATS != nil {
@@ -83,10 +87,28 @@ func (c *Config) check() error {
 	return nil
 }
 
+// checkAddresses refuses what is no address. Nothing is dialled: the context has ended.
+func (s *Source) checkAddresses() error {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, address := range s.Addresses {
+		client, err := peat.Connect(ended, address)
+		if errors.Is(err, peat.InvalidArgument) {
+			return fmt.Errorf("source %q: %w", s.Name, err)
+		}
+		if err == nil {
+			// Cannot be: the context has ended.
+			_ = client.Close()
+		}
+	}
+	return nil
+}
+
 // hub is a running hub.
 type hub struct {
 	Config
-	held atomic.Int32 // tasks this instance holds
+	all   []task
+	scout scout
 }
 
 // Run migrates the database and works until ctx ends. It returns an error for a configuration or a database that cannot be
@@ -110,7 +132,8 @@ func Run(ctx context.Context, config Config) error {
 		return err
 	}
 	var group sync.WaitGroup
-	for _, task := range h.tasks() {
+	h.all = h.tasks()
+	for _, task := range h.all {
 		group.Add(1)
 		go func() {
 			defer group.Done()
@@ -118,6 +141,7 @@ func Run(ctx context.Context, config Config) error {
 		}()
 	}
 	group.Wait()
+	h.scout.close()
 	return nil
 }
 

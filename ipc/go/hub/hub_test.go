@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -418,4 +420,70 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 	if err := Migrate(patient(t), conn); !errors.Is(err, errSchema) || passing(err) {
 		t.Errorf("a newer schema: %v", err)
 	}
+}
+
+// A node that is frozen takes connections and answers nothing; follower and outbox go to the next one.
+func TestAFrozenNodeIsLeft(t *testing.T) {
+	w := newWorld(t)
+	a, b := pair(t)
+	put(t, connectNode(t, a), "notes", "n", `{}`)
+	w.hub(source("fleet", a, b)...)
+	w.eventually("SELECT count(*) = 1 FROM peat.documents")
+	freeze(t, a)
+	get[int](w, "SELECT peat.put_document('fleet', 'notes', 'm', '{}')::int")
+	w.eventually("SELECT count(*) = 2 FROM peat.documents")
+	w.equalsNode("fleet", connectNode(t, b))
+}
+
+// freeze stops a node's process; it is killed at the end of the test, as any other.
+func freeze(t *testing.T, node *testnode.Node) {
+	t.Helper()
+	for _, process := range children(os.Getpid()) {
+		arguments, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", process))
+		if err == nil && strings.Contains(string(arguments), node.Address()+"\x00") {
+			must(t, syscall.Kill(process, syscall.SIGSTOP))
+			return
+		}
+	}
+	t.Fatalf("no process listens at %s", node.Address())
+}
+
+// Settings that cannot work are refused with what is wrong about them.
+func TestASettingThatCannotWorkIsRefused(t *testing.T) {
+	good := Source{Name: "s", Addresses: []string{"unix:///run/x"}}
+	for words, config := range map[string]Config{
+		"no database":           {Sources: []Source{good}},
+		"no source":             {Database: "postgres:///x"},
+		"no address":            {Database: "postgres:///x", Sources: []Source{{Name: "s"}}},
+		"named twice":           {Database: "postgres:///x", Sources: []Source{good, good}},
+		"has 0 bytes":           {Database: "postgres:///x", Sources: []Source{{Addresses: good.Addresses}}},
+		"not an address":        {Database: "postgres:///x", Sources: []Source{{Name: "s", Addresses: []string{"http:/x"}}}},
+		"no name of a stream":   {Database: "postgres:///x", Sources: []Source{good}, NATS: &NATS{URL: "nats://x", Stream: "a b", Subject: "p"}},
+		"no prefix of subjects": {Database: "postgres:///x", Sources: []Source{good}, NATS: &NATS{URL: "nats://x", Stream: "a", Subject: "p.>"}},
+	} {
+		if err := Run(patient(t), config); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v", words, err)
+		}
+	}
+}
+
+// A hub that stands by needs one connection, however many sources there are.
+func TestAHubThatStandsByNeedsOneConnection(t *testing.T) {
+	w := newWorld(t)
+	node, _ := startNode(t)
+	var arguments []string
+	for n := range 5 {
+		arguments = append(arguments, source("s"+strconv.Itoa(n), node)...)
+	}
+	w.hub(arguments...)
+	w.eventually("SELECT count(*) = 5 FROM peat.sources WHERE run IS NOT NULL")
+	const connections = "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'peat-hub'"
+	w.eventually("SELECT count(*) = 15 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())")
+	before := get[int](w, connections)
+	second := w.hub(arguments...)
+	w.eventually("SELECT ("+connections+") = $1", before+1)
+	if sleep(patient(t), 2*lockPoll); get[int](w, connections) > before+1 {
+		t.Errorf("%d connections with a hub that stands by; %d without", get[int](w, connections), before)
+	}
+	second.kill()
 }

@@ -35,7 +35,7 @@ type sender struct {
 
 	conn   *pgx.Conn
 	client *peat.Client
-	tried  int // addresses
+	tried  int // addresses that were left
 }
 
 // order is a pending row.
@@ -80,6 +80,7 @@ func (s *sender) run(ctx context.Context, conn *pgx.Conn) error {
 		case away != nil:
 			s.log.Warn("the node takes no orders now", "error", away)
 			s.hangUp()
+			s.tried++
 			if !pause.wait(ctx) {
 				return ctx.Err()
 			}
@@ -208,7 +209,6 @@ func (s *sender) node(ctx context.Context) (*peat.Client, error) {
 	address := s.source.Addresses[s.tried%len(s.source.Addresses)]
 	client, err := dial(ctx, address, s.source.Token)
 	if err != nil {
-		s.tried++
 		return nil, &peat.Error{Code: peat.Unavailable, Message: fmt.Sprintf("%s: %v", address, err)}
 	}
 	s.client = client

@@ -138,14 +138,39 @@ func (p *publisher) position(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("the newest message of stream %s: %w", p.NATS.Stream, err)
 	}
-	return max(known, published), nil
+	if same, err := p.isRow(ctx, published, last.Header); err != nil || same {
+		return max(known, published), err
+	}
+	p.log.Warn("the stream has changes that this database does not have: it was restored, and publishes under a new identity",
+		"stream", p.NATS.Stream, "change", published)
+	return known, queryRow(ctx, p.conn, "UPDATE peat.identity SET hub = gen_random_uuid() RETURNING hub::text", nil, &p.hubID)
 }
+
+// isRow says whether a published change is the row of history with its number. After a backup of the database was restored,
+// numbers are given a second time.
+func (p *publisher) isRow(ctx context.Context, change int64, header nats.Header) (bool, error) {
+	var newest int64
+	var recordedAt *time.Time
+	err := queryRow(ctx, p.conn, `SELECT s.change, h.recorded_at FROM peat.sources s
+		LEFT JOIN peat.history h ON h.source = s.source AND h.change = $2 WHERE s.source = $1`, []any{p.source, change}, &newest, &recordedAt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil || change > newest {
+		return false, err
+	}
+	// A row that is no longer there was removed by its age.
+	return recordedAt == nil || timeText(*recordedAt) == header.Get(headerTime), nil
+}
+
+func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // recorded is a row of history.
 type recorded struct {
 	Change                       int64
 	Collection, ID, Kind, Origin string
-	JSON                         *string
+	JSON                         *string // NULL for a deletion, and for more bytes than the server takes
+	Bytes                        int
 	RecordedAt                   time.Time
 }
 
@@ -153,8 +178,10 @@ type recorded struct {
 func (p *publisher) publish(ctx context.Context, after int64) (int64, error) {
 	limit, cancel := context.WithTimeout(ctx, statementTime)
 	defer cancel()
-	rows, err := p.conn.Query(limit, `SELECT change, collection, id, kind, origin, coalesce(original, document::text), recorded_at
-		FROM peat.history WHERE source = $1 AND change > $2 ORDER BY change LIMIT $3`, p.source, after, publishBatch)
+	rows, err := p.conn.Query(limit, `SELECT change, collection, id, kind, origin,
+			CASE WHEN octet_length(body) <= $4 THEN body END, coalesce(octet_length(body), 0), recorded_at
+		FROM (SELECT *, coalesce(original, document::text) AS body FROM peat.history WHERE source = $1 AND change > $2
+			ORDER BY change LIMIT $3) h ORDER BY change`, p.source, after, publishBatch, p.most)
 	if err != nil {
 		return after, err
 	}
@@ -190,17 +217,16 @@ func (p *publisher) message(row *recorded) *nats.Msg {
 	message := nats.NewMsg(strings.Join([]string{p.NATS.Subject, token(p.source), token(row.Collection), token(row.ID)}, "."))
 	for name, value := range map[string]string{headerHub: p.hubID, headerSource: p.source, headerCollection: row.Collection,
 		headerID: row.ID, headerKind: row.Kind, headerChange: change, headerOrigin: row.Origin,
-		headerTime:            row.RecordedAt.UTC().Format(time.RFC3339Nano),
+		headerTime:            timeText(row.RecordedAt),
 		jetstream.MsgIDHeader: p.hubID + "/" + p.source + "/" + change} {
 		message.Header.Set(name, value)
 	}
-	if row.JSON == nil {
-		return message
+	if row.JSON != nil {
+		message.Data = []byte(*row.JSON)
 	}
-	message.Data = []byte(*row.JSON)
-	if message.Size()-len(message.Subject) > p.most {
+	if row.Bytes > 0 && (row.JSON == nil || message.Size()-len(message.Subject) > p.most) {
 		message.Data = nil
-		message.Header.Set(headerOmitted, strconv.Itoa(len(*row.JSON)))
+		message.Header.Set(headerOmitted, strconv.Itoa(row.Bytes))
 	}
 	return message
 }

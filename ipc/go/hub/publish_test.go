@@ -1,14 +1,18 @@
 package hub
 
 import (
+	"context"
 	"net"
 	"os/exec"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"peat.dev/peat/internal/testnode"
 )
 
 // broker is a nats-server of the test's own.
@@ -174,4 +178,54 @@ func TestRetentionKeepsWhatIsNotPublished(t *testing.T) {
 	if rest := get[string](w, "SELECT string_agg(change::text, ' ' ORDER BY change) FROM peat.history"); rest != "6" {
 		t.Errorf("left without a publisher: %s", rest)
 	}
+}
+
+// A restored database gives numbers a second time; what it records is published nevertheless.
+func TestARestoredDatabasePublishesUnderANewIdentity(t *testing.T) {
+	w := newWorld(t)
+	b := startBroker(t)
+	node, client := startNode(t)
+	arguments := append(source("fleet", node), "--nats", b.url())
+	put(t, client, "notes", "n", `{"n":1}`)
+	hub := w.hub(arguments...)
+	w.equalsNode("fleet", client)
+	restored := copyDatabase(t, w, hub)
+	hub = w.hub(arguments...)
+	for n := range 10 {
+		put(t, client, "notes", "n", map[string]int{"n": n + 2})
+		w.equalsNode("fleet", client)
+	}
+	b.check(w)
+	hub.kill()
+	w.url = restored
+	put(t, client, "notes", "n", `{"n":"after"}`)
+	put(t, client, "notes", "m", `{}`)
+	w.hub(arguments...)
+	w.equalsNode("fleet", client)
+	w.eventually("SELECT p.change = s.change FROM peat.publishers p JOIN peat.sources s USING (source)")
+	published := map[string]int{}
+	for _, message := range b.messages() {
+		published[message.Headers().Get(headerHub)]++
+	}
+	if rows := get[int](w, "SELECT count(*)::int FROM peat.history"); len(published) != 2 || published[get[string](w, "SELECT hub::text FROM peat.identity")] != rows-1 {
+		t.Errorf("published by identity: %v; %d rows of history", published, rows)
+	}
+}
+
+// copyDatabase kills the hub and makes a copy of the test's database, as a backup does.
+func copyDatabase(t *testing.T, w *world, hub *process) string {
+	t.Helper()
+	w.eventually("SELECT p.change = s.change FROM peat.publishers p JOIN peat.sources s USING (source)")
+	hub.kill()
+	name := get[string](w, "SELECT current_database()")
+	server, err := shared()
+	must(t, err)
+	conn, err := pgx.Connect(patient(t), server.url("postgres"))
+	must(t, err)
+	defer conn.Close(context.Background())
+	must(t, testnode.Eventually(patient(t), "the sessions of the killed hub have ended", func() (bool, error) {
+		_, err := conn.Exec(patient(t), "CREATE DATABASE "+name+"copy TEMPLATE "+name)
+		return err == nil, err
+	}))
+	return server.url(name + "copy")
 }

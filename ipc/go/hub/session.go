@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,8 +17,10 @@ import (
 const (
 	// lockPoll is how often an instance that stands by asks for a task's lock.
 	lockPoll = time.Second
-	// lockShare delays the first request of an instance for each task it holds, so that instances that start together share.
-	lockShare = 50 * time.Millisecond
+	// settle delays the first requests of an instance, so that instances that start together know of each other.
+	settle = 300 * time.Millisecond
+	// lockPatience is how often an instance that has its share leaves a free task to the others.
+	lockPatience = 3
 	// statementTime bounds one statement, so that a database that hangs is noticed.
 	statementTime = 60 * time.Second
 	// closeTime bounds the farewell to the database.
@@ -37,6 +40,9 @@ func (h *hub) keep(ctx context.Context, t task) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errTaken) {
+			continue
+		}
 		log.Warn("the task ends and is tried again", "error", err)
 		if time.Since(began) > pauseMost {
 			pause.reset()
@@ -45,37 +51,113 @@ func (h *hub) keep(ctx context.Context, t task) {
 	}
 }
 
-// session takes the task's lock on a connection and does the task on the same connection, so that the loss of the lock
-// is also the loss of the means to write.
+// session waits until the task's lock is free, takes it on a connection, and does the task on the same connection, so that the
+// loss of the lock is also the loss of the means to write.
 func (h *hub) session(ctx context.Context, t task) error {
+	if err := h.standBy(ctx, t); err != nil {
+		return err
+	}
+	defer h.scout.giveUp()
 	conn, err := h.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer closeConn(conn)
-	if err := h.lock(ctx, conn, t); err != nil {
+	var taken bool
+	if err := queryRow(ctx, conn, "SELECT pg_try_advisory_lock("+lockKey+")", []any{t.name, t.source}, &taken); err != nil {
 		return err
 	}
-	h.held.Add(1)
-	defer h.held.Add(-1)
+	if !taken {
+		return errTaken
+	}
 	return t.run(ctx, conn)
 }
 
-// lock waits for the task's advisory lock. It polls, because a statement that waits inside the server would hold back vacuum.
-func (h *hub) lock(ctx context.Context, conn *pgx.Conn, t task) error {
-	if !sleep(ctx, time.Duration(h.held.Load())*lockShare) {
-		return ctx.Err()
-	}
-	for {
-		var taken bool
-		err := queryRow(ctx, conn, "SELECT pg_try_advisory_lock(hashtextextended('peat-hub ' || $1 || ' ' || $2, 0))",
-			[]any{t.name, t.source}, &taken)
-		if err != nil || taken {
+// lockKey names a task's advisory lock. $1 task, $2 source.
+const lockKey = "hashtextextended('peat-hub ' || $1 || ' ' || $2, 0)"
+
+// errTaken: another instance took the lock first.
+var errTaken = errors.New("another hub has taken the task")
+
+// standBy polls until the task's lock is free and this instance may take it. A statement that waited inside the server would hold
+// back vacuum.
+func (h *hub) standBy(ctx context.Context, t task) error {
+	for polls := 0; ; polls++ {
+		mine, err := h.scout.reserve(ctx, h, t, polls >= lockPatience)
+		if err != nil || mine {
 			return err
 		}
 		if !sleep(ctx, lockPoll/2+rand.N(lockPoll)) {
 			return ctx.Err()
 		}
+	}
+}
+
+// scout is the connection by which all tasks that stand by ask for their locks.
+type scout struct {
+	mu   sync.Mutex
+	conn *pgx.Conn
+	held int // tasks of this instance, those that are about to take their lock included
+}
+
+// askForLock says whether a task's lock is free and how many hubs there are. $1 task, $2 source.
+const askForLock = `SELECT CASE WHEN pg_try_advisory_lock(` + lockKey + `) THEN pg_advisory_unlock(` + lockKey + `) ELSE false END,
+	(SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		AND (classid::bigint << 32 | objid::bigint) = hashtextextended('peat-hub instance', 0))`
+
+// reserve says whether this instance is to take a task: its lock is free, and this instance has less than its share or the others
+// have left the task alone.
+func (s *scout) reserve(ctx context.Context, h *hub, t task, left bool) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.open(ctx, h); err != nil {
+		return false, err
+	}
+	var free bool
+	var hubs int
+	if err := queryRow(ctx, s.conn, askForLock, []any{t.name, t.source}, &free, &hubs); err != nil {
+		return false, err
+	}
+	share := (len(h.all) + max(hubs, 1) - 1) / max(hubs, 1)
+	if !free || s.held >= share && !left {
+		return false, nil
+	}
+	s.held++
+	return true, nil
+}
+
+func (s *scout) giveUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held--
+}
+
+// open connects, and announces this instance to the others by a shared lock.
+func (s *scout) open(ctx context.Context, h *hub) error {
+	if s.conn != nil && !s.conn.IsClosed() {
+		return nil
+	}
+	conn, err := h.connect(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := execute(ctx, conn, "SELECT pg_advisory_lock_shared(hashtextextended('peat-hub instance', 0))"); err != nil {
+		closeConn(conn)
+		return err
+	}
+	s.conn = conn
+	if !sleep(ctx, settle) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (s *scout) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		closeConn(s.conn)
 	}
 }
 
