@@ -17,7 +17,7 @@ AS_PROFILE := $(if $(filter release,$(PROFILE)),--release)
 BUILD := cargo build --locked --bin peat-node $(AS_PROFILE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo demo-fleet test sim bench fmt lint docs deny cross image install install-files uninstall
+.PHONY: help build run demo demo-fleet test sim bench bench-hub fmt lint docs deny cross image install install-files uninstall
 
 help: ## show this
 	@echo 'make TARGET, where TARGET is'
@@ -81,6 +81,10 @@ bench: ## measure, beside what it is compared with, in one table; wants a quiet 
 	cargo build --locked --release --bin peat-node --no-default-features --target-dir $(OUT)/without-http
 	cargo run --locked --release --manifest-path tests/bench/Cargo.toml -- --node $(OUT)/release/peat-node \
 	    --without-http $(OUT)/without-http/release/peat-node $(ARGS)
+
+bench-hub: ## measure the hub kit; wants Go, PostgreSQL and a quiet machine
+	cargo build --locked --release --bin peat-node
+	@tests/hub/bench $(OUT)/release/peat-node
 
 fmt: ## format the code
 	cargo fmt --all

@@ -17,8 +17,13 @@ import (
 	"peat.dev/peat"
 )
 
-// A snapshot of many documents, against COPY of the same rows into a table of the same shape. LONG=1: 100,000 documents, and
-// at least 0.3 times the speed.
+// Targets. LONG=1 fails at twice as bad, as the other benchmarks do.
+const (
+	copyShare = 0.3
+	rowTime   = 10 * time.Millisecond
+)
+
+// A snapshot of many documents, against COPY of the same rows into a table of the same shape. LONG=1: 100,000 documents.
 func TestASnapshotOfManyDocumentsIsWritten(t *testing.T) {
 	count := 5_000
 	if os.Getenv("LONG") == "1" {
@@ -41,10 +46,10 @@ func TestASnapshotOfManyDocumentsIsWritten(t *testing.T) {
 	w.equalsNode("fleet", client)
 	copied := copyRows(t, w)
 	ratio := copied.Seconds() / took.Seconds()
-	t.Logf("snapshot of %d documents: %.0f rows/s, %.2f × COPY of the same rows (%.0f rows/s)", count, float64(count)/took.Seconds(),
-		ratio, float64(count)/copied.Seconds())
-	if os.Getenv("LONG") == "1" && ratio < 0.3 {
-		t.Errorf("the snapshot has %.2f times the speed of COPY; expected 0.3", ratio)
+	t.Logf("snapshot of %d documents: %.0f documents/s, %.2f × COPY of the same rows (target: at least %.1f)", count,
+		float64(count)/took.Seconds(), ratio, copyShare)
+	if os.Getenv("LONG") == "1" && ratio < copyShare/2 {
+		t.Errorf("the snapshot has %.2f times the speed of COPY; the target is %.1f", ratio, copyShare)
 	}
 }
 
@@ -129,8 +134,8 @@ func TestAChangeAtAnEdgeIsSoonARow(t *testing.T) {
 	}
 	slices.Sort(times)
 	p50, p99 := times[len(times)/2], times[len(times)*99/100]
-	t.Logf("edge to a row of the hub: p50 %v, p99 %v", p50, p99)
-	if p50 > time.Second {
-		t.Errorf("p50 is %v", p50)
+	t.Logf("change at an edge to its row at the hub: p50 %v, p99 %v (target: p50 at most %v)", p50, p99, rowTime)
+	if p50 > time.Second || os.Getenv("LONG") == "1" && p50 > 2*rowTime {
+		t.Errorf("p50 is %v; the target is %v", p50, rowTime)
 	}
 }
