@@ -7,6 +7,8 @@
 //! | api, sync → store | `Submitted` | [`STORE_QUEUE`] each | the asker holds the request and stops reading |
 //! | store → api | `Reply` | what api may have outstanding | cannot be |
 //! | store → sync | `Reply` | what sync may have outstanding | cannot be |
+//! | store → merge | `Job` | 1 | cannot be: one at a time |
+//! | merge → store | `Finished` | 1 | cannot be |
 //! | api → sync | `Asked` | [`api::SYNC_OUTSTANDING`] | the call fails with RESOURCE_EXHAUSTED |
 //! | sync → api | `Event` | `EVENTS` | the engine keeps it |
 //! | main → api, sync | `Reloaded` | 1 | the reload fails |
@@ -99,7 +101,10 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
         reloads: sync_reloads,
         relay,
     };
-    let store = store::shell::Wiring { requests: submitted, api: api_outlet, sync: sync_outlet, tip, pulse: for_store };
+    let (jobs, worker) = store::shell::connect_worker();
+    threads.start_detached("merge", move || worker.run())?;
+    let store =
+        store::shell::Wiring { requests: submitted, api: api_outlet, sync: sync_outlet, tip, jobs, pulse: for_store };
     let stop = start_threads(parts, threads, api, store, sync, watching)?;
     Ok(Running { stop, pulses, outlets })
 }

@@ -122,10 +122,10 @@ impl Stage<'_> {
         {
             return Ok(*number);
         }
-        if let Some(number) = self.snapshot.source(peer)? {
+        if let Some(number) = self.committed.look(|snapshot| snapshot.source(peer))? {
             return Ok(number);
         }
-        let number = self.batch.next_source(self.snapshot.state.sources);
+        let number = self.batch.next_source(self.committed.look(|snapshot| Ok(snapshot.state.sources))?);
         self.batch.sources.insert(peer.node, (number, peer.run));
         Ok(number)
     }

@@ -44,8 +44,13 @@ impl Cache {
 
     /// Keeps a document whose history has `history_bytes`.
     pub(super) fn insert(&mut self, hash: KeyHash, incarnation: u64, doc: Doc, history_bytes: usize) {
+        let bytes = doc.resident_bytes(history_bytes);
+        self.keep(hash, Cached { doc, incarnation, bytes, used: 0 });
+    }
+
+    fn keep(&mut self, hash: KeyHash, cached: Cached) {
         self.remove(&hash);
-        let (bytes, used) = (doc.resident_bytes(history_bytes), self.clock);
+        let (bytes, used) = (cached.bytes, self.clock);
         self.clock += 1;
         if bytes > self.limit_bytes / 2 {
             if let Some(previous) = self.large.replace(hash) {
@@ -55,8 +60,29 @@ impl Cache {
             self.uses.insert(used, hash);
             self.bytes += bytes;
         }
-        self.docs.insert(hash, Cached { doc, incarnation, bytes, used });
+        self.docs.insert(hash, Cached { used, ..cached });
         self.shrink();
+    }
+
+    /// Whether some version of the document is here.
+    pub(super) fn holds(&self, hash: &KeyHash) -> bool {
+        self.docs.contains_key(hash)
+    }
+
+    /// Takes these documents out, into a cache of their own.
+    pub(super) fn lend(&mut self, hashes: impl Iterator<Item = KeyHash>) -> Cache {
+        let mut lent = Cache::new(usize::MAX);
+        for hash in hashes {
+            if let Some(cached) = self.remove(&hash) {
+                lent.keep(hash, cached);
+            }
+        }
+        lent
+    }
+
+    /// Keeps what is left of documents that were lent.
+    pub(super) fn take_back(&mut self, lent: Cache) {
+        lent.docs.into_iter().for_each(|(hash, cached)| self.keep(hash, cached));
     }
 
     /// Documents, their bytes, and how many there may be beside a large one.

@@ -18,6 +18,8 @@ pub struct Config {
     pub flush_interval: Duration,
     /// Memory for cached pages and loaded documents, half each.
     pub cache_bytes: usize,
+    /// A request about merged documents of more bytes than this is a job ([`crate::store::Job`]).
+    pub job_bytes: usize,
     /// This start of the machine, for what is measured by [`crate::clock::Now::boot_ms`].
     pub boot: BootId,
     /// A defect to plant; for the simulator's canary.
@@ -28,6 +30,9 @@ impl Config {
     /// Collections that are `latest` unless the operator says otherwise.
     pub const LATEST: [&str; 5] = ["agents", "deployments", "packages", "platforms", "tracks"];
 
+    /// Merges of this many bytes take some milliseconds, up to 20 on a small board.
+    pub const JOB_BYTES: usize = 16 << 10;
+
     /// The defaults, for `node`.
     #[must_use]
     pub fn new(node: EndpointId) -> Config {
@@ -36,6 +41,7 @@ impl Config {
             latest_collections: Config::LATEST.into_iter().map(String::from).collect(),
             flush_interval: Duration::from_secs(1),
             cache_bytes: 8 << 20,
+            job_bytes: Config::JOB_BYTES,
             boot: BootId::default(),
             planted: Planted::Nothing,
         }

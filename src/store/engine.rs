@@ -1,7 +1,8 @@
 //! The engine: one writer over one database, told the time and handed its requests.
 //!
 //! A shell calls [`Store::handle_commit`] until what has arrived is used up, sends the replies on, publishes [`Store::tip`], hands out what
-//! [`Store::poll_reopened`] gives, and calls [`Store::handle_timeout`] once [`Store::poll_deadline`] has come.
+//! [`Store::poll_reopened`] gives, and calls [`Store::handle_timeout`] once [`Store::poll_deadline`] has come. It runs what
+//! [`Store::poll_job`] gives beside all this, and hands it back by [`Store::handle_finished`].
 
 use std::iter::Peekable;
 use std::ops::RangeInclusive;
@@ -20,10 +21,14 @@ use crate::store::cache::Cache;
 use crate::store::commit::{self, Flush};
 use crate::store::copies::Copies;
 use crate::store::database::{Fresh, Opened};
+use crate::store::deferred::{Deferred, documents};
 use crate::store::opening::{self, Access, RESERVE_BYTES, successor};
-use crate::store::stage::{Stage, Writer};
+use crate::store::stage::{Committed, Stage, Writer};
 use crate::store::write::NO_VERSION;
-use crate::store::{Applied, Config, Disk, Error, History, Outcome, Planted, Reader, Reply, RunId, Submitted, Tip};
+use crate::store::{
+    Applied, Config, Disk, Error, Finished, History, Job, Outcome, Planted, Reader, Reply, Request, RunId, Submitted,
+    Tip,
+};
 
 /// Bytes of records after which a batch is committed, and redb's pages are flushed: a part of the file within these bounds. A
 /// commit copies the pages it touches, and until they are flushed the old ones cannot be used again, so this bounds how much the
@@ -43,9 +48,10 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Store<D> {
     disk: Arc<D>,
     opened: Opened,
-    writer: Writer,
+    writer: Arc<Writer>,
     cache: Cache,
     copies: Copies,
+    deferred: Deferred,
     durable: u64,
     /// When commits that a crash may take back are to be flushed.
     unflushed: Option<Instant>,
@@ -82,6 +88,7 @@ impl<D: Disk> Store<D> {
             writer,
             cache,
             copies: Copies::default(),
+            deferred: Deferred::default(),
             durable,
             unflushed: None,
             copied: 0,
@@ -96,17 +103,21 @@ impl<D: Disk> Store<D> {
         Ok(store)
     }
 
-    /// Stages, commits and answers `requests` in order. One commit covers up to
+    /// Stages, commits and answers `requests`, jobs included. One commit covers up to
     /// [`crate::limits::BATCH_DOCUMENTS`] documents; every request is answered by one reply.
     pub fn handle_batch(&mut self, now: Now, requests: impl IntoIterator<Item = Submitted>, replies: &mut Vec<Reply>) {
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
             self.handle_commit(now, &mut requests, replies);
         }
+        while let Some(job) = self.poll_job(now, replies) {
+            self.handle_finished(now, job.run(), replies);
+        }
     }
 
-    /// Stages, commits and answers as many of `requests` as one commit covers, in order; at least one, when there is one. A
-    /// shell that sends the replies on after each commit keeps no client waiting for the large writes of others behind it.
+    /// Stages, commits and answers as many of `requests` as one commit covers, in order; at least one, when there is one. Those
+    /// that take long, and those that must wait for them, are left for a job. A shell that sends the replies on after each
+    /// commit keeps no client waiting for the large writes of others behind it.
     pub fn handle_commit(
         &mut self,
         now: Now,
@@ -118,6 +129,55 @@ impl<D: Disk> Store<D> {
         }
         let mut batch = Batch::default();
         match self.fill_and_commit(now, &mut batch, requests) {
+            Ok(()) => self.answer(batch, replies),
+            Err(cause) => fail(batch, &cause, replies),
+        }
+    }
+
+    /// The next job, unless one runs: to be run, and handed back. One that cannot be begun is answered.
+    pub fn poll_job(&mut self, now: Now, replies: &mut Vec<Reply>) -> Option<Job> {
+        loop {
+            let requests = self.deferred.begin();
+            if requests.is_empty() {
+                return None;
+            }
+            let mut batch = Batch::default();
+            match self.begin_job(now, &mut batch, &requests) {
+                Ok(()) => return Some(self.job(now, requests)),
+                Err(cause) => {
+                    self.deferred.end();
+                    batch.answers.extend(requests.into_iter().map(|request| (request.ticket, Pending::Done)));
+                    fail(batch, &cause, replies);
+                }
+            }
+        }
+    }
+
+    /// Whether a job was begun that is not handed back.
+    #[must_use]
+    pub fn runs_job(&self) -> bool {
+        self.deferred.runs()
+    }
+
+    /// Whether requests wait for a job.
+    #[must_use]
+    pub fn has_deferred(&self) -> bool {
+        self.deferred.waits()
+    }
+
+    /// Commits and answers a job that ran.
+    pub fn handle_finished(&mut self, now: Now, finished: Finished, replies: &mut Vec<Reply>) {
+        let Finished { run, mut batch, cache, result } = finished;
+        self.deferred.end();
+        if run != self.opened.run || self.failed.is_some() {
+            return fail(batch, &opening::reopened(), replies);
+        }
+        if let Err(cause) = result {
+            self.distrust(now, &cause);
+            return fail(batch, &cause, replies);
+        }
+        self.cache.take_back(cache);
+        match self.commit(now, &mut batch) {
             Ok(()) => self.answer(batch, replies),
             Err(cause) => fail(batch, &cause, replies),
         }
@@ -205,24 +265,53 @@ impl<D: Disk> Store<D> {
         batch: &mut Batch,
         requests: &mut Peekable<impl Iterator<Item = Submitted>>,
     ) -> Result<(), Error> {
+        let limit_bytes = self.copied_limit_bytes();
+        let (mut stage, deferred) = self.stage(now, batch)?;
+        while !stage.batch.is_full(limit_bytes)
+            && let Some(request) = requests.peek().map(|next| &next.request)
+        {
+            // What is wrong with it is found, and answered, where it is staged.
+            let bytes = stage.merged_bytes(request).unwrap_or(0);
+            let waits = bytes > stage.writer.config.job_bytes || deferred.covers(request);
+            match requests.next() {
+                Some(submitted) if waits => deferred.push(submitted, bytes),
+                Some(submitted) => stage.request(submitted)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A stage over what is committed, and what waits for jobs.
+    fn stage<'a>(&'a mut self, now: Now, batch: &'a mut Batch) -> Result<(Stage<'a>, &'a mut Deferred), Error> {
         self.recover(now);
         if self.failed.is_some() {
-            return Err(Error::Io(Arc::new(std::io::Error::other("the database could not be opened anew yet"))));
+            return Err(opening::not_open());
         }
         if self.access == Access::Read {
             self.look_for_room(now);
         }
-        let snapshot = self.opened.reader(&self.writer.config).snapshot()?;
-        let limit_bytes = self.copied_limit_bytes();
-        let (writer, cache, copies, durable) = (&self.writer, &mut self.cache, &mut self.copies, self.durable);
+        let committed = Committed::At(self.opened.reader(&self.writer.config).snapshot()?);
+        let (writer, cache, copies, durable) = (&*self.writer, &mut self.cache, &mut self.copies, self.durable);
         let clocks = self.opened.clocks;
-        let mut stage = Stage { writer, snapshot, cache, batch, copies, durable, now, clocks };
-        while !stage.batch.is_full(limit_bytes)
-            && let Some(submitted) = requests.next()
-        {
-            stage.request(submitted)?;
+        Ok((Stage { writer, committed, cache, batch, copies, durable, now, clocks }, &mut self.deferred))
+    }
+
+    /// Gives the peers among a job's requests their numbers: jobs give out none.
+    fn begin_job(&mut self, now: Now, batch: &mut Batch, requests: &[Submitted]) -> Result<(), Error> {
+        let (mut stage, _) = self.stage(now, batch)?;
+        for submitted in requests {
+            if let Request::Apply(apply) = &submitted.request {
+                stage.source(apply.from)?;
+            }
         }
-        Ok(())
+        self.commit(now, batch)
+    }
+
+    fn job(&mut self, now: Now, requests: Vec<Submitted>) -> Job {
+        let cache = self.cache.lend(requests.iter().flat_map(|submitted| documents(&submitted.request)));
+        let (reader, clocks) = (self.opened.reader(&self.writer.config), self.opened.clocks);
+        Job { requests, writer: self.writer.clone(), reader, cache, durable: self.durable, now, clocks }
     }
 
     /// Writes the batch, if it changes anything or asks for a flush that is owed.
@@ -408,9 +497,9 @@ impl<D: Disk> Store<D> {
     }
 }
 
-fn writer(config: Config, opened: &Opened) -> Writer {
+fn writer(config: Config, opened: &Opened) -> Arc<Writer> {
     let writer = dot_writer(&config.node, opened.run);
-    Writer { config, run: opened.run, runs: opened.runs.clone(), writer }
+    Arc::new(Writer { config, run: opened.run, runs: opened.runs.clone(), writer })
 }
 
 pub(super) fn first_16(context: Context) -> [u8; 16] {

@@ -93,6 +93,16 @@ pub(super) fn successor(run: RunId) -> RunId {
     RunId(first_16(context))
 }
 
+/// The answer while a database that failed is not open.
+pub(super) fn not_open() -> Error {
+    Error::Io(Arc::new(io::Error::other("the database failed and could not be opened again yet")))
+}
+
+/// The answer to what was begun before the database failed and was opened again.
+pub(super) fn reopened() -> Error {
+    Error::Io(Arc::new(io::Error::other("the database failed meanwhile and was opened again")))
+}
+
 /// Notes for `health` whether `bytes` were found on the disk.
 pub(super) fn note_room<D: Disk>(figures: &Figures, disk: &D, bytes: u64, room: &io::Result<()>) {
     let lacking = matches!(room, Err(cause) if is_full(cause));

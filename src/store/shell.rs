@@ -13,7 +13,7 @@ use mio::Waker;
 use crate::clock::shell::now;
 use crate::limits::BATCH_DOCUMENTS;
 use crate::pulse::Pulse;
-use crate::store::{Disk, Reader, Reply, Request, Store, Submitted, Ticket, Tip};
+use crate::store::{Disk, Finished, Job, Reader, Reply, Request, Store, Submitted, Ticket, Tip};
 
 /// The tip as other threads read it, without asking.
 #[derive(Debug, Default)]
@@ -75,22 +75,78 @@ pub struct Wiring {
     pub sync: Outlet,
     /// Where the tip is published.
     pub tip: Arc<SharedTip>,
+    /// The thread that runs its jobs.
+    pub jobs: Jobs,
     /// Stamped at each turn.
     pub pulse: Arc<Pulse>,
 }
 
+/// The store thread's way to the thread that runs its jobs, one at a time, and back.
+#[derive(Debug)]
+pub struct Jobs {
+    begin: Sender<Job>,
+    finished: Receiver<Finished>,
+}
+
+/// The other side of [`Jobs`].
+#[derive(Debug)]
+pub struct Worker {
+    begun: Receiver<Job>,
+    finish: Sender<Finished>,
+}
+
+/// Connects the store thread to the thread that runs its jobs.
+#[must_use]
+pub fn connect_worker() -> (Jobs, Worker) {
+    let (begin, begun) = bounded(1);
+    let (finish, finished) = bounded(1);
+    (Jobs { begin, finished }, Worker { begun, finish })
+}
+
+impl Worker {
+    /// Runs jobs until the store thread ends.
+    pub fn run(self) {
+        for job in self.begun {
+            if self.finish.send(job.run()).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+impl Jobs {
+    /// Begins the next job unless one runs. There is room for it, as there is for its end.
+    fn begin<D: Disk>(&self, store: &mut Store<D>, replies: &mut Vec<Reply>) {
+        if let Some(job) = store.poll_job(now(), replies)
+            && self.begin.send(job).is_err()
+        {
+            log::error!("the thread that merges has ended");
+        }
+    }
+}
+
 /// Runs the store thread until every sender of requests is gone.
 pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
+    let jobs = &wiring.jobs;
     let mut replies = Vec::new();
     let alarm = store.alarm();
     wiring.publish(&store);
-    while let Some(first) = wiring.next(&mut store, &alarm) {
+    while let Some(event) = wiring.next(&mut store, &alarm) {
+        let first = match event {
+            Event::Request(first) => Some(first),
+            Event::Finished(finished) => {
+                store.handle_finished(now(), finished, &mut replies);
+                None
+            }
+            Event::Timeout => None,
+        };
         let more = wiring.requests.try_iter().take(BATCH_DOCUMENTS - 1);
         let mut requests = first.into_iter().chain(more).peekable();
         loop {
             let now = now();
             wiring.pulse.woke(now.mono);
             store.handle_commit(now, &mut requests, &mut replies);
+            jobs.begin(&mut store, &mut replies);
             wiring.deliver(&mut store, &mut replies);
             if requests.peek().is_none() {
                 break;
@@ -98,44 +154,61 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
             wiring.pulse.stamp(self::now().mono);
         }
     }
+    if store.runs_job()
+        && let Ok(finished) = jobs.finished.recv()
+    {
+        store.handle_finished(now(), finished, &mut replies);
+    }
     let flush = Submitted { ticket: Ticket::Api(0), request: Request::Flush };
     store.handle_batch(now(), [flush], &mut replies);
 }
 
+/// Why the store thread goes round.
+enum Event {
+    Request(Submitted),
+    Finished(Finished),
+    /// The engine's deadline came, or its alarm was raised.
+    Timeout,
+}
+
 impl Wiring {
-    /// Waits for a request, the engine's deadline, or its alarm. `None`: nobody is left to ask.
-    fn next<D: Disk>(&self, store: &mut Store<D>, alarm: &Receiver<()>) -> Option<Option<Submitted>> {
+    /// Waits for a request, the end of a job, the engine's deadline, or its alarm. `None`: no thread is left to ask.
+    fn next<D: Disk>(&self, store: &mut Store<D>, alarm: &Receiver<()>) -> Option<Event> {
         loop {
             let (now, deadline) = (now(), store.poll_deadline());
             self.pulse.stamp(now.mono);
             let wait = deadline.map(|at| at.saturating_duration_since(now.mono));
             match self.receive(alarm, self.pulse.shorten(wait)) {
-                Ok(submitted) => return Some(Some(submitted)),
+                Ok(event) => return Some(event),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
                     let now = self::now();
                     if store.poll_deadline().is_some_and(|at| now.reached(at)) {
                         store.handle_timeout(now);
-                        return Some(None);
+                        return Some(Event::Timeout);
                     }
                 }
             }
         }
     }
 
-    /// The next request; a time-out, too, when the alarm is raised.
-    fn receive(&self, alarm: &Receiver<()>, wait: Option<Duration>) -> Result<Submitted, RecvTimeoutError> {
+    /// The next request or finished job; a time-out, too, when the alarm is raised.
+    fn receive(&self, alarm: &Receiver<()>, wait: Option<Duration>) -> Result<Event, RecvTimeoutError> {
         let mut select = Select::new();
         let request = select.recv(&self.requests);
         select.recv(alarm);
+        select.recv(&self.jobs.finished);
         let ready = match wait {
             Some(wait) => select.ready_timeout(wait).map_err(|_| RecvTimeoutError::Timeout)?,
             None => select.ready(),
         };
+        if let Ok(finished) = self.jobs.finished.try_recv() {
+            return Ok(Event::Finished(finished));
+        }
         if ready != request {
             return Err(RecvTimeoutError::Timeout);
         }
-        self.requests.try_recv().map_err(|cause| match cause {
+        self.requests.try_recv().map(Event::Request).map_err(|cause| match cause {
             TryRecvError::Empty => RecvTimeoutError::Timeout,
             TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
         })
@@ -210,10 +283,12 @@ mod tests {
         let (sender, requests) = bounded(8);
         let tip: Arc<SharedTip> = Arc::default();
         let pulse = Pulse::new("store", now().mono, None, Duration::ZERO);
-        let wiring = Wiring { requests, api, sync, tip: tip.clone(), pulse };
+        let (jobs, worker) = connect_worker();
+        let wiring = Wiring { requests, api, sync, tip: tip.clone(), jobs, pulse };
         let (store, key) = (open(directory.path()), Key::new("platforms", "a").unwrap());
         std::thread::scope(|scope| {
-            let thread = scope.spawn(|| run(store, &wiring));
+            scope.spawn(|| worker.run());
+            let thread = scope.spawn(move || run(store, &wiring));
             let put = Put::Whole { json: "{}".into(), base: None };
             let write = Request::Write(Write { key: key.clone(), put, durable: false });
             sender.send(Submitted { ticket: Ticket::Sync(7), request: write }).unwrap();

@@ -13,7 +13,8 @@ use crate::store::cache::Cache;
 use crate::store::copies::Copies;
 use crate::store::merged::Doc;
 use crate::store::{
-    Config, Content, Covered, Error, History, Key, KeyHash, Record, Request, RunId, Snapshot, Submitted, json,
+    Body, Config, Content, Covered, Error, History, Key, KeyHash, Kind, Put, Reader, Record, Request, RunId, Snapshot,
+    Submitted, Write, json,
 };
 
 /// Who writes, and what of its own past it remembers.
@@ -41,11 +42,29 @@ impl Writer {
     }
 }
 
+/// Where a stage reads what is committed.
+#[derive(Debug)]
+pub(super) enum Committed {
+    /// In one state for the whole batch.
+    At(Snapshot),
+    /// In the newest state at each look, so that old pages are not held for long: for documents that nothing else changes meanwhile.
+    Newest(Reader),
+}
+
+impl Committed {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, Error>) -> Result<T, Error> {
+        match self {
+            Committed::At(snapshot) => look(snapshot),
+            Committed::Newest(reader) => look(&reader.snapshot()?),
+        }
+    }
+}
+
 /// One batch being filled.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
     pub(super) writer: &'a Writer,
-    pub(super) snapshot: Snapshot,
+    pub(super) committed: Committed,
     pub(super) cache: &'a mut Cache,
     pub(super) batch: &'a mut Batch,
     /// Signs that two machines write under one identity.
@@ -88,6 +107,40 @@ impl Stage<'_> {
         failed
     }
 
+    /// Bytes of merged documents that a request reads, takes apart and writes: a measure of how long it takes.
+    pub(super) fn merged_bytes(&mut self, request: &Request) -> Result<usize, Error> {
+        match request {
+            Request::Write(Write { key, put, .. }) if self.writer.config.kind(key.collection()) == Kind::Merged => {
+                let brought = match put {
+                    Put::Whole { json, .. } | Put::Patch { json, .. } => json.len(),
+                    _ => 0,
+                };
+                Ok(brought + self.held_bytes(key.hash())?)
+            }
+            Request::Apply(apply) => {
+                let mut bytes = 0;
+                for incoming in &apply.documents {
+                    if let Body::Merged(merged) = &incoming.body {
+                        bytes += merged.chunks.len() + self.held_bytes(incoming.hash)?;
+                    }
+                }
+                Ok(bytes)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    /// Bytes of a merged document that is held: what it shows, and its history if that has to be loaded.
+    fn held_bytes(&mut self, hash: KeyHash) -> Result<usize, Error> {
+        let is_cached = self.cache.holds(&hash);
+        let staged = self.load(hash)?;
+        let Some(Content::Merged { json, history, .. }) = staged.record.as_ref().map(|record| &record.content) else {
+            return Ok(0);
+        };
+        let is_loaded = staged.doc.is_some() || (staged.changed.is_none() && is_cached);
+        Ok(json.len() + if is_loaded { 0 } else { history.size() })
+    }
+
     fn settled(&mut self) -> Pending {
         self.batch.flush = true;
         Pending::Done
@@ -98,7 +151,9 @@ impl Stage<'_> {
         use std::collections::btree_map::Entry;
         match self.batch.staged.entry(hash) {
             Entry::Occupied(staged) => Ok(staged.into_mut()),
-            Entry::Vacant(vacant) => Ok(vacant.insert(Staged::new(self.snapshot.record(&hash)?))),
+            Entry::Vacant(vacant) => {
+                Ok(vacant.insert(Staged::new(self.committed.look(|snapshot| snapshot.record(&hash))?)))
+            }
         }
     }
 
@@ -132,7 +187,8 @@ impl Stage<'_> {
             None => Error::Damaged(reason),
         };
         let committed = history.parts().iter().take_while(|part| part.is_committed()).count();
-        let mut chunks = self.snapshot.chunks(&history.parts()[..committed]).map_err(|cause| match cause {
+        let chunks = self.committed.look(|snapshot| snapshot.chunks(&history.parts()[..committed]));
+        let mut chunks = chunks.map_err(|cause| match cause {
             Error::Damaged(reason) => damaged(reason),
             cause => cause,
         })?;

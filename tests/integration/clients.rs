@@ -84,8 +84,10 @@ impl Served {
         let pulse = Pulse::new("any", now.mono, None, Duration::ZERO);
         let (api, inlet) = store::shell::connect(STORE_QUEUE, shell.waker());
         let (sync, _unused) = store::shell::connect(64, shell.waker());
-        let wiring =
-            store::shell::Wiring { requests: submitted, api, sync, tip: Arc::clone(&tip), pulse: pulse.clone() };
+        let (jobs, worker) = store::shell::connect_worker();
+        drop(thread("merge", move || worker.run()));
+        let (tip_, pulse_) = (Arc::clone(&tip), pulse.clone());
+        let wiring = store::shell::Wiring { requests: submitted, api, sync, tip: tip_, jobs, pulse: pulse_ };
         let store = thread("store", move || store::shell::run(store, &wiring));
 
         let waker = shell.waker();

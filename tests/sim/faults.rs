@@ -34,6 +34,8 @@ faults! {
     DiskFull "disk full",
     SlowSync "slow sync",
     DiskReplaced "disk replaced",
+    LongMerge "merge beside the store thread",
+    Overtaken "commit while a merge ran",
     BackupRestored "backup restored",
     Lost "datagram lost",
     Duplicated "datagram duplicated",

@@ -16,6 +16,7 @@ use crate::checkers::feed::Follower;
 use crate::checkers::merges::Model;
 use crate::checkers::promises::Promises;
 use crate::disk::{DiskFaults, SimDisk};
+use crate::drive::Drive;
 use crate::exchange::Source;
 use crate::faults::{Fault, Tally};
 use crate::model::Sight;
@@ -35,6 +36,8 @@ pub struct Machine {
     follower: Follower,
     backup: Option<Vec<u8>>,
     random: Prng,
+    /// When jobs end.
+    pace: Prng,
     tally: Arc<Tally>,
     disks: u64,
     /// Faults of any kind may have been injected since the last healing.
@@ -73,6 +76,7 @@ impl Machine {
     pub fn new(number: usize, planted: Planted, mut random: Prng, tally: &Arc<Tally>) -> Machine {
         let mut config = Config::new(crate::exchange::endpoint(number));
         config.flush_interval = Duration::from_millis(random.between(50, 2_000));
+        config.job_bytes = crate::drive::job_bytes(&mut random.fork("jobs", 0));
         config.cache_bytes = if random.chance(300) { 64 << 10 } else { 4 << 20 };
         config.planted = planted;
         Machine {
@@ -83,6 +87,7 @@ impl Machine {
             ledger: Ledger::default(),
             follower: Follower::default(),
             backup: None,
+            pace: random.fork("pace", 0),
             random,
             tally: Arc::clone(tally),
             disks: 0,
@@ -155,6 +160,11 @@ impl Machine {
         if opened {
             self.ledger.reopened();
         }
+        self.observe(keys)
+    }
+
+    fn observe(&mut self, keys: &[Key]) -> Result<(), Violation> {
+        let Some(open) = &self.open else { return Ok(()) };
         let (tip, reader) = (open.store.tip(), &open.reader);
         let look = || durability::states(&reader.snapshot()?, keys);
         match self.disk.undisturbed(look) {
@@ -242,22 +252,30 @@ impl Machine {
 
     /// Submits requests that are no client's writes.
     pub fn submit(&mut self, now: Now, requests: Vec<Request>, keys: &[Key]) -> Result<Vec<Reply>, Violation> {
-        let replies = self.batch(now, requests)?;
+        let replies = self.batch(now, requests, keys)?;
         self.settle(false, keys)?;
         Ok(replies)
     }
 
-    fn batch(&mut self, now: Now, requests: Vec<Request>) -> Result<Vec<Reply>, Violation> {
-        let Some(open) = &mut self.open else { return Ok(Vec::new()) };
+    /// Looks after every commit: what a crash may leave of a later one is what an earlier one showed.
+    fn batch(&mut self, now: Now, requests: Vec<Request>, keys: &[Key]) -> Result<Vec<Reply>, Violation> {
         let expected = requests.len();
         let numbered = (0..).zip(requests).map(|(number, request)| Submitted { ticket: Ticket::Api(number), request });
-        let mut replies = Vec::new();
-        self.ledger.working();
-        open.store.handle_batch(now, numbered, &mut replies);
-        open.notice_reopening(&mut self.ledger);
-        if !self.disk.is_powered() {
-            return Ok(Vec::new());
+        let mut drive = Drive::new(numbered.collect());
+        let mut goes_on = true;
+        while goes_on {
+            let Some(open) = &mut self.open else { return Ok(Vec::new()) };
+            self.ledger.working();
+            goes_on = drive.step(&mut open.store, now, &mut self.pace, &self.tally);
+            open.notice_reopening(&mut self.ledger);
+            if !self.disk.is_powered() {
+                return Ok(Vec::new());
+            }
+            if goes_on {
+                self.observe(keys)?;
+            }
         }
+        let mut replies = drive.replies();
         if replies.len() != expected {
             let what = format!("{} requests, {} replies", expected, replies.len());
             return Err(Violation::new("every request is answered once", what));
@@ -295,7 +313,7 @@ impl Machine {
         }
         let run = self.open.as_ref().map(|open| open.reader.run());
         let requests = writes.iter().map(|write| Request::Write(copy(write))).collect();
-        let replies = self.batch(now, requests)?;
+        let replies = self.batch(now, requests, keys)?;
         for (write, reply) in writes.iter().zip(&replies) {
             self.answered(write, reply, &mut contents)?;
         }
@@ -398,7 +416,7 @@ impl Machine {
             model.removes(key, &before.heads);
         }
         let write = Write { key: key.clone(), put: workload::copy(&edit.put), durable: false };
-        let replies = self.batch(now, vec![Request::Write(write)])?;
+        let replies = self.batch(now, vec![Request::Write(write)], keys)?;
         let reply = replies.into_iter().next().map(|reply| reply.result);
         if let Some(Ok(Outcome::Written { sequence, durable: true, .. })) = &reply {
             self.ledger.acknowledged(key, *sequence);

@@ -9,6 +9,7 @@
 
 mod checkers;
 mod disk;
+mod drive;
 mod exchange;
 mod faults;
 mod machine;

@@ -91,7 +91,7 @@ fn a_write_that_fills_a_commit_is_answered_before_the_next_one_is_begun() {
     let mut bench = Bench::new();
     let text = format!(r#"{{"text":"{}"}}"#, "x".repeat(100_000));
     let submitted = |call, name| Submitted { ticket: Ticket::Api(call), request: write(name, whole(&text)) };
-    let mut requests = [submitted(0, "cells/a"), submitted(1, "cells/b")].into_iter().peekable();
+    let mut requests = [submitted(0, "platforms/a"), submitted(1, "platforms/b")].into_iter().peekable();
     for call in 0..2 {
         let mut replies = Vec::new();
         bench.store.handle_commit(bench.now, &mut requests, &mut replies);
@@ -100,5 +100,5 @@ fn a_write_that_fills_a_commit_is_answered_before_the_next_one_is_begun() {
     let mut replies = Vec::new();
     bench.store.handle_commit(bench.now, &mut requests, &mut replies);
     assert!(replies.is_empty());
-    assert!(bench.json("cells/b").is_some());
+    assert!(bench.json("platforms/b").is_some());
 }

@@ -15,6 +15,7 @@ use peat_node::{api, fleet, sync};
 use crate::checkers::durability::{self, Ledger};
 use crate::checkers::promises::Promises;
 use crate::disk::{DiskFaults, SimDisk};
+use crate::drive::Drive;
 use crate::faults::{Fault, Tally};
 use crate::mesh::{Mail, Role};
 use crate::prng::Prng;
@@ -75,6 +76,8 @@ pub struct Node {
     /// Of these, the ones asked before the last StartSync, which ends the silence that they begin.
     pub ended_stops: u32,
     random: Prng,
+    /// When jobs of the store end.
+    pace: Prng,
     tally: Arc<Tally>,
 }
 
@@ -99,6 +102,7 @@ impl Node {
         let identity = Arc::new(Identity::from_seed(key));
         let mut config = store::Config::new(identity.id());
         config.flush_interval = Duration::from_millis(random.between(50, 2_000));
+        config.job_bytes = crate::drive::job_bytes(&mut random.fork("jobs", 0));
         config.cache_bytes = 1 << 20;
         config.planted = planted;
         Node {
@@ -118,6 +122,7 @@ impl Node {
             silent: false,
             stops: 0,
             ended_stops: 0,
+            pace: random.fork("pace", 0),
             random,
             tally: Arc::clone(tally),
         }
@@ -309,9 +314,11 @@ impl Node {
         let count = running.inbox.len();
         let batch: Vec<Submitted> = running.inbox.drain(..count).collect();
         let asked: Vec<_> = batch.iter().map(Asked::of).collect();
-        let mut replies = Vec::new();
         self.ledger.working();
-        running.store.handle_batch(self.clock.at(time), batch, &mut replies);
+        let now = self.clock.at(time);
+        let mut drive = Drive::new(batch);
+        while drive.step(&mut running.store, now, &mut self.pace, &self.tally) {}
+        let replies = drive.replies();
         self.after_commit(keys, &asked, replies, promises)
     }
 

@@ -1,0 +1,174 @@
+//! Requests that wait for a job: too long for the store thread, or about documents of such a request.
+//!
+//! Keeps the order in which requests about one document, and batches from one peer, arrived. Bounded by the requests that the other
+//! threads may have outstanding.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::identity::EndpointId;
+use crate::store::{KeyHash, Request, Submitted};
+
+/// Bytes of documents in one job, unless a single request has more.
+const JOB_BYTES: usize = 256 << 10;
+
+/// How many requests that wait or run are about a document, or from a peer.
+#[derive(Debug, Default)]
+struct Claims {
+    documents: BTreeMap<KeyHash, usize>,
+    peers: BTreeMap<EndpointId, usize>,
+}
+
+impl Claims {
+    fn add(&mut self, request: &Request) {
+        documents(request).for_each(|hash| *self.documents.entry(hash).or_default() += 1);
+        peer(request).into_iter().for_each(|peer| *self.peers.entry(peer).or_default() += 1);
+    }
+
+    fn covers(&self, request: &Request) -> bool {
+        peer(request).is_some_and(|peer| self.peers.contains_key(&peer))
+            || documents(request).any(|hash| self.documents.contains_key(&hash))
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
+    waiting: VecDeque<(Submitted, usize)>,
+    waiting_claims: Claims,
+    /// Of the job that runs.
+    running: Option<Claims>,
+}
+
+impl Deferred {
+    /// Whether a request must wait because an earlier one about the same document, or from the same peer, does.
+    pub(super) fn covers(&self, request: &Request) -> bool {
+        self.waiting_claims.covers(request) || self.running.as_ref().is_some_and(|running| running.covers(request))
+    }
+
+    /// Makes a request about this many bytes of documents wait.
+    pub(super) fn push(&mut self, submitted: Submitted, bytes: usize) {
+        self.waiting_claims.add(&submitted.request);
+        self.waiting.push_back((submitted, bytes));
+    }
+
+    /// The requests of the next job, unless one runs.
+    pub(super) fn begin(&mut self) -> Vec<Submitted> {
+        let (mut requests, mut claims, mut total) = (Vec::new(), Claims::default(), 0);
+        if self.running.is_some() {
+            return requests;
+        }
+        while let Some((_, bytes)) = self.waiting.front()
+            && (requests.is_empty() || total + bytes <= JOB_BYTES)
+            && let Some((submitted, bytes)) = self.waiting.pop_front()
+        {
+            total += bytes;
+            claims.add(&submitted.request);
+            requests.push(submitted);
+        }
+        if !requests.is_empty() {
+            self.running = Some(claims);
+            self.waiting_claims = Claims::default();
+            self.waiting.iter().for_each(|(submitted, _)| self.waiting_claims.add(&submitted.request));
+        }
+        requests
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn runs(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// The running job is over.
+    pub(super) fn end(&mut self) {
+        self.running = None;
+    }
+}
+
+/// The documents that a request may read or write.
+pub(super) fn documents(request: &Request) -> impl Iterator<Item = KeyHash> {
+    let (one, many) = match request {
+        Request::Write(write) => (Some(write.key.hash()), &[][..]),
+        Request::Apply(apply) => (None, apply.documents.as_slice()),
+        Request::SaveLink(_) | Request::SaveSync(_) | Request::Flush | Request::Nothing => (None, &[][..]),
+    };
+    one.into_iter().chain(many.iter().map(|incoming| incoming.hash))
+}
+
+/// The peer whose cursors a request moves.
+fn peer(request: &Request) -> Option<EndpointId> {
+    match request {
+        Request::Apply(apply) => Some(apply.from.node),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Apply, Key, PeerRun, Put, RunId, Ticket, Write};
+
+    fn write(ticket: u64, id: &str) -> Submitted {
+        let write = Write { key: Key::new("notes", id).unwrap(), put: Put::Delete, durable: false };
+        Submitted { ticket: Ticket::Api(ticket), request: Request::Write(write) }
+    }
+
+    fn batch_of(peer: u8) -> Request {
+        let from = PeerRun { node: EndpointId([peer; 32]), run: RunId::default() };
+        let into = RunId::default();
+        Request::Apply(Apply { from, into, documents: Vec::new(), cursors: Vec::new(), flush: false })
+    }
+
+    fn tickets(requests: &[Submitted]) -> Vec<Ticket> {
+        requests.iter().map(|submitted| submitted.ticket).collect()
+    }
+
+    #[test]
+    fn requests_about_one_document_wait_for_each_other_and_others_do_not() {
+        let mut deferred = Deferred::default();
+        deferred.push(write(1, "a"), 1_000_000);
+        assert!(deferred.covers(&write(2, "a").request) && !deferred.covers(&write(2, "b").request));
+        assert_eq!(tickets(&deferred.begin()), [Ticket::Api(1)]);
+        assert!(deferred.covers(&write(2, "a").request), "the job runs");
+        deferred.push(write(2, "a"), 10);
+        assert!(deferred.begin().is_empty(), "one job at a time");
+        deferred.end();
+        assert!(deferred.covers(&write(3, "a").request), "one still waits");
+        assert_eq!(tickets(&deferred.begin()), [Ticket::Api(2)]);
+        deferred.end();
+        assert!(!deferred.covers(&write(3, "a").request));
+    }
+
+    #[test]
+    fn batches_from_one_peer_keep_their_order() {
+        let mut deferred = Deferred::default();
+        deferred.push(Submitted { ticket: Ticket::Sync(1), request: batch_of(7) }, 1_000_000);
+        assert!(deferred.covers(&batch_of(7)) && !deferred.covers(&batch_of(8)));
+        deferred.begin();
+        assert!(deferred.covers(&batch_of(7)));
+        deferred.end();
+        assert!(!deferred.covers(&batch_of(7)));
+    }
+
+    #[test]
+    fn a_job_takes_what_fits_and_at_least_one_request() {
+        let mut deferred = Deferred::default();
+        deferred.push(write(1, "a"), 10 * JOB_BYTES);
+        deferred.push(write(2, "b"), JOB_BYTES);
+        deferred.push(write(3, "c"), 1);
+        deferred.push(write(4, "d"), 1);
+        let mut jobs = Vec::new();
+        loop {
+            let requests = deferred.begin();
+            if requests.is_empty() {
+                break;
+            }
+            jobs.push(tickets(&requests));
+            deferred.end();
+        }
+        let api = |numbers: &[u64]| numbers.iter().map(|number| Ticket::Api(*number)).collect::<Vec<_>>();
+        assert_eq!(jobs, [api(&[1]), api(&[2]), api(&[3, 4])]);
+    }
+}
