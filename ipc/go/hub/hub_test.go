@@ -487,3 +487,18 @@ func TestAHubThatStandsByNeedsOneConnection(t *testing.T) {
 	}
 	second.kill()
 }
+
+// Liveness follows what the node derives, also while no document changes.
+func TestLivenessFollowsTheNode(t *testing.T) {
+	w := newWorld(t)
+	node, _ := startNode(t, "--heartbeat", "1", "--stale-after", "2", "--dead-after", "4")
+	agent, err := peat.NewAgent(node.Address(), peat.Registration{ID: "a1", Status: peat.Busy}, peat.Remember(t.TempDir()))
+	must(t, err)
+	must(t, agent.WaitRegistered(patient(t)))
+	w.hub(source("fleet", node)...)
+	w.eventually("SELECT count(*) = 1 FROM peat.agent_liveness WHERE id = 'a1' AND liveness = 'LIVE' AND status = 'BUSY'")
+	must(t, agent.Close())
+	for _, liveness := range []string{"STALE", "DEAD"} {
+		w.eventually("SELECT count(*) = 1 FROM peat.agent_liveness WHERE id = 'a1' AND liveness = $1", liveness)
+	}
+}

@@ -103,14 +103,15 @@ func (s *sender) hangUp() {
 	}
 }
 
-// due gives the next rows to send and fixes what each attempt must send alike. Of rows for one document only the first is due.
+// due gives the next rows to send and fixes what each attempt must send alike. A row waits for an earlier one for the same
+// document that is to be tried again.
 func (s *sender) due(ctx context.Context) ([]order, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTime)
 	defer cancel()
 	rows, err := s.conn.Query(ctx, `WITH due AS (
 		SELECT id FROM peat.outbox o WHERE source = $1 AND state = 'pending' AND due_at <= now() AND NOT EXISTS (
 			SELECT FROM peat.outbox e WHERE e.source = o.source AND e.collection = o.collection AND e.doc_id = o.doc_id
-			AND e.state = 'pending' AND e.id < o.id)
+			AND e.state = 'pending' AND e.id < o.id AND e.due_at > now())
 		ORDER BY id LIMIT $2
 	), sent AS (
 		UPDATE peat.outbox o SET attempts = attempts + 1,
@@ -128,8 +129,14 @@ func (s *sender) due(ctx context.Context) ([]order, error) {
 
 // send sends rows until the node goes away, and notes what became of them. away is why the rest was not sent.
 func (s *sender) send(ctx context.Context, orders []order) (away, err error) {
+	type key struct{ collection, id string }
 	var outcomes []outcome
+	waiting := map[key]bool{} // a row for this document is to be tried again
 	for i := range orders {
+		document := key{orders[i].Collection, orders[i].DocID}
+		if waiting[document] {
+			continue
+		}
 		refused, failed := s.attempt(ctx, &orders[i])
 		if failed != nil {
 			return nil, failed
@@ -138,7 +145,9 @@ func (s *sender) send(ctx context.Context, orders []order) (away, err error) {
 			away = refused
 			break
 		}
-		outcomes = append(outcomes, judge(&orders[i], refused))
+		result := judge(&orders[i], refused)
+		waiting[document] = result.state == "pending"
+		outcomes = append(outcomes, result)
 	}
 	return away, s.note(ctx, outcomes)
 }
@@ -283,7 +292,9 @@ func (s *sender) fixBase(ctx context.Context, id int64, base []byte) error {
 func (s *sender) await(ctx context.Context) error {
 	var pause float64
 	err := queryRow(ctx, s.conn, `SELECT coalesce(greatest(extract(epoch FROM min(due_at) - now()), 0.01), $2::double precision)::double precision
-		FROM peat.outbox WHERE source = $1 AND state = 'pending'`, []any{s.source.Name, outboxPoll.Seconds()}, &pause)
+		FROM peat.outbox o WHERE source = $1 AND state = 'pending' AND NOT EXISTS (
+			SELECT FROM peat.outbox e WHERE e.source = o.source AND e.collection = o.collection AND e.doc_id = o.doc_id
+			AND e.state = 'pending' AND e.id < o.id AND e.due_at > o.due_at)`, []any{s.source.Name, outboxPoll.Seconds()}, &pause)
 	if err != nil {
 		return err
 	}

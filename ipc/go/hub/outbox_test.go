@@ -152,3 +152,38 @@ func TestARowWaitsForItsNode(t *testing.T) {
 	w.eventually("SELECT state = 'sent' FROM peat.outbox")
 	w.equalsNode("fleet", connectNode(t, node))
 }
+
+// What the node may take later is tried again; meanwhile later rows for the same document wait, and no others.
+func TestALimitDelaysOneDocumentOnly(t *testing.T) {
+	w := newWorld(t)
+	node, client := startNode(t)
+	w.hub(source("fleet", node)...)
+	w.eventually("SELECT to_regclass('peat.identity') IS NOT NULL")
+	get[int](w, `WITH queued AS (SELECT peat.put_document('fleet', 'notes', 'n', jsonb_build_object('x', repeat('x', 1200000))) UNION ALL
+		SELECT peat.put_document('fleet', 'notes', 'n', '{"second": true}') UNION ALL
+		SELECT peat.put_document('fleet', 'notes', 'other', '{}')) SELECT count(*)::int FROM queued`)
+	w.eventually("SELECT state = 'sent' FROM peat.outbox WHERE doc_id = 'other'")
+	w.eventually("SELECT refusals > 1 AND state = 'pending' AND error LIKE 'PutDocument: RESOURCE_EXHAUSTED%' FROM peat.outbox WHERE id = 1")
+	if sent := get[bool](w, "SELECT state = 'sent' FROM peat.outbox WHERE id = 2"); sent {
+		t.Error("a later row for the document was sent first")
+	}
+	get[int](w, "WITH given_up AS (UPDATE peat.outbox SET state = 'failed' WHERE id = 1 RETURNING 1) SELECT count(*)::int FROM given_up")
+	w.eventually("SELECT state = 'sent' FROM peat.outbox WHERE id = 2")
+	w.equalsNode("fleet", client)
+}
+
+// Many rows for one document are sent in one go, in their order.
+func TestManyRowsForOneDocumentKeepTheirOrder(t *testing.T) {
+	w := newWorld(t)
+	node, client := startNode(t)
+	w.hub(source("fleet", node)...)
+	w.eventually("SELECT to_regclass('peat.identity') IS NOT NULL")
+	get[int](w, `WITH queued AS (SELECT peat.patch_document('fleet', 'notes', 'n', jsonb_build_object('n', n, 'k' || n % 7, n))
+		FROM generate_series(1, 300) n) SELECT count(*)::int FROM queued`)
+	w.eventually("SELECT count(*) = 300 FROM peat.outbox WHERE state = 'sent'")
+	w.equalsNode("fleet", client)
+	if held := get[string](w, "SELECT document::text FROM peat.documents WHERE id = 'n'"); !sameJSON([]byte(held),
+		[]byte(`{"n":300,"k0":294,"k1":295,"k2":296,"k3":297,"k4":298,"k5":299,"k6":300}`)) {
+		t.Errorf("the document is %s", held)
+	}
+}
