@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"peat.dev/peat"
+	"peat.dev/peat/internal/testnode"
 )
 
 // Targets. LONG=1 fails at twice as bad, as the other benchmarks do.
@@ -137,5 +138,45 @@ func TestAChangeAtAnEdgeIsSoonARow(t *testing.T) {
 	t.Logf("change at an edge to its row at the hub: p50 %v, p99 %v (target: p50 at most %v)", p50, p99, rowTime)
 	if p50 > time.Second || os.Getenv("LONG") == "1" && p50 > 2*rowTime {
 		t.Errorf("p50 is %v; the target is %v", p50, rowTime)
+	}
+}
+
+// A snapshot that is broken off by the end of hub, node or database leaves nothing, and the next one writes each document once.
+func TestKillsDuringASnapshotLeaveNothingHalf(t *testing.T) {
+	tool(t, "PEAT_NODE_BINARY")
+	database, err := newServer()
+	must(t, err)
+	t.Cleanup(database.remove)
+	w := &world{t, database.database(t)}
+	node, client := startNode(t)
+	count := 4_000
+	if os.Getenv("LONG") == "1" {
+		count = 50_000
+	}
+	fill(t, client, count)
+	must(t, client.Delete(patient(t), "tracks", "t0"))
+	must(t, (&hub{Config: Config{Database: w.url}}).tryMigrate(patient(t)))
+	for _, kill := range []func(){func() {}, func() {
+		node.Kill()
+		must(t, node.Resume())
+	}, func() {
+		database.kill()
+		must(t, database.start())
+	}} {
+		hub := w.hub(source("fleet", node)...)
+		must(t, testnode.Eventually(patient(t), "the node is followed", func() (bool, error) {
+			return strings.Contains(hub.said.String(), "the node is followed"), nil
+		}))
+		kill()
+		hub.kill()
+		// Everything or nothing.
+		if rows := get[int](w, "SELECT count(*)::int FROM peat.documents"); rows != 0 && rows != count-1 {
+			t.Errorf("%d documents of a snapshot of %d", rows, count-1)
+		}
+	}
+	w.hub(source("fleet", node)...)
+	w.equalsNode("fleet", client)
+	if rows := get[int](w, "SELECT count(*)::int FROM peat.history"); rows != count-1 {
+		t.Errorf("%d rows of history for %d documents", rows, count-1)
 	}
 }
