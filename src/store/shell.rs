@@ -135,7 +135,7 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
         let first = match event {
             Event::Request(first) => Some(first),
             Event::Finished(finished) => {
-                store.handle_finished(now(), finished, &mut replies);
+                store.handle_finished(now(), *finished, &mut replies);
                 None
             }
             Event::Timeout => None,
@@ -166,7 +166,7 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
 /// Why the store thread goes round.
 enum Event {
     Request(Submitted),
-    Finished(Finished),
+    Finished(Box<Finished>),
     /// The engine's deadline came, or its alarm was raised.
     Timeout,
 }
@@ -203,7 +203,7 @@ impl Wiring {
             None => select.ready(),
         };
         if let Ok(finished) = self.jobs.finished.try_recv() {
-            return Ok(Event::Finished(finished));
+            return Ok(Event::Finished(Box::new(finished)));
         }
         if ready != request {
             return Err(RecvTimeoutError::Timeout);
