@@ -169,7 +169,7 @@ impl Schema {
             }
             other => return Err(format!("{}: {other:?} is missing in src/schema.rs", field.name()).into()),
         };
-        if repeated && !matches!(field.r#type(), Type::String | Type::Bytes | Type::Message) {
+        if repeated && !matches!(field.r#type(), Type::String | Type::Bytes | Type::Enum | Type::Message) {
             return Err(format!("{}: repeated numbers are missing in src/schema", field.name()).into());
         }
         let optional = field.oneof_index.is_some();

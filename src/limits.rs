@@ -24,11 +24,25 @@ pub const HISTORY_ROWS: u64 = CHUNK_ROWS / 4 * 3;
 /// A file of settings.
 pub const SETTINGS_FILE_BYTES: u64 = 64 << 10;
 
-/// Commands in the table of what is to be delivered, expired and forgotten; a node with as many issues no more.
+/// Commands a node keeps: those that are not over, and as many of the others as they leave room for.
 pub const COMMANDS: usize = 16_384;
+/// Targets of all commands that a node keeps.
+pub const COMMAND_DELIVERIES: usize = 128 * COMMAND_TARGETS;
+/// Health warns when a limit on commands is used up to this: three quarters.
+pub const COMMANDS_WARNING: usize = COMMANDS / 4 * 3;
+/// Commands whose order in time a node keeps in memory; with more of them a list reads all.
+pub const COMMANDS_LISTED: usize = 4 * COMMANDS;
+/// Commands of one page of a list.
+pub const COMMANDS_PAGE: usize = 1_000;
+/// Agents of one page of a list.
+pub const AGENTS_PAGE: usize = 1_000;
+/// Commands of one issuer that this node does not trust; it removes further ones.
+pub const COMMAND_UNTRUSTED_SHARE: usize = 1_024;
+/// Commands of all issuers that this node does not trust.
+pub const COMMAND_UNTRUSTED: usize = 4_096;
 /// Agents one command is for, whoever it was addressed to.
 pub const COMMAND_TARGETS: usize = 1_024;
-/// Commands one agent has neither accepted nor missed; beyond it none is issued to it.
+/// Commands one agent has neither ended nor missed; beyond it none is issued to it.
 pub const COMMAND_PENDING: usize = 1_024;
 /// A command's payload.
 pub const COMMAND_PAYLOAD_BYTES: usize = 256 << 10;

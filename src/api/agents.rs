@@ -10,6 +10,7 @@ use crate::api::caller::{Caller, OVERFLOW_ID};
 use crate::api::dispatch::too_large;
 use crate::clock::Now;
 use crate::fleet::{Change, Fleet, Owner};
+use crate::limits::{AGENT_ID_BYTES, AGENTS_PAGE};
 use crate::store::{self, Key, Put, Snapshot};
 
 /// Whose the agents of a caller are.
@@ -22,18 +23,35 @@ pub(super) fn owner(caller: &Caller) -> Owner {
     }
 }
 
-/// The agents asked for, as far as they fit one answer.
+/// The agents asked for: a page of them, or all if they fit one answer.
 pub(super) fn list(fleet: &Fleet, now: Now, request: &ListAgentsRequest) -> Result<ListAgentsResponse, CallError> {
     let wanted = |agent: &Agent| {
         (request.liveness == 0 || agent.liveness == request.liveness)
             && (request.group.is_empty() || agent.group == request.group)
     };
-    let agents: Vec<Agent> = fleet.agents(now, None).filter(wanted).collect();
-    let response = ListAgentsResponse { agents };
-    match response.encoded_len() {
-        ..=PAYLOAD_BYTES => Ok(response),
-        bytes => Err(too_large(bytes, "WatchAgents, which gives the agents one by one")),
+    let after = std::str::from_utf8(&request.page_token)
+        .map_err(|_| CallError::new(Code::InvalidArgument, "page_token is none that this call gave"))?;
+    let after = (!after.is_empty()).then_some(after);
+    let most = match usize::try_from(request.page_size).unwrap_or(AGENTS_PAGE) {
+        0 => usize::MAX,
+        size => size.min(AGENTS_PAGE),
+    };
+    let paged = request.page_size > 0 || after.is_some();
+    let mut response = ListAgentsResponse::default();
+    let mut bytes = AGENT_ID_BYTES + 8;
+    for agent in fleet.agents(now, after).filter(wanted) {
+        bytes += agent.encoded_len() + 8;
+        if bytes > PAYLOAD_BYTES && !paged {
+            return Err(too_large(bytes, "page_size, or WatchAgents, which gives the agents one by one"));
+        }
+        if bytes > PAYLOAD_BYTES || response.agents.len() >= most {
+            response.next_page_token =
+                response.agents.last().map(|last| last.agent_id.clone().into_bytes()).unwrap_or_default();
+            break;
+        }
+        response.agents.push(agent);
     }
+    Ok(response)
 }
 
 /// Adds to a platform what is known of the agent of that id.

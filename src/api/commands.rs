@@ -4,14 +4,11 @@
 
 use std::sync::Arc;
 
-use peat_ipc::frame::PAYLOAD_BYTES;
-use peat_ipc::prost::Message as _;
-use peat_ipc::sidecar::{CancelCommandResponse, Command, CommandStatus, GetCommandsRequest, TargetStatus};
+use peat_ipc::sidecar::{CancelCommandResponse, Command, CommandStatus, TargetStatus};
 use peat_ipc::{CallError, Code};
 use serde_json::{Map, Value};
 
 use crate::api::caller::Role;
-use crate::api::dispatch::{SUBSCRIBE, too_large};
 use crate::api::typed::Typed;
 use crate::clock::Now;
 use crate::fleet::commands::{Commands, Trust, shown};
@@ -20,7 +17,9 @@ use crate::identity::Identity;
 use crate::limits::{COMMAND_TARGETS, COMMAND_TTL};
 use crate::mesh::CommandBody;
 use crate::mesh::command_body::Addressed;
-use crate::store::{COMMANDS, CommandChange, CommandView, Key, Put, Rank, Report, Signed, Snapshot, check_body};
+use crate::store::{
+    CommandChange, CommandView, Key, Put, Rank, Report, Signed, Snapshot, check_body, is_long_past, same_time,
+};
 
 /// What commands need to know of the agents.
 pub(crate) trait Roster {
@@ -79,7 +78,7 @@ impl Roster for Known<'_> {
     }
 
     fn room(&self, targets: &[String]) -> Result<(), String> {
-        self.commands.room(targets)
+        self.commands.room(self.now, targets)
     }
 
     fn may_report(&self, agent: &str) -> Result<(), CallError> {
@@ -133,7 +132,8 @@ impl Request<'_> {
         self.role.require_admin("issuing a command")?;
         let targets = self.targets(&addressed)?;
         self.roster.room(&targets).map_err(|why| refused(Code::ResourceExhausted, why))?;
-        let now_s = self.now.wall_ms.div_euclid(1_000);
+        let ttl_ms = ttl_ms(command, self.now)?;
+        let (created_at, expires_at) = times(command, self.now);
         let body = CommandBody {
             id: command.id.clone(),
             issuer: self.authority.identity.id().0.to_vec().into(),
@@ -141,9 +141,9 @@ impl Request<'_> {
             targets,
             command_type: command.command_type.clone(),
             payload: command.payload_json.clone().into_bytes().into(),
-            created_at: if command.created_at == 0 { now_s } else { command.created_at },
-            expires_at: command.expires_at,
-            ttl_ms: ttl_ms(command, self.now)?,
+            created_at,
+            expires_at,
+            ttl_ms,
         };
         check_body(self.key, &body).map_err(invalid)?;
         Ok(CommandChange::Issue(Signed::sign(&self.authority.identity, &body)))
@@ -238,6 +238,17 @@ fn validate(command: &Command) -> Result<Addressed, CallError> {
     }
 }
 
+/// When a command was made and until when it may be accepted, as it is signed. A client whose clock is behind means a time from now,
+/// which by the clocks of other nodes would be long past.
+fn times(command: &Command, now: Now) -> (i64, i64) {
+    let now_s = now.wall_ms.div_euclid(1_000);
+    match (command.created_at, command.expires_at) {
+        (0, expires_at) => (now_s, expires_at),
+        (created_at, expires_at) if is_long_past(expires_at, now.wall_ms) => (now_s, now_s + (expires_at - created_at)),
+        given => given,
+    }
+}
+
 /// The time to live, milliseconds; 0: for ever.
 fn ttl_ms(command: &Command, now: Now) -> Result<u64, CallError> {
     let Command { created_at, expires_at, .. } = *command;
@@ -266,11 +277,12 @@ fn ttl_ms(command: &Command, now: Now) -> Result<u64, CallError> {
 fn is_same(held: &CommandView, command: &Command, addressed: &Addressed) -> bool {
     let body = &held.body;
     let time = |given: i64, held: i64| given == 0 || given == held;
+    let (held_times, given) = ((body.created_at, body.expires_at), (command.created_at, command.expires_at));
+    let shifted = given.1 != 0 && given.1 != held_times.1 && same_time(held_times, given);
     body.addressed.as_ref() == Some(addressed)
         && body.command_type == command.command_type
         && body.payload.as_ref() == command.payload_json.as_bytes()
-        && time(command.created_at, body.created_at)
-        && time(command.expires_at, body.expires_at)
+        && (shifted || (time(given.0, held_times.0) && time(given.1, held_times.1)))
 }
 
 /// Who reports, and what: the one target, or, of several, the one that `targets` or `target_id` names.
@@ -316,62 +328,6 @@ fn rank(status: CommandStatus) -> u8 {
 /// The answer to a CancelCommand: how far each target is now.
 pub(super) fn cancelled(held: Option<&CommandView>, now: Now) -> CancelCommandResponse {
     CancelCommandResponse { targets: held.map(|held| shown(held, now).targets).unwrap_or_default() }
-}
-
-/// The commands a GetCommands asks for, as far as they fit one answer.
-pub(super) fn list(
-    snapshot: &Snapshot,
-    now: Now,
-    trust: &Trust,
-    request: &GetCommandsRequest,
-) -> Result<Vec<Command>, CallError> {
-    let (mut commands, mut bytes) = (Vec::new(), 0);
-    let ids = if request.id.is_empty() { snapshot.list(COMMANDS)? } else { vec![request.id.clone()] };
-    for id in ids.into_iter().filter(|id| !id.contains(':')) {
-        let Some(held) = snapshot.command(&id)? else { continue };
-        if !is_wanted(&held, now, trust, request) {
-            continue;
-        }
-        let command = describe(snapshot, &held, now, &request.target_id)?;
-        bytes += command.encoded_len() + 8;
-        if bytes > PAYLOAD_BYTES {
-            return Err(too_large(bytes, SUBSCRIBE));
-        }
-        commands.push(command);
-    }
-    Ok(commands)
-}
-
-fn is_wanted(held: &CommandView, now: Now, trust: &Trust, request: &GetCommandsRequest) -> bool {
-    let agent = request.target_id.as_str();
-    let may_run = || !held.cancel_requested && trust.allows(&held.issuer());
-    let mut targets = held.targets_now(now).filter(|(target, _)| agent.is_empty() || *target == agent);
-    match request.pending_only {
-        true => targets.any(|(_, rank)| rank == Rank::Pending) && may_run(),
-        false => targets.next().is_some(),
-    }
-}
-
-/// A command with what its targets, or only `agent`, made of it.
-fn describe(snapshot: &Snapshot, held: &CommandView, now: Now, agent: &str) -> Result<Command, CallError> {
-    let mut command = shown(held, now);
-    command.targets.retain(|target| agent.is_empty() || target.agent_id == agent);
-    for target in command.targets.iter_mut().filter(|target| rank(target.status()) >= Rank::Executing as u8) {
-        let Some(result) = snapshot.command_result(&command.id, &target.agent_id)? else { continue };
-        match result.progress() {
-            Some((words, percent)) if target.status() == CommandStatus::Executing => {
-                (target.progress, target.percent) = (words, percent);
-            }
-            // The status has come, and the result that goes with it has not.
-            Some(_) => {}
-            None => (target.result_json, target.error) = (result.result, result.error),
-        }
-    }
-    if let [one] = command.targets.as_slice() {
-        (command.status, command.result_json, command.error) = (one.status, one.result_json.clone(), one.error.clone());
-        (command.progress, command.percent) = (one.progress.clone(), one.percent);
-    }
-    Ok(command)
 }
 
 /// Keys of a command's document that a put may repeat and that decide nothing.

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::api::agents;
 use crate::api::caller::Role;
+use crate::api::command_list::{self, Source};
 use crate::api::commands::{self, Known, Roster};
 use crate::api::feed::Feed;
 use crate::api::typed::Typed;
@@ -89,6 +90,7 @@ fn carry_out(view: &mut View, known: &Known<'_>, request: Request) -> Result<Ste
         Request::GetHealth(_) => {
             let mut health = view.health(now);
             health.problems.extend(view.namesakes().or_else(|| fleet.namesakes(now)).map(warn_of_namesakes));
+            health.problems.extend(known.commands.problems(now));
             answer(health)
         }
         Request::PutDocument(request) => put_document(view, roster, now, role, request),
@@ -112,7 +114,7 @@ fn carry_out(view: &mut View, known: &Known<'_>, request: Request) -> Result<Ste
         }
         Request::GetCells(_) => answer(GetCellsResponse { cells: all(view)? }),
         Request::GetTracks(_) => answer(GetTracksResponse { tracks: all(view)? }),
-        Request::GetCommands(request) => get_commands(view, now, &request),
+        Request::GetCommands(request) => get_commands(view, known, &request),
         Request::CancelCommand(request) => cancel_command(view, roster, now, role, request),
         Request::ListAgents(request) => answer(agents::list(fleet, now, &request)?),
         Request::WatchAgents(_) => Ok(Step::Watch(Watch::new(fleet))),
@@ -263,9 +265,10 @@ fn cancel_command(
     Ok(Step::Write { write: Write { key, put, durable: true }, then })
 }
 
-fn get_commands(view: &mut View, now: Now, request: &GetCommandsRequest) -> Result<Step, CallError> {
-    let trust = view.authority().trust.clone();
-    answer(GetCommandsResponse { commands: commands::list(view.snapshot()?, now, &trust, request)? })
+fn get_commands(view: &mut View, known: &Known<'_>, request: &GetCommandsRequest) -> Result<Step, CallError> {
+    let (authority, snapshot) = view.authority_and_snapshot()?;
+    let source = Source { snapshot, commands: known.commands, trust: &authority.trust, now: known.now };
+    answer(command_list::list(&source, request)?)
 }
 
 fn about_command<'a>(

@@ -15,6 +15,8 @@ mod reload;
 #[cfg(feature = "http")]
 mod rest;
 #[cfg(feature = "http")]
+mod rest_read;
+#[cfg(feature = "http")]
 mod shown;
 mod streams;
 

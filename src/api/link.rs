@@ -1,6 +1,7 @@
 //! The stream of one agent: what waits to be sent on it, and how much the agent will take.
 //!
-//! What waits is bounded. An agent that does not read its stream loses it, and resumes by registering again.
+//! Answers that wait are bounded: an agent that sends and does not read its stream loses it, and resumes by registering again. What
+//! is pushed waits by name, and is read when the agent takes it, so that an agent which reads is never given more than it takes.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -8,6 +9,7 @@ use peat_ipc::agent::NodeMessage;
 use peat_ipc::prost::Message;
 use peat_ipc::{CallError, Code};
 
+use crate::fleet::commands::Push;
 use crate::limits::{AGENT_QUEUE_BYTES, AGENT_QUEUE_MESSAGES};
 
 #[derive(Debug, Default)]
@@ -17,6 +19,8 @@ pub(super) struct Link {
     credit: u32,
     /// Commands its Register spoke of: it has them, whatever the store knows yet.
     reported: BTreeSet<String>,
+    /// What is to be pushed, once the answers before it are taken.
+    pushes: VecDeque<Push>,
 }
 
 impl Link {
@@ -55,6 +59,19 @@ impl Link {
             self.bytes
         );
         Err(CallError::new(Code::ResourceExhausted, message))
+    }
+
+    /// Notes something to push.
+    pub(super) fn push_later(&mut self, push: Push) {
+        self.pushes.push_back(push);
+    }
+
+    /// What is to be pushed next, if the agent takes it now.
+    pub(super) fn take_push(&mut self) -> Option<Push> {
+        if self.credit == 0 || !self.queue.is_empty() {
+            return None;
+        }
+        self.pushes.pop_front()
     }
 
     /// Sends what waits, within the credit and while `sink` says that there is room for more.

@@ -50,6 +50,7 @@
 mod agents;
 mod call;
 mod caller;
+mod command_list;
 mod commands;
 mod connection;
 mod dispatch;

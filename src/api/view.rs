@@ -76,10 +76,6 @@ impl View {
         self.authority.trust = trust;
     }
 
-    pub(super) fn authority(&self) -> &Authority {
-        &self.authority
-    }
-
     pub(super) fn authority_and_snapshot(&mut self) -> Result<(&Authority, &Snapshot), CallError> {
         self.snapshot()?;
         let snapshot = self.snapshot.as_ref().ok_or_else(|| CallError::new(Code::Internal, "no snapshot"))?;

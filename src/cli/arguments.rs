@@ -240,9 +240,19 @@ remote! {
         pub watch: bool,
     }
 
-    /// show the commands this node knows and how far they are
+    /// show the commands this node knows and how far they are, the oldest first
     #[argh(subcommand, name = "commands", help_triggers("-h", "--help"))]
-    Commands {}
+    Commands {
+        /// only those for this agent, and what it made of them
+        #[argh(option, arg_name = "ID")]
+        pub agent: Option<String>,
+        /// only what an agent may still accept
+        #[argh(switch)]
+        pub pending: bool,
+        /// only those that are pending, executing, completed, failed, cancelled or expired; may be given several times
+        #[argh(option, arg_name = "STATUS")]
+        pub status: Vec<Outcome>,
+    }
 
     /// send a command to an agent, a group or all, wherever they are attached, and print its id
     #[argh(subcommand, name = "send", help_triggers("-h", "--help"))]
@@ -290,6 +300,22 @@ impl std::str::FromStr for State {
         let name = format!("LIVENESS_{}", text.to_ascii_uppercase());
         let known = peat_ipc::sidecar::Liveness::from_str_name(&name).filter(|state| *state as i32 != 0);
         known.map(State).ok_or_else(|| format!("'{text}' is none of live, stale, dead"))
+    }
+}
+
+/// What `commands --status` shows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Outcome(pub peat_ipc::sidecar::CommandStatus);
+
+impl std::str::FromStr for Outcome {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Outcome, String> {
+        let name = format!("COMMAND_STATUS_{}", text.to_ascii_uppercase());
+        let known = peat_ipc::sidecar::CommandStatus::from_str_name(&name).filter(|status| *status as i32 != 0);
+        known
+            .map(Outcome)
+            .ok_or_else(|| format!("'{text}' is none of pending, executing, completed, failed, cancelled, expired"))
     }
 }
 

@@ -15,11 +15,34 @@ use crate::clock;
 use crate::config::{FleetSettings, Machine, ttl};
 use crate::random::{RandomExt, System};
 
+/// Commands asked for at a time.
+const PAGE: u32 = 500;
+/// What is shown of each, and how wide on a terminal.
+const COLUMNS: [(&str, usize); 6] = [("ID", 32), ("TYPE", 16), ("TO", 24), ("STATUS", 10), ("DONE", 6), ("ERROR", 0)];
+
+/// Prints the commands page by page, so that a long list takes no more memory than a short one.
 pub(super) fn commands(command: &Commands) -> Result<(), Failure> {
-    let response = remote::connect(command)?.call(&pb::GetCommandsRequest::default())?;
-    let rows: Vec<_> = response.commands.iter().map(row).collect();
-    let headings = ["ID", "TYPE", "TO", "STATUS", "DONE", "ERROR"];
-    Output::stdout(command.json).response(&response, |out| out.table(headings, &rows))
+    let mut connection = remote::connect(command)?;
+    let mut request = pb::GetCommandsRequest {
+        target_id: command.agent.clone().unwrap_or_default(),
+        pending_only: command.pending,
+        status: command.status.iter().map(|status| status.0.into()).collect(),
+        page_size: PAGE,
+        ..pb::GetCommandsRequest::default()
+    };
+    let mut output = Output::stdout(command.json);
+    output.begin_list("commands")?;
+    loop {
+        connection.renew();
+        let page = connection.call(&request)?;
+        for command in &page.commands {
+            output.element(command, |out| out.next_row(COLUMNS, &row(command)))?;
+        }
+        if page.next_page_token.is_empty() {
+            return output.end_list();
+        }
+        request.page_token = page.next_page_token;
+    }
 }
 
 fn row(command: &pb::Command) -> [String; 6] {

@@ -11,7 +11,7 @@ pub(super) struct Output<W> {
     out: W,
     json: bool,
     terminal: bool,
-    /// Whether the headings of a stream's table have been written.
+    /// Whether the headings of a stream's table have been written, or the first element of a list.
     headed: bool,
 }
 
@@ -35,6 +35,33 @@ impl<W: Write> Output<W> {
             true => self.print(|output| writeln!(output.out, "{}", schema::json(message, Style::Full))),
             false => self.print(plain),
         }
+    }
+
+    /// Begins a response whose only field is a list, which may come in parts.
+    pub(super) fn begin_list(&mut self, name: &str) -> Result<(), Failure> {
+        let open = if self.json { write!(self.out, "{{\"{name}\":[") } else { Ok(()) };
+        open.map_err(|cause| output_failed(&cause))
+    }
+
+    /// Writes the next element of a list: as JSON when asked for, else what `plain` writes.
+    pub(super) fn element<M: Described>(
+        &mut self,
+        message: &M,
+        plain: impl FnOnce(&mut Output<W>) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let written = if self.json {
+            let separator = if std::mem::replace(&mut self.headed, true) { "," } else { "" };
+            write!(self.out, "{separator}{}", schema::json(message, Style::Full))
+        } else {
+            plain(self)
+        };
+        written.map_err(|cause| output_failed(&cause))
+    }
+
+    /// Ends the list.
+    pub(super) fn end_list(&mut self) -> Result<(), Failure> {
+        let json = self.json;
+        self.print(|output| if json { writeln!(output.out, "]}}") } else { Ok(()) })
     }
 
     /// Writes what `write` writes, at once.
@@ -133,6 +160,21 @@ mod tests {
         };
         assert_eq!(written(false, true, stream), "ID   UP\na    yes\nlong  \u{fffd}[2J\n");
         assert_eq!(written(false, false, stream), "a\tyes\nlong\t\u{fffd}[2J\n");
+    }
+
+    #[test]
+    fn a_list_that_comes_in_parts_is_one_object() {
+        let agent = |id: &str| peat_ipc::sidecar::TargetStatus { agent_id: id.into(), ..Default::default() };
+        let list = |out: &mut Output<&mut Vec<u8>>, agents: &[&str]| {
+            out.begin_list("targets").expect("memory");
+            agents.iter().for_each(|id| out.element(&agent(id), |out| out.line(id)).expect("memory"));
+            out.end_list().expect("memory");
+        };
+        let json: serde_json::Value =
+            serde_json::from_str(&written(true, false, |out| list(out, &["a", "b"]))).expect("JSON");
+        assert_eq!(json["targets"][1]["agentId"], "b");
+        assert_eq!(written(true, false, |out| list(out, &[])), "{\"targets\":[]}\n");
+        assert_eq!(written(false, false, |out| list(out, &["a", "b"])), "a\nb\n");
     }
 
     #[test]

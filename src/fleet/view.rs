@@ -111,6 +111,7 @@ impl Fleet {
             age_ms: entry.age_ms(now.mono, &self.presence),
             status: entry.status,
             attached_here: entry.local().is_some_and(|local| local.stream.is_some()),
+            routes: entry.profile.routes.clone(),
         }
     }
 }

@@ -161,17 +161,14 @@ fn api_config(config: &Config, node_id: String, identity: &Arc<Identity>) -> api
     }
 }
 
-/// Where agents on this machine reach the node over HTTP; empty where they do not, or the port is not known before.
+/// Where agents reach the node over HTTP; empty where they do not, or where that depends on where they are: it listens on every
+/// address, or its port is not known before.
 fn http_url(config: &Config) -> String {
     let tcp = config.listen.iter().find_map(|listen| match listen {
-        Listen::Tcp(at) if cfg!(feature = "http") && at.port() != 0 => Some(at),
+        Listen::Tcp(at) if cfg!(feature = "http") && at.port() != 0 && !at.ip().is_unspecified() => Some(at),
         _ => None,
     });
-    let local = |at: &SocketAddr| match at.ip().is_unspecified() {
-        true => format!("http://localhost:{}", at.port()),
-        false => format!("http://{at}"),
-    };
-    tcp.map(local).unwrap_or_default()
+    tcp.map(|at| format!("http://{at}")).unwrap_or_default()
 }
 
 fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, Error> {

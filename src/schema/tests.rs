@@ -112,12 +112,21 @@ fn both_spellings_of_a_name_are_taken_and_unknown_ones_passed_over() {
 fn messages_lists_and_maps_nest() {
     let labels = [("a".to_owned(), "1".to_owned()), ("".to_owned(), "\u{1f600}".to_owned())].into();
     let agent = pb::Agent { labels, capabilities: vec!["x".into(), "".into()], liveness: 1, ..Default::default() };
-    let response = pb::ListAgentsResponse { agents: vec![agent, pb::Agent::default()] };
+    let response = pb::ListAgentsResponse { agents: vec![agent, pb::Agent::default()], ..Default::default() };
     for text in [plain(&response), full(&response)] {
         assert_eq!(parsed::<pb::ListAgentsResponse>(&text), response, "{text}");
     }
     assert!(plain(&response).ends_with(",{}]}"), "{}", plain(&response));
     assert!(full(&pb::AgentChange::default()).starts_with(r#"{"changeType""#), "an absent message is left out");
+}
+
+#[test]
+fn a_list_of_enums_is_names_or_numbers() {
+    let request: pb::GetCommandsRequest = parsed(r#"{"status":["COMMAND_STATUS_PENDING",3]}"#);
+    assert_eq!(request.status, [1, 3]);
+    assert_eq!(plain(&request), r#"{"status":["COMMAND_STATUS_PENDING","COMMAND_STATUS_COMPLETED"]}"#);
+    assert!(full(&pb::GetCommandsRequest::default()).contains(r#""status":[]"#));
+    parse::<pb::GetCommandsRequest>(r#"{"status":"COMMAND_STATUS_PENDING"}"#).expect_err("no list");
 }
 
 #[test]

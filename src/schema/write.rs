@@ -74,6 +74,19 @@ pub(super) fn message(index: Index, bytes: &[u8], style: Style, out: &mut Vec<u8
         };
         match (field.kind, field.repeated) {
             (Kind::Map(entry), _) => list(b"{}", take, |value, out| map_entry(entry, value, style, out), out),
+            (Kind::Enum(_), true) => {
+                let mut packed: &[u8] = &[];
+                let unpack = || loop {
+                    if let Ok(number) = decode_varint(&mut packed) {
+                        return Some(Wire::Number(number));
+                    }
+                    match take()? {
+                        Wire::Bytes(bytes) => packed = bytes,
+                        number => return Some(number),
+                    }
+                };
+                list(b"[]", unpack, |value, out| put(field, Some(value), style, out), out);
+            }
             (_, true) => list(b"[]", take, |value, out| put(field, Some(value), style, out), out),
             (_, false) => put(field, take(), style, out),
         }

@@ -20,7 +20,7 @@ pub use change::{CommandChange, CommandWrite, Progress, Report};
 pub use content::{Command, CommandResult};
 pub use error::CommandError;
 pub use signed::Signed;
-pub(crate) use signed::{check as check_body, is_json};
+pub(crate) use signed::{check as check_body, is_json, is_long_past, same_time};
 pub use view::CommandView;
 pub(in crate::store) use write::ONLY_INCARNATION;
 

@@ -43,11 +43,11 @@ mod verify;
 mod version;
 mod write;
 
-pub(crate) use command::check_body;
 pub use command::{
     COMMANDS, Command, CommandChange, CommandError, CommandResult, CommandView, CommandWrite, Deadline, Progress, Rank,
     Report, Signed,
 };
+pub(crate) use command::{check_body, is_long_past, same_time};
 pub use config::{Config, Planted};
 pub(crate) use disk::BALLAST_BYTES;
 pub use disk::{Disk, FileDisk};

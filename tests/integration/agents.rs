@@ -238,6 +238,37 @@ fn what_an_agent_runs_is_seen_on_the_other_node() {
     listed("x1:db\n");
 }
 
+#[test]
+fn commands_are_listed_however_many_and_pushed_however_large() {
+    let home = directory();
+    let node = Node::start(home.path(), &PATIENT);
+    let payload = home.path().join("payload.json");
+    std::fs::write(&payload, format!("\"{}\"", "x".repeat(200_000))).expect("written");
+    let payload = format!("@{}", payload.display());
+    let send =
+        |agent: &str| node.run("send", &["--agent", agent, "--ttl", "0", "replay", &payload]).ok().trim().to_owned();
+    let sent: std::collections::BTreeSet<String> = (0..60).map(|_| send("a1")).collect();
+    send("a2");
+    let mut agent = Agent::attach(&node, "a1");
+    let mut pushed = std::collections::BTreeSet::new();
+    while pushed.len() < sent.len() {
+        match agent.next().expect("it reads its stream") {
+            node_message::Body::CommandPush(push) => assert!(pushed.insert(push.command.expect("one").id)),
+            body => panic!("{body:?}"),
+        }
+    }
+    assert_eq!(pushed, sent);
+    let done = pushed.first().expect("some").clone();
+    agent.report(&done, Stage::Accepted, "");
+    agent.report(&done, Stage::Completed, &format!("\"{}\"", "r".repeat(200_000)));
+    let count = |arguments: &[&str]| node.run("commands", arguments).ok().lines().count();
+    assert_eq!((count(&[]), count(&["--agent", "a1"]), count(&["--pending"])), (61, 60, 60));
+    assert_eq!(count(&["--agent", "a1", "--status", "completed", "--status", "failed"]), 1);
+    let listed = node.json("commands", &["--agent", "a1"]);
+    assert_eq!(listed["commands"].as_array().map(Vec::len), Some(60));
+    assert!(node.run("commands", &["--status", "lost"]).fails(2).contains("none of pending"));
+}
+
 /// A command of the program while it runs.
 struct Following(Child, std::io::Lines<BufReader<std::process::ChildStdout>>);
 

@@ -103,8 +103,29 @@ impl Engine {
         }
     }
 
-    /// Sends an agent what waits for it, as far as it takes it.
+    /// Sends an agent what waits for it, as far as it takes it: answers, then what is pushed, which is read one by one.
     pub(super) fn advance_link(&mut self, number: u64) {
+        self.flush_link(number);
+        loop {
+            let Some(Call { stage: Stage::Link(link), connection: id, id: call, .. }) = self.calls.get_mut(&number)
+            else {
+                return;
+            };
+            if !self.connections.get(id).is_some_and(|connection| connection.has_room_for(*call)) {
+                return;
+            }
+            let Some(push) = link.take_push() else { return };
+            if let Some(message) = self.push_message(self.latest, number, push) {
+                let Some(Call { stage: Stage::Link(link), .. }) = self.calls.get_mut(&number) else { return };
+                match link.push(message) {
+                    Ok(()) => self.flush_link(number),
+                    Err(error) => return self.finish(self.latest, number, Err::<&Response, _>(&error)),
+                }
+            }
+        }
+    }
+
+    fn flush_link(&mut self, number: u64) {
         let Some(Call { stage: Stage::Link(link), connection: id, id: call, .. }) = self.calls.get_mut(&number) else {
             return;
         };

@@ -186,10 +186,10 @@ impl Engine {
         }
     }
 
-    /// Has the store carry out a write that a route made of a request.
+    /// Has the store carry out a write to a command that a route made of a request, and answers with how far its targets are then.
     #[cfg(feature = "http")]
     pub(super) fn write_for(&mut self, now: Now, id: ConnectionId, call: u64, write: Write) {
-        let respond = Respond::Of(|_| peat_ipc::sidecar::PutCommandResponse {}.into());
+        let respond = Respond::OfCommand(|held, now| crate::api::commands::cancelled(held, now).into());
         let then = Then { key: write.key.hash(), peers: 0, respond };
         let terms = Terms { deadline_ms: 0, credit: 0, bytes: 0 };
         self.wait(now, id, call, Method::PutCommand, terms, Step::Write { write, then });

@@ -105,7 +105,7 @@ impl Engine {
 
     /// Carries out what the commands want. After everything that may have told them something.
     pub(super) fn settle_commands(&mut self, now: Now) {
-        if self.commands.poll_rescan() {
+        if self.commands.poll_rescan(now) {
             self.followed_commands = None;
             self.follow_commands(now);
         }
@@ -128,21 +128,31 @@ impl Engine {
     fn push(&mut self, now: Now, agent: &str, push: Push) {
         let Some(stream) = self.fleet.stream_of(agent) else {
             #[cfg(feature = "http")]
-            self.push_event(now, agent, &push);
+            self.push_event(now, agent, push);
+            #[cfg(not(feature = "http"))]
+            let _ = now;
             return;
         };
+        if let Some(Call { stage: Stage::Link(link), .. }) = self.calls.get_mut(&stream.0) {
+            link.push_later(push);
+            self.advance_link(stream.0);
+        }
+    }
+
+    /// What is pushed to the agent of a stream; `None` when it need not hear of it any more.
+    pub(super) fn push_message(&mut self, now: Now, number: u64, push: Push) -> Option<NodeMessage> {
         let body = match push {
             Push::Cancel { id } => node_message::Body::CancelPush(CancelPush { command_id: id }),
             Push::Command { id } => {
                 let has = |call: &Call| matches!(&call.stage, Stage::Link(link) if link.has(&id));
-                if self.calls.get(&stream.0).is_some_and(has) {
-                    return;
+                if self.calls.get(&number).is_some_and(has) {
+                    return None;
                 }
+                let agent = self.fleet.agent_of(StreamId(number))?.to_owned();
                 let view = self.view.snapshot().ok().and_then(|snapshot| snapshot.command(&id).ok()?);
-                let Some(message) = view.and_then(|view| push_message(&view, agent, now)) else { return };
-                node_message::Body::CommandPush(message)
+                node_message::Body::CommandPush(push_message(&view?, &agent, now)?)
             }
         };
-        self.deliver(now, stream, NodeMessage { body: Some(body) });
+        Some(NodeMessage { body: Some(body) })
     }
 }

@@ -3,6 +3,8 @@
 //! An agent listens by one stream; a newer one takes over. Its events say nothing of whether it lives, and what it misses is
 //! not replayed. Who registered a stream of `AgentLink` gets everything there instead.
 
+use std::collections::VecDeque;
+
 use super::Engine;
 use crate::api::ConnectionId;
 use crate::api::call::{Call, Stage};
@@ -24,7 +26,8 @@ impl Engine {
             Err(error) => return Reply::Now(crate::api::http::refusal(&error)),
         };
         let head = Response::stream(200, "text/event-stream").with("cache-control", "no-store");
-        Reply::Hold { head, stage: Stage::Events(Events { agent }) }
+        let events = Events { agent, base_url: request.base_url(), pushes: VecDeque::new(), stalled: false };
+        Reply::Hold { head, stage: Stage::Events(events) }
     }
 
     fn listening(&self, request: &Request) -> Result<String, CallError> {
@@ -43,11 +46,11 @@ impl Engine {
 
     /// A stream of events was opened.
     pub(super) fn events_begun(&mut self, now: Now, number: u64) {
-        let Some(agent) = self.agent_of_events(number) else { return };
+        let Some((agent, base_url)) = self.events_of(number) else { return };
         if let Some(before) = self.web.listeners.insert(agent.clone(), number) {
             self.end_stream(now, before);
         }
-        let registered = self.registered(&agent);
+        let registered = self.registered(&agent, &base_url);
         self.send_event(now, number, &events::first(&agent, &registered));
         self.wake_at(number, now.after(PING));
         if self.fleet.stream_of(&agent).is_none() {
@@ -73,61 +76,89 @@ impl Engine {
     }
 
     /// Something for an agent without a stream, which may listen.
-    pub(super) fn push_event(&mut self, now: Now, agent: &str, push: &Push) {
+    pub(super) fn push_event(&mut self, now: Now, agent: &str, push: Push) {
         let Some(number) = self.web.listeners.get(agent).copied() else { return };
-        let event = match push {
-            Push::Cancel { id } => events::cancel(id),
-            Push::Command { id } => {
-                let view = self.view.snapshot().ok().and_then(|snapshot| snapshot.command(id).ok()?);
-                let Some(message) = view.and_then(|view| push_message(&view, agent, now)) else { return };
-                events::command(&message)
-            }
-        };
-        self.send_event(now, number, &event);
+        if let Some(Call { stage: Stage::Events(events), .. }) = self.calls.get_mut(&number) {
+            events.pushes.push_back(push);
+            self.advance_events(now, number);
+        }
     }
 
-    /// The settings changed: every listener is told.
-    pub(super) fn tell_listeners(&mut self, now: Now) {
-        let listeners: Vec<(String, u64)> = self.web.listeners.iter().map(|(id, n)| (id.clone(), *n)).collect();
-        for (agent, number) in listeners {
-            let event = events::config(&agent, &self.registered(&agent));
+    /// Sends a listener what waits for it, as far as it takes it.
+    pub(super) fn advance_events(&mut self, now: Now, number: u64) {
+        while let Some(Call { stage: Stage::Events(events), connection: id, id: call, .. }) =
+            self.calls.get_mut(&number)
+        {
+            let Some(connection) = self.connections.get(id) else { return };
+            if !connection.has_room_for(*call) {
+                return;
+            }
+            events.stalled = false;
+            let Some(push) = events.pushes.pop_front() else { return };
+            let agent = events.agent.clone();
+            let event = match push {
+                Push::Cancel { id } => events::cancel(&id),
+                Push::Command { id } => {
+                    let view = self.view.snapshot().ok().and_then(|snapshot| snapshot.command(&id).ok()?);
+                    let Some(message) = view.and_then(|view| push_message(&view, &agent, now)) else { continue };
+                    events::command(&message)
+                }
+            };
             self.send_event(now, number, &event);
         }
     }
 
-    pub(super) fn ping(&mut self, now: Now, number: u64) {
-        self.send_event(now, number, PING_EVENT);
+    /// The settings changed: every listener is told.
+    pub(super) fn tell_listeners(&mut self, now: Now) {
+        let listeners: Vec<u64> = self.web.listeners.values().copied().collect();
+        for number in listeners {
+            let Some((agent, base_url)) = self.events_of(number) else { continue };
+            let event = events::config(&agent, &self.registered(&agent, &base_url));
+            self.send_event(now, number, &event);
+        }
     }
 
-    /// What an agent is told when it registers, with the path of its events at least.
-    pub(super) fn registered(&self, agent: &str) -> Registered {
+    /// Shows a listener that its stream is there. One that takes nothing from one ping to the next loses it, and with HTTP/1.1 its
+    /// connection; it may come back.
+    pub(super) fn ping(&mut self, now: Now, number: u64) {
+        let Some(Call { stage: Stage::Events(events), connection: id, id: call, .. }) = self.calls.get_mut(&number)
+        else {
+            return;
+        };
+        let (id, call) = (*id, *call);
+        let room = self.connections.get(&id).is_some_and(|connection| connection.has_room_for(call));
+        if room {
+            self.send_event(now, number, PING_EVENT);
+        } else if std::mem::replace(&mut events.stalled, true) {
+            self.cut_listener(now, id, call);
+        }
+    }
+
+    /// What an agent is told when it registers, with the path of its events at least; `base_url` is where it reached this node.
+    pub(super) fn registered(&self, agent: &str, base_url: &str) -> Registered {
         let mut registered = self.fleet.registered(agent);
-        if registered.events_url.is_empty() {
-            registered.events_url = crate::fleet::Settings::events_path(agent);
+        if !base_url.is_empty() || registered.events_url.is_empty() {
+            registered.events_url = format!("{base_url}{}", crate::fleet::Settings::events_path(agent));
         }
         registered
     }
 
-    fn agent_of_events(&self, number: u64) -> Option<String> {
+    fn events_of(&self, number: u64) -> Option<(String, String)> {
         match self.calls.get(&number) {
-            Some(Call { stage: Stage::Events(events), .. }) => Some(events.agent.clone()),
+            Some(Call { stage: Stage::Events(events), .. }) => Some((events.agent.clone(), events.base_url.clone())),
             _ => None,
         }
     }
 
-    /// Sends an event. Who does not take what it was sent before gets no more: its stream ends, and with HTTP/1.1 its
-    /// connection. It may come back.
     fn send_event(&mut self, now: Now, number: u64, event: &str) {
         let Some(Call { connection: id, id: call, .. }) = self.calls.get(&number) else { return };
         let (id, call) = (*id, *call);
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if !connection.has_room_for(call) {
-            return self.cut_listener(now, id, call);
-        }
         connection.put_bytes(now, call, event.as_bytes());
         self.queue_output(id);
         self.settle(id);
     }
+
     fn cut_listener(&mut self, now: Now, id: ConnectionId, call: u64) {
         let http = self.connections.get_mut(&id).and_then(Connection::http);
         if !http.is_some_and(|(http, _)| http.reset(call)) {

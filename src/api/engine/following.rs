@@ -84,6 +84,7 @@ impl Engine {
 
     fn load_commands(&mut self, now: Now) -> Result<u64, CallError> {
         let snapshot = self.view.snapshot()?;
+        self.commands.handle_restart();
         for id in snapshot.list(COMMANDS)? {
             self.commands.handle_record(now, &id, snapshot.command(&id)?.as_ref());
         }

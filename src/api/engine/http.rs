@@ -11,7 +11,7 @@ use crate::api::caller::Caller;
 use crate::api::connection::ConnectionId;
 use crate::api::http::guard::{self, Reach};
 use crate::api::http::health::{self, Serving};
-use crate::api::http::message::{Request, Response};
+use crate::api::http::message::{Body, Request, Response};
 use crate::api::http::reply::Reply;
 use crate::api::http::route::{self, Found, Route};
 use crate::api::http::rpc::{Rpc, Target, unimplemented};
@@ -225,6 +225,10 @@ impl Engine {
                 self.expect(id, call, Speech::Plain(shape));
                 let terms = Terms { deadline_ms: 0, credit: u32::MAX, bytes: request.body.len() };
                 self.carry_out(now, id, call, role, asked, terms);
+            }
+            // The head alone was asked for: nothing is held open, and nobody's stream is taken over.
+            Reply::Hold { head, .. } if request.method == "HEAD" => {
+                self.say(now, id, call, &Response { body: Body::Whole(bytes::Bytes::new()), ..head });
             }
             Reply::Hold { head, stage } => {
                 self.expect(id, call, Speech::Held);

@@ -1,14 +1,14 @@
-//! Agents and commands over plain HTTP: registering, heartbeats, sending, acknowledging.
+//! Agents and commands over plain HTTP: registering, heartbeats, sending, acknowledging. Reads are in `rest_read.rs`.
 
 use peat_ipc::method::{self, Response as Answer};
-use peat_ipc::sidecar::{Command, ListAgentsRequest, PutCommandRequest};
+use peat_ipc::sidecar::{Command, CommandStatus, PutCommandRequest, TargetStatus};
 use peat_ipc::{CallError, Code};
 use serde_json::json;
 
 use super::Engine;
 use crate::api::Role;
 use crate::api::agents;
-use crate::api::commands::{Known, Roster};
+use crate::api::commands::{Known, Roster, cancelled};
 use crate::api::http::message::{Request, Response, decode};
 use crate::api::http::reply::{Reply, Shape};
 use crate::api::http::{body, refusal};
@@ -18,13 +18,13 @@ use crate::limits::COMMAND_TTL;
 use crate::mesh::command_body::Addressed;
 use crate::store;
 
-type Replied = Result<Reply, CallError>;
+pub(super) type Replied = Result<Reply, CallError>;
 
-fn replied(result: Replied) -> Reply {
+pub(super) fn replied(result: Replied) -> Reply {
     result.unwrap_or_else(|error| Reply::Now(refusal(&error)))
 }
 
-fn invalid(why: impl Into<String>) -> CallError {
+pub(super) fn invalid(why: impl Into<String>) -> CallError {
     CallError::new(Code::InvalidArgument, why)
 }
 
@@ -35,23 +35,6 @@ pub(super) fn part(request: &Request, number: usize) -> Result<String, CallError
 }
 
 impl Engine {
-    /// `GET /api/v1/agents?status=&group=`.
-    pub(in crate::api) fn route_agents(&mut self, now: Now, request: &Request) -> Reply {
-        replied(self.list_agents(now, request))
-    }
-
-    fn list_agents(&mut self, now: Now, request: &Request) -> Replied {
-        let status = request.parameter("status").unwrap_or_default();
-        let liveness = match status.as_str() {
-            "" => 0,
-            name => body::liveness_named(name).ok_or_else(|| invalid("status is none of LIVE, STALE and DEAD"))?.into(),
-        };
-        let group = request.parameter("group").unwrap_or_default();
-        let listed = agents::list(&self.fleet, now, &ListAgentsRequest { liveness, group })?;
-        let agents: Vec<_> = listed.agents.iter().map(body::agent).collect();
-        Ok(Reply::Now(Response::json(200, &json!({ "agents": agents }))))
-    }
-
     /// `POST /api/v1/agents`.
     pub(in crate::api) fn route_register(&mut self, now: Now, request: &Request) -> Reply {
         replied(self.register_agent(now, request))
@@ -62,7 +45,7 @@ impl Engine {
         let view = &mut self.view;
         let mut held = |agent: &str| Ok(agents::deployments_of(view.snapshot()?, agent)?);
         self.fleet.handle_registration(now, owner, &register, &mut held)?;
-        Ok(self.tell_registered(&register.agent_id))
+        Ok(self.tell_registered(&register.agent_id, request))
     }
 
     /// `POST /api/v1/agents/{id}/heartbeat`.
@@ -75,11 +58,11 @@ impl Engine {
         let view = &mut self.view;
         let mut held = |agent: &str| Ok(agents::deployments_of(view.snapshot()?, agent)?);
         self.fleet.handle_heartbeat(now, owner(request), &agent, state.as_ref(), &mut held)?;
-        Ok(self.tell_registered(&agent))
+        Ok(self.tell_registered(&agent, request))
     }
 
-    fn tell_registered(&self, agent: &str) -> Reply {
-        Reply::Now(Response::json(200, &body::registered(agent, &self.registered(agent))))
+    fn tell_registered(&self, agent: &str, request: &Request) -> Reply {
+        Reply::Now(Response::json(200, &body::registered(agent, &self.registered(agent, &request.base_url()))))
     }
 
     /// `POST /api/v1/agents/{id}/commands`.
@@ -163,15 +146,24 @@ impl Engine {
         let (agent, command) = (part(request, 4)?, part(request, 6)?);
         self.check_speaker(request, &agent)?;
         let update = body::update(command, &request.body)?;
-        let said =
-            json!({ "id": update.command_id, "status": update.stage().as_str_name().trim_start_matches("STAGE_") });
+        let write = self.commands.handle_update(now, &agent, &update).map_err(store::Error::from)?;
+        let said = update.stage();
+        let id = update.command_id.clone();
         let whole = move |result: Result<&Answer, &CallError>| match result {
-            Ok(_) => Response::json(200, &said),
+            Ok(Answer::CancelCommand(held)) => {
+                let stands = held.targets.iter().find(|target| target.agent_id == agent);
+                let status = stands.map_or(CommandStatus::Unspecified, TargetStatus::status);
+                Response::json(200, &json!({ "id": id, "status": body::acknowledged(said, status) }))
+            }
+            Ok(_) => refusal(&CallError::new(Code::Internal, "another question was answered")),
             Err(error) => refusal(error),
         };
-        match self.commands.handle_update(now, &agent, &update).map_err(store::Error::from)? {
+        match write {
             Some(write) => Ok(Reply::Write { write: write.into(), shape: Shape::unary(whole) }),
-            None => Ok(Reply::Now(whole(Ok(&peat_ipc::sidecar::PutCommandResponse {}.into())))),
+            None => {
+                let held = self.view.snapshot()?.command(&update.command_id)?;
+                Ok(Reply::Now(whole(Ok(&cancelled(held.as_ref(), now).into()))))
+            }
         }
     }
 

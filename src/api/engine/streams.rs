@@ -37,17 +37,30 @@ impl Engine {
 
     /// There is room again in what waits to be written to a client: its streams get a turn, among all others.
     pub(super) fn continue_streams(&mut self, id: ConnectionId) {
-        if self.streams.is_empty() && self.watchers.is_empty() && self.links == 0 {
+        if self.streams.is_empty() && self.watchers.is_empty() && self.links == 0 && !self.has_listeners() {
             return;
         }
         let Some(connection) = self.connections.get(&id) else { return };
         for number in connection.calls.values() {
             let stage = self.calls.get(number).map(|call| &call.stage);
-            let streams = matches!(stage, Some(Stage::Streaming(_) | Stage::Watching(_) | Stage::Link(_)));
+            let streams = match stage {
+                Some(Stage::Streaming(_) | Stage::Watching(_) | Stage::Link(_)) => true,
+                #[cfg(feature = "http")]
+                Some(Stage::Events(_)) => true,
+                _ => false,
+            };
             if streams && !self.busy_streams.contains(number) {
                 self.busy_streams.push_back(*number);
             }
         }
+    }
+
+    /// Whether agents listen to server-sent events.
+    fn has_listeners(&self) -> bool {
+        #[cfg(feature = "http")]
+        return !self.web.listeners.is_empty();
+        #[cfg(not(feature = "http"))]
+        false
     }
 
     pub(super) fn advance_all_streams(&mut self, now: Now) {
@@ -72,6 +85,8 @@ impl Engine {
             Stage::Streaming(feed) => feed,
             Stage::Watching(_) => return self.advance_watch(now, number),
             Stage::Link(_) => return self.advance_link(number),
+            #[cfg(feature = "http")]
+            Stage::Events(_) => return self.advance_events(now, number),
             _ => return,
         };
         let Some(connection) = self.connections.get_mut(&call.connection) else { return };

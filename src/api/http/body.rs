@@ -4,7 +4,7 @@
 //! for whoever uses them to say.
 
 use peat_ipc::agent::{Capacity, CommandUpdate, Register, Registered, State, Workload, command_update};
-use peat_ipc::sidecar::{Agent, Liveness, PlatformStatus};
+use peat_ipc::sidecar::{Agent, Command, CommandStatus, Liveness, PlatformStatus, TargetStatus};
 use peat_ipc::{CallError, Code};
 use serde_json::{Map, Value, json};
 
@@ -207,6 +207,7 @@ pub(in crate::api) fn agent(agent: &Agent) -> Value {
         "version": agent.version,
         "capabilities": agent.capabilities,
         "labels": labels,
+        "routes": agent.routes,
         "status": liveness(agent),
         "platform_status": agent.status().as_str_name(),
         "via": agent.via,
@@ -214,6 +215,59 @@ pub(in crate::api) fn agent(agent: &Agent) -> Value {
         "age_ms": agent.age_ms,
         "attached_here": agent.attached_here,
     })
+}
+
+/// A command as it is shown, with what its targets made of it.
+pub(in crate::api) fn command(command: &Command) -> Value {
+    let target = |target: &TargetStatus| {
+        json!({
+            "agent_id": target.agent_id,
+            "status": status_word(target.status()),
+            "result": value(&target.result_json),
+            "result_omitted": target.result_omitted,
+            "error": target.error,
+            "progress": target.progress,
+            "percent": target.percent,
+        })
+    };
+    json!({
+        "id": command.id,
+        "type": command.command_type,
+        "status": status_word(command.status()),
+        "target_id": command.target_id,
+        "group": command.group,
+        "all": command.all,
+        "created_at": command.created_at,
+        "expires_at": command.expires_at,
+        "issuer": command.issuer,
+        "payload": value(&command.payload_json),
+        "cancel_requested": command.cancel_requested,
+        "result": value(&command.result_json),
+        "error": command.error,
+        "progress": command.progress,
+        "percent": command.percent,
+        "targets": command.targets.iter().map(target).collect::<Vec<_>>(),
+    })
+}
+
+/// JSON that is kept as text; null where there is none.
+fn value(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or(Value::Null)
+}
+
+/// `COMMAND_STATUS_COMPLETED` as `COMPLETED`.
+pub(in crate::api) fn status_word(status: CommandStatus) -> &'static str {
+    status.as_str_name().trim_start_matches("COMMAND_STATUS_")
+}
+
+/// The status that stands after an agent said `stage`: in the agent's own word where that is what stands.
+pub(in crate::api) fn acknowledged(stage: command_update::Stage, stands: CommandStatus) -> &'static str {
+    use command_update::Stage;
+    let word = stage.as_str_name().trim_start_matches("STAGE_");
+    match (stage, stands) {
+        (Stage::Accepted | Stage::Progress, CommandStatus::Executing) => word,
+        _ => status_word(stands),
+    }
 }
 
 /// What a registered agent is told, and told again when it changes.

@@ -2,22 +2,30 @@
 //!
 //! Each event is one line of JSON, and a command's id is the event's.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use peat_ipc::agent::{CommandPush, Registered};
 use serde_json::{Value, json};
 
 use super::body;
+use crate::fleet::commands::Push;
 
 /// Between two pings.
 pub(in crate::api) const PING: Duration = Duration::from_secs(15);
 /// What keeps the connection open, and shows a client that it is.
 pub(in crate::api) const PING_EVENT: &str = "event: ping\ndata: {}\n\n";
 
-/// The stream of an agent's events. What it missed is not replayed, so it holds nothing.
+/// The stream of an agent's events. What it missed is not replayed; what comes while it takes what it was sent before waits by name.
 #[derive(Debug)]
 pub(in crate::api) struct Events {
     pub(in crate::api) agent: String,
+    /// Where the agent reached this node; empty where that is not known.
+    pub(in crate::api) base_url: String,
+    /// What is to be pushed once there is room.
+    pub(in crate::api) pushes: VecDeque<Push>,
+    /// Whether the stream had no room at the last ping, and has taken nothing since.
+    pub(in crate::api) stalled: bool,
 }
 
 /// The first event, and how long a client waits before it connects again.

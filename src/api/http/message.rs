@@ -33,6 +33,14 @@ impl Request {
         pairs.into_iter().find(|(key, _)| *key == name).and_then(|(_, value)| decode(&value.replace('+', " ")))
     }
 
+    /// `http://HOST:PORT` as the client reached this node; empty where it came over a unix socket or named no host.
+    pub(in crate::api) fn base_url(&self) -> String {
+        let host = self.headers.get("host").unwrap_or("");
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+        let usable = self.owner == Some(Owner::Tcp) && !host.is_empty() && host.chars().all(plain);
+        if usable { format!("http://{host}") } else { String::new() }
+    }
+
     /// What the header `content-type` names, without its parameters, in lower case.
     pub(in crate::api) fn content_type(&self) -> String {
         let value = self.headers.get("content-type").unwrap_or("");

@@ -69,6 +69,14 @@ impl World {
         assert!(matches!(ack, node_message::Body::HeartbeatAck(ack) if ack.number == number));
     }
 
+    /// A heartbeat of an agent that then takes one more message.
+    fn beat_after_credit(&mut self, stream: Stream) {
+        let mut credit = Vec::new();
+        peat_ipc::frame::put_credit(&mut credit, stream.call, 1);
+        self.send(stream.client, &credit);
+        self.beat(stream, 1);
+    }
+
     pub(super) fn heard(&mut self, stream: Stream) -> Option<node_message::Body> {
         match self.take(stream.client, stream.call)? {
             Body::Item(bytes) => NodeMessage::decode(bytes).expect("a message").body,
@@ -296,6 +304,51 @@ fn an_agent_whose_socket_is_full_keeps_little_waiting() {
     world.take_bytes(stream.client, usize::MAX);
     let acks = std::iter::from_fn(|| world.heard(stream)).count();
     assert_eq!(acks, 1_000);
+}
+
+/// What an agent that grants credit for each message hears until `count` commands were pushed.
+fn pushed(world: &mut World, stream: Stream, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    while ids.len() < count {
+        match world.heard(stream) {
+            Some(node_message::Body::CommandPush(push)) => ids.push(push.command.expect("one").id),
+            Some(_) => {}
+            None => {
+                let mut credit = Vec::new();
+                peat_ipc::frame::put_credit(&mut credit, stream.call, 1);
+                world.send(stream.client, &credit);
+            }
+        }
+    }
+    ids
+}
+
+#[test]
+fn what_waits_for_an_agent_is_pushed_as_it_takes_it_however_much_it_is() {
+    let mut world = World::new();
+    let admin = world.connect(ROOT);
+    let payload_json = format!("\"{}\"", "x".repeat(200_000));
+    for number in 0..60 {
+        let command = Command {
+            id: format!("k{number:02}"),
+            target_id: "a1".into(),
+            command_type: "replay".into(),
+            payload_json: payload_json.clone(),
+            ..Command::default()
+        };
+        world.call(admin, &PutCommandRequest { command: Some(command) }).expect("issued");
+    }
+    let first = Some(agent_message::Body::Register(register("a1")));
+    let stream = world.open_stream(SOMEBODY, first.clone(), 1);
+    let wanted: Vec<String> = (0..60).map(|number| format!("k{number:02}")).collect();
+    assert_eq!(pushed(&mut world, stream, 60), wanted);
+    world.beat_after_credit(stream);
+    let stream = world.open_stream(SOMEBODY, first, 1_000);
+    world.clients.get_mut(&stream.client).expect("connected").takes = 0;
+    world.wait(Duration::from_secs(1));
+    assert!(world.engine.output(stream.client).len() < 1 << 20, "no more than it is about to take is read");
+    world.take_bytes(stream.client, usize::MAX >> 1);
+    assert_eq!(pushed(&mut world, stream, 60), wanted);
 }
 
 fn workload(name: &str, status: &str) -> Workload {

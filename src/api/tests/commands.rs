@@ -217,8 +217,172 @@ fn commands_are_listed_by_agent_and_results_are_no_commands() {
     };
     assert_eq!(ids(&mut world, &GetCommandsRequest::default()), ["k1", "k2", "k3"]);
     let of = |agent: &str| GetCommandsRequest { target_id: agent.into(), ..GetCommandsRequest::default() };
-    assert_eq!(ids(&mut world, &of("a1")), ["k1", "k3"]);
+    assert_eq!(ids(&mut world, &of("a1")), ["k3", "k1"], "what is pending first");
     assert_eq!(ids(&mut world, &pending("a1")), ["k3"]);
     assert_eq!(ids(&mut world, &of("a3")), [""; 0]);
     assert_eq!(world.get_command(admin, "k1").error, "no");
+}
+
+impl World {
+    /// Issues a command that carries `payload` bytes.
+    fn issue_made(&mut self, admin: ConnectionId, id: &str, made: i64, payload: usize) {
+        let payload_json = format!("\"{}\"", "x".repeat(payload));
+        let issued = Command { payload_json, created_at: made, ..command(id) };
+        self.call(admin, &put(issued)).expect("issued");
+    }
+
+    /// Reports a command as completed.
+    fn complete(&mut self, client: ConnectionId, id: &str, result: usize) {
+        let one = GetCommandsRequest { id: id.into(), ..GetCommandsRequest::default() };
+        let held = self.call(client, &one).expect("read").commands.pop().expect("there");
+        let result_json = format!("\"{}\"", "r".repeat(result));
+        self.call(client, &put(Command { result_json, ..with(held, CommandStatus::Completed) })).expect("reported");
+    }
+
+    /// Every page of a list, as ids, and how many pages there were.
+    fn pages(&mut self, client: ConnectionId, mut request: GetCommandsRequest) -> (Vec<String>, usize) {
+        let (mut ids, mut pages) = (Vec::new(), 0);
+        loop {
+            let page = self.call(client, &request).expect("a page");
+            pages += 1;
+            ids.extend(page.commands.into_iter().map(|command| command.id));
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                return (ids, pages);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_polls_gets_what_is_pending_first_and_as_much_as_fits() {
+    let mut world = World::new();
+    let (admin, agent) = (world.connect(ROOT), world.connect(SOMEBODY));
+    for number in 0..20 {
+        world.issue_made(admin, &format!("done{number:02}"), 100 + number, 10);
+        world.complete(agent, &format!("done{number:02}"), 200 << 10);
+    }
+    for number in 0..25 {
+        world.issue_made(admin, &format!("open{number:02}"), 200 + number, 200_000);
+    }
+    let of = GetCommandsRequest { target_id: "a1".into(), ..GetCommandsRequest::default() };
+    let poll = world.call(agent, &of).expect("what fits");
+    let ids: Vec<&str> = poll.commands.iter().map(|command| command.id.as_str()).collect();
+    assert!(ids.len() > 15 && ids.iter().enumerate().all(|(at, id)| *id == format!("open{at:02}")), "{ids:?}");
+    let due = world.call(agent, &pending("a1")).expect("what fits").commands;
+    assert_eq!(due.iter().map(|command| command.id.as_str()).collect::<Vec<_>>(), ids);
+    let (all, pages) = world.pages(agent, of);
+    let wanted: Vec<String> =
+        (0..25).map(|n| format!("open{n:02}")).chain((0..20).map(|n| format!("done{n:02}"))).collect();
+    assert!(pages > 2 && all == wanted, "{all:?}");
+}
+
+#[test]
+fn a_list_has_pages_the_oldest_first_and_each_command_once_whatever_changes_meanwhile() {
+    let mut world = World::new();
+    let (admin, agent) = (world.connect(ROOT), world.connect(SOMEBODY));
+    for number in [3, 1, 4, 0, 2] {
+        world.issue_made(admin, &format!("k{number}"), 100 + number, 1);
+    }
+    let paged = |size| GetCommandsRequest { page_size: size, ..GetCommandsRequest::default() };
+    let all = ["k0", "k1", "k2", "k3", "k4"];
+    assert_eq!(world.pages(admin, paged(2)), (all.map(String::from).to_vec(), 3));
+    assert_eq!(world.pages(admin, paged(5)).1, 1);
+    let first = world.call(admin, &paged(2)).expect("a page");
+    world.complete(agent, "k0", 1);
+    world.complete(agent, "k3", 1);
+    let rest = GetCommandsRequest { page_token: first.next_page_token, ..paged(2) };
+    assert_eq!(world.pages(admin, rest).0, ["k2", "k3", "k4"]);
+    let status = |status: &[CommandStatus], target: &str| GetCommandsRequest {
+        status: status.iter().map(|status| (*status).into()).collect(),
+        target_id: target.into(),
+        ..paged(1)
+    };
+    use CommandStatus::{Completed, Executing, Expired, Pending};
+    assert_eq!(world.pages(admin, status(&[Completed], "")).0, ["k0", "k3"]);
+    assert_eq!(world.pages(admin, status(&[Pending, Executing], "a1")).0, ["k1", "k2", "k4"]);
+    assert_eq!(world.pages(admin, status(&[Pending, Completed], "a1")).0, all);
+    assert_eq!(world.pages(admin, status(&[Expired], "")).0, [""; 0]);
+    assert_eq!(world.pages(admin, status(&[Pending], "a2")).0, [""; 0]);
+    let wrong = GetCommandsRequest { page_token: b"?".to_vec(), ..paged(1) };
+    assert_eq!(code(world.call(admin, &wrong)), Code::InvalidArgument);
+    let wrong = GetCommandsRequest { status: vec![77], ..paged(1) };
+    assert_eq!(code(world.call(admin, &wrong)), Code::InvalidArgument);
+}
+
+#[test]
+fn a_command_whose_results_fit_no_answer_is_listed_without_some_of_them() {
+    let mut world = World::new();
+    let admin = world.connect(ROOT);
+    let targets: Vec<String> = (0..20).map(|number| format!("a{number:02}")).collect();
+    targets.iter().for_each(|id| _ = world.attach(ROOT, id));
+    let all = Command { target_id: String::new(), all: true, ..command("k") };
+    world.call(admin, &put(all.clone())).expect("issued");
+    for agent in &targets {
+        let result_json = format!("\"{}\"", "r".repeat(250 << 10));
+        let report = Command { target_id: agent.clone(), result_json, ..with(all.clone(), CommandStatus::Completed) };
+        world.call(admin, &put(report)).expect("reported");
+    }
+    for request in [GetCommandsRequest::default(), GetCommandsRequest { id: "k".into(), ..Default::default() }] {
+        let listed = world.call(admin, &request).expect("what fits").commands.pop().expect("there");
+        let omitted = listed.targets.iter().filter(|target| target.result_omitted).count();
+        assert!(listed.status() == CommandStatus::Completed && (4..8).contains(&omitted), "{omitted}");
+        assert!(listed.targets.iter().all(|target| target.result_omitted == target.result_json.is_empty()));
+    }
+}
+
+#[test]
+fn what_a_node_distrusts_is_listed_and_not_pending() {
+    let mut world = World::new();
+    let admin = world.connect(ROOT);
+    world.issue_made(admin, "k", 1, 1);
+    let due = GetCommandsRequest { page_size: 10, ..pending("a1") };
+    assert_eq!(world.pages(admin, due.clone()).0, ["k"]);
+    // The world's own identity is another than its store's: to itself this node is a stranger.
+    world.reload(|reloaded| {
+        let strangers = [crate::identity::EndpointId([1; 32])].into();
+        reloaded.commands.trust = crate::fleet::commands::Trust { node: Default::default(), issuers: strangers };
+    });
+    assert_eq!(world.pages(admin, due).0, [""; 0]);
+    let of = GetCommandsRequest { target_id: "a1".into(), ..GetCommandsRequest::default() };
+    assert_eq!(world.pages(admin, of).0, ["k"]);
+}
+
+#[test]
+fn health_says_what_an_operator_is_to_look_at_before_commands_are_refused() {
+    let mut world = World::new();
+    let admin = world.connect(ROOT);
+    for number in 0..768 {
+        world.issue_made(admin, &format!("k{number}"), 1, 1);
+    }
+    let health = world.call(admin, &GetHealthRequest {}).expect("health");
+    assert!(health.healthy && health.problems[0].contains("agent 'a1' has 768 commands"), "{:?}", health.problems);
+}
+
+#[test]
+fn the_same_order_a_second_later_is_the_same_command() {
+    let mut world = World::new();
+    let admin = world.connect(ROOT);
+    let at = |created_at: i64| Command { created_at, expires_at: created_at + 60, ..command("k") };
+    assert_eq!(world.put_command(admin, at(100)), FINE);
+    assert_eq!(world.put_command(admin, at(101)), FINE);
+    assert_eq!(world.put_command(admin, Command { expires_at: 200, ..at(100) }), Code::AlreadyExists);
+    world.store_runs = false;
+    let two = [at(200), at(201)].map(|command| world.start(admin, &put(Command { id: "j".into(), ..command })));
+    world.store_runs = true;
+    world.run();
+    two.into_iter()
+        .for_each(|call| _ = world.answer::<PutCommandRequest>(admin, call).expect("answered").expect("alike"));
+}
+
+#[test]
+fn a_client_whose_clock_is_years_behind_sends_a_command_that_other_nodes_accept() {
+    let mut world = World::new();
+    let admin = world.connect(ROOT);
+    world.now.wall_ms = 1_900_000_000_000;
+    let behind = Command { created_at: 1_800_000_000, expires_at: 1_800_000_060, ..command("k") };
+    world.call(admin, &put(behind.clone())).expect("issued");
+    let held = world.get_command(admin, "k");
+    assert_eq!((held.created_at, held.expires_at), (1_900_000_000, 1_900_000_060));
+    world.call(admin, &put(behind)).expect("the same again");
 }

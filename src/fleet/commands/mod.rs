@@ -1,17 +1,23 @@
 //! Which command is due to which agent, and what becomes of those nobody answers.
 //!
-//! Owns a table of the commands that are not over and of the agents whose streams end here. Must never decide what a report
-//! comes to: the store does, in the commit, where two that race meet. Holds no payload: what is pushed is named, and read
-//! from a snapshot when it is sent.
+//! Owns a table of the commands that are delivered here and of the agents whose streams end here, and how many commands are kept.
+//! Must never decide what a report comes to: the store does, in the commit, where two that race meet. Holds no payload: what is
+//! pushed is named, and read from a snapshot when it is sent.
+//!
+//! Commands of issuers that this node does not trust stay out of that table. Of the others, those that are over make room, the
+//! oldest first; see `table.rs`, `shares.rs` and `untrusted.rs`.
 //!
 //! Tell it of every record of collection `commands`, of streams and of reports (`handle_*`); then drain
 //! [`Commands::poll_push`] and [`Commands::poll_write`], and wait for [`Commands::poll_deadline`].
 
+mod listed;
 mod message;
 mod progress;
+mod shares;
 mod table;
 #[cfg(test)]
 mod tests;
+mod untrusted;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -19,14 +25,18 @@ use std::time::{Duration, Instant};
 use peat_ipc::agent::CommandUpdate;
 use peat_ipc::agent::command_update::Stage;
 
+pub use listed::Place;
 pub use message::{push_message, shown};
 
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::limits;
 use crate::store::{CommandChange, CommandError, CommandView, CommandWrite, Progress, Rank, Report};
+use listed::Listed;
 use progress::Notes;
+use shares::Ask;
 use table::{Table, Tracked};
+use untrusted::Untrusted;
 
 /// A write that came to nothing (a full disk) is asked for again after this.
 const RETRY_MS: u64 = 30_000;
@@ -47,7 +57,13 @@ impl Trust {
     /// Whether commands of `issuer` are delivered.
     #[must_use]
     pub fn allows(&self, issuer: &EndpointId) -> bool {
-        self.issuers.is_empty() || self.node == *issuer || self.issuers.contains(issuer)
+        self.issuers.is_empty() || self.names(issuer)
+    }
+
+    /// Whether `issuer` is this node or one that was named: its commands find room before those of others.
+    #[must_use]
+    pub fn names(&self, issuer: &EndpointId) -> bool {
+        self.node == *issuer || self.issuers.contains(issuer)
     }
 }
 
@@ -89,6 +105,8 @@ struct Attached {
 pub struct Commands {
     settings: Settings,
     table: Table,
+    untrusted: Untrusted,
+    listed: Listed,
     attached: BTreeMap<String, Attached>,
     pushes: VecDeque<(String, Push)>,
     writes: VecDeque<CommandWrite>,
@@ -104,6 +122,8 @@ impl Commands {
         Commands {
             settings,
             table: Table::default(),
+            untrusted: Untrusted::default(),
+            listed: Listed::default(),
             attached: BTreeMap::new(),
             pushes: VecDeque::new(),
             writes: VecDeque::new(),
@@ -120,18 +140,49 @@ impl Commands {
         changed
     }
 
+    /// All records are shown again, as at the start.
+    pub fn handle_restart(&mut self) {
+        self.listed.clear();
+    }
+
     /// Looks at one record of collection `commands` that is new or changed: all of them at the start, then each that changes.
     /// `None`: it was removed. Results are no concern of this table.
     pub fn handle_record(&mut self, now: Now, id: &str, record: Option<&CommandView>) {
         self.latest = Some(now);
-        match record {
-            _ if id.contains(':') => {}
-            Some(view) => {
-                self.table.put(id, view, &self.settings.trust);
-                self.review(now, id);
-            }
-            None => self.table.remove(id),
+        if id.contains(':') {
+            return;
         }
+        let Some(view) = record else {
+            self.listed.remove(id);
+            self.table.remove(id);
+            return self.untrusted.remove(id);
+        };
+        self.listed.put(id, view.body.created_at);
+        if !self.settings.trust.allows(&view.issuer()) {
+            self.table.remove(id);
+            return self.hold_untrusted(now, id, view);
+        }
+        self.untrusted.remove(id);
+        self.table.put(now.boot_ms, id, view, &self.settings.trust);
+        self.review(now, id);
+        while let Some(oldest) = self.table.take_surplus() {
+            self.remove(now, &oldest);
+        }
+    }
+
+    fn hold_untrusted(&mut self, now: Now, id: &str, view: &CommandView) {
+        let over = table::over(view);
+        let forget = over.map(|over| table::forget_at(over, self.settings.retention));
+        if let Some(surplus) = self.untrusted.put(now.boot_ms, id, view.issuer(), over, forget) {
+            self.remove(now, &surplus);
+        }
+    }
+
+    /// Has a command removed, and looks at it again in case the disk fails.
+    fn remove(&mut self, now: Now, id: &str) {
+        self.writes.extend(CommandWrite::new(id, CommandChange::Remove));
+        self.table.wake_at(id, Some(now.boot_ms + RETRY_MS));
+        self.untrusted.wake_at(id, now.boot_ms + RETRY_MS);
     }
 
     /// The agent is reachable through this node from now on: what is pending for it is pushed, again if need be.
@@ -177,13 +228,13 @@ impl Commands {
     ) -> Result<Option<CommandWrite>, Refused> {
         self.latest = Some(now);
         let id = &update.command_id;
+        if self.untrusted.contains(id) {
+            return Err(CommandError::Untrusted(id.clone()));
+        }
         let tracked = self.table.get(id).ok_or_else(|| CommandError::Unknown(id.clone()))?;
         let held = tracked.targets.get(agent).copied();
         let elsewhere = || CommandError::NotForAgent { command: id.clone(), agent: agent.to_owned() };
         let held = held.ok_or_else(elsewhere)?;
-        if !tracked.trusted {
-            return Err(CommandError::Untrusted(id.clone()));
-        }
         let report = report(agent, update)?;
         report.check()?;
         if update.stage() == Stage::Progress {
@@ -215,6 +266,9 @@ impl Commands {
         while let Some(id) = self.table.take_due(now.boot_ms) {
             self.review(now, &id);
         }
+        while let Some(id) = self.untrusted.take_due(now.boot_ms) {
+            self.remove(now, &id);
+        }
         // While the store is slow the newest words wait here, where newer ones take their place.
         self.writes.extend(self.progress.poll(now.mono, self.writes.is_empty()));
     }
@@ -234,14 +288,15 @@ impl Commands {
     /// When to call [`Commands::handle_timeout`].
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
-        let due = self.latest.zip(self.table.next_due()).map(|(latest, due)| latest.at_boot_ms(due));
+        let due = self.table.next_due().into_iter().chain(self.untrusted.next_due()).min();
+        let due = self.latest.zip(due).map(|(latest, due)| latest.at_boot_ms(due));
         due.into_iter().chain(self.progress.deadline()).min()
     }
 
     /// Whether the records should be shown again: some found no place in the table, and now there is room.
     #[must_use]
-    pub fn poll_rescan(&mut self) -> bool {
-        self.table.take_rescan()
+    pub fn poll_rescan(&mut self, now: Now) -> bool {
+        self.table.take_rescan(now.boot_ms)
     }
 
     /// Whether an agent's stream ends here.
@@ -262,7 +317,7 @@ impl Commands {
         self.table.by_status()
     }
 
-    /// The ids of the commands that are not over.
+    /// The ids of the commands that have not ended.
     pub fn in_flight(&self) -> impl Iterator<Item = &String> {
         self.table.in_flight()
     }
@@ -273,24 +328,70 @@ impl Commands {
         self.settings.trust.allows(issuer)
     }
 
+    /// Every command that is held, trusted or not, after a place in the order in which they were made; `None`: there are too many
+    /// for that order to be known.
+    pub fn listed(&self, after: Option<&Place>) -> Option<impl Iterator<Item = &Place> + use<'_>> {
+        self.listed.after(after)
+    }
+
+    /// What an agent may still accept or end, if all of it is known; in no order.
+    #[must_use]
+    pub fn open_of(&self, agent: &str) -> Option<Vec<String>> {
+        (!self.table.has_waiting()).then(|| self.table.of_agent(agent))
+    }
+
     /// Whether one more command for these agents would be within the limits.
     ///
     /// # Errors
     /// Which limit it would pass, a sentence.
-    pub fn room(&self, targets: &[String]) -> Result<(), String> {
-        if self.table.len() >= limits::COMMANDS {
+    pub fn room(&self, now: Now, targets: &[String]) -> Result<(), String> {
+        let ask = Ask { issuer: self.settings.trust.node, named: true, deliveries: targets.len() };
+        if !self.table.admits(ask) {
             return Err(format!(
-                "{} commands are kept, which is the limit: delete some, or shorten --command-retention",
-                limits::COMMANDS
+                "{} commands for {} agents are not over, which is the limit: cancel or delete some (peat-node commands \
+                 --pending)",
+                limits::COMMANDS,
+                limits::COMMAND_DELIVERIES
             ));
         }
-        match targets.iter().find(|agent| self.table.pending(agent) >= limits::COMMAND_PENDING) {
+        let few = limits::COMMAND_PENDING;
+        match targets.iter().find(|agent| self.table.pending(now.boot_ms, agent, few) >= few) {
             Some(agent) => Err(format!(
-                "agent '{agent}' has {} commands it has not accepted, which is the limit: cancel some",
-                limits::COMMAND_PENDING
+                "agent '{agent}' has {few} commands it has neither ended nor missed, which is the limit: cancel some \
+                 (peat-node commands --pending --agent '{agent}')"
             )),
             None => Ok(()),
         }
+    }
+
+    /// What an operator is to look at before a limit is reached, a sentence each.
+    #[must_use]
+    pub fn problems(&self, now: Now) -> Vec<String> {
+        let (open, kept) = self.table.counts();
+        let few = limits::COMMAND_PENDING / 4 * 3;
+        let agent = self.table.most_pending(now.boot_ms, few).map(|(agent, count)| {
+            format!(
+                "agent '{agent}' has {count} commands it has neither ended nor missed; at {} no more is issued to it \
+                 (peat-node commands --pending --agent '{agent}')",
+                limits::COMMAND_PENDING
+            )
+        });
+        let table = match (open, kept) {
+            _ if self.table.has_waiting() => Some(format!(
+                "{open} commands are not over, which is the limit; further ones wait (peat-node commands --pending)"
+            )),
+            (limits::COMMANDS_WARNING.., _) => Some(format!(
+                "{open} commands are not over; at {} no more is issued (peat-node commands --pending)",
+                limits::COMMANDS
+            )),
+            (_, limits::COMMANDS_WARNING..) => Some(format!(
+                "{kept} commands are kept; at {} those that have been over for longest are forgotten before \
+                 --command-retention has passed",
+                limits::COMMANDS
+            )),
+            _ => None,
+        };
+        table.into_iter().chain(agent).collect()
     }
 
     /// Does what is due for one command, and notes when to look at it again.
@@ -298,11 +399,13 @@ impl Commands {
         let Some(tracked) = self.table.get(id) else { return };
         let is_due = |at: u64| at <= now.boot_ms;
         let expired = tracked.until.is_some_and(is_due);
-        let forget = tracked.forget_at(self.settings.retention);
-        let (mut missed, mut confirmed, mut waits) = (Vec::new(), Vec::new(), false);
+        let forget = match self.table.is_leaving(id) {
+            true => Some(0),
+            false => tracked.forget_at(self.settings.retention),
+        };
+        let (mut missed, mut confirmed) = (Vec::new(), Vec::new());
         for (agent, rank) in &tracked.targets {
             let attached = self.attached.get_mut(agent);
-            waits |= *rank == Rank::Pending && (tracked.ours || attached.is_some());
             match due(tracked, id, *rank, attached, expired) {
                 Some(Due::Expiry) => missed.push(agent.clone()),
                 Some(Due::Cancellation) => confirmed.push(agent.clone()),
@@ -319,8 +422,9 @@ impl Commands {
         self.writes.extend(changes.into_iter().flatten().filter_map(|change| CommandWrite::new(id, change).ok()));
         let wake = match self.writes.len() > before {
             true => Some(now.boot_ms + RETRY_MS),
-            false => tracked.until.filter(|_| waits && !expired).into_iter().chain(forget).min(),
+            false => tracked.until.filter(|_| !expired).into_iter().chain(forget).min(),
         };
+        self.table.note_over(now.boot_ms, id);
         self.table.wake_at(id, wake);
     }
 }
@@ -337,9 +441,7 @@ fn due(tracked: &Tracked, id: &str, rank: Rank, attached: Option<&mut Attached>,
     match rank {
         Rank::Pending if expired => (tracked.ours || attached.is_some()).then_some(Due::Expiry),
         Rank::Pending if tracked.cancel_requested => attached.map(|_| Due::Cancellation),
-        Rank::Pending if tracked.trusted => {
-            attached?.pushed.insert(id()).then(|| Due::Push(Push::Command { id: id() }))
-        }
+        Rank::Pending => attached?.pushed.insert(id()).then(|| Due::Push(Push::Command { id: id() })),
         Rank::Executing if tracked.cancel_requested => {
             attached?.cancelled.insert(id()).then(|| Due::Push(Push::Cancel { id: id() }))
         }

@@ -1,38 +1,82 @@
-//! The commands that are kept, by id, by agent and by when to look at them again.
+//! The commands that are delivered here, by id, by agent and by when to look at them again.
+//!
+//! Holds [`COMMANDS`] that are not over, and as many that are. Of those that are over the oldest give way once there are
+//! [`COMMANDS`] of both together; of those that are not, see `shares.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Trust;
-use crate::limits;
+use super::shares::{Ask, Shares};
+use super::untrusted::reached;
+use crate::limits::{COMMAND_DELIVERIES, COMMANDS};
 use crate::store::{CommandView, Rank};
+
+/// Commands that found no place are looked for again once so many have a place,
+const RESCAN_ROOM: usize = COMMANDS / 16;
+/// or after this long, if one has.
+const RESCAN_MS: u64 = 60_000;
 
 /// What is remembered of a command.
 #[derive(Debug)]
 pub(super) struct Tracked {
-    /// Its issuer may command here.
-    pub(super) trusted: bool,
     /// Issued by this node.
     pub(super) ours: bool,
     pub(super) cancel_requested: bool,
     /// Boot time, milliseconds.
     pub(super) until: Option<u64>,
-    ended: Option<i64>,
+    /// The boot time from which nothing more is expected of any target: it ended then, or can no longer be accepted.
+    over: Option<i64>,
     /// Of all its targets, as last stored.
     overall: Rank,
     pub(super) targets: BTreeMap<String, Rank>,
     wake: Option<u64>,
+    ask: Ask,
+    /// The order in which commands came.
+    number: u64,
 }
 
 impl Tracked {
+    fn new(view: &CommandView, trust: &Trust, number: u64) -> Tracked {
+        let issuer = view.issuer();
+        let ask = Ask { issuer, named: trust.names(&issuer), deliveries: view.body.targets.len() };
+        Tracked {
+            ours: issuer == trust.node,
+            cancel_requested: view.cancel_requested,
+            until: view.until,
+            over: over(view),
+            overall: Rank::overall(view.targets().map(|(_, rank)| rank)),
+            targets: view.targets().map(|(agent, rank)| (agent.to_owned(), rank)).collect(),
+            wake: None,
+            ask,
+            number,
+        }
+    }
+
     /// The boot time at which it need not be kept longer.
     pub(super) fn forget_at(&self, retention: Duration) -> Option<u64> {
-        let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        self.ended.map(|ended| u64::try_from(ended.saturating_add(retention)).unwrap_or(0))
+        self.over.map(|over| forget_at(over, retention))
+    }
+
+    fn is_over(&self, boot_ms: u64) -> bool {
+        self.over.is_some_and(|at| reached(at, boot_ms))
     }
 }
 
-/// See the module's documentation. Holds [`limits::COMMANDS`] at most.
+/// The boot time from which nothing more is expected of a command; `None`: that is not known.
+pub(super) fn over(view: &CommandView) -> Option<i64> {
+    let runs = view.ranks.contains(&Rank::Executing);
+    let missed = || view.until.filter(|_| !runs).map(|until| i64::try_from(until).unwrap_or(i64::MAX));
+    view.ended.or_else(missed)
+}
+
+/// The boot time at which a command that is over since `over` need not be kept longer.
+pub(super) fn forget_at(over: i64, retention: Duration) -> u64 {
+    let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    u64::try_from(over.saturating_add(retention)).unwrap_or(0)
+}
+
+/// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     commands: BTreeMap<String, Tracked>,
@@ -40,44 +84,99 @@ pub(super) struct Table {
     by_agent: BTreeMap<String, BTreeSet<String>>,
     wakes: BTreeSet<(u64, String)>,
     by_status: BTreeMap<Rank, usize>,
+    /// Those that are not over, by issuer.
+    shares: Shares,
+    /// Those that are, by since when, and how many targets they have.
+    over: BTreeSet<(i64, String)>,
+    over_deliveries: usize,
+    /// Those of them that are about to be removed.
+    leaving: BTreeSet<String>,
+    leaving_deliveries: usize,
     /// A command found no place.
-    overflowed: bool,
+    waiting: bool,
+    /// Commands that wait are not looked for before, boot time.
+    rescan_at: u64,
+    last_number: u64,
 }
 
 impl Table {
-    pub(super) fn put(&mut self, id: &str, view: &CommandView, trust: &Trust) {
-        self.take_out(id);
-        if self.commands.len() >= limits::COMMANDS {
-            if !self.overflowed {
-                log::warn!("{} commands are kept, which is the limit; some wait for others to end", limits::COMMANDS);
-            }
-            self.overflowed = true;
-            return;
-        }
-        let issuer = view.issuer();
-        let tracked = Tracked {
-            trusted: trust.allows(&issuer),
-            ours: issuer == trust.node,
-            cancel_requested: view.cancel_requested,
-            until: view.until,
-            ended: view.ended,
-            overall: Rank::overall(view.targets().map(|(_, rank)| rank)),
-            targets: view.targets().map(|(agent, rank)| (agent.to_owned(), rank)).collect(),
-            wake: None,
+    /// Takes a command in, or its change; false: there is no room, and it waits.
+    pub(super) fn put(&mut self, boot_ms: u64, id: &str, view: &CommandView, trust: &Trust) -> bool {
+        let number = self.take_out(id).map_or(self.last_number + 1, |tracked| tracked.number);
+        self.last_number = self.last_number.max(number);
+        let tracked = Tracked::new(view, trust, number);
+        let room = match tracked.is_over(boot_ms) {
+            true => self.over.len() < COMMANDS && self.over_deliveries + tracked.targets.len() <= COMMAND_DELIVERIES,
+            false => self.make_room(tracked.ask),
         };
+        if !room {
+            self.wait(boot_ms);
+            return false;
+        }
         for (agent, _) in tracked.targets.iter().filter(|(_, rank)| !rank.is_terminal()) {
             self.by_agent.entry(agent.clone()).or_default().insert(id.to_owned());
         }
         *self.by_status.entry(tracked.overall).or_default() += 1;
+        self.shares.add(tracked.ask, number, id);
         self.commands.insert(id.to_owned(), tracked);
+        self.note_over(boot_ms, id);
+        true
+    }
+
+    /// Displaces commands of other issuers while there is no room.
+    fn make_room(&mut self, ask: Ask) -> bool {
+        while !self.shares.fits(ask.deliveries, 0) {
+            let Some(victim) = self.shares.victim(ask) else { return false };
+            self.take_out(&victim);
+            self.waiting = true;
+        }
+        true
+    }
+
+    fn wait(&mut self, boot_ms: u64) {
+        if !self.waiting {
+            log::warn!(
+                "{COMMANDS} commands are not over, which is the limit; further ones wait (peat-node commands --pending)"
+            );
+            self.rescan_at = boot_ms + RESCAN_MS;
+        }
+        self.waiting = true;
+    }
+
+    /// Counts a command among those that are over once it is.
+    pub(super) fn note_over(&mut self, boot_ms: u64, id: &str) {
+        let Some(tracked) = self.commands.get(id).filter(|tracked| tracked.is_over(boot_ms)) else { return };
+        let Some(since) = tracked.over else { return };
+        self.shares.remove(tracked.ask, tracked.number, id);
+        if self.over.insert((since, id.to_owned())) {
+            self.over_deliveries += tracked.ask.deliveries;
+        }
+    }
+
+    /// A command to remove, since there are too many: the oldest of those that are over.
+    pub(super) fn take_surplus(&mut self) -> Option<String> {
+        let kept = self.commands.len() - self.leaving.len();
+        let deliveries = self.shares.deliveries() + self.over_deliveries - self.leaving_deliveries;
+        if kept <= COMMANDS && deliveries <= COMMAND_DELIVERIES {
+            return None;
+        }
+        let (_, id) = self.over.iter().find(|(_, id)| !self.leaving.contains(id))?.clone();
+        self.leaving.insert(id.clone());
+        self.leaving_deliveries += self.commands.get(&id).map_or(0, |tracked| tracked.ask.deliveries);
+        Some(id)
+    }
+
+    /// Whether a command is about to be removed to make room.
+    pub(super) fn is_leaving(&self, id: &str) -> bool {
+        self.leaving.contains(id)
     }
 
     pub(super) fn remove(&mut self, id: &str) {
         self.take_out(id);
     }
 
-    fn take_out(&mut self, id: &str) {
-        let Some(tracked) = self.commands.remove(id) else { return };
+    fn take_out(&mut self, id: &str) -> Option<Tracked> {
+        let tracked = self.commands.remove(id)?;
         *self.by_status.entry(tracked.overall).or_default() -= 1;
         for agent in tracked.targets.keys() {
             if let Some(ids) = self.by_agent.get_mut(agent) {
@@ -87,9 +186,19 @@ impl Table {
                 }
             }
         }
+        self.shares.remove(tracked.ask, tracked.number, id);
+        if let Some(since) = tracked.over
+            && self.over.remove(&(since, id.to_owned()))
+        {
+            self.over_deliveries -= tracked.ask.deliveries;
+        }
+        if self.leaving.remove(id) {
+            self.leaving_deliveries -= tracked.ask.deliveries;
+        }
         if let Some(wake) = tracked.wake {
             self.wakes.remove(&(wake, id.to_owned()));
         }
+        Some(tracked)
     }
 
     pub(super) fn get(&self, id: &str) -> Option<&Tracked> {
@@ -101,13 +210,24 @@ impl Table {
         &self.by_status
     }
 
-    /// The commands that are not over.
+    /// The commands that have not ended.
     pub(super) fn in_flight(&self) -> impl Iterator<Item = &String> {
         self.commands.iter().filter(|(_, tracked)| !tracked.overall.is_terminal()).map(|(id, _)| id)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.commands.len()
+    /// Whether one more command would be taken in.
+    pub(super) fn admits(&self, ask: Ask) -> bool {
+        self.shares.admits(ask)
+    }
+
+    /// How many commands are not over, and how many there are of both.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.shares.commands(), self.commands.len())
+    }
+
+    /// Whether commands that found no place wait for one.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.waiting
     }
 
     /// The commands an agent has neither ended nor missed.
@@ -115,9 +235,18 @@ impl Table {
         self.by_agent.get(agent).into_iter().flatten().cloned().collect()
     }
 
-    /// How many those are.
-    pub(super) fn pending(&self, agent: &str) -> usize {
-        self.by_agent.get(agent).map_or(0, BTreeSet::len)
+    /// How many of those it may still accept or end; where there are fewer than `few`, no more than so many.
+    pub(super) fn pending(&self, boot_ms: u64, agent: &str, few: usize) -> usize {
+        let Some(ids) = self.by_agent.get(agent) else { return 0 };
+        let is_open = |id: &&String| self.commands.get(*id).is_some_and(|tracked| !tracked.is_over(boot_ms));
+        if ids.len() < few { ids.len() } else { ids.iter().filter(is_open).count() }
+    }
+
+    /// The agent with the most commands that it may still accept or end.
+    pub(super) fn most_pending(&self, boot_ms: u64, few: usize) -> Option<(&String, usize)> {
+        let many = self.by_agent.iter().filter(|(_, ids)| ids.len() >= few);
+        let counted = many.map(|(agent, _)| (agent, self.pending(boot_ms, agent, few)));
+        counted.filter(|(_, count)| *count >= few).max_by_key(|(_, count)| *count)
     }
 
     pub(super) fn wake_at(&mut self, id: &str, at: Option<u64>) {
@@ -131,7 +260,8 @@ impl Table {
     }
 
     pub(super) fn next_due(&self) -> Option<u64> {
-        self.wakes.first().map(|(at, _)| *at)
+        let rescan = self.waiting && self.shares.fits(1, 0);
+        self.wakes.first().map(|(at, _)| *at).into_iter().chain(rescan.then_some(self.rescan_at)).min()
     }
 
     pub(super) fn take_due(&mut self, boot_ms: u64) -> Option<String> {
@@ -140,10 +270,14 @@ impl Table {
         Some(id)
     }
 
-    /// Whether something that found no place would find one now.
-    pub(super) fn take_rescan(&mut self) -> bool {
-        let again = self.overflowed && self.commands.len() < limits::COMMANDS;
-        self.overflowed &= !again;
+    /// Whether what found no place is to be looked for again.
+    pub(super) fn take_rescan(&mut self, boot_ms: u64) -> bool {
+        let due = self.rescan_at <= boot_ms && self.shares.fits(1, 0);
+        let again = self.waiting && (due || self.shares.fits(1, RESCAN_ROOM));
+        if again {
+            self.waiting = false;
+            self.rescan_at = boot_ms + RESCAN_MS;
+        }
         again
     }
 }

@@ -1,5 +1,6 @@
 //! Commands from peers: checked once, when their body first comes, and joined with what is held.
 
+use super::signed::is_long_past;
 use super::{Command, CommandResult, Deadline, Rank};
 use crate::identity::EndpointId;
 use crate::limits::{COMMAND_ERROR_BYTES, COMMAND_RESULT_BYTES};
@@ -74,7 +75,8 @@ impl Stage<'_> {
         self.change(hash, record, None, true, from);
     }
 
-    /// What a peer sent, with the time it has left on this machine's clock: never more than its issuer gave it.
+    /// What a peer sent, with the time it has left on this machine's clock: never more than its issuer gave it, and none when
+    /// that time is long past.
     fn received(&self, incoming: IncomingCommand, body: &CommandBody) -> Result<Command, String> {
         let ranks: Option<Vec<Rank>> = incoming.ranks.iter().map(|rank| Rank::from_number(*rank)).collect();
         let ranks = ranks.ok_or("has a status this node does not know")?;
@@ -84,6 +86,7 @@ impl Stage<'_> {
         let most = self.now.boot_ms.saturating_add(body.ttl_ms);
         let deadline = match incoming.until {
             _ if body.ttl_ms == 0 => Deadline::Never,
+            _ if is_long_past(body.expires_at, self.now.wall_ms) => Deadline::PAST,
             None => Deadline::PAST,
             Some(until) => Deadline::At { boot: self.clocks.boot, boot_ms: until.min(most) },
         };

@@ -14,6 +14,11 @@ use crate::store::{COMMANDS, Key};
 /// What no other signature of a node's key covers.
 const DOMAIN: &[u8] = b"peat-command-v1\0";
 
+/// A clock that shows an earlier time was never set: 2025-01-01, Unix seconds.
+const CLOCK_SET: i64 = 1_735_689_600;
+/// How far clocks that are set may differ: a day, which covers a local time taken for UTC.
+const CLOCKS_DIFFER_S: i64 = 86_400;
+
 /// A command's body and its issuer's signature.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Signed {
@@ -109,6 +114,23 @@ pub(crate) fn check(key: &Key, body: &CommandBody) -> Result<(), String> {
     }
 }
 
+/// Whether a command could no longer be accepted for longer than clocks differ, as far as this node's own clock can be believed. It
+/// was withheld then: the time left that comes with it is not its issuer's word. A clock that is not set says nothing, here or at
+/// the issuer.
+pub(crate) fn is_long_past(expires_at: i64, wall_ms: i64) -> bool {
+    let now = wall_ms.div_euclid(1_000);
+    expires_at >= CLOCK_SET && now >= CLOCK_SET && now.saturating_sub(expires_at) > CLOCKS_DIFFER_S
+}
+
+/// Whether two commands are to be accepted by the same time: the same one, or as long after they were made.
+pub(crate) fn same_time(held: (i64, i64), given: (i64, i64)) -> bool {
+    let length = |(created_at, expires_at): (i64, i64)| {
+        let timed = created_at != 0 && expires_at != 0;
+        timed.then(|| expires_at.checked_sub(created_at)).flatten()
+    };
+    held.1 == given.1 || length(held).is_some_and(|held| length(given) == Some(held))
+}
+
 pub(crate) fn is_json(bytes: &[u8]) -> bool {
     serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
 }
@@ -162,6 +184,30 @@ mod tests {
         }
         let plain = Signed { signature: ours.sign(&signed.body), ..signed };
         assert!(plain.check(&key()).is_err(), "signed for another purpose");
+    }
+
+    #[test]
+    fn only_clocks_that_are_set_say_that_a_command_is_long_past() {
+        let year_ms = 365 * 86_400_000;
+        let now_ms = 1_790_000_000_000;
+        let long_past = |expires_at, wall_ms| is_long_past(expires_at, wall_ms);
+        assert!(long_past(1_790_000_000 - 86_401, now_ms) && long_past(1_790_000_000, now_ms + year_ms));
+        assert!(!long_past(1_790_000_000 - 86_400, now_ms), "clocks differ");
+        assert!(!long_past(60, now_ms), "the issuer's clock is not set");
+        assert!(!long_past(1_790_000_000, 0) && !long_past(1_790_000_000, 1_700_000_000_000), "this node's is not");
+        assert!(!long_past(i64::MAX, now_ms) && !long_past(i64::MIN, i64::MIN) && !long_past(0, now_ms));
+    }
+
+    #[test]
+    fn a_command_has_the_same_time_by_its_end_or_by_its_length() {
+        assert!(same_time((100, 160), (101, 161)), "a second later");
+        assert!(same_time((100, 160), (0, 160)) && same_time((100, 0), (200, 0)));
+        assert!(
+            !same_time((100, 160), (101, 160 + 2))
+                && !same_time((100, 160), (0, 161))
+                && !same_time((100, 160), (100, 0))
+        );
+        assert!(!same_time((i64::MIN, i64::MAX), (i64::MIN, 1)), "what has no length");
     }
 
     #[test]

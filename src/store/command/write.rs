@@ -1,7 +1,7 @@
 //! Changes of commands, staged: what agents, issuers and nodes ask becomes part of a batch, or is refused.
 
 use super::change::Judgement;
-use super::signed::result_key;
+use super::signed::{result_key, same_time};
 use super::{Command, CommandChange, CommandError, CommandResult, Deadline, Progress, Rank, Report, Signed};
 use crate::mesh::CommandBody;
 use crate::store::batch::Pending;
@@ -225,9 +225,10 @@ impl Stage<'_> {
 
 /// Whether two bodies under one id ask for the same; when it was asked, and whom that meant then, may differ.
 fn same_words(held: &CommandBody, body: &CommandBody) -> bool {
-    let words =
-        |body: &CommandBody| (body.addressed.clone(), body.command_type.clone(), body.payload.clone(), body.expires_at);
-    words(held) == words(body)
+    held.addressed == body.addressed
+        && held.command_type == body.command_type
+        && held.payload == body.payload
+        && same_time((held.created_at, held.expires_at), (body.created_at, body.expires_at))
 }
 
 /// Raises the status of those of `agents` who have not accepted the command.

@@ -517,3 +517,23 @@ fn what_becomes_of_a_result_is_told_to_who_removed_its_command_too() {
     a.take(&b, "commands/k:a1");
     assert_eq!(a.version_hash("commands/k:a1"), b.version_hash("commands/k:a1"));
 }
+
+#[test]
+fn a_command_that_was_withheld_for_a_year_can_no_longer_be_accepted() {
+    const MADE: i64 = 1_790_000_000;
+    let body = CommandBody { created_at: MADE, expires_at: MADE + 60, ..body("k", &["a1"], 60_000) };
+    for (wall_s, accepted) in [
+        (MADE, true),
+        (MADE + 3_600, true),
+        (MADE + 365 * 86_400, false),
+        // A clock that was never set says nothing.
+        (5, true),
+    ] {
+        let mut bench = Bench::new();
+        bench.now.wall_ms = wall_s * 1_000;
+        let until = Some(bench.now.boot_ms + 60_000);
+        assert_eq!(received(&mut bench, sent(&body, &[Rank::Pending as u8], until)), [""; 0]);
+        let result = bench.report("k", "a1", Rank::Executing);
+        assert_eq!(result.is_ok(), accepted, "{wall_s}: {result:?}");
+    }
+}

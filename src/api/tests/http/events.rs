@@ -130,13 +130,53 @@ fn who_does_not_read_its_events_loses_the_stream_and_costs_no_memory() {
         let body = format!(r#"{{"id":"k{number}","type":"replay","payload":"{payload}"}}"#);
         assert_eq!(world.ask_json(admin, "/api/v1/agents/a1/commands", &body).0, 202);
     }
-    assert!(world.is_open(listener));
     world.order(admin, "more");
+    assert!(world.is_open(listener));
+    assert!(world.engine.output(listener).len() < 200 << 10, "what waits is named, not held");
+    world.wait(Duration::from_secs(31));
     assert!(!world.is_open(listener));
     let listener = world.listen("a1");
     world.clients.get_mut(&listener).expect("connected").takes = 0;
     world.wait(Duration::from_secs(60));
     assert!(!world.is_open(listener), "not even a ping was taken");
+}
+
+#[test]
+fn a_listener_that_reads_slowly_hears_of_everything() {
+    let mut world = World::new();
+    let admin = world.browse(ROOT);
+    world.register("a1");
+    let listener = world.listen("a1");
+    world.clients.get_mut(&listener).expect("connected").takes = 0;
+    let payload = "x".repeat(200 << 10);
+    for number in 0..60 {
+        let body = format!(r#"{{"id":"k{number}","type":"replay","payload":"{payload}","ttl_s":0}}"#);
+        assert_eq!(world.ask_json(admin, "/api/v1/agents/a1/commands", &body).0, 202);
+    }
+    let mut heard = String::new();
+    while !heard.contains("id: k59\n") {
+        world.take_bytes(listener, 100 << 10);
+        heard.push_str(&world.streamed(listener));
+    }
+    assert!((0..60).all(|number| heard.contains(&format!("id: k{number}\n"))));
+    assert!(world.is_open(listener));
+}
+
+#[test]
+fn asking_for_the_head_of_events_takes_no_stream_over() {
+    let mut world = World::new();
+    let admin = world.browse(ROOT);
+    world.register("a1");
+    let listener = world.listen("a1");
+    let looker = world.browse(SOMEBODY);
+    let answer = world.ask(looker, &get("/api/v1/agents/a1/events").replace("GET ", "HEAD "));
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/event-stream")));
+    assert!(answer.body.is_empty() && world.is_open(looker));
+    world.order(admin, "k");
+    assert!(world.streamed(listener).starts_with("id: k\n"), "it goes where it went before");
+    world.send(looker, get("/api/v1/agents/a2/events").replace("GET ", "HEAD ").as_bytes());
+    let text = world.clients[&looker].text.clone().expect("HTTP");
+    assert!(text.starts_with(b"HTTP/1.1 404 "), "{}", text.escape_ascii());
 }
 
 #[test]

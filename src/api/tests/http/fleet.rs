@@ -90,8 +90,98 @@ fn a_command_is_accepted_for_delivery_with_its_id_and_targets_and_done_when_the_
     let command = world.get_document("commands", &id).expect("kept");
     assert!(command.contains("COMMAND_STATUS_FAILED") && command.contains("COMMAND_STATUS_COMPLETED"), "{command}");
     assert!(world.get_document("commands", &format!("{id}:a1")).expect("a result").contains("true"));
-    let (status, late) = world.ask_json(agent, &ack("a1"), r#"{"status":"failed"}"#);
-    assert_eq!(status, 200, "what is over stays as it is: {late}");
+    for late in ["failed", "cancelled", "progress", "completed"] {
+        let (status, stands) = world.ask_json(agent, &ack("a1"), &format!(r#"{{"status":"{late}"}}"#));
+        assert_eq!((status, &stands["status"]), (200, &json!("COMPLETED")), "what is over stays as it is");
+    }
+    assert_eq!(world.ask_json(agent, &ack("a2"), r#"{"status":"completed"}"#).1["status"], "COMPLETED", "it climbs");
+}
+
+#[test]
+fn what_came_of_a_command_is_read_over_rest() {
+    let mut world = World::new();
+    let (admin, agent) = (world.browse(ROOT), world.browse(SOMEBODY));
+    for number in 0..3 {
+        let order = format!(r#"{{"id":"k{number}","type":"replay","payload":{{"n":{number}}},"ttl_s":60}}"#);
+        assert_eq!(world.ask_json(admin, "/api/v1/agents/a%2F1/commands", &order).0, 202);
+    }
+    world.ask_json(agent, "/api/v1/agents/a%2F1/commands/k1/ack", "");
+    let done = r#"{"status":"completed","result":{"frames":12}}"#;
+    world.ask_json(agent, "/api/v1/agents/a%2F1/commands/k1/ack", done);
+    let command = world.get_json(agent, "/api/v1/commands/k1");
+    assert_eq!((&command["status"], &command["result"]), (&json!("COMPLETED"), &json!({"frames": 12})), "{command}");
+    assert_eq!((&command["type"], &command["payload"]), (&json!("replay"), &json!({"n": 1})));
+    assert_eq!(command["targets"][0]["agent_id"], "a/1");
+    let ids = |world: &mut World, query: &str| -> (Vec<String>, Option<String>) {
+        let listed = world.get_json(agent, &format!("/api/v1/agents/a%2F1/commands{query}"));
+        let ids =
+            listed["commands"].as_array().expect("a list").iter().map(|one| one["id"].as_str().expect("an id").into());
+        (ids.collect(), listed["next_page_token"].as_str().map(String::from))
+    };
+    assert_eq!(ids(&mut world, ""), (vec!["k0".into(), "k1".into(), "k2".into()], None));
+    assert_eq!(ids(&mut world, "?pending=true").0, ["k0", "k2"]);
+    assert_eq!(ids(&mut world, "?status=completed,failed").0, ["k1"]);
+    let (first, token) = ids(&mut world, "?page_size=2");
+    assert_eq!(first, ["k0", "k1"]);
+    assert_eq!(
+        ids(&mut world, &format!("?page_size=2&page_token={}", token.expect("more"))),
+        (vec!["k2".into()], None)
+    );
+    for (path, status) in [
+        ("/api/v1/commands/none", 404),
+        ("/api/v1/agents/a1/commands?status=gone", 400),
+        ("/api/v1/agents/a1/commands?page_size=x", 400),
+        ("/api/v1/agents/a1/commands?page_token=0", 400),
+        ("/api/v1/agents/a1/commands?page_token=00", 400),
+        ("/api/v1/agents/a1/commands?pending=perhaps", 400),
+    ] {
+        assert_eq!(world.ask(agent, &get(path)).status, status, "{path}");
+    }
+}
+
+#[test]
+fn one_agent_is_read_and_all_of_them_in_pages_with_their_routes() {
+    let mut world = World::new();
+    let agent = world.browse(SOMEBODY);
+    for number in 0..5 {
+        let body = format!(r#"{{"agent_id":"a{number}","routes":["http://10.0.0.{number}:80"]}}"#);
+        assert_eq!(world.ask_json(agent, AGENTS, &body).0, 200);
+    }
+    let one = world.get_json(agent, "/api/v1/agents/a3");
+    assert_eq!((&one["agent_id"], &one["routes"]), (&json!("a3"), &json!(["http://10.0.0.3:80"])));
+    let mut listed = Vec::new();
+    let mut query = "?page_size=2".to_owned();
+    loop {
+        let page = world.get_json(agent, &format!("{AGENTS}{query}"));
+        listed.extend(page["agents"].as_array().expect("a list").iter().map(|one| one["agent_id"].clone()));
+        let Some(token) = page["next_page_token"].as_str() else { break };
+        query = format!("?page_size=2&page_token={token}");
+    }
+    assert_eq!(listed, ["a0", "a1", "a2", "a3", "a4"]);
+    assert_eq!(world.ask(agent, &get("/api/v1/agents/none")).status, 404);
+    let client = world.connect(ROOT);
+    let all = world.call(client, &peat_ipc::sidecar::ListAgentsRequest::default()).expect("listed");
+    assert_eq!(
+        (all.agents[3].routes.as_slice(), all.next_page_token.len()),
+        (&["http://10.0.0.3:80".to_owned()][..], 0)
+    );
+}
+
+#[test]
+fn an_agent_is_told_where_its_events_are_as_it_reached_the_node() {
+    use crate::api::Caller;
+    let mut world = World::new();
+    world.reload(|reloaded| reloaded.policy.insecure = true);
+    let mut url = |caller: Caller, host: &str| {
+        let client = world.browse(caller);
+        let request = post(AGENTS, "application/json", &format!(r#"{{"agent_id":"{host}"}}"#));
+        let answer = world.ask(client, &request.replace("localhost", host));
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+        body["events_url"].as_str().expect("text").to_owned()
+    };
+    assert_eq!(url(Caller::Tcp, "10.0.0.7:8080"), "http://10.0.0.7:8080/api/v1/agents/10.0.0.7%3A8080/events");
+    assert_eq!(url(Caller::Tcp, "[::1]:80"), "http://[::1]:80/api/v1/agents/%5B%3A%3A1%5D%3A80/events");
+    assert_eq!(url(SOMEBODY, "localhost"), "/api/v1/agents/localhost/events", "a socket's host is a name for nothing");
 }
 
 #[test]

@@ -325,6 +325,10 @@ fn who_does_not_read_its_events_loses_its_stream_and_not_the_connection() {
         // It takes frames from its connection, and nothing from the stream.
         peer.turn(&mut world);
     }
+    world.wait(std::time::Duration::from_secs(16));
+    peer.turn(&mut world);
+    world.wait(std::time::Duration::from_secs(16));
+    peer.turn(&mut world);
     let status = peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
     assert_eq!(status.code(), Some("0"));
     peer.hear(&mut world, &mut listener);

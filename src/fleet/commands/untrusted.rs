@@ -1,0 +1,135 @@
+//! Commands of issuers that this node does not trust: held for others and never delivered here.
+//!
+//! Owns how many of them are held. Each issuer has a share and all of them together a bound; what comes on top is removed, what is
+//! over first, then what came last. They take no room in the table of deliveries.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::identity::EndpointId;
+use crate::limits::{COMMAND_UNTRUSTED, COMMAND_UNTRUSTED_SHARE};
+
+/// One command.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    issuer: EndpointId,
+    /// The order in which commands came.
+    number: u64,
+    /// The boot time from which nothing more is expected of it.
+    over: Option<i64>,
+    /// The boot time at which it is removed.
+    wake: Option<u64>,
+}
+
+/// The commands of one issuer.
+#[derive(Debug, Default)]
+struct Share {
+    by_number: BTreeSet<(u64, String)>,
+    by_end: BTreeSet<(i64, String)>,
+}
+
+/// See the module's documentation. Never holds more than [`COMMAND_UNTRUSTED`].
+#[derive(Debug, Default)]
+pub(super) struct Untrusted {
+    held: BTreeMap<String, Held>,
+    issuers: BTreeMap<EndpointId, Share>,
+    wakes: BTreeSet<(u64, String)>,
+    last_number: u64,
+}
+
+impl Untrusted {
+    pub(super) fn contains(&self, id: &str) -> bool {
+        self.held.contains_key(id)
+    }
+
+    /// Holds a command that is over from `over` on and removed at `wake`. Returns the one to remove when that is one too many, which
+    /// is held no longer.
+    pub(super) fn put(
+        &mut self,
+        boot_ms: u64,
+        id: &str,
+        issuer: EndpointId,
+        over: Option<i64>,
+        wake: Option<u64>,
+    ) -> Option<String> {
+        let number = self.take_out(id).map_or(self.last_number + 1, |held| held.number);
+        self.last_number = self.last_number.max(number);
+        let count = |issuer| self.issuers.get(issuer).map_or(0, |share: &Share| share.by_number.len());
+        let mut surplus = None;
+        if count(&issuer) >= COMMAND_UNTRUSTED_SHARE {
+            match self.over_of(boot_ms, issuer) {
+                Some(over) => surplus = Some(over),
+                None => return Some(id.to_owned()),
+            }
+        } else if self.held.len() >= COMMAND_UNTRUSTED {
+            let largest =
+                self.issuers.iter().max_by_key(|(_, share)| share.by_number.len()).map(|(issuer, _)| *issuer)?;
+            match self.over_of(boot_ms, largest) {
+                Some(over) => surplus = Some(over),
+                None if count(&largest) > count(&issuer) + 1 => surplus = self.newest_of(largest),
+                None => return Some(id.to_owned()),
+            }
+        }
+        surplus.iter().for_each(|surplus| _ = self.take_out(surplus));
+        let share = self.issuers.entry(issuer).or_default();
+        share.by_number.insert((number, id.to_owned()));
+        over.into_iter().for_each(|over| _ = share.by_end.insert((over, id.to_owned())));
+        wake.into_iter().for_each(|wake| _ = self.wakes.insert((wake, id.to_owned())));
+        self.held.insert(id.to_owned(), Held { issuer, number, over, wake });
+        surplus
+    }
+
+    /// The command of an issuer that has been over for longest.
+    fn over_of(&self, boot_ms: u64, issuer: EndpointId) -> Option<String> {
+        let (over, id) = self.issuers.get(&issuer)?.by_end.first()?;
+        reached(*over, boot_ms).then(|| id.clone())
+    }
+
+    fn newest_of(&self, issuer: EndpointId) -> Option<String> {
+        self.issuers.get(&issuer)?.by_number.last().map(|(_, id)| id.clone())
+    }
+
+    pub(super) fn remove(&mut self, id: &str) {
+        self.take_out(id);
+    }
+
+    fn take_out(&mut self, id: &str) -> Option<Held> {
+        let held = self.held.remove(id)?;
+        if let Some(share) = self.issuers.get_mut(&held.issuer) {
+            share.by_number.remove(&(held.number, id.to_owned()));
+            held.over.into_iter().for_each(|over| _ = share.by_end.remove(&(over, id.to_owned())));
+            if share.by_number.is_empty() {
+                self.issuers.remove(&held.issuer);
+            }
+        }
+        held.wake.into_iter().for_each(|wake| _ = self.wakes.remove(&(wake, id.to_owned())));
+        Some(held)
+    }
+
+    /// Looks at a command that is held again at another time.
+    pub(super) fn wake_at(&mut self, id: &str, at: u64) {
+        let Some(held) = self.held.get_mut(id) else { return };
+        let before = held.wake.replace(at);
+        before.into_iter().for_each(|before| _ = self.wakes.remove(&(before, id.to_owned())));
+        self.wakes.insert((at, id.to_owned()));
+    }
+
+    pub(super) fn next_due(&self) -> Option<u64> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// A command to remove now.
+    pub(super) fn take_due(&mut self, boot_ms: u64) -> Option<String> {
+        let (at, id) = self.wakes.pop_first()?;
+        if at > boot_ms {
+            self.wakes.insert((at, id));
+            return None;
+        }
+        self.held.get_mut(&id).into_iter().for_each(|held| held.wake = None);
+        Some(id)
+    }
+}
+
+/// Whether the boot time `at`, which may be before this boot, has come.
+pub(super) fn reached(at: i64, boot_ms: u64) -> bool {
+    u64::try_from(at).map_or(true, |at| at <= boot_ms)
+}
