@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, node, group, payload] = &arguments[..] else { return Err("usage: rollout NODE GROUP JSON".into()) };
     let mut client = Client::connect(&node.parse()?)?;
-    let live = ListAgentsRequest { liveness: Liveness::Live.into(), group: group.clone() };
+    let live = ListAgentsRequest { liveness: Liveness::Live.into(), group: group.clone(), ..Default::default() };
     println!("{} agents of {group} are LIVE", client.call(&live, Default::default())?.agents.len());
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
