@@ -462,20 +462,22 @@ class Command(_message.Message):
     def __init__(self, id: _Optional[str] = ..., target_id: _Optional[str] = ..., command_type: _Optional[str] = ..., status: _Optional[_Union[CommandStatus, str]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., payload_json: _Optional[str] = ..., group: _Optional[str] = ..., all: bool = ..., issuer: _Optional[str] = ..., signature: _Optional[bytes] = ..., result_json: _Optional[str] = ..., error: _Optional[str] = ..., targets: _Optional[_Iterable[_Union[TargetStatus, _Mapping]]] = ..., cancel_requested: bool = ..., progress: _Optional[str] = ..., percent: _Optional[int] = ...) -> None: ...
 
 class TargetStatus(_message.Message):
-    __slots__ = ("agent_id", "status", "result_json", "error", "progress", "percent")
+    __slots__ = ("agent_id", "status", "result_json", "error", "progress", "percent", "result_omitted")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     RESULT_JSON_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     PERCENT_FIELD_NUMBER: _ClassVar[int]
+    RESULT_OMITTED_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     status: CommandStatus
     result_json: str
     error: str
     progress: str
     percent: int
-    def __init__(self, agent_id: _Optional[str] = ..., status: _Optional[_Union[CommandStatus, str]] = ..., result_json: _Optional[str] = ..., error: _Optional[str] = ..., progress: _Optional[str] = ..., percent: _Optional[int] = ...) -> None: ...
+    result_omitted: bool
+    def __init__(self, agent_id: _Optional[str] = ..., status: _Optional[_Union[CommandStatus, str]] = ..., result_json: _Optional[str] = ..., error: _Optional[str] = ..., progress: _Optional[str] = ..., percent: _Optional[int] = ..., result_omitted: bool = ...) -> None: ...
 
 class PutCommandRequest(_message.Message):
     __slots__ = ("command",)
@@ -488,20 +490,28 @@ class PutCommandResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class GetCommandsRequest(_message.Message):
-    __slots__ = ("target_id", "pending_only", "id")
+    __slots__ = ("target_id", "pending_only", "id", "page_size", "page_token", "status")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     PENDING_ONLY_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
     target_id: str
     pending_only: bool
     id: str
-    def __init__(self, target_id: _Optional[str] = ..., pending_only: bool = ..., id: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page_token: bytes
+    status: _containers.RepeatedScalarFieldContainer[CommandStatus]
+    def __init__(self, target_id: _Optional[str] = ..., pending_only: bool = ..., id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[bytes] = ..., status: _Optional[_Iterable[_Union[CommandStatus, str]]] = ...) -> None: ...
 
 class GetCommandsResponse(_message.Message):
-    __slots__ = ("commands",)
+    __slots__ = ("commands", "next_page_token")
     COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     commands: _containers.RepeatedCompositeFieldContainer[Command]
-    def __init__(self, commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ...) -> None: ...
+    next_page_token: bytes
+    def __init__(self, commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ..., next_page_token: _Optional[bytes] = ...) -> None: ...
 
 class SubscribeRequest(_message.Message):
     __slots__ = ("collections", "snapshot", "resume_after", "resume_run")
@@ -610,7 +620,7 @@ class CancelCommandResponse(_message.Message):
     def __init__(self, targets: _Optional[_Iterable[_Union[TargetStatus, _Mapping]]] = ...) -> None: ...
 
 class Agent(_message.Message):
-    __slots__ = ("agent_id", "name", "group", "version", "capabilities", "labels", "liveness", "via", "via_endpoint", "age_ms", "status", "attached_here")
+    __slots__ = ("agent_id", "name", "group", "version", "capabilities", "labels", "liveness", "via", "via_endpoint", "age_ms", "status", "attached_here", "routes")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -630,6 +640,7 @@ class Agent(_message.Message):
     AGE_MS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_HERE_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     name: str
     group: str
@@ -642,21 +653,28 @@ class Agent(_message.Message):
     age_ms: int
     status: PlatformStatus
     attached_here: bool
-    def __init__(self, agent_id: _Optional[str] = ..., name: _Optional[str] = ..., group: _Optional[str] = ..., version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., liveness: _Optional[_Union[Liveness, str]] = ..., via: _Optional[str] = ..., via_endpoint: _Optional[str] = ..., age_ms: _Optional[int] = ..., status: _Optional[_Union[PlatformStatus, str]] = ..., attached_here: bool = ...) -> None: ...
+    routes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, agent_id: _Optional[str] = ..., name: _Optional[str] = ..., group: _Optional[str] = ..., version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., liveness: _Optional[_Union[Liveness, str]] = ..., via: _Optional[str] = ..., via_endpoint: _Optional[str] = ..., age_ms: _Optional[int] = ..., status: _Optional[_Union[PlatformStatus, str]] = ..., attached_here: bool = ..., routes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListAgentsRequest(_message.Message):
-    __slots__ = ("liveness", "group")
+    __slots__ = ("liveness", "group", "page_size", "page_token")
     LIVENESS_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     liveness: Liveness
     group: str
-    def __init__(self, liveness: _Optional[_Union[Liveness, str]] = ..., group: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page_token: bytes
+    def __init__(self, liveness: _Optional[_Union[Liveness, str]] = ..., group: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[bytes] = ...) -> None: ...
 
 class ListAgentsResponse(_message.Message):
-    __slots__ = ("agents",)
+    __slots__ = ("agents", "next_page_token")
     AGENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     agents: _containers.RepeatedCompositeFieldContainer[Agent]
-    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ...) -> None: ...
+    next_page_token: bytes
+    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., next_page_token: _Optional[bytes] = ...) -> None: ...
 
 class WatchAgentsRequest(_message.Message):
     __slots__ = ()
