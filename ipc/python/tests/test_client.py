@@ -382,7 +382,7 @@ def test_a_cancelled_wait_loses_no_change(fake: FakeNode) -> None:
     asyncio.run(asyncio.wait_for(wait(), PATIENCE))
 
 
-def test_fleet_reads_show_what_documents_have_whatever_their_shape(fake: FakeNode) -> None:
+def test_fleet_reads_show_documents_of_any_shape(fake: FakeNode) -> None:
     documents = {
         "a1": '{"name": "first", "version": 3, "labels": {"site": "north"}, "capabilities": ["c"], "group": {"no": 1}}',
         "a2": "[]",

@@ -411,7 +411,7 @@ def test_a_second_agent_of_the_same_id_takes_over(node: Node, client: peat.Clien
             eventually("the second's version", lambda: client.agents()[0].version == "2")
 
 
-def test_commands_run_once_and_all_end_whatever_is_cut_and_crashes(node: Node, home: Path) -> None:
+def test_commands_run_once_and_all_end_through_cuts_and_crashes(node: Node, home: Path) -> None:
     seed = time.time_ns()
     print("seed", seed)
     chance, proxy, lock = random.Random(seed), Proxy(node, home / "proxy"), threading.Lock()

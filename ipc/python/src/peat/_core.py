@@ -118,7 +118,8 @@ class Core:
         before, changed = self.registration, change(self.registration).copy()
         if changed.id != self.id:
             raise InvalidArgument(f"an agent keeps its id: {self.id!r} cannot become {changed.id!r}")
-        self.registration = changed
+        # Another one may be taken.
+        self.registration, self.refused = changed, None
         state, registered = self._count(register)
 
         def refused() -> PeatError | None:

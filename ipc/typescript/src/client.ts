@@ -1,0 +1,358 @@
+// Calls of a node, over Connect.
+
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { type Client as ConnectClient, type CallOptions as ConnectOptions, createClient } from "@connectrpc/connect";
+import { sleep } from "./backoff.js";
+import type { Endpoint } from "./endpoint.js";
+import { Code, ConnectError, invalid, passing } from "./errors.js";
+import { deploymentsOf, type Held, platformsOf } from "./fleet.js";
+import { followAgents, followDocuments, type SubscribeOptions } from "./follow.js";
+import {
+  type CellSchema,
+  ChangeType,
+  CommandSchema,
+  CommandStatus,
+  Liveness,
+  PeatSidecar,
+  type PlatformSchema,
+  type TrackSchema,
+} from "./gen/peat/sidecar/v1/sidecar_pb.js";
+import {
+  type AgentChange,
+  type AgentInfo,
+  type CallOptions,
+  type Cell,
+  type Change,
+  type CommandRecord,
+  type Compacted,
+  type Document,
+  type FleetDeployment,
+  type FleetPlatform,
+  type Health,
+  isOver,
+  type NewCommand,
+  type Peer,
+  type Platform,
+  type PutOptions,
+  type Status,
+  type SyncStats,
+  type TargetStatus,
+  type Track,
+  toJson,
+  type Written,
+} from "./types.js";
+
+/** Seconds a command may wait to be accepted when its sender does not say. */
+export const DEFAULT_TTL_S = 60;
+
+/**
+ * Calls a node. When a connection is lost, unfinished calls fail: whether the node carried them out is not known, so they are not
+ * repeated. Subscriptions connect again by themselves.
+ */
+export class Client {
+  readonly #rpc: ConnectClient<typeof PeatSidecar>;
+
+  /** `connect` of peat-ipc/node and peat-ipc/web makes one. */
+  constructor(readonly endpoint: Endpoint) {
+    this.#rpc = createClient(PeatSidecar, endpoint.transport);
+  }
+
+  /** Ends all connections, and the calls and subscriptions on them. */
+  close(): void {
+    this.endpoint.close();
+  }
+
+  // The node and its links.
+
+  /** The node's id and phase, and how it is connected. */
+  status(options?: CallOptions): Promise<Status> {
+    return this.#rpc.getStatus({}, of(options));
+  }
+
+  /** Whether the node is well, and what is wrong if not. */
+  health(options?: CallOptions): Promise<Health> {
+    return this.#rpc.getHealth({}, of(options));
+  }
+
+  /** The nodes that this one knows. */
+  async peers(options?: CallOptions): Promise<Peer[]> {
+    return (await this.#rpc.listPeers({}, of(options))).peers;
+  }
+
+  /** Links the node with another, now and after restarts. Addresses are HOST:PORT; a relay is relay:HOST:PORT. */
+  async connectPeer(
+    endpointId: string,
+    addresses: readonly string[],
+    relay = "",
+    options?: CallOptions,
+  ): Promise<void> {
+    await this.#rpc.connectPeer({ endpointId, addresses: [...addresses], relayUrl: relay }, of(options));
+  }
+
+  /** Ends the link with a node and refuses it until `connectPeer`. */
+  async disconnectPeer(endpointId: string, options?: CallOptions): Promise<void> {
+    await this.#rpc.disconnectPeer({ endpointId }, of(options));
+  }
+
+  /** Ends radio silence. */
+  async startSync(options?: CallOptions): Promise<void> {
+    await this.#rpc.startSync({}, of(options));
+  }
+
+  /** Begins radio silence: once it resolves, not one datagram leaves the node. */
+  async stopSync(options?: CallOptions): Promise<void> {
+    await this.#rpc.stopSync({}, of(options));
+  }
+
+  /** The counters of the links to other nodes. */
+  syncStats(options?: CallOptions): Promise<SyncStats> {
+    return this.#rpc.getSyncStats({}, of(options));
+  }
+
+  // Documents.
+
+  /** Writes a document: text that is a JSON object, or anything that encodes to one. */
+  async put(collection: string, id: string, document: unknown, options?: PutOptions): Promise<Written> {
+    const request = { collection, docId: id, jsonData: toJson(document), ...written(options) };
+    return pick(await this.#rpc.putDocument(request, of(options)));
+  }
+
+  /** Changes some fields of a document (RFC 7396: null removes). */
+  async patch(collection: string, id: string, patch: unknown, options?: PutOptions): Promise<Written> {
+    const request = { collection, docId: id, patchJson: toJson(patch), ...written(options) };
+    return pick(await this.#rpc.patchDocument(request, of(options)));
+  }
+
+  /** Reads a document; one that does not exist is Code.NotFound. */
+  async get(collection: string, id: string, options?: CallOptions): Promise<Document> {
+    const { jsonData, version, durable } = await this.#rpc.getDocument({ collection, docId: id }, of(options));
+    if (jsonData === undefined) {
+      throw new ConnectError(`there is no ${collection}/${id}`, Code.NotFound);
+    }
+    return {
+      json: jsonData,
+      version,
+      durable,
+      get value(): unknown {
+        return JSON.parse(jsonData);
+      },
+    };
+  }
+
+  /** Deletes a document, if there is one. */
+  async delete(collection: string, id: string, options?: CallOptions): Promise<void> {
+    await this.#rpc.deleteDocument({ collection, docId: id }, of(options));
+  }
+
+  /** The ids of a collection's documents. */
+  async list(collection: string, options?: CallOptions): Promise<string[]> {
+    return (await this.#rpc.listDocuments({ collection }, of(options))).docIds;
+  }
+
+  /** Drops a merged document's history. */
+  async compact(collection: string, id: string, options?: CallOptions): Promise<Compacted> {
+    const { version, droppedBytes } = await this.#rpc.compactDocument({ collection, docId: id }, of(options));
+    return { version, droppedBytes };
+  }
+
+  /**
+   * Changes, until the loop is left or the signal says so. A lost connection is made again, and the subscription resumed where it
+   * was; where that cannot be done a reset and a snapshot come. A slow consumer gets the newest version of each document, not every
+   * one in between.
+   */
+  subscribe(options: SubscribeOptions = {}): AsyncGenerator<Change, void, undefined> {
+    return followDocuments((request, signal) => this.#rpc.subscribe(request, { signal }), options);
+  }
+
+  // Typed objects and the fleet.
+
+  /** Writes the fields it has to platforms/{id}. It is a sign of life of agent {id} too. */
+  async putPlatform(platform: MessageInitShape<typeof PlatformSchema>, options?: CallOptions): Promise<void> {
+    await this.#rpc.putPlatform({ platform }, of(options));
+  }
+
+  /** All objects in platforms. */
+  async platforms(options?: CallOptions): Promise<Platform[]> {
+    return (await this.#rpc.getPlatforms({}, of(options))).platforms;
+  }
+
+  /** Writes the fields it has to cells/{id}. */
+  async putCell(cell: MessageInitShape<typeof CellSchema>, options?: CallOptions): Promise<void> {
+    await this.#rpc.putCell({ cell }, of(options));
+  }
+
+  /** All objects in cells. */
+  async cells(options?: CallOptions): Promise<Cell[]> {
+    return (await this.#rpc.getCells({}, of(options))).cells;
+  }
+
+  /** Writes the fields it has to tracks/{id}. */
+  async putTrack(track: MessageInitShape<typeof TrackSchema>, options?: CallOptions): Promise<void> {
+    await this.#rpc.putTrack({ track }, of(options));
+  }
+
+  /** All objects in tracks. */
+  async tracks(options?: CallOptions): Promise<Track[]> {
+    return (await this.#rpc.getTracks({}, of(options))).tracks;
+  }
+
+  /** The machines of the fleet as this node knows them, by id, from documents of any writer. */
+  async fleetPlatforms(options?: CallOptions): Promise<FleetPlatform[]> {
+    const documents = await this.#snapshot("platforms", options);
+    return platformsOf(documents, await this.platforms(options));
+  }
+
+  /** The deployments of the whole fleet as this node knows them, by id. */
+  async fleetDeployments(options?: CallOptions): Promise<FleetDeployment[]> {
+    return deploymentsOf(await this.#snapshot("deployments", options));
+  }
+
+  /** A whole collection as it is now. */
+  async #snapshot(collection: string, options?: CallOptions): Promise<Iterable<Held>> {
+    const held = new Map<string, Held>();
+    for await (const item of this.#rpc.subscribe({ collections: [collection], snapshot: true }, of(options))) {
+      if (item.changeType === ChangeType.SNAPSHOT_END) {
+        return held.values();
+      }
+      if (item.changeType === ChangeType.UPSERT) {
+        held.set(item.docId, { id: item.docId, json: item.jsonData ?? "" });
+      }
+    }
+    throw new ConnectError("the node ended the snapshot", Code.Unavailable);
+  }
+
+  // Commands and agents.
+
+  /** Issues a command and gives its id. It is on disk then; `waitCommand` tells what becomes of it. */
+  async sendCommand(command: NewCommand): Promise<string> {
+    const ttl = command.ttlS === undefined ? DEFAULT_TTL_S : command.ttlS;
+    if (ttl !== null && !(ttl > 0 && ttl < 1e9)) {
+      throw invalid(`a command's ttlS of ${ttl}; expected more than 0, or null for a command that never expires`);
+    }
+    const createdAt = BigInt(Math.floor(Date.now() / 1000));
+    const record = create(CommandSchema, {
+      id: command.id || randomId(),
+      targetId: command.agent ?? "",
+      group: command.group ?? "",
+      all: command.all ?? false,
+      commandType: command.type,
+      payloadJson: command.payload === undefined ? "{}" : toJson(command.payload),
+      createdAt,
+      expiresAt: ttl === null ? 0n : createdAt + BigInt(Math.ceil(ttl)),
+      status: CommandStatus.PENDING,
+    });
+    await this.putCommand(record, command);
+    return record.id;
+  }
+
+  /** Issues a command as it is, or reports on one that exists. */
+  async putCommand(command: MessageInitShape<typeof CommandSchema>, options?: CallOptions): Promise<void> {
+    await this.#rpc.putCommand({ command }, of(options));
+  }
+
+  /** The command with this id, as far as this node has heard. */
+  async command(id: string, options?: CallOptions): Promise<CommandRecord> {
+    if (id === "") {
+      throw invalid("a command's id is empty");
+    }
+    const { commands } = await this.#rpc.getCommands({ id }, of(options));
+    const found = commands.find((command) => command.id === id);
+    if (found === undefined) {
+      throw new ConnectError(`there is no command ${id}`, Code.NotFound);
+    }
+    return found;
+  }
+
+  /** The commands that the node knows: all of them, or those for an agent, those to its groups and to all included. */
+  async commands(agentId = "", pendingOnly = false, options?: CallOptions): Promise<CommandRecord[]> {
+    return (await this.#rpc.getCommands({ targetId: agentId, pendingOnly }, of(options))).commands;
+  }
+
+  /** Waits until a command is over at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED. */
+  async waitCommand(id: string, options: CallOptions = {}): Promise<CommandRecord> {
+    const ended = new AbortController();
+    const late = options.timeoutMs === undefined ? undefined : AbortSignal.timeout(options.timeoutMs);
+    const signals = [ended.signal, late, options.signal].filter((signal) => signal !== undefined);
+    const signal = AbortSignal.any(signals);
+    let changed = new AbortController();
+    const changes = (async () => {
+      for await (const _ of this.subscribe({ collections: ["commands"], signal })) {
+        changed.abort();
+      }
+    })();
+    // What ends the subscription ends the calls below as well.
+    changes.catch(() => undefined);
+    try {
+      while (!signal.aborted) {
+        changed = new AbortController();
+        try {
+          const command = await this.command(id, { signal });
+          if (isOver(command)) {
+            return command;
+          }
+        } catch (error) {
+          if (!passing(error)) {
+            if (late?.aborted) {
+              break;
+            }
+            throw error;
+          }
+        }
+        // An expiry may be derived without a change.
+        await sleep(1000, AbortSignal.any([signal, changed.signal]));
+      }
+      const code = late?.aborted ? Code.DeadlineExceeded : Code.Canceled;
+      throw new ConnectError(`command ${id} is not over`, code);
+    } finally {
+      ended.abort();
+    }
+  }
+
+  /** Asks for the end of a command and gives its statuses. What is not CANCELLED there has been requested, and is not over before its
+   * status says so. */
+  async cancelCommand(id: string, options?: CallOptions): Promise<TargetStatus[]> {
+    return (await this.#rpc.cancelCommand({ id }, of(options))).targets;
+  }
+
+  /** The agents of the fleet that this node has heard of, the dead ones included. */
+  async agents(filter: { liveness?: Liveness; group?: string } & CallOptions = {}): Promise<AgentInfo[]> {
+    const { liveness = Liveness.UNSPECIFIED, group = "" } = filter;
+    return (await this.#rpc.listAgents({ liveness, group }, of(filter))).agents;
+  }
+
+  /** All agents, snapshotEnd, and then every change. After a lost connection a reset comes and all of them again. */
+  watchAgents(options: { signal?: AbortSignal } = {}): AsyncGenerator<AgentChange, void, undefined> {
+    return followAgents((_, signal) => this.#rpc.watchAgents({}, { signal }), options.signal);
+  }
+}
+
+function of(options: CallOptions | undefined): ConnectOptions {
+  const made: { timeoutMs?: number; signal?: AbortSignal } = {};
+  if (options?.timeoutMs !== undefined) {
+    if (!(options.timeoutMs > 0)) {
+      throw invalid(`a timeout of ${options.timeoutMs} ms; expected more than 0`);
+    }
+    made.timeoutMs = options.timeoutMs;
+  }
+  if (options?.signal) {
+    made.signal = options.signal;
+  }
+  return made;
+}
+
+function written(options: PutOptions | undefined) {
+  return {
+    base: options?.base ?? new Uint8Array(),
+    waitPeers: options?.waitPeers ?? 0,
+    durable: options?.durable ?? false,
+  };
+}
+
+function pick({ version, durable }: Written): Written {
+  return { version, durable };
+}
+
+function randomId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

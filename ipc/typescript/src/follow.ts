@@ -1,0 +1,149 @@
+// Streams that outlast connections.
+
+import { create } from "@bufbuild/protobuf";
+import { Backoff, sleep } from "./backoff.js";
+import { Code, codeOf, passing } from "./errors.js";
+import {
+  type AgentChange as AgentItem,
+  type DocumentChange,
+  type SubscribeRequest,
+  SubscribeRequestSchema,
+  ChangeType as Type,
+} from "./gen/peat/sidecar/v1/sidecar_pb.js";
+import type { AgentChange, Change, ChangeType, Token } from "./types.js";
+
+const TYPES: ReadonlyMap<Type, ChangeType> = new Map([
+  [Type.UPSERT, "upsert"],
+  [Type.DELETE, "delete"],
+  [Type.SNAPSHOT_END, "snapshotEnd"],
+]);
+const NOWHERE: Token = { run: new Uint8Array(), sequence: 0n };
+
+/** What a subscription is to give. */
+export interface SubscribeOptions {
+  /** All without one. */
+  readonly collections?: readonly string[];
+  /** Begins with all that exists, closed by snapshotEnd. */
+  readonly snapshot?: boolean;
+  /** Continues after a change's token. If that point is no longer known, a reset and a snapshot come. */
+  readonly resumeAfter?: Token;
+  /** Ends the subscription, without an error. */
+  readonly signal?: AbortSignal;
+}
+
+/** Opens one stream of the node. */
+export type Open<Request, Item> = (request: Request, signal: AbortSignal) => AsyncIterable<Item>;
+
+/** One subscription over any number of connections. */
+export async function* followDocuments(
+  open: Open<SubscribeRequest, DocumentChange>,
+  options: SubscribeOptions,
+): AsyncGenerator<Change, void, undefined> {
+  // While true: a snapshot was begun and its end has not come. It cannot be resumed in its middle.
+  let snapshot = options.snapshot ?? false;
+  let token = options.resumeAfter;
+  const request = (): SubscribeRequest => {
+    const resumed = snapshot ? undefined : token;
+    return create(SubscribeRequestSchema, {
+      collections: [...(options.collections ?? [])],
+      snapshot,
+      ...(resumed && { resumeAfter: resumed.sequence, resumeRun: resumed.run }),
+    });
+  };
+  yield* follow(open, request, options.signal, {
+    note(item) {
+      const type = TYPES.get(item.changeType);
+      if (type === undefined) {
+        return undefined;
+      }
+      if (type === "snapshotEnd") {
+        snapshot = false;
+      }
+      const here = { run: item.run, sequence: item.sequence };
+      if (!snapshot) {
+        token = here;
+      }
+      const { collection, docId: id, jsonData, origin } = item;
+      return { type, collection, id, json: jsonData ?? "", origin, token: here };
+    },
+    broke(error) {
+      if (codeOf(error) === Code.OutOfRange) {
+        token = undefined;
+      } else if (!passing(error)) {
+        throw error;
+      }
+      if (token !== undefined && !snapshot) {
+        return undefined;
+      }
+      token = undefined;
+      snapshot = true;
+      return { type: "reset", collection: "", id: "", json: "", origin: "", token: NOWHERE };
+    },
+  });
+}
+
+/** The agents of the fleet and their changes. */
+export function followAgents(
+  open: Open<undefined, AgentItem>,
+  signal?: AbortSignal,
+): AsyncGenerator<AgentChange, void, undefined> {
+  return follow(open, () => undefined, signal, {
+    note(item) {
+      const type = TYPES.get(item.changeType);
+      return type && { type, agent: item.agent };
+    },
+    broke(error) {
+      if (!passing(error)) {
+        throw error;
+      }
+      return { type: "reset", agent: undefined };
+    },
+  });
+}
+
+interface Rules<Item, Out> {
+  /** Moves past an item. Undefined: an item of a type this version does not know. */
+  note(item: Item): Out | undefined;
+  /** Handles a broken stream: gives what the consumer must know, and throws what no further attempt can mend. */
+  broke(error: unknown): Out | undefined;
+}
+
+async function* follow<Request, Item, Out>(
+  open: Open<Request, Item>,
+  request: () => Request,
+  signal: AbortSignal | undefined,
+  rules: Rules<Item, Out>,
+): AsyncGenerator<Out, void, undefined> {
+  const backoff = new Backoff();
+  // The consumer's `break` ends the stream at the node too.
+  const ended = new AbortController();
+  const either = signal ? AbortSignal.any([signal, ended.signal]) : ended.signal;
+  try {
+    while (!either.aborted) {
+      let error: unknown = new Error("the node ended the stream");
+      try {
+        for await (const item of open(request(), either)) {
+          backoff.reset();
+          const change = rules.note(item);
+          if (change !== undefined) {
+            yield change;
+          }
+        }
+      } catch (cause) {
+        error = cause;
+      }
+      if (either.aborted) {
+        return;
+      }
+      const change = rules.broke(error);
+      if (codeOf(error) !== Code.OutOfRange) {
+        await sleep(backoff.pause(), either);
+      }
+      if (change !== undefined && !either.aborted) {
+        yield change;
+      }
+    }
+  } finally {
+    ended.abort();
+  }
+}
