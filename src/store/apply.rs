@@ -13,6 +13,11 @@ use crate::store::{
     json,
 };
 
+/// Creations of one name that a peer may claim whatever this node holds: one a second for 136 years.
+const PLAUSIBLE: u64 = 1 << 32;
+/// Further ones that a peer may claim beyond those this node knows of, when they are more.
+const STEP: u64 = 1 << 16;
+
 /// What became of one document.
 pub(super) enum Taken {
     /// It is here, or something newer is.
@@ -54,6 +59,9 @@ impl Stage<'_> {
             return Ok(Taken::Refused(reason));
         }
         let held = self.load(incoming.hash)?.record.as_ref();
+        if let Err(reason) = check_incarnation(&incoming, held) {
+            return Ok(Taken::Refused(reason));
+        }
         match held.map(|held| (held.kind, held.is_live())) {
             _ if incoming.kind != Kind::Command && held.is_none_or(|held| held.kind != Kind::Command) => {
                 self.join(incoming, from)
@@ -176,6 +184,16 @@ fn check(incoming: &Incoming) -> Result<(), String> {
         }
         (Body::Latest { .. }, Kind::Latest, _) | (Body::Merged(_), Kind::Merged, _) => Ok(()),
         _ => Err("the content is not of its kind".into()),
+    }
+}
+
+/// Whether a name can have been created as often as a peer says: up to [`PLAUSIBLE`] times, and from there on [`STEP`] times more
+/// than is known here. So no message uses a name up, whatever it claims.
+fn check_incarnation(incoming: &Incoming, held: Option<&Record>) -> Result<(), String> {
+    let known = held.map_or(0, |record| record.incarnation);
+    match incoming.incarnation <= PLAUSIBLE.max(known.saturating_add(STEP)) {
+        true => Ok(()),
+        false => Err(format!("incarnation {} of a name that this node knows {known} of", incoming.incarnation)),
     }
 }
 

@@ -19,6 +19,7 @@ use std::fmt;
 
 use ring::digest;
 
+use crate::limits::CHANGE_OPERATIONS;
 use columns::{Columns, Tally};
 use reader::Reader;
 
@@ -44,6 +45,10 @@ pub enum ChunkError {
     Rows(u64),
     /// Expanded, the strings in the chunks have more bytes than this limit.
     Strings(u64),
+    /// A change has more operations than this limit.
+    Change(u64),
+    /// The document has more fields and elements than this limit.
+    Elements(u64),
     /// Actors times changes exceed this limit.
     Clocks(u64),
     /// Bytes that are no chunk: what is wrong with them.
@@ -60,6 +65,8 @@ impl fmt::Display for ChunkError {
             ChunkError::Checksum => write!(f, "the chunk's checksum does not match"),
             ChunkError::Rows(limit) => write!(f, "the chunks expand to more than {limit} rows"),
             ChunkError::Strings(limit) => write!(f, "the chunks' strings expand to more than {limit} bytes"),
+            ChunkError::Change(limit) => write!(f, "a change in the chunks has more than {limit} operations"),
+            ChunkError::Elements(limit) => write!(f, "the chunks expand to more than {limit} fields and elements"),
             ChunkError::Clocks(limit) => write!(f, "the chunks' actors times changes exceed {limit}"),
             ChunkError::Malformed(what) => write!(f, "malformed chunk: {what}"),
         }
@@ -129,7 +136,7 @@ impl<'a> Checker<'a> {
         let count = changes.walk(&mut body, &mut self.tally)?;
         self.count_changes(count)?;
         history.check(self.rows_limit)?;
-        operations.walk(&mut body, &mut self.tally)?;
+        operations.walk_document(&mut body, &mut self.tally)?;
         while !body.is_empty() {
             body.unsigned()?;
         }
@@ -147,7 +154,10 @@ impl<'a> Checker<'a> {
             return Err(ChunkError::Malformed("its message is not UTF-8"));
         }
         self.actors(&mut body)?;
-        let operations = Columns::read(&mut body)?.walk(&mut body, &mut self.tally)?;
+        let operations = Columns::read(&mut body)?.walk_change(&mut body, &mut self.tally)?;
+        if operations > CHANGE_OPERATIONS {
+            return Err(ChunkError::Change(CHANGE_OPERATIONS));
+        }
         let last_operation = first_operation.checked_add(operations);
         if first_operation == 0 || last_operation.is_none_or(|last| last >= u64::from(u32::MAX)) {
             return Err(ChunkError::Malformed("its operations are numbered out of range"));

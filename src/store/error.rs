@@ -7,7 +7,7 @@ use std::sync::Arc;
 use peat_ipc::Code;
 
 use crate::error::Blame;
-use crate::limits::{DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS};
+use crate::limits::{CHANGE_OPERATIONS, DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS};
 use crate::store::{CommandError, Key, KeyError};
 
 /// A store failure. Cloned when it fails a whole batch: every request in it gets its own copy.
@@ -26,6 +26,10 @@ pub enum Error {
     Json { key: Key, reason: String },
     /// The document's JSON is over [`DOCUMENT_JSON_BYTES`].
     DocumentTooLarge { key: Key, bytes: usize },
+    /// The merged document has more fields and elements than [`DOCUMENT_ELEMENTS`].
+    TooManyElements { key: Key, elements: usize },
+    /// The put changes more fields and elements at once than [`CHANGE_OPERATIONS`].
+    ChangeTooLarge { key: Key, operations: u64 },
     /// The document's history is over [`HISTORY_BYTES`].
     HistoryTooLarge { key: Key, bytes: usize },
     /// The document's history has more operations than [`HISTORY_ROWS`].
@@ -66,6 +70,8 @@ impl Error {
         match self {
             Error::DiskFull
             | Error::DocumentTooLarge { .. }
+            | Error::TooManyElements { .. }
+            | Error::ChangeTooLarge { .. }
             | Error::HistoryTooLarge { .. }
             | Error::HistoryTooLong { .. } => Code::ResourceExhausted,
             Error::Io(_) => Code::Unavailable,
@@ -119,6 +125,14 @@ impl fmt::Display for Error {
             }
             Error::Key(cause) => write!(f, "{cause}"),
             Error::Json { key, reason } => write!(f, "document {key} was refused: {reason}"),
+            Error::TooManyElements { key, elements } => write!(
+                f,
+                "document {key} has {elements} fields and elements; the limit of a merged document is {DOCUMENT_ELEMENTS}: put it as several documents, or into a `latest` collection (--latest-collection)"
+            ),
+            Error::ChangeTooLarge { key, operations } => write!(
+                f,
+                "the put changes {operations} fields and elements of document {key}; the limit is {CHANGE_OPERATIONS} at once: change fewer, or delete the document and put it again"
+            ),
             Error::DocumentTooLarge { key, bytes } => {
                 write!(f, "document {key} is {} of JSON; the limit is {}", size(*bytes), size(DOCUMENT_JSON_BYTES))
             }

@@ -13,6 +13,7 @@ use crate::limits::{CHUNK_ROWS, DOCUMENT_JSON_BYTES};
 use crate::store::apply::{Taken, apply_to, check_latest};
 use crate::store::merged::{Applied, Doc, Rebased};
 use crate::store::stage::{Stage, merged_content};
+use crate::store::write::HIGHEST;
 use crate::store::{
     Body, Content, Covered, Dot, Dots, Error, History, Incoming, Key, KeyHash, Kind, Lineage, Merged, PeerRun, Record,
     SIBLINGS, Sibling, Stamp, VersionHash, chunk, json,
@@ -269,10 +270,10 @@ impl Stage<'_> {
             && !self.copies.goes_on(&theirs.hash, newest.stamp.run)
         {
             // Keeps our content, under a stamp above the forgotten one.
-            let above = self.stamp(newest.stamp.counter + 1);
+            let (lineage, counter) = self.next_latest(&lineage, newest.stamp.counter);
+            let above = self.stamp(counter);
             self.copies.note(self.now, theirs.hash, &newest.stamp, &above);
             let content = Content::Latest { stamp: above, json: json.clone() };
-            let lineage = lineage.edited();
             let record = Record { incarnation: lineage.incarnation(), content, lineage, ..ours };
             self.change(theirs.hash, record, None, false, 0);
             return Ok(Taken::In);
@@ -481,6 +482,9 @@ fn check_siblings(lineage: &Lineage) -> Result<(), String> {
         return Err(format!("its siblings are {bytes} bytes of JSON; the limit is {DOCUMENT_JSON_BYTES}"));
     }
     lineage.siblings.iter().try_for_each(|sibling| {
+        if sibling.stamp.counter >= HIGHEST {
+            return Err(format!("counter {} of a sibling", sibling.stamp.counter));
+        }
         json::parse_any_size(sibling.json.as_bytes()).map(drop).map_err(|cause| cause.to_string())
     })
 }

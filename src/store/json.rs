@@ -46,6 +46,19 @@ fn read(text: &[u8]) -> Result<(Map<String, Value>, usize), JsonError> {
     Ok((map, parser.bytes_without_white_space()))
 }
 
+/// Fields and elements, those of nested objects and arrays included.
+#[must_use]
+pub fn elements(object: &Map<String, Value>) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::Object(object) => elements(object),
+            Value::Array(array) => array.iter().map(|value| 1 + of(value)).sum(),
+            _ => 0,
+        }
+    }
+    object.values().map(|value| 1 + of(value)).sum()
+}
+
 /// Applies a merge patch (RFC 7396): objects merge key by key, `null` removes, anything else replaces.
 pub fn merge_patch(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     for (key, wanted) in patch {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::contain::contain;
-use crate::limits::{DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS};
+use crate::limits::{CHANGE_OPERATIONS, DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS};
 use crate::store::batch::Pending;
 use crate::store::merged::{Doc, MergedError};
 use crate::store::record::{Base, BaseContent};
@@ -115,6 +115,9 @@ impl Stage<'_> {
         }
         let text = json::to_text(&wanted.object);
         check_size(&wanted.key, &text, before.and_then(Record::json))?;
+        if kind == Kind::Merged {
+            check_elements(&wanted, before.and_then(Record::json))?;
+        }
         let lineage = Lineage::create(before.map(|record| &record.lineage), writer);
         let (content, doc) = match kind {
             Kind::Latest => (Content::Latest { stamp: self.stamp(1), json: text }, None),
@@ -149,12 +152,17 @@ impl Stage<'_> {
         if *json == text && record.lineage.siblings.is_empty() {
             return Ok(self.unchanged(wanted.hash, wanted.durable));
         }
-        let (mut lineage, mut counter) = (record.lineage.edited(), stamp.counter + 1);
-        if counter > HIGHEST {
-            (lineage, counter) = (Lineage::create(Some(&lineage), self.writer.writer), 1);
-        }
+        let (lineage, counter) = self.next_latest(&record.lineage, stamp.counter);
         let content = Content::Latest { stamp: self.stamp(counter), json: text };
         self.store(wanted.key, Kind::Latest, (lineage, content), None, wanted.durable)
+    }
+
+    /// The lineage and counter of the version after one with this counter: of a new creation where peers would take no higher one.
+    pub(super) fn next_latest(&self, lineage: &Lineage, counter: u64) -> (Lineage, u64) {
+        match counter + 1 {
+            next if next < HIGHEST => (lineage.edited(), next),
+            _ => (Lineage::create(Some(&lineage.edited()), self.writer.writer), 1),
+        }
     }
 
     fn update_merged(&mut self, wanted: Wanted) -> Result<Pending, Error> {
@@ -162,6 +170,7 @@ impl Stage<'_> {
         let Content::Merged { json, heads, .. } = &record.content else { return Err(not_of_kind()) };
         let (base, lineage) = (merged_base(&wanted)?, record.lineage.clone());
         check_size(&wanted.key, &json::to_text(&wanted.object), Some(json))?;
+        check_elements(&wanted, Some(json))?;
         let bytes = record.history_bytes();
         if bytes > HISTORY_BYTES {
             return Err(Error::HistoryTooLarge { key: wanted.key, bytes });
@@ -174,6 +183,10 @@ impl Stage<'_> {
             return Err(Error::HistoryTooLong { key: wanted.key, rows });
         }
         doc.put(base, &wanted.object).map_err(|cause| refused(&wanted.key, &cause))?;
+        let operations = doc.rows() - rows;
+        if operations > CHANGE_OPERATIONS {
+            return Err(Error::ChangeTooLarge { key: wanted.key, operations });
+        }
         if doc.heads() == heads {
             self.put_back(wanted.hash, doc);
             return Ok(self.unchanged(wanted.hash, true));
@@ -304,6 +317,19 @@ fn check_size(key: &Key, text: &str, before: Option<&str>) -> Result<(), Error> 
         _ if bytes <= DOCUMENT_JSON_BYTES => Ok(()),
         Some(before) if before.len() > DOCUMENT_JSON_BYTES && bytes < before.len() => Ok(()),
         _ => Err(Error::DocumentTooLarge { key: key.clone(), bytes }),
+    }
+}
+
+/// As [`check_size`], for what Automerge takes for each field and element of a merged document.
+fn check_elements(wanted: &Wanted, before: Option<&str>) -> Result<(), Error> {
+    let elements = json::elements(&wanted.object);
+    if elements <= DOCUMENT_ELEMENTS {
+        return Ok(());
+    }
+    let held = before.map(|text| stored_map(&wanted.key, text)).transpose()?.map_or(0, |held| json::elements(&held));
+    match held > DOCUMENT_ELEMENTS && elements < held {
+        true => Ok(()),
+        false => Err(Error::TooManyElements { key: wanted.key.clone(), elements }),
     }
 }
 

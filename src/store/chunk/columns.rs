@@ -2,6 +2,7 @@
 
 use super::ChunkError;
 use super::reader::Reader;
+use crate::limits::CHUNK_ELEMENTS;
 
 /// Bytes of expanded strings per allowed row.
 const STRING_BYTES_PER_ROW: u64 = 16;
@@ -17,6 +18,13 @@ const STRING: u64 = 5;
 const VALUE_LENGTHS: u64 = 6;
 const VALUES: u64 = 7;
 
+/// The columns that say how many operations have replaced one, how many one replaces, and what it does.
+const SUCCESSORS: u64 = 0x80;
+const PREDECESSORS: u64 = 0x70;
+const ACTIONS: u64 = 0x42;
+/// The action of a deletion.
+const DELETE: u64 = 3;
+
 const LONG_VALUES: ChunkError = ChunkError::Malformed("values are longer than their column");
 
 /// What is left of the limits.
@@ -25,11 +33,12 @@ pub(super) struct Tally {
     rows_limit: u64,
     rows: u64,
     string_bytes: u64,
+    elements: u64,
 }
 
 impl Tally {
     pub(super) fn new(rows_limit: u64) -> Tally {
-        Tally { rows_limit, rows: 0, string_bytes: 0 }
+        Tally { rows_limit, rows: 0, string_bytes: 0, elements: 0 }
     }
 
     /// Whether a column of `rows` may still come.
@@ -44,6 +53,12 @@ impl Tally {
     pub(super) fn add_rows(&mut self, rows: Option<u64>) -> Result<(), ChunkError> {
         self.rows += self.check_rows(rows)?;
         Ok(())
+    }
+
+    /// Rows that may show as fields or elements.
+    fn add_elements(&mut self, elements: u64) -> Result<(), ChunkError> {
+        self.elements += elements;
+        if self.elements > CHUNK_ELEMENTS { Err(ChunkError::Elements(CHUNK_ELEMENTS)) } else { Ok(()) }
     }
 
     fn add_strings(&mut self, bytes: Option<u64>) -> Result<(), ChunkError> {
@@ -89,6 +104,25 @@ impl Columns {
             }
         }
         Ok(Reader::new(&[]))
+    }
+
+    /// Walks the columns of a document's operations. Those that no other has replaced show as fields and elements.
+    pub(super) fn walk_document(&self, reader: &mut Reader<'_>, tally: &mut Tally) -> Result<(), ChunkError> {
+        let successors = self.find(SUCCESSORS, *reader)?;
+        let rows = self.walk(reader, tally)?;
+        let replaced = rows_where(successors, |count| count > 0)?;
+        tally.add_elements(rows.saturating_sub(replaced))
+    }
+
+    /// Walks the columns of a change's operations, and returns how many there are. Those that replace none show as fields and elements,
+    /// and a deletion takes one away.
+    pub(super) fn walk_change(&self, reader: &mut Reader<'_>, tally: &mut Tally) -> Result<u64, ChunkError> {
+        let (predecessors, actions) = (self.find(PREDECESSORS, *reader)?, self.find(ACTIONS, *reader)?);
+        let rows = self.walk(reader, tally)?;
+        let replacing = rows_where(predecessors, |count| count > 0)?;
+        let deletions = rows_where(actions, |action| action == DELETE)?;
+        tally.add_elements(rows.saturating_sub(replacing).saturating_sub(deletions))?;
+        Ok(rows)
     }
 
     /// Walks the columns' bytes; returns how many rows the longest has.
@@ -171,6 +205,24 @@ fn walk_runs(
             _ => {
                 for _ in 0..times {
                     value(&mut column, 1, tally)?;
+                }
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Rows of a run-length encoded column of numbers, which was walked already, whose value is `wanted`.
+fn rows_where(mut column: Reader<'_>, wanted: impl Fn(u64) -> bool) -> Result<u64, ChunkError> {
+    let mut rows = 0;
+    while !column.is_empty() {
+        let count = column.signed()?;
+        match count {
+            0 => _ = column.unsigned()?,
+            1.. => rows += if wanted(column.unsigned()?) { count.unsigned_abs() } else { 0 },
+            _ => {
+                for _ in 0..count.unsigned_abs() {
+                    rows += u64::from(wanted(column.unsigned()?));
                 }
             }
         }

@@ -6,6 +6,7 @@
 use super::ChunkError;
 use super::columns::Columns;
 use super::reader::Reader;
+use crate::limits::CHANGE_OPERATIONS;
 
 const LAST_OPERATION: u64 = 0x13;
 const DEPENDENCY_COUNT: u64 = 0x40;
@@ -38,7 +39,7 @@ impl<'a> History<'a> {
         if counts.len() != last_operations.len() {
             return Err(ChunkError::Malformed("columns of different lengths"));
         }
-        let mut operations = 0;
+        let (mut operations, mut longest) = (0, 0);
         for (index, count) in counts.into_iter().enumerate() {
             let mut built_on = 0;
             for _ in 0..count.unwrap_or(0) {
@@ -46,9 +47,14 @@ impl<'a> History<'a> {
                 let before = last_operations[..index].get(dependency).ok_or(UNKNOWN_DEPENDENCY)?;
                 built_on = built_on.max(*before);
             }
-            operations += u64::from(last_operations[index].checked_sub(built_on).ok_or(OPERATION_NUMBER)?);
+            let own = u64::from(last_operations[index].checked_sub(built_on).ok_or(OPERATION_NUMBER)?);
+            (operations, longest) = (operations + own, own.max(longest));
         }
-        if operations > rows_limit { Err(ChunkError::Rows(rows_limit)) } else { Ok(()) }
+        match () {
+            () if operations > rows_limit => Err(ChunkError::Rows(rows_limit)),
+            () if longest > CHANGE_OPERATIONS => Err(ChunkError::Change(CHANGE_OPERATIONS)),
+            () => Ok(()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, Change, ObjType, ROOT, ReadDoc, ScalarValue};
 
 use super::*;
-use crate::limits::CHUNK_ROWS;
+use crate::limits::{CHANGE_OPERATIONS, CHUNK_ELEMENTS, CHUNK_ROWS};
 
 const DOCUMENT: u8 = 0;
 const CHANGE: u8 = 1;
@@ -126,6 +126,52 @@ fn rows_are_counted_over_all_chunks() {
     assert_eq!(check(&whole, 1_003), Ok(()), "1,000 operations and a change, which counts three times");
     assert_eq!(check(&whole, 1_002), Err(ChunkError::Rows(1_002)));
     assert_eq!(check(&[&whole[..], &whole].concat(), 2_005), Err(ChunkError::Rows(2_005)));
+}
+
+/// A document whose list gains so many nulls in each of several changes.
+fn of_nulls(lengths: &[usize]) -> AutoCommit {
+    let mut document = AutoCommit::new().with_actor(actor(1));
+    let list = document.put_object(ROOT, "list", ObjType::List).expect("a list");
+    for length in lengths {
+        document.splice(&list, 0, 0, std::iter::repeat_n(ScalarValue::Null, *length)).expect("a splice");
+        document.commit();
+    }
+    document
+}
+
+#[test]
+fn a_change_of_more_operations_than_a_put_can_have_is_refused() {
+    let most = usize::try_from(CHANGE_OPERATIONS).expect("small");
+    for (length, refused) in [(most - 1, false), (most, true)] {
+        let mut document = of_nulls(&[length]);
+        for bytes in [document.save_nocompress(), changes(&mut document)] {
+            assert!(bytes.len() < 300, "{} bytes", bytes.len());
+            let expected = if refused { Err(ChunkError::Change(CHANGE_OPERATIONS)) } else { Ok(()) };
+            assert_eq!(check(&bytes, CHUNK_ROWS), expected, "{length}");
+        }
+    }
+}
+
+#[test]
+fn a_few_bytes_that_show_as_more_elements_than_nodes_put_are_refused() {
+    let mut document = of_nulls(&[300_000, 300_000]);
+    for bytes in [document.save_nocompress(), changes(&mut document)] {
+        assert!(bytes.len() < 400, "{} bytes", bytes.len());
+        assert_eq!(check(&bytes, CHUNK_ROWS), Err(ChunkError::Elements(CHUNK_ELEMENTS)));
+    }
+}
+
+#[test]
+fn elements_that_were_replaced_or_deleted_do_not_show() {
+    let mut document = of_nulls(&[150_000]);
+    let (_, list) = document.get(ROOT, "list").expect("readable").expect("there");
+    for round in 0..4 {
+        let fresh = std::iter::repeat_n(ScalarValue::from(round), 150_000);
+        document.splice(&list, 0, 150_000, fresh).expect("a splice");
+        document.commit();
+    }
+    assert_eq!(check(&document.save_nocompress(), CHUNK_ROWS), Ok(()), "150,000 of 750,000 are left");
+    assert_eq!(check(&changes(&mut document), CHUNK_ROWS), Ok(()));
 }
 
 #[test]

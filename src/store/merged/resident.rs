@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 
 /// Spare room that one call may gather before the document is copied.
 const SLACK_BYTES: usize = 4 << 20;
+/// Operations after which changes are taken in: until then each takes half a kilobyte, afterwards a tenth of that.
+const OPERATIONS_AT_ONCE: usize = 1 << 16;
 /// With each copy the largest block left is taken to be smaller by one part in this many.
 const DECAY_PARTS: usize = 16;
 /// Blocks up to this are not cut but filled (hexane's own bound for a block of values).
@@ -43,11 +45,13 @@ impl Slack {
     pub(super) fn apply(&mut self, document: &mut Automerge, changes: Vec<Change>) -> Result<(), AutomergeError> {
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
-            let mut spare = self.spare;
+            let (mut spare, mut operations) = (self.spare, 0);
             let mut some = Vec::new();
             while spare < SLACK_BYTES
+                && operations < OPERATIONS_AT_ONCE
                 && let Some(change) = changes.next()
             {
+                operations += change.len();
                 spare = spare.saturating_add(self.block.saturating_mul(change.len()));
                 some.push(change);
             }

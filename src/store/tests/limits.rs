@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::Blame;
-use crate::limits::{DOCUMENT_JSON_BYTES, HISTORY_BYTES};
+use crate::limits::{DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, HISTORY_BYTES};
 use peat_ipc::Code;
 
 fn of_size(field: &str, bytes: usize) -> String {
@@ -73,6 +73,22 @@ fn a_history_over_the_limit_refuses_puts_and_names_the_remedy() {
     let compacted = bench.write("cells/x", Put::Compact).unwrap();
     assert!(compacted.dropped_bytes > HISTORY_BYTES as u64 / 2);
     bench.put("cells/x", "{}");
+}
+
+#[test]
+fn a_merged_document_of_more_elements_than_the_limit_is_refused_with_the_remedy_and_a_latest_one_is_not() {
+    let mut bench = Bench::new();
+    let of = |elements: usize| format!(r#"{{"l":[{}]}}"#, vec!["0"; elements - 1].join(","));
+    let refused = bench.write("cells/x", whole(&of(DOCUMENT_ELEMENTS + 1))).unwrap_err();
+    assert_eq!((refused.code(), refused.blame()), (Code::ResourceExhausted, Blame::Client));
+    let words = refused.to_string();
+    assert!(words.contains("131073") && words.contains("131072") && words.contains("--latest-collection"), "{words}");
+    bench.put("platforms/x", &of(DOCUMENT_ELEMENTS + 1));
+    bench.put("cells/x", &of(DOCUMENT_ELEMENTS));
+    let patch = Put::Patch { json: r#"{"more":{"a":1}}"#.into(), base: None };
+    assert!(matches!(bench.write("cells/x", patch), Err(Error::TooManyElements { elements: 131_074, .. })));
+    let nested = format!(r#"{{"l":[{}]}}"#, vec![r#"{"a":[1]}"#; DOCUMENT_ELEMENTS / 3].join(","));
+    bench.put("cells/y", &nested);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod apply;
 mod commands;
+mod counters;
 mod creations;
 mod faults;
 mod feed;
