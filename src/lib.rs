@@ -30,6 +30,7 @@ pub mod clock;
 pub mod config;
 pub mod contain;
 pub mod error;
+mod files;
 pub mod fleet;
 pub mod identity;
 pub mod limits;

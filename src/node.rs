@@ -8,6 +8,7 @@ mod announcement;
 mod check;
 pub mod data_dir;
 mod error;
+mod harden;
 mod logging;
 mod notify;
 mod parts;
@@ -46,6 +47,7 @@ const STOPPING: Duration = Duration::from_secs(5);
 pub fn run(mut config: Config, read_again: impl Fn() -> Result<Config, config::Error>) -> Result<(), Error> {
     abort_on_panic();
     let _logging = logging::start(&config.log)?;
+    harden::harden();
     config.warnings.iter().for_each(|words| log::warn!("{words}"));
     let handed = activation::listeners(activation::take()?)?;
     let orders = signals::listen()?;

@@ -53,7 +53,7 @@ fn write_keys(out: &Path, count: u32) -> Result<(), Failure> {
     make_directory(out)?;
     let shared = out.join("shared.key");
     if !shared.exists() {
-        data_dir::create(&shared, &format!("{}\n", shared_key())).map_err(failure)?;
+        data_dir::create_file(&shared, &format!("{}\n", shared_key())).map_err(failure)?;
     }
     for number in 1..=count {
         let directory = out.join(number.to_string());

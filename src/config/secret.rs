@@ -1,27 +1,29 @@
 //! Bytes that must not be shown, and the files they come from.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use zeroize::Zeroizing;
+
+use crate::files;
 use crate::limits::FORMATION_KEY_BYTES;
 
 /// Longest secret file read; anything longer is not one.
 const FILE_BYTES: u64 = 16 << 10;
 
-/// Key material. Its `Debug` shows nothing of it.
+/// Key material. Its `Debug` shows nothing of it, and its bytes are wiped when it is dropped.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Secret(Vec<u8>);
+pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
     /// Takes the bytes over.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Secret {
-        Secret(bytes)
+        Secret(Zeroizing::new(bytes))
     }
 
     /// The bytes, for whoever computes with them.
@@ -44,7 +46,7 @@ pub(super) fn formation_key(text: &str) -> Result<Secret, String> {
     let alphabet = if text.contains(['-', '_']) { alphabet::URL_SAFE } else { alphabet::STANDARD };
     let bytes = GeneralPurpose::new(&alphabet, config).decode(text).map_err(|_| "is not base64".to_owned())?;
     match bytes.len() {
-        FORMATION_KEY_BYTES.. => Ok(Secret(bytes)),
+        FORMATION_KEY_BYTES.. => Ok(Secret::new(bytes)),
         short => Err(format!(
             "has {short} bytes; a key needs at least {FORMATION_KEY_BYTES} (make one with `peat-node keygen`)"
         )),
@@ -57,19 +59,12 @@ pub(super) fn key_file(path: &Path) -> Result<Secret, String> {
 }
 
 /// Reads a secret's file, which others than its owner and group must not be able to read.
-pub(super) fn read(path: &Path) -> Result<String, String> {
-    let metadata = std::fs::metadata(path).map_err(|cause| format!("{}: {cause}", path.display()))?;
-    if !metadata.is_file() {
-        return Err(format!("{} is not a file", path.display()));
+pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, String> {
+    let text = files::secret_text(path, FILE_BYTES).map_err(|cause| cause.of(path))?;
+    match text.strip_prefix('\u{feff}') {
+        Some(rest) => Ok(Zeroizing::new(rest.to_owned())),
+        None => Ok(text),
     }
-    if metadata.mode() & 0o007 != 0 {
-        return Err(format!("{} can be read by every user; run `chmod o= {}`", path.display(), path.display()));
-    }
-    if metadata.len() > FILE_BYTES {
-        return Err(format!("{} has {} bytes; the limit is {FILE_BYTES}", path.display(), metadata.len()));
-    }
-    let text = std::fs::read_to_string(path).map_err(|cause| format!("{}: {cause}", path.display()))?;
-    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
 #[cfg(test)]

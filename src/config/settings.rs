@@ -4,12 +4,13 @@
 //! nothing; a value may stand in quotes. Every error names the file and the line.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::environment::{self, clean, variable};
 use super::original::Unknown;
 use super::{Error, Flags};
+use crate::files::{self, FileError, Links};
 use crate::limits::SETTINGS_FILE_BYTES;
 
 /// What a settings file says.
@@ -73,13 +74,23 @@ impl Settings {
     }
 }
 
+/// A file that another user can change would decide what this node does.
 fn contents(path: &Path) -> std::io::Result<String> {
-    let mut contents = String::new();
-    let read = std::fs::File::open(path)?.take(SETTINGS_FILE_BYTES + 1).read_to_string(&mut contents)?;
-    if read as u64 > SETTINGS_FILE_BYTES {
-        return Err(std::io::Error::other(format!("a settings file has at most {SETTINGS_FILE_BYTES} bytes")));
-    }
-    Ok(contents)
+    let read = files::open(path, Links::Follow).and_then(|file| {
+        let metadata = file.metadata()?;
+        files::check_owner(&metadata, true)?;
+        if metadata.mode() & 0o002 != 0 {
+            return Err(FileError::Refused(format!(
+                "can be changed by every user; run `chmod o-w {}`",
+                path.display()
+            )));
+        }
+        files::text(&file, SETTINGS_FILE_BYTES)
+    });
+    read.map(|text| text.as_str().to_owned()).map_err(|cause| match cause {
+        FileError::Machine(cause) => cause,
+        FileError::Refused(words) => std::io::Error::other(format!("it {words}")),
+    })
 }
 
 /// A line's name and value.
@@ -149,6 +160,19 @@ mod tests {
         let error = Settings::read(&missing.display().to_string()).expect_err("missing").to_string();
         assert!(error.contains("settings/missing"), "{error}");
         assert_eq!(Settings::read(&format!("-{}", missing.display())).expect("as if empty").flags, Flags::default());
+    }
+
+    #[test]
+    fn a_settings_file_that_every_user_can_change_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("settings");
+        std::fs::write(&path, "PEAT_NODE_APP_ID=x\n").expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o646)).expect("set");
+        let error = Settings::read(&path.display().to_string()).expect_err("open to others").to_string();
+        assert!(error.contains("chmod o-w"), "{error}");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
+        Settings::read(&path.display().to_string()).expect("closed to others");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::duration::within;
 use super::resolve::Layers;
 use super::{Error, FleetSettings, Secret, secret};
+use crate::files::{self, Links};
 use crate::fleet;
 use crate::limits::AGENT_ID_BYTES;
 use crate::store::Key;
@@ -176,11 +177,8 @@ fn authorities(path: &Path) -> Result<Vec<u8>, String> {
 
 fn certificates(path: &Path) -> Result<Vec<u8>, String> {
     let shown = path.display();
-    let metadata = std::fs::metadata(path).map_err(|cause| format!("{shown}: {cause}"))?;
-    if !metadata.is_file() || metadata.len() > CERTIFICATES_BYTES {
-        return Err(format!("{shown} is not a file of at most {CERTIFICATES_BYTES} bytes"));
-    }
-    let pem = std::fs::read(path).map_err(|cause| format!("{shown}: {cause}"))?;
+    let read = files::open(path, Links::Follow).and_then(|file| files::bytes(&file, CERTIFICATES_BYTES));
+    let pem = read.map_err(|cause| cause.of(path))?.to_vec();
     let found = parse_certificates(&pem).map_err(|cause| format!("{shown}: {cause}"))?;
     if found.is_empty() { Err(format!("{shown} holds no certificate in PEM")) } else { Ok(pem) }
 }
@@ -192,7 +190,7 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String
 fn key(path: &Path) -> Result<Secret, String> {
     let text = secret::read(path)?;
     match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
-        Ok(_) => Ok(Secret::new(text.into_bytes())),
+        Ok(_) => Ok(Secret::new(text.as_bytes().to_vec())),
         Err(_) => Err(format!("{} holds no private key in PEM", path.display())),
     }
 }

@@ -38,7 +38,7 @@ fn check_data_dir(path: &Path) -> Result<Option<EndpointId>, Error> {
     if !path.exists() {
         return Ok(None);
     }
-    data_dir::check_owner(path)?;
+    data_dir::open_directory(path)?;
     Ok(data_dir::read_identity(path)?.map(|identity| identity.id()))
 }
 

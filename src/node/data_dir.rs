@@ -7,14 +7,19 @@
 //! | `node-id` | the name it took when none was given |
 //! | `watched-agent` | what the agent of `--agent-addr` was called at the last start |
 //!
-//! The database is the store's own ([`crate::store::FileDisk`]).
+//! The directory is opened once; these files are opened in it, without following links, and checked on their descriptors. The database
+//! is the store's own ([`crate::store::FileDisk`]).
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use zeroize::Zeroizing;
 
 use super::Error;
+use crate::files::{self, Directory, FileError};
 use crate::identity::{EndpointId, Identity};
 use crate::random::{Random, RandomExt};
 
@@ -24,11 +29,14 @@ const NODE_ID: &str = "node-id";
 const WATCHED_AGENT: &str = "watched-agent";
 /// None of the small files is longer.
 const FILE_BYTES: u64 = 4096;
+/// Rights of others, as digits of a mode.
+const ANY: u32 = 7;
+const WRITING: u32 = 2;
 
 /// A data directory that is ours and locked until this is dropped.
 #[derive(Debug)]
 pub struct DataDir {
-    path: PathBuf,
+    directory: Directory,
     _lock: File,
 }
 
@@ -36,12 +44,13 @@ impl DataDir {
     /// Creates the directory (0700) where it is missing, and locks it.
     ///
     /// # Errors
-    /// It belongs to somebody else, another node has it, or the disk failed.
+    /// It belongs to another user, others can write to it, another node has it, or the disk failed.
     pub fn open(path: &Path) -> Result<DataDir, Error> {
         let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
         created.map_err(|cause| Error::file(path, cause))?;
-        check_owner(path)?;
-        Ok(DataDir { path: path.to_owned(), _lock: lock(path)? })
+        let directory = open_directory(path)?;
+        let lock = lock(&directory, path)?;
+        Ok(DataDir { directory, _lock: lock })
     }
 
     /// The node's key, made at the first start.
@@ -49,12 +58,12 @@ impl DataDir {
     /// # Errors
     /// The key file is not a key, others can read it, or the disk failed.
     pub fn identity(&self, random: &mut dyn Random) -> Result<Identity, Error> {
-        match read_identity(&self.path)? {
-            Some(identity) => {
-                close(&self.path);
+        match identity_in(&self.directory)? {
+            Some((identity, file)) => {
+                close(&file, &self.directory.path(IDENTITY));
                 Ok(identity)
             }
-            None => make_identity(&self.path, random),
+            None => make_identity_in(&self.directory, random),
         }
     }
 
@@ -63,12 +72,11 @@ impl DataDir {
     /// # Errors
     /// The disk failed.
     pub fn node_id(&self, random: &mut dyn Random) -> Result<String, Error> {
-        let path = self.path.join(NODE_ID);
-        match read(&path)? {
+        match read(&self.directory, NODE_ID)? {
             Some(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
             _ => {
                 let name = uuid(random.array());
-                create(&path, &format!("{name}\n"))?;
+                create(&self.directory, NODE_ID, &format!("{name}\n"))?;
                 Ok(name)
             }
         }
@@ -79,45 +87,57 @@ impl DataDir {
     /// # Errors
     /// The disk failed.
     pub fn watched_agent(&self, id: &str) -> Result<Option<String>, Error> {
-        let path = self.path.join(WATCHED_AGENT);
-        let last = read(&path)?.map(|text| text.trim_end_matches('\n').to_owned()).filter(|last| !last.is_empty());
+        let last = read(&self.directory, WATCHED_AGENT)?;
+        let last = last.map(|text| text.trim_end_matches('\n').to_owned()).filter(|last| !last.is_empty());
         if last.as_deref() == Some(id) {
             return Ok(None);
         }
-        let unfinished = path.with_extension("new");
-        let failed = |cause| Error::file(&path, cause);
-        match fs::remove_file(&unfinished) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(failed(cause)),
-            _ => {}
-        }
-        write_new(&unfinished, &format!("{id}\n")).and_then(|()| fs::rename(&unfinished, &path)).map_err(failed)?;
+        let (name, unfinished) = (OsString::from(WATCHED_AGENT), OsString::from(format!("{WATCHED_AGENT}.new")));
+        let directory = &self.directory;
+        let removed = directory.remove(&unfinished);
+        let written = removed.and_then(|()| write(directory.create_own(&unfinished)?, &format!("{id}\n")));
+        let renamed = written.and_then(|()| directory.rename(&unfinished, &name));
+        renamed.map_err(|cause| Error::file(&directory.path(WATCHED_AGENT), cause))?;
         Ok(last)
     }
 }
 
-/// A directory must belong to this user or, as the volumes of containers do, to root.
-pub(super) fn check_owner(path: &Path) -> Result<(), Error> {
-    let owner = fs::metadata(path).map_err(|cause| Error::file(path, cause))?.uid();
-    let ours = rustix::process::geteuid().as_raw();
-    if owner == ours || owner == 0 {
-        return Ok(());
+/// Opens a data directory that this user may use: it belongs to it or, as the volumes of containers do, to root, and others cannot
+/// write to it.
+pub(super) fn open_directory(path: &Path) -> Result<Directory, Error> {
+    let opened = Directory::open(path).map_err(|cause| failed(path, cause))?;
+    let metadata = opened.metadata().map_err(|cause| Error::file(path, cause))?;
+    files::check_owner(&metadata, true)
+        .map_err(|cause| Error::Place(format!("{}; use another --data-dir", cause.of(path))))?;
+    if !files::is_open_to_others(&metadata, WRITING) {
+        return Ok(opened);
     }
-    let path = path.display();
-    Err(Error::Place(format!("{path} belongs to user {owner}, and this is user {ours}; use another --data-dir")))
+    let shown = path.display();
+    if metadata.uid() == rustix::process::geteuid().as_raw() {
+        let words = format!("{shown} can be written to by other users; run `chmod go-w {shown}`");
+        return Err(Error::Place(words));
+    }
+    log::warn!("{shown} is root's, and every user can write to it; give --data-dir a directory inside it");
+    Ok(opened)
 }
 
-fn lock(directory: &Path) -> Result<File, Error> {
-    let path = directory.join(LOCK);
-    let failed = |cause| Error::file(&path, cause);
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let mut file = opened.map_err(failed)?;
+fn failed(path: &Path, cause: FileError) -> Error {
+    match cause {
+        FileError::Machine(cause) => Error::file(path, cause),
+        refused @ FileError::Refused(_) => Error::Place(refused.of(path)),
+    }
+}
+
+fn lock(directory: &Directory, shown: &Path) -> Result<File, Error> {
+    let path = directory.path(LOCK);
+    let mut file = directory.open_own(LOCK).map_err(|cause| failed(&path, cause))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let pid = read(&path)?.and_then(|text| text.trim().parse().ok());
-            return Err(Error::InUse { path: directory.display().to_string(), pid });
+            let pid = read(directory, LOCK)?.and_then(|text| text.trim().parse().ok());
+            return Err(Error::InUse { path: shown.display().to_string(), pid });
         }
-        Err(TryLockError::Error(cause)) => return Err(failed(cause)),
+        Err(TryLockError::Error(cause)) => return Err(Error::file(&path, cause)),
     }
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     // A full disk must not keep a node from starting: the lock holds without the number.
@@ -128,51 +148,43 @@ fn lock(directory: &Path) -> Result<File, Error> {
 /// The key of a data directory, if it has one. Needs no lock.
 ///
 /// # Errors
-/// The key file is not a key, is somebody else's, or can be read by others.
+/// The key file is not a key, is another user's, or can be read by others.
 pub fn read_identity(directory: &Path) -> Result<Option<Identity>, Error> {
-    let path = directory.join(IDENTITY);
-    let metadata = match fs::metadata(&path) {
-        Ok(metadata) => metadata,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(Error::file(&path, cause)),
-    };
-    let shown = path.display();
-    let (owner, ours) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if owner != ours {
-        return Err(Error::Place(format!("{shown} belongs to user {owner}, and this is user {ours}")));
+    match Directory::open(directory) {
+        Ok(directory) => Ok(identity_in(&directory)?.map(|(identity, _)| identity)),
+        Err(FileError::Machine(cause)) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(failed(directory, cause)),
     }
-    if is_open_to_others(metadata.mode(), metadata.gid(), &groups()) {
+}
+
+fn identity_in(directory: &Directory) -> Result<Option<(Identity, File)>, Error> {
+    let path = directory.path(IDENTITY);
+    let Some(file) = directory.read(IDENTITY).map_err(|cause| failed(&path, cause))? else { return Ok(None) };
+    let metadata = file.metadata().map_err(|cause| Error::file(&path, cause))?;
+    files::check_owner(&metadata, false).map_err(|cause| failed(&path, cause))?;
+    let shown = path.display();
+    if files::is_open_to_others(&metadata, ANY) {
         let words =
             format!("{shown} can be read by others; run `chmod 600 {shown}`, and make a new key if it was read");
         return Err(Error::Place(words));
     }
-    let text = read(&path)?.unwrap_or_default();
     let not_a_key =
-        |_| Error::Place(format!("{shown} does not hold 64 hex digits; restore it, or move it away for a new key"));
-    let seed: EndpointId = text.trim().parse().map_err(not_a_key)?;
-    Ok(Some(Identity::from_seed(seed.0)))
-}
-
-/// Whether users beside this one and its own groups may use a file. The kubelet gives every file of a volume to the pod's `fsGroup`, with
-/// the owner's permissions, so a group of this process is not another's.
-fn is_open_to_others(mode: u32, group: u32, ours: &[u32]) -> bool {
-    mode & 0o007 != 0 || (mode & 0o070 != 0 && !ours.contains(&group))
-}
-
-/// The groups of this process.
-fn groups() -> Vec<u32> {
-    let supplementary = rustix::process::getgroups().unwrap_or_default();
-    supplementary.into_iter().chain([rustix::process::getegid()]).map(rustix::process::Gid::as_raw).collect()
+        || Error::Place(format!("{shown} does not hold 64 hex digits; restore it, or move it away for a new key"));
+    let text = match files::text(&file, FILE_BYTES) {
+        Err(FileError::Machine(cause)) => return Err(Error::file(&path, cause)),
+        text => text.map_err(|_| not_a_key())?,
+    };
+    let seed: EndpointId = text.trim().parse().map_err(|_| not_a_key())?;
+    let seed = Zeroizing::new(seed.0);
+    Ok(Some((Identity::from_seed(*seed), file)))
 }
 
 /// Takes the group's permissions from the key. A volume on which that is not possible is used as it is.
-fn close(directory: &Path) {
-    let path = directory.join(IDENTITY);
-    let is_open = fs::metadata(&path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0);
-    if !is_open {
+fn close(file: &File, path: &Path) {
+    if !file.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
         return;
     }
-    match fs::set_permissions(&path, fs::Permissions::from_mode(0o600)) {
+    match file.set_permissions(fs::Permissions::from_mode(0o600)) {
         Ok(()) => log::info!("{}: its group could read it; its mode is 0600 again", path.display()),
         Err(cause) => log::warn!("{}: its group can read it, and its mode stays: {cause}", path.display()),
     }
@@ -183,39 +195,50 @@ fn close(directory: &Path) {
 /// # Errors
 /// There is one, or the disk failed.
 pub fn make_identity(directory: &Path, random: &mut dyn Random) -> Result<Identity, Error> {
-    let seed: [u8; 32] = random.array();
-    create(&directory.join(IDENTITY), &format!("{}\n", EndpointId(seed)))?;
-    Ok(Identity::from_seed(seed))
+    let directory = Directory::open(directory).map_err(|cause| failed(directory, cause))?;
+    make_identity_in(&directory, random)
+}
+
+fn make_identity_in(directory: &Directory, random: &mut dyn Random) -> Result<Identity, Error> {
+    let seed = Zeroizing::new(random.array::<32>());
+    let text = Zeroizing::new(format!("{}\n", EndpointId(*seed)));
+    create(directory, IDENTITY, &text)?;
+    Ok(Identity::from_seed(*seed))
 }
 
 /// Creates a private file that must not exist yet, all of it or nothing.
 ///
 /// # Errors
 /// It exists, or the disk failed.
-pub fn create(path: &Path, text: &str) -> Result<(), Error> {
-    let unfinished = path.with_extension(format!("new.{}", std::process::id()));
-    let written = write_new(&unfinished, text).and_then(|()| fs::hard_link(&unfinished, path));
-    let removed = fs::remove_file(&unfinished);
-    written.and(removed).and_then(|()| sync_parent(path)).map_err(|cause| Error::file(path, cause))
+pub fn create_file(path: &Path, text: &str) -> Result<(), Error> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let directory = Directory::open(parent).map_err(|cause| failed(parent, cause))?;
+    create(&directory, &name, text)
 }
 
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+fn create(directory: &Directory, name: &str, text: &str) -> Result<(), Error> {
+    let (unfinished, name) = (OsString::from(format!("{name}.new.{}", std::process::id())), OsString::from(name));
+    let file = directory.create_own(&unfinished);
+    let written = file.and_then(|file| write(file, text)).and_then(|()| directory.link(&unfinished, &name));
+    let removed = directory.remove(&unfinished);
+    let done = written.and(removed).and_then(|()| directory.sync());
+    done.map_err(|cause| Error::file(&directory.path(&name.to_string_lossy()), cause))
+}
+
+fn write(mut file: File, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 
-/// The name must survive a crash too, not just what the file holds.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-}
-
-fn read(path: &Path) -> Result<Option<String>, Error> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > FILE_BYTES => Ok(Some(String::new())),
-        Ok(_) => fs::read_to_string(path).map(Some).map_err(|cause| Error::file(path, cause)),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(cause) => Err(Error::file(path, cause)),
+/// The text of a small file; empty for one that is too long or no text.
+fn read(directory: &Directory, name: &str) -> Result<Option<String>, Error> {
+    let path = directory.path(name);
+    let Some(file) = directory.read(name).map_err(|cause| failed(&path, cause))? else { return Ok(None) };
+    match files::text(&file, FILE_BYTES) {
+        Ok(text) => Ok(Some(text.as_str().to_owned())),
+        Err(FileError::Refused(_)) => Ok(Some(String::new())),
+        Err(cause) => Err(failed(&path, cause)),
     }
 }
 
@@ -294,17 +317,39 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_others_and_every_user_are_others() {
-        for (mode, group, open) in [
-            (0o600, 7, false),
-            (0o600, 8, false),
-            (0o660, 7, false),
-            (0o660, 8, true),
-            (0o610, 8, true),
-            (0o604, 7, true),
-            (0o666, 7, true),
-        ] {
-            assert_eq!(is_open_to_others(mode, group, &[5, 7]), open, "{mode:o} {group}");
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let directory = directory();
+        for mode in [0o777, 0o1777, 0o702, 0o703] {
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).expect("set");
+            let error = DataDir::open(directory.path()).expect_err("open to others");
+            assert!(error.to_string().contains("chmod go-w"), "{error}");
+            assert_eq!(error.exit_code(), 78);
+        }
+        for mode in [0o755, 0o770, 0o700] {
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).expect("set");
+            DataDir::open(directory.path()).expect("closed to others");
+        }
+    }
+
+    #[test]
+    fn no_file_of_the_directory_is_a_link_and_what_one_leads_to_is_left_alone() {
+        let (directory, mut random) = (directory(), System::default());
+        let elsewhere = directory.path().join("elsewhere");
+        fs::write(&elsewhere, "kept").expect("written");
+        fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o600)).expect("set");
+        for name in [LOCK, IDENTITY, NODE_ID, WATCHED_AGENT] {
+            let link = directory.path().join(name);
+            std::os::unix::fs::symlink(&elsewhere, &link).expect("made");
+            let opened = DataDir::open(directory.path());
+            let used = opened.and_then(|data| {
+                data.identity(&mut random)?;
+                data.node_id(&mut random)?;
+                data.watched_agent("a")
+            });
+            let error = used.expect_err("a link").to_string();
+            assert!(error.contains(name) && error.contains("symbolic link"), "{error}");
+            assert_eq!(fs::read_to_string(&elsewhere).expect("there"), "kept");
+            fs::remove_file(link).expect("there");
         }
     }
 
@@ -313,7 +358,8 @@ mod tests {
         let directory = directory();
         let path = directory.path().join(IDENTITY);
         for text in ["", "abc\n", &"x".repeat(5000)] {
-            write_new(&path, text).expect("written");
+            fs::write(&path, text).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
             read_identity(directory.path()).expect_err("no key");
             assert_eq!(fs::read_to_string(&path).expect("there"), text);
             fs::remove_file(&path).expect("there");

@@ -9,7 +9,7 @@ use super::parts::RelayPart;
 use super::supervise::Supervisor;
 use super::threads::Threads;
 use super::wiring::ORDERS;
-use super::{Error, STOPPING, logging, signals};
+use super::{Error, STOPPING, harden, logging, signals};
 use crate::clock::shell::now;
 use crate::config::RelayConfig;
 use crate::contain::abort_on_panic;
@@ -23,6 +23,7 @@ use crate::relay;
 pub fn run_relay(config: &RelayConfig) -> Result<(), Error> {
     abort_on_panic();
     let _logging = logging::start(&config.log)?;
+    harden::harden();
     config.warnings.iter().for_each(|words| log::warn!("{words}"));
     let orders = signals::listen()?;
     let (manager, rhythm) = (Manager::of_this_process(), notify::watchdog());

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use crate::store::Error;
@@ -56,7 +56,7 @@ impl FileDisk {
     /// Another process holds it, it belongs to somebody else, or the disk failed.
     pub fn open(directory: &Path) -> Result<FileDisk, Error> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|cause| named(directory, cause))?;
-        check_owner(directory, true)?;
+        check_owner(directory, &fs::metadata(directory).map_err(|cause| named(directory, cause))?, true)?;
         let path = directory.join(DATABASE);
         let file = open_file(&path)?;
         match file.try_lock() {
@@ -65,9 +65,9 @@ impl FileDisk {
             Err(TryLockError::Error(cause)) => return Err(named(&path, cause)),
         }
         let ballast = directory.join(BALLAST);
-        let reserved = AtomicU64::new(match fs::metadata(&ballast) {
+        let reserved = AtomicU64::new(match fs::symlink_metadata(&ballast) {
             Ok(metadata) => {
-                check_owner(&ballast, false)?;
+                check_file(&ballast, &metadata)?;
                 allocated(&metadata)
             }
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => 0,
@@ -129,6 +129,7 @@ fn named(path: &Path, cause: io::Error) -> Error {
         io::ErrorKind::PermissionDenied => refused("cannot be opened by this user".into()),
         io::ErrorKind::ReadOnlyFilesystem => refused("is on a read-only file system".into()),
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => refused("is not a directory".into()),
+        _ if cause.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => refused("is a symbolic link".into()),
         _ => cause.into(),
     }
 }
@@ -137,19 +138,27 @@ fn named(path: &Path, cause: io::Error) -> Error {
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    // Neither through a link, nor waiting for the other end of a FIFO.
+    options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     options
 }
 
 fn open_file(path: &Path) -> Result<File, Error> {
     let file = options().open(path).map_err(|cause| named(path, cause))?;
-    check_owner(path, false)?;
+    check_file(path, &file.metadata()?)?;
     Ok(file)
 }
 
+fn check_file(path: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
+    if !metadata.is_file() {
+        return Err(Error::NotOurs { path: path.display().to_string(), reason: "is not a file".into() });
+    }
+    check_owner(path, metadata, false)
+}
+
 /// A file must be this user's; a directory may also be root's, as the volumes of containers are.
-fn check_owner(path: &Path, or_root: bool) -> Result<(), Error> {
-    let owner = fs::metadata(path).map_err(|cause| named(path, cause))?.uid();
-    let ours = rustix::process::geteuid().as_raw();
+fn check_owner(path: &Path, metadata: &fs::Metadata, or_root: bool) -> Result<(), Error> {
+    let (owner, ours) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner == ours || (or_root && owner == 0) {
         return Ok(());
     }

@@ -71,3 +71,12 @@ fn threads_are_named_and_pinned_when_asked() {
         });
     }
 }
+
+#[test]
+fn a_running_node_leaves_no_core() {
+    let home = directory();
+    let node = Node::start(home.path(), &[]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.pid().as_raw_nonzero())).expect("it runs");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("listed");
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+}

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, chownat, fstat, openat};
 
 use super::credentials;
 use super::sockets::Stream;
@@ -78,12 +80,6 @@ struct SocketFile {
     path: PathBuf,
     /// Device and inode: another node may have put its own socket there since. As long as the socket is open no other file has them.
     inode: (u64, u64),
-}
-
-impl SocketFile {
-    fn of(path: &Path) -> io::Result<SocketFile> {
-        Ok(SocketFile { path: path.to_owned(), inode: inode(path)? })
-    }
 }
 
 impl Drop for SocketFile {
@@ -212,23 +208,104 @@ fn bind_unix(path: &Path, access: &Access) -> io::Result<(UnixListener, SocketFi
         _ => {}
     }
     let socket = UnixListener::bind(&hidden)?;
-    let mut file = SocketFile::of(&hidden)?;
+    let made = open_made(&hidden)?;
+    let mut file = SocketFile { path: hidden.clone(), inode: (made.dev(), made.ino()) };
     // Dropped with an error, it takes the hidden file away.
-    permit(&hidden, access).and_then(|()| std::fs::rename(&hidden, path))?;
+    permit(&made, access).and_then(|()| std::fs::rename(&hidden, path))?;
     path.clone_into(&mut file.path);
     Ok((socket, file))
 }
 
-fn permit(path: &Path, access: &Access) -> io::Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    if let Some(group) = access.socket_group {
-        std::os::unix::fs::chown(path, None, Some(group.0))?;
+/// The file of a socket as it was just made, whatever its name leads to from now on.
+#[derive(Debug)]
+struct Made {
+    descriptor: OwnedFd,
+    stat: Stat,
+}
+
+impl Made {
+    fn dev(&self) -> u64 {
+        self.stat.st_dev
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.socket_mode))
+
+    fn ino(&self) -> u64 {
+        self.stat.st_ino
+    }
+}
+
+/// A directory of another user may have put something else in the socket's place already: then its type, owner or number of names
+/// differs.
+fn open_made(path: &Path) -> io::Result<Made> {
+    let descriptor = openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = fstat(&descriptor)?;
+    let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+    if !is_socket || stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_nlink != 1 {
+        return Err(io::Error::other("something else was put in the place of the socket while it was made"));
+    }
+    Ok(Made { descriptor, stat })
+}
+
+/// Gives the socket its group and mode, by its descriptor.
+fn permit(made: &Made, access: &Access) -> io::Result<()> {
+    chmod(made, 0o600)?;
+    if let Some(group) = access.socket_group {
+        chownat(&made.descriptor, "", None, Some(Gid::from_raw(group.0)), AtFlags::EMPTY_PATH)?;
+    }
+    chmod(made, access.socket_mode)
+}
+
+/// A descriptor that only stands for a place takes no fchmod(2); this name of it does, and leads nowhere else.
+fn chmod(made: &Made, mode: u32) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", made.descriptor.as_raw_fd());
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
 fn bind_tcp(at: SocketAddr) -> io::Result<Listener> {
     let socket = TcpListener::bind(at)?;
     let address = Listen::Tcp(socket.local_addr()?);
     Ok(Listener { _file: None, socket: Socket::Tcp(socket), address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).expect("there").mode() & 0o777
+    }
+
+    #[test]
+    fn what_was_put_in_the_place_of_a_new_socket_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (other, hidden) = (directory.path().join("other"), directory.path().join("x.sock~"));
+        std::fs::write(&other, "").expect("written");
+        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).expect("set");
+        symlink(&other, &hidden).expect("made");
+        open_made(&hidden).expect_err("a link");
+        std::fs::remove_file(&hidden).expect("there");
+        std::fs::hard_link(&other, &hidden).expect("made");
+        open_made(&hidden).expect_err("a file");
+        std::fs::remove_file(&hidden).expect("there");
+        let socket = directory.path().join("socket");
+        let _listener = UnixListener::bind(&socket).expect("bound");
+        std::fs::hard_link(&socket, &hidden).expect("made");
+        open_made(&hidden).expect_err("a socket with another name");
+        assert_eq!(mode(&other), 0o600);
+    }
+
+    #[test]
+    fn a_socket_gets_its_mode_though_its_name_leads_somewhere_else_by_then() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (other, socket) = (directory.path().join("other"), directory.path().join("x.sock~"));
+        std::fs::write(&other, "").expect("written");
+        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).expect("set");
+        let _listener = UnixListener::bind(&socket).expect("bound");
+        let made = open_made(&socket).expect("a socket");
+        let moved = directory.path().join("moved");
+        std::fs::rename(&socket, &moved).expect("moved");
+        symlink(&other, &socket).expect("made");
+        chmod(&made, 0o666).expect("set");
+        assert_eq!((mode(&moved), mode(&other)), (0o666, 0o600));
+    }
 }
