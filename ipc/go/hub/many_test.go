@@ -155,6 +155,9 @@ func TestKillsDuringASnapshotLeaveNothingHalf(t *testing.T) {
 	}
 	fill(t, client, count)
 	must(t, client.Delete(patient(t), "tracks", "t0"))
+	// What came before it is on the node's disk too, and survives the kill.
+	_, err = client.Put(patient(t), "tracks", "t1", `{}`, peat.Durable())
+	must(t, err)
 	must(t, (&hub{Config: Config{Database: w.url}}).tryMigrate(patient(t)))
 	for _, kill := range []func(){func() {}, func() {
 		node.Kill()
