@@ -3,7 +3,7 @@
 //! A batch over [`MESSAGE_BYTES`] travels as consecutive [`Part`]s. Nothing here knows what a message
 //! means; what does not parse is an error for the whole connection.
 //!
-//! [`rules`] says which messages a peer may send where, and how large each may be, on the wire and in memory. All of it is
+//! `rules` says which messages a peer may send where, and how large each may be, on the wire and in memory. All of it is
 //! checked before the message is decoded.
 
 mod rules;
