@@ -176,6 +176,15 @@ def test_every_call_works_from_coroutines(node: Node) -> None:
     asyncio.run(asyncio.wait_for(calls(), 2 * PATIENCE))
 
 
+def test_lists_are_whole_for_any_size_of_a_page(client: peat.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peat._calls.PAGE", 2)
+    for n in range(5):
+        client.put_platform(peat.Platform(id=f"p{n}"))
+        client.send_command("work", agent="a1", id=f"c{n}", ttl=None)
+    assert [agent.agent_id for agent in client.agents()] == [f"p{n}" for n in range(5)]
+    assert sorted(command.id for command in client.commands("a1")) == [f"c{n}" for n in range(5)]
+
+
 def test_a_tcp_listener_takes_calls_with_its_token(start: Callable[..., Node], home: Path) -> None:
     token = home / "token"
     token.write_text("a-token-of-more-than-sixteen-characters\n")
@@ -253,12 +262,13 @@ def test_the_fleet_shows_what_an_agent_reports(node: Node, client: peat.Client) 
     registration = Registration("a1", name="first", group="g", labels={"site": "north"}, status=peat.READY)
     with Agent(node.address, registration) as agent:
         agent.report_deployment(peat.Workload("web", version="2", status="running"), timeout=PATIENCE)
+        eventually("the workload is there", lambda: len(client.fleet_deployments()) == 1)
         platform = client.fleet_platforms()[0]
         assert (platform.id, platform.name, platform.group, platform.liveness) == ("a1", "first", "g", peat.LIVE)
         assert [(d.agent_id, d.package, d.version) for d in client.fleet_deployments()] == [("a1", "web", "2")]
         assert [a.agent_id for a in client.agents(liveness=peat.LIVE, group="g")] == ["a1"]
         agent.heartbeat(peat.State(status=peat.BUSY, labels={"site": "south"}), timeout=PATIENCE)
-        assert client.fleet_deployments() == []
+        eventually("the workload is gone", lambda: client.fleet_deployments() == [])
         eventually("the status", lambda: client.agents()[0].status == peat.BUSY)
         with pytest.raises(peat.InvalidArgument):
             agent.report_deployment(peat.Workload(""), timeout=PATIENCE)

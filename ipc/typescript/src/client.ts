@@ -42,6 +42,9 @@ import {
   type Written,
 } from "./types.js";
 
+// Elements that the node is asked for at a time; a list may have any number of them.
+const PAGE = 1_000;
+
 /** Seconds a command may wait to be accepted when its sender does not say. */
 export const DEFAULT_TTL_S = 60;
 
@@ -265,7 +268,11 @@ export class Client {
 
   /** The commands that the node knows: all of them, or those for an agent, those to its groups and to all included. */
   async commands(agentId = "", pendingOnly = false, options?: CallOptions): Promise<CommandRecord[]> {
-    return (await this.#rpc.getCommands({ targetId: agentId, pendingOnly }, of(options))).commands;
+    return allPages(async (pageToken) => {
+      const request = { targetId: agentId, pendingOnly, pageSize: PAGE, pageToken };
+      const { commands, nextPageToken } = await this.#rpc.getCommands(request, of(options));
+      return { elements: commands, next: nextPageToken };
+    });
   }
 
   /** Waits until a command is over at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED. */
@@ -317,13 +324,31 @@ export class Client {
   /** The agents of the fleet that this node has heard of, the dead ones included. */
   async agents(filter: { liveness?: Liveness; group?: string } & CallOptions = {}): Promise<AgentInfo[]> {
     const { liveness = Liveness.UNSPECIFIED, group = "" } = filter;
-    return (await this.#rpc.listAgents({ liveness, group }, of(filter))).agents;
+    return allPages(async (pageToken) => {
+      const request = { liveness, group, pageSize: PAGE, pageToken };
+      const { agents, nextPageToken } = await this.#rpc.listAgents(request, of(filter));
+      return { elements: agents, next: nextPageToken };
+    });
   }
 
   /** All agents, snapshotEnd, and then every change. After a lost connection a reset comes and all of them again. */
   watchAgents(options: { signal?: AbortSignal } = {}): AsyncGenerator<AgentChange, void, undefined> {
     return followAgents((_, signal) => this.#rpc.watchAgents({}, { signal }), options.signal);
   }
+}
+
+/** A whole list, page by page. A page may be empty and have others after it; the last one names no next. */
+export async function allPages<T>(
+  page: (token: Uint8Array) => Promise<{ elements: readonly T[]; next: Uint8Array }>,
+): Promise<T[]> {
+  const found: T[] = [];
+  let token: Uint8Array = new Uint8Array();
+  do {
+    const { elements, next } = await page(token);
+    found.push(...elements);
+    token = next;
+  } while (token.length > 0);
+  return found;
 }
 
 function of(options: CallOptions | undefined): ConnectOptions {

@@ -55,20 +55,21 @@ test("the fleet shows what an agent reports, and what is refused is taken back",
   const terms = await agent.waitRegistered();
   assert.deepEqual([terms.nodeId, terms.heartbeatIntervalMs], ["edge", 1000]);
   await agent.reportDeployment({ name: "web", version: "2", status: "running" });
+  await eventually("the workload is there", async () => (await client.fleetDeployments()).length === 1);
   const [platform] = await client.fleetPlatforms();
   assert.deepEqual([platform?.id, platform?.name, platform?.group], ["a 1/☂", "first", "g"]);
   assert.equal(platform?.liveness, Liveness.LIVE);
   const shown = (await client.fleetDeployments()).map((d) => [d.agentId, d.package, d.version]);
   assert.deepEqual(shown, [["a 1/☂", "web", "2"]]);
   await agent.heartbeat({ status: "BUSY", labels: { site: "south" } });
-  assert.deepEqual(await client.fleetDeployments(), []);
+  await eventually("the workload is gone", async () => (await client.fleetDeployments()).length === 0);
   await assert.rejects(
     agent.reportDeployment({ name: "" }),
     (error) => error instanceof ConnectError && error.code === Code.InvalidArgument,
   );
   await agent.waitRegistered();
   await agent.update({ ...agent.registration, version: "7" });
-  assert.equal((await client.agents())[0]?.version, "7");
+  await eventually("the version", async () => (await client.agents())[0]?.version === "7");
   await assert.rejects(agent.update({ id: "other" }), /keeps its id/);
 });
 
@@ -76,8 +77,9 @@ test("what changes before the node is reached is told", async (t) => {
   const node = await Node.start(t);
   const agent = await start(t, node.address, { id: "a1" });
   await Promise.all([agent.reportDeployment({ name: "one" }), agent.reportDeployment({ name: "two" })]);
-  const shown = (await node.client(t).fleetDeployments()).map((deployment) => deployment.package);
-  assert.deepEqual(shown, ["one", "two"]);
+  const client = node.client(t);
+  const shown = async (): Promise<string> => (await client.fleetDeployments()).map((found) => found.package).join();
+  await eventually("both are there", async () => (await shown()) === "one,two");
 });
 
 test("an agent stays LIVE by its heartbeats, through a restart of the node, and is STALE when it has left", async (t) => {

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { allPages } from "../src/client.js";
 import {
   type Change,
   Code,
@@ -179,8 +180,9 @@ test("a call that loses its connection is unavailable", async (t) => {
   const client = node.client(t);
   const call = client.put("notes", "n1", {}, { waitPeers: 1 });
   await eventually("it is on its way", async () => (await client.list("notes")).length === 1);
+  const lost = assert.rejects(call, refused(Code.Unavailable));
   await node.kill();
-  await assert.rejects(call, refused(Code.Unavailable));
+  await lost;
   await node.resume();
   await client.put("notes", "n1", {});
 });
@@ -207,6 +209,23 @@ test("a subscription ends with its signal", async (t) => {
   const waits = changes.next();
   ended.abort();
   assert.equal((await waits).done, true);
+});
+
+test("a list is whole, page by page", async () => {
+  const pages = [[1, 2], [], [3]];
+  const asked: number[][] = [];
+  const list = await allPages(async (token) => {
+    asked.push([...token]);
+    const at = token[0] ?? 0;
+    return { elements: pages[at] ?? [], next: Uint8Array.from(at < 2 ? [at + 1] : []) };
+  });
+  assert.deepEqual(
+    [list, asked],
+    [
+      [1, 2, 3],
+      [[], [1], [2]],
+    ],
+  );
 });
 
 test("a token is read as it was written", () => {

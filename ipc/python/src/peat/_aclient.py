@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Generic, TypeVar
 
 from . import _aconnection, _calls, _fleet
 from ._aconnection import AsyncConnection
 from ._backoff import Backoff
-from ._calls import DEFAULT_TTL, Call
+from ._calls import DEFAULT_TTL, Call, Page
 from ._connection import deadline_of, remaining
 from ._follow import Agents, Documents, Follow
 from ._mux import WINDOW, Waiting
@@ -120,6 +121,17 @@ class AsyncClient:
         except PeatError as error:
             error.method = error.method or call.method.name
             raise
+
+    async def _all(self, page: Callable[[bytes], Call[Page[T]]], timeout: float | None) -> _list[T]:
+        """A whole list, page by page."""
+        deadline, found, token = deadline_of(timeout), _list[T](), b""
+        while True:
+            left = remaining(deadline)
+            answer = await self.call(page(token), None if left is None else max(left, 1e-3))
+            found += answer.elements
+            token = answer.next
+            if not token:
+                return found
 
     # The node and its links.
 
@@ -297,7 +309,7 @@ class AsyncClient:
         self, agent_id: str = "", *, pending_only: bool = False, timeout: float | None = None
     ) -> _list[CommandRecord]:
         """The commands that the node knows: all of them, or those for an agent, those to its groups and to all included."""
-        return await self.call(_calls.commands(agent_id, pending_only), timeout)
+        return await self._all(partial(_calls.commands, agent_id, pending_only), timeout)
 
     async def wait_command(self, id: str, *, timeout: float | None = None) -> CommandRecord:
         """Waits until a command is over at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED."""
@@ -329,7 +341,7 @@ class AsyncClient:
         self, *, liveness: Liveness = pb.LIVENESS_UNSPECIFIED, group: str = "", timeout: float | None = None
     ) -> _list[AgentInfo]:
         """The agents of the fleet that this node has heard of, the dead ones included."""
-        return await self.call(_calls.agents(liveness, group), timeout)
+        return await self._all(partial(_calls.agents, liveness, group), timeout)
 
     def watch_agents(self) -> AsyncSubscription[AgentChange]:
         """All agents, SNAPSHOT_END, and then every change. After a lost connection a RESET comes and all of them again."""

@@ -37,6 +37,8 @@ M = TypeVar("M", bound=Message)
 
 # Seconds a command may wait to be accepted when its sender does not say.
 DEFAULT_TTL = 60.0
+# Elements that the node is asked for at a time; a list may have any number of them.
+PAGE = 1_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,14 @@ class Call(Generic[T]):
     method: Method
     request: Message
     read: Callable[[bytes], T]
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A part of a list, and where the next begins; empty after the last. A page may be empty and have others after it."""
+
+    elements: list[T]
+    next: bytes
 
 
 def decode(kind: type[M], payload: bytes) -> M:
@@ -197,9 +207,14 @@ def new_command(
     )
 
 
-def commands(agent_id: str, pending_only: bool) -> Call[list[CommandRecord]]:
-    request = pb.GetCommandsRequest(target_id=agent_id, pending_only=pending_only)
-    return Call(Method.GetCommands, request, lambda payload: list(decode(pb.GetCommandsResponse, payload).commands))
+def commands(agent_id: str, pending_only: bool, token: bytes) -> Call[Page[CommandRecord]]:
+    request = pb.GetCommandsRequest(target_id=agent_id, pending_only=pending_only, page_size=PAGE, page_token=token)
+
+    def read(payload: bytes) -> Page[CommandRecord]:
+        response = decode(pb.GetCommandsResponse, payload)
+        return Page(list(response.commands), response.next_page_token)
+
+    return Call(Method.GetCommands, request, read)
 
 
 def command(id: str) -> Call[CommandRecord]:
@@ -219,6 +234,11 @@ def cancel_command(id: str) -> Call[list[TargetStatus]]:
     return Call(Method.CancelCommand, request, lambda payload: list(decode(pb.CancelCommandResponse, payload).targets))
 
 
-def agents(liveness: Liveness, group: str) -> Call[list[AgentInfo]]:
-    request = pb.ListAgentsRequest(liveness=liveness, group=group)
-    return Call(Method.ListAgents, request, lambda payload: list(decode(pb.ListAgentsResponse, payload).agents))
+def agents(liveness: Liveness, group: str, token: bytes) -> Call[Page[AgentInfo]]:
+    request = pb.ListAgentsRequest(liveness=liveness, group=group, page_size=PAGE, page_token=token)
+
+    def read(payload: bytes) -> Page[AgentInfo]:
+        response = decode(pb.ListAgentsResponse, payload)
+        return Page(list(response.agents), response.next_page_token)
+
+    return Call(Method.ListAgents, request, read)
