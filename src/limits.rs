@@ -93,6 +93,9 @@ pub const HTTP_HEAD_BYTES: usize = 16 << 10;
 pub const HTTP_HEADERS: usize = 64;
 /// The body of an HTTP request, which holds a message or its JSON.
 pub const HTTP_BODY_BYTES: usize = MESSAGE_BYTES;
+/// Of a larger body so much is passed over before the request is refused: clients that send all of it before they look for an
+/// answer would find the connection reset.
+pub const HTTP_PASSED_OVER_BYTES: usize = 64 << 20;
 /// Requests under way on one connection of HTTP/2.
 pub const HTTP_STREAMS: u32 = 128;
 /// A stream of HTTP/2 is given nothing more while this much of it waits for the client's window.

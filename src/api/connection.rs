@@ -28,8 +28,10 @@ const _: () = assert!(frame::FRAME_BYTES == MESSAGE_BYTES, "a client and its nod
 const KEPT_BYTES: usize = 64 << 10;
 /// A stream adds nothing while more than this waits to be written.
 const STREAM_AHEAD_BYTES: usize = 64 << 10;
-/// How long the last words of a closing connection may take to be written.
+/// How long the last words of a closing connection may take to be written, and how long a client that goes on sending may pause.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long what a client goes on sending is passed over.
+const LINGER: Duration = FRAME_STALL;
 
 /// What a connection speaks; its first bytes say.
 #[derive(Debug)]
@@ -79,6 +81,11 @@ pub(super) struct Connection {
     pub(super) paused: bool,
     /// Why it will be closed once its last words are written, and by when at the latest.
     pub(super) closing: Option<(String, Instant)>,
+    /// The client may still be sending. It would not see its last words if its bytes were left unread, so they are passed over
+    /// until it ends the connection itself, until then at the latest.
+    lingers_until: Option<Instant>,
+    /// Its last words are written, and the other direction is shut.
+    pub(super) is_shut: bool,
     /// Its share of the engine's totals, as last counted: in, out.
     pub(super) counted: (usize, usize),
     /// The deadline the engine's timers hold for it.
@@ -108,6 +115,8 @@ impl Connection {
             held: None,
             paused: false,
             closing: None,
+            lingers_until: None,
+            is_shut: false,
             counted: (0, 0),
             timer: None,
             output_queued: false,
@@ -120,7 +129,7 @@ impl Connection {
     /// # Errors
     /// What the client sent is no preface, no frame or no request.
     pub(super) fn next_input(&mut self, now: Now) -> Result<Option<Input>, CallError> {
-        if matches!(self.codec, Codec::Unknown) && !self.greet()? {
+        if matches!(self.codec, Codec::Unknown) && !self.greet(now)? {
             return Ok(None);
         }
         let next = match &mut self.codec {
@@ -148,14 +157,14 @@ impl Connection {
     }
 
     /// Whether it is known what the client speaks.
-    fn greet(&mut self) -> Result<bool, CallError> {
+    fn greet(&mut self, now: Now) -> Result<bool, CallError> {
         let came = self.input.peek();
         #[cfg(feature = "http")]
         if came.first().is_some_and(u8::is_ascii_uppercase) {
             let http = Http::begin_with(came);
             let known = http.is_some();
             self.codec = http.map_or(Codec::Unknown, |http| Codec::Http(Box::new(http)));
-            self.pump();
+            self.pump(now.mono);
             return Ok(known);
         }
         let length = came.len().min(PREFACE.len());
@@ -172,7 +181,7 @@ impl Connection {
     /// Whether errors would be understood: the client has shown what it speaks.
     pub(super) fn is_understood(&self) -> bool {
         match self.codec {
-            Codec::Unknown => self.input.peek().first().is_none_or(|byte| *byte == PREFACE[0]),
+            Codec::Unknown => self.input.peek().first().is_some_and(|byte| *byte == PREFACE[0]),
             _ => true,
         }
     }
@@ -185,7 +194,35 @@ impl Connection {
             Codec::Http(http) => http.wants_bytes(&self.input, free),
             _ => free,
         };
-        wants && self.closing.is_none()
+        match self.closing {
+            Some(_) => self.lingers_until.is_some(),
+            None => wants,
+        }
+    }
+
+    /// Bytes came that nothing looks at any more: while they do, and not for ever, they are waited for.
+    pub(super) fn pass_over(&mut self, now: Now) {
+        if let (Some((_, at)), Some(until)) = (&mut self.closing, self.lingers_until) {
+            *at = now.after(LAST_WORDS).min(until);
+        }
+    }
+
+    /// Whether its end waits for the client's.
+    pub(super) fn lingers(&self) -> bool {
+        self.lingers_until.is_some()
+    }
+
+    /// Gives up requests and answers that make no progress, where the others on the connection can go on; whether there was one.
+    pub(super) fn end_stalled(&mut self, now: Now) -> bool {
+        #[cfg(feature = "http")]
+        {
+            let overdue = self.rest_due().is_some_and(|at| now.reached(at));
+            if let Codec::Http(http) = &mut self.codec {
+                return http.end_stalled(now.mono, overdue);
+            }
+        }
+        let _ = now;
+        false
     }
 
     /// Bytes of requests that are not complete, or not begun.
@@ -222,7 +259,8 @@ impl Connection {
         if let Codec::Http(http) = &self.codec
             && http.is_over()
         {
-            self.close(now, "the client asked for no more than this".to_owned());
+            let cut = http.is_cut();
+            self.close(now, "the client asked for no more than this".to_owned(), cut);
         }
     }
 
@@ -303,12 +341,13 @@ impl Connection {
     }
 
     /// Lets the codec move bytes; whether it has something for the engine to look at.
-    pub(super) fn pump(&mut self) -> bool {
+    pub(super) fn pump(&mut self, now: Instant) -> bool {
         #[cfg(feature = "http")]
         if let Codec::Http(http) = &mut self.codec {
-            http.pump(&mut self.input, &mut self.out);
+            http.pump(now, &mut self.input, &mut self.out);
             return http.has_events() && !self.paused && self.held.is_none() && self.closing.is_none();
         }
+        let _ = now;
         false
     }
 
@@ -346,8 +385,11 @@ impl Connection {
         }
     }
 
-    /// Ends the connection once `last_words`, if any, are written.
-    pub(super) fn close(&mut self, now: Now, reason: String) {
+    /// Ends the connection once its last words, if any, are written. `lingers`: the client may still be sending.
+    pub(super) fn close(&mut self, now: Now, reason: String, lingers: bool) {
+        if self.closing.is_none() {
+            self.lingers_until = lingers.then(|| now.after(LINGER));
+        }
         self.closing.get_or_insert((reason, now.after(LAST_WORDS)));
         self.held = None;
         self.input = Decoder::default();
@@ -377,11 +419,24 @@ impl Connection {
             return Some(at);
         }
         let first = (!self.served && !self.speaks_http()).then(|| self.opened + FIRST_FRAME);
-        let stall = self.stall().filter(|_| !self.paused);
-        let rest = self.incomplete_since.zip(stall).map(|(since, stall)| since + stall);
         let reply = self.reply_due.map(|(_, at)| at);
         let idle = self.idle_since().map(|since| since + HTTP_IDLE);
-        [first, rest, reply, idle].into_iter().flatten().min()
+        [first, self.rest_due(), reply, idle, self.stalls_at()].into_iter().flatten().min()
+    }
+
+    /// When what is incomplete now keeps the connection waiting for too long.
+    fn rest_due(&self) -> Option<Instant> {
+        let stall = self.stall().filter(|_| !self.paused);
+        self.incomplete_since.zip(stall).map(|(since, stall)| since + stall)
+    }
+
+    /// The same for one request or answer among others.
+    fn stalls_at(&self) -> Option<Instant> {
+        match &self.codec {
+            #[cfg(feature = "http")]
+            Codec::Http(http) => http.stalls_at(),
+            _ => None,
+        }
     }
 
     /// What to tell a client whose deadline passed.

@@ -127,6 +127,7 @@ pub struct Engine {
     sync_outstanding: usize,
     outputs: VecDeque<ConnectionId>,
     closed: VecDeque<Closed>,
+    shut: VecDeque<ConnectionId>,
     timers: Timers,
     /// Who watches whether the node serves.
     #[cfg(feature = "http")]
@@ -199,6 +200,7 @@ impl Engine {
             sync_outstanding: 0,
             outputs: VecDeque::new(),
             closed: VecDeque::new(),
+            shut: VecDeque::new(),
             timers: Timers::default(),
             #[cfg(feature = "http")]
             health_watchers: Vec::new(),
@@ -264,7 +266,8 @@ impl Engine {
         let buffered_in = self.buffered_in;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.closing.is_some() {
-            return;
+            connection.pass_over(now);
+            return self.settle(id);
         }
         connection.input.extend(bytes);
         if connection.buffered() > FAIR_SHARE_BYTES && buffered_in + bytes.len() > CLIENTS_BUFFERED_BYTES {
@@ -287,10 +290,8 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.wrote(now, count);
         let drained = connection.output().is_empty();
-        if let Some((reason, _)) = connection.closing.take_if(|_| drained) {
-            self.drop_connection(id);
-            self.closed.push_back(Closed { connection: id, reason });
-            return;
+        if drained && connection.closing.is_some() {
+            return self.end_connection(id);
         }
         let (paused, has_room) = (connection.paused, connection.has_stream_room());
         if paused {
@@ -416,6 +417,12 @@ impl Engine {
         self.closed.pop_front()
     }
 
+    /// A connection to shut for writing: everything is written, and the client will end it.
+    #[must_use]
+    pub fn poll_shut(&mut self) -> Option<ConnectionId> {
+        self.shut.pop_front()
+    }
+
     /// When to call [`Engine::handle_timeout`], and why.
     #[must_use]
     pub fn poll_deadline(&mut self) -> Option<(Instant, Wake)> {
@@ -462,7 +469,7 @@ impl Engine {
     fn next_input(&mut self, now: Now, id: ConnectionId) -> Option<Result<Input, CallError>> {
         let most = if self.buffered_out > CLIENTS_BUFFERED_BYTES { FAIR_SHARE_BYTES } else { CONNECTION_OUT_BYTES };
         let connection = self.connections.get_mut(&id)?;
-        connection.pump();
+        connection.pump(now.mono);
         connection.paused = connection.owed() >= most;
         if connection.closing.is_some() || connection.held.is_some() || connection.paused {
             return None;
@@ -502,12 +509,12 @@ impl Engine {
         }
         if connection.is_understood() {
             connection.respond(now, 0, Err(error));
-            connection.pump();
+            connection.pump(now.mono);
         }
         if connection.output().is_empty() {
             return self.give_up(id, error.to_string());
         }
-        connection.close(now, error.to_string());
+        connection.close(now, error.to_string(), !self.view.shutting_down);
         let calls: Vec<u64> = connection.calls.values().copied().collect();
         for number in calls {
             self.forget(number);
@@ -521,6 +528,7 @@ impl Engine {
         connection.timer = None;
         match connection.closing.take() {
             Some((reason, _)) => self.give_up(id, reason),
+            None if connection.end_stalled(now) => self.advance(now, id),
             None if connection.idle_since().is_some() => self.give_up(id, "nothing was asked for long".to_owned()),
             None if connection.output().is_empty() => {
                 let error = connection.too_slow();
@@ -531,6 +539,20 @@ impl Engine {
                 let reason = connection.too_slow().to_string();
                 self.give_up(id, reason);
             }
+        }
+    }
+
+    /// Everything is written to a connection that ends. Where the client may still be sending, it hears so first.
+    fn end_connection(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.lingers() && !connection.is_shut {
+            connection.is_shut = true;
+            self.shut.push_back(id);
+            self.settle(id);
+        } else if !connection.lingers()
+            && let Some((reason, _)) = connection.closing.take()
+        {
+            self.give_up(id, reason);
         }
     }
 
@@ -562,7 +584,7 @@ impl Engine {
     fn settle(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.speaks_http() {
-            if connection.pump() {
+            if connection.pump(self.latest.mono) {
                 self.answered.push(id);
             }
             if !connection.output().is_empty() && !connection.output_queued {

@@ -7,7 +7,7 @@
 //!
 //! [`Engine`] is sans I/O. Tell it what happened with `handle_*`, then drain it in this order, each until `None`:
 //! [`Engine::poll_store`], [`Engine::poll_asked`], [`Engine::poll_output`] and, after writing what [`Engine::output`]
-//! holds for each connection, [`Engine::poll_close`]. Then wait for input or for [`Engine::poll_deadline`].
+//! holds for each connection, [`Engine::poll_shut`] and [`Engine::poll_close`]. Then wait for input or for [`Engine::poll_deadline`].
 //!
 //! ```
 //! use peat_node::api::{ConnectionId, Engine};
@@ -30,13 +30,17 @@
 //!         let written = bytes.len();
 //!         engine.handle_written(now, id, written);
 //!     }
-//!     // 4. Connections that are over.
+//!     // 4. Connections that nothing more is written to, whose clients end them.
+//!     while let Some(id) = engine.poll_shut() {
+//!         println!("shutdown(SHUT_WR) of {id:?}");
+//!     }
+//!     // 5. Connections that are over.
 //!     while let Some(closed) = engine.poll_close() {
 //!         if closed.connection == client {
 //!             return false;
 //!         }
 //!     }
-//!     // 5. Then wait, until engine.poll_deadline() at the latest, and call engine.handle_timeout(now).
+//!     // 6. Then wait, until engine.poll_deadline() at the latest, and call engine.handle_timeout(now).
 //!     true
 //! }
 //! # let _ = drain;

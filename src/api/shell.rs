@@ -378,6 +378,9 @@ impl Serving {
         while let Some(id) = self.engine.poll_output() {
             self.write(now, id);
         }
+        while let Some(id) = self.engine.poll_shut() {
+            self.sockets.shut(id);
+        }
         while let Some(closed) = self.engine.poll_close() {
             log::debug!("client {} is closed: {}", closed.connection.0, closed.reason);
             self.sockets.close(closed.connection);

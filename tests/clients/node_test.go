@@ -22,6 +22,7 @@ import (
 var (
 	socket  string
 	address string
+	process *os.Process
 )
 
 func TestMain(m *testing.M) {
@@ -57,6 +58,7 @@ func withNode(run func() int) (int, error) {
 		_ = node.Process.Signal(os.Interrupt)
 		_ = node.Wait()
 	}()
+	process = node.Process
 	said := regexp.MustCompile(`tcp://(127\.0\.0\.1:\d+)`)
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		text, _ := os.ReadFile(log)

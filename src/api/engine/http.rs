@@ -15,7 +15,7 @@ use crate::api::http::message::{Body, Request, Response};
 use crate::api::http::reply::Reply;
 use crate::api::http::route::{self, Found, Route};
 use crate::api::http::rpc::{Rpc, Target, unimplemented};
-use crate::api::http::{self, Event, Http, Speech, reflection};
+use crate::api::http::{self, Event, Http, Refusal, Speech, reflection};
 use crate::clock::Now;
 
 /// A call of the health service's Watch, and what it was told last.
@@ -29,8 +29,8 @@ pub(super) struct HealthWatcher {
 impl Engine {
     pub(super) fn handle_http(&mut self, now: Now, id: ConnectionId, event: Event) {
         match event {
-            Event::Request(call, request) => self.handle_exchange(now, id, call, *request),
-            Event::TooLarge(call, request) => self.refuse_body(now, id, call, &request),
+            Event::Request(call, request) => self.handle_exchange(now, id, call, *request, None),
+            Event::Refused(call, request, refusal) => self.handle_exchange(now, id, call, *request, Some(refusal)),
             Event::Upload(call, bytes) => self.handle_upload(now, id, call, &bytes),
             Event::HalfClose(call) => self.handle_half_close(now, id, call),
             Event::Cancel(call) => {
@@ -40,12 +40,24 @@ impl Engine {
         }
     }
 
-    fn handle_exchange(&mut self, now: Now, id: ConnectionId, call: u64, mut request: Request) {
+    /// A request came; `refusal`: not all of it.
+    fn handle_exchange(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        call: u64,
+        mut request: Request,
+        refusal: Option<Refusal>,
+    ) {
         let rights = self.admit(id, bearer(&request));
         request.role = rights.as_ref().ok().copied();
         request.owner = self.owner(id);
         if let Some(why) = guard::refusal(&request, self.reach(id)) {
             return self.say(now, id, call, &Response::text(403, why));
+        }
+        if let Some(refusal) = refusal {
+            let streams = self.with_http(id, |http, _| http.streams()).unwrap_or(false);
+            return self.say(now, id, call, &refuse(&request, streams, rights.err(), &refusal));
         }
         match Target::find(&request.path) {
             Some(Ok(target)) => self.handle_rpc(now, id, call, target, &request, rights.err()),
@@ -186,16 +198,6 @@ impl Engine {
         self.half_close(now, id, call);
     }
 
-    fn refuse_body(&mut self, now: Now, id: ConnectionId, call: u64, request: &Request) {
-        let words =
-            format!("the body of a request is over {} bytes, which is the limit", crate::limits::HTTP_BODY_BYTES);
-        let error = CallError::new(Code::ResourceExhausted, words);
-        let rpc =
-            Target::find(&request.path).and_then(Result::ok).and_then(|target| Rpc::parse(target, request, true).ok());
-        let response = rpc.map_or_else(|| Response::text(413, &error.message), |rpc| rpc.refusal(&error));
-        self.say(now, id, call, &response);
-    }
-
     // Routes.
 
     fn handle_path(&mut self, now: Now, id: ConnectionId, call: u64, request: &Request, denied: Option<CallError>) {
@@ -278,6 +280,23 @@ impl Engine {
         self.queue_output(id);
         self.settle(id);
     }
+}
+
+/// The answer to a request that is not read to its end, in its own protocol.
+fn refuse(request: &Request, streams: bool, denied: Option<CallError>, refusal: &Refusal) -> Response {
+    let status = if denied.is_none() { Some(refusal.status) } else { None };
+    let error = denied.unwrap_or_else(|| refusal.error());
+    let response = match Target::find(&request.path) {
+        Some(Ok(target)) => match Rpc::parse(target, request, streams) {
+            Ok(rpc) if rpc.is_plain() => rpc.refusal(&error),
+            Ok(rpc) => return rpc.refusal(&error),
+            Err(response) => return *response,
+        },
+        Some(Err(unknown)) => return unimplemented(request, &unknown),
+        None => http::refusal(&error),
+    };
+    let status = status.unwrap_or(response.status);
+    asking(Response { status, ..response }, &error)
 }
 
 /// Whoever must show a token is told of what kind.

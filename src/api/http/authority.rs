@@ -1,16 +1,22 @@
-//! Mends the one thing in HTTP/2 that clients on a unix socket commonly get wrong.
+//! Makes of HTTP/2 as clients commonly write it what the h2 crate takes.
 //!
-//! gRPC's C library and others name the socket's path as the request's `:authority`, percent-encoded or as it is. A path is no
-//! authority, and the h2 crate resets such a stream before anybody sees it. So the name's letters that no authority has
-//! become hyphens on the way in. The length stays, and with it everything header compression counts; names in Huffman's
-//! code pass as they are. Only whole HEADERS frames are looked into, everything else passes untouched.
+//! gRPC's clients name a unix socket's path as the request's `:authority`, percent-encoded or as it is, in Huffman's code or
+//! not. A path is no authority, and the library resets such a stream. So the letters that no host has become hyphens on the way
+//! in. The length of the name stays, and with it everything header compression counts. Only whole HEADERS frames are looked
+//! into. DATA frames without data are left out: the library ends a connection after a hundred of them, and they mean nothing.
+//! Everything else passes untouched.
 
-use super::PREFACE_2;
+use std::ops::Range;
 
-const FRAME_HEAD: usize = 9;
+use super::{PREFACE_2, huffman};
+
+/// Bytes in front of every frame.
+pub(super) const FRAME_HEAD: usize = 9;
 /// What a frame may have by default; larger ones are an error the library tells.
 const FRAME_BYTES: usize = 16 << 10;
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const END_STREAM: u8 = 0x1;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// `:authority` in the static table (RFC 7541, appendix A).
@@ -56,7 +62,9 @@ impl Mender {
                     return &bytes[count..];
                 }
                 // A block that cannot be read is the library's to complain about.
-                let _ = mend(&mut self.held[FRAME_HEAD..], flags);
+                let _ = mend(&mut self.held, flags);
+            } else if kind == DATA && length == 0 && flags & END_STREAM == 0 {
+                self.held.clear();
             } else {
                 self.passing = length;
             }
@@ -70,12 +78,32 @@ fn length([a, b, c]: [u8; 3]) -> usize {
     usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)
 }
 
-/// Walks over the fields of a block up to the authority.
-fn mend(payload: &mut [u8], flags: u8) -> Option<()> {
+/// Mends the authority in a HEADERS frame.
+fn mend(frame: &mut Vec<u8>, flags: u8) -> Option<()> {
+    let (place, name) = authority(frame.get(FRAME_HEAD..)?, flags)?;
+    if http::uri::Authority::try_from(name.as_slice()).is_ok() {
+        return Some(());
+    }
+    let is_letter = |letter: &u8| letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'.' | b'_' | b'~');
+    let name = name.iter().map(|letter| if is_letter(letter) { *letter } else { b'-' });
+    // Written out, which the code may have been shorter than.
+    let mut string = string_head(name.len());
+    string.extend(name);
+    let length = frame.len() - FRAME_HEAD - place.len() + string.len();
+    if length > FRAME_BYTES {
+        return None;
+    }
+    frame.splice(FRAME_HEAD + place.start..FRAME_HEAD + place.end, string);
+    let [.., a, b, c] = length.to_be_bytes();
+    frame[..3].copy_from_slice(&[a, b, c]);
+    Some(())
+}
+
+/// Where the authority is in the payload of a HEADERS frame, its length included, and its text.
+fn authority(payload: &[u8], flags: u8) -> Option<(Range<usize>, Vec<u8>)> {
     let padding = if flags & PADDED == 0 { None } else { Some(usize::from(*payload.first()?)) };
-    let start = usize::from(padding.is_some()) + if flags & PRIORITY == 0 { 0 } else { 5 };
+    let mut at = usize::from(padding.is_some()) + if flags & PRIORITY == 0 { 0 } else { 5 };
     let end = payload.len().checked_sub(padding.unwrap_or(0))?;
-    let mut at = start;
     while at < end {
         let first = payload[at];
         let (prefix, literal) = match first {
@@ -88,19 +116,35 @@ fn mend(payload: &mut [u8], flags: u8) -> Option<()> {
         if !literal {
             continue;
         }
-        let mut authority = index == AUTHORITY;
+        let mut found = index == AUTHORITY;
         if index == 0 {
-            let (name, _) = string(payload, &mut at)?;
-            authority = payload.get(name)? == b":authority";
+            let (name, coded) = string(payload, &mut at)?;
+            found = text(payload.get(name)?, coded)?.as_slice() == b":authority";
         }
+        let start = at;
         let (value, coded) = string(payload, &mut at)?;
-        if authority && !coded {
-            let letters = payload.get_mut(value)?.iter_mut();
-            letters.filter(|letter| matches!(**letter, b'%' | b'/')).for_each(|letter| *letter = b'-');
-            return Some(());
+        if found {
+            return Some((start..at, text(payload.get(value)?, coded)?));
         }
     }
-    Some(())
+    None
+}
+
+fn text(bytes: &[u8], coded: bool) -> Option<Vec<u8>> {
+    if coded { huffman::decode(bytes) } else { Some(bytes.to_vec()) }
+}
+
+/// What stands before a string of this length that is written out (RFC 7541, 5.2).
+fn string_head(length: usize) -> Vec<u8> {
+    const MOST: usize = 0x7f;
+    let Some(mut rest) = length.checked_sub(MOST) else { return vec![length.to_le_bytes()[0]] };
+    let mut head = vec![0x7f];
+    while rest >= 0x80 {
+        head.push(rest.to_le_bytes()[0] | 0x80);
+        rest >>= 7;
+    }
+    head.push(rest.to_le_bytes()[0]);
+    head
 }
 
 /// RFC 7541, 5.1.
@@ -123,7 +167,7 @@ fn integer(bytes: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
 }
 
 /// Where a string is, and whether it is in Huffman's code (RFC 7541, 5.2).
-fn string(bytes: &[u8], at: &mut usize) -> Option<(std::ops::Range<usize>, bool)> {
+fn string(bytes: &[u8], at: &mut usize) -> Option<(Range<usize>, bool)> {
     let coded = bytes.get(*at)? & 0x80 != 0;
     let length = integer(bytes, at, 7)?;
     let start = *at;
@@ -170,6 +214,73 @@ mod tests {
         let padded = |name: &[u8]| headers(0x2c, &[b"\x02\0\0\0\0\0\x41\x02", name, b"\0\0"].concat());
         let stream = |name| [PREFACE_2, &padded(name)].concat();
         assert_eq!(passed(&stream(b"/a"), 7), stream(b"-a"));
+    }
+
+    #[test]
+    fn a_name_in_huffmans_code_is_mended_too() {
+        use crate::api::http::huffman::tests::encode;
+        let coded = |text: &[u8]| [&[0x80 | u8::try_from(encode(text).len()).expect("short")], &encode(text)[..]].concat();
+        let plain = |text: &[u8]| [&[u8::try_from(text.len()).expect("short")], text].concat();
+        for (path, name) in [
+            (&b"/run/peat-node/peat-node.sock"[..], &b"-run-peat-node-peat-node.sock"[..]),
+            (b"%2Frun%2Fx.sock", b"-2Frun-2Fx.sock"),
+            (b"unix:///run/a b.sock", b"unix----run-a-b.sock"),
+            ("/tmp/k\u{e9}.sock".as_bytes(), b"-tmp-k--.sock"),
+            (b"a:1:2", b"a-1-2"),
+        ] {
+            let block = |name: Vec<u8>| [&b"\x83\x86\x44\x04/%2F\x41"[..], &name, b"\x40\x01x\x01/"].concat();
+            let written = |name: Vec<u8>| {
+                [&b"\x83\x40"[..], &coded(b":authority"), &name, b"\x86\x44\x04/%2F"].concat()
+            };
+            for step in [1, 7, 200] {
+                let stream = |block: Vec<u8>| [PREFACE_2, &headers(4, &block)].concat();
+                assert_eq!(passed(&stream(block(coded(path))), step), stream(block(plain(name))));
+                assert_eq!(passed(&stream(written(coded(path))), step), stream(written(plain(name))));
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_passes_as_it_came() {
+        use crate::api::http::huffman::tests::encode;
+        for host in [&b"localhost"[..], b"node.example:50051", b"[fd00::1]:443", b"10.0.0.1:1", b"peat-node_1.local"] {
+            let coded = encode(host);
+            let block = [&[0x83, 0x86, 0x41, 0x80 | u8::try_from(coded.len()).expect("short")], &coded[..]].concat();
+            let stream = [PREFACE_2, &headers(4, &block)].concat();
+            assert_eq!(passed(&stream, 5), stream);
+        }
+    }
+
+    #[test]
+    fn a_long_path_keeps_its_length_and_a_frame_that_would_grow_too_large_stays_as_it_is() {
+        use crate::api::http::huffman::tests::encode;
+        let frame = |rest: usize, coded: bool| {
+            let path = vec![b'/'; 300];
+            let name = if coded { encode(&path) } else { vec![b'-'; 300] };
+            let mut block = vec![0x41];
+            let mut head = string_head(name.len());
+            if coded {
+                head[0] |= 0x80;
+            }
+            block.extend(head);
+            block.extend(name);
+            block.extend(std::iter::repeat_n(0x82, rest));
+            let [.., a, b, c] = block.len().to_be_bytes();
+            [PREFACE_2, &[a, b, c, HEADERS, 4, 0, 0, 0, 1], &block].concat()
+        };
+        assert_eq!(passed(&frame(10, true), 64), frame(10, false));
+        assert_eq!(passed(&frame(FRAME_BYTES - 240, true), 64), frame(FRAME_BYTES - 240, true));
+        for length in [0, 126, 127, 128, 254, 255, 300, 16_000] {
+            let head = string_head(length);
+            assert_eq!(integer(&head, &mut 0, 7), Some(length));
+        }
+    }
+
+    #[test]
+    fn frames_without_data_are_left_out_but_for_the_end_of_a_stream() {
+        let data = |flags: u8| [0, 0, 0, DATA, flags, 0, 0, 0, 1];
+        let stream = [PREFACE_2, &data(0), &data(END_STREAM), &data(0), &data(0)].concat();
+        assert_eq!(passed(&stream, 4), [PREFACE_2, &data(END_STREAM)].concat());
     }
 
     #[test]

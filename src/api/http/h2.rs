@@ -1,34 +1,41 @@
 //! HTTP/2 with prior knowledge on one connection: many requests at once, each with a window of its own.
 //!
 //! Frames, header compression and windows are the `h2` crate's, which is polled whenever bytes came or something is to be
-//! said. It believes to have a socket ([`super::pipe`]).
+//! said. It believes to have a socket ([`super::pipe`]). One request and its answer are `stream`'s.
+
+mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use h2::server::{Builder, Connection, Handshake, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use peat_ipc::frame::Decoder;
 
-use super::authority::Mender;
+use self::stream::{Lost, Stream};
+use super::authority::{FRAME_HEAD, Mender};
 use super::message::{Body, Headers, Request, Response};
 use super::pipe::{Flag, Pipe};
 use super::rpc::Target;
 use super::{Event, Refusal};
-use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_STREAM_AHEAD_BYTES, HTTP_STREAMS};
+use crate::limits::{HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_STREAM_AHEAD_BYTES, HTTP_STREAMS};
 
 /// Bytes in one direction that may wait within the connection.
 const AHEAD_BYTES: usize = 64 << 10;
 /// What one stream may send before it is told to go on, and all of a connection.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// Streams that were reset and still count; more end the connection (CVE-2023-44487).
-const RESET_STREAMS: usize = 32;
+/// Streams that were ended here and still take what their client sends; of others it is told that they are over.
+const ENDED_STREAMS: usize = HTTP_STREAMS as usize;
+/// Streams that the client may have given up before they are looked at: more than fit in what is read at once. What each of
+/// them costs (CVE-2023-44487) is bounded by its bytes, as nothing is begun for a request that is not complete.
+const GIVEN_UP_STREAMS: usize = 2 * AHEAD_BYTES / (2 * FRAME_HEAD);
 /// Times the library is polled for one input; each time moves something.
 const TURNS: usize = 64;
 
@@ -36,25 +43,6 @@ enum State {
     Greeting(Pin<Box<Handshake<Pipe, Bytes>>>),
     Open(Box<Connection<Pipe, Bytes>>),
     Over,
-}
-
-/// One request and its answer.
-struct Stream {
-    /// Until the request is whole.
-    receiving: Option<RecvStream>,
-    /// Until it is handed over.
-    request: Option<Box<Request>>,
-    body: BytesMut,
-    /// What comes is handed over in pieces.
-    uploads: bool,
-    /// Until the head of the answer is sent.
-    respond: Option<SendResponse<Bytes>>,
-    sending: Option<SendStream<Bytes>>,
-    /// What the client's window has no room for yet.
-    pending: BytesMut,
-    /// Nothing is added to `pending` any more; these follow it.
-    end: Option<HeaderMap>,
-    head_only: bool,
 }
 
 pub(super) struct H2 {
@@ -66,6 +54,8 @@ pub(super) struct H2 {
     streams: BTreeMap<u64, Stream>,
     events: VecDeque<Event>,
     refused: Option<Refusal>,
+    /// The time of the latest input.
+    now: Option<Instant>,
 }
 
 impl std::fmt::Debug for H2 {
@@ -83,9 +73,12 @@ impl H2 {
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buffer_size(AHEAD_BYTES)
-            .max_concurrent_reset_streams(RESET_STREAMS)
-            .max_pending_accept_reset_streams(RESET_STREAMS)
-            .max_local_error_reset_streams(Some(RESET_STREAMS))
+            .max_concurrent_reset_streams(ENDED_STREAMS)
+            .max_pending_accept_reset_streams(GIVEN_UP_STREAMS)
+            // Counted over a connection's life, which would end that of many honest calls some day.
+            .max_local_error_reset_streams(None)
+            // Nothing is kept in frames, however small they are.
+            .data_frame_budget(usize::MAX / 2)
             .handshake(pipe.clone());
         let waker = Waker::from(Arc::clone(&flag));
         let state = State::Greeting(Box::pin(greeting));
@@ -98,11 +91,13 @@ impl H2 {
             streams: BTreeMap::new(),
             events: VecDeque::new(),
             refused: None,
+            now: None,
         }
     }
 
     /// Takes what came and gives what is to be written, as far as both go.
-    pub(super) fn pump(&mut self, input: &mut Decoder, out: &mut Vec<u8>) {
+    pub(super) fn pump(&mut self, now: Instant, input: &mut Decoder, out: &mut Vec<u8>) {
+        self.now = Some(now);
         {
             let mut buffers = self.pipe.lock();
             self.mender.pass(input.peek(), &mut buffers.incoming);
@@ -195,6 +190,7 @@ impl H2 {
             self.events.push_back(Event::Request(call, request));
         }
         let stream = Stream {
+            begun: self.now,
             receiving: Some(receiving),
             request,
             body: BytesMut::new(),
@@ -202,6 +198,7 @@ impl H2 {
             respond: Some(respond),
             sending: None,
             pending: BytesMut::new(),
+            stuck: None,
             end: None,
             head_only,
         };
@@ -225,7 +222,8 @@ impl H2 {
     }
 
     fn write_streams(&mut self) {
-        self.streams.retain(|_, stream| !stream.write());
+        let now = self.now;
+        self.streams.retain(|_, stream| !stream.write(now));
     }
 
     pub(super) fn is_open(&self, call: u64) -> bool {
@@ -240,9 +238,28 @@ impl H2 {
         matches!(self.state, State::Over) && self.events.is_empty() && self.refused.is_none()
     }
 
-    /// Whether a request is begun and not complete.
+    /// Whether the connection is begun and not complete.
     pub(super) fn is_incomplete(&self) -> bool {
-        matches!(self.state, State::Greeting(_)) || self.streams.values().any(|stream| stream.request.is_some())
+        matches!(self.state, State::Greeting(_))
+    }
+
+    /// When the first stream that makes no progress has had its time.
+    pub(super) fn stalls_at(&self) -> Option<Instant> {
+        self.streams.values().filter_map(Stream::stalls_at).min()
+    }
+
+    /// Gives up the streams that have had their time; whether there was one. A request that does not come is refused, an
+    /// answer that is not taken is cut.
+    pub(super) fn end_stalled(&mut self, now: Instant) -> bool {
+        let stalled = |stream: &Stream| stream.stalls_at().is_some_and(|at| at <= now);
+        let calls: Vec<u64> = self.streams.iter().filter(|(_, stream)| stalled(stream)).map(|(call, _)| *call).collect();
+        for &call in &calls {
+            match self.streams.get_mut(&call).and_then(|stream| stream.request.take()) {
+                Some(request) => self.events.push_back(Event::Refused(call, request, Refusal::too_slow())),
+                None => self.reset(call),
+            }
+        }
+        !calls.is_empty()
     }
 
     pub(super) fn has_events(&self) -> bool {
@@ -318,83 +335,6 @@ impl H2 {
         if let State::Open(connection) = &mut self.state {
             connection.abrupt_shutdown(Reason::NO_ERROR);
         }
-    }
-}
-
-/// The client has reset a stream.
-struct Lost;
-
-impl Stream {
-    fn read(&mut self, call: u64, context: &mut Context<'_>, events: &mut VecDeque<Event>) -> Result<(), Lost> {
-        while let Some(receiving) = &mut self.receiving {
-            match receiving.poll_data(context) {
-                Poll::Pending => break,
-                Poll::Ready(Some(Ok(bytes))) => {
-                    // A window that cannot be widened is that of a stream that is over.
-                    let _ = receiving.flow_control().release_capacity(bytes.len());
-                    self.take(call, bytes, events);
-                }
-                Poll::Ready(Some(Err(_))) => return Err(Lost),
-                Poll::Ready(None) => {
-                    self.receiving = None;
-                    self.complete(call, events);
-                }
-            }
-        }
-        let reset = match (&mut self.respond, &mut self.sending) {
-            (Some(respond), _) => respond.poll_reset(context).is_ready(),
-            (None, Some(sending)) => sending.poll_reset(context).is_ready(),
-            (None, None) => false,
-        };
-        if reset { Err(Lost) } else { Ok(()) }
-    }
-
-    fn take(&mut self, call: u64, bytes: Bytes, events: &mut VecDeque<Event>) {
-        if self.uploads {
-            events.push_back(Event::Upload(call, bytes));
-        } else if self.body.len() + bytes.len() > HTTP_BODY_BYTES {
-            self.body.clear();
-            if let Some(request) = self.request.take() {
-                events.push_back(Event::TooLarge(call, request));
-            }
-        } else if self.request.is_some() {
-            self.body.extend_from_slice(&bytes);
-        }
-    }
-
-    fn complete(&mut self, call: u64, events: &mut VecDeque<Event>) {
-        if self.uploads {
-            events.push_back(Event::HalfClose(call));
-        } else if let Some(mut request) = self.request.take() {
-            request.body = self.body.split().freeze();
-            events.push_back(Event::Request(call, request));
-        }
-    }
-
-    /// Sends what the window has room for; whether the stream is over.
-    fn write(&mut self) -> bool {
-        let Some(sending) = &mut self.sending else { return false };
-        while !self.pending.is_empty() {
-            sending.reserve_capacity(self.pending.len());
-            let count = sending.capacity().min(self.pending.len());
-            if count == 0 {
-                return false;
-            }
-            let last = count == self.pending.len() && self.end.as_ref().is_some_and(HeaderMap::is_empty);
-            if sending.send_data(self.pending.split_to(count).freeze(), last).is_err() {
-                return false;
-            }
-            if last {
-                return true;
-            }
-        }
-        match self.end.take() {
-            // An end without trailers went with the head or the last bytes, unless there were none.
-            Some(end) if end.is_empty() => _ = sending.send_data(Bytes::new(), true),
-            Some(end) => _ = sending.send_trailers(end),
-            None => return false,
-        }
-        true
     }
 }
 

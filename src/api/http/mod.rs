@@ -4,7 +4,7 @@
 //! by a route, and what calls give becomes bytes. Sans I/O like everything in the engine. Must never decide what a method
 //! does ([`crate::api::dispatch`]) or what a caller may do ([`crate::api::caller`]).
 //!
-//! `transport` is the one or the other version: `h1`, and `h2` over `pipe`, after `authority`. `message` is what is asked and answered,
+//! `transport` is the one or the other version: `h1`, and `h2` over `pipe`, after `authority` and `huffman`. `message` is what is asked and answered,
 //! whatever the version; `guard` keeps web pages of elsewhere out. `route` is the table of paths, and `reply` what a handler
 //! in it may say. Calls of services are `rpc`, Connect, gRPC and gRPC-Web, with their messages in `envelope`; `health` and
 //! `reflection` are the two services gRPC's tools look for.
@@ -17,6 +17,7 @@ pub(super) mod guard;
 mod h1;
 mod h2;
 pub(super) mod health;
+mod huffman;
 pub(super) mod message;
 pub(super) mod page;
 mod pipe;
@@ -28,7 +29,7 @@ pub(super) mod rpc;
 mod transport;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use peat_ipc::frame::{Decoder, PAYLOAD_BYTES};
@@ -40,7 +41,7 @@ use self::reply::Shape;
 use self::rpc::{Rpc, Target};
 use self::transport::Transport;
 use crate::api::dispatch::{SUBSCRIBE, too_large};
-use crate::limits::{FRAME_STALL, HTTP_HEAD_TIME, HTTP_PIPELINED_BYTES};
+use crate::limits::{FRAME_STALL, HTTP_BODY_BYTES, HTTP_HEAD_TIME, HTTP_PIPELINED_BYTES};
 
 /// How a connection of HTTP/2 begins (RFC 9113, 3.4).
 pub(super) const PREFACE_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -50,8 +51,8 @@ pub(super) const PREFACE_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) enum Event {
     /// A request: whole, or its head when what follows comes in uploads.
     Request(u64, Box<Request>),
-    /// A request whose body is too large; the rest of it is passed over.
-    TooLarge(u64, Box<Request>),
+    /// A request that is not read to its end, and why: its body is too large, or does not come.
+    Refused(u64, Box<Request>, Refusal),
     Upload(u64, Bytes),
     HalfClose(u64),
     Cancel(u64),
@@ -67,6 +68,25 @@ pub(super) struct Refusal {
 impl Refusal {
     fn new(status: u16, message: impl Into<String>) -> Refusal {
         Refusal { status, message: message.into() }
+    }
+
+    fn too_large() -> Refusal {
+        Refusal::new(413, format!("the body of a request is over {HTTP_BODY_BYTES} bytes, which is the limit"))
+    }
+
+    fn too_slow() -> Refusal {
+        let seconds = FRAME_STALL.as_secs();
+        Refusal::new(408, format!("a request was begun and not completed within {seconds} s"))
+    }
+
+    /// The same for callers that know codes.
+    pub(super) fn error(&self) -> CallError {
+        let code = match self.status {
+            408 => Code::DeadlineExceeded,
+            413 => Code::ResourceExhausted,
+            _ => Code::InvalidArgument,
+        };
+        CallError::new(code, self.message.clone())
     }
 }
 
@@ -111,14 +131,36 @@ impl Http {
     }
 
     /// Moves bytes between the connection's buffers and the library's, where there is one.
-    pub(super) fn pump(&mut self, input: &mut Decoder, out: &mut Vec<u8>) {
-        self.transport.pump(input, out);
+    pub(super) fn pump(&mut self, now: Instant, input: &mut Decoder, out: &mut Vec<u8>) {
+        self.transport.pump(now, input, out);
+    }
+
+    /// When the first request or answer that makes no progress has had its time; those of HTTP/1.1 are the connection's.
+    pub(super) fn stalls_at(&self) -> Option<Instant> {
+        match &self.transport {
+            Transport::One(_) => None,
+            Transport::Two(two) => two.stalls_at(),
+        }
+    }
+
+    /// Gives up the requests and answers that have had their time, and nothing else; whether there was one.
+    /// `overdue`: the request that is begun on the connection has.
+    pub(super) fn end_stalled(&mut self, now: Instant, overdue: bool) -> bool {
+        match &mut self.transport {
+            Transport::One(one) => overdue && one.end_stalled(),
+            Transport::Two(two) => two.end_stalled(now),
+        }
+    }
+
+    /// Whether the client may still be sending what was refused.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(&self.transport, Transport::One(one) if one.is_cut())
     }
 
     /// What the client has said next.
     pub(super) fn next(&mut self, input: &mut Decoder, out: &mut Vec<u8>) -> Result<Option<Event>, CallError> {
         self.transport.next(input, out).map_err(|refusal| {
-            let error = CallError::new(Code::InvalidArgument, refusal.message.clone());
+            let error = refusal.error();
             self.refused = Some(refusal);
             error
         })
@@ -149,7 +191,7 @@ impl Http {
         }
     }
 
-    /// Whether a request has begun and is not complete, and how long it may take.
+    /// Whether what has begun keeps the connection from going on, and how long it may take.
     pub(super) fn incomplete(&self, input: &Decoder) -> Option<Duration> {
         match &self.transport {
             Transport::Two(two) => two.is_incomplete().then_some(FRAME_STALL),
@@ -295,6 +337,8 @@ impl Http {
             (_, None) => return,
         };
         exchange.begun = true;
+        // nginx keeps what comes until its buffers are full, unless it is told otherwise.
+        let head = head.with("x-accel-buffering", "no");
         self.transport.respond(out, call, &Response { body: Body::Stream, ..head });
     }
 

@@ -1,5 +1,7 @@
 //! One version of HTTP or the other, to whoever has something to say.
 
+use std::time::Instant;
+
 use peat_ipc::frame::Decoder;
 
 use super::h1::H1;
@@ -18,9 +20,9 @@ impl Transport {
         if two { Transport::Two(Box::new(H2::new())) } else { Transport::One(Box::new(H1::new())) }
     }
 
-    pub(super) fn pump(&mut self, input: &mut Decoder, out: &mut Vec<u8>) {
+    pub(super) fn pump(&mut self, now: Instant, input: &mut Decoder, out: &mut Vec<u8>) {
         if let Transport::Two(two) = self {
-            two.pump(input, out);
+            two.pump(now, input, out);
         }
     }
 

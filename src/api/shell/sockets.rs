@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -31,6 +32,14 @@ impl Stream {
         match self {
             Stream::Unix(stream) => registry.reregister(stream, token, interest),
             Stream::Tcp(stream) => registry.reregister(stream, token, interest),
+        }
+    }
+
+    /// Tells the client that nothing more will come.
+    fn shut(&self) -> io::Result<()> {
+        match self {
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
         }
     }
 
@@ -117,6 +126,14 @@ impl Sockets {
                 log::warn!("a client could not be let in: {cause}");
                 engine.handle_closed(now, id);
             }
+        }
+    }
+
+    /// Ends the direction towards the client; what it still sends is read.
+    pub(super) fn shut(&mut self, id: ConnectionId) {
+        if let Some(client) = self.clients.get(&id) {
+            // A client that is gone is noticed when it is read from.
+            let _ = client.stream.shut();
         }
     }
 

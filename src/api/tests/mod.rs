@@ -95,6 +95,8 @@ struct World {
     /// False: the store's thread hangs, and requests pile up in its queue.
     store_runs: bool,
     queued: Vec<store::Submitted>,
+    /// Clients go on sending what is refused.
+    keeps_sending: bool,
 }
 
 impl World {
@@ -129,6 +131,7 @@ impl World {
             closed: Vec::new(),
             store_runs: true,
             queued: Vec::new(),
+            keeps_sending: false,
         }
     }
 
@@ -260,6 +263,13 @@ impl World {
             }
             while let Some(id) = self.engine.poll_output() {
                 self.flush(id);
+            }
+            // A client ends a connection that the node will write no more to.
+            while let Some(id) = self.engine.poll_shut() {
+                self.closed.push((id, "shut".to_owned()));
+                if !self.keeps_sending {
+                    self.engine.handle_closed(self.now, id);
+                }
             }
             while let Some(closed) = self.engine.poll_close() {
                 self.closed.push((closed.connection, closed.reason));

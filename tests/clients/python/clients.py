@@ -149,6 +149,9 @@ def main():
                 missing = {method.name for method in SERVICE.methods} - client.called
                 assert not missing, f"not called: {missing}"
                 client.channel.close()
+                if ":" in target and not target.startswith("unix"):
+                    bodies = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bodies.py")
+                    subprocess.run([sys.executable, bodies, target], check=True, timeout=300)
                 print(f"grpcio {grpc.__version__}, {target.split(':')[0]}: every method answers")
         finally:
             node.send_signal(signal.SIGTERM)

@@ -10,7 +10,7 @@ use self::chunked::Chunked;
 use self::head::{Head, Length};
 use super::message::{Body, Request, Response};
 use super::{Event, Refusal};
-use crate::limits::HTTP_BODY_BYTES;
+use crate::limits::{HTTP_BODY_BYTES, HTTP_PASSED_OVER_BYTES};
 
 /// What is expected next of the client.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ enum Reading {
         request: Box<Request>,
         body: BytesMut,
         left: Left,
+        /// Too large a body is passed over: so much of it was. A client that is still sending would not see an answer.
+        passed: Option<usize>,
     },
     /// The request was handed over, and its answer is not complete.
     Answer,
@@ -54,11 +56,23 @@ pub(super) struct H1 {
     last: bool,
     chunks: bool,
     head_only: bool,
+    /// The newest request will not be read to its end.
+    cut: Option<(Box<Request>, Refusal)>,
+    was_cut: bool,
 }
 
 impl H1 {
     pub(super) fn new() -> H1 {
-        H1 { reading: Reading::Head, writing: Writing::Head, requests: 0, last: false, chunks: true, head_only: false }
+        H1 {
+            reading: Reading::Head,
+            writing: Writing::Head,
+            requests: 0,
+            last: false,
+            chunks: true,
+            head_only: false,
+            cut: None,
+            was_cut: false,
+        }
     }
 
     /// What the client has said next.
@@ -68,15 +82,49 @@ impl H1 {
         {
             return Ok(None);
         }
-        let Reading::Body { body, left, .. } = &mut self.reading else { return Ok(None) };
-        if !read_body(input, body, left)? {
-            return Ok(None);
+        if let Reading::Body { body, left, passed, .. } = &mut self.reading {
+            match read_body(input, body, left, passed)? {
+                Progress::Incomplete => return Ok(None),
+                Progress::Complete => {}
+                Progress::Endless => self.end_early(Refusal::too_large()),
+            }
         }
-        let Reading::Body { mut request, body, .. } = std::mem::replace(&mut self.reading, Reading::Answer) else {
-            return Ok(None);
-        };
-        request.body = body.freeze();
-        Ok(Some(Event::Request(self.requests, request)))
+        if let Some((request, refusal)) = self.cut.take() {
+            return Ok(Some(Event::Refused(self.requests, request, refusal)));
+        }
+        match std::mem::replace(&mut self.reading, Reading::Answer) {
+            Reading::Body { request, passed: Some(_), .. } => {
+                Ok(Some(Event::Refused(self.requests, request, Refusal::too_large())))
+            }
+            Reading::Body { mut request, body, .. } => {
+                request.body = body.freeze();
+                Ok(Some(Event::Request(self.requests, request)))
+            }
+            Reading::Head | Reading::Answer => Ok(None),
+        }
+    }
+
+    /// Reads no more of the newest request: it is answered, and the connection ends with that.
+    fn end_early(&mut self, refusal: Refusal) {
+        match std::mem::replace(&mut self.reading, Reading::Answer) {
+            Reading::Body { request, .. } => {
+                self.cut = Some((request, refusal));
+                (self.last, self.was_cut) = (true, true);
+            }
+            other => self.reading = other,
+        }
+    }
+
+    /// Gives up the request whose body does not come; whether there is one.
+    pub(super) fn end_stalled(&mut self) -> bool {
+        let Reading::Body { passed, .. } = &self.reading else { return false };
+        self.end_early(if passed.is_some() { Refusal::too_large() } else { Refusal::too_slow() });
+        true
+    }
+
+    /// Whether a request was not read to its end, and nothing follows it.
+    pub(super) fn is_cut(&self) -> bool {
+        self.was_cut
     }
 
     /// Whether the head is complete.
@@ -92,14 +140,19 @@ impl H1 {
         self.requests += 1;
         (self.last, self.chunks, self.head_only) = (last, chunks, request.method == "HEAD");
         self.writing = Writing::Head;
-        if expects {
-            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        }
+        let large = matches!(length, Length::Bytes(count) if count > HTTP_BODY_BYTES);
         let left = match length {
             Length::Bytes(count) => Left::Bytes(count),
             Length::Chunked => Left::Chunked(Chunked::Size),
         };
-        self.reading = Reading::Body { request: Box::new(request), body: BytesMut::new(), left };
+        let passed = large.then_some(0);
+        self.reading = Reading::Body { request: Box::new(request), body: BytesMut::new(), left, passed };
+        match expects {
+            // It has not begun to send.
+            true if large => self.end_early(Refusal::too_large()),
+            true => out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"),
+            false => {}
+        }
         Ok(true)
     }
 
@@ -197,27 +250,54 @@ impl H1 {
     }
 }
 
-/// Reads on; whether the body is complete.
-fn read_body(input: &mut Decoder, body: &mut BytesMut, left: &mut Left) -> Result<bool, Refusal> {
-    match left {
+/// How far a body is.
+enum Progress {
+    Incomplete,
+    Complete,
+    /// It is too large even to be passed over.
+    Endless,
+}
+
+/// Reads on.
+fn read_body(
+    input: &mut Decoder,
+    body: &mut BytesMut,
+    left: &mut Left,
+    passed: &mut Option<usize>,
+) -> Result<Progress, Refusal> {
+    let complete = match left {
         Left::Bytes(left) => {
             let count = input.buffered().min(*left);
-            body.extend_from_slice(&input.peek()[..count]);
+            add(body, &input.peek()[..count], passed);
             input.skip(count);
             *left -= count;
-            Ok(*left == 0)
+            *left == 0
         }
         Left::Chunked(chunked) => loop {
             let (used, data) = chunked.read(input.peek())?;
-            if body.len() + data.len() > HTTP_BODY_BYTES {
-                return Err(head::too_large());
-            }
-            body.extend_from_slice(data);
+            add(body, data, passed);
             input.skip(used);
             if used == 0 {
-                return Ok(matches!(chunked, Chunked::Done));
+                break matches!(chunked, Chunked::Done);
             }
         },
+    };
+    Ok(match (complete, passed) {
+        (true, _) => Progress::Complete,
+        (false, Some(HTTP_PASSED_OVER_BYTES..)) => Progress::Endless,
+        (false, _) => Progress::Incomplete,
+    })
+}
+
+/// Keeps what belongs to a body, as long as that is not too large.
+fn add(body: &mut BytesMut, bytes: &[u8], passed: &mut Option<usize>) {
+    if passed.is_none() && body.len() + bytes.len() > HTTP_BODY_BYTES {
+        *passed = Some(body.len());
+        *body = BytesMut::new();
+    }
+    match passed {
+        Some(passed) => *passed += bytes.len(),
+        None => body.extend_from_slice(bytes),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{Connection, ResponseFuture, SendRequest};
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ROOT, World};
 use crate::api::ConnectionId;
-use crate::limits::{HTTP_BODY_BYTES, HTTP_STREAMS};
+use crate::limits::{FRAME_STALL, HTTP_BODY_BYTES, HTTP_STREAMS};
 
 /// The client's socket.
 #[derive(Clone, Debug, Default)]
@@ -408,24 +409,168 @@ fn tools_find_the_services_and_their_health() {
     assert_eq!(watch.message().expect("the change").1, vec![8, 2]);
 }
 
-#[test]
-fn rapid_resets_end_the_connection_and_nothing_else() {
-    let mut world = World::new();
-    let mut peer = Peer::connect(&mut world);
-    for _ in 0..2_000 {
-        if peer.failed.is_some() || !world.is_open(peer.id) || peer.send.poll_ready(&mut context()).is_pending() {
-            break;
-        }
-        let request = http::Request::post(format!("http://localhost{}", sidecar("Subscribe"))).body(()).expect("one");
-        let Ok((_, mut stream)) = peer.send.send_request(request, false) else { break };
-        stream.send_reset(h2::Reason::CANCEL);
+/// Begins calls and gives them up before the node has looked at one of them.
+fn give_up(world: &mut World, peer: &mut Peer, calls: usize) {
+    for _ in 0..calls {
+        assert!(peer.send.poll_ready(&mut context()).is_ready());
+        let request = http::Request::post(format!("http://localhost{}", sidecar("PutDocument"))).body(()).expect("one");
+        let (_, mut stream) = peer.send.send_request(request, false).expect("begun");
         // Many in one read: nothing of it is seen before the next one is there.
         let _ = Pin::new(&mut peer.connection).poll(&mut context());
+        stream.send_reset(h2::Reason::CANCEL);
+        let _ = Pin::new(&mut peer.connection).poll(&mut context());
     }
-    peer.turn(&mut world);
-    assert!(!world.is_open(peer.id), "told to calm down");
+    peer.turn(world);
+}
+
+#[test]
+fn calls_given_up_in_one_read_cost_no_other_call() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    let mut watch = peer.call(&mut world, &sidecar("WatchAgents"), GRPC, &wrapped(&WatchAgentsRequest::default()));
+    assert_eq!((watch.status, watch.over), (200, false));
+    for calls in [33, 127, 1_500] {
+        give_up(&mut world, &mut peer, calls);
+        assert!(world.is_open(peer.id) && peer.failed.is_none(), "{calls}: {:?}", peer.failed);
+        let status = peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
+        assert_eq!(status.code(), Some("0"));
+    }
+    peer.hear(&mut world, &mut watch);
+    assert!(!watch.over && !watch.reset);
+}
+
+#[test]
+fn resets_without_end_cost_others_nothing_and_leave_nothing() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    for _ in 0..20 {
+        give_up(&mut world, &mut peer, 1_000);
+    }
     let mut other = Peer::connect(&mut world);
     assert_eq!(other.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {})).code(), Some("0"));
+    assert!(world.engine.output(peer.id).len() < 64 << 10);
+}
+
+#[test]
+fn streams_the_node_ended_first_cost_no_other_call() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    let mut watch = peer.call(&mut world, &sidecar("WatchAgents"), GRPC, &wrapped(&WatchAgentsRequest::default()));
+    for round in 0..300 {
+        // No first message of an agent: the node answers, and the client goes on sending.
+        let mut call = peer.open(&mut world, "/peat.agent.v1.AgentLink/Connect", GRPC);
+        call.send.send_data(Bytes::from_static(b"\0\0\0\0\x01\xff"), false).expect("sent");
+        let wire = peer.wire.clone();
+        let _ = Pin::new(&mut peer.connection).poll(&mut context());
+        let said = std::mem::take(&mut wire.0.lock().expect("one thread").1);
+        world.send(peer.id, &said);
+        for _ in 0..4 {
+            // What the node has said meanwhile has not arrived yet.
+            call.send.send_data(Bytes::from_static(b"\0\0\0\0\x02\x12\0"), false).expect("sent");
+            let _ = Pin::new(&mut peer.connection).poll(&mut context());
+        }
+        peer.hear(&mut world, &mut call);
+        assert_eq!(call.code(), Some("3"), "{round}: {:?}", peer.failed);
+        assert!(world.is_open(peer.id) && peer.failed.is_none(), "{round}: {:?}", peer.failed);
+    }
+    peer.hear(&mut world, &mut watch);
+    assert!(!watch.over && !watch.reset);
+}
+
+#[test]
+fn a_request_that_does_not_come_ends_its_stream_and_no_other() {
+    for (content_type, status, code) in [("application/grpc", 200, Some("4")), ("application/json", 408, None)] {
+        let mut world = World::new();
+        let mut peer = Peer::connect(&mut world);
+        let mut watch = peer.call(&mut world, &sidecar("WatchAgents"), GRPC, &wrapped(&WatchAgentsRequest::default()));
+        let mut stalled = peer.open(&mut world, &sidecar("PutDocument"), &[("content-type", content_type)]);
+        stalled.send.send_data(Bytes::from_static(b"\0\0"), false).expect("sent");
+        peer.turn(&mut world);
+        world.wait(FRAME_STALL - Duration::from_secs(1));
+        let mut later = peer.open(&mut world, &sidecar("PutDocument"), GRPC);
+        peer.turn(&mut world);
+        world.wait(Duration::from_secs(2));
+        peer.hear(&mut world, &mut stalled);
+        assert_eq!((stalled.status, stalled.code()), (status, code), "{:?}", stalled.headers);
+        peer.hear(&mut world, &mut later);
+        assert_eq!((later.status, later.reset), (0, false), "has its own time");
+        later.send.send_data(wrapped(&GetStatusRequest {}).into(), true).expect("sent");
+        peer.hear(&mut world, &mut later);
+        assert_eq!(later.code(), Some("3"), "a put of nothing");
+        peer.hear(&mut world, &mut watch);
+        assert!(!watch.over && !watch.reset && world.is_open(peer.id));
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_taken_ends_its_stream_and_no_other() {
+    let mut world = World::new();
+    let writer = world.connect(ROOT);
+    let json_data = format!(r#"{{"x":"{}"}}"#, "y".repeat(200_000));
+    let put = PutDocumentRequest { collection: "c".into(), doc_id: "d".into(), json_data, ..Default::default() };
+    world.call(writer, &put).expect("put");
+    let mut peer = Peer::connect(&mut world);
+    let mut stuck = peer.open(&mut world, &sidecar("GetDocument"), GRPC);
+    let get = GetDocumentRequest { collection: "c".into(), doc_id: "d".into() };
+    stuck.send.send_data(wrapped(&get).into(), true).expect("sent");
+    peer.turn(&mut world);
+    world.wait(FRAME_STALL + Duration::from_secs(1));
+    // It makes room for others only now: the windows of its streams and of the connection are the same.
+    peer.hear(&mut world, &mut stuck);
+    assert!(stuck.reset && stuck.bytes.len() < 100_000, "{} bytes", stuck.bytes.len());
+    let status = peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
+    assert!(status.code() == Some("0") && world.is_open(peer.id));
+}
+
+#[test]
+fn every_streamed_answer_asks_proxies_to_pass_it_on_at_once() {
+    let mut world = World::new();
+    let admin = world.browse(ROOT);
+    assert_eq!(world.ask_json(admin, "/api/v1/agents", r#"{"agent_id":"a1"}"#).0, 200);
+    let mut peer = Peer::connect(&mut world);
+    let streamed = |call: &Stream| call.headers.get("x-accel-buffering").map(String::as_str) == Some("no");
+    for content_type in ["application/grpc", "application/grpc-web", "application/connect+proto"] {
+        for method in ["Subscribe", "WatchAgents"] {
+            let headers = [("content-type", content_type)];
+            let call = peer.call(&mut world, &sidecar(method), &headers, b"\0\0\0\0\0");
+            assert!(call.status == 200 && streamed(&call), "{content_type} {method}: {:?}", call.headers);
+        }
+    }
+    let watch = peer.call(&mut world, "/grpc.health.v1.Health/Watch", GRPC, b"\0\0\0\0\0");
+    let mut events = peer.begin(&mut world, http::Method::GET, "/api/v1/agents/a1/events", &[]);
+    events.send.send_data(Bytes::new(), true).expect("sent");
+    peer.hear(&mut world, &mut events);
+    assert!(streamed(&watch) && streamed(&events), "{:?}", events.headers);
+    let unary = peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
+    assert!(!streamed(&unary));
+}
+
+#[test]
+fn a_path_of_a_unix_socket_will_do_for_a_host() {
+    let mut world = World::new();
+    let client = world.browse(ROOT);
+    // "/run/peat-node.sock" in Huffman's code, as grpc-go sends it; SETTINGS and the request of a stream that ends at once.
+    let coded = huffman_of_path();
+    let path = sidecar("GetStatus");
+    let mut block = vec![0x83, 0x86, 0x41, 0x80 | u8::try_from(coded.len()).expect("short")];
+    block.extend(&coded);
+    block.extend([0x44, u8::try_from(path.len()).expect("short")]);
+    block.extend(path.as_bytes());
+    block.extend(b"\x5f\x10application/grpc");
+    let length = u8::try_from(block.len()).expect("short");
+    let request = [&[0, 0, length, 1, 4, 0, 0, 0, 1], &block[..], &[0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]].concat();
+    world.send(client, &[crate::api::http::PREFACE_2, &[0, 0, 0, 4, 0, 0, 0, 0, 0], &request].concat());
+    let heard = world.clients[&client].text.clone().expect("HTTP");
+    assert!(heard.windows(2).any(|two| two == b"n1"), "the node's id: {}", heard.escape_ascii());
+}
+
+/// `/run/peat-node.sock`.
+fn huffman_of_path() -> Vec<u8> {
+    let bits = "011000 101100 101101 101010 011000 101011 00101 00011 01001 010110 101010 00111 100100 00101 010111 01000 \
+                00111 00100 1110101";
+    let mut bits: Vec<u8> = bits.bytes().filter(|byte| *byte != b' ').map(|byte| byte - b'0').collect();
+    bits.resize(bits.len().next_multiple_of(8), 1);
+    bits.chunks(8).map(|eight| eight.iter().fold(0, |byte, bit| byte << 1 | bit)).collect()
 }
 
 #[test]
