@@ -72,8 +72,15 @@ pub const COMMAND_PROGRESS_GAP: Duration = Duration::from_millis(100);
 /// The longest time to live: ten years.
 pub const COMMAND_TTL: Duration = Duration::from_secs(3_650 * 24 * 3_600);
 
-/// Client connections at once, all listeners together.
+/// Client connections at once, all listeners together. Of these, as of subscriptions, streams of agents and of events, one
+/// user may have a quarter, all callers over TCP together five eighths, and an eighth is left to administrators.
 pub const CLIENT_CONNECTIONS: usize = 1_024;
+/// Connections beyond those, on which the node's health can be asked for and nothing else. The oldest makes way for another.
+pub const HEALTH_CONNECTIONS: usize = 64;
+/// How long such a connection is kept.
+pub const HEALTH_CONNECTION: Duration = Duration::from_secs(5);
+/// A connection on which nothing is under way is closed after this.
+pub const CLIENT_IDLE: Duration = Duration::from_secs(300);
 /// Unfinished calls of one connection, streams included.
 pub const CONNECTION_CALLS: usize = 256;
 /// Bytes waiting to be written to one client before its calls are no longer read.
@@ -98,14 +105,16 @@ pub const HTTP_BODY_BYTES: usize = MESSAGE_BYTES;
 pub const HTTP_PASSED_OVER_BYTES: usize = 64 << 20;
 /// Requests under way on one connection of HTTP/2.
 pub const HTTP_STREAMS: u32 = 128;
+/// A connection of HTTP/2 with unanswered requests sends a PING so often: proxies end what is silent for 60 s by default.
+pub const HTTP_PING: Duration = Duration::from_secs(25);
+/// The longest time between two heartbeats that a client may ask for on a stream.
+pub const HTTP_HEARTBEAT: Duration = Duration::from_secs(3_600);
 /// A stream of HTTP/2 is given nothing more while this much of it waits for the client's window.
 pub const HTTP_STREAM_AHEAD_BYTES: usize = 16 << 10;
 /// Requests read in advance while an earlier one of the connection is unanswered.
 pub const HTTP_PIPELINED_BYTES: usize = 16 << 10;
 /// The head of an HTTP request, once begun, must be complete within this.
 pub const HTTP_HEAD_TIME: Duration = Duration::from_secs(10);
-/// An HTTP connection without a request is closed after this.
-pub const HTTP_IDLE: Duration = Duration::from_secs(300);
 
 /// Agents this node knows of, the dead ones included; further ones are neither listed nor let in.
 pub const AGENTS: usize = 65_536;

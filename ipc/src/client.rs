@@ -24,6 +24,9 @@ const QUEUE_BYTES: usize = 64 << 10;
 /// How much longer than a call's deadline the client waits for the node to say that it passed.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
+/// After so long without a call a connection may have ended, which is looked for before the next one.
+const REST: Duration = Duration::from_secs(1);
+
 /// How a call is made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct CallOptions {
@@ -65,6 +68,10 @@ pub struct Pending<R> {
 #[derive(Debug)]
 pub struct Client {
     stream: Stream,
+    /// Where to connect again; `None`: the socket was handed over.
+    target: Option<Target>,
+    /// When it was last of use.
+    used: Instant,
     decoder: Decoder,
     /// Where reads land first.
     scratch: Box<[u8]>,
@@ -93,18 +100,23 @@ impl Calls {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn contains(&self, call: u64) -> bool {
         self.0.binary_search(&call).is_ok()
     }
 }
 
 impl Client {
-    /// Connects and queues the preface, which travels with the first call.
+    /// Connects and queues the preface, which travels with the first call. A connection that the node ended while no call was
+    /// under way, for it was idle or the node restarted, is made again with the next call.
     ///
     /// # Errors
     /// Nobody listens there, or this process may not open the socket.
     pub fn connect(target: &Target) -> Result<Client, Error> {
-        Ok(Client::on(Stream::connect(target)?))
+        Ok(Client { target: Some(target.clone()), ..Client::on(Stream::connect(target)?) })
     }
 
     /// As [`Client::connect`], on a connected socket.
@@ -116,6 +128,8 @@ impl Client {
     fn on(stream: Stream) -> Client {
         Client {
             stream,
+            target: None,
+            used: deadline_in(Duration::ZERO),
             decoder: Decoder::default(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             queue: PREFACE.to_vec(),
@@ -276,6 +290,7 @@ impl Client {
     }
 
     fn queue_request<R: Rpc>(&mut self, request: &R, options: CallOptions, credit: u32) -> u64 {
+        self.connect_again();
         self.last_call += 1;
         let call = self.last_call;
         let deadline_ms = options.deadline.map_or(0, milliseconds);
@@ -283,6 +298,33 @@ impl Client {
         put_request(&mut self.queue, call, header, request);
         self.open.insert(call);
         call
+    }
+
+    /// Makes a connection again that was left alone for long and has ended meanwhile. Nothing is lost with it: no call was under
+    /// way. Where that fails, the call says so.
+    fn connect_again(&mut self) {
+        let now = deadline_in(Duration::ZERO);
+        let rested = now.saturating_duration_since(std::mem::replace(&mut self.used, now)) >= REST;
+        if !rested || !self.open.is_empty() || self.target.is_none() || !self.has_ended() {
+            return;
+        }
+        if let Some(Ok(stream)) = self.target.as_ref().map(Stream::connect) {
+            self.stream = stream;
+            self.decoder = Decoder::default();
+            self.arrived.clear();
+            self.queue = PREFACE.to_vec();
+        }
+    }
+
+    /// Whether the node has ended the connection. What it said of calls that were forgotten is taken in.
+    fn has_ended(&mut self) -> bool {
+        loop {
+            match self.stream.read_waiting(&mut self.scratch) {
+                Ok(None) => return false,
+                Ok(Some(0)) | Err(_) => return true,
+                Ok(Some(count)) => self.decoder.extend(&self.scratch[..count]),
+            }
+        }
     }
 
     fn take_response<R: Rpc>(&mut self, call: u64, limit: Option<Duration>) -> Result<R::Response, Error> {
@@ -412,4 +454,45 @@ fn deadline_in(limit: Duration) -> Instant {
 #[expect(clippy::disallowed_methods, reason = "a blocking client keeps its own time")]
 fn remaining(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A node that answers one GetStatus on each connection, and ends it when it is told to.
+    fn serve_once(listener: &UnixListener) -> UnixStream {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut bytes = [0; 64];
+        let count = stream.read(&mut bytes).expect("a request");
+        assert_eq!(bytes[..PREFACE.len()], PREFACE, "of {count} bytes");
+        let body =
+            Body::Response(GetStatusResponse { node_id: "n1".into(), ..Default::default() }.encode_to_vec().into());
+        let frame = crate::envelope::Frame { call: u64::from(bytes[PREFACE.len() + 2]), body: Some(body) };
+        stream.write_all(&frame.encode_length_delimited_to_vec()).expect("answered");
+        stream
+    }
+
+    #[test]
+    fn a_connection_that_ended_while_it_rested_is_made_again() {
+        let directory = std::env::temp_dir().join(format!("peat-ipc-rest-{}", std::process::id()));
+        let _ = std::fs::remove_file(&directory);
+        let listener = UnixListener::bind(&directory).expect("a socket");
+        let node = std::thread::Builder::new().spawn(move || {
+            drop(serve_once(&listener));
+            drop(serve_once(&listener));
+        });
+        let mut client = Client::connect(&Target::Unix(directory.clone())).expect("connected");
+        assert_eq!(client.get_status(&GetStatusRequest {}).expect("answered").node_id, "n1");
+        // The end is there once a read sees it; then the clock is all that is missing.
+        client.stream.set_timeout(Some(Duration::from_secs(20))).expect("set");
+        client.read().expect_err("the node ended it");
+        client.used -= REST;
+        assert_eq!(client.get_status(&GetStatusRequest {}).expect("answered").node_id, "n1");
+        node.expect("started").join().expect("served");
+        std::fs::remove_file(directory).expect("removed");
+    }
 }

@@ -77,6 +77,27 @@ impl Stream {
         }
     }
 
+    /// Reads what is there already; `None`: nothing is. 0 is the end of the stream.
+    pub(crate) fn read_waiting(&mut self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+        self.set_nonblocking(true)?;
+        let read = match &mut self.socket {
+            Socket::Unix(stream) => stream.read(bytes),
+            Socket::Tcp(stream) => stream.read(bytes),
+        };
+        self.set_nonblocking(false)?;
+        match read {
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match &self.socket {
+            Socket::Unix(stream) => stream.set_nonblocking(nonblocking),
+            Socket::Tcp(stream) => stream.set_nonblocking(nonblocking),
+        }
+    }
+
     /// Writes all of `bytes`, with as much time for each part as `remaining` says. A socket that took a part only is shut
     /// down: what would follow is no frame.
     pub(crate) fn write_all(&mut self, bytes: &[u8], remaining: impl Fn() -> Option<Duration>) -> io::Result<()> {

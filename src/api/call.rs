@@ -7,6 +7,7 @@ use peat_ipc::{CallError, Code, Method};
 
 use crate::api::ConnectionId;
 use crate::api::dispatch::{Answered, Then};
+use crate::api::engine::Principal;
 use crate::api::feed::Feed;
 #[cfg(feature = "http")]
 use crate::api::http::{events::Events, probe::Probe};
@@ -41,6 +42,8 @@ pub(super) fn affordable(message: schema::Index, name: &str, bytes: &[u8]) -> Re
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) connection: ConnectionId,
+    /// Whose share it is counted to.
+    pub(super) principal: Principal,
     /// The client's own number.
     pub(super) id: u64,
     pub(super) stage: Stage,

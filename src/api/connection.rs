@@ -12,10 +12,11 @@ use peat_ipc::{CallError, Code, PREFACE};
 
 use crate::api::caller::{Caller, Role};
 use crate::api::dispatch::{SUBSCRIBE, too_large};
+use crate::api::engine::Principal;
 #[cfg(feature = "http")]
 use crate::api::http::{self, Event, Http};
 use crate::clock::Now;
-use crate::limits::{FIRST_FRAME, FRAME_STALL, HTTP_IDLE, MESSAGE_BYTES};
+use crate::limits::{CLIENT_IDLE, FIRST_FRAME, FRAME_STALL, HEALTH_CONNECTION, MESSAGE_BYTES};
 use crate::store::Submitted;
 
 /// A connection, as the shell numbers it. Never used twice.
@@ -55,6 +56,10 @@ pub(super) struct Connection {
     pub(super) caller: Caller,
     /// `None` where every call must show a token.
     pub(super) role: Option<Role>,
+    /// Whose share it is counted to.
+    pub(super) principal: Principal,
+    /// Why the node's health is all that can be asked for: there is no room for the connection otherwise.
+    pub(super) only_health: Option<CallError>,
     pub(super) input: Decoder,
     codec: Codec,
     opened: Instant,
@@ -97,6 +102,8 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(now: Now, caller: Caller, role: Option<Role>) -> Connection {
         Connection {
+            principal: Principal::of(&caller, role),
+            only_health: None,
             caller,
             role,
             input: Decoder::default(),
@@ -282,7 +289,7 @@ impl Connection {
             Codec::Http(http) => {
                 let mut message = Vec::with_capacity(length);
                 encode(&mut message);
-                http.put_item(&mut self.out, call, &message);
+                http.put_item(now.mono, &mut self.out, call, &message);
                 self.replied(now);
             }
             _ => frame::put_item(&mut self.out, call, length, encode),
@@ -408,9 +415,19 @@ impl Connection {
     pub(super) fn idle_since(&self) -> Option<Instant> {
         match &self.codec {
             #[cfg(feature = "http")]
-            Codec::Http(http) if http.is_idle(&self.input) && self.calls.is_empty() => Some(self.last_reply),
-            _ => None,
+            Codec::Http(http) => (http.is_idle(&self.input) && self.calls.is_empty()).then_some(self.last_reply),
+            Codec::Frames if self.caller == Caller::Watcher => None,
+            Codec::Frames => {
+                let idle = self.served && self.calls.is_empty() && self.input.buffered() == 0;
+                idle.then_some(self.last_reply)
+            }
+            Codec::Unknown => None,
         }
+    }
+
+    /// When a connection ends that the node has no room for.
+    pub(super) fn health_until(&self) -> Option<Instant> {
+        self.only_health.as_ref().map(|_| self.opened + HEALTH_CONNECTION)
     }
 
     /// When it will have been too slow.
@@ -420,8 +437,8 @@ impl Connection {
         }
         let first = (!self.served && !self.speaks_http()).then(|| self.opened + FIRST_FRAME);
         let reply = self.reply_due.map(|(_, at)| at);
-        let idle = self.idle_since().map(|since| since + HTTP_IDLE);
-        [first, self.rest_due(), reply, idle, self.stalls_at()].into_iter().flatten().min()
+        let idle = self.idle_since().map(|since| since + CLIENT_IDLE);
+        [first, self.rest_due(), reply, idle, self.stalls_at(), self.health_until()].into_iter().flatten().min()
     }
 
     /// When what is incomplete now keeps the connection waiting for too long.
@@ -430,12 +447,24 @@ impl Connection {
         self.incomplete_since.zip(stall).map(|(since, stall)| since + stall)
     }
 
-    /// The same for one request or answer among others.
+    /// The same for one request or answer among others, or when a sign of life is due on them.
     fn stalls_at(&self) -> Option<Instant> {
         match &self.codec {
             #[cfg(feature = "http")]
-            Codec::Http(http) => http.stalls_at(),
+            Codec::Http(http) => http.stalls_at().into_iter().chain(http.keeps_alive_at()).min(),
             _ => None,
+        }
+    }
+
+    /// Gives the signs of life that are due, which proxies wait for; whether there was one.
+    pub(super) fn keep_alive(&mut self, now: Now) -> bool {
+        match &mut self.codec {
+            #[cfg(feature = "http")]
+            Codec::Http(http) => http.keep_alive(now.mono, &mut self.out),
+            _ => {
+                let _ = now;
+                false
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod probe;
 mod reload;
 #[cfg(feature = "http")]
 mod rest;
+mod shares;
 #[cfg(feature = "http")]
 mod rest_read;
 #[cfg(feature = "http")]
@@ -21,6 +22,7 @@ mod shown;
 mod streams;
 
 pub use reload::Reloaded;
+pub(in crate::api) use shares::Principal;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -28,8 +30,9 @@ use std::time::Instant;
 
 use peat_ipc::envelope::Request as RequestFrame;
 use peat_ipc::envelope::frame::Body;
-use peat_ipc::{CallError, Code, frame};
+use peat_ipc::{CallError, Code};
 
+use self::shares::Shares;
 use crate::api::call::{Call, NO_METHOD};
 use crate::api::caller::{Caller, Policy};
 use crate::api::connection::{Connection, ConnectionId, Input, violation};
@@ -39,7 +42,12 @@ use crate::clock::Now;
 use crate::fleet::commands::Commands;
 use crate::fleet::{self, Fleet};
 use crate::identity::Identity;
-use crate::limits::{CLIENT_CONNECTIONS, CLIENTS_BUFFERED_BYTES, CONNECTION_OUT_BYTES};
+#[cfg(feature = "http")]
+use crate::limits::EVENT_STREAMS;
+use crate::limits::{
+    AGENT_STREAMS, CLIENT_CONNECTIONS, CLIENT_IDLE, CLIENTS_BUFFERED_BYTES, CONNECTION_OUT_BYTES, HEALTH_CONNECTIONS,
+    SUBSCRIPTIONS,
+};
 #[cfg(feature = "http")]
 use crate::metrics::Instruments;
 use crate::metrics::Rpcs;
@@ -79,12 +87,9 @@ pub struct Closed {
     pub reason: String,
 }
 
-/// A connection that is not let in.
-#[derive(Debug)]
-pub struct Refused {
-    /// What to write, if it goes at once, before closing.
-    pub last_words: Vec<u8>,
-}
+/// A connection that is not let in: close it. What its client speaks is not known, so nothing is said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Refused;
 
 /// A write that no client asked for.
 #[derive(Debug)]
@@ -114,6 +119,11 @@ pub struct Engine {
     view: View,
     policy: Policy,
     connections: BTreeMap<ConnectionId, Connection>,
+    /// Those there is room for.
+    admitted: Shares,
+    /// The others, the oldest first.
+    only_health: VecDeque<ConnectionId>,
+    subscriptions: Shares,
     calls: BTreeMap<u64, Call>,
     last_call: u64,
     /// Streaming calls, and those of them that have more to send at once.
@@ -124,7 +134,8 @@ pub struct Engine {
     /// Connections that hold a write for which the store has no room, first come first served.
     waiting: VecDeque<ConnectionId>,
     to_sync: VecDeque<Asked>,
-    sync_outstanding: usize,
+    /// Questions to it that are unanswered.
+    questions: Shares,
     outputs: VecDeque<ConnectionId>,
     closed: VecDeque<Closed>,
     shut: VecDeque<ConnectionId>,
@@ -140,7 +151,7 @@ pub struct Engine {
     buffered_out: usize,
     fleet: Fleet,
     /// Streams of agents.
-    links: usize,
+    links: Shares,
     /// Calls that watch agents, and the change they were last brought to.
     watchers: BTreeSet<u64>,
     watched: u64,
@@ -175,6 +186,8 @@ struct Web {
     instruments: Instruments,
     /// Agents that listen to their events, and by which call.
     listeners: BTreeMap<String, u64>,
+    /// Streams of events.
+    events: Shares,
     /// Commands that were given an id here.
     ids_given: u64,
 }
@@ -189,6 +202,9 @@ impl Engine {
             view: View::new(&config, reader, now),
             policy: config.policy,
             connections: BTreeMap::new(),
+            admitted: Shares::new("connections of clients", CLIENT_CONNECTIONS),
+            only_health: VecDeque::new(),
+            subscriptions: Shares::new("subscriptions", SUBSCRIPTIONS),
             calls: BTreeMap::new(),
             last_call: 0,
             streams: BTreeSet::new(),
@@ -197,7 +213,7 @@ impl Engine {
             store_outstanding: 0,
             waiting: VecDeque::new(),
             to_sync: VecDeque::new(),
-            sync_outstanding: 0,
+            questions: Shares::new("calls that wait for the sync thread", SYNC_OUTSTANDING),
             outputs: VecDeque::new(),
             closed: VecDeque::new(),
             shut: VecDeque::new(),
@@ -209,7 +225,7 @@ impl Engine {
             buffered_in: 0,
             buffered_out: 0,
             fleet,
-            links: 0,
+            links: Shares::new("streams of agents", AGENT_STREAMS),
             watchers: BTreeSet::new(),
             watched: 0,
             commands,
@@ -224,7 +240,12 @@ impl Engine {
             method: NO_METHOD,
             rpcs: Rpcs::default(),
             #[cfg(feature = "http")]
-            web: Web { instruments: Instruments::default(), listeners: BTreeMap::new(), ids_given: 0 },
+            web: Web {
+                instruments: Instruments::default(),
+                listeners: BTreeMap::new(),
+                events: Shares::new("streams of events", EVENT_STREAMS),
+                ids_given: 0,
+            },
         }
     }
 
@@ -234,30 +255,42 @@ impl Engine {
         self.web.instruments = instruments;
     }
 
-    /// A client connected.
+    /// A client connected. Where there is no room for it, it may ask for the node's health and nothing else.
     ///
     /// # Errors
-    /// There are [`CLIENT_CONNECTIONS`] already, or the node is shutting down: write the last words and close it.
+    /// The node is shutting down.
     pub fn handle_open(&mut self, now: Now, id: ConnectionId, caller: Caller) -> Result<(), Refused> {
-        let refused = if self.view.shutting_down {
-            Some(shutting_down())
-        } else if self.connections.len() >= CLIENT_CONNECTIONS {
-            let message = format!("{CLIENT_CONNECTIONS} clients are connected, which is the limit; try again later");
-            Some(CallError::new(Code::ResourceExhausted, message))
-        } else {
-            None
-        };
-        if let Some(error) = refused {
-            let mut last_words = Vec::new();
-            frame::put_error(&mut last_words, 0, &error);
-            return Err(Refused { last_words });
+        self.latest = now;
+        if self.view.shutting_down {
+            return Err(Refused);
         }
         let role = self.policy.role(&caller, "").ok();
         let mut connection = Connection::new(now, caller, role);
+        if let Err(error) = self.admitted.take(connection.principal) {
+            connection.only_health = Some(error);
+            if self.only_health.len() >= HEALTH_CONNECTIONS
+                && let Some(oldest) = self.only_health.front().copied()
+            {
+                self.give_up(oldest, "another client asks for the node's health".to_owned());
+            }
+            self.only_health.push_back(id);
+        }
         connection.timer = connection.deadline();
         self.timers.change(Wake::Connection(id), None, connection.timer);
         self.connections.insert(id, connection);
         Ok(())
+    }
+
+    /// Whether a call may be made on a connection: where there is no room for it, only one that asks for the node's health.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED, which says of what there is no room.
+    fn check_room(&self, id: ConnectionId, asks_for_health: bool) -> Result<(), CallError> {
+        let refused = self.connections.get(&id).and_then(|connection| connection.only_health.clone());
+        match refused {
+            Some(error) if !asks_for_health => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Bytes came from a client.
@@ -528,8 +561,17 @@ impl Engine {
         connection.timer = None;
         match connection.closing.take() {
             Some((reason, _)) => self.give_up(id, reason),
+            None if connection.health_until().is_some_and(|at| now.reached(at)) => {
+                self.give_up(id, "there is no room for more connections".to_owned());
+            }
+            None if connection.keep_alive(now) => {
+                self.queue_output(id);
+                self.settle(id);
+            }
             None if connection.end_stalled(now) => self.advance(now, id),
-            None if connection.idle_since().is_some() => self.give_up(id, "nothing was asked for long".to_owned()),
+            None if connection.idle_since().is_some_and(|since| now.reached(since + CLIENT_IDLE)) => {
+                self.give_up(id, "nothing was asked for long".to_owned())
+            }
             None if connection.output().is_empty() => {
                 let error = connection.too_slow();
                 self.fail(now, id, &error);
@@ -563,6 +605,10 @@ impl Engine {
 
     fn drop_connection(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.remove(&id) else { return };
+        match connection.only_health {
+            Some(_) => self.only_health.retain(|other| *other != id),
+            None => self.admitted.give(connection.principal),
+        }
         self.timers.change(Wake::Connection(id), connection.timer, None);
         self.buffered_in -= connection.counted.0;
         self.buffered_out -= connection.counted.1;

@@ -14,7 +14,7 @@ use crate::api::feed::Progress;
 use crate::api::link::Link;
 use crate::clock::Now;
 use crate::fleet::{Owner, StreamId};
-use crate::limits::{AGENT_MESSAGE_BYTES, AGENT_STREAMS};
+use crate::limits::AGENT_MESSAGE_BYTES;
 use crate::schema::Described as _;
 
 impl Engine {
@@ -22,16 +22,14 @@ impl Engine {
 
     /// Begins the stream of an agent; the request may bring its first message.
     pub(super) fn begin_link(&mut self, now: Now, id: ConnectionId, call: u64, frame: &RequestFrame) {
-        if self.links >= AGENT_STREAMS {
-            let message = format!("there are {AGENT_STREAMS} streams of agents, which is the limit");
-            return self.respond(now, id, call, Err(&CallError::new(Code::ResourceExhausted, message)));
-        }
         let Some(owner) = self.owner(id) else { return };
+        if let Err(error) = self.links.take(self.principal(id)) {
+            return self.respond(now, id, call, Err(&error));
+        }
         self.method = frame.method;
         let deadline =
             (frame.deadline_ms != 0).then(|| now.after(std::time::Duration::from_millis(frame.deadline_ms.into())));
         let number = self.register(id, call, Stage::Link(Link::new(frame.credit)), deadline, 0);
-        self.links += 1;
         self.begin_stream(id, call);
         self.fleet.handle_open(StreamId(number), owner);
         if !frame.payload.is_empty() {

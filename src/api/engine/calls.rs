@@ -6,7 +6,7 @@ use peat_ipc::envelope::Request as RequestFrame;
 use peat_ipc::method::{AGENT_LINK, Request, Response};
 use peat_ipc::{CallError, Code, Method};
 
-use super::{Engine, SYNC_OUTSTANDING};
+use super::{Engine, Principal};
 use crate::api::Role;
 use crate::api::call::{self, Call, Meaning, NO_METHOD, Stage};
 use crate::api::commands::Known;
@@ -15,7 +15,7 @@ use crate::api::dispatch::{self, Answered, Respond, Step, Then, Written};
 use crate::api::timers::Wake;
 use crate::clock::Now;
 use crate::fleet::{COLLECTION, Owner, StreamId};
-use crate::limits::{CONNECTION_CALLS, STORE_QUEUE, SUBSCRIPTIONS};
+use crate::limits::{CONNECTION_CALLS, STORE_QUEUE};
 use crate::schema;
 use crate::store::{Outcome, Put, Reply, Submitted, Ticket, Write};
 use crate::sync::{Answer, Asked, Control, ControlError, Event};
@@ -60,7 +60,10 @@ impl Engine {
     /// Begins a call, and ends it when it can be answered at once.
     pub(super) fn begin(&mut self, now: Now, id: ConnectionId, call: u64, frame: &RequestFrame) {
         let role = match self.admit(id, &frame.token) {
-            Ok(_) if frame.method == AGENT_LINK => return self.begin_link(now, id, call, frame),
+            Ok(_) if frame.method == AGENT_LINK => match self.check_room(id, false) {
+                Ok(()) => return self.begin_link(now, id, call, frame),
+                Err(error) => return self.respond(now, id, call, Err(&error)),
+            },
             Ok(role) => role,
             Err(error) => {
                 self.count(frame.method, Some(error.code), now.mono);
@@ -105,7 +108,8 @@ impl Engine {
             role,
             open_documents: self.policy.open_documents,
         };
-        let step = dispatch::begin(&mut self.view, &known, request);
+        let room = self.check_room(id, matches!(method, Method::GetHealth | Method::GetStatus));
+        let step = room.and_then(|()| dispatch::begin(&mut self.view, &known, request));
         let step = step.and_then(|step| self.check_watcher(now, id, &step).map(|()| step));
         match step {
             Ok(Step::Answer(response)) => {
@@ -165,11 +169,11 @@ impl Engine {
                 self.submit(now, id, Submitted { ticket: Ticket::Api(number), request });
             }
             Step::Ask { control, answered } => self.ask(now, id, call, control, answered, deadline),
-            Step::Stream(_) | Step::Watch(_) if self.streams.len() + self.watchers.len() >= SUBSCRIPTIONS => {
-                let message = format!("there are {SUBSCRIPTIONS} subscriptions, which is the limit");
-                self.respond(now, id, call, Err(&CallError::new(Code::ResourceExhausted, message)));
-            }
             Step::Stream(mut feed) => {
+                if let Err(error) = self.subscriptions.take(self.principal(id)) {
+                    self.count(method.number(), Some(error.code), now.mono);
+                    return self.respond(now, id, call, Err(&error));
+                }
                 feed.grant(credit);
                 let number = self.register(id, call, Stage::Streaming(Box::new(feed)), deadline, bytes);
                 self.streams.insert(number);
@@ -177,6 +181,10 @@ impl Engine {
                 self.advance_stream(now, number);
             }
             Step::Watch(mut watch) => {
+                if let Err(error) = self.subscriptions.take(self.principal(id)) {
+                    self.count(method.number(), Some(error.code), now.mono);
+                    return self.respond(now, id, call, Err(&error));
+                }
                 watch.grant(credit);
                 let number = self.register(id, call, Stage::Watching(Box::new(watch)), deadline, bytes);
                 self.watchers.insert(number);
@@ -222,8 +230,14 @@ impl Engine {
         }
         self.timers.change(Wake::Call(number), None, deadline);
         let (method, begun) = (self.method, self.latest.mono);
-        self.calls.insert(number, Call { connection, id, stage, deadline, method, begun, bytes });
+        let principal = self.principal(connection);
+        self.calls.insert(number, Call { connection, principal, id, stage, deadline, method, begun, bytes });
         number
+    }
+
+    /// Whose share a connection's calls are counted to.
+    pub(super) fn principal(&self, id: ConnectionId) -> Principal {
+        self.connections.get(&id).map_or(Principal::Tcp, |connection| connection.principal)
     }
 
     /// Sends a write to the store, or keeps it with its connection until there is room.
@@ -264,22 +278,13 @@ impl Engine {
         answered: Answered,
         deadline: Option<Instant>,
     ) {
-        match self.reserve_question() {
+        match self.questions.take(self.principal(id)) {
             Ok(()) => {
                 let number = self.register(id, call, Stage::Asking(answered), deadline, 0);
                 self.to_sync.push_back(Asked { call: number, control });
             }
             Err(error) => self.respond(now, id, call, Err(&error)),
         }
-    }
-
-    pub(super) fn reserve_question(&mut self) -> Result<(), CallError> {
-        if self.sync_outstanding >= SYNC_OUTSTANDING {
-            let message = format!("{SYNC_OUTSTANDING} calls wait for the sync thread, which is the limit; try again");
-            return Err(CallError::new(Code::ResourceExhausted, message));
-        }
-        self.sync_outstanding += 1;
-        Ok(())
     }
 
     /// A write was carried out, or failed.
@@ -323,7 +328,8 @@ impl Engine {
         if then.peers == 0 {
             return self.finish(now, number, Ok(&response));
         }
-        match self.reserve_question() {
+        let principal = self.calls.get(&number).map_or(Principal::Tcp, |call| call.principal);
+        match self.questions.take(principal) {
             Err(error) => {
                 let message = format!("the write stands, but nobody waits for its peers: {}", error.message);
                 self.finish(now, number, Err(&CallError::new(error.code, message)));
@@ -410,18 +416,29 @@ impl Engine {
         }
         match call.stage {
             Stage::Writing { .. } => {}
-            Stage::Streaming(_) => _ = self.streams.remove(&number),
-            Stage::Watching(_) => _ = self.watchers.remove(&number),
+            Stage::Streaming(_) => {
+                self.streams.remove(&number);
+                self.subscriptions.give(call.principal);
+            }
+            Stage::Watching(_) => {
+                self.watchers.remove(&number);
+                self.subscriptions.give(call.principal);
+            }
             Stage::Link(_) => {
-                self.links -= 1;
+                self.links.give(call.principal);
                 self.fleet.handle_dropped(self.latest, StreamId(number));
             }
             // The sync engine may still answer; that then finds no call. Either way it is one less to wait for.
-            Stage::Asking(_) | Stage::AwaitingPeers { .. } => self.sync_outstanding -= 1,
+            Stage::Asking(_) | Stage::AwaitingPeers { .. } => self.questions.give(call.principal),
             #[cfg(feature = "http")]
-            Stage::Probing(ref probe) => self.sync_outstanding -= usize::from(probe.asked_sync),
+            Stage::Probing(ref probe) if probe.asked_sync => self.questions.give(call.principal),
             #[cfg(feature = "http")]
-            Stage::Events(ref events) => self.events_ended(number, &events.agent),
+            Stage::Probing(_) => {}
+            #[cfg(feature = "http")]
+            Stage::Events(ref events) => {
+                self.web.events.give(call.principal);
+                self.events_ended(number, &events.agent);
+            }
         }
         Some(call)
     }

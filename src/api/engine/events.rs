@@ -14,7 +14,6 @@ use crate::api::http::message::{Request, Response};
 use crate::api::http::reply::Reply;
 use crate::clock::Now;
 use crate::fleet::commands::{Push, push_message};
-use crate::limits::EVENT_STREAMS;
 use peat_ipc::agent::Registered;
 use peat_ipc::{CallError, Code};
 
@@ -37,10 +36,6 @@ impl Engine {
             return Err(CallError::new(Code::NotFound, message));
         }
         self.check_speaker(request, &agent)?;
-        if self.web.listeners.len() >= EVENT_STREAMS && !self.web.listeners.contains_key(&agent) {
-            let message = format!("there are {EVENT_STREAMS} streams of events, which is the limit");
-            return Err(CallError::new(Code::ResourceExhausted, message));
-        }
         Ok(agent)
     }
 

@@ -106,8 +106,12 @@ impl Engine {
         let deadline_ms = rpc.deadline_ms;
         self.expect(id, call, Speech::Rpc(target, Box::new(rpc)));
         match target {
-            Target::HealthCheck | Target::HealthWatch => self.tell_health(now, id, call, target, &payload),
-            Target::Reflection => self.begin_stream(id, call),
+            Target::HealthCheck => self.tell_health(now, id, call, target, &payload),
+            Target::HealthWatch | Target::Reflection => match self.check_room(id, false) {
+                Err(error) => self.respond(now, id, call, Err(&error)),
+                Ok(()) if target == Target::Reflection => self.begin_stream(id, call),
+                Ok(()) => self.tell_health(now, id, call, target, &payload),
+            },
             Target::Sidecar(_) | Target::AgentLink => {
                 let token = bearer(request).to_owned();
                 let payload = payload.into();
@@ -126,7 +130,7 @@ impl Engine {
         } else {
             let serving = if result.is_ok() { serving } else { Serving::Unknown };
             self.begin_stream(id, call);
-            self.with_http(id, |http, out| http.put_item(out, call, &health::response(serving)));
+            self.with_http(id, |http, out| http.put_item(now.mono, out, call, &health::response(serving)));
             if serving != Serving::Unknown {
                 self.health_watchers.push(HealthWatcher { connection: id, call, told: serving });
             }
@@ -151,7 +155,7 @@ impl Engine {
                 return false;
             }
             if std::mem::replace(told, serving) != serving {
-                self.with_http(id, |http, out| http.put_item(out, call, &health::response(serving)));
+                self.with_http(id, |http, out| http.put_item(now.mono, out, call, &health::response(serving)));
                 self.said(now, id);
             }
             true
@@ -173,7 +177,7 @@ impl Engine {
     fn handle_message(&mut self, now: Now, id: ConnectionId, call: u64, message: &[u8]) {
         match self.with_http(id, |http, _| http.target(call)).flatten() {
             Some(Target::Reflection) => {
-                self.with_http(id, |http, out| http.put_item(out, call, &reflection::answer(message)));
+                self.with_http(id, |http, out| http.put_item(now.mono, out, call, &reflection::answer(message)));
                 self.said(now, id);
             }
             Some(_) => self.upload(now, id, call, message),
@@ -201,6 +205,7 @@ impl Engine {
     // Routes.
 
     fn handle_path(&mut self, now: Now, id: ConnectionId, call: u64, request: &Request, denied: Option<CallError>) {
+        let denied = denied.or_else(|| self.check_room(id, false).err());
         match (route::find(request), denied) {
             (Found::Route(route), None) => self.handle_route(now, id, call, route, request),
             (Found::Route(route), Some(_)) if route.open => self.handle_route(now, id, call, route, request),
@@ -233,10 +238,13 @@ impl Engine {
                 self.say(now, id, call, &Response { body: Body::Whole(bytes::Bytes::new()), ..head });
             }
             Reply::Hold { head, stage } => {
+                if let Err(error) = self.web.events.take(self.principal(id)) {
+                    return self.say(now, id, call, &http::refusal(&error));
+                }
                 self.expect(id, call, Speech::Held);
                 self.method = NO_METHOD;
                 let number = self.register(id, call, stage, None, 0);
-                self.with_http(id, |http, out| http.begin(out, call, Some(&head)));
+                self.with_http(id, |http, out| http.begin(now.mono, out, call, Some(&head)));
                 self.said(now, id);
                 self.events_begun(now, number);
             }

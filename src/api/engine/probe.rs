@@ -35,7 +35,7 @@ impl Engine {
 
     /// Asks what the probe wants to know. What cannot be asked counts as silent.
     pub(super) fn begin_probe(&mut self, now: Now, id: ConnectionId, call: u64, mut probe: Probe) {
-        probe.asked_sync = probe.sync_owes && self.reserve_question().is_ok();
+        probe.asked_sync = probe.sync_owes && self.questions.take(self.principal(id)).is_ok();
         let (asked_sync, of_store) = (probe.asked_sync, probe.of_store && self.has_room_of_its_own());
         let number = self.register(id, call, Stage::Probing(probe), Some(now.after(PATIENCE)), 0);
         if asked_sync {

@@ -108,7 +108,7 @@ impl Engine {
         for (kind, count) in [
             ("subscription", self.streams.len()),
             ("agents_watch", self.watchers.len()),
-            ("agent_link", self.links),
+            ("agent_link", self.links.len()),
             ("agent_events", self.web.listeners.len()),
         ] {
             family.sample(&[("kind", kind)], count.into());
@@ -116,7 +116,7 @@ impl Engine {
         let mut family = text.family("client_buffered_bytes", Kind::Gauge, "Waiting, of all clients together.");
         family.sample(&[("direction", "in")], self.buffered_in.into());
         family.sample(&[("direction", "out")], self.buffered_out.into());
-        let waits = (self.store_outstanding, self.sync_outstanding);
+        let waits = (self.store_outstanding, self.questions.len());
         text.single("store_requests_unanswered", Kind::Gauge, "Writes of clients that the store has.", waits.0);
         text.single("sync_questions_unanswered", Kind::Gauge, "Questions that the sync thread has.", waits.1);
     }

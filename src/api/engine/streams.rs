@@ -27,7 +27,7 @@ impl Engine {
     pub(super) fn begin_stream(&mut self, id: ConnectionId, call: u64) {
         #[cfg(feature = "http")]
         if let Some((http, out)) = self.connections.get_mut(&id).and_then(|connection| connection.http()) {
-            http.begin(out, call, None);
+            http.begin(self.latest.mono, out, call, None);
             self.queue_output(id);
             self.settle(id);
         }
@@ -37,7 +37,7 @@ impl Engine {
 
     /// There is room again in what waits to be written to a client: its streams get a turn, among all others.
     pub(super) fn continue_streams(&mut self, id: ConnectionId) {
-        if self.streams.is_empty() && self.watchers.is_empty() && self.links == 0 && !self.has_listeners() {
+        if self.streams.is_empty() && self.watchers.is_empty() && self.links.len() == 0 && !self.has_listeners() {
             return;
         }
         let Some(connection) = self.connections.get(&id) else { return };

@@ -219,7 +219,8 @@ mod tests {
     #[test]
     fn a_name_in_huffmans_code_is_mended_too() {
         use crate::api::http::huffman::tests::encode;
-        let coded = |text: &[u8]| [&[0x80 | u8::try_from(encode(text).len()).expect("short")], &encode(text)[..]].concat();
+        let coded =
+            |text: &[u8]| [&[0x80 | u8::try_from(encode(text).len()).expect("short")], &encode(text)[..]].concat();
         let plain = |text: &[u8]| [&[u8::try_from(text.len()).expect("short")], text].concat();
         for (path, name) in [
             (&b"/run/peat-node/peat-node.sock"[..], &b"-run-peat-node-peat-node.sock"[..]),
@@ -229,9 +230,8 @@ mod tests {
             (b"a:1:2", b"a-1-2"),
         ] {
             let block = |name: Vec<u8>| [&b"\x83\x86\x44\x04/%2F\x41"[..], &name, b"\x40\x01x\x01/"].concat();
-            let written = |name: Vec<u8>| {
-                [&b"\x83\x40"[..], &coded(b":authority"), &name, b"\x86\x44\x04/%2F"].concat()
-            };
+            let written =
+                |name: Vec<u8>| [&b"\x83\x40"[..], &coded(b":authority"), &name, b"\x86\x44\x04/%2F"].concat();
             for step in [1, 7, 200] {
                 let stream = |block: Vec<u8>| [PREFACE_2, &headers(4, &block)].concat();
                 assert_eq!(passed(&stream(block(coded(path))), step), stream(block(plain(name))));

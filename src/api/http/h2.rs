@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use h2::server::{Builder, Connection, Handshake, SendResponse};
-use h2::{Reason, RecvStream};
+use h2::{Ping, PingPong, Reason, RecvStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use peat_ipc::frame::Decoder;
 
@@ -24,7 +24,7 @@ use super::message::{Body, Headers, Request, Response};
 use super::pipe::{Flag, Pipe};
 use super::rpc::Target;
 use super::{Event, Refusal};
-use crate::limits::{HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_STREAM_AHEAD_BYTES, HTTP_STREAMS};
+use crate::limits::{HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_PING, HTTP_STREAM_AHEAD_BYTES, HTTP_STREAMS};
 
 /// Bytes in one direction that may wait within the connection.
 const AHEAD_BYTES: usize = 64 << 10;
@@ -56,6 +56,9 @@ pub(super) struct H2 {
     refused: Option<Refusal>,
     /// The time of the latest input.
     now: Option<Instant>,
+    ping: Option<PingPong>,
+    /// When the last PING was sent, or the connection was begun.
+    pinged: Option<Instant>,
 }
 
 impl std::fmt::Debug for H2 {
@@ -92,6 +95,8 @@ impl H2 {
             events: VecDeque::new(),
             refused: None,
             now: None,
+            ping: None,
+            pinged: None,
         }
     }
 
@@ -135,7 +140,10 @@ impl H2 {
         if let State::Greeting(greeting) = &mut self.state {
             match greeting.as_mut().poll(&mut context) {
                 Poll::Pending => return,
-                Poll::Ready(Ok(connection)) => self.state = State::Open(Box::new(connection)),
+                Poll::Ready(Ok(mut connection)) => {
+                    (self.ping, self.pinged) = (connection.ping_pong(), self.now);
+                    self.state = State::Open(Box::new(connection));
+                }
                 Poll::Ready(Err(error)) => return self.give_up(&error),
             }
         }
@@ -252,7 +260,8 @@ impl H2 {
     /// answer that is not taken is cut.
     pub(super) fn end_stalled(&mut self, now: Instant) -> bool {
         let stalled = |stream: &Stream| stream.stalls_at().is_some_and(|at| at <= now);
-        let calls: Vec<u64> = self.streams.iter().filter(|(_, stream)| stalled(stream)).map(|(call, _)| *call).collect();
+        let calls: Vec<u64> =
+            self.streams.iter().filter(|(_, stream)| stalled(stream)).map(|(call, _)| *call).collect();
         for &call in &calls {
             match self.streams.get_mut(&call).and_then(|stream| stream.request.take()) {
                 Some(request) => self.events.push_back(Event::Refused(call, request, Refusal::too_slow())),
@@ -260,6 +269,26 @@ impl H2 {
             }
         }
         !calls.is_empty()
+    }
+
+    /// When the next PING is due: proxies pass none on, but hear it.
+    pub(super) fn pings_at(&self) -> Option<Instant> {
+        self.pinged.filter(|_| !self.streams.is_empty()).map(|at| at + HTTP_PING)
+    }
+
+    /// Sends a PING when one is due; whether one was.
+    pub(super) fn ping(&mut self, now: Instant) -> bool {
+        if self.pings_at().is_none_or(|at| at > now) {
+            return false;
+        }
+        self.pinged = Some(now);
+        let waker = self.waker.clone();
+        if let Some(ping) = &mut self.ping {
+            let _ = ping.poll_pong(&mut Context::from_waker(&waker));
+            // One that is not answered yet will do.
+            let _ = ping.send_ping(Ping::opaque());
+        }
+        true
     }
 
     pub(super) fn has_events(&self) -> bool {

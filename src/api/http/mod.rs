@@ -106,8 +106,20 @@ struct Exchange {
     speech: Speech,
     /// The head of a stream was sent.
     begun: bool,
+    /// When something was last sent on a stream that has heartbeats.
+    last_item: Option<Instant>,
     /// What came of a message that is not complete.
     upload: BytesMut,
+}
+
+impl Exchange {
+    /// When the next heartbeat is due on a stream that has any.
+    fn beats_at(&self) -> Option<Instant> {
+        match &self.speech {
+            Speech::Rpc(_, rpc) if self.begun => Some(self.last_item? + rpc.heartbeat?),
+            _ => None,
+        }
+    }
 }
 
 /// A connection that speaks HTTP.
@@ -225,7 +237,7 @@ impl Http {
 
     /// How call `call` will be answered.
     pub(super) fn expect(&mut self, call: u64, speech: Speech) {
-        self.exchanges.insert(call, Exchange { speech, begun: false, upload: BytesMut::new() });
+        self.exchanges.insert(call, Exchange { speech, begun: false, last_item: None, upload: BytesMut::new() });
     }
 
     /// The client has given a call up.
@@ -329,25 +341,57 @@ impl Http {
     }
 
     /// A call streams from now on: its head is sent.
-    pub(super) fn begin(&mut self, out: &mut Vec<u8>, call: u64, head: Option<&Response>) {
+    pub(super) fn begin(&mut self, now: Instant, out: &mut Vec<u8>, call: u64, head: Option<&Response>) {
         let Some(exchange) = self.exchanges.get_mut(&call) else { return };
         let head = match (&exchange.speech, head) {
             (Speech::Rpc(_, rpc), _) => rpc.head(),
             (_, Some(head)) => head.clone(),
             (_, None) => return,
         };
-        exchange.begun = true;
+        (exchange.begun, exchange.last_item) = (true, Some(now));
         // nginx keeps what comes until its buffers are full, unless it is told otherwise.
         let head = head.with("x-accel-buffering", "no");
         self.transport.respond(out, call, &Response { body: Body::Stream, ..head });
     }
 
     /// One item of a stream, as encoded protobuf.
-    pub(super) fn put_item(&mut self, out: &mut Vec<u8>, call: u64, message: &[u8]) {
-        let Some(exchange) = self.exchanges.get(&call) else { return };
+    pub(super) fn put_item(&mut self, now: Instant, out: &mut Vec<u8>, call: u64, message: &[u8]) {
+        let Some(exchange) = self.exchanges.get_mut(&call) else { return };
+        exchange.last_item = Some(now);
         if let Speech::Rpc(_, rpc) = &exchange.speech {
             self.transport.write(out, call, &rpc.item(message));
         }
+    }
+
+    /// When a sign of life is due that keeps proxies from ending the connection or a stream.
+    pub(super) fn keeps_alive_at(&self) -> Option<Instant> {
+        let ping = match &self.transport {
+            Transport::One(_) => None,
+            Transport::Two(two) => two.pings_at(),
+        };
+        self.exchanges.values().filter_map(Exchange::beats_at).chain(ping).min()
+    }
+
+    /// Gives the signs of life that are due; whether there was one.
+    pub(super) fn keep_alive(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        let due: Vec<u64> = self
+            .exchanges
+            .iter()
+            .filter(|(_, exchange)| exchange.beats_at().is_some_and(|at| at <= now))
+            .map(|(call, _)| *call)
+            .collect();
+        for &call in &due {
+            match self.transport.has_room(call) {
+                true => self.put_item(now, out, call, &[]),
+                // What waits is sign enough once it is taken.
+                false => _ = self.exchanges.get_mut(&call).map(|exchange| exchange.last_item = Some(now)),
+            }
+        }
+        let pinged = match &mut self.transport {
+            Transport::One(_) => false,
+            Transport::Two(two) => two.ping(now),
+        };
+        pinged || !due.is_empty()
     }
 
     /// Bytes of a stream that a route holds open.

@@ -1,10 +1,13 @@
 //! Calls over HTTP in three protocols: Connect, gRPC and gRPC-Web. What a request's head says, and the bytes of answers.
 
+use std::time::Duration;
+
 use peat_ipc::method::AGENT_LINK;
 use peat_ipc::{CallError, Code, Method};
 
 use super::message::{Request, Response};
 use super::{envelope, status};
+use crate::limits::HTTP_HEARTBEAT;
 use crate::schema::{self, Described, Index};
 
 /// What is called.
@@ -52,6 +55,11 @@ impl Target {
         }
     }
 
+    /// Whether an empty message may stand in its answer for a sign of life.
+    fn has_heartbeats(self) -> bool {
+        matches!(self, Target::Sidecar(_) | Target::AgentLink) && self.is_stream()
+    }
+
     /// The method's number in a frame.
     pub(in crate::api) fn number(self) -> u32 {
         match self {
@@ -96,6 +104,8 @@ pub(in crate::api) struct Rpc {
     compressed: bool,
     may_compress: bool,
     pub(in crate::api) deadline_ms: u32,
+    /// A stream on which nothing happens gets an empty message so often: the client asked for it.
+    pub(in crate::api) heartbeat: Option<Duration>,
 }
 
 /// Part of an answer.
@@ -105,6 +115,8 @@ pub(in crate::api) struct Part {
     pub(in crate::api) trailers: Vec<(&'static str, String)>,
 }
 
+/// The header by which a client asks for heartbeats.
+const HEARTBEAT: &str = "peat-heartbeat";
 /// Messages smaller than this are not worth compressing.
 const COMPRESS_BYTES: usize = 1 << 10;
 
@@ -153,6 +165,7 @@ impl Rpc {
             compressed: request.headers.get(sent).is_some_and(|coding| coding == "gzip"),
             may_compress: request.headers.lists(accepted, "gzip"),
             deadline_ms: 0,
+            heartbeat: None,
         };
         let refuse = |rpc: &Rpc, code, words: String| Err(Box::new(rpc.refusal(&CallError::new(code, words))));
         if let Some(version) = request.headers.get("connect-protocol-version")
@@ -171,6 +184,14 @@ impl Rpc {
             Some(Some(deadline_ms)) => rpc.deadline_ms = deadline_ms,
             Some(None) => return refuse(&rpc, Code::InvalidArgument, format!("{timeout} is not a timeout")),
             None => {}
+        }
+        match request.headers.get(HEARTBEAT).map(heartbeat) {
+            Some(None) => {
+                let most = HTTP_HEARTBEAT.as_secs();
+                return refuse(&rpc, Code::InvalidArgument, format!("{HEARTBEAT} takes seconds, from 1 to {most}"));
+            }
+            Some(heartbeat) if target.has_heartbeats() => rpc.heartbeat = heartbeat,
+            Some(_) | None => {}
         }
         Ok(rpc)
     }
@@ -342,6 +363,13 @@ fn milliseconds(header: &str, text: &str) -> Option<u32> {
     Some(u32::try_from(milliseconds).unwrap_or(u32::MAX).max(1))
 }
 
+/// Seconds.
+fn heartbeat(text: &str) -> Option<Duration> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = digits.then(|| text.parse().ok()).flatten()?;
+    Some(Duration::from_secs(seconds)).filter(|time| !time.is_zero() && *time <= HTTP_HEARTBEAT)
+}
+
 /// connectrpc.com/docs/protocol, "Error end-stream".
 fn connect_error(error: &CallError) -> serde_json::Value {
     let code = match error.code {
@@ -378,6 +406,16 @@ mod tests {
         }
         assert_eq!(milliseconds("connect-timeout-ms", "0"), Some(1));
         assert_eq!(milliseconds("connect-timeout-ms", "1S"), None);
+    }
+
+    #[test]
+    fn heartbeats_are_whole_seconds() {
+        for (text, expected) in [("1", 1), ("020", 20), ("3600", 3_600)] {
+            assert_eq!(heartbeat(text), Some(Duration::from_secs(expected)), "{text}");
+        }
+        for text in ["", "0", "3601", "-1", "+1", "1s", "0.5", "99999999999999999999"] {
+            assert_eq!(heartbeat(text), None, "{text}");
+        }
     }
 
     #[test]

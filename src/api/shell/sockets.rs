@@ -104,7 +104,7 @@ impl Sockets {
         }
     }
 
-    /// Lets a client in, or tells it why not.
+    /// Lets a client in, unless the node ends.
     pub(super) fn open(
         &mut self,
         now: Now,
@@ -114,9 +114,7 @@ impl Sockets {
         caller: Caller,
     ) {
         let id = ConnectionId(self.next);
-        if let Err(refused) = engine.handle_open(now, id, caller) {
-            // What the socket's buffer does not take at once is not worth waiting for.
-            let _ = stream.write(&refused.last_words);
+        if engine.handle_open(now, id, caller).is_err() {
             return;
         }
         self.next += 1;

@@ -456,6 +456,8 @@ fn an_agent_that_only_puts_its_platform_is_listed_with_the_same_times() {
     assert_eq!((platforms[0].liveness(), platforms[0].via.as_str()), (Liveness::Live, "n1"));
     world.wait(Duration::from_secs(390));
     assert_eq!(world.agent("p1").liveness(), Liveness::Dead);
+    // Its connection was idle for too long.
+    let client = world.connect(SOMEBODY);
     let bad = PutDocumentRequest { json_data: "[]".into(), ..put };
     assert_eq!(code(world.call(client, &bad)), Code::InvalidArgument);
     assert_eq!(world.agent("p1").liveness(), Liveness::Dead, "a put that fails is no sign of life");

@@ -10,7 +10,8 @@ use peat_ipc::sidecar::*;
 use peat_ipc::{Code, PREFACE};
 
 use super::{ROOT, World, code};
-use crate::api::ConnectionId;
+use crate::api::{Caller, ConnectionId};
+use crate::limits::CLIENT_IDLE;
 
 /// Another client is served as if nothing had happened.
 fn others_are_served(world: &mut World) {
@@ -160,8 +161,27 @@ fn who_says_nothing_for_ten_seconds_is_closed() {
     world.wait(Duration::from_secs(10));
     assert!(!world.is_open(silent) && !world.is_open(greeted));
     assert_eq!(world.last_words(greeted).expect("told why").code, Code::DeadlineExceeded);
+    assert!(world.clients[&silent].frames.is_empty(), "what it speaks is not known");
+    assert!(world.is_open(served));
+}
+
+#[test]
+fn a_connection_on_which_nothing_is_under_way_ends_and_a_subscription_does_not() {
+    let mut world = World::new();
+    let (idle, subscribed, busy) = (world.connect(ROOT), world.connect(ROOT), world.connect(ROOT));
+    world.call(idle, &GetStatusRequest {}).expect("status");
+    world.start(subscribed, &SubscribeRequest::default());
+    for _ in 0..3 {
+        world.call(busy, &GetStatusRequest {}).expect("status");
+        world.wait(CLIENT_IDLE - Duration::from_secs(1));
+    }
+    assert!(!world.is_open(idle) && world.is_open(busy));
     world.wait(Duration::from_secs(100_000));
-    assert!(world.is_open(served), "a served client may be idle for ever");
+    assert!(world.is_open(subscribed) && !world.is_open(busy));
+    let watcher = world.connect(Caller::Watcher);
+    world.call(watcher, &GetStatusRequest {}).expect("status");
+    world.wait(Duration::from_secs(100_000));
+    assert!(world.is_open(watcher), "the node's own is no guest");
 }
 
 #[test]
@@ -185,7 +205,7 @@ fn a_thousand_idle_connections_leave_room_for_another() {
     for client in &idle {
         world.call(*client, &GetStatusRequest {}).expect("status");
     }
-    world.wait(Duration::from_secs(3_600));
+    world.wait(CLIENT_IDLE - Duration::from_secs(1));
     assert!(idle.iter().all(|client| world.is_open(*client)));
     others_are_served(&mut world);
 }

@@ -1,12 +1,15 @@
 //! Limits under load: what is over one is told so, and what is under it goes on.
 
+use peat_ipc::envelope::frame::Body;
 use peat_ipc::frame::{RequestHeader, put_request};
 use peat_ipc::sidecar::*;
 use peat_ipc::{Code, PREFACE, Rpc};
 
 use super::{ROOT, World, code};
-use crate::api::ConnectionId;
-use crate::limits::{CLIENT_CONNECTIONS, CONNECTION_CALLS, CONNECTION_OUT_BYTES, STORE_QUEUE};
+use crate::api::{Caller, ConnectionId, SYNC_OUTSTANDING};
+use crate::limits::{
+    CLIENT_CONNECTIONS, CONNECTION_CALLS, CONNECTION_OUT_BYTES, HEALTH_CONNECTION, HEALTH_CONNECTIONS, STORE_QUEUE,
+};
 
 fn put(id: &str) -> PutDocumentRequest {
     PutDocumentRequest {
@@ -26,19 +29,114 @@ fn pipelined<R: Rpc>(calls: std::ops::Range<u64>, request: &R) -> Vec<u8> {
     bytes
 }
 
+fn user(uid: u32) -> Caller {
+    Caller::Unix { uid, gid: uid, groups: Vec::new() }
+}
+
+/// So many connections that have made one call and are silent since.
+fn crowd(world: &mut World, caller: &Caller, count: usize) -> Vec<ConnectionId> {
+    let connect = |_| {
+        let id = world.connect(caller.clone());
+        world.start(id, &GetStatusRequest {});
+        id
+    };
+    (0..count).map(connect).collect()
+}
+
 #[test]
 fn a_connection_over_the_limit_is_told_so() {
     let mut world = World::new();
-    for _ in 0..CLIENT_CONNECTIONS {
-        world.connect(ROOT);
+    let crowd = crowd(&mut world, &ROOT, CLIENT_CONNECTIONS);
+    let late = world.connect(ROOT);
+    assert!(world.clients[&late].frames.is_empty(), "it has not asked for anything");
+    let error = world.call(late, &ListAgentsRequest::default()).expect_err("no room");
+    assert_eq!(error.code, Code::ResourceExhausted);
+    assert!(error.message.contains("1024 connections"), "{error}");
+    world.call(late, &GetHealthRequest::default()).expect("health is always answered");
+    world.wait(HEALTH_CONNECTION);
+    assert!(!world.is_open(late));
+    world.engine.handle_closed(world.now, crowd[0]);
+    let other = world.connect(ROOT);
+    world.call(other, &ListAgentsRequest::default()).expect("there is room again");
+}
+
+#[test]
+fn connections_of_one_user_leave_room_for_others_for_admins_and_for_health() {
+    for crowding in [user(1000), Caller::Tcp] {
+        let mut world = World::new();
+        crowd(&mut world, &crowding, CLIENT_CONNECTIONS + 1);
+        let over = world.connect(crowding.clone());
+        let error = world.call(over, &ListAgentsRequest::default()).expect_err("over its share");
+        assert!(error.message.contains("share"), "{error}");
+        world.call(over, &GetHealthRequest::default()).expect("health");
+        for caller in [ROOT, user(1001)] {
+            let other = world.connect(caller);
+            world.call(other, &ListAgentsRequest::default()).expect("served");
+        }
     }
-    let refused = world.engine.handle_open(world.now, ConnectionId(9_999), ROOT).expect_err("full");
-    let (call, _) =
-        peat_ipc::frame::decode(&refused.last_words[peat_ipc::frame::locate(&refused.last_words).unwrap().unwrap()])
-            .expect("a frame");
-    assert_eq!(call, 0);
-    world.engine.handle_closed(world.now, ConnectionId(1));
-    world.engine.handle_open(world.now, ConnectionId(10_000), ROOT).expect("there is room again");
+}
+
+#[test]
+fn all_users_together_leave_room_for_admins() {
+    let mut world = World::new();
+    for uid in 1000..1010 {
+        crowd(&mut world, &user(uid), CLIENT_CONNECTIONS);
+    }
+    crowd(&mut world, &Caller::Tcp, CLIENT_CONNECTIONS);
+    let late = world.connect(user(1011));
+    let error = world.call(late, &ListAgentsRequest::default()).expect_err("full");
+    assert!(error.message.contains("administrators"), "{error}");
+    for _ in 0..100 {
+        let admin = world.connect(ROOT);
+        world.call(admin, &ListAgentsRequest::default()).expect("served");
+    }
+}
+
+#[test]
+fn connections_for_health_make_way_for_each_other() {
+    let mut world = World::new();
+    let crowd = crowd(&mut world, &user(1000), CLIENT_CONNECTIONS);
+    assert_eq!(world.engine.connections(), CLIENT_CONNECTIONS / 4 + HEALTH_CONNECTIONS);
+    assert!(!world.is_open(crowd[CLIENT_CONNECTIONS / 4]) && world.is_open(crowd[0]));
+    let asking = world.connect(user(1000));
+    world.call(asking, &GetHealthRequest::default()).expect("the newest is served");
+    world.wait(HEALTH_CONNECTION);
+    assert_eq!(world.engine.connections(), CLIENT_CONNECTIONS / 4);
+}
+
+#[test]
+fn subscriptions_of_one_user_leave_room_for_others_and_for_admins() {
+    let mut world = World::new();
+    let clients: Vec<ConnectionId> = (0..8).map(|_| world.connect(user(1000))).collect();
+    for client in &clients {
+        world.send(*client, &pipelined(1..129, &SubscribeRequest::default()));
+        world.clients.get_mut(client).expect("connected").last_call = 128;
+    }
+    let subscribe = |world: &mut World, client| {
+        let call = world.start(client, &SubscribeRequest::default());
+        world.take(client, call)
+    };
+    assert!(
+        matches!(subscribe(&mut world, clients[7]), Some(Body::Error(error)) if error.message.contains("user 1000"))
+    );
+    for caller in [ROOT, user(1001)] {
+        let other = world.connect(caller);
+        assert_eq!(subscribe(&mut world, other), None, "begun");
+    }
+    world.engine.handle_closed(world.now, clients[0]);
+    assert_eq!(subscribe(&mut world, clients[7]), None, "there is room again");
+}
+
+#[test]
+fn questions_to_the_sync_thread_of_one_user_leave_room_for_admins() {
+    let mut world = World::new();
+    let client = world.connect(user(1000));
+    let waits = PutDocumentRequest { wait_peers: 1, ..put("a") };
+    world.send(client, &pipelined(1..200, &waits));
+    assert_eq!(world.asked.len(), SYNC_OUTSTANDING / 4);
+    let admin = world.connect(ROOT);
+    world.start(admin, &ListPeersRequest::default());
+    assert_eq!(world.asked.len(), SYNC_OUTSTANDING / 4 + 1);
 }
 
 #[test]

@@ -39,7 +39,12 @@ pub(super) struct Stream {
 pub(super) struct Lost;
 
 impl Stream {
-    pub(super) fn read(&mut self, call: u64, context: &mut Context<'_>, events: &mut VecDeque<Event>) -> Result<(), Lost> {
+    pub(super) fn read(
+        &mut self,
+        call: u64,
+        context: &mut Context<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), Lost> {
         while let Some(receiving) = &mut self.receiving {
             match receiving.poll_data(context) {
                 Poll::Pending => break,

@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::{ROOT, World, get, post};
 use crate::api::{Caller, ConnectionId};
 use crate::config::Secret;
-use crate::limits::{FRAME_STALL, HTTP_BODY_BYTES, HTTP_HEAD_TIME, HTTP_IDLE, HTTP_PASSED_OVER_BYTES};
+use crate::limits::{
+    CLIENT_CONNECTIONS, CLIENT_IDLE, FRAME_STALL, HEALTH_CONNECTION, HTTP_BODY_BYTES, HTTP_HEAD_TIME,
+    HTTP_PASSED_OVER_BYTES,
+};
 
 #[test]
 fn one_connection_takes_request_after_request() {
@@ -92,7 +95,7 @@ fn a_connection_without_requests_ends() {
     let mut world = World::new();
     let client = world.browse(ROOT);
     world.ask(client, &get("/healthz"));
-    world.wait(HTTP_IDLE - Duration::from_secs(1));
+    world.wait(CLIENT_IDLE - Duration::from_secs(1));
     assert!(world.is_open(client));
     world.wait(Duration::from_secs(2));
     assert!(!world.is_open(client));
@@ -225,4 +228,22 @@ fn a_refusal_of_a_large_body_says_nothing_to_a_caller_without_the_token() {
     send_body(&mut world, client, "/api/v1/agents", "application/json", HTTP_BODY_BYTES + 1);
     let answer = world.response(client).expect("an answer");
     assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("Bearer")));
+}
+
+#[test]
+fn the_health_of_a_node_without_room_for_another_connection_is_told() {
+    let mut world = World::new();
+    let crowd: Vec<ConnectionId> = (0..CLIENT_CONNECTIONS).map(|_| world.connect(ROOT)).collect();
+    let client = world.browse(ROOT);
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(world.ask(client, &get(path)).status, 200, "{path}");
+    }
+    let answer = world.ask(client, &get("/api/v1/agents"));
+    assert!(answer.status == 429 && answer.text().contains("1024 connections"), "{}", answer.text());
+    let call = post("/peat.sidecar.v1.PeatSidecar/ListAgents", "application/json", "{}");
+    assert_eq!(world.ask(client, &call).status, 429);
+    let health = post("/grpc.health.v1.Health/Check", "application/grpc-web", "\0\0\0\0\0");
+    assert!(String::from_utf8_lossy(&world.ask(client, &health).body).contains("grpc-status: 0"));
+    world.wait(HEALTH_CONNECTION);
+    assert!(!world.is_open(client) && crowd.len() == world.engine.connections());
 }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ROOT, World};
 use crate::api::ConnectionId;
-use crate::limits::{FRAME_STALL, HTTP_BODY_BYTES, HTTP_STREAMS};
+use crate::limits::{FRAME_STALL, HTTP_BODY_BYTES, HTTP_PING, HTTP_STREAMS};
 
 /// The client's socket.
 #[derive(Clone, Debug, Default)]
@@ -543,6 +543,74 @@ fn every_streamed_answer_asks_proxies_to_pass_it_on_at_once() {
     assert!(streamed(&watch) && streamed(&events), "{:?}", events.headers);
     let unary = peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
     assert!(!streamed(&unary));
+}
+
+#[test]
+fn a_connection_with_a_quiet_stream_is_pinged() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
+    let sent = |world: &mut World, peer: &mut Peer| {
+        let heard = world.clients[&peer.id].text.as_ref().expect("HTTP").len();
+        peer.turn(world);
+        heard
+    };
+    world.wait(2 * HTTP_PING);
+    assert_eq!(sent(&mut world, &mut peer), 0, "nothing is waited for");
+    let mut watch = peer.call(&mut world, &sidecar("WatchAgents"), GRPC, &wrapped(&WatchAgentsRequest::default()));
+    for _ in 0..3 {
+        world.wait(HTTP_PING);
+        // A PING is 8 bytes in a frame.
+        assert_eq!(sent(&mut world, &mut peer), 17);
+    }
+    world.wait(3 * HTTP_PING);
+    assert_eq!(sent(&mut world, &mut peer), 17, "one that is not answered will do");
+    peer.hear(&mut world, &mut watch);
+    assert!(!watch.over && !watch.reset);
+}
+
+#[test]
+fn a_quiet_stream_has_the_heartbeats_its_client_asks_for() {
+    for (content_type, beat) in [("application/grpc", &b""[..]), ("application/connect+json", b"{}")] {
+        let mut world = World::new();
+        let writer = world.connect(ROOT);
+        let mut peer = Peer::connect(&mut world);
+        let headers = [("content-type", content_type), ("peat-heartbeat", "20")];
+        let request = if beat.is_empty() { wrapped(&SubscribeRequest::default()) } else { b"\0\0\0\0\x02{}".to_vec() };
+        let mut call = peer.call(&mut world, &sidecar("Subscribe"), &headers, &request);
+        let mut beats = |world: &mut World, seconds| {
+            world.wait(Duration::from_secs(seconds));
+            peer.hear(world, &mut call);
+            std::iter::from_fn(|| call.message()).filter(|(_, message)| message == beat).count()
+        };
+        assert_eq!(beats(&mut world, 19), 0);
+        assert_eq!(beats(&mut world, 1), 1);
+        assert_eq!(beats(&mut world, 60), 3);
+        let put = |id: &str| PutDocumentRequest {
+            collection: "c".into(),
+            doc_id: id.into(),
+            json_data: "{}".into(),
+            ..Default::default()
+        };
+        for id in ["a", "b"] {
+            world.wait(Duration::from_secs(15));
+            world.call(writer, &put(id)).expect("put");
+            assert_eq!(beats(&mut world, 0), 0, "what is sent is sign enough");
+        }
+        assert_eq!(beats(&mut world, 19), 0);
+        assert_eq!(beats(&mut world, 1), 1);
+    }
+}
+
+#[test]
+fn heartbeats_that_cannot_be_are_refused() {
+    let mut world = World::new();
+    let mut peer = Peer::connect(&mut world);
+    for (heartbeat, code) in [("0", Some("3")), ("often", Some("3")), ("3601", Some("3")), ("3600", None)] {
+        let headers = [GRPC, &[("peat-heartbeat", heartbeat)]].concat();
+        let call = peer.call(&mut world, &sidecar("Subscribe"), &headers, &wrapped(&SubscribeRequest::default()));
+        assert_eq!(call.code(), code, "{heartbeat}");
+    }
 }
 
 #[test]
