@@ -235,7 +235,7 @@ fn the_health_of_a_node_without_room_for_another_connection_is_told() {
     let mut world = World::new();
     let crowd: Vec<ConnectionId> = (0..CLIENT_CONNECTIONS).map(|_| world.connect(ROOT)).collect();
     let client = world.browse(ROOT);
-    for path in ["/healthz", "/readyz"] {
+    for path in ["/healthz", "/"] {
         assert_eq!(world.ask(client, &get(path)).status, 200, "{path}");
     }
     let answer = world.ask(client, &get("/api/v1/agents"));

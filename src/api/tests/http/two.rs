@@ -573,7 +573,6 @@ fn a_connection_with_a_quiet_stream_is_pinged() {
 fn a_quiet_stream_has_the_heartbeats_its_client_asks_for() {
     for (content_type, beat) in [("application/grpc", &b""[..]), ("application/connect+json", b"{}")] {
         let mut world = World::new();
-        let writer = world.connect(ROOT);
         let mut peer = Peer::connect(&mut world);
         let headers = [("content-type", content_type), ("peat-heartbeat", "20")];
         let request = if beat.is_empty() { wrapped(&SubscribeRequest::default()) } else { b"\0\0\0\0\x02{}".to_vec() };
@@ -594,6 +593,7 @@ fn a_quiet_stream_has_the_heartbeats_its_client_asks_for() {
         };
         for id in ["a", "b"] {
             world.wait(Duration::from_secs(15));
+            let writer = world.connect(ROOT);
             world.call(writer, &put(id)).expect("put");
             assert_eq!(beats(&mut world, 0), 0, "what is sent is sign enough");
         }
