@@ -142,6 +142,13 @@ impl From<ControlError> for CallError {
             ),
             ControlError::Unknown(peer) => (Code::NotFound, format!("peer {peer} is not known here")),
             ControlError::NotSaved(reason) => (Code::Unavailable, reason),
+            ControlError::NotAdmitted(peer, why) => {
+                (Code::DeadlineExceeded, format!("peer {peer} is not linked; this node goes on dialling it: {why}"))
+            }
+            ControlError::TooManyWait => (
+                Code::ResourceExhausted,
+                "256 calls wait for peers to be admitted, which is the limit; try again".into(),
+            ),
             ControlError::StartedAgain => (Code::Aborted, "sync was started again before it had stopped".into()),
         };
         CallError::new(code, message)

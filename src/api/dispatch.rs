@@ -4,6 +4,7 @@
 //! Knows nothing of connections, frames and deadlines. Reads are answered here, from the view's snapshot.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use peat_ipc::frame::PAYLOAD_BYTES;
 use peat_ipc::method::{Request, Response};
@@ -331,6 +332,7 @@ fn ask(role: Role, request: Request) -> Result<Step, CallError> {
         }),
         Request::StartSync(_) => (Control::StartSync, |answer| done(&answer).map(|()| StartSyncResponse {}.into())),
         Request::StopSync(_) => (Control::StopSync, |answer| done(&answer).map(|()| StopSyncResponse {}.into())),
+        Request::ListPeers(request) if request.all => (Control::ListAllPeers, peers),
         Request::ListPeers(_) => (Control::ListPeers, peers),
         _ => (Control::Stats, stats),
     };
@@ -343,7 +345,8 @@ fn connect(request: ConnectPeerRequest) -> Result<Control, CallError> {
     if !request.relay_url.is_empty() {
         addresses.push(request.relay_url);
     }
-    Ok(Control::Connect { peer, addresses })
+    // How long is known once the call's deadline is.
+    Ok(Control::Connect { peer, addresses, wait: request.wait.then_some(Duration::MAX) })
 }
 
 fn endpoint(text: &str) -> Result<EndpointId, CallError> {

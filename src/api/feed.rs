@@ -19,6 +19,7 @@ const EXAMINED_A_TURN: usize = 256;
 pub(super) struct Feed {
     /// Empty: all.
     collections: BTreeSet<String>,
+    excluded: BTreeSet<String>,
     /// Up to here everything was sent, or need not be, and where the client may resume.
     token: Token,
     /// While the snapshot lasts: its last sequence number.
@@ -46,6 +47,7 @@ impl Feed {
         let resume = resume_point(&request)?;
         let mut feed = Feed {
             collections: request.collections.into_iter().collect(),
+            excluded: request.exclude.into_iter().collect(),
             token: snapshot.token(run, snapshot.visible()),
             snapshot_end: None,
             credit: 0,
@@ -157,7 +159,8 @@ impl Feed {
     }
 
     fn wants(&self, name: &Key) -> bool {
-        self.collections.is_empty() || self.collections.contains(name.collection())
+        let collection = name.collection();
+        !self.excluded.contains(collection) && (self.collections.is_empty() || self.collections.contains(collection))
     }
 
     fn describe(&self, name: &Key, record: Record) -> DocumentChange {

@@ -196,6 +196,9 @@ remote! {
         /// the node cannot continue there
         #[argh(option, arg_name = "POSITION")]
         pub after: Option<String>,
+        /// not this collection, such as agents, which nodes write themselves; may be given more than once
+        #[argh(option, arg_name = "COLLECTION")]
+        pub exclude: Vec<String>,
         /// only these collections (all)
         #[argh(positional)]
         pub collections: Vec<String>,
@@ -203,11 +206,18 @@ remote! {
 
     /// show the nodes this one knows
     #[argh(subcommand, name = "peers", help_triggers("-h", "--help"))]
-    Peers {}
+    Peers {
+        /// those that were disconnected too
+        #[argh(switch)]
+        pub all: bool,
+    }
 
     /// link with a node from now on, across restarts
     #[argh(subcommand, name = "connect", help_triggers("-h", "--help"))]
     Connect {
+        /// return once the node is admitted, or fail with the reason within --timeout
+        #[argh(switch)]
+        pub wait: bool,
         /// ID@HOST:PORT, more addresses after +; the id alone when its addresses are known
         #[argh(positional)]
         pub peer: String,

@@ -115,8 +115,13 @@ impl From<Ended> for Failure {
 /// Prints changes until the stream ends.
 fn follow(command: &Watch, connection: &mut Connection, snapshot: bool, after: &Position) -> Result<(), Ended> {
     let collections = command.collections.clone();
-    let request =
-        pb::SubscribeRequest { collections, snapshot, resume_after: after.sequence, resume_run: after.run.clone() };
+    let request = pb::SubscribeRequest {
+        collections,
+        snapshot,
+        resume_after: after.sequence,
+        resume_run: after.run.clone(),
+        exclude: command.exclude.clone(),
+    };
     let mut output = Output::stdout(command.json);
     let mut first = !after.run.is_empty();
     for change in connection.client().subscribe(&request).map_err(|error| Ended::Failed(error.into()))? {

@@ -48,7 +48,7 @@ pub(super) fn health(command: &Health) -> Result<(), Failure> {
 }
 
 pub(super) fn peers(command: &Peers) -> Result<(), Failure> {
-    let response = remote::connect(command)?.call(&pb::ListPeersRequest {})?;
+    let response = remote::connect(command)?.call(&pb::ListPeersRequest { all: command.all })?;
     let rows: Vec<_> = response.peers.iter().map(row).collect();
     let headings = ["ENDPOINT", "STATE", "RTT", "PENDING", "ADDRESSES", "REASON"];
     Output::stdout(command.json).response(&response, |out| out.table(headings, &rows))
@@ -68,6 +68,7 @@ pub(super) fn connect(command: &Connect) -> Result<(), Failure> {
         endpoint_id: peer.id.to_string(),
         addresses: peer.addresses.iter().map(ToString::to_string).collect(),
         relay_url: String::new(),
+        wait: command.wait,
     };
     let response = remote::connect(command)?.call(&request)?;
     Output::stdout(command.json).response(&response, |_| Ok(()))

@@ -218,8 +218,10 @@ pub struct Link {
 pub enum LinkWish {
     /// Dial these (`HOST:PORT`, `relay:HOST:PORT`) and admit it.
     Connect(Vec<String>),
-    /// Neither dial nor admit.
-    Refuse,
+    /// Neither dial nor admit. Where it was dialled before, for the day it is connected again.
+    Refuse(Vec<String>),
+    /// Nothing is wanted: it dials this node, and was last seen to do so from there. Contacted once after a start.
+    Seen(String),
 }
 
 /// How far the store is: published after every commit, read by the other threads.

@@ -246,17 +246,25 @@ pub(super) fn source_entry(value: &[u8]) -> Result<(u32, RunId), Error> {
 
 const REFUSE: u8 = 0;
 const CONNECT: u8 = 1;
+const SEEN: u8 = 2;
 
 pub(super) fn wish_value(wish: &LinkWish) -> Vec<u8> {
     match wish {
-        LinkWish::Refuse => vec![REFUSE],
-        LinkWish::Connect(addresses) => {
-            let mut out = vec![CONNECT];
-            put_varint(&mut out, addresses.len() as u64);
-            addresses.iter().for_each(|address| put_bytes(&mut out, address.as_bytes()));
+        LinkWish::Refuse(addresses) => addressed(REFUSE, addresses),
+        LinkWish::Connect(addresses) => addressed(CONNECT, addresses),
+        LinkWish::Seen(address) => {
+            let mut out = vec![SEEN];
+            put_bytes(&mut out, address.as_bytes());
             out
         }
     }
+}
+
+fn addressed(kind: u8, addresses: &[String]) -> Vec<u8> {
+    let mut out = vec![kind];
+    put_varint(&mut out, addresses.len() as u64);
+    addresses.iter().for_each(|address| put_bytes(&mut out, address.as_bytes()));
+    out
 }
 
 pub(super) fn link(peer: &[u8], wish: &[u8]) -> Result<Link, Error> {
@@ -269,12 +277,16 @@ fn wish(bytes: &[u8]) -> Result<LinkWish, Error> {
 
 fn parse_wish(mut bytes: Bytes) -> Option<LinkWish> {
     let wish = match bytes.byte()? {
-        REFUSE => LinkWish::Refuse,
-        CONNECT => {
-            let count = bytes.varint()?;
-            LinkWish::Connect((0..count).map(|_| bytes.text().map(str::to_owned)).collect::<Option<_>>()?)
-        }
+        REFUSE if bytes.is_empty() => LinkWish::Refuse(Vec::new()),
+        REFUSE => LinkWish::Refuse(addresses(&mut bytes)?),
+        CONNECT => LinkWish::Connect(addresses(&mut bytes)?),
+        SEEN => LinkWish::Seen(bytes.text()?.to_owned()),
         _ => return None,
     };
     bytes.is_empty().then_some(wish)
+}
+
+fn addresses(bytes: &mut Bytes) -> Option<Vec<String>> {
+    let count = bytes.varint()?;
+    (0..count).map(|_| bytes.text().map(str::to_owned)).collect()
 }

@@ -1,5 +1,7 @@
 //! What the api thread asks of the sync engine, and what it hears from it.
 
+use std::time::Duration;
+
 use crate::identity::EndpointId;
 use crate::store::KeyHash;
 
@@ -19,12 +21,14 @@ pub type Traffic = [(u64, u64); 5];
 #[derive(Debug)]
 pub enum Control {
     /// Dial and admit a peer from now on, across restarts. Addresses as `HOST:PORT` or `relay:HOST:PORT`; none: those
-    /// already known.
-    Connect { peer: EndpointId, addresses: Vec<String> },
+    /// already known. `wait`: answered only once it is admitted, or after so long with the reason why it is not.
+    Connect { peer: EndpointId, addresses: Vec<String>, wait: Option<Duration> },
     /// Drop a peer and refuse it until it is connected again, across restarts.
     Disconnect(EndpointId),
-    /// What is known of every peer.
+    /// What is known of every peer that is not refused.
     ListPeers,
+    /// The same, and of those that are.
+    ListAllPeers,
     /// End radio silence.
     StartSync,
     /// Begin radio silence; answered once no resolver query is in flight.
@@ -82,6 +86,10 @@ pub enum ControlError {
     NotSaved(String),
     /// Sync was started again before it had stopped.
     StartedAgain,
+    /// The peer was not admitted in time; why.
+    NotAdmitted(EndpointId, String),
+    /// As many calls wait for a peer as may.
+    TooManyWait,
 }
 
 /// What status calls show; sent whenever it changes.

@@ -98,6 +98,11 @@ pub(crate) struct Peer {
     pub(crate) traffic: Traffic,
     /// Where it was last seen.
     pub(crate) seen_at: Option<SocketAddr>,
+    /// Where it was seen before this node started, to be contacted once. A peer that dials this node may not notice for
+    /// long that it was gone.
+    pub(crate) contact: Option<SocketAddr>,
+    /// The place it dials from, as it is saved.
+    pub(crate) saved_place: Option<SocketAddr>,
     next_dial: Option<Instant>,
     failures: u32,
     /// An attempt or a session has ended before.
@@ -113,6 +118,11 @@ impl Peer {
 
     pub(crate) fn is_wanted(&self) -> bool {
         !self.refused && !self.addresses.is_empty()
+    }
+
+    /// Whether an attempt is to be made when there is none: again and again, or once.
+    fn is_to_be_dialled(&self) -> bool {
+        self.is_wanted() || (self.contact.is_some() && !self.refused)
     }
 
     fn is_busy(&self) -> bool {
@@ -221,13 +231,14 @@ impl Peers {
 
     /// Who should be dialled now.
     pub(crate) fn due(&self, now: Now) -> Vec<EndpointId> {
-        let due = |peer: &Peer| peer.is_wanted() && !peer.is_busy() && peer.next_dial.is_none_or(|at| now.reached(at));
+        let due =
+            |peer: &Peer| peer.is_to_be_dialled() && !peer.is_busy() && peer.next_dial.is_none_or(|at| now.reached(at));
         self.table.iter().filter(|(_, peer)| due(peer)).map(|(id, _)| *id).collect()
     }
 
     /// When the next dial is due.
     pub(crate) fn next_dial(&self, now: Now) -> Option<Instant> {
-        let idle = self.table.values().filter(|peer| peer.is_wanted() && !peer.is_busy());
+        let idle = self.table.values().filter(|peer| peer.is_to_be_dialled() && !peer.is_busy());
         idle.map(|peer| peer.next_dial.unwrap_or(now.mono)).min()
     }
 }

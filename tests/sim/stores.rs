@@ -237,8 +237,11 @@ impl World {
 
     fn settings(&mut self, number: usize) -> Result<(), Violation> {
         let peer = exchange::endpoint(self.random.index(4));
-        let wish =
-            if self.random.chance(500) { LinkWish::Refuse } else { LinkWish::Connect(vec!["10.0.0.1:4242".into()]) };
+        let wish = if self.random.chance(500) {
+            LinkWish::Refuse(Vec::new())
+        } else {
+            LinkWish::Connect(vec!["10.0.0.1:4242".into()])
+        };
         let request = match self.random.below(3) {
             0 => Request::SaveLink(Link { peer, wish }),
             1 => Request::SaveSync(self.random.chance(500)),

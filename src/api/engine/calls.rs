@@ -1,6 +1,6 @@
 //! Calls: begun, waiting for the store or the sync thread, answered, cancelled, out of time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peat_ipc::envelope::Request as RequestFrame;
 use peat_ipc::method::{AGENT_LINK, Request, Response};
@@ -19,6 +19,9 @@ use crate::limits::{CONNECTION_CALLS, STORE_QUEUE};
 use crate::schema;
 use crate::store::{Outcome, Put, Reply, Submitted, Ticket, Write};
 use crate::sync::{Answer, Asked, Control, ControlError, Event};
+
+/// How long before its deadline a call is told why a peer was not admitted; a fifth of the whole time at most.
+const WORDS_AHEAD: Duration = Duration::from_millis(500);
 
 /// What a client says of a call beside its request.
 #[derive(Clone, Copy, Debug)]
@@ -168,7 +171,15 @@ impl Engine {
                 let request = crate::store::Request::Write(write);
                 self.submit(now, id, Submitted { ticket: Ticket::Api(number), request });
             }
-            Step::Ask { control, answered } => self.ask(now, id, call, control, answered, deadline),
+            Step::Ask { mut control, answered } => {
+                if let (Control::Connect { wait: Some(wait), .. }, Some(limit)) =
+                    (&mut control, call::limit(method, deadline_ms, false))
+                {
+                    // The reason comes before the deadline does.
+                    *wait = limit - WORDS_AHEAD.min(limit / 5);
+                }
+                self.ask(now, id, call, control, answered, deadline);
+            }
             Step::Stream(mut feed) => {
                 if let Err(error) = self.subscriptions.take(self.principal(id)) {
                     self.count(method.number(), Some(error.code), now.mono);

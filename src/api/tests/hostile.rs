@@ -235,7 +235,7 @@ fn a_reply_read_one_byte_a_minute_ends_its_connection() {
 fn a_client_that_is_gone_takes_its_calls_with_it() {
     let mut world = World::new();
     let client = world.connect(ROOT);
-    world.start(client, &ListPeersRequest {});
+    world.start(client, &ListPeersRequest::default());
     world.start(client, &SubscribeRequest::default());
     world.engine.handle_closed(world.now, client);
     world.sync_answers(Ok(crate::sync::Answer::Peers(Vec::new())));

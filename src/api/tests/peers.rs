@@ -76,7 +76,7 @@ fn cancelling_a_wait_is_immediate_and_nothing_more_is_sent_for_it() {
 fn peers_are_listed_by_id() {
     let mut world = World::new();
     let client = world.connect(ROOT);
-    let call = world.start(client, &ListPeersRequest {});
+    let call = world.start(client, &ListPeersRequest::default());
     let peer = |byte| Peer {
         id: EndpointId([byte; 32]),
         addresses: vec!["10.0.0.1:4242".into()],
@@ -116,6 +116,26 @@ fn connecting_names_what_is_wrong() {
 }
 
 #[test]
+fn a_caller_that_waits_for_a_peer_hears_the_reason_before_its_deadline() {
+    let mut world = World::new();
+    let client = world.connect(ROOT);
+    let request = ConnectPeerRequest { endpoint_id: "01".repeat(32), wait: true, ..ConnectPeerRequest::default() };
+    for (deadline_ms, expected) in [(9_000, 8_500), (1_000, 800), (0, 59_500)] {
+        let call = world.start_with(client, &request, RequestHeader { deadline_ms, ..RequestHeader::default() });
+        let wait = match &world.asked[0].control {
+            Control::Connect { wait: Some(wait), .. } => wait.as_millis(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(wait, expected);
+        world.sync_answers(Err(ControlError::NotAdmitted(EndpointId([1; 32]), "no answer".into())));
+        let error = world.answer::<ConnectPeerRequest>(client, call).expect("answered").expect_err("in vain");
+        assert!(error.code == Code::DeadlineExceeded && error.message.contains("no answer"), "{error}");
+    }
+    world.start(client, &ConnectPeerRequest { wait: false, ..request });
+    assert!(matches!(world.asked[0].control, Control::Connect { wait: None, .. }));
+}
+
+#[test]
 fn sync_is_started_stopped_and_counted() {
     let mut world = World::new();
     let client = world.connect(ROOT);
@@ -136,10 +156,10 @@ fn more_questions_than_the_sync_thread_may_owe_are_refused() {
     let mut world = World::new();
     let clients = [world.connect(ROOT), world.connect(ROOT)];
     for number in 0..crate::api::SYNC_OUTSTANDING {
-        world.start(clients[number % 2], &ListPeersRequest {});
+        world.start(clients[number % 2], &ListPeersRequest::default());
     }
-    assert_eq!(code(world.call(clients[0], &ListPeersRequest {})), Code::ResourceExhausted);
+    assert_eq!(code(world.call(clients[0], &ListPeersRequest::default())), Code::ResourceExhausted);
     world.sync_answers(Ok(Answer::Peers(Vec::new())));
-    let call = world.start(clients[0], &ListPeersRequest {});
+    let call = world.start(clients[0], &ListPeersRequest::default());
     assert!(world.take(clients[0], call).is_none());
 }

@@ -53,7 +53,7 @@ fn an_agent_may_write_documents_and_report_on_commands() {
     let platform = Platform { id: "a1".into(), ..Platform::default() };
     world.call(agent, &PutPlatformRequest { platform: Some(platform) }).expect("heartbeat");
     world.call(agent, &GetCommandsRequest::default()).expect("read");
-    world.start(agent, &ListPeersRequest {});
+    world.start(agent, &ListPeersRequest::default());
     assert_eq!(world.asked.len(), 1);
 }
 

@@ -253,3 +253,25 @@ impl World {
         self.answer::<SubscribeRequest>(client, call).map_or(Ok(()), |answer| answer.map(|_| ()))
     }
 }
+
+#[test]
+fn collections_can_be_excluded_such_as_the_one_that_nodes_write_themselves() {
+    let mut world = World::new();
+    let client = world.connect(ROOT);
+    let exclude = vec!["agents".to_owned(), "tracks".to_owned()];
+    let everything = subscribe(&mut world, client, &snapshot(), 100);
+    let own = subscribe(&mut world, client, &SubscribeRequest { exclude: exclude.clone(), ..snapshot() }, 100);
+    let both = SubscribeRequest { exclude, collections: vec!["notes".into(), "tracks".into()], ..snapshot() };
+    let both = subscribe(&mut world, client, &both, 100);
+    put(&mut world, client, "notes", "a", "{}");
+    put(&mut world, client, "tracks", "b", "{}");
+    // The node notes that the agent of a platform is there.
+    put(&mut world, client, "platforms", "p", "{}");
+    let seen = |world: &mut World, call| {
+        let changes = changes(world, client, call);
+        changes.into_iter().map(|change| change.collection).filter(|name| !name.is_empty()).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&mut world, everything), ["notes", "tracks", "platforms", "agents"]);
+    assert_eq!(seen(&mut world, own), ["notes", "platforms"]);
+    assert_eq!(seen(&mut world, both), ["notes"]);
+}

@@ -147,7 +147,9 @@ fn settings_are_on_disk_when_answered() {
     assert_eq!(bench.snapshot().sync_setting().unwrap(), None);
     let links = [
         Link { peer: node(7), wish: LinkWish::Connect(vec!["a:1".into(), "relay:b:2".into()]) },
-        Link { peer: node(8), wish: LinkWish::Refuse },
+        Link { peer: node(8), wish: LinkWish::Refuse(Vec::new()) },
+        Link { peer: node(9), wish: LinkWish::Refuse(vec!["a:1".into()]) },
+        Link { peer: node(10), wish: LinkWish::Seen("10.0.0.1:4242".into()) },
     ];
     let saves = links.iter().cloned().map(Request::SaveLink).chain([Request::SaveSync(false)]);
     assert!(bench.batch(saves).into_iter().all(|answer| matches!(answer, Ok(Outcome::Done))));

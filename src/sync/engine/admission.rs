@@ -1,9 +1,9 @@
 //! Who may come in, and which of two connections with one peer is kept.
 
-use super::Engine;
+use super::{Engine, Pending};
 use crate::clock::Now;
 use crate::identity::EndpointId;
-use crate::store::RunId;
+use crate::store::{Link, LinkWish, Request, RunId};
 use crate::sync::copied;
 use crate::sync::link::{CloseCode, LinkId};
 use crate::sync::proof::{self, Role};
@@ -59,16 +59,18 @@ impl Engine {
         if peer.is_some_and(|peer| peer.refused) {
             return refuse("this node was told to disconnect you (`peat-node connect` admits again)");
         }
-        if session.dialled || peer.is_some_and(|peer| peer.pinned) {
+        if peer.is_some_and(|peer| peer.pinned) {
             return Ok(());
         }
         let Some(key) = &self.formation_key else {
             return refuse("neither pinned here (--peer) nor a shared key here to prove (--shared-key)");
         };
         let exporter = self.links.export(session.link);
+        // A peer that is dialled without being pinned, because it was seen before, has to know the key as well.
+        let role = if session.dialled { Role::Acceptor } else { Role::Dialler };
         if proof.is_empty() {
             refuse("no formation proof: start the dialling node with --shared-key, or pin it here with --peer")
-        } else if proof::verify(key, Role::Dialler, &self.ours.app_id, &session.peer, &self.ours.id, &exporter, proof) {
+        } else if proof::verify(key, role, &self.ours.app_id, &session.peer, &self.ours.id, &exporter, proof) {
             Ok(())
         } else {
             refuse("the formation proof is wrong: shared keys or app ids differ")
@@ -93,6 +95,7 @@ impl Engine {
             );
         }
         self.tell_addresses(now, session);
+        self.remember_place(session);
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         peer.skew_ms = skew_ms;
         if peer.met_run(run) && self.copied.note(now, id) {
@@ -106,6 +109,22 @@ impl Engine {
         match earlier.filter(|link| *link != session.link) {
             Some(earlier) => self.choose(now, session, earlier, run),
             None => Ok(()),
+        }
+    }
+
+    /// Saves where a peer dials from that this node cannot dial by itself, so that it can be told of a restart.
+    fn remember_place(&mut self, session: &Session) {
+        let direct = self.links.way(session.link).is_some_and(|(through, _)| !through);
+        let place = self.links.remote(session.link).filter(|_| direct && !session.dialled);
+        let Some(peer) = self.peers.get_mut(&session.peer) else { return };
+        peer.contact = None;
+        if let Some(place) = place
+            && peer.addresses.is_empty()
+            && peer.saved_place != Some(place)
+        {
+            peer.saved_place = Some(place);
+            let link = Link { peer: session.peer, wish: LinkWish::Seen(place.to_string()) };
+            self.submit(Request::SaveLink(link), Pending::Save { call: None });
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the api thread asks for: connecting, radio silence, lists, waits.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Engine, Pending, Roaming};
 use crate::clock::Now;
@@ -13,6 +13,22 @@ use crate::sync::outbox::Outbox;
 use crate::sync::peers::{self, Address};
 use crate::sync::session::{Fault, Session};
 
+/// Why a peer that is named by its id alone is not connected.
+pub(super) const NO_ADDRESS: &str = "no address of it is known here and it has not dialled this node; give one of the two the \
+                                     other's address (--peer ID@HOST:PORT)";
+/// Calls that may wait for a peer to be admitted.
+const ARRIVALS: usize = 256;
+
+/// A call that waits for a peer to be admitted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    call: u64,
+    peer: EndpointId,
+    pub(super) until: Instant,
+    /// The wish to be linked is on disk.
+    saved: bool,
+}
+
 /// What the other side of an attempt is told that is given up for another.
 pub(super) const DIALLED_ANEW: &str = "dialled anew";
 /// Index entries counted at most to say how many documents a peer lacks.
@@ -24,9 +40,13 @@ impl Engine {
     pub(super) fn on_control(&mut self, now: Now, asked: Asked) {
         let call = asked.call;
         let answer = match asked.control {
-            Control::Connect { peer, addresses } => self.connect(now, call, peer, &addresses).err().map(Err),
+            Control::Connect { peer, addresses, wait } => {
+                let wait = wait.map(|wait| Arrival { call, peer, until: now.after(wait), saved: false });
+                self.connect(now, call, peer, &addresses, wait).err().map(Err)
+            }
             Control::Disconnect(peer) => self.disconnect(now, call, peer).err().map(Err),
-            Control::ListPeers => Some(Ok(Answer::Peers(self.list_peers(now)))),
+            Control::ListPeers => Some(Ok(Answer::Peers(self.list_peers(now, false)))),
+            Control::ListAllPeers => Some(Ok(Answer::Peers(self.list_peers(now, true)))),
             Control::StartSync => {
                 self.start_sync(now);
                 Some(Ok(Answer::Done))
@@ -43,6 +63,7 @@ impl Engine {
             }
             Control::Abandon { call } => {
                 self.waits.abandon(call);
+                self.arrivals.retain(|arrival| arrival.call != call);
                 None
             }
             Control::Announce => {
@@ -61,9 +82,19 @@ impl Engine {
 
     // Peers.
 
-    fn connect(&mut self, now: Now, call: u64, id: EndpointId, texts: &[String]) -> Result<(), ControlError> {
+    fn connect(
+        &mut self,
+        now: Now,
+        call: u64,
+        id: EndpointId,
+        texts: &[String],
+        wait: Option<Arrival>,
+    ) -> Result<(), ControlError> {
         if id == self.ours.id {
             return Err(ControlError::Ourselves);
+        }
+        if wait.is_some() && self.arrivals.len() >= ARRIVALS {
+            return Err(ControlError::TooManyWait);
         }
         let parse = |text: &String| Address::parse(text).ok_or_else(|| ControlError::BadAddress(text.clone()));
         let addresses = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
@@ -73,7 +104,9 @@ impl Engine {
         }
         let peer = self.peers.entry(id).ok_or(ControlError::TooManyPeers)?;
         peer.pinned = true;
-        peer.refused = false;
+        if std::mem::take(&mut peer.refused) {
+            peer.last_error.clear();
+        }
         if !addresses.is_empty() {
             peer.addresses = addresses;
         }
@@ -91,6 +124,7 @@ impl Engine {
         let Some(peer) = self.peers.get(&id) else { return Ok(()) };
         let wish = LinkWish::Connect(peer.addresses.iter().map(ToString::to_string).collect());
         self.submit(Request::SaveLink(Link { peer: id, wish }), Pending::Save { call: Some(call) });
+        self.arrivals.extend(wait);
         Ok(())
     }
 
@@ -104,23 +138,63 @@ impl Engine {
             self.drop_session(link);
             self.links.close(now, link, fault.code, &fault.reason);
         }
-        if let Some(peer) = self.peers.get_mut(&id) {
-            "disconnected by the operator".clone_into(&mut peer.last_error);
-        }
         self.know_relays(now);
-        let link = Link { peer: id, wish: LinkWish::Refuse };
+        let addresses = self.peers.get(&id).map(|peer| peer.addresses.iter().map(ToString::to_string).collect());
+        let link = Link { peer: id, wish: LinkWish::Refuse(addresses.unwrap_or_default()) };
         self.submit(Request::SaveLink(link), Pending::Save { call: Some(call) });
         Ok(())
     }
 
     pub(super) fn on_saved(&mut self, call: u64, error: Option<store::Error>) {
+        if error.is_none()
+            && let Some(arrival) = self.arrivals.iter_mut().find(|arrival| arrival.call == call)
+        {
+            arrival.saved = true;
+            return;
+        }
+        self.arrivals.retain(|arrival| arrival.call != call);
         let answer = error.map_or(Ok(Answer::Done), |error| Err(ControlError::NotSaved(error.to_string())));
         self.events.push_back(Event::Answered { call, answer });
     }
 
-    fn list_peers(&self, now: Now) -> Vec<Peer> {
+    /// Answers the calls whose peers are admitted.
+    fn answer_arrivals(&mut self) {
+        for arrival in std::mem::take(&mut self.arrivals) {
+            match arrival.saved && self.is_live(&arrival.peer) {
+                true => self.done(arrival.call),
+                false => self.arrivals.push(arrival),
+            }
+        }
+    }
+
+    /// Answers the calls whose peers are admitted, and tells those whose time is over why theirs are not.
+    pub(super) fn check_arrivals(&mut self, now: Now) {
+        if self.arrivals.is_empty() {
+            return;
+        }
+        self.answer_arrivals();
+        let (late, others): (Vec<_>, _) =
+            std::mem::take(&mut self.arrivals).into_iter().partition(|arrival| now.reached(arrival.until));
+        self.arrivals = others;
+        for Arrival { call, peer, .. } in late {
+            let why = self.peers.get(&peer).map(|known| self.why_not(known)).filter(|why| !why.is_empty());
+            let why = why.unwrap_or_else(|| "there was no answer yet".to_owned());
+            self.events.push_back(Event::Answered { call, answer: Err(ControlError::NotAdmitted(peer, why)) });
+        }
+    }
+
+    fn is_live(&self, id: &EndpointId) -> bool {
+        let session = self.peers.get(id).and_then(|peer| self.sessions.get(&peer.session?));
+        session.is_some_and(Session::is_live)
+    }
+
+    fn list_peers(&self, now: Now, all: bool) -> Vec<Peer> {
         let mut everything = None;
-        self.peers.iter().map(|(id, peer)| self.show(now, *id, peer, &mut everything)).collect()
+        self.peers
+            .iter()
+            .filter(|(_, peer)| all || !peer.refused)
+            .map(|(id, peer)| self.show(now, *id, peer, &mut everything))
+            .collect()
     }
 
     /// Why a path is in use; and, of a peer admitted by the formation key, that this may not be wanted any more.
@@ -140,10 +214,11 @@ impl Engine {
     }
 
     fn measure_with(&self, now: Now, everything: &mut Option<u64>) -> Measured {
-        let (connected, others): (Vec<_>, Vec<_>) = self.peers.iter().partition(|(_, peer)| peer.session.is_some());
+        let known = || self.peers.iter().filter(|(_, peer)| !peer.refused);
+        let (connected, others): (Vec<_>, Vec<_>) = known().partition(|(_, peer)| peer.session.is_some());
         let listed = connected.iter().chain(&others).take(LISTED_PEERS);
         let peers = listed.map(|(id, peer)| self.show(now, **id, peer, everything)).collect();
-        Measured { stats: self.stats(), known_peers: self.peers.iter().count(), peers }
+        Measured { stats: self.stats(), known_peers: known().count(), peers }
     }
 
     /// One peer; `everything` is what all that are not connected lack, counted once.
@@ -173,8 +248,14 @@ impl Engine {
     }
 
     fn why_not(&self, peer: &peers::Peer) -> String {
+        if peer.refused {
+            return "disconnected by an operator; `peat-node connect` admits it again".to_owned();
+        }
         if !self.active {
             return "radio silence: sync is stopped".to_owned();
+        }
+        if peer.last_error.is_empty() && peer.addresses.is_empty() {
+            return NO_ADDRESS.to_owned();
         }
         let relay = self.relays.trouble(&peer.addresses).filter(|words| *words != peer.last_error);
         let words = [Some(peer.last_error.clone()), relay].into_iter().flatten().filter(|words| !words.is_empty());

@@ -31,6 +31,7 @@ impl Engine {
                 Address::Relay(_) => {}
             }
         }
+        literals.extend(peer.contact.take());
         literals.extend(self.relays.ways(now, &id, &peer.addresses));
         let names = peer.resolving.clone();
         if literals.is_empty() && names.is_empty() {

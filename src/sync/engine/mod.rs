@@ -148,6 +148,8 @@ pub struct Engine {
     pub(super) present: BTreeSet<EndpointId>,
     /// Settings of sync that are not on disk yet.
     pub(super) saving_sync: usize,
+    /// ConnectPeer calls that wait for their peers.
+    arrivals: Vec<controls::Arrival>,
     /// StopSync calls to answer once no look-up is in flight and the wish is on disk.
     pub(super) falling_silent: Vec<u64>,
     status: Status,
@@ -207,6 +209,7 @@ impl Engine {
             went_back: false,
             present: BTreeSet::new(),
             saving_sync: 0,
+            arrivals: Vec::new(),
             falling_silent: Vec::new(),
             status: Status::default(),
             everything: None,
@@ -218,6 +221,7 @@ impl Engine {
             scratch: Vec::new(),
         };
         engine.know_peers(snapshot.links()?);
+        engine.note_unreachable();
         engine.know_relays(now);
         engine.settle(now);
         Ok(engine)
@@ -233,7 +237,16 @@ impl Engine {
         for link in saved {
             let Some(peer) = self.peers.entry(link.peer) else { continue };
             match link.wish {
-                LinkWish::Refuse => peer.refused = true,
+                LinkWish::Refuse(addresses) => {
+                    peer.refused = true;
+                    let parsed = addresses.iter().filter_map(|address| Address::parse(address));
+                    let new: Vec<Address> = parsed.filter(|address| !peer.addresses.contains(address)).collect();
+                    peer.addresses.extend(new);
+                }
+                LinkWish::Seen(address) => {
+                    let place = address.parse().ok().filter(|_| peer.pinned || self.formation_key.is_some());
+                    (peer.contact, peer.seen_at, peer.saved_place) = (place, place, place);
+                }
                 LinkWish::Connect(addresses) => {
                     peer.pinned = true;
                     let parsed = addresses.iter().filter_map(|address| Address::parse(address));
@@ -241,6 +254,14 @@ impl Engine {
                     peer.addresses.extend(new);
                 }
             }
+        }
+    }
+
+    /// Logs which peers were named by their ids alone: one of the two has to know where the other is.
+    fn note_unreachable(&self) {
+        let unreachable = |peer: &super::peers::Peer| peer.pinned && !peer.refused && peer.addresses.is_empty();
+        for (id, _) in self.peers.iter().filter(|(_, peer)| unreachable(peer) && peer.contact.is_none()) {
+            log::warn!("{id}: {}", controls::NO_ADDRESS);
         }
     }
 
@@ -383,8 +404,9 @@ impl Engine {
     /// When to call [`Engine::handle_timeout`] at the latest, and why.
     #[must_use]
     pub fn poll_deadline(&mut self, now: Now) -> Option<(Instant, Wake)> {
+        let arrival = self.arrivals.iter().map(|arrival| (arrival.until, Wake::Dial)).min();
         if !self.active {
-            return None;
+            return arrival;
         }
         let more = (!self.dirty.is_empty()).then_some((now.mono, Wake::More));
         let link = self.links.poll_deadline().map(|at| (at, Wake::Link));
@@ -393,7 +415,7 @@ impl Engine {
         let session = self.sessions.values().filter_map(Session::deadline).min().map(|at| (at, Wake::Session));
         let network = self.roaming.deadline().map(|at| (at, Wake::Network));
         let relay = self.relays.deadline().map(|at| (at, Wake::Relay));
-        [more, link, dial, silence, session, network, relay].into_iter().flatten().min()
+        [more, link, dial, silence, session, network, relay, arrival].into_iter().flatten().min()
     }
 
     /// Bytes buffered for each connected peer, QUIC's own buffers aside.
@@ -443,6 +465,7 @@ impl Engine {
             }
             self.take_link_events(now);
         }
+        self.check_arrivals(now);
         self.publish_status(now);
     }
 

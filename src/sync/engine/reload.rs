@@ -83,6 +83,6 @@ impl Engine {
 fn connected_to(saved: &[Link], id: EndpointId) -> Option<Vec<Address>> {
     saved.iter().filter(|link| link.peer == id).find_map(|link| match &link.wish {
         LinkWish::Connect(addresses) => Some(addresses.iter().filter_map(|text| Address::parse(text)).collect()),
-        LinkWish::Refuse => None,
+        LinkWish::Refuse(_) | LinkWish::Seen(_) => None,
     })
 }

@@ -100,7 +100,7 @@ fn a_peer_that_was_connected_by_a_call_stays_when_the_configuration_names_it_no_
     mesh.reload(1, vec![zero.clone()]);
     mesh.connect_all();
     let addresses = vec![address(0).to_string()];
-    mesh.ask(1, Control::Connect { peer: zero.id, addresses });
+    mesh.ask(1, Control::Connect { peer: zero.id, addresses, wait: None });
     mesh.reload(1, Vec::new());
     mesh.run_for(Duration::from_secs(60));
     assert!(mesh.is_connected(1));

@@ -287,6 +287,6 @@ fn a_disconnected_peer_stays_away_until_it_is_connected_again() {
     mesh.ask(0, Control::Disconnect(id));
     mesh.run_for(Duration::from_secs(40));
     assert!(!mesh.is_connected(0) && !mesh.is_connected(1));
-    mesh.ask(0, Control::Connect { peer: id, addresses: vec![super::mesh::address(1).to_string()] });
+    mesh.ask(0, Control::Connect { peer: id, addresses: vec![super::mesh::address(1).to_string()], wait: None });
     mesh.connect_all();
 }

@@ -525,7 +525,7 @@ impl Mesh {
     }
 
     pub(super) fn peers(&mut self, node: usize) -> Vec<Peer> {
-        let call = self.ask(node, Control::ListPeers);
+        let call = self.ask(node, Control::ListAllPeers);
         match self.nodes[node].answers.remove(&call) {
             Some(Ok(Answer::Peers(peers))) => peers,
             other => panic!("{other:?}"),

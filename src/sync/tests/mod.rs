@@ -7,6 +7,7 @@ mod documents;
 mod measure;
 mod mesh;
 mod narrow;
+mod peers;
 mod presence;
 mod progress;
 mod relay;

@@ -25,7 +25,7 @@ fn under_radio_silence_not_one_datagram_leaves() {
 fn who_waits_for_silence_is_told_when_sync_is_started_again_first() {
     let mut mesh = Mesh::new(vec![Setup::default(), Setup::default()]);
     let peer = mesh.id(0);
-    mesh.ask(1, Control::Connect { peer, addresses: vec!["slow.test:4242".into()] });
+    mesh.ask(1, Control::Connect { peer, addresses: vec!["slow.test:4242".into()], wait: None });
     assert!(mesh.nodes[1].engine.poll_resolve().is_some(), "a resolver is at work");
     let stop = mesh.ask(1, Control::StopSync);
     assert_eq!(mesh.nodes[1].answers.get(&stop), None);
@@ -63,7 +63,7 @@ fn a_dead_link_is_noticed_within_half_a_minute_otherwise() {
 
 fn connect(mesh: &mut Mesh, from: usize, to: usize) {
     let (id, addresses) = (mesh.id(to), Vec::new());
-    mesh.ask(from, Control::Connect { peer: id, addresses });
+    mesh.ask(from, Control::Connect { peer: id, addresses, wait: None });
 }
 
 #[test]
@@ -81,9 +81,9 @@ fn who_is_told_to_connect_dials_the_new_address_at_once() {
     let mut mesh = Mesh::new(vec![Setup::default(), Setup::default(), Setup::default()]);
     mesh.cut(1, 2);
     let (id, address) = (mesh.id(0), |node| vec![mesh::address(node).to_string()]);
-    mesh.ask(1, Control::Connect { peer: id, addresses: address(2) });
+    mesh.ask(1, Control::Connect { peer: id, addresses: address(2), wait: None });
     mesh.run_for(Duration::from_secs(5));
-    mesh.ask(1, Control::Connect { peer: id, addresses: address(0) });
+    mesh.ask(1, Control::Connect { peer: id, addresses: address(0), wait: None });
     assert!(mesh.run_until(Duration::from_millis(500), |mesh| mesh.is_connected(1)));
 }
 

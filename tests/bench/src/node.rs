@@ -159,7 +159,7 @@ pub(crate) fn connected(client: &mut Client) -> Result<(), Failure> {
 /// Waits until no peer lacks anything and the peers have noted that they do not.
 pub(crate) fn settled(client: &mut Client) -> Result<(), Failure> {
     until("no peer lacks a document", || {
-        let peers = client.list_peers(&ListPeersRequest {})?.peers;
+        let peers = client.list_peers(&ListPeersRequest::default())?.peers;
         Ok(peers.iter().all(|peer| peer.pending_documents == 0))
     })?;
     std::thread::sleep(SETTLE);

@@ -173,7 +173,7 @@ impl World {
             4 if peer != number => {
                 let linked = self.plan.are_linked(number, peer);
                 let addresses = if linked { self.texts(number, peer) } else { Vec::new() };
-                Control::Connect { peer: id, addresses }
+                Control::Connect { peer: id, addresses, wait: None }
             }
             _ => Control::ListPeers,
         };
@@ -256,7 +256,7 @@ impl World {
                 let dials = self.plan.edges.contains(&(number, peer));
                 if number != peer && (dials || self.plan.are_linked(number, peer)) {
                     let addresses = self.texts(number, peer);
-                    let control = Control::Connect { peer: self.nodes[peer].id(), addresses };
+                    let control = Control::Connect { peer: self.nodes[peer].id(), addresses, wait: None };
                     self.ask(number, control)?;
                 }
             }
