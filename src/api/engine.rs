@@ -570,7 +570,7 @@ impl Engine {
             }
             None if connection.end_stalled(now) => self.advance(now, id),
             None if connection.idle_since().is_some_and(|since| now.reached(since + CLIENT_IDLE)) => {
-                self.give_up(id, "nothing was asked for long".to_owned())
+                self.give_up(id, "nothing was asked for long".to_owned());
             }
             None if connection.output().is_empty() => {
                 let error = connection.too_slow();
