@@ -116,14 +116,16 @@ class GetStatusResponse(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., endpoint_addr: _Optional[str] = ..., sync_active: bool = ..., connected_peers: _Optional[int] = ..., phase: _Optional[_Union[NodePhase, str]] = ...) -> None: ...
 
 class ConnectPeerRequest(_message.Message):
-    __slots__ = ("endpoint_id", "addresses", "relay_url")
+    __slots__ = ("endpoint_id", "addresses", "relay_url", "wait")
     ENDPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     RELAY_URL_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
     endpoint_id: str
     addresses: _containers.RepeatedScalarFieldContainer[str]
     relay_url: str
-    def __init__(self, endpoint_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., relay_url: _Optional[str] = ...) -> None: ...
+    wait: bool
+    def __init__(self, endpoint_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., relay_url: _Optional[str] = ..., wait: bool = ...) -> None: ...
 
 class ConnectPeerResponse(_message.Message):
     __slots__ = ()
@@ -164,8 +166,10 @@ class PeerInfo(_message.Message):
     def __init__(self, endpoint_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., connected: bool = ..., path: _Optional[str] = ..., rtt_micros: _Optional[int] = ..., last_ack_age_ms: _Optional[int] = ..., pending_documents: _Optional[int] = ..., clock_skew_ms: _Optional[int] = ..., last_error: _Optional[str] = ..., path_reason: _Optional[str] = ...) -> None: ...
 
 class ListPeersRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("all",)
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    all: bool
+    def __init__(self, all: bool = ...) -> None: ...
 
 class ListPeersResponse(_message.Message):
     __slots__ = ("peers",)
@@ -514,16 +518,18 @@ class GetCommandsResponse(_message.Message):
     def __init__(self, commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ..., next_page_token: _Optional[bytes] = ...) -> None: ...
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("collections", "snapshot", "resume_after", "resume_run")
+    __slots__ = ("collections", "snapshot", "resume_after", "resume_run", "exclude")
     COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     RESUME_AFTER_FIELD_NUMBER: _ClassVar[int]
     RESUME_RUN_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_FIELD_NUMBER: _ClassVar[int]
     collections: _containers.RepeatedScalarFieldContainer[str]
     snapshot: bool
     resume_after: int
     resume_run: bytes
-    def __init__(self, collections: _Optional[_Iterable[str]] = ..., snapshot: bool = ..., resume_after: _Optional[int] = ..., resume_run: _Optional[bytes] = ...) -> None: ...
+    exclude: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, collections: _Optional[_Iterable[str]] = ..., snapshot: bool = ..., resume_after: _Optional[int] = ..., resume_run: _Optional[bytes] = ..., exclude: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DocumentChange(_message.Message):
     __slots__ = ("collection", "doc_id", "change_type", "json_data", "sequence", "origin", "run")
