@@ -37,6 +37,8 @@ pub mod limits;
 mod log_limit;
 pub mod metrics;
 pub mod node;
+#[cfg(feature = "http")]
+mod pipe;
 pub mod pulse;
 pub mod random;
 pub mod relay;

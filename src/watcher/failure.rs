@@ -37,9 +37,9 @@ impl fmt::Display for Failure {
                 "the answer is a redirect (HTTP status {status}), which is not followed; give --agent-addr the address \
                  that answers"
             ),
-            Failure::OnlyHttp2 => f.write_str(
-                "the agent speaks only HTTP/2; the watcher speaks HTTP/1.1, which the agent must be set to allow",
-            ),
+            Failure::OnlyHttp2 => {
+                f.write_str("the agent speaks only HTTP/2, and this node cannot with it; let the agent allow HTTP/1.1")
+            }
             Failure::Unusable(why) => write!(f, "the answer cannot be used: {why}"),
         }
     }

@@ -49,6 +49,8 @@
 mod answer;
 mod engine;
 mod failure;
+#[cfg(feature = "http")]
+mod grpc;
 mod held;
 mod json;
 pub mod shell;

@@ -3,6 +3,10 @@
 //! Must never hold anything another thread waits for: the agent may take its time over every answer.
 
 mod agent;
+#[cfg(feature = "http")]
+mod exchange;
+#[cfg(feature = "http")]
+mod http2;
 mod node;
 mod tls;
 

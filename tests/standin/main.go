@@ -21,6 +21,7 @@ type flags struct {
 	listen, control    string
 	cert, key, clients string
 	http2Only          bool
+	rpc                string
 	packages           int
 }
 
@@ -31,7 +32,8 @@ func main() {
 	flag.StringVar(&f.cert, "tls-cert", "", "certificate `file`; https with it")
 	flag.StringVar(&f.key, "tls-key", "", "key `file` of the certificate")
 	flag.StringVar(&f.clients, "tls-client-ca", "", "certificate `file` that clients' certificates must be signed by")
-	flag.BoolVar(&f.http2Only, "http2-only", false, "without TLS: only HTTP/2 by prior knowledge")
+	flag.BoolVar(&f.http2Only, "http2-only", false, "only HTTP/2, by prior knowledge or agreed on with TLS")
+	flag.StringVar(&f.rpc, "rpc", "any", "`protocol` of methods: any, grpc, or grpc-proto for gRPC without JSON; the last two allow h2c")
 	flag.IntVar(&f.packages, "packages", 0, "begin with so many made-up packages")
 	flag.Parse()
 	log.Fatal(run(f))
@@ -49,24 +51,33 @@ func run(f flags) error {
 		return err
 	}
 	fmt.Printf("agent %s://%v\ncontrol http://%v\n", scheme, listener.Addr(), control.Addr())
-	server := &http.Server{Handler: state.Handler()}
-	if f.http2Only {
-		server.Protocols = new(http.Protocols)
-		server.Protocols.SetUnencryptedHTTP2(true)
+	handler, err := agent.Speaking(f.rpc, state.Handler())
+	if err != nil {
+		return err
 	}
+	server := &http.Server{Handler: handler, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(!f.http2Only)
+	server.Protocols.SetHTTP2(f.http2Only)
+	server.Protocols.SetUnencryptedHTTP2(f.http2Only || f.rpc != "any")
 	failed := make(chan error, 2)
-	go func() { failed <- server.Serve(listener) }()
+	go func() {
+		if scheme == "https" {
+			server.TLSConfig, err = tlsConfig(f)
+			failed <- errors.Join(err, server.ServeTLS(listener, "", ""))
+		} else {
+			failed <- server.Serve(listener)
+		}
+	}()
 	go func() { failed <- http.Serve(control, state.Control()) }()
 	return <-failed
 }
 
 func listen(f flags) (net.Listener, string, error) {
 	listener, err := net.Listen("tcp", f.listen)
-	if err != nil || f.cert == "" {
+	if f.cert == "" {
 		return listener, "http", err
 	}
-	config, err := tlsConfig(f)
-	return tls.NewListener(listener, config), "https", err
+	return listener, "https", err
 }
 
 func tlsConfig(f flags) (*tls.Config, error) {
@@ -74,7 +85,7 @@ func tlsConfig(f flags) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"}}
+	config := &tls.Config{Certificates: []tls.Certificate{certificate}}
 	if f.clients == "" {
 		return config, nil
 	}

@@ -1,7 +1,7 @@
 //! HTTP/2 with prior knowledge on one connection: many requests at once, each with a window of its own.
 //!
 //! Frames, header compression and windows are the `h2` crate's, which is polled whenever bytes came or something is to be
-//! said. It believes to have a socket ([`super::pipe`]). One request and its answer are `stream`'s.
+//! said. It believes to have a socket ([`crate::pipe`]). One request and its answer are `stream`'s.
 
 mod stream;
 
@@ -21,10 +21,10 @@ use peat_ipc::frame::Decoder;
 use self::stream::{Lost, Stream};
 use super::authority::{FRAME_HEAD, Mender};
 use super::message::{Body, Headers, Request, Response};
-use super::pipe::{Flag, Pipe};
 use super::rpc::Target;
 use super::{Event, Refusal};
 use crate::limits::{HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_PING, HTTP_STREAM_AHEAD_BYTES, HTTP_STREAMS};
+use crate::pipe::{Flag, Pipe};
 
 /// Bytes in one direction that may wait within the connection.
 const AHEAD_BYTES: usize = 64 << 10;

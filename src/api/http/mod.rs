@@ -4,7 +4,7 @@
 //! by a route, and what calls give becomes bytes. Sans I/O like everything in the engine. Must never decide what a method
 //! does ([`crate::api::dispatch`]) or what a caller may do ([`crate::api::caller`]).
 //!
-//! `transport` is the one or the other version: `h1`, and `h2` over `pipe`, after `authority` and `huffman`. `message` is what is asked and answered,
+//! `transport` is the one or the other version: `h1`, and `h2` over [`crate::pipe`], after `authority` and `huffman`. `message` is what is asked and answered,
 //! whatever the version; `guard` keeps web pages of elsewhere out. `route` is the table of paths, and `reply` what a handler
 //! in it may say. Calls of services are `rpc`, Connect, gRPC and gRPC-Web, with their messages in `envelope`; `health` and
 //! `reflection` are the two services gRPC's tools look for.
@@ -20,7 +20,6 @@ pub(super) mod health;
 mod huffman;
 pub(super) mod message;
 pub(super) mod page;
-mod pipe;
 pub(super) mod probe;
 pub(super) mod reflection;
 pub(super) mod reply;

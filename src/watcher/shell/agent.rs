@@ -1,16 +1,25 @@
-//! The agent's end: HTTP/1.1 requests, bounded in time and bytes, that go nowhere but where they are sent.
+//! The agent's end: requests, bounded in time and bytes, that go nowhere but where they are sent.
+//!
+//! HTTP/1.1 and Connect's JSON come first. An agent that refuses the one is asked over HTTP/2, and one that answers the other
+//! with 415 by gRPC; what it answered to is remembered.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
+#[cfg(feature = "http")]
+use std::time::Instant;
 
 use ureq::Error;
 use ureq::http::Response;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector as _, TcpConnector};
 
+#[cfg(feature = "http")]
+use super::http2::{Framing, Target};
 use super::tls::Tls;
+#[cfg(feature = "http")]
+use crate::clock::shell::now;
 use crate::config::{AgentUrl, WatcherSettings};
 use crate::limits::{WATCHED_ANSWER_BYTES, WATCHED_ANSWER_TIME, WATCHED_HEAD_BYTES};
 use crate::watcher::{Failure, Question};
@@ -25,6 +34,13 @@ const PROBE_TIME: Duration = Duration::from_secs(1);
 pub(super) struct Agent {
     http: ureq::Agent,
     url: AgentUrl,
+    #[cfg(feature = "http")]
+    tls: Option<Arc<rustls::ClientConfig>>,
+    /// It answers HTTP/2.
+    #[cfg(feature = "http")]
+    two: bool,
+    #[cfg(feature = "http")]
+    framing: Framing,
 }
 
 impl Agent {
@@ -40,13 +56,100 @@ impl Agent {
             .accept("application/json");
         // Its files were found usable when the configuration was read.
         let client = settings.tls.as_ref().and_then(|tls| tls.client().ok()).map(Arc::new);
-        let connector = ().chain(TcpConnector::default()).chain(Tls(client));
+        let connector = ().chain(TcpConnector::default()).chain(Tls(client.clone()));
         let http = ureq::Agent::with_parts(config.build(), connector, DefaultResolver::default());
-        Agent { http, url: settings.agent.clone() }
+        Agent {
+            http,
+            url: settings.agent.clone(),
+            #[cfg(feature = "http")]
+            tls: client,
+            #[cfg(feature = "http")]
+            two: false,
+            #[cfg(feature = "http")]
+            framing: Framing::Connect,
+        }
     }
 
     /// The body of the answer.
-    pub(super) fn ask(&self, question: Question) -> Result<Vec<u8>, Failure> {
+    #[cfg(not(feature = "http"))]
+    pub(super) fn ask(&mut self, question: Question) -> Result<Vec<u8>, Failure> {
+        match self.ask_one(question) {
+            Err(failure) if is_of_version(&failure) && self.speaks_only_http2() => Err(Failure::OnlyHttp2),
+            answer => answer,
+        }
+    }
+
+    /// The body of the answer.
+    #[cfg(feature = "http")]
+    pub(super) fn ask(&mut self, question: Question) -> Result<Vec<u8>, Failure> {
+        let end = now().after(WATCHED_ANSWER_TIME);
+        let is_method = question.body().is_some();
+        if is_method && self.framing != Framing::Connect {
+            match self.ask_two(question, self.framing, end) {
+                Ok(body) => return Ok(body),
+                // It may have become another.
+                Err(_) => self.framing = Framing::Connect,
+            }
+        }
+        match self.ask_in_json(question, end) {
+            Err(Failure::Status(415)) if is_method => self.ask_by_grpc(question, end),
+            answer => answer,
+        }
+    }
+
+    #[cfg(feature = "http")]
+    fn ask_in_json(&mut self, question: Question, end: Instant) -> Result<Vec<u8>, Failure> {
+        if self.two {
+            let answer = self.ask_two(question, Framing::Connect, end);
+            self.two = is_answer(&answer);
+            return answer;
+        }
+        let answer = self.ask_one(question);
+        match &answer {
+            Err(failure) if is_of_version(failure) && self.serves_two(end) => {
+                let answer = self.ask_two(question, Framing::Connect, end);
+                self.two = is_answer(&answer);
+                answer
+            }
+            _ => answer,
+        }
+    }
+
+    #[cfg(feature = "http")]
+    fn ask_by_grpc(&mut self, question: Question, end: Instant) -> Result<Vec<u8>, Failure> {
+        let mut answer = Err(Failure::Status(415));
+        for framing in [Framing::GrpcJson, Framing::Grpc] {
+            answer = self.ask_two(question, framing, end);
+            if answer.is_ok() {
+                self.framing = framing;
+                break;
+            }
+        }
+        answer
+    }
+
+    #[cfg(feature = "http")]
+    fn ask_two(&self, question: Question, framing: Framing, end: Instant) -> Result<Vec<u8>, Failure> {
+        self.target(question.path())?.ask(question, framing, end)
+    }
+
+    #[cfg(feature = "http")]
+    fn target(&self, path: &str) -> Result<Target, Failure> {
+        let uri = self.url.join(path).parse();
+        let uri = uri.map_err(|error: http::uri::InvalidUri| Failure::Unreachable(error.to_string()))?;
+        Ok(Target { uri, tls: self.tls.clone() })
+    }
+
+    /// Whether HTTP/2 is spoken there.
+    #[cfg(feature = "http")]
+    fn serves_two(&self, end: Instant) -> bool {
+        match self.tls {
+            None => self.speaks_only_http2(),
+            Some(_) => self.target("/").is_ok_and(|target| target.connect(end).is_ok()),
+        }
+    }
+
+    fn ask_one(&self, question: Question) -> Result<Vec<u8>, Failure> {
         let url = self.url.join(question.path());
         let answer = match question.body() {
             None => self.http.get(&url).call(),
@@ -55,19 +158,24 @@ impl Agent {
                 request.content_type("application/json").send(body)
             }
         };
-        let answer = answer.map_err(failure).and_then(read);
-        match answer {
-            Err(Failure::Unreachable(_) | Failure::Unusable(_) | Failure::Status(_)) if self.speaks_only_http2() => {
-                Err(Failure::OnlyHttp2)
-            }
-            answer => answer,
-        }
+        answer.map_err(failure).and_then(read)
     }
 
     /// Whether somebody answers there who opens with an HTTP/2 frame, as only a server does that was not asked to upgrade.
     fn speaks_only_http2(&self) -> bool {
         self.url.plain_authority().is_some_and(|authority| probe(&authority).unwrap_or(false))
     }
+}
+
+/// Whether a failure may come of a version of HTTP that is not spoken there.
+fn is_of_version(failure: &Failure) -> bool {
+    matches!(failure, Failure::Unreachable(_) | Failure::Unusable(_) | Failure::Status(_) | Failure::OnlyHttp2)
+}
+
+/// Whether somebody answered, well or not.
+#[cfg(feature = "http")]
+fn is_answer(answer: &Result<Vec<u8>, Failure>) -> bool {
+    matches!(answer, Ok(_) | Err(Failure::Status(_) | Failure::Redirect(_) | Failure::TooLarge))
 }
 
 fn probe(authority: &str) -> io::Result<bool> {

@@ -210,7 +210,7 @@ fn an_agent_that_is_slow_holds_up_neither_the_node_nor_the_other_questions() {
 }
 
 #[test]
-fn an_agent_that_speaks_only_http2_is_named() {
+fn an_agent_that_breaks_off_http2_is_named() {
     let (agent, home) = (Agent::start(), directory());
     // Its SETTINGS, and a GOAWAY for what it does not understand.
     let opening = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
@@ -218,7 +218,7 @@ fn an_agent_that_speaks_only_http2_is_named() {
         agent.replies(path, Reply::Bytes(opening.to_vec()));
     }
     let node = watching(home.path(), &agent.url(), &[]);
-    logs(&node, "the agent speaks only HTTP/2");
+    logs(&node, "GET /status: the answer cannot be used: HTTP/2: ");
 }
 
 #[test]

@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -40,6 +42,25 @@ func (s *State) Handler() http.Handler {
 	mux.Handle(zarfapiconnect.NewZarfAPIServiceHandler(zarf{s}))
 	mux.Handle(registryapiconnect.NewRegistryServiceHandler(registry{s}))
 	return s.faulty(mux)
+}
+
+// Speaking restricts the protocols in which methods may be called: any, grpc, or grpc-proto.
+func Speaking(protocol string, next http.Handler) (http.Handler, error) {
+	allowed := map[string]func(string) bool{
+		"any":        func(string) bool { return true },
+		"grpc":       func(kind string) bool { return strings.HasPrefix(kind, "application/grpc") },
+		"grpc-proto": func(kind string) bool { return kind == "application/grpc" || kind == "application/grpc+proto" },
+	}[protocol]
+	if allowed == nil {
+		return nil, fmt.Errorf("%q is none of any, grpc, grpc-proto", protocol)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && !allowed(r.Header.Get("Content-Type")) {
+			w.WriteHeader(http.StatusUnsupportedMediaType)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}), nil
 }
 
 func respond(w http.ResponseWriter, value any) {

@@ -36,7 +36,7 @@ func run(s *testnode.Steps) error {
 	if err := mutualTLS(s); err != nil {
 		return err
 	}
-	return onlyHTTP2(s)
+	return restricted(s)
 }
 
 // plain has a node watch an agent, and another node show what it says.
@@ -127,22 +127,60 @@ func mutualTLS(s *testnode.Steps) error {
 	return s.Do("an agent behind mutual TLS is watched", func(ctx context.Context) error { return count(ctx, client, 3) })
 }
 
-// onlyHTTP2 watches an agent that the watcher cannot talk to.
-func onlyHTTP2(s *testnode.Steps) error {
-	agent, err := startAgent("--http2-only")
+// restricted watches agents that speak HTTP/2 alone, or gRPC alone.
+func restricted(s *testnode.Steps) error {
+	c, err := testnode.NewCertificates(s.Home)
+	if err != nil {
+		return err
+	}
+	secure := []string{"--tls-cert", c.ServerCert, "--tls-key", c.ServerKey, "--tls-client-ca", c.Authority}
+	for index, kind := range []struct {
+		name  string
+		flags []string
+	}{
+		{"only HTTP/2 by prior knowledge", []string{"--http2-only"}},
+		{"only HTTP/2 after TLS", append([]string{"--http2-only"}, secure...)},
+		{"gRPC with JSON, by prior knowledge", []string{"--http2-only", "--rpc", "grpc"}},
+		{"only gRPC, by prior knowledge", []string{"--http2-only", "--rpc", "grpc-proto"}},
+		{"only gRPC, after TLS", append([]string{"--http2-only", "--rpc", "grpc-proto"}, secure...)},
+		{"only gRPC beside HTTP/1.1", []string{"--rpc", "grpc-proto"}},
+	} {
+		if err := speaking(s, c, index, kind.name, kind.flags); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func speaking(s *testnode.Steps, c *testnode.Certificates, index int, name string, flags []string) error {
+	agent, err := startAgent(append(flags, "--packages", "3")...)
 	if err != nil {
 		return err
 	}
 	defer agent.process.Process.Kill()
-	node, err := testnode.Start(s.Binary, filepath.Join(s.Home, "http2"), "--agent-addr", agent.address, "--agent-poll-interval", "1")
+	arguments := []string{"--node-id", "edge-1", "--agent-addr", agent.address, "--agent-poll-interval", "1"}
+	if strings.HasPrefix(agent.address, "https:") {
+		arguments = append(arguments, "--agent-tls-cert", c.ClientCert, "--agent-tls-key", c.ClientKey, "--agent-tls-ca", c.Authority)
+	}
+	node, err := testnode.Start(s.Binary, filepath.Join(s.Home, fmt.Sprint("speaking", index)), arguments...)
 	if err != nil {
 		return err
 	}
 	s.Use(node)
-	return s.Do("an agent that speaks only HTTP/2 is recognised and named", func(ctx context.Context) error {
-		return testnode.Eventually(ctx, "the node says so", func() (bool, error) {
-			return strings.Contains(node.Log(), "speaks only HTTP/2"), nil
-		})
+	client, err := peat.Connect(s.Context, node.Address())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return s.Do("an agent that speaks "+name+" is watched", func(ctx context.Context) error {
+		tag := `{"reference": "radar:1", "arch": "amd64", "totalBytes": "9007199254740993", "pullInfo": {"status": "PULL_STATUS_PULLED"}}`
+		radar := `{"version": "1.0.0", "status": "DEPLOY_PACKAGE_STATUS_DEPLOYED", "annotations": {"team": "blue"}}`
+		return errors.Join(
+			count(ctx, client, 3),
+			platform(ctx, client, func(p peat.FleetPlatform) bool { return p.Type == "uds-remote-agent" }),
+			agent.change("POST", "/packages?count=0", ""), count(ctx, client, 0),
+			agent.change("PUT", "/packages/radar", radar), deployment(ctx, client, "radar", "1.0.0"),
+			agent.change("PUT", "/pulled", tag), pulled(ctx, client))
 	})
 }
 

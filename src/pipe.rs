@@ -11,18 +11,18 @@ use std::task::{Context, Poll, Wake};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[derive(Debug, Default)]
-pub(super) struct Buffers {
-    pub(super) incoming: Vec<u8>,
-    pub(super) outgoing: Vec<u8>,
+pub(crate) struct Buffers {
+    pub(crate) incoming: Vec<u8>,
+    pub(crate) outgoing: Vec<u8>,
     /// So many bytes may be in `outgoing`.
-    pub(super) allowance: usize,
+    pub(crate) allowance: usize,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pipe(Arc<Mutex<Buffers>>);
+pub(crate) struct Pipe(Arc<Mutex<Buffers>>);
 
 impl Pipe {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Buffers> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Buffers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -62,11 +62,11 @@ impl AsyncWrite for Pipe {
 
 /// Notes that there is more to do.
 #[derive(Debug, Default)]
-pub(super) struct Flag(AtomicBool);
+pub(crate) struct Flag(AtomicBool);
 
 impl Flag {
     /// Whether it was called since this was last asked.
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         self.0.swap(false, Ordering::AcqRel)
     }
 }
