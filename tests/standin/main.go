@@ -33,7 +33,7 @@ func main() {
 	flag.StringVar(&f.key, "tls-key", "", "key `file` of the certificate")
 	flag.StringVar(&f.clients, "tls-client-ca", "", "certificate `file` that clients' certificates must be signed by")
 	flag.BoolVar(&f.http2Only, "http2-only", false, "only HTTP/2, by prior knowledge or agreed on with TLS")
-	flag.StringVar(&f.rpc, "rpc", "any", "`protocol` of methods: any, grpc, or grpc-proto for gRPC without JSON; the last two allow h2c")
+	flag.StringVar(&f.rpc, "rpc", "any", "`protocol` of methods: any, grpc, grpc-proto (without JSON), or grpc-alone (nothing else, no status); the last three allow h2c")
 	flag.IntVar(&f.packages, "packages", 0, "begin with so many made-up packages")
 	flag.Parse()
 	log.Fatal(run(f))

@@ -93,6 +93,10 @@ impl Agent {
         }
         match self.ask_in_json(question, end) {
             Err(Failure::Status(415)) if is_method => self.ask_by_grpc(question, end),
+            // Where there is nothing but gRPC there is no status: that it answers is all that it says of itself.
+            Err(Failure::Status(400 | 404 | 405 | 415 | 501)) if !is_method && self.framing != Framing::Connect => {
+                Ok(b"{}".to_vec())
+            }
             answer => answer,
         }
     }

@@ -44,23 +44,28 @@ func (s *State) Handler() http.Handler {
 	return s.faulty(mux)
 }
 
-// Speaking restricts the protocols in which methods may be called: any, grpc, or grpc-proto.
+// Speaking restricts the protocols that are spoken: any, grpc, grpc-proto, or grpc-alone.
 func Speaking(protocol string, next http.Handler) (http.Handler, error) {
 	allowed := map[string]func(string) bool{
 		"any":        func(string) bool { return true },
 		"grpc":       func(kind string) bool { return strings.HasPrefix(kind, "application/grpc") },
-		"grpc-proto": func(kind string) bool { return kind == "application/grpc" || kind == "application/grpc+proto" },
+		"grpc-proto": isProto,
+		"grpc-alone": isProto,
 	}[protocol]
 	if allowed == nil {
-		return nil, fmt.Errorf("%q is none of any, grpc, grpc-proto", protocol)
+		return nil, fmt.Errorf("%q is none of any, grpc, grpc-proto, grpc-alone", protocol)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && !allowed(r.Header.Get("Content-Type")) {
+		if (r.Method == http.MethodPost || protocol == "grpc-alone") && !allowed(r.Header.Get("Content-Type")) {
 			w.WriteHeader(http.StatusUnsupportedMediaType)
 			return
 		}
 		next.ServeHTTP(w, r)
 	}), nil
+}
+
+func isProto(kind string) bool {
+	return kind == "application/grpc" || kind == "application/grpc+proto"
 }
 
 func respond(w http.ResponseWriter, value any) {

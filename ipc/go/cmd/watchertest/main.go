@@ -144,6 +144,7 @@ func restricted(s *testnode.Steps) error {
 		{"only gRPC, by prior knowledge", []string{"--http2-only", "--rpc", "grpc-proto"}},
 		{"only gRPC, after TLS", append([]string{"--http2-only", "--rpc", "grpc-proto"}, secure...)},
 		{"only gRPC beside HTTP/1.1", []string{"--rpc", "grpc-proto"}},
+		{"gRPC and nothing else, not even of its status", []string{"--http2-only", "--rpc", "grpc-alone"}},
 	} {
 		if err := speaking(s, c, index, kind.name, kind.flags); err != nil {
 			return err
