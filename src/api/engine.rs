@@ -15,9 +15,9 @@ mod probe;
 mod reload;
 #[cfg(feature = "http")]
 mod rest;
-mod shares;
 #[cfg(feature = "http")]
 mod rest_read;
+mod shares;
 #[cfg(feature = "http")]
 mod shown;
 mod streams;
