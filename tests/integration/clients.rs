@@ -168,7 +168,7 @@ fn a_client_writes_reads_and_asks() {
     let written = client.put_document(&put("a", r#"{"n":1}"#)).expect("put");
     let read = client.get_document(&get("a")).expect("get");
     assert_eq!((read.json_data.as_deref(), read.version), (Some(r#"{"n":1}"#), written.version));
-    assert!(client.list_peers(&ListPeersRequest {}).expect("peers").peers.is_empty());
+    assert!(client.list_peers(&ListPeersRequest::default()).expect("peers").peers.is_empty());
     let waiting = PutDocumentRequest { wait_peers: 3, ..put("a", "{}") };
     assert!(client.put_document(&waiting).expect("confirmed").durable);
     let error = client.put_document(&put("a", "no json")).expect_err("refused");
