@@ -207,7 +207,7 @@ type Terms struct {
 	NodePublicKey []byte
 }
 
-// Terms are zero before the node has taken a registration, and for an agent that polls.
+// Terms are zero before the node has taken a registration. An agent that polls has no events.
 func (a *Agent) Terms() Terms {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -630,8 +630,16 @@ func TestAnAgentThatPollsRunsCommandsAndReports(t *testing.T) {
 	for command.Status != pb.CommandStatus_COMMAND_STATUS_COMPLETED {
 		frame := conn.frame()
 		switch Method(frame.GetRequest().GetMethod()) {
-		case methodPutPlatform:
-			conn.respond(frame.Call, &pb.PutPlatformResponse{})
+		case methodGetStatus:
+			conn.respond(frame.Call, &pb.GetStatusResponse{})
+		case methodGetDocument:
+			conn.respond(frame.Call, &pb.GetDocumentResponse{})
+		case methodPutDocument:
+			conn.respond(frame.Call, &pb.PutDocumentResponse{})
+		case methodPatchDocument:
+			conn.respond(frame.Call, &pb.PatchDocumentResponse{})
+		case methodListDocuments:
+			conn.respond(frame.Call, &pb.ListDocumentsResponse{})
 		case methodGetCommands:
 			conn.respond(frame.Call, &pb.GetCommandsResponse{Commands: []*CommandRecord{command}})
 		case methodPutCommand:

@@ -21,6 +21,12 @@ type (
 	Liveness      = pb.Liveness
 )
 
+// How many elements of a list are asked for at a time.
+const (
+	commandsPage = 200
+	agentsPage   = 1_000
+)
+
 const (
 	Live  = pb.Liveness_LIVENESS_LIVE
 	Stale = pb.Liveness_LIVENESS_STALE
@@ -115,11 +121,33 @@ func (c *Client) PutCommand(ctx context.Context, command *CommandRecord) error {
 	return c.call(ctx, methodPutCommand, &pb.PutCommandRequest{Command: command}, new(pb.PutCommandResponse))
 }
 
-// GetCommands are the commands the node knows: all of them, or with an agent's id those for it, its groups' and everyone's
-// included, and of these with pendingOnly what it may still run.
+// GetCommands are the commands the node knows, the oldest first: all of them, or with an agent's id those for it, its groups' and
+// everyone's included, and of these with pendingOnly what it may still run.
 func (c *Client) GetCommands(ctx context.Context, agentID string, pendingOnly bool) ([]*CommandRecord, error) {
-	response := new(pb.GetCommandsResponse)
+	var commands []*CommandRecord
 	request := &pb.GetCommandsRequest{TargetId: agentID, PendingOnly: pendingOnly}
-	err := c.call(ctx, methodGetCommands, request, response)
-	return response.Commands, err
+	err := c.eachCommand(ctx, request, func(command *CommandRecord) error {
+		commands = append(commands, command)
+		return nil
+	})
+	return commands, err
+}
+
+// eachCommand goes through the pages of a list, of which one at a time is held.
+func (c *Client) eachCommand(ctx context.Context, request *pb.GetCommandsRequest, see func(*CommandRecord) error) error {
+	request.PageSize = commandsPage
+	for {
+		response := new(pb.GetCommandsResponse)
+		if err := c.call(ctx, methodGetCommands, request, response); err != nil {
+			return err
+		}
+		for _, command := range response.Commands {
+			if err := see(command); err != nil {
+				return err
+			}
+		}
+		if request.PageToken = response.NextPageToken; len(request.PageToken) == 0 {
+			return nil
+		}
+	}
 }

@@ -154,10 +154,18 @@ type AgentFilter struct {
 
 // ListAgents are the agents of the fleet this node has heard of, the dead ones included.
 func (c *Client) ListAgents(ctx context.Context, filter AgentFilter) ([]*AgentInfo, error) {
-	response := new(pb.ListAgentsResponse)
-	request := &pb.ListAgentsRequest{Liveness: filter.Liveness, Group: filter.Group}
-	err := c.call(ctx, methodListAgents, request, response)
-	return response.Agents, err
+	var agents []*AgentInfo
+	request := &pb.ListAgentsRequest{Liveness: filter.Liveness, Group: filter.Group, PageSize: agentsPage}
+	for {
+		response := new(pb.ListAgentsResponse)
+		if err := c.call(ctx, methodListAgents, request, response); err != nil {
+			return nil, err
+		}
+		agents = append(agents, response.Agents...)
+		if request.PageToken = response.NextPageToken; len(request.PageToken) == 0 {
+			return agents, nil
+		}
+	}
 }
 
 // AgentChange is how an agent is now.

@@ -22,6 +22,7 @@ type FleetPlatform struct {
 	RunMode        string            `json:"run_mode"`
 	Labels         map[string]string `json:"labels"`
 	Capabilities   []string          `json:"capabilities"`
+	Routes         []string          `json:"routes"`
 
 	// How alive this node thinks it is, by whose news, and how old those are.
 	Liveness Liveness      `json:"-"`

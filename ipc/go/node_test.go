@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -602,6 +603,68 @@ func TestAnAgentThatPollsWorksAsWell(t *testing.T) {
 	}
 	if world.starts.Load() != 2 {
 		t.Fatal(world.starts.Load())
+	}
+}
+
+func TestAnAgentThatPollsIsRegisteredWithAllItSays(t *testing.T) {
+	node, client := startNode(t, "--heartbeat", "2")
+	registration := peat.Registration{ID: "a1", Name: "poller", Group: "north", Version: "1", Capabilities: []string{"x"},
+		Labels: map[string]string{"site": "k", "old": "1"}, Routes: []string{"http://10.0.0.1"}, Status: peat.Busy,
+		Workloads: []peat.Workload{{Name: "web", Version: "3"}}, Capacity: &peat.Capacity{CPUTotal: 4}}
+	agent := newAgent(t, node.Address(), registration, peat.Polling(20*time.Millisecond))
+	if terms := agent.Terms(); terms.HeartbeatInterval != 2*time.Second || len(terms.NodePublicKey) != 32 {
+		t.Fatal(terms)
+	}
+	shows(t, client, "a1", func(agent *peat.AgentInfo) bool {
+		return agent.Group == "north" && agent.Version == "1" && agent.Labels["site"] == "k" && len(agent.Routes) == 1
+	})
+	id, err := client.SendCommand(patient(t), peat.NewCommand{Group: "north", Type: "deploy"})
+	must(t, err)
+	if record, err := client.Command(patient(t), id); err != nil || len(record.Targets) != 1 {
+		t.Fatal(record, err)
+	}
+	_, err = client.Patch(patient(t), "platforms", "a1", `{"latitude": 2.5}`)
+	must(t, err)
+	must(t, agent.ReportDeployment(patient(t), peat.Workload{Name: "db", Version: "1"}))
+	must(t, agent.RemoveDeployment(patient(t), "web"))
+	must(t, agent.Update(patient(t), func(r *peat.Registration) {
+		r.Version, r.Labels, r.Group = "2", map[string]string{"site": "j"}, ""
+	}))
+	deployed, err := client.List(patient(t), "deployments")
+	must(t, err)
+	if len(deployed) != 1 || deployed[0] != "a1:db" {
+		t.Fatal(deployed)
+	}
+	platforms, err := client.FleetPlatforms(patient(t))
+	must(t, err)
+	if p := platforms[0]; p.Group != "" || p.Version != "2" || len(p.Labels) != 1 || p.Labels["site"] != "j" || len(p.Routes) != 1 {
+		t.Fatal(p)
+	}
+	if !strings.Contains(string(platforms[0].Document), "2.5") {
+		t.Fatal("a sign of life wrote over what others say")
+	}
+	err = agent.Update(patient(t), func(r *peat.Registration) { r.Name = strings.Repeat("x", 2<<20) })
+	if !errors.Is(err, peat.InvalidArgument) && !errors.Is(err, peat.ResourceExhausted) {
+		t.Fatal("what the node cannot hold is an error:", err)
+	}
+}
+
+func TestResultsOfEarlierCommandsKeepNoPollingAgentFromItsWork(t *testing.T) {
+	node, client := startNode(t)
+	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1"}, peat.Polling(20*time.Millisecond))
+	result := `"` + strings.Repeat("r", 200_000) + `"`
+	go agent.Handle(patient(t), func(context.Context, *peat.Command) (any, error) { return result, nil })
+	for range 25 {
+		id, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "work"})
+		must(t, err)
+		if record := outcome(t, client, id); record.Status != completed {
+			t.Fatal(record.Status, record.Error)
+		}
+	}
+	all, err := client.GetCommands(patient(t), "a1", false)
+	must(t, err)
+	if len(all) != 25 {
+		t.Fatal(len(all))
 	}
 }
 

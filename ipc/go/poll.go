@@ -2,8 +2,8 @@ package peat
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -12,7 +12,7 @@ import (
 	pb "peat.dev/peat/gen/sidecarpb"
 )
 
-// pollingBeat is how often an agent that polls gives a sign of life.
+// pollingBeat is how often an agent that polls gives a sign of life where the node does not say.
 const pollingBeat = 30 * time.Second
 
 // attendPolling is what attend is for an agent that holds no stream: calls of the plain interface, every interval. No
@@ -21,12 +21,17 @@ func (a *Agent) attendPolling(ctx context.Context, pause *backoff) error {
 	tick := time.NewTicker(a.options.poll)
 	defer tick.Stop()
 	var beat time.Time
+	interval := pollingBeat
 	for {
-		if now := time.Now(); a.stateWaits() || now.Sub(beat) >= pollingBeat {
-			if err := a.putPlatform(ctx); err != nil {
+		if now := time.Now(); a.stateWaits() || now.Sub(beat) >= interval {
+			terms, err := a.signOfLife(ctx)
+			if err != nil {
 				return err
 			}
 			beat = now
+			if terms.HeartbeatIntervalMs > 0 {
+				interval = milliseconds(terms.HeartbeatIntervalMs)
+			}
 		}
 		if err := a.pollOnce(ctx); err != nil {
 			return err
@@ -41,22 +46,33 @@ func (a *Agent) attendPolling(ctx context.Context, pause *backoff) error {
 	}
 }
 
-// putPlatform is a sign of life of an agent that polls.
-func (a *Agent) putPlatform(ctx context.Context) error {
+// signOfLife tells the node that the agent lives, and what it is if the node does not know that yet.
+func (a *Agent) signOfLife(ctx context.Context) (*Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, linkPatience)
 	defer cancel()
-	platform, registered, state := a.platform()
-	if err := a.client.PutPlatform(ctx, platform); err != nil {
-		return err
+	waits := a.stateWaits()
+	registration, registered, state := a.said()
+	status, err := a.client.Status(ctx)
+	if err != nil {
+		return nil, err
 	}
-	a.polled(registered, state)
-	return nil
+	if waits {
+		err = a.client.putRegistration(ctx, &registration)
+	} else {
+		_, err = a.client.Patch(ctx, platformsCollection, registration.ID, map[string]any{"agent_id": registration.ID})
+	}
+	if err != nil {
+		a.pollRefused(err, registered, state)
+		return nil, err
+	}
+	a.polled(status, registered, state)
+	return status, nil
 }
 
 func (a *Agent) stateWaits() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return !a.connected || a.state > a.stateReached || a.registered > a.registeredReached
+	return !a.connected || a.state > max(a.stateReached, a.stateRefused) || a.registered > a.registeredReached
 }
 
 // pollOnce tells everything there is to tell, and looks at what there is to do.
@@ -67,30 +83,43 @@ func (a *Agent) pollOnce(ctx context.Context) error {
 	if err := a.reportAll(ctx); err != nil {
 		return err
 	}
-	commands, err := a.client.GetCommands(ctx, a.ID(), false)
-	if err != nil {
-		return err
-	}
-	for _, command := range commands {
-		if err := a.look(ctx, command); err != nil {
-			return err
-		}
-	}
-	return nil
+	// What is over may be much, and is nothing to do.
+	open := []pb.CommandStatus{pb.CommandStatus_COMMAND_STATUS_PENDING, pb.CommandStatus_COMMAND_STATUS_EXECUTING}
+	request := &pb.GetCommandsRequest{TargetId: a.ID(), Status: open}
+	return a.client.eachCommand(ctx, request, func(command *CommandRecord) error { return a.look(ctx, command) })
 }
 
-func (a *Agent) platform() (*Platform, uint64, uint64) {
+// said is what the agent says of itself now, and the counts of it.
+func (a *Agent) said() (Registration, uint64, uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := &a.registration
-	return &Platform{Id: r.ID, Name: r.Name, Status: r.Status, Capabilities: slices.Clone(r.Capabilities)}, a.registered, a.state
+	return a.registration.clone(), a.registered, a.state
 }
 
-func (a *Agent) polled(registered, state uint64) {
+func (a *Agent) polled(status *Status, registered, state uint64) {
+	// The node's id is its key in hexadecimal.
+	key, _ := hex.DecodeString(status.EndpointAddr)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.connected, a.refused = true, nil
+	a.granted = &agentpb.Registered{HeartbeatIntervalMs: status.HeartbeatIntervalMs, StaleAfterMs: status.StaleAfterMs,
+		DeadAfterMs: status.DeadAfterMs, NodeId: status.NodeId, NodePublicKey: key}
 	a.registeredReached, a.stateReached = registered, state
+	a.notify()
+}
+
+// pollRefused tells who waits that the node refused what was said last.
+func (a *Agent) pollRefused(err error, registered, state uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if passing(err) && !errors.Is(err, ResourceExhausted) || errors.Is(err, Aborted) {
+		return
+	}
+	if !a.connected || a.registeredReached < registered {
+		a.refused = err
+	} else if state > a.stateReached {
+		a.stateRefused, a.stateError = state, err
+	}
 	a.notify()
 }
 

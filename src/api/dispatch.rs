@@ -87,7 +87,15 @@ pub(super) fn begin(view: &mut View, known: &Known<'_>, request: Request) -> Res
 fn carry_out(view: &mut View, known: &Known<'_>, request: Request) -> Result<Step, CallError> {
     let (roster, &Known { fleet, now, role, .. }) = (known, known);
     match request {
-        Request::GetStatus(_) => answer(view.status()),
+        Request::GetStatus(_) => {
+            let terms = fleet.registered("");
+            answer(GetStatusResponse {
+                heartbeat_interval_ms: terms.heartbeat_interval_ms,
+                stale_after_ms: terms.stale_after_ms,
+                dead_after_ms: terms.dead_after_ms,
+                ..view.status()
+            })
+        }
         Request::GetHealth(_) => {
             let mut health = view.health(now);
             health.problems.extend(view.namesakes().or_else(|| fleet.namesakes(now)).map(warn_of_namesakes));

@@ -27,7 +27,7 @@ pub(in crate::api) use shares::Principal;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peat_ipc::envelope::Request as RequestFrame;
 use peat_ipc::envelope::frame::Body;
@@ -56,6 +56,9 @@ use crate::sync::Asked;
 pub const SYNC_OUTSTANDING: usize = 256;
 /// What one connection may hold of the bytes all share when those are used up.
 const FAIR_SHARE_BYTES: usize = CLIENTS_BUFFERED_BYTES / CLIENT_CONNECTIONS;
+
+/// An engine that is called so long after its deadline could not be called before.
+const LATE: Duration = Duration::from_secs(1);
 
 /// What the engine needs to know.
 #[derive(Clone, Debug)]
@@ -170,6 +173,8 @@ pub struct Engine {
     reopened: bool,
     /// The time of the latest input.
     latest: Now,
+    /// When it was to be called again.
+    awaited: Option<Instant>,
     /// The method of the call that is begun now.
     method: u32,
     rpcs: Rpcs,
@@ -235,6 +240,7 @@ impl Engine {
             follow_on: false,
             reopened: false,
             latest: now,
+            awaited: None,
             method: NO_METHOD,
             rpcs: Rpcs::default(),
             #[cfg(feature = "http")]
@@ -255,7 +261,7 @@ impl Engine {
 
     /// Bytes came from a client.
     pub fn handle_bytes(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
-        self.latest = now;
+        self.arrive(now);
         let buffered_in = self.buffered_in;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.closing.is_some() {
@@ -279,7 +285,7 @@ impl Engine {
 
     /// The first `count` bytes of [`Engine::output`] were written.
     pub fn handle_written(&mut self, now: Now, id: ConnectionId, count: usize) {
-        self.latest = now;
+        self.arrive(now);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.wrote(now, count);
         let drained = connection.output().is_empty();
@@ -299,7 +305,7 @@ impl Engine {
 
     /// The store's commits went further.
     pub fn handle_tip(&mut self, now: Now, tip: Tip) {
-        self.latest = now;
+        self.arrive(now);
         // After a reopening the same number may stand for something else.
         let moved = tip.visible != self.view.tip.visible || std::mem::take(&mut self.reopened);
         self.view.tip = tip;
@@ -315,7 +321,7 @@ impl Engine {
 
     /// The store reopened its database: read from here on.
     pub fn handle_reader(&mut self, now: Now, reader: Reader) {
-        self.latest = now;
+        self.arrive(now);
         self.view.set_reader(reader);
         self.reopened = true;
         self.move_streams(now);
@@ -328,7 +334,7 @@ impl Engine {
 
     /// A deadline came.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.latest = now;
+        self.arrive(now);
         self.settle_timers();
         while let Some((_, wake)) = self.timers.take_due(now.mono) {
             match wake {
@@ -367,7 +373,7 @@ impl Engine {
 
     /// The node ends: every call and stream is ended, and nobody is let in any more.
     pub fn handle_shutdown(&mut self, now: Now) {
-        self.latest = now;
+        self.arrive(now);
         self.view.shutting_down = true;
         let open: Vec<_> = self.connections.keys().copied().collect();
         for id in open {
@@ -409,9 +415,26 @@ impl Engine {
         self.shut.pop_front()
     }
 
+    /// The time of an input. When it comes long after the engine was to be called, this process was stopped: what agents said meanwhile
+    /// is not read yet.
+    fn arrive(&mut self, now: Now) {
+        self.latest = now;
+        if let Some(since) = self.awaited.take()
+            && now.reached(since + LATE)
+        {
+            self.fleet.handle_gap(now, since);
+        }
+    }
+
     /// When to call [`Engine::handle_timeout`], and why.
     #[must_use]
     pub fn poll_deadline(&mut self) -> Option<(Instant, Wake)> {
+        let deadline = self.next_deadline();
+        self.awaited = deadline.map(|(at, _)| at);
+        deadline
+    }
+
+    fn next_deadline(&mut self) -> Option<(Instant, Wake)> {
         self.settle_timers();
         if !self.busy_streams.is_empty() || self.follow_on {
             return Some((self.latest.mono, Wake::Streams));

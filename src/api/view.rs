@@ -160,6 +160,7 @@ impl View {
             sync_active: status.active,
             connected_peers: status.connected_peers,
             phase: self.phase().into(),
+            ..GetStatusResponse::default()
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) const RETRY: Duration = Duration::from_secs(5);
 pub enum Change {
     /// Make it this.
     Whole(String),
-    /// Set these keys.
+    /// Set these keys, and remove those that are null.
     Fields(Map<String, Value>),
     /// Delete it.
     Delete,
@@ -34,10 +34,14 @@ pub enum Change {
 pub fn changes(change: &Change, held: Option<&str>) -> bool {
     match (change, held) {
         (Change::Delete, held) => held.is_some(),
-        (Change::Whole(_), _) | (Change::Fields(_), None) => true,
+        (Change::Whole(_), _) => true,
+        (Change::Fields(fields), None) => fields.values().any(|value| !value.is_null()),
         (Change::Fields(fields), Some(held)) => {
             let held: Map<String, Value> = serde_json::from_str(held).unwrap_or_default();
-            fields.iter().any(|(key, value)| held.get(key).is_none_or(|held| !same(held, value)))
+            fields.iter().any(|(key, value)| match held.get(key) {
+                None => !value.is_null(),
+                Some(held) => !same(held, value),
+            })
         }
     }
 }
@@ -104,7 +108,7 @@ fn capacity_value(capacity: &Capacity) -> Result<Value, CallError> {
     }))
 }
 
-/// The keys of a deployment that a workload sets.
+/// The keys of a deployment that a workload sets; labels it no longer has are removed.
 pub(super) fn deployment_fields(agent: &str, workload: &Workload) -> Map<String, Value> {
     let mut fields = Map::from_iter([
         ("agent_id".to_owned(), Value::from(agent)),
@@ -112,10 +116,9 @@ pub(super) fn deployment_fields(agent: &str, workload: &Workload) -> Map<String,
         ("version".to_owned(), workload.version.as_str().into()),
         ("status".to_owned(), workload.status.as_str().into()),
     ]);
-    if !workload.labels.is_empty() {
-        let labels = workload.labels.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
-        fields.insert("labels".into(), labels.collect::<Map<_, _>>().into());
-    }
+    let labels = workload.labels.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
+    let labels: Map<String, Value> = labels.collect();
+    fields.insert("labels".into(), if labels.is_empty() { Value::Null } else { labels.into() });
     fields
 }
 

@@ -1,6 +1,7 @@
 //! One agent's messages: Register, Heartbeat, Goodbye, a dropped stream, and a put to its platform.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use peat_ipc::agent::{
     AgentMessage, Heartbeat, HeartbeatAck, Register, Registered, State, Workload, agent_message, node_message,
@@ -101,7 +102,7 @@ impl Fleet {
         }
         self.check_claim(now, id, owner)?;
         if let Some(state) = state {
-            self.state(id, state, held)?;
+            self.state(now, id, state, held)?;
         }
         self.claim(now, id, owner);
         self.heard(now, id);
@@ -132,6 +133,12 @@ impl Fleet {
         if self.check_claim(now, agent, owner).is_ok() {
             self.claim(now, agent, owner);
             self.heard(now, agent);
+            // What it puts is what it says of itself, unless it says that on a stream.
+            if let Some(local) = self.roster.get_mut(agent).and_then(|entry| entry.local_mut())
+                && local.stream.is_none()
+            {
+                local.registered = false;
+            }
         }
     }
 
@@ -182,8 +189,8 @@ impl Fleet {
         let fields = documents::platform_fields(id, 0, &profile.labels, register.capacity.as_ref())?;
         self.claim(now, id, owner);
         self.attach(now, stream, id, profile);
-        let profile_fields = self.roster.get(id).map(|entry| entry.profile.fields()).unwrap_or_default();
-        let fields = profile_fields.into_iter().chain(fields).collect();
+        let replaced = self.roster.get(id).map(|entry| entry.profile.replacement()).unwrap_or_default();
+        let fields = replaced.into_iter().chain(fields).collect();
         self.put_platform(id, Change::Fields(fields));
         self.replace_workloads(id, &register.workloads, stored);
         if let Some(stream) = stream {
@@ -216,6 +223,7 @@ impl Fleet {
         entry.profile = profile;
         let Some(local) = entry.local_mut() else { return };
         let before = local.stream;
+        local.registered = true;
         if changed || before.is_none() {
             self.roster.touch(id);
         }
@@ -255,14 +263,14 @@ impl Fleet {
         held: Held<'_>,
     ) -> Result<(), CallError> {
         if let Some(state) = &beat.state {
-            self.state(id, state, held)?;
+            self.state(now, id, state, held)?;
         }
         self.heard(now, id);
         self.say(stream, node_message::Body::HeartbeatAck(HeartbeatAck { number: beat.number }));
         Ok(())
     }
 
-    fn state(&mut self, id: &str, state: &State, held: Held<'_>) -> Result<(), CallError> {
+    fn state(&mut self, now: Now, id: &str, state: &State, held: Held<'_>) -> Result<(), CallError> {
         profile::check_workloads(id, &state.workloads)?;
         self.writes.check_room()?;
         let labels = profile::labels(&state.labels)?;
@@ -275,7 +283,20 @@ impl Fleet {
             false => _ = self.put_workloads(id, &state.workloads),
         }
         self.put_platform(id, Change::Fields(fields));
+        self.relabel(now, id, labels);
         Ok(())
+    }
+
+    /// Labels that come with a state are the agent's from then on.
+    fn relabel(&mut self, now: Now, id: &str, labels: BTreeMap<String, String>) {
+        if let Some(entry) = self.roster.get_mut(id)
+            && !labels.is_empty()
+            && entry.profile.labels != labels
+        {
+            entry.profile.labels = labels;
+            self.roster.touch(id);
+            self.review(now, id);
+        }
     }
 
     fn put_platform(&mut self, id: &str, change: Change) {
@@ -308,7 +329,7 @@ impl Fleet {
         let times = self.settings.times;
         let Some(local) = self.roster.get_mut(id).and_then(|entry| entry.local_mut()) else { return };
         let live = local.vitals.liveness(now.mono, &times) == Liveness::Live;
-        local.heard = now.mono;
+        (local.heard, local.older) = (now.mono, Duration::ZERO);
         local.vitals = Vitals::Heard(now.mono);
         if !live || local.stored.is_none() {
             self.review(now, id);

@@ -99,6 +99,32 @@ impl Vitals {
         }
     }
 
+    /// Nothing could be heard from `since` to `now`, and what waits to be read is not read yet: what was not over at `since` lasts for
+    /// `grace` longer.
+    pub(super) fn spared(self, since: Instant, now: Instant, times: &Times, grace: Duration) -> Vitals {
+        let back = |patience: Duration| (now + grace).checked_sub(patience);
+        match (self, self.liveness_before(since, times)) {
+            (Vitals::Heard(at), Liveness::Live) => {
+                Vitals::Heard(back(times.stale_after).map_or(at, |back| back.max(at)))
+            }
+            (_, Liveness::Stale) => match (self.stale_at(times), back(times.dead_after)) {
+                (Some(stale), Some(back)) => Vitals::Gone(stale.max(back)),
+                _ => self,
+            },
+            _ => self,
+        }
+    }
+
+    /// The same as [`Vitals::liveness`] just before `at`.
+    fn liveness_before(self, at: Instant, times: &Times) -> Liveness {
+        match self.stale_at(times) {
+            None => Liveness::Dead,
+            Some(stale) if at <= stale => Liveness::Live,
+            Some(stale) if at <= stale + times.dead_after => Liveness::Stale,
+            Some(_) => Liveness::Dead,
+        }
+    }
+
     fn stale_at(self, times: &Times) -> Option<Instant> {
         match self {
             Vitals::Heard(at) => Some(at + times.stale_after),

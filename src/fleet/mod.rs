@@ -197,6 +197,19 @@ impl Fleet {
         }
     }
 
+    /// This process was stopped, or busy, from `since` to now: heartbeats wait in sockets, and other nodes were not heard. No agent is
+    /// silent for that; each keeps its state for one heartbeat.
+    pub fn handle_gap(&mut self, now: Now, since: Instant) {
+        let times = self.settings.times;
+        let grace = times.heartbeat.min(times.stale_after);
+        self.presence.spare(since, now.mono, &times, grace);
+        for (_, entry) in self.roster.iter_mut() {
+            entry.spare(since, now.mono, &times, grace);
+        }
+        let all: Vec<String> = self.roster.iter().map(|(id, _)| id.clone()).collect();
+        all.iter().for_each(|id| self.review(now, id));
+    }
+
     /// The settings were reloaded: every attached agent is told.
     pub fn handle_settings(&mut self, now: Now, settings: Settings) {
         if settings == self.settings {

@@ -1,9 +1,10 @@
 //! Which nodes with agents are there: what others flood is remembered, and when this node has to say so itself.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Times;
+use super::liveness::Vitals;
 use crate::identity::EndpointId;
 use crate::limits::PRESENCE_NODES;
 
@@ -24,6 +25,15 @@ impl Presence {
         }
         let before = self.heard.insert(node, now);
         before.is_none_or(|at| at + times.stale_after <= now)
+    }
+
+    /// See [`super::Fleet::handle_gap`].
+    pub(super) fn spare(&mut self, since: Instant, now: Instant, times: &Times, grace: Duration) {
+        for at in self.heard.values_mut() {
+            if let Vitals::Heard(spared) = Vitals::Heard(*at).spared(since, now, times, grace) {
+                *at = spared;
+            }
+        }
     }
 
     pub(super) fn heard(&self, node: &EndpointId) -> Option<Instant> {

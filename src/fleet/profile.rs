@@ -44,7 +44,7 @@ impl Profile {
         })
     }
 
-    /// The keys this is in a document. Unset ones are left out: they are somebody else's to set.
+    /// The keys this is in a document. Unset ones are left out.
     pub(super) fn fields(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         for (key, text) in [("name", &self.name), ("group", &self.group), ("version", &self.version)] {
@@ -63,22 +63,36 @@ impl Profile {
         fields
     }
 
-    /// The opposite of [`Profile::fields`]; takes what is there.
+    /// The keys of a platform that a registration replaces: those it does not say are removed.
+    pub(super) fn replacement(&self) -> Map<String, Value> {
+        let keys = ["name", "group", "version", "capabilities", "labels", "routes", "capacity"];
+        let mut fields: Map<String, Value> = keys.map(|key| (key.to_owned(), Value::Null)).into_iter().collect();
+        fields.extend(self.fields());
+        fields
+    }
+
+    /// The opposite of [`Profile::fields`], of a document that anyone may have written: takes what is there and within the limits.
     pub(super) fn from_fields(fields: &Map<String, Value>) -> Profile {
-        let text = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let texts = |key: &str| {
-            let list = fields.get(key).and_then(Value::as_array);
-            list.into_iter().flatten().filter_map(|item| item.as_str().map(String::from)).collect()
+        let short = |text: &&str| text.len() <= AGENT_TEXT_BYTES;
+        let text = |key: &str| {
+            let text = fields.get(key).and_then(Value::as_str).filter(short);
+            text.unwrap_or_default().to_owned()
         };
-        let labels = fields.get("labels").and_then(Value::as_object);
+        let texts = |key: &str, most: usize| {
+            let list = fields.get(key).and_then(Value::as_array);
+            let texts = list.into_iter().flatten().filter_map(Value::as_str).filter(short);
+            texts.take(most).map(String::from).collect()
+        };
+        let given = fields.get("labels").and_then(Value::as_object);
         let label = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+        let given: BTreeMap<String, String> = given.into_iter().flatten().filter_map(label).collect();
         Profile {
             name: text("name"),
             group: text("group"),
             version: text("version"),
-            capabilities: texts("capabilities"),
-            labels: labels.into_iter().flatten().filter_map(label).collect(),
-            routes: texts("routes"),
+            capabilities: texts("capabilities", AGENT_CAPABILITIES),
+            labels: labels(&given).unwrap_or_default(),
+            routes: texts("routes", AGENT_ROUTES),
         }
     }
 }

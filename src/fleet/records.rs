@@ -3,10 +3,14 @@
 //! What is stored is the truth about an agent, unless this node owns it with a higher claim: then it stores its own word again.
 //! So whoever owns an agent last is known everywhere in the end, even after a node has forgotten what it once claimed.
 
+use std::time::Duration;
+
 use peat_ipc::{CallError, Code};
+use serde_json::{Map, Value};
 
 use super::damper::Damper;
 use super::liveness::{Liveness, Vitals};
+use super::profile::Profile;
 use super::roster::{Entry, Home, Local};
 use super::transition::{self, Transition};
 use super::{Attachment, Fleet};
@@ -17,12 +21,20 @@ impl Fleet {
     /// A document of `agents` as it is now, for each that a peer changed and for all of them at the start; `None`: it was
     /// deleted, or never existed.
     pub fn handle_record(&mut self, now: Now, id: &str, json: Option<&str>) {
+        let times = self.settings.times;
+        let silence = |said| json.map_or(Duration::ZERO, |json| transition::silence(json, said, now, &times));
         match json.map(Transition::from_json) {
             None => self.record_deleted(now, id),
             // Not one of ours: what the store holds is not what this node knows.
             Some(None) => self.stored_is(now, id, None),
-            Some(Some(transition)) if transition.claim.endpoint == self.ours => self.own_record(now, id, transition),
-            Some(Some(transition)) => self.foreign_record(now, id, transition),
+            Some(Some(transition)) if transition.claim.endpoint == self.ours => {
+                let silence = silence(transition.liveness);
+                self.own_record(now, id, transition, silence);
+            }
+            Some(Some(transition)) => {
+                let silence = silence(transition.liveness);
+                self.foreign_record(now, id, transition, silence);
+            }
         }
     }
 
@@ -34,14 +46,23 @@ impl Fleet {
         word.is_some() && (word == local.stored || word == local.writing)
     }
 
-    /// A document of `platforms` changed: watchers see the status.
-    pub fn handle_platform(&mut self, id: &str, json: &str) {
-        let status = transition::status_of(json);
-        if let Some(entry) = self.roster.get_mut(id)
-            && entry.status != status
-        {
-            entry.status = status;
+    /// A document of `platforms` changed: watchers see the status. Of an agent of this node that has not registered it says what the
+    /// agent is.
+    pub fn handle_platform(&mut self, now: Now, id: &str, json: &str) {
+        let fields: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
+        let status = transition::status_of(&fields);
+        let Some(entry) = self.roster.get_mut(id) else { return };
+        let mut changed = std::mem::replace(&mut entry.status, status) != status;
+        if entry.local().is_some_and(|local| !local.registered) {
+            let profile = Profile::from_fields(&fields);
+            if entry.profile != profile {
+                entry.profile = profile;
+                changed = true;
+            }
+        }
+        if changed {
             self.roster.touch(id);
+            self.review(now, id);
         }
     }
 
@@ -66,12 +87,12 @@ impl Fleet {
     }
 
     /// From an earlier run of this node, or one that went round the mesh.
-    fn own_record(&mut self, now: Now, id: &str, transition: Transition) {
+    fn own_record(&mut self, now: Now, id: &str, transition: Transition, silence: Duration) {
         let known = self.roster.get(id);
         match known {
             None if self.roster.len() >= AGENTS => return,
             Some(entry) if entry.local().is_some() => {}
-            _ => self.adopt(now, id, &transition),
+            _ => self.adopt(now, id, &transition, silence),
         }
         if let Some(entry) = self.roster.get_mut(id) {
             entry.claim = entry.claim.max(transition.claim);
@@ -80,17 +101,18 @@ impl Fleet {
     }
 
     /// An agent of an earlier run: its stream is gone with that, and it is about to come back.
-    fn adopt(&mut self, now: Now, id: &str, transition: &Transition) {
+    fn adopt(&mut self, now: Now, id: &str, transition: &Transition, silence: Duration) {
         let vitals = if transition.liveness == Liveness::Dead { Vitals::Dead } else { Vitals::Gone(now.mono) };
         let entry = self.roster.entry(now.mono, id);
         entry.profile = transition.profile.clone();
         entry.claim = transition.claim;
         entry.via.clone_from(&transition.via);
-        entry.home = Home::Here(Box::new(Local::new(now.mono, vitals, transition.owner, Damper::empty(now.mono))));
+        let local = Local::new(now.mono, vitals, transition.owner, Damper::empty(now.mono));
+        entry.home = Home::Here(Box::new(Local { older: silence, ..local }));
         self.roster.touch(id);
     }
 
-    fn foreign_record(&mut self, now: Now, id: &str, transition: Transition) {
+    fn foreign_record(&mut self, now: Now, id: &str, transition: Transition, silence: Duration) {
         match self.roster.get(id) {
             None if self.roster.len() >= AGENTS => return,
             // Its owner has not heard of us yet, or lost: the store is to hold our word again.
@@ -108,7 +130,8 @@ impl Fleet {
             None => {}
         }
         let entry = self.roster.entry(now.mono, id);
-        entry.home = Home::Elsewhere { said: transition.liveness, seen: now.mono, owner: transition.owner };
+        entry.home =
+            Home::Elsewhere { said: transition.liveness, seen: now.mono, older: silence, owner: transition.owner };
         entry.profile = transition.profile;
         entry.claim = transition.claim;
         entry.via = transition.via;

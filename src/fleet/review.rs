@@ -61,7 +61,8 @@ impl Fleet {
             let Some(local) = entry.local_mut() else { continue };
             let Ok(key) = Key::new(COLLECTION, id.as_str()) else { continue };
             local.damper.take(now.mono, damping(&times));
-            let json = wanted.to_json(&id);
+            let silent = now.mono.saturating_duration_since(local.heard) + local.older;
+            let json = wanted.to_json(&id, now, silent);
             (local.writing, local.crossed) = (Some(wanted), false);
             return Some((key, json));
         }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::attachments::{Owner, StreamId};
 use super::damper::Damper;
@@ -36,16 +36,20 @@ pub(super) struct Entry {
 pub(super) enum Home {
     /// This node hears it itself, and writes its transitions.
     Here(Box<Local>),
-    /// Another node does. The state and the owner it stored last, and when they arrived.
-    Elsewhere { said: Liveness, seen: Instant, owner: Owner },
+    /// Another node does. The state and the owner it stored last, when they arrived, and how much longer ago the last sign of life was.
+    Elsewhere { said: Liveness, seen: Instant, older: Duration, owner: Owner },
 }
 
 /// An agent that this node owns.
 #[derive(Debug)]
 pub(super) struct Local {
     pub(super) vitals: Vitals,
-    /// The last sign of life.
+    /// The last sign of life,
     pub(super) heard: Instant,
+    /// and how much longer ago than that it was, for one before this node started.
+    pub(super) older: Duration,
+    /// It said on its own what it is; otherwise its document in `platforms` does.
+    pub(super) registered: bool,
     pub(super) owner: Owner,
     pub(super) stream: Option<StreamId>,
     /// What the store holds, and what it is being given.
@@ -64,6 +68,8 @@ impl Local {
         Local {
             vitals,
             heard: now,
+            older: Duration::ZERO,
+            registered: false,
             owner,
             stream: None,
             stored: None,
@@ -82,7 +88,7 @@ impl Entry {
             claim: Claim::default(),
             via: String::new(),
             status: 0,
-            home: Home::Elsewhere { said: Liveness::Dead, seen: now, owner: Owner::Nobody },
+            home: Home::Elsewhere { said: Liveness::Dead, seen: now, older: Duration::ZERO, owner: Owner::Nobody },
             shown: Liveness::Dead,
             changed: 0,
             timer: None,
@@ -123,16 +129,30 @@ impl Entry {
         }
     }
 
+    /// See [`super::Fleet::handle_gap`].
+    pub(super) fn spare(&mut self, since: Instant, now: Instant, times: &Times, grace: Duration) {
+        match &mut self.home {
+            Home::Here(local) => local.vitals = local.vitals.spared(since, now, times, grace),
+            Home::Elsewhere { said: Liveness::Stale | Liveness::Live, seen, older, .. } => {
+                if let Vitals::Gone(later) = Vitals::Gone(*seen).spared(since, now, times, grace) {
+                    *older += later - *seen;
+                    *seen = later;
+                }
+            }
+            Home::Elsewhere { .. } => {}
+        }
+    }
+
     /// Since this node last heard a sign of it: its own, or its node's.
     pub(super) fn age_ms(&self, now: Instant, presence: &Presence) -> u64 {
-        let heard = match &self.home {
-            Home::Here(local) => local.heard,
+        let (heard, older) = match &self.home {
+            Home::Here(local) => (local.heard, local.older),
             Home::Elsewhere { said: Liveness::Live, seen, .. } => {
-                presence.heard(&self.claim.endpoint).map_or(*seen, |heard| heard.max(*seen))
+                (presence.heard(&self.claim.endpoint).map_or(*seen, |heard| heard.max(*seen)), Duration::ZERO)
             }
-            Home::Elsewhere { seen, .. } => *seen,
+            Home::Elsewhere { seen, older, .. } => (*seen, *older),
         };
-        u64::try_from(now.saturating_duration_since(heard).as_millis()).unwrap_or(u64::MAX)
+        u64::try_from((now.saturating_duration_since(heard) + older).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// What the store should hold of an agent that this node owns.
@@ -186,6 +206,10 @@ impl Roster {
             self.touch(id);
         }
         self.agents.entry(id.to_owned()).or_insert_with(|| Entry::new(now))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Entry)> {
+        self.agents.iter_mut()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Entry)> {

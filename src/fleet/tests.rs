@@ -1,5 +1,7 @@
 //! Nodes' fleets under virtual time, with a mesh that carries documents and presence as far as it is told to.
 
+mod silence;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

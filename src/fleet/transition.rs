@@ -3,10 +3,19 @@
 use peat_ipc::sidecar::PlatformStatus;
 use serde_json::{Map, Value, json};
 
+use std::time::Duration;
+
 use super::Liveness;
 use super::attachments::Owner;
+use super::liveness::Times;
 use super::profile::Profile;
+use crate::clock::Now;
 use crate::identity::EndpointId;
+
+/// The last sign of life of an agent that is not LIVE, Unix seconds by the clock of the node that wrote it.
+const HEARD: &str = "heard";
+/// What is shown of a silence at most: ten years.
+const LONGEST_SILENCE: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// Whose an agent is: the highest attach counter, then the larger endpoint id.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -29,8 +38,13 @@ pub(super) struct Transition {
 }
 
 impl Transition {
-    pub(super) fn to_json(&self, agent: &str) -> String {
+    /// `silent` is how long no sign of the agent was seen; written for one that is not LIVE, as the time by this node's wall clock.
+    pub(super) fn to_json(&self, agent: &str, now: Now, silent: Duration) -> String {
         let mut fields = self.profile.fields();
+        if self.liveness != Liveness::Live {
+            let silent = i64::try_from(silent.as_millis()).unwrap_or(i64::MAX);
+            fields.insert(HEARD.into(), json!(now.wall_ms.saturating_sub(silent).div_euclid(1_000)));
+        }
         fields.insert("agent_id".into(), agent.into());
         fields.insert("liveness".into(), self.liveness.name().into());
         fields.insert("via".into(), self.via.as_str().into());
@@ -57,9 +71,22 @@ impl Transition {
     }
 }
 
+/// How long an agent of which a document says that it is not LIVE has been silent, as far as wall clocks can tell: shown, and nothing
+/// else. One that is DEAD was silent for longer than that takes.
+pub(super) fn silence(json: &str, said: Liveness, now: Now, times: &Times) -> Duration {
+    let least = match said {
+        Liveness::Live => return Duration::ZERO,
+        Liveness::Stale => Duration::ZERO,
+        Liveness::Dead => times.dead_after,
+    };
+    let fields: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
+    let heard = fields.get(HEARD).and_then(Value::as_i64);
+    let passed = heard.map_or(0, |heard| now.wall_ms.div_euclid(1_000).saturating_sub(heard));
+    Duration::from_secs(u64::try_from(passed).unwrap_or(0)).clamp(least, LONGEST_SILENCE.max(least))
+}
+
 /// The status in a document of `platforms`.
-pub(super) fn status_of(platform: &str) -> i32 {
-    let fields: Map<String, Value> = serde_json::from_str(platform).unwrap_or_default();
+pub(super) fn status_of(fields: &Map<String, Value>) -> i32 {
     let number = match fields.get("status") {
         Some(Value::String(name)) => {
             let name = name.to_ascii_uppercase();

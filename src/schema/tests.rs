@@ -24,7 +24,7 @@ fn parsed<M: Described + Default>(text: &str) -> M {
 fn what_has_its_default_is_left_out_or_there_as_asked() {
     let status = pb::GetStatusResponse { node_id: "a\"b".into(), phase: 2, ..Default::default() };
     assert_eq!(plain(&status), r#"{"nodeId":"a\"b","phase":"NODE_PHASE_READY"}"#);
-    let all = r#"{"nodeId":"a\"b","endpointAddr":"","syncActive":false,"connectedPeers":0,"phase":"NODE_PHASE_READY"}"#;
+    let all = r#"{"nodeId":"a\"b","endpointAddr":"","syncActive":false,"connectedPeers":0,"phase":"NODE_PHASE_READY","heartbeatIntervalMs":0,"staleAfterMs":0,"deadAfterMs":0}"#;
     assert_eq!(full(&status), all);
     assert_eq!(plain(&pb::StartSyncResponse {}), "{}");
     assert_eq!(full(&pb::ListPeersResponse::default()), r#"{"peers":[]}"#);

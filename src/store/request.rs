@@ -65,7 +65,7 @@ pub enum Put {
     Whole { json: String, base: Option<Version> },
     /// RFC 7396.
     Patch { json: String, base: Option<Version> },
-    /// Set these top-level fields and leave the others alone; creates the document when there is none.
+    /// Set these top-level fields, remove those that are null, and leave the others alone; creates the document when there is none.
     Fields(serde_json::Map<String, serde_json::Value>),
     /// Leave a tombstone. Deleting what does not exist is done already.
     Delete,

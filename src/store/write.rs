@@ -48,7 +48,13 @@ impl Stage<'_> {
             }
             Put::Fields(fields) => {
                 let mut object = self.current(&key, hash)?;
-                object.extend(fields);
+                for (field, value) in fields {
+                    if value.is_null() {
+                        object.remove(&field)
+                    } else {
+                        object.insert(field, value)
+                    };
+                }
                 (object, None)
             }
         };

@@ -33,6 +33,7 @@ fn a_unary_call_is_as_the_page_shows() {
         sync_active: true,
         connected_peers: 0,
         phase: NodePhase::Ready.into(),
+        ..GetStatusResponse::default()
     };
     assert_example("client-status", |out| {
         frame::put_response(out, 1, status.encoded_len(), |out| status.encode_raw(out));

@@ -37,7 +37,7 @@ pub(super) struct Terms {
 impl Engine {
     /// The store answered.
     pub fn handle_reply(&mut self, now: Now, reply: Reply) {
-        self.latest = now;
+        self.arrive(now);
         self.store_outstanding -= 1;
         self.view.note_answer(now, self.store_outstanding, &reply.result);
         if let Ticket::Api(number) = reply.ticket
@@ -51,7 +51,7 @@ impl Engine {
 
     /// The sync engine said something.
     pub fn handle_event(&mut self, now: Now, event: Event) {
-        self.latest = now;
+        self.arrive(now);
         match event {
             Event::Status(status) => self.view.set_status(status),
             Event::Answered { call, answer } => self.answered(now, call, answer),

@@ -15,7 +15,7 @@ impl Engine {
     /// # Errors
     /// The node is shutting down.
     pub fn handle_open(&mut self, now: Now, id: ConnectionId, caller: Caller) -> Result<(), Refused> {
-        self.latest = now;
+        self.arrive(now);
         if self.view.shutting_down {
             return Err(Refused);
         }
@@ -38,7 +38,7 @@ impl Engine {
 
     /// The client is gone: its calls are over, and what it had written still happens.
     pub fn handle_closed(&mut self, now: Now, id: ConnectionId) {
-        self.latest = now;
+        self.arrive(now);
         self.drop_connection(id);
         self.done(now);
     }

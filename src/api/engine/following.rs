@@ -128,9 +128,9 @@ fn tell(fleet: &mut fleet::Fleet, now: Now, snapshot: &store::Snapshot, key: &Ke
         fleet::COLLECTION => {
             let document = snapshot.document(key)?;
             fleet.handle_record(now, key.id(), document.as_ref().map(|document| document.json.as_str()));
-            tell_platform(fleet, snapshot, key.id())
+            tell_platform(fleet, now, snapshot, key.id())
         }
-        "platforms" => tell_platform(fleet, snapshot, key.id()),
+        "platforms" => tell_platform(fleet, now, snapshot, key.id()),
         _ => Ok(()),
     }
 }
@@ -138,13 +138,14 @@ fn tell(fleet: &mut fleet::Fleet, now: Now, snapshot: &store::Snapshot, key: &Ke
 /// Tells the fleet of an agent's platform, if it knows the agent.
 pub(super) fn tell_platform(
     fleet: &mut fleet::Fleet,
+    now: Now,
     snapshot: &store::Snapshot,
     agent: &str,
 ) -> Result<(), CallError> {
     if fleet.knows(agent)
         && let Some(document) = snapshot.document(&Key::new("platforms", agent).map_err(|error| internal(&error))?)?
     {
-        fleet.handle_platform(agent, &document.json);
+        fleet.handle_platform(now, agent, &document.json);
     }
     Ok(())
 }

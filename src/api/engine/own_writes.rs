@@ -120,6 +120,6 @@ impl Engine {
         }
         let Ok(snapshot) = self.view.snapshot() else { return };
         // What cannot be read now is read at the next change.
-        let _ = super::following::tell_platform(&mut self.fleet, snapshot, agent);
+        let _ = super::following::tell_platform(&mut self.fleet, self.latest, snapshot, agent);
     }
 }

@@ -19,7 +19,7 @@ pub struct Reloaded {
 impl Engine {
     /// The configuration was read again.
     pub fn handle_reloaded(&mut self, now: Now, reloaded: Reloaded) {
-        self.latest = now;
+        self.arrive(now);
         self.policy = reloaded.policy;
         self.fleet.handle_settings(now, reloaded.fleet);
         #[cfg(feature = "http")]

@@ -9,6 +9,7 @@ mod hostile;
 mod http;
 mod load;
 mod peers;
+mod profiles;
 mod rights;
 mod subscriptions;
 

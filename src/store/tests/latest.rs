@@ -92,9 +92,12 @@ fn patches_and_fields_touch_only_what_they_name() {
     let patch = Put::Patch { json: r#"{"drop":null,"deep":{"x":9}}"#.into(), base: None };
     bench.write("platforms/a", patch).unwrap();
     assert_eq!(bench.json("platforms/a").unwrap(), r#"{"deep":{"x":9,"y":2},"keep":1}"#);
-    let fields = serde_json::json!({"deep": 1, "new": [2]}).as_object().unwrap().clone();
-    bench.write("platforms/a", Put::Fields(fields)).unwrap();
-    assert_eq!(bench.json("platforms/a").unwrap(), r#"{"deep":1,"keep":1,"new":[2]}"#);
+    let mut fields = |fields: serde_json::Value| {
+        bench.write("platforms/a", Put::Fields(fields.as_object().unwrap().clone())).unwrap();
+        bench.json("platforms/a").unwrap()
+    };
+    assert_eq!(fields(serde_json::json!({"deep": 1, "new": [2]})), r#"{"deep":1,"keep":1,"new":[2]}"#);
+    assert_eq!(fields(serde_json::json!({"deep": null, "never": null})), r#"{"keep":1,"new":[2]}"#);
     bench.write("platforms/new", Put::Patch { json: r#"{"a":null,"b":1}"#.into(), base: None }).unwrap();
     assert_eq!(bench.json("platforms/new").unwrap(), r#"{"b":1}"#);
 }

@@ -102,18 +102,24 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("node_id", "endpoint_addr", "sync_active", "connected_peers", "phase")
+    __slots__ = ("node_id", "endpoint_addr", "sync_active", "connected_peers", "phase", "heartbeat_interval_ms", "stale_after_ms", "dead_after_ms")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_ADDR_FIELD_NUMBER: _ClassVar[int]
     SYNC_ACTIVE_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_PEERS_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    STALE_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     endpoint_addr: str
     sync_active: bool
     connected_peers: int
     phase: NodePhase
-    def __init__(self, node_id: _Optional[str] = ..., endpoint_addr: _Optional[str] = ..., sync_active: bool = ..., connected_peers: _Optional[int] = ..., phase: _Optional[_Union[NodePhase, str]] = ...) -> None: ...
+    heartbeat_interval_ms: int
+    stale_after_ms: int
+    dead_after_ms: int
+    def __init__(self, node_id: _Optional[str] = ..., endpoint_addr: _Optional[str] = ..., sync_active: bool = ..., connected_peers: _Optional[int] = ..., phase: _Optional[_Union[NodePhase, str]] = ..., heartbeat_interval_ms: _Optional[int] = ..., stale_after_ms: _Optional[int] = ..., dead_after_ms: _Optional[int] = ...) -> None: ...
 
 class ConnectPeerRequest(_message.Message):
     __slots__ = ("endpoint_id", "addresses", "relay_url", "wait")
