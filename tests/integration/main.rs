@@ -14,6 +14,8 @@ mod commands;
 mod data_directory;
 mod far;
 mod forwarder;
+#[path = "../hostile/mod.rs"]
+mod hostile;
 #[cfg(feature = "http")]
 mod http;
 mod life;
