@@ -58,7 +58,7 @@ fn row(peer: &pb::PeerInfo) -> [String; 6] {
     let state = if peer.connected { peer.path.clone() } else { "down".to_owned() };
     let rtt = if peer.connected { format!("{:.1} ms", peer.rtt_micros as f64 / 1000.0) } else { String::new() };
     let pending = peer.pending_documents.to_string();
-    let reason = if peer.connected { &peer.path_reason } else { &peer.last_error };
+    let reason = if peer.last_error.is_empty() { &peer.path_reason } else { &peer.last_error };
     [peer.endpoint_id.clone(), state, rtt, pending, peer.addresses.join(" "), reason.clone()]
 }
 

@@ -34,7 +34,11 @@ impl Stage<'_> {
         let mut taken = BTreeMap::new();
         for incoming in apply.documents {
             let hash = incoming.hash;
-            taken.insert(hash, self.take_in(incoming, apply.from)?);
+            let taken_in = match self.foreign(&incoming, &apply.excluded)? {
+                Some(reason) => Taken::Refused(reason),
+                None => self.take_in(incoming, apply.from)?,
+            };
+            taken.insert(hash, taken_in);
         }
         let (mut missing, mut refused) = (Vec::new(), Vec::new());
         for (hash, taken) in taken {

@@ -21,6 +21,7 @@ mod engine;
 mod error;
 mod figures;
 pub(crate) mod fingerprint;
+mod foreign;
 mod history;
 mod job;
 mod join;

@@ -1,5 +1,7 @@
 //! What the store is asked and what it answers.
 
+use std::collections::BTreeSet;
+
 use crate::identity::EndpointId;
 use crate::store::{CommandChange, Key, KeyHash, Kind, Lineage, RunId, Signed, Stamp, Version};
 
@@ -111,6 +113,8 @@ pub struct Apply {
     pub cursors: Vec<Cursor>,
     /// Flush now; somebody waits.
     pub flush: bool,
+    /// Collections that do not sync with the peer.
+    pub excluded: BTreeSet<String>,
 }
 
 /// What came of an [`Apply`].

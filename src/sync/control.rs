@@ -156,7 +156,7 @@ pub struct Peer {
     pub pending_documents: u64,
     /// Its wall clock minus ours at its hello, milliseconds.
     pub clock_skew_ms: i64,
-    /// Why it is not connected; empty while it is.
+    /// Why it is not connected, or what nothing comes of while it is; empty otherwise.
     pub last_error: String,
     /// What it calls itself; empty before its first hello.
     pub name: String,

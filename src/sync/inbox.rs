@@ -68,6 +68,8 @@ pub(crate) struct Inbox {
     unasked: VecDeque<(KeyHash, Option<Vec<[u8; 32]>>)>,
     /// Cursors that are not written yet: they wait for the gaps to close.
     deferred: BTreeMap<Kind, Cursor>,
+    /// Gaps that the peer has answered for.
+    answers: u64,
     /// What is with the store.
     submitted: Option<Submitted>,
     retry_at: Option<Instant>,
@@ -102,6 +104,7 @@ impl Inbox {
             gaps: BTreeSet::new(),
             unasked: VecDeque::new(),
             deferred: BTreeMap::new(),
+            answers: 0,
             submitted: None,
             retry_at: None,
         }
@@ -154,10 +157,9 @@ impl Inbox {
         let mut cursors = self.deferred.clone();
         for received in &self.waiting {
             for document in &received.batch.documents {
-                if let Some(incoming) = self.accept(document, received.arrived)? {
-                    submitted.documents.push((received.lane, received.batch.number, incoming.hash));
-                    documents.push(incoming);
-                }
+                let incoming = convert::incoming(document.clone(), received.arrived)?;
+                submitted.documents.push((received.lane, received.batch.number, incoming.hash));
+                documents.push(incoming);
             }
             for moved in &received.batch.moved {
                 let cursor = self.cursor(moved)?;
@@ -168,7 +170,8 @@ impl Inbox {
         let cursors = submitted.cursors.clone();
         let flush = self.waiting.iter().any(|received| received.batch.flush);
         self.submitted = Some(submitted);
-        Ok(Some(Apply { from: self.peer, into: self.into, documents, cursors, flush }))
+        let excluded = self.excluded.0.clone();
+        Ok(Some(Apply { from: self.peer, into: self.into, documents, cursors, flush, excluded }))
     }
 
     /// Whether nothing is missing of a kind.
@@ -178,12 +181,6 @@ impl Inbox {
 
     fn has_work(&self) -> bool {
         !self.waiting.is_empty() || self.deferred.keys().any(|kind| self.may_move(*kind))
-    }
-
-    fn accept(&self, document: &Document, arrived: u64) -> Result<Option<Incoming>, &'static str> {
-        let incoming = convert::incoming(document.clone(), arrived)?;
-        let collection = incoming.name.as_ref().map(Key::collection);
-        Ok(if collection.is_some_and(|name| self.excluded.0.contains(name)) { None } else { Some(incoming) })
     }
 
     fn cursor(&self, moved: &mesh::Cursor) -> Result<Cursor, &'static str> {
@@ -220,6 +217,7 @@ impl Inbox {
             }
         }
         self.note_lacking(&submitted.documents, &applied);
+        self.answers += answered.len() as u64;
         self.gaps.retain(|hash| !answered.contains(hash));
         for (hash, have) in applied.missing {
             // What is missing although the peer has answered will not come.
@@ -262,6 +260,12 @@ impl Inbox {
     /// When a refused batch is offered again.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
+    }
+
+    /// How many gaps the peer has answered for so far, while there is one that it has not; what waits for our own store may be
+    /// its answer.
+    pub(crate) fn unanswered(&self) -> Option<u64> {
+        (!self.gaps.is_empty() && self.waiting.is_empty()).then_some(self.answers)
     }
 
     /// Whether [`Inbox::poll_gap`] may have one.

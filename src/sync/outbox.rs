@@ -17,7 +17,9 @@
 //!    lane, and always: a batch names it in `answered` whether or not the document can be sent.
 //! 3. An offer is answered by a `Want` on the control lane, which no window closes. Until then nothing else of that document
 //!    is sent: the answer brings its newest version.
-//! 4. Only new documents wait until fewer than [`EXCEPTIONS`] are owed out of order. Answers do not.
+//! 4. A document that is edited faster than the peer confirms has at most `VERSIONS` versions on their way. What comes on top is
+//!    not sent but due, and once the peer has confirmed half of them its newest version is sent, before other documents.
+//! 5. Only new documents wait until fewer than [`EXCEPTIONS`] are owed out of order. Answers do not.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -31,6 +33,8 @@ use crate::sync::reconcile::Theirs;
 
 /// Batches in flight past which the peer is asked to flush, so that relaxed acknowledgements do not stall the lane.
 const FLUSH_AT: usize = LANE_BATCHES / 4;
+/// Versions of one document on their way at once.
+const VERSIONS: u16 = 8;
 /// Index entries looked at for one batch; skipped ones count.
 const SCAN_ENTRIES: usize = 4_096;
 /// Documents remembered that the peer did not keep. With as many, only acknowledged documents count as held.
@@ -77,6 +81,8 @@ enum Owed {
     Offered { passed: bool },
     /// The peer asks for what it lacks; it has these changes.
     Wanted(Vec<[u8; 32]>),
+    /// Versions up to this sequence number are on their way, as many as may be; the rest follows once the peer confirms them.
+    Crowded(u64),
     /// The peer has what was written up to this sequence number, and lacks what came since.
     Newer(u64),
 }
@@ -124,8 +130,12 @@ pub(crate) struct Outbox {
     /// Found by reconciliation, not yet sent.
     found: Vec<(KeyHash, Theirs)>,
     exceptions: BTreeMap<KeyHash, Exception>,
-    /// The exceptions that can be sent at once: all but the offered.
-    due: VecDeque<KeyHash>,
+    /// The exceptions that can be sent at once: all but the offered and the crowded.
+    due: PerKind<VecDeque<KeyHash>>,
+    /// Documents on their way: how many versions, and the newest.
+    on_way: BTreeMap<KeyHash, (u16, u64)>,
+    /// Offers that were answered.
+    answers: u64,
     /// Documents of which the peer did not keep what it was last sent.
     lacking: BTreeSet<KeyHash>,
     lanes: [LaneOut; 5],
@@ -199,7 +209,9 @@ impl Outbox {
             comparing,
             found: Vec::new(),
             exceptions: BTreeMap::new(),
-            due: VecDeque::new(),
+            due: Default::default(),
+            on_way: BTreeMap::new(),
+            answers: 0,
             lacking: BTreeSet::new(),
             lanes: Default::default(),
         }
@@ -237,11 +249,12 @@ impl Outbox {
 
     /// Whether the peer was sent something of a document that it has not acknowledged.
     pub(crate) fn is_in_flight(&self, hash: &KeyHash) -> bool {
-        self.in_flight(hash).is_some()
+        self.on_way.contains_key(hash)
     }
 
     /// The oldest version of a document on its way.
     fn in_flight(&self, hash: &KeyHash) -> Option<u64> {
+        self.on_way.get(hash)?;
         let documents = self.lanes.iter().flat_map(|lane| &lane.in_flight).flat_map(|sent| &sent.documents);
         documents.filter(|(key, _)| key == hash).map(|(_, sequence)| *sequence).min()
     }
@@ -249,6 +262,17 @@ impl Outbox {
     /// Whether an acknowledgement is outstanding.
     pub(crate) fn awaits_ack(&self) -> bool {
         self.lanes.iter().any(|lane| !lane.in_flight.is_empty())
+    }
+
+    /// The oldest batch of a lane without an acknowledgement.
+    pub(crate) fn unacked(&self, lane: Lane) -> Option<u64> {
+        self.lanes[lane as usize].in_flight.front().map(|sent| sent.number)
+    }
+
+    /// How many offers were answered so far, while one is not.
+    pub(crate) fn unanswered(&self) -> Option<u64> {
+        let offers = self.exceptions.values().any(|exception| matches!(exception.owed, Owed::Offered { .. }));
+        offers.then_some(self.answers)
     }
 
     /// The peer confirmed that it holds everything of `kind` up to this.
@@ -268,8 +292,9 @@ impl Outbox {
     pub(crate) fn want(&mut self, hash: KeyHash, have: Vec<[u8; 32]>) -> Result<(), &'static str> {
         let owed = Owed::Wanted(have);
         if let Some(exception) = self.exceptions.get_mut(&hash) {
-            if matches!(exception.owed, Owed::Offered { .. }) {
-                self.due.push_back(hash);
+            self.answers += u64::from(matches!(exception.owed, Owed::Offered { .. }));
+            if matches!(exception.owed, Owed::Offered { .. } | Owed::Crowded(_)) {
+                self.due[slot(exception.kind)].push_back(hash);
             }
             exception.owed = owed;
             return Ok(());
@@ -281,20 +306,21 @@ impl Outbox {
         // Of a document that is not on its way no sequence number is known; 1 holds the cursor back until it is sent.
         let sequence = sent.unwrap_or(1);
         self.exceptions.insert(hash, Exception { kind: Kind::Merged, sequence, owed });
-        self.due.push_back(hash);
+        self.due[slot(Kind::Merged)].push_back(hash);
         Ok(())
     }
 
     /// The peer has what was offered, or something newer.
     pub(crate) fn satisfied(&mut self, hash: &KeyHash) {
         let Some(exception) = self.exceptions.get_mut(hash) else { return };
+        self.answers += 1;
         match exception.owed {
             Owed::Offered { passed: true } => {
                 exception.owed = Owed::Newer(exception.sequence);
-                self.due.push_back(*hash);
+                self.due[slot(exception.kind)].push_back(*hash);
             }
             Owed::Offered { passed: false } => _ = self.exceptions.remove(hash),
-            Owed::Wanted(_) | Owed::Newer(_) => {}
+            Owed::Wanted(_) | Owed::Crowded(_) | Owed::Newer(_) => {}
         }
     }
 
@@ -317,6 +343,7 @@ impl Outbox {
         while out.in_flight.front().is_some_and(|sent| sent.number <= number) {
             let sent = out.in_flight.pop_front().expect("just seen");
             for (hash, sequence) in sent.documents {
+                arrived(&mut self.on_way, hash);
                 if !lacking.contains(&hash) {
                     self.lacking.remove(&hash);
                     each(hash, sequence);
@@ -329,7 +356,19 @@ impl Outbox {
                 *acked = sequence.max(*acked);
             }
         }
+        self.release_crowded();
         Ok(())
+    }
+
+    /// Makes documents due of which enough has arrived.
+    fn release_crowded(&mut self) {
+        for (hash, exception) in &mut self.exceptions {
+            let Owed::Crowded(held) = exception.owed else { continue };
+            if self.on_way.get(hash).is_none_or(|(versions, _)| *versions <= VERSIONS / 2) {
+                exception.owed = Owed::Newer(if self.lacking.contains(hash) { 0 } else { held });
+                self.due[slot(exception.kind)].push_back(*hash);
+            }
+        }
     }
 
     /// The next batch for `lane`, or `None` when nothing is owed on it or too much is in flight. `urgent`: somebody waits
@@ -356,26 +395,27 @@ impl Outbox {
         match lane {
             Lane::Control => return Ok(None),
             Lane::Bulk => self.fill_backlog(snapshot, &mut filling)?,
-            Lane::Command => self.fill_live(Kind::Command, snapshot, &mut filling)?,
-            Lane::Merged => {
-                self.fill_due(snapshot, &mut filling)?;
-                self.fill_live(Kind::Merged, snapshot, &mut filling)?;
-            }
-            Lane::Latest => self.fill_live(Kind::Latest, snapshot, &mut filling)?,
+            Lane::Command => self.fill_kind(Kind::Command, snapshot, &mut filling)?,
+            Lane::Merged => self.fill_kind(Kind::Merged, snapshot, &mut filling)?,
+            Lane::Latest => self.fill_kind(Kind::Latest, snapshot, &mut filling)?,
         }
         let nudge = urgent && self.lanes[lane as usize].relaxed;
-        debug_assert!(
-            lane != Lane::Merged || self.due.is_empty() || filling.is_full(),
-            "an answer waits for a document"
-        );
-        debug_assert!(self.is_consistent(), "each exception is offered or due");
+        debug_assert!(self.is_consistent(), "each exception is due, or waits for the peer");
         let nothing = filling.documents.is_empty() && filling.answered.is_empty() && !nudge;
         Ok(if nothing { None } else { Some(self.close(lane, filling, urgent)) })
     }
 
+    fn fill_kind(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
+        self.fill_due(kind, snapshot, filling)?;
+        debug_assert!(self.due[slot(kind)].is_empty() || filling.is_full(), "an answer waits for a document");
+        self.fill_live(kind, snapshot, filling)
+    }
+
     /// A batch that only moves cursors, when there is a cursor to move and nothing else will carry it.
-    pub(crate) fn move_cursors(&mut self) -> Option<Batch> {
-        self.can_move().then(|| self.close(Lane::Bulk, Filling::new(SendClock::default(), BATCH_BYTES), false))
+    pub(crate) fn move_cursors(&mut self, urgent: bool) -> Option<Batch> {
+        let blocked = self.lanes[Lane::Bulk as usize].in_flight.len() >= LANE_BATCHES;
+        let nothing = || Filling::new(SendClock::default(), BATCH_BYTES);
+        (!blocked && self.can_move()).then(|| self.close(Lane::Bulk, nothing(), urgent))
     }
 
     /// Whether [`Outbox::move_cursors`] would have something to say.
@@ -392,9 +432,16 @@ impl Outbox {
         for (kind, reach) in &moved {
             self.positions[slot(*kind)].moved = *reach;
         }
+        let mut crowded = false;
+        for (hash, sequence) in &filling.keys {
+            let (versions, newest) = self.on_way.entry(*hash).or_default();
+            *versions += 1;
+            *newest = (*newest).max(*sequence);
+            crowded |= *versions >= VERSIONS / 2;
+        }
         let out = &mut self.lanes[lane as usize];
         out.last_number += 1;
-        let flush = urgent || (out.relaxed && out.in_flight.len() >= FLUSH_AT);
+        let flush = urgent || crowded || (out.relaxed && out.in_flight.len() >= FLUSH_AT);
         out.relaxed = !flush;
         let batch = Batch {
             number: out.last_number,
@@ -427,7 +474,13 @@ impl Outbox {
     /// Whether another batch could be filled for `lane` right away.
     pub(crate) fn owes(&self, lane: Lane, snapshot: &Snapshot) -> bool {
         let full = self.lanes[lane as usize].in_flight.len() >= LANE_BATCHES;
-        let answers = lane == Lane::Merged && !self.due.is_empty();
+        let due = |kind: Kind| !self.due[slot(kind)].is_empty();
+        let answers = match lane {
+            Lane::Control | Lane::Bulk => false,
+            Lane::Command => due(Kind::Command),
+            Lane::Merged => due(Kind::Merged),
+            Lane::Latest => due(Kind::Latest),
+        };
         let live = |kind: Kind| self.positions[slot(kind)].scanned < snapshot.visible();
         let new = self.exceptions.len() < EXCEPTIONS
             && match lane {
@@ -441,21 +494,26 @@ impl Outbox {
     }
 
     fn is_consistent(&self) -> bool {
-        let is_offered = |exception: &&Exception| matches!(exception.owed, Owed::Offered { .. });
-        let offered = self.exceptions.values().filter(is_offered).count();
-        offered <= EXCEPTIONS && offered + self.due.len() == self.exceptions.len()
+        let waits = |exception: &&Exception| matches!(exception.owed, Owed::Offered { .. } | Owed::Crowded(_));
+        let waiting = self.exceptions.values().filter(waits).count();
+        let due: usize = self.due.iter().map(VecDeque::len).sum();
+        waiting <= EXCEPTIONS && waiting + due == self.exceptions.len()
     }
 
-    /// Sends what the peer asks for, or that it cannot be sent, and what came since an offer that it did not need.
-    fn fill_due(&mut self, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
+    /// Sends what the peer asks for, or that it cannot be sent, and what came since what it has.
+    fn fill_due(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
         while !filling.is_full() {
-            let Some(hash) = self.due.front().copied() else { break };
-            let record = readable(hash, snapshot.record(&hash))?;
+            let Some(hash) = self.due[slot(kind)].front().copied() else { break };
+            let record = self.readable(hash, snapshot.record(&hash))?;
+            let record = match record {
+                Some(record) if self.travels(&record, snapshot)? => Some(record),
+                _ => None,
+            };
             match (self.exceptions.get(&hash).map(|exception| &exception.owed), record) {
                 (Some(Owed::Wanted(have)), record) => {
-                    let document =
-                        record.as_ref().map(|it| lacked(it, hash, have, snapshot, filling.clock)).transpose()?;
-                    if let (Some(record), Some(document)) = (record, document.flatten()) {
+                    let lacked = record.as_ref().map(|it| lacked(it, hash, have, snapshot, filling.clock));
+                    let document = self.readable(hash, lacked.transpose().map(Option::flatten))?;
+                    if let (Some(record), Some(document)) = (record, document) {
                         filling.push(&record, hash, document);
                     }
                     filling.answer(hash);
@@ -469,9 +527,9 @@ impl Outbox {
                     }
                 }
                 (Some(_), None) | (None, _) => _ = self.exceptions.remove(&hash),
-                (Some(Owed::Offered { .. }), _) => {}
+                (Some(Owed::Offered { .. } | Owed::Crowded(_)), _) => {}
             }
-            self.due.pop_front();
+            self.due[slot(kind)].pop_front();
         }
         Ok(())
     }
@@ -493,7 +551,7 @@ impl Outbox {
                 return Ok(());
             };
             let held = held(self.positions[slot(kind)].scanned);
-            self.pass(&entry, snapshot, held, filling)?;
+            self.pass((&entry, kind), snapshot, held, filling)?;
             let position = &mut self.positions[slot(kind)];
             position.scanned = entry.sequence;
             position.passed = entry.sequence;
@@ -513,8 +571,9 @@ impl Outbox {
     fn fill_found(&mut self, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
         while !filling.is_full() && self.exceptions.len() < EXCEPTIONS {
             let Some((hash, theirs)) = self.found.last().copied() else { break };
-            if !self.leave_to_answer(&hash)
-                && let Some(record) = readable(hash, snapshot.record(&hash))?
+            if let Some(record) = self.readable(hash, snapshot.record(&hash))?
+                && !self.leave_to_answer(&hash, record.kind)
+                && self.travels(&record, snapshot)?
             {
                 self.send(&record, (hash, 0, theirs == Theirs::Lacks), snapshot, filling)?;
             }
@@ -538,7 +597,7 @@ impl Outbox {
                 position.passed = position.passed.max(passed);
                 return Ok(());
             };
-            self.pass(&entry, snapshot, passed, filling)?;
+            self.pass((&entry, kind), snapshot, passed, filling)?;
             passed = entry.sequence;
             let position = &mut self.positions[slot(kind)];
             position.backlog = Some((passed, end));
@@ -548,13 +607,23 @@ impl Outbox {
     }
 
     /// Sends the version at `entry`, or passes over it when the peer has it.
-    fn pass(&mut self, entry: &Entry, snapshot: &Snapshot, held: u64, filling: &mut Filling) -> Result<(), Error> {
-        if (entry.from != 0 && Some(entry.from) == self.source) || self.leave_to_answer(&entry.hash) {
+    fn pass(
+        &mut self,
+        (entry, kind): (&Entry, Kind),
+        snapshot: &Snapshot,
+        held: u64,
+        filling: &mut Filling,
+    ) -> Result<(), Error> {
+        if (entry.from != 0 && Some(entry.from) == self.source) || self.leave_to_answer(&entry.hash, kind) {
             return Ok(());
         }
-        let Some(record) = readable(entry.hash, snapshot.record_at(entry))? else { return Ok(()) };
-        let is_excluded = record.name.as_ref().is_some_and(|name| self.excluded.contains(name.collection()));
-        if !is_excluded {
+        if let Some((VERSIONS.., newest)) = self.on_way.get(&entry.hash) {
+            let owed = Owed::Crowded(*newest);
+            self.exceptions.insert(entry.hash, Exception { kind, sequence: entry.sequence, owed });
+            return Ok(());
+        }
+        let Some(record) = self.readable(entry.hash, snapshot.record_at(entry))? else { return Ok(()) };
+        if self.travels(&record, snapshot)? {
             // Nothing can be built on what the peer did not keep.
             let held = if self.lacking.contains(&entry.hash) { 0 } else { held };
             let lacks = self.lacks_all && held == 0;
@@ -563,9 +632,37 @@ impl Outbox {
         Ok(())
     }
 
+    /// Whether a document's collection syncs with the peer. A tombstone's name is kept apart, of the newest ones; a peer refuses what
+    /// passes here without one and does not fit.
+    pub(crate) fn travels(&self, record: &Record, snapshot: &Snapshot) -> Result<bool, Error> {
+        if self.excluded.is_empty() {
+            return Ok(true);
+        }
+        let deleted = if record.is_live() { None } else { snapshot.deleted_name(record.sequence)? };
+        Ok(!record.name.iter().chain(&deleted).any(|name| self.excluded.contains(name.collection())))
+    }
+
+    /// What was read of a document, and nothing of one that is damaged: that costs the document, not the link. The peer lacks
+    /// it then.
+    fn readable<T>(&mut self, hash: KeyHash, read: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+        match read {
+            Err(cause @ (Error::Damaged(_) | Error::History { .. })) => {
+                let name = hash.0.map(|byte| format!("{byte:02x}")).concat();
+                log::warn!("the document with key hash {name} is not sent: {cause}");
+                if self.lacking.len() < LACKING {
+                    self.lacking.insert(hash);
+                }
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
     /// Whether a document is owed out of order: what is sent then is its newest version, whatever was passed of it.
-    fn leave_to_answer(&mut self, hash: &KeyHash) -> bool {
-        let Some(exception) = self.exceptions.get_mut(hash) else { return false };
+    fn leave_to_answer(&mut self, hash: &KeyHash, kind: Kind) -> bool {
+        let Some(exception) = self.exceptions.get_mut(hash).filter(|exception| exception.kind == kind) else {
+            return false;
+        };
         if let Owed::Offered { passed } = &mut exception.owed {
             *passed = true;
         }
@@ -590,7 +687,7 @@ impl Outbox {
                 filling.bytes += OFFER_BYTES / 16;
                 return Ok(true);
             }
-            let Some(newer) = readable(hash, snapshot.chunks(newer).map(Some))? else { return Ok(false) };
+            let Some(newer) = self.readable(hash, snapshot.chunks(newer).map(Some))? else { return Ok(false) };
             chunks = newer;
         }
         filling.push(record, hash, convert::document(record, hash, chunks, filling.clock));
@@ -598,7 +695,7 @@ impl Outbox {
     }
 }
 
-/// What a peer lacks of a document that has these changes of it; `None` if that cannot be read. Without changes, too: what the
+/// What a peer lacks of a document that has these changes of it; `None` if there is no such document. Without changes, too: what the
 /// record covers may be what the peer lacks.
 fn lacked(
     record: &Record,
@@ -608,27 +705,25 @@ fn lacked(
     clock: SendClock,
 ) -> Result<Option<Document>, Error> {
     let changes = match &record.content {
-        Content::Merged { .. } => readable(hash, snapshot.changes_since(&hash, have))?,
+        Content::Merged { .. } => snapshot.changes_since(&hash, have)?,
         _ => Some(Vec::new()),
     };
     Ok(changes.map(|changes| convert::document(record, hash, changes, clock)))
 }
 
-/// What was read of a document, and nothing of one that is damaged: that costs the document, not the link.
-fn readable<T>(hash: KeyHash, read: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
-    match read {
-        Err(cause @ (Error::Damaged(_) | Error::History { .. })) => {
-            let hash = hash.0.map(|byte| format!("{byte:02x}")).concat();
-            log::warn!("the document with key hash {hash} is not sent: {cause}");
-            Ok(None)
-        }
-        read => read,
-    }
-}
-
 fn cursor(kind: Kind, sequence: u64, horizon: u64) -> Cursor {
     let horizon = if horizon > sequence { horizon } else { 0 };
     Cursor { kind: u32::from(kind as u8), sequence, horizon, ..Cursor::default() }
+}
+
+/// One version of a document has arrived.
+fn arrived(on_way: &mut BTreeMap<KeyHash, (u16, u64)>, hash: KeyHash) {
+    if let Some((versions, _)) = on_way.get_mut(&hash) {
+        *versions -= 1;
+        if *versions == 0 {
+            on_way.remove(&hash);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -652,7 +747,9 @@ mod tests {
         let moved = documents.iter().map(|(_, sequence)| (Kind::Latest, *sequence)).collect();
         let sent = Sent { number: lane.last_number, documents: documents.to_vec(), lowest: [NONE; 3], moved };
         lane.in_flight.push_back(sent);
-        lane.last_number
+        let number = lane.last_number;
+        documents.iter().for_each(|(hash, _)| outbox.on_way.entry(*hash).or_default().0 += 1);
+        number
     }
 
     fn acked(outbox: &mut Outbox, number: u64, lacking: &[KeyHash]) -> Vec<(KeyHash, u64)> {
@@ -678,12 +775,12 @@ mod tests {
         let mut outbox = outbox();
         let offered = Exception { kind: Kind::Merged, sequence: 5, owed: Owed::Offered { passed: false } };
         outbox.exceptions.insert(GOOD, offered);
-        assert!(outbox.leave_to_answer(&GOOD) && !outbox.leave_to_answer(&BAD));
+        assert!(outbox.leave_to_answer(&GOOD, Kind::Merged) && !outbox.leave_to_answer(&BAD, Kind::Merged));
         outbox.satisfied(&GOOD);
         assert!(matches!(outbox.exceptions[&GOOD].owed, Owed::Newer(5)), "{:?}", outbox.exceptions);
-        assert_eq!(outbox.due, [GOOD]);
+        assert_eq!(outbox.due[slot(Kind::Merged)], [GOOD]);
         outbox.want(GOOD, Vec::new()).expect("it may ask");
-        assert!(outbox.is_consistent() && outbox.due == [GOOD], "due once: {:?}", outbox.due);
+        assert!(outbox.is_consistent() && outbox.due[slot(Kind::Merged)] == [GOOD], "due once: {:?}", outbox.due);
     }
 
     #[test]
@@ -701,5 +798,20 @@ mod tests {
         send(&mut outbox, &[(GOOD, 9)]);
         assert_eq!(outbox.want(GOOD, Vec::new()), Ok(()), "it was sent this one");
         assert_eq!(outbox.exceptions[&GOOD].sequence, 9);
+    }
+
+    #[test]
+    fn a_document_edited_faster_than_the_peer_confirms_is_due_once_half_has_arrived() {
+        let mut outbox = outbox();
+        for version in 1..=u64::from(VERSIONS) {
+            send(&mut outbox, &[(GOOD, version)]);
+        }
+        let crowded = Exception { kind: Kind::Latest, sequence: 9, owed: Owed::Crowded(8) };
+        outbox.exceptions.insert(GOOD, crowded);
+        acked(&mut outbox, 3, &[]);
+        assert!(outbox.due[slot(Kind::Latest)].is_empty(), "five are on their way");
+        acked(&mut outbox, 4, &[]);
+        assert_eq!(outbox.due[slot(Kind::Latest)], [GOOD]);
+        assert!(matches!(outbox.exceptions[&GOOD].owed, Owed::Newer(8)) && outbox.is_consistent());
     }
 }

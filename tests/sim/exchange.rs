@@ -57,7 +57,14 @@ pub fn next(source: &Source, target: &Reader, kind: Kind, random: &mut Prng) -> 
     let cursor =
         Cursor { kind, database: source.reader.database(), run, sequence, horizon: snapshot.flushed(), excluded: 0 };
     let from = PeerRun { node: source.reader.node(), run };
-    let apply = Apply { from, into: target.run(), documents, cursors: vec![cursor], flush: random.chance(300) };
+    let apply = Apply {
+        from,
+        into: target.run(),
+        documents,
+        cursors: vec![cursor],
+        flush: random.chance(300),
+        excluded: Default::default(),
+    };
     Ok((reached > after).then_some(apply))
 }
 
@@ -91,7 +98,14 @@ pub fn lacking(source: &Source, missing: &[(peat_node::store::KeyHash, Vec<[u8; 
         documents.push(Incoming { hash, name, kind, incarnation, origin, lineage, body });
     }
     let from = PeerRun { node: source.reader.node(), run: source.reader.run() };
-    Ok(Request::Apply(Apply { from, into: RunId::default(), documents, cursors: Vec::new(), flush: true }))
+    Ok(Request::Apply(Apply {
+        from,
+        into: RunId::default(),
+        documents,
+        cursors: Vec::new(),
+        flush: true,
+        excluded: Default::default(),
+    }))
 }
 
 /// A batch in few words.

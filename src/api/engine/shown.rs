@@ -294,6 +294,11 @@ fn show_links(measured: &Measured, text: &mut Text) {
             show(peer).into_iter().for_each(|value| family.sample(&[("peer", id)], value));
         }
     }
+    let mut family =
+        text.family("peer_stalled", Kind::Gauge, "1 while nothing moves on its link; ListPeers says what is awaited.");
+    for (id, peer) in peers().filter(|(_, peer)| peer.connected) {
+        family.sample(&[("peer", id)], Figure::Number((!peer.last_error.is_empty()).into()));
+    }
     let mut family = text.family("peer_path", Kind::Gauge, "1 for the path in use.");
     for (id, peer) in peers() {
         peer.path.into_iter().for_each(|path| family.sample(&[("peer", id), ("path", path)], Figure::Number(1)));

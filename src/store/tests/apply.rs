@@ -96,8 +96,14 @@ fn the_highest_stamp_wins_whatever_the_order_and_the_content_breaks_ties() {
 fn cursors_are_written_with_the_documents_they_cover() {
     let mut bench = Bench::new();
     let documents = vec![latest("platforms/x", 1, 9, PEER.run, "{}")];
-    let applied =
-        bench.apply(Apply { from: PEER, into: bench.store.run(), documents, cursors: vec![cursor(7)], flush: true });
+    let applied = bench.apply(Apply {
+        from: PEER,
+        into: bench.store.run(),
+        documents,
+        cursors: vec![cursor(7)],
+        flush: true,
+        excluded: Default::default(),
+    });
     assert_eq!(bench.store.tip().durable, applied.sequence);
     let bench = bench.crash();
     assert_eq!(bench.snapshot().cursors(&PEER.node).unwrap(), [cursor(7)]);
@@ -108,7 +114,14 @@ fn cursors_are_written_with_the_documents_they_cover() {
 fn an_unflushed_batch_is_lost_together_with_its_cursor() {
     let mut bench = Bench::new();
     let documents = vec![latest("platforms/x", 1, 9, PEER.run, "{}")];
-    bench.apply(Apply { from: PEER, into: bench.store.run(), documents, cursors: vec![cursor(7)], flush: false });
+    bench.apply(Apply {
+        from: PEER,
+        into: bench.store.run(),
+        documents,
+        cursors: vec![cursor(7)],
+        flush: false,
+        excluded: Default::default(),
+    });
     assert_eq!(bench.snapshot().cursors(&PEER.node).unwrap(), [cursor(7)]);
     let bench = bench.crash();
     assert_eq!(bench.snapshot().cursors(&PEER.node).unwrap(), []);
@@ -129,8 +142,14 @@ fn a_delta_whose_base_is_missing_says_what_is_here_and_moves_no_cursor_of_its_ki
         Incoming { body: Body::Merged(Merged { chunks, heads: Vec::new() }), ..a.outgoing("cells/x") }
     };
     let cursors = vec![Cursor { kind: Kind::Merged, ..cursor(9) }, cursor(8)];
-    let applied =
-        b.apply(Apply { from: PEER, into: b.store.run(), documents: vec![delta(&missed)], cursors, flush: false });
+    let applied = b.apply(Apply {
+        from: PEER,
+        into: b.store.run(),
+        documents: vec![delta(&missed)],
+        cursors,
+        flush: false,
+        excluded: Default::default(),
+    });
     assert_eq!(applied.missing, [(key("cells/x").hash(), held.clone())]);
     assert_eq!(b.snapshot().cursors(&PEER.node).unwrap(), [cursor(8)]);
     assert_eq!(b.json("cells/x").unwrap(), r#"{"n":1}"#);
@@ -225,8 +244,14 @@ fn documents_that_are_wrong_are_refused_one_by_one() {
     let count = wrong.len();
     let good = latest("platforms/good", 1, 9, PEER.run, "{}");
     let documents = wrong.into_iter().chain([good]).collect();
-    let applied =
-        bench.apply(Apply { from: PEER, into: bench.store.run(), documents, cursors: vec![cursor(3)], flush: false });
+    let applied = bench.apply(Apply {
+        from: PEER,
+        into: bench.store.run(),
+        documents,
+        cursors: vec![cursor(3)],
+        flush: false,
+        excluded: Default::default(),
+    });
     assert_eq!(applied.refused.len(), count, "{:?}", applied.refused);
     assert!(bench.json("platforms/good").is_some());
     assert_eq!(bench.snapshot().counts().live, 1);
@@ -273,7 +298,14 @@ fn changes_beside_those_that_came_are_missed_though_nothing_builds_on_them() {
     let Body::Merged(Merged { heads, .. }) = &whole.body else { panic!("not merged") };
     let body = Body::Merged(Merged { chunks: only_a.unwrap().unwrap(), heads: heads.clone() });
     let documents = vec![Incoming { body, ..b.outgoing("cells/x") }];
-    let applied = c.apply(Apply { from: PEER, into: c.store.run(), documents, cursors: vec![cursor(9)], flush: false });
+    let applied = c.apply(Apply {
+        from: PEER,
+        into: c.store.run(),
+        documents,
+        cursors: vec![cursor(9)],
+        flush: false,
+        excluded: Default::default(),
+    });
     assert_eq!(applied.missing.len(), 1, "{applied:?}");
     c.take(&b, "cells/x");
     assert_eq!(c.json("cells/x").unwrap(), r#"{"a":2,"b":1}"#);
@@ -283,7 +315,50 @@ fn changes_beside_those_that_came_are_missed_though_nothing_builds_on_them() {
 fn a_cursor_that_counts_on_what_a_reopening_lost_is_not_written() {
     let mut bench = Bench::new();
     let documents = vec![latest("platforms/x", 1, 9, PEER.run, "{}")];
-    bench.apply(Apply { from: PEER, into: RunId([9; 16]), documents, cursors: vec![cursor(7)], flush: false });
+    bench.apply(Apply {
+        from: PEER,
+        into: RunId([9; 16]),
+        documents,
+        cursors: vec![cursor(7)],
+        flush: false,
+        excluded: Default::default(),
+    });
     assert_eq!(bench.json("platforms/x").as_deref(), Some("{}"), "the documents stand by themselves");
     assert_eq!(bench.snapshot().cursors(&PEER.node).unwrap(), []);
+}
+
+/// A deletion of what `bench` holds, as of this kind.
+fn deletion(bench: &Bench, name: &str, kind: Kind) -> Incoming {
+    let mut other = Bench::of(2);
+    other.take(bench, name);
+    other.delete(name);
+    Incoming { kind, ..other.outgoing(name) }
+}
+
+#[test]
+fn a_deletion_that_fits_neither_the_document_nor_its_collection_is_refused() {
+    for (name, own, other) in [("cells/x", Kind::Merged, Kind::Latest), ("platforms/x", Kind::Latest, Kind::Merged)] {
+        let mut bench = Bench::new();
+        bench.put(name, r#"{"n":1}"#);
+        let foreign = deletion(&bench, name, other);
+        let refused = bench.take_in(PEER, vec![foreign]).refused;
+        assert!(refused.len() == 1 && refused[0].1.contains(name), "{refused:?}");
+        assert_eq!(bench.json(name).as_deref(), Some(r#"{"n":1}"#));
+        let own = deletion(&bench, name, own);
+        assert!(bench.take_in(PEER, vec![own]).refused.is_empty());
+        assert_eq!(bench.json(name), None);
+    }
+}
+
+#[test]
+fn nothing_of_an_excluded_collection_is_taken() {
+    let mut bench = Bench::new();
+    bench.put("platforms/x", r#"{"n":1}"#);
+    let deleted = deletion(&bench, "platforms/x", Kind::Latest);
+    let documents = vec![deleted, latest("platforms/y", 1, 9, PEER.run, "{}")];
+    let excluded = ["platforms".to_owned()].into();
+    let into = bench.store.run();
+    let applied = bench.apply(Apply { from: PEER, into, documents, cursors: vec![], flush: false, excluded });
+    assert_eq!(applied.refused.len(), 2, "{:?}", applied.refused);
+    assert_eq!((bench.json("platforms/x").as_deref(), bench.json("platforms/y")), (Some(r#"{"n":1}"#), None));
 }

@@ -160,7 +160,14 @@ impl Bench {
     }
 
     fn take_in(&mut self, from: PeerRun, documents: Vec<Incoming>) -> Applied {
-        self.apply(Apply { from, into: self.store.run(), documents, cursors: vec![], flush: false })
+        self.apply(Apply {
+            from,
+            into: self.store.run(),
+            documents,
+            cursors: vec![],
+            flush: false,
+            excluded: Default::default(),
+        })
     }
 
     fn version_hash(&self, name: &str) -> VersionHash {

@@ -241,10 +241,18 @@ impl Engine {
                 outbox => self.pending_documents(outbox),
             },
             clock_skew_ms: peer.skew_ms,
-            last_error: if session.is_some() { String::new() } else { self.why_not(peer) },
+            last_error: match session {
+                Some(session) => self.stall(now, session).unwrap_or_default(),
+                None => self.why_not(peer),
+            },
             name: peer.name.clone(),
             traffic: peer.traffic,
         }
+    }
+
+    /// What a link waits for on which nothing moves.
+    fn stall(&self, now: Now, session: &Session) -> Option<String> {
+        session.stall(now, self.links.rtt(session.link)).map(|stall| stall.to_string())
     }
 
     fn why_not(&self, peer: &peers::Peer) -> String {
@@ -370,10 +378,12 @@ impl Engine {
         done.into_iter().for_each(|call| self.done(call));
     }
 
+    /// Whether the peer has confirmed all up to the newest version of a document, and holds that: not one of a collection that does
+    /// not sync with it, nor one that it refused or could not be sent.
     fn has_passed(&self, session: &Session, key: &KeyHash) -> bool {
-        let record = self.reader.snapshot().and_then(|snapshot| snapshot.record(key));
-        let (Ok(Some(record)), Some(outbox)) = (record, session.outbox()) else { return false };
-        outbox.has(key, record.kind, record.sequence)
+        let (Ok(snapshot), Some(outbox)) = (self.reader.snapshot(), session.outbox()) else { return false };
+        let Ok(Some(record)) = snapshot.record(key) else { return false };
+        outbox.has(key, record.kind, record.sequence) && outbox.travels(&record, &snapshot).is_ok_and(|travels| travels)
     }
 }
 

@@ -72,8 +72,9 @@ impl Engine {
 
     pub(super) fn check_silence(&mut self, now: Now) {
         let expecting = self.sessions.values().filter(|session| session.expects_answer());
-        let quiet: Vec<(LinkId, Duration)> =
-            expecting.map(|session| (session.link, now.mono - self.links.last_heard(session.link))).collect();
+        let quiet: Vec<(LinkId, Duration)> = expecting
+            .map(|session| (session.link, now.mono.saturating_duration_since(self.quiet_since(session))))
+            .collect();
         for (link, silence) in quiet {
             if silence >= self.patience(link, SILENCE_DEAD) {
                 self.end(now, link, &Fault::new(CloseCode::Silent, format!("no answer for {} s", silence.as_secs())));
@@ -87,6 +88,32 @@ impl Engine {
         }
     }
 
+    /// Says of each link on which nothing moves what it waits for, once, and gives it up when that lasts: a new one begins with what is
+    /// on disk at both ends.
+    pub(super) fn check_stalls(&mut self, now: Now) {
+        let mut stalled = Vec::new();
+        for session in self.sessions.values_mut() {
+            let stall = session.take_stall(now, self.links.rtt(session.link));
+            stalled.extend(stall.map(|stall| (session.link, session.peer, stall)));
+        }
+        for (link, id, stall) in stalled {
+            if stall.is_final {
+                self.end(now, link, &Fault::new(CloseCode::Silent, stall.to_string()));
+            } else if self.log.allows(now, &format!("stalled {id}")) {
+                log::warn!("{id}: {stall}");
+            }
+        }
+    }
+
+    pub(super) fn stall_deadline(&self) -> Option<Instant> {
+        self.sessions.values().filter_map(|session| session.stall_deadline(self.links.rtt(session.link))).min()
+    }
+
+    /// Since when the peer of a session could have answered and was not heard.
+    fn quiet_since(&self, session: &Session) -> Instant {
+        self.links.last_heard(session.link).max(session.expects_since())
+    }
+
     /// A satellite's link is not dead for being slow.
     fn patience(&self, link: LinkId, (time, round_trips): (Duration, u32)) -> Duration {
         time.max(self.links.rtt(link) * round_trips)
@@ -95,7 +122,7 @@ impl Engine {
     pub(super) fn silence_deadline(&self) -> Option<Instant> {
         let expecting = self.sessions.values().filter(|session| session.expects_answer());
         let at = expecting.map(|session| {
-            let heard = self.links.last_heard(session.link);
+            let heard = self.quiet_since(session);
             let pinged = self.links.last_pinged(session.link).is_some_and(|at| at >= heard);
             let silence = heard + self.patience(session.link, if pinged { SILENCE_DEAD } else { SILENCE_PING });
             if session.is_live() { silence } else { silence.min(session.since + ADMISSION) }

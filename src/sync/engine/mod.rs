@@ -91,6 +91,8 @@ pub enum Wake {
     Dial,
     /// A silent link is to be asked, or given up.
     Silence,
+    /// Nothing moves on a link.
+    Stall,
     /// A session's own timer.
     Session,
     /// The network has changed again, or a link has not answered since it did.
@@ -344,6 +346,7 @@ impl Engine {
             self.links.handle_timeout(now);
             self.check_network(now);
             self.check_silence(now);
+            self.check_stalls(now);
             self.check_dials(now);
             self.wake_sessions(now);
         }
@@ -415,7 +418,8 @@ impl Engine {
         let session = self.sessions.values().filter_map(Session::deadline).min().map(|at| (at, Wake::Session));
         let network = self.roaming.deadline().map(|at| (at, Wake::Network));
         let relay = self.relays.deadline().map(|at| (at, Wake::Relay));
-        [more, link, dial, silence, session, network, relay, arrival].into_iter().flatten().min()
+        let stall = self.stall_deadline().map(|at| (at, Wake::Stall));
+        [more, link, dial, silence, stall, session, network, relay, arrival].into_iter().flatten().min()
     }
 
     /// Bytes buffered for each connected peer, QUIC's own buffers aside.

@@ -122,7 +122,7 @@ impl Gathering {
                 let entry = entry?;
                 (self.after, left) = (entry.sequence, left - 1);
                 let leave_out = match excluded {
-                    Some(names) => is_in(&self.snapshot, &entry.hash, names)?,
+                    Some(names) => is_in(&self.snapshot, &entry, names)?,
                     None => false,
                 };
                 if !leave_out {
@@ -138,7 +138,6 @@ impl Gathering {
     }
 }
 
-fn is_in(snapshot: &Snapshot, hash: &store::KeyHash, names: &BTreeSet<String>) -> Result<bool, store::Error> {
-    let record = snapshot.record(hash)?;
-    Ok(record.and_then(|record| record.name).is_some_and(|name| names.contains(name.collection())))
+fn is_in(snapshot: &Snapshot, entry: &store::Entry, names: &BTreeSet<String>) -> Result<bool, store::Error> {
+    Ok(snapshot.name(entry)?.is_some_and(|name| names.contains(name.collection())))
 }

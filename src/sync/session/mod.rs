@@ -7,6 +7,7 @@ mod comparison;
 mod greeting;
 mod serve;
 mod turns;
+mod watch;
 
 use comparison::Comparison;
 use greeting::{Planned, Wish};
@@ -24,6 +25,7 @@ use crate::sync::link::{CloseCode, Lane, LinkId};
 use crate::sync::mesh::{self, Ack, Batch, Want, document, message::Body};
 use crate::sync::outbox::Outbox;
 use turns::Turns;
+use watch::Watch;
 
 /// A lane's turn is its weight times this fraction of a batch.
 const QUANTA: usize = 16;
@@ -109,6 +111,8 @@ struct LaneIo {
     out: Vec<u8>,
     written: usize,
     readable: bool,
+    /// Bytes handed to the link.
+    sent: u64,
 }
 
 /// See the module's documentation.
@@ -135,6 +139,9 @@ pub(crate) struct Session {
     /// Whose turn it is among the lanes that share what is left.
     turns: Turns,
     batch_bytes: usize,
+    watch: Watch,
+    /// Since when an answer is outstanding, whichever.
+    expects_since: Option<Instant>,
     /// Compare even if the cursors suffice.
     pub(crate) audit: bool,
 }
@@ -160,6 +167,8 @@ impl Session {
             reports: Vec::new(),
             turns: Turns::default(),
             batch_bytes: BATCH_BYTES,
+            watch: Watch::default(),
+            expects_since: None,
             audit: false,
         }
     }
@@ -194,6 +203,11 @@ impl Session {
         !self.is_live() || unsent || self.outbox.as_ref().is_some_and(Outbox::awaits_ack)
     }
 
+    /// Since when an answer has been outstanding without a break: what was not heard before says nothing of the link.
+    pub(crate) fn expects_since(&self) -> Instant {
+        self.expects_since.unwrap_or(self.since)
+    }
+
     /// Bytes buffered for this peer, both ways; the QUIC connection's own buffers are not among them.
     pub(crate) fn held(&self) -> usize {
         let lanes: usize = self.lanes.iter().map(|lane| lane.decoder.held() + lane.out.len()).sum();
@@ -215,7 +229,9 @@ impl Session {
     pub(crate) fn flush(&mut self, mut write: impl FnMut(Lane, &[u8]) -> usize) {
         for lane in [Lane::Control, Lane::Command] {
             let io = &mut self.lanes[lane as usize];
-            io.written += write(lane, &io.out[io.written..]);
+            let taken = write(lane, &io.out[io.written..]);
+            io.written += taken;
+            io.sent += taken as u64;
         }
         let quantum = self.batch_bytes / QUANTA;
         let waiting = |lane: Lane, lanes: &[LaneIo; 5]| lanes[lane as usize].out.len() - lanes[lane as usize].written;
@@ -225,6 +241,7 @@ impl Session {
             let io = &mut lanes[lane as usize];
             let taken = write(lane, &io.out[io.written..io.written + waits.min(most)]);
             io.written += taken;
+            io.sent += taken as u64;
             (taken, waits - taken)
         });
         for io in self.lanes.iter_mut().filter(|io| io.written == io.out.len()) {

@@ -38,8 +38,9 @@ impl Session {
         let mut more = self.gather().map_err(|error| Fault::store(&error))?;
         self.continue_comparison()?;
         more |= self.fill_lanes(now, snapshot, urgent, &mut write).map_err(|error| Fault::store(&error))?;
-        self.move_cursors(now);
+        self.move_cursors(now, urgent);
         self.flush(&mut write);
+        self.look(now);
         Ok(more || (self.is_clear(Lane::Control) && self.inbox.as_ref().is_some_and(Inbox::has_unasked)))
     }
 
@@ -105,16 +106,17 @@ impl Session {
         Ok(true)
     }
 
-    fn move_cursors(&mut self, now: Now) {
+    /// `urgent`: a call waits for the peer's confirmation, perhaps of what this alone would confirm, the peer's own versions.
+    fn move_cursors(&mut self, now: Now, urgent: bool) {
         let Some(outbox) = &mut self.outbox else { return };
         if !outbox.can_move() {
             self.move_at = None;
             return;
         }
         let at = *self.move_at.get_or_insert(now.after(MOVE_DELAY));
-        if now.reached(at) && self.lanes[Lane::Bulk as usize].out.is_empty() {
+        if (urgent || now.reached(at)) && self.lanes[Lane::Bulk as usize].out.is_empty() {
             self.move_at = None;
-            if let Some(batch) = outbox.move_cursors() {
+            if let Some(batch) = outbox.move_cursors(urgent) {
                 self.say(Lane::Bulk, Body::Batch(batch));
             }
         }

@@ -252,6 +252,52 @@ fn collections_of_different_kinds_do_not_sync_and_the_rest_does() {
     assert_eq!(mesh.get(1, "notes", "n").as_deref(), Some(r#"{"a":1}"#));
 }
 
+/// Nodes at which `notes` is of these kinds, in a line.
+fn of_kinds(latest: &[bool]) -> Mesh {
+    let collections = |latest: bool| if latest { vec!["platforms", "notes"] } else { vec!["platforms"] };
+    let dials = |node: usize| if node == 0 { vec![] } else { vec![node - 1] };
+    let setup =
+        |(node, latest): (usize, &bool)| Setup { dials: dials(node), latest: collections(*latest), ..Setup::default() };
+    Mesh::new(latest.iter().enumerate().map(setup).collect())
+}
+
+#[test]
+fn a_deletion_in_a_collection_of_another_kind_deletes_nothing_whatever_came_first() {
+    const ALL: [(usize, [bool; 3]); 4] =
+        [(0, [true, false, false]), (0, [false, true, true]), (2, [false, false, true]), (2, [true, true, false])];
+    for (deletes, kinds) in ALL {
+        for (linked_first, created_first) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut mesh = of_kinds(&kinds);
+            if linked_first {
+                mesh.connect_all();
+            } else {
+                mesh.cut(0, 1);
+                mesh.cut(1, 2);
+            }
+            let keep = |mesh: &mut Mesh| _ = mesh.put(2 - deletes, "notes", "one", r#"{"of":"the others"}"#);
+            if created_first {
+                keep(&mut mesh);
+                mesh.run_for(Duration::from_secs(3));
+            }
+            mesh.put(deletes, "notes", "one", r#"{"to":"delete"}"#);
+            mesh.run_for(Duration::from_secs(2));
+            mesh.write(deletes, "notes", "one", Put::Delete);
+            mesh.run_for(Duration::from_secs(2));
+            if !created_first {
+                keep(&mut mesh);
+            }
+            mesh.heal();
+            mesh.connect_all();
+            mesh.run_for(Duration::from_secs(60));
+            for node in [1, 2 - deletes] {
+                let case = format!("{kinds:?}, linked first {linked_first}, created first {created_first}");
+                assert_eq!(mesh.get(node, "notes", "one").as_deref(), Some(r#"{"of":"the others"}"#), "{case}");
+            }
+            assert_eq!(mesh.get(deletes, "notes", "one"), None);
+        }
+    }
+}
+
 #[test]
 fn a_clock_in_1970_or_2099_changes_nothing_and_is_shown() {
     let mut mesh = Mesh::pair();

@@ -112,6 +112,8 @@ pub(super) struct Node {
     pub(super) present: Vec<EndpointId>,
     /// False: it is down; nothing reaches it.
     up: bool,
+    /// What its store is asked and does not answer for the time being.
+    held: Option<Vec<Submitted>>,
     /// It does not run for the time being (SIGSTOP); its socket keeps what arrives.
     stopped: Option<Vec<(SocketAddr, Vec<u8>)>>,
     wall_skew_ms: i64,
@@ -267,6 +269,7 @@ impl Mesh {
             answers: BTreeMap::new(),
             present: Vec::new(),
             up: true,
+            held: None,
             stopped: None,
             wall_skew_ms: 0,
         }
@@ -287,7 +290,10 @@ impl Mesh {
         let mut datagram = Vec::new();
         loop {
             let state = &mut self.nodes[node];
-            let requests: Vec<Submitted> = std::iter::from_fn(|| state.engine.poll_store()).collect();
+            let mut requests: Vec<Submitted> = std::iter::from_fn(|| state.engine.poll_store()).collect();
+            if let Some(held) = &mut state.held {
+                held.append(&mut requests);
+            }
             if !requests.is_empty() {
                 let mut replies = Vec::new();
                 state.store.handle_batch(now, requests, &mut replies);
@@ -362,6 +368,20 @@ impl Mesh {
         }
         self.nodes[to].engine.handle_datagram(now, flight.from.1, BytesMut::from(&flight.datagram[..]));
         self.drain(to);
+    }
+
+    /// A node's store answers nothing that its sync engine asks.
+    pub(super) fn hold_store(&mut self, node: usize) {
+        self.nodes[node].held = Some(Vec::new());
+    }
+
+    pub(super) fn release_store(&mut self, node: usize) {
+        let (now, mut replies) = (self.now_at(node), Vec::new());
+        let state = &mut self.nodes[node];
+        let requests = state.held.take().unwrap_or_default();
+        state.store.handle_batch(now, requests, &mut replies);
+        replies.into_iter().for_each(|reply| state.engine.handle_reply(now, reply));
+        self.drain(node);
     }
 
     /// A node's process is stopped, as by SIGSTOP.
@@ -505,6 +525,13 @@ impl Mesh {
         let snapshot = self.nodes[node].store.reader().snapshot().expect("a memory disk reads");
         let key = Key::new(collection, id).expect("a valid key");
         snapshot.document(&key).expect("reads").map(|document| document.json)
+    }
+
+    /// The commit that wrote a document as it is now.
+    pub(super) fn sequence(&self, node: usize, collection: &str, id: &str) -> u64 {
+        let snapshot = self.nodes[node].store.reader().snapshot().expect("a memory disk reads");
+        let key = Key::new(collection, id).expect("a valid key");
+        snapshot.document(&key).expect("reads").expect("it is there").sequence
     }
 
     pub(super) fn ask(&mut self, node: usize, control: Control) -> u64 {

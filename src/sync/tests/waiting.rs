@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::mesh::Mesh;
-use crate::store::Key;
+use super::mesh::{Mesh, Setup};
+use crate::store::{Key, Put};
 use crate::sync::{Answer, Control};
 
 fn wait(mesh: &mut Mesh, collection: &str, id: &str, sequence: u64) -> u64 {
@@ -51,4 +51,40 @@ fn a_superseding_version_satisfies_a_wait() {
     assert!(!is_done(&mesh, call), "nobody has it");
     mesh.heal();
     assert!(mesh.run_until(Duration::from_secs(60), |mesh| is_done(mesh, call)));
+}
+
+#[test]
+fn a_wait_for_what_the_peer_itself_wrote_ends_at_once() {
+    for collection in ["platforms", "notes"] {
+        let mut mesh = Mesh::pair();
+        mesh.connect_all();
+        mesh.run_for(Duration::from_secs(10));
+        mesh.put(1, collection, "a", r#"{"a":1}"#);
+        mesh.converge();
+        let sequence = mesh.sequence(0, collection, "a");
+        let call = wait(&mut mesh, collection, "a", sequence);
+        assert!(mesh.run_until(Duration::from_millis(100), |mesh| is_done(mesh, call)), "{collection}");
+    }
+}
+
+/// Two nodes at which `notes` is `merged` and `latest`.
+fn mismatched() -> Mesh {
+    let odd = Setup { dials: vec![0], latest: vec!["platforms", "notes"], ..Setup::default() };
+    let even = Setup { latest: vec!["platforms"], ..Setup::default() };
+    let mut mesh = Mesh::new(vec![even, odd]);
+    mesh.connect_all();
+    mesh
+}
+
+#[test]
+fn a_peer_with_which_a_collection_does_not_sync_does_not_count_as_holding_its_documents() {
+    let mut mesh = mismatched();
+    let sequence = mesh.put(0, "notes", "two", r#"{"a":1}"#);
+    let put = wait(&mut mesh, "notes", "two", sequence);
+    let sequence = mesh.write(0, "notes", "two", Put::Delete);
+    let deleted = wait(&mut mesh, "notes", "two", sequence);
+    mesh.put(0, "platforms", "p", r#"{"a":1}"#);
+    mesh.run_for(Duration::from_secs(20));
+    assert!(!is_done(&mesh, put) && !is_done(&mesh, deleted));
+    assert_eq!(mesh.get(1, "platforms", "p").as_deref(), Some(r#"{"a":1}"#));
 }

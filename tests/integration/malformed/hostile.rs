@@ -48,7 +48,14 @@ impl Bench {
             lineage: Lineage { dots: Dots::one(Dot { writer: [2; 8], incarnation: 1 }), ..Lineage::default() },
             body: Body::Merged(Merged { chunks, heads: Vec::new() }),
         };
-        let apply = Apply { from, into: RunId::default(), documents: vec![incoming], cursors: vec![], flush: false };
+        let apply = Apply {
+            from,
+            into: RunId::default(),
+            documents: vec![incoming],
+            cursors: vec![],
+            flush: false,
+            excluded: Default::default(),
+        };
         let mut replies: Vec<Reply> = Vec::new();
         let submitted = Submitted { ticket: Ticket::Sync(1), request: Request::Apply(apply) };
         self.store.handle_batch(now(), [submitted], &mut replies);

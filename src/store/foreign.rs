@@ -1,0 +1,40 @@
+//! Documents of collections whose kind is another at the sender: they are not taken.
+//!
+//! A live document has a name, so its collection is known. A tombstone has none: it is what it would delete that tells.
+
+use std::collections::BTreeSet;
+
+use crate::store::stage::Stage;
+use crate::store::{Error, Incoming, Kind};
+
+impl Stage<'_> {
+    /// Why a received document is not of this node's collections, if it is not.
+    pub(super) fn foreign(
+        &mut self,
+        incoming: &Incoming,
+        excluded: &BTreeSet<String>,
+    ) -> Result<Option<String>, Error> {
+        let foreign = |collection: &str| format!("collection '{collection}' is of another kind at the sender");
+        if let Some(name) = &incoming.name {
+            return Ok(excluded.contains(name.collection()).then(|| foreign(name.collection())));
+        }
+        let Some(held) = self.load(incoming.hash)?.record.as_ref().filter(|record| record.is_live()) else {
+            return Ok(None);
+        };
+        let (held, Some(name)) = (held.kind, held.name.clone()) else { return Ok(None) };
+        // Documents keep their kind when that of their collection is changed, so a deletion may be of either.
+        let fits = incoming.kind == held || incoming.kind == self.writer.config.kind(name.collection());
+        if fits && !excluded.contains(name.collection()) {
+            return Ok(None);
+        }
+        Ok(Some(format!("a deletion of {name} as {}: {}", named(incoming.kind), foreign(name.collection()))))
+    }
+}
+
+fn named(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Merged => "merged",
+        Kind::Latest => "latest",
+        Kind::Command => "a command",
+    }
+}

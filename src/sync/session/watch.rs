@@ -1,0 +1,128 @@
+//! Noticing that what this node waits for does not come.
+//!
+//! Owns what was seen of each wait when it last moved. The protocol leaves no lane standing (see
+//! [`outbox`](crate::sync::outbox)); a peer with a defect may, and one whose disk is full does as long as it is.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::Session;
+use crate::clock::Now;
+use crate::sync::inbox::Inbox;
+use crate::sync::link::Lane;
+use crate::sync::outbox::Outbox;
+
+/// A wait in which nothing moves is reported after this long, or this many round trips,
+const REPORTED: (Duration, u32) = (Duration::from_secs(60), 40);
+/// and after this long, or this many, the link is given up, to begin with a new one. A path of 1 kB/s takes that long to carry what
+/// QUIC was handed ahead.
+const GIVEN_UP: (Duration, u32) = (Duration::from_secs(600), 400);
+
+/// What a session can wait for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Awaited {
+    /// The acknowledgement of what was sent on a lane.
+    Acknowledgement(Lane),
+    /// The answer to an offered document.
+    Answer,
+    /// A document that was asked for.
+    Document,
+}
+
+impl Awaited {
+    const ALL: [Awaited; 6] = [
+        Awaited::Acknowledgement(Lane::Command),
+        Awaited::Acknowledgement(Lane::Merged),
+        Awaited::Acknowledgement(Lane::Latest),
+        Awaited::Acknowledgement(Lane::Bulk),
+        Awaited::Answer,
+        Awaited::Document,
+    ];
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Awaited::Acknowledgement(lane) => write!(f, "the acknowledgement of batches on the {lane} lane"),
+            Awaited::Answer => write!(f, "the answer to a document offered on the merged lane"),
+            Awaited::Document => write!(f, "a document that was asked for, on the merged lane"),
+        }
+    }
+}
+
+/// A wait in which nothing has moved for so long.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Stall {
+    pub(crate) awaited: Awaited,
+    pub(crate) lasts: Duration,
+    /// It has lasted so long that the link should be given up.
+    pub(crate) is_final: bool,
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nothing moves: {} has not come for {} s", self.awaited, self.lasts.as_secs())
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// By [`Awaited::ALL`]: how far the wait was, and since when.
+    waits: [Option<(u64, Instant)>; Awaited::ALL.len()],
+    /// The stall that is known is reported.
+    told: bool,
+}
+
+impl Session {
+    /// Looks how far each wait is.
+    pub(super) fn look(&mut self, now: Now) {
+        self.expects_since = self.expects_answer().then(|| self.expects_since.unwrap_or(now.mono));
+        for (at, awaited) in Awaited::ALL.into_iter().enumerate() {
+            let mark = self.mark(awaited);
+            let wait = &mut self.watch.waits[at];
+            if wait.map(|(mark, _)| mark) != mark {
+                *wait = mark.map(|mark| (mark, now.mono));
+            }
+        }
+    }
+
+    /// A number that changes when a wait moves; `None` when there is nothing to wait for.
+    fn mark(&self, awaited: Awaited) -> Option<u64> {
+        match awaited {
+            Awaited::Acknowledgement(lane) => {
+                let unacked = self.outbox.as_ref()?.unacked(lane)?;
+                Some(unacked.wrapping_add(self.lanes[lane as usize].sent))
+            }
+            Awaited::Answer => self.outbox.as_ref().and_then(Outbox::unanswered),
+            Awaited::Document => self.inbox.as_ref().and_then(Inbox::unanswered),
+        }
+    }
+
+    fn longest_wait(&self) -> Option<(Awaited, Instant)> {
+        let waits = Awaited::ALL.into_iter().zip(self.watch.waits);
+        waits.filter_map(|(awaited, wait)| Some((awaited, wait?.1))).min_by_key(|(_, since)| *since)
+    }
+
+    /// The wait that has lasted longest, once it is worth a word, on a link of this round trip.
+    pub(crate) fn stall(&self, now: Now, rtt: Duration) -> Option<Stall> {
+        let (awaited, since) = self.longest_wait()?;
+        let lasts = now.mono.saturating_duration_since(since);
+        let reached = |(time, round_trips): (Duration, u32)| lasts >= time.max(rtt * round_trips);
+        reached(REPORTED).then(|| Stall { awaited, lasts, is_final: reached(GIVEN_UP) })
+    }
+
+    /// The stall, if it is not reported yet.
+    pub(crate) fn take_stall(&mut self, now: Now, rtt: Duration) -> Option<Stall> {
+        let stall = self.stall(now, rtt);
+        let told = std::mem::replace(&mut self.watch.told, stall.is_some());
+        stall.filter(|stall| !told || stall.is_final)
+    }
+
+    /// When there will be something to say of a stall.
+    pub(crate) fn stall_deadline(&self, rtt: Duration) -> Option<Instant> {
+        let (_, since) = self.longest_wait()?;
+        let (time, round_trips) = if self.watch.told { GIVEN_UP } else { REPORTED };
+        Some(since + time.max(rtt * round_trips))
+    }
+}
