@@ -14,6 +14,9 @@ pub const ID_BYTES: usize = 512;
 pub const HISTORY_BYTES: usize = 1 << 20;
 /// A record as it travels, in parts if need be. Limits bind writers, not merges, so this leaves room for merges.
 pub const RECORD_BYTES: usize = 16 << 20;
+/// A record to which puts may add. Less than travels, so that what writers make apart still does; past it a put that shortens
+/// the document starts it over.
+pub const WRITTEN_RECORD_BYTES: usize = RECORD_BYTES / 4 * 3;
 /// Rows (operations, and two for each change) of the Automerge chunks of one received document, counted before they are
 /// loaded. A MiB of history in three-field updates has 1.2 million; Automerge takes up to 0.5 KB for each.
 pub const CHUNK_ROWS: u64 = 3 << 19;
@@ -187,6 +190,10 @@ pub const LINKS: usize = 2 * PEERS + UNPROVEN_CONNECTIONS;
 pub const CANDIDATES: usize = 8;
 /// Documents owed to one peer out of order (offered, wanted or found by reconciliation).
 pub const EXCEPTIONS: usize = 1_024;
+/// Documents that do not cross a link, of all peers together, which are listed with the reason.
+pub const HELD_BACK: usize = 1_024;
+/// Of those, how many `health` names.
+pub const NAMED_HELD_BACK: usize = 32;
 /// Unacknowledged batches of one lane.
 pub const LANE_BATCHES: usize = 64;
 /// A batch as it travels: what [`BATCH_BYTES`] leaves room for, and one document more.

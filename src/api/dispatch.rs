@@ -381,6 +381,7 @@ fn peer(peer: Peer) -> PeerInfo {
         rtt_micros: peer.rtt_micros,
         last_ack_age_ms: peer.last_ack_age_ms,
         pending_documents: peer.pending_documents,
+        held_documents: peer.held_documents,
         clock_skew_ms: peer.clock_skew_ms,
         last_error: peer.last_error,
     }

@@ -40,6 +40,8 @@ pub(super) struct View {
     store_silent_since: Option<Instant>,
     /// Threads that do not answer.
     silent: Vec<&'static str>,
+    /// Documents that do not replicate, a sentence each.
+    notices: Vec<String>,
 }
 
 impl View {
@@ -59,6 +61,7 @@ impl View {
             disk_problem: None,
             store_silent_since: None,
             silent: Vec::new(),
+            notices: Vec::new(),
         }
     }
 
@@ -104,6 +107,10 @@ impl View {
     pub(super) fn set_reader(&mut self, reader: Reader) {
         self.release();
         self.reader = reader;
+    }
+
+    pub(super) fn set_notices(&mut self, notices: Vec<String>) {
+        self.notices = notices;
     }
 
     pub(super) fn set_silent(&mut self, threads: Vec<&'static str>) {
@@ -180,6 +187,7 @@ impl View {
         GetHealthResponse {
             healthy: problems.is_empty(),
             problems,
+            notices: self.notices.clone(),
             documents: counts.live,
             tombstones: counts.tombstones,
             sequence: self.tip.visible,

@@ -37,6 +37,8 @@ pub(super) fn health(command: &Health) -> Result<(), Failure> {
         ("up", format!("{} s", response.uptime_ms / 1000)),
         ("version", response.version.clone()),
     ];
+    let notices = response.notices.iter().map(|notice| ("notice", notice.clone()));
+    let fields: Vec<_> = fields.into_iter().chain(notices).collect();
     Output::stdout(command.json).response(&response, |out| out.fields(&fields))?;
     match response.healthy {
         true => {

@@ -9,8 +9,8 @@ use crate::store::merged::{Applied, Doc, MergedError};
 use crate::store::stage::Stage;
 use crate::store::write::HIGHEST;
 use crate::store::{
-    Apply, Body, COMMANDS, CommandResult, Content, Cursor, Error, Incoming, Kind, Lineage, Merged, PeerRun, Record,
-    json,
+    Apply, Body, COMMANDS, CommandResult, Content, Cursor, Error, Incoming, Key, Kind, Lineage, Merged, PeerRun,
+    Record, json,
 };
 
 /// Creations of one name that a peer may claim whatever this node holds: one a second for 136 years.
@@ -33,12 +33,16 @@ impl Stage<'_> {
         // The last of several versions of a document builds on the others, so what became of it says what became of them.
         let mut taken = BTreeMap::new();
         for incoming in apply.documents {
-            let hash = incoming.hash;
-            let taken_in = match self.foreign(&incoming, &apply.excluded)? {
+            let (hash, name) = (incoming.hash, incoming.name.clone());
+            let became = match self.foreign(&incoming, &apply.excluded)? {
                 Some(reason) => Taken::Refused(reason),
                 None => self.take_in(incoming, apply.from)?,
             };
-            taken.insert(hash, taken_in);
+            let became = match became {
+                Taken::Refused(reason) => Taken::Refused(refusal(name.as_ref(), &reason)),
+                taken => taken,
+            };
+            taken.insert(hash, became);
         }
         let (mut missing, mut refused) = (Vec::new(), Vec::new());
         for (hash, taken) in taken {
@@ -143,6 +147,14 @@ impl Stage<'_> {
     }
 }
 
+/// A refusal, naming the document.
+fn refusal(name: Option<&Key>, reason: &str) -> String {
+    match name {
+        Some(name) => format!("document {name} was not taken: {reason}"),
+        None => format!("a deletion was not taken: {reason}"),
+    }
+}
+
 /// Loads received chunks into a document. They may bring all they build on and still not be all the sender has.
 pub(super) fn apply_to(doc: &mut Doc, merged: &Merged) -> Result<Applied, MergedError> {
     let applied = doc.apply(&merged.chunks)?;
@@ -177,14 +189,14 @@ fn check(incoming: &Incoming) -> Result<(), String> {
             Some((id, agent)) if !id.is_empty() && !agent.is_empty() => Ok(()),
             _ => Err(format!("{name} names no command and agent, but is a result")),
         },
-        (Body::Latest { .. }, Kind::Latest, Some((_, name))) if size > DOCUMENT_JSON_BYTES => {
-            Err(format!("document {name} is {size} bytes of JSON; the limit is {DOCUMENT_JSON_BYTES}"))
+        (Body::Latest { .. }, Kind::Latest, _) if size > DOCUMENT_JSON_BYTES => {
+            Err(format!("it is {size} bytes of JSON; the limit is {DOCUMENT_JSON_BYTES}"))
         }
         (Body::Latest { stamp, .. }, Kind::Latest, _) if stamp.counter >= HIGHEST => {
             Err(format!("counter {}", stamp.counter))
         }
-        (Body::Merged(_), Kind::Merged, Some((_, name))) if size > RECORD_BYTES => {
-            Err(format!("document {name} is {size} bytes; the limit is {RECORD_BYTES}"))
+        (Body::Merged(_), Kind::Merged, _) if size > RECORD_BYTES => {
+            Err(format!("it is {size} bytes; the limit is {RECORD_BYTES}"))
         }
         (Body::Latest { .. }, Kind::Latest, _) | (Body::Merged(_), Kind::Merged, _) => Ok(()),
         _ => Err("the content is not of its kind".into()),

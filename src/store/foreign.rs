@@ -27,7 +27,7 @@ impl Stage<'_> {
         if fits && !excluded.contains(name.collection()) {
             return Ok(None);
         }
-        Ok(Some(format!("a deletion of {name} as {}: {}", named(incoming.kind), foreign(name.collection()))))
+        Ok(Some(format!("it would delete {name} as {}: {}", named(incoming.kind), foreign(name.collection()))))
     }
 }
 

@@ -3,7 +3,9 @@
 use serde_json::{Map, Value};
 
 use crate::contain::contain;
-use crate::limits::{CHANGE_OPERATIONS, DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS};
+use crate::limits::{
+    CHANGE_OPERATIONS, DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS, WRITTEN_RECORD_BYTES,
+};
 use crate::store::batch::Pending;
 use crate::store::merged::{Doc, MergedError};
 use crate::store::record::{Base, BaseContent};
@@ -173,29 +175,41 @@ impl Stage<'_> {
 
     fn update_merged(&mut self, wanted: Wanted) -> Result<Pending, Error> {
         let record = self.staged(wanted.hash);
-        let Content::Merged { json, heads, .. } = &record.content else { return Err(not_of_kind()) };
+        let Content::Merged { json, heads, history } = &record.content else { return Err(not_of_kind()) };
         let (base, lineage) = (merged_base(&wanted)?, record.lineage.clone());
-        check_size(&wanted.key, &json::to_text(&wanted.object), Some(json))?;
+        let text = json::to_text(&wanted.object);
+        check_size(&wanted.key, &text, Some(json))?;
         check_elements(&wanted, Some(json))?;
+        let (before, size) = (json.len(), history.size());
+        let is_merged_beyond = before > DOCUMENT_JSON_BYTES || size > WRITTEN_RECORD_BYTES;
+        let shortens = is_merged_beyond && text.len() < before;
         let bytes = record.history_bytes();
-        if bytes > HISTORY_BYTES {
+        if bytes > HISTORY_BYTES && !shortens {
             return Err(Error::HistoryTooLarge { key: wanted.key, bytes });
         }
         let heads = heads.clone();
         let mut doc = self.take_doc(wanted.hash)?;
         let rows = doc.rows();
-        if rows > HISTORY_ROWS {
+        if rows > HISTORY_ROWS && !shortens {
             self.put_back(wanted.hash, doc);
             return Err(Error::HistoryTooLong { key: wanted.key, rows });
         }
+        // Another change would leave it too large to travel.
+        let starts_over = shortens && (size > WRITTEN_RECORD_BYTES || bytes > HISTORY_BYTES || rows > HISTORY_ROWS);
+        let seen = if starts_over { doc.compaction_message() } else { None };
         doc.put(base, &wanted.object).map_err(|cause| refused(&wanted.key, &cause))?;
         let operations = doc.rows() - rows;
-        if operations > CHANGE_OPERATIONS {
+        if operations > CHANGE_OPERATIONS && !starts_over {
             return Err(Error::ChangeTooLarge { key: wanted.key, operations });
         }
         if doc.heads() == heads {
             self.put_back(wanted.hash, doc);
             return Ok(self.unchanged(wanted.hash, true));
+        }
+        if starts_over {
+            let (object, lineage) = (doc.json().clone(), Lineage::create(Some(&lineage), self.writer.writer));
+            let (content, doc) = self.new_document(&wanted.key, &lineage, seen.as_deref(), &object)?;
+            return self.store(wanted.key, Kind::Merged, (lineage, content), doc, true);
         }
         let content = merged_content(&doc, self.take_content(wanted.hash), None);
         self.store(wanted.key, Kind::Merged, (lineage, content), Some(doc), true)

@@ -54,6 +54,8 @@ pub enum Event {
     Status(Status),
     /// Another node, which has agents, is there.
     Presence(EndpointId),
+    /// Sentences on documents that do not replicate, for the operator; those of earlier events do not hold any more.
+    Notices(Vec<String>),
 }
 
 /// Answers by request.
@@ -154,6 +156,8 @@ pub struct Peer {
     pub last_ack_age_ms: u64,
     /// Documents whose newest version it has not acknowledged.
     pub pending_documents: u64,
+    /// Documents that it does not keep, or that are not taken from it.
+    pub held_documents: u64,
     /// Its wall clock minus ours at its hello, milliseconds.
     pub clock_skew_ms: i64,
     /// Why it is not connected, or what nothing comes of while it is; empty otherwise.

@@ -42,9 +42,9 @@ fn heads(record: &Record, always: bool) -> Vec<bytes::Bytes> {
     }
 }
 
-/// A merged record, offered.
-pub(crate) fn offer(record: &Record, hash: KeyHash, size: usize) -> Document {
-    let offer = Offer { version: record.version_hash().0.to_vec().into(), size: size as u64 };
+/// A merged record, offered; or `withheld`, with the reason.
+pub(crate) fn offer(record: &Record, hash: KeyHash, size: usize, withheld: String) -> Document {
+    let offer = Offer { version: record.version_hash().0.to_vec().into(), size: size as u64, withheld };
     with_body(record, hash, Body::Offer(offer))
 }
 

@@ -244,6 +244,11 @@ impl Inbox {
         }
     }
 
+    /// The documents that the store has.
+    pub(crate) fn submitted(&self) -> impl Iterator<Item = KeyHash> + '_ {
+        self.submitted.iter().flat_map(|submitted| &submitted.documents).map(|(_, _, hash)| *hash)
+    }
+
     /// The store refused for a reason of this machine; the same is offered again later.
     pub(crate) fn refused(&mut self, now: Now) {
         if self.submitted.take().is_some() {

@@ -15,6 +15,7 @@
 //! | `convert.rs`, `frame.rs` | records to messages to bytes |
 //! | `link/` | QUIC |
 //! | `proof.rs` | who may come in |
+//! | `held.rs` | which documents do not cross a link, and why |
 //! | `presence.rs` | which nodes with agents are there |
 //! | `network.rs` | what the kernel says of links, addresses and routes |
 //! | `shell.rs`, `resolver.rs` | the threads |
@@ -24,6 +25,7 @@ mod convert;
 pub(crate) mod copied;
 mod engine;
 pub mod frame;
+mod held;
 mod inbox;
 pub mod link;
 mod network;

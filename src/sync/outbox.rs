@@ -24,7 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::clock::Now;
-use crate::limits::{BATCH_BYTES, BATCH_DOCUMENTS, EXCEPTIONS, LACKING_KEYS, LANE_BATCHES, OFFER_BYTES};
+use crate::limits::{BATCH_BYTES, BATCH_DOCUMENTS, EXCEPTIONS, LACKING_KEYS, LANE_BATCHES, OFFER_BYTES, RECORD_BYTES};
 use crate::store::{Content, Entry, Error, KeyHash, Kind, PeerRun, Record, Snapshot};
 use crate::sync::convert::{self, SendClock};
 use crate::sync::link::Lane;
@@ -34,7 +34,7 @@ use crate::sync::reconcile::Theirs;
 /// Batches in flight past which the peer is asked to flush, so that relaxed acknowledgements do not stall the lane.
 const FLUSH_AT: usize = LANE_BATCHES / 4;
 /// Versions of one document on their way at once.
-const VERSIONS: u16 = 8;
+const VERSIONS: usize = 8;
 /// Index entries looked at for one batch; skipped ones count.
 const SCAN_ENTRIES: usize = 4_096;
 /// Documents remembered that the peer did not keep. With as many, only acknowledged documents count as held.
@@ -77,8 +77,8 @@ struct Exception {
 /// What is to become of an [`Exception`].
 #[derive(Debug)]
 enum Owed {
-    /// It is offered; the peer answers. Whether a newer version has been passed since.
-    Offered { passed: bool },
+    /// It is offered, in this incarnation; the peer answers. Whether a newer version has been passed since.
+    Offered { passed: bool, incarnation: u64 },
     /// The peer asks for what it lacks; it has these changes.
     Wanted(Vec<[u8; 32]>),
     /// Versions up to this sequence number are on their way, as many as may be; the rest follows once the peer confirms them.
@@ -132,12 +132,17 @@ pub(crate) struct Outbox {
     exceptions: BTreeMap<KeyHash, Exception>,
     /// The exceptions that can be sent at once: all but the offered and the crowded.
     due: PerKind<VecDeque<KeyHash>>,
-    /// Documents on their way: how many versions, and the newest.
-    on_way: BTreeMap<KeyHash, (u16, u64)>,
+    /// Documents on their way, with the sequence numbers of the versions: about [`VERSIONS`] of each at most.
+    on_way: BTreeMap<KeyHash, Vec<u64>>,
     /// Offers that were answered.
     answers: u64,
     /// Documents of which the peer did not keep what it was last sent.
     lacking: BTreeSet<KeyHash>,
+    /// Merged documents that the peer cannot take, each with the incarnation: within one they only grow, so nothing of that one
+    /// is sent again in this session.
+    declined: BTreeMap<KeyHash, u64>,
+    /// Documents that were not sent since the last [`Outbox::take_withheld`], with the reason.
+    withheld: Vec<(KeyHash, String)>,
     lanes: [LaneOut; 5],
 }
 
@@ -161,6 +166,11 @@ impl Filling {
 
     fn is_full(&self) -> bool {
         self.bytes >= self.most || self.documents.len() >= BATCH_DOCUMENTS
+    }
+
+    fn push_offer(&mut self, offer: Document) {
+        self.documents.push(offer);
+        self.bytes += OFFER_BYTES / 16;
     }
 
     fn answer(&mut self, hash: KeyHash) {
@@ -213,6 +223,8 @@ impl Outbox {
             on_way: BTreeMap::new(),
             answers: 0,
             lacking: BTreeSet::new(),
+            declined: BTreeMap::new(),
+            withheld: Vec::new(),
             lanes: Default::default(),
         }
     }
@@ -247,16 +259,69 @@ impl Outbox {
         self.acked(kind) >= sequence && !self.lacking.contains(hash) && self.lacking.len() < LACKING
     }
 
-    /// Whether the peer was sent something of a document that it has not acknowledged.
-    pub(crate) fn is_in_flight(&self, hash: &KeyHash) -> bool {
-        self.on_way.contains_key(hash)
+    /// The peer cannot take what it was offered, or was sent, of a document. `held`: sequence number and incarnation of what is held
+    /// here now.
+    ///
+    /// # Errors
+    /// It was offered and sent nothing of it.
+    pub(crate) fn decline(&mut self, hash: KeyHash, held: Option<(u64, u64)>) -> Result<(), &'static str> {
+        if let Some(exception) = self.exceptions.get_mut(&hash)
+            && let Owed::Offered { passed, incarnation } = exception.owed
+        {
+            self.answers += 1;
+            if passed {
+                exception.owed = Owed::Newer(0);
+                self.due[slot(exception.kind)].push_back(hash);
+            } else {
+                self.exceptions.remove(&hash);
+            }
+            self.note_declined(hash, incarnation);
+            return Ok(());
+        }
+        let sent = self.newest_on_way(&hash).ok_or("refuses a document it was not sent")?;
+        if let Some((sequence, incarnation)) = held
+            && sequence == sent
+        {
+            self.note_declined(hash, incarnation);
+        }
+        Ok(())
+    }
+
+    fn note_declined(&mut self, hash: KeyHash, incarnation: u64) {
+        if self.declined.len() < LACKING || self.declined.contains_key(&hash) {
+            self.declined.insert(hash, incarnation);
+        }
+        if self.lacking.len() < LACKING {
+            self.lacking.insert(hash);
+        }
+    }
+
+    /// The peer sent a version of its own, so what it could not take before it may take now.
+    pub(crate) fn heard_of(&mut self, hash: &KeyHash) {
+        self.declined.remove(hash);
+    }
+
+    /// Passes over a version that the peer cannot have.
+    fn withhold(&mut self, record: &Record, hash: KeyHash, reason: String) {
+        self.note_declined(hash, record.incarnation);
+        if self.withheld.len() < EXCEPTIONS {
+            self.withheld.push((hash, reason));
+        }
+    }
+
+    /// Documents that were not sent since the last call, with the reason.
+    pub(crate) fn take_withheld(&mut self) -> Vec<(KeyHash, String)> {
+        std::mem::take(&mut self.withheld)
+    }
+
+    /// The newest version of a document on its way.
+    fn newest_on_way(&self, hash: &KeyHash) -> Option<u64> {
+        self.on_way.get(hash)?.iter().max().copied()
     }
 
     /// The oldest version of a document on its way.
-    fn in_flight(&self, hash: &KeyHash) -> Option<u64> {
-        self.on_way.get(hash)?;
-        let documents = self.lanes.iter().flat_map(|lane| &lane.in_flight).flat_map(|sent| &sent.documents);
-        documents.filter(|(key, _)| key == hash).map(|(_, sequence)| *sequence).min()
+    fn oldest_on_way(&self, hash: &KeyHash) -> Option<u64> {
+        self.on_way.get(hash)?.iter().min().copied()
     }
 
     /// Whether an acknowledgement is outstanding.
@@ -299,7 +364,7 @@ impl Outbox {
             exception.owed = owed;
             return Ok(());
         }
-        let sent = self.in_flight(&hash);
+        let sent = self.oldest_on_way(&hash);
         if sent.is_none() && self.exceptions.len() >= 2 * EXCEPTIONS {
             return Err("asks for too many documents that it was not sent");
         }
@@ -315,11 +380,11 @@ impl Outbox {
         let Some(exception) = self.exceptions.get_mut(hash) else { return };
         self.answers += 1;
         match exception.owed {
-            Owed::Offered { passed: true } => {
+            Owed::Offered { passed: true, .. } => {
                 exception.owed = Owed::Newer(exception.sequence);
                 self.due[slot(exception.kind)].push_back(*hash);
             }
-            Owed::Offered { passed: false } => _ = self.exceptions.remove(hash),
+            Owed::Offered { passed: false, .. } => _ = self.exceptions.remove(hash),
             Owed::Wanted(_) | Owed::Crowded(_) | Owed::Newer(_) => {}
         }
     }
@@ -343,9 +408,10 @@ impl Outbox {
         while out.in_flight.front().is_some_and(|sent| sent.number <= number) {
             let sent = out.in_flight.pop_front().expect("just seen");
             for (hash, sequence) in sent.documents {
-                arrived(&mut self.on_way, hash);
+                arrived(&mut self.on_way, hash, sequence);
                 if !lacking.contains(&hash) {
                     self.lacking.remove(&hash);
+                    self.declined.remove(&hash);
                     each(hash, sequence);
                 } else if self.lacking.len() < LACKING {
                     self.lacking.insert(hash);
@@ -364,7 +430,7 @@ impl Outbox {
     fn release_crowded(&mut self) {
         for (hash, exception) in &mut self.exceptions {
             let Owed::Crowded(held) = exception.owed else { continue };
-            if self.on_way.get(hash).is_none_or(|(versions, _)| *versions <= VERSIONS / 2) {
+            if self.on_way.get(hash).is_none_or(|versions| versions.len() <= VERSIONS / 2) {
                 exception.owed = Owed::Newer(if self.lacking.contains(hash) { 0 } else { held });
                 self.due[slot(exception.kind)].push_back(*hash);
             }
@@ -434,10 +500,9 @@ impl Outbox {
         }
         let mut crowded = false;
         for (hash, sequence) in &filling.keys {
-            let (versions, newest) = self.on_way.entry(*hash).or_default();
-            *versions += 1;
-            *newest = (*newest).max(*sequence);
-            crowded |= *versions >= VERSIONS / 2;
+            let versions = self.on_way.entry(*hash).or_default();
+            versions.push(*sequence);
+            crowded |= versions.len() >= VERSIONS / 2;
         }
         let out = &mut self.lanes[lane as usize];
         out.last_number += 1;
@@ -512,9 +577,15 @@ impl Outbox {
             match (self.exceptions.get(&hash).map(|exception| &exception.owed), record) {
                 (Some(Owed::Wanted(have)), record) => {
                     let lacked = record.as_ref().map(|it| lacked(it, hash, have, snapshot, filling.clock));
-                    let document = self.readable(hash, lacked.transpose().map(Option::flatten))?;
-                    if let (Some(record), Some(document)) = (record, document) {
-                        filling.push(&record, hash, document);
+                    let lacked = self.readable(hash, lacked.transpose().map(Option::flatten))?;
+                    match (record, lacked) {
+                        (Some(record), Some(Lacked::Document(document))) => filling.push(&record, hash, *document),
+                        (Some(record), Some(Lacked::Withheld(reason))) => {
+                            let size = history_bytes(&record);
+                            filling.push_offer(convert::offer(&record, hash, size, reason.clone()));
+                            self.withhold(&record, hash, reason);
+                        }
+                        _ => {}
                     }
                     filling.answer(hash);
                     self.exceptions.remove(&hash);
@@ -617,8 +688,10 @@ impl Outbox {
         if (entry.from != 0 && Some(entry.from) == self.source) || self.leave_to_answer(&entry.hash, kind) {
             return Ok(());
         }
-        if let Some((VERSIONS.., newest)) = self.on_way.get(&entry.hash) {
-            let owed = Owed::Crowded(*newest);
+        if self.on_way.get(&entry.hash).is_some_and(|versions| versions.len() >= VERSIONS)
+            && let Some(newest) = self.newest_on_way(&entry.hash)
+        {
+            let owed = Owed::Crowded(newest);
             self.exceptions.insert(entry.hash, Exception { kind, sequence: entry.sequence, owed });
             return Ok(());
         }
@@ -663,7 +736,7 @@ impl Outbox {
         let Some(exception) = self.exceptions.get_mut(hash).filter(|exception| exception.kind == kind) else {
             return false;
         };
-        if let Owed::Offered { passed } = &mut exception.owed {
+        if let Owed::Offered { passed, .. } = &mut exception.owed {
             *passed = true;
         }
         true
@@ -679,12 +752,16 @@ impl Outbox {
     ) -> Result<bool, Error> {
         let mut chunks = Vec::new();
         if let Content::Merged { history, .. } = &record.content {
+            if self.declined.get(&hash) == Some(&record.incarnation) {
+                self.withhold(record, hash, "it has not kept an earlier version".into());
+                return Ok(false);
+            }
             let newer = history.after(held);
-            if newer == history.parts() && history.size() > OFFER_BYTES && !lacks {
-                let owed = Owed::Offered { passed: false };
+            let too_large = newer.iter().map(|part| part.length).sum::<usize>() > RECORD_BYTES;
+            if (newer == history.parts() && history.size() > OFFER_BYTES && !lacks) || too_large {
+                let owed = Owed::Offered { passed: false, incarnation: record.incarnation };
                 self.exceptions.insert(hash, Exception { kind: record.kind, sequence: record.sequence, owed });
-                filling.documents.push(convert::offer(record, hash, history.size()));
-                filling.bytes += OFFER_BYTES / 16;
+                filling.push_offer(convert::offer(record, hash, history.size(), String::new()));
                 return Ok(true);
             }
             let Some(newer) = self.readable(hash, snapshot.chunks(newer).map(Some))? else { return Ok(false) };
@@ -695,20 +772,44 @@ impl Outbox {
     }
 }
 
-/// What a peer lacks of a document that has these changes of it; `None` if there is no such document. Without changes, too: what the
-/// record covers may be what the peer lacks.
+/// What is sent to a peer that has asked for a document.
+enum Lacked {
+    Document(Box<Document>),
+    /// It is not sent, for this reason.
+    Withheld(String),
+}
+
+/// Bytes of a merged record's chunks.
+fn history_bytes(record: &Record) -> usize {
+    match &record.content {
+        Content::Merged { history, .. } => history.size(),
+        _ => 0,
+    }
+}
+
+/// Why a peer would not take these chunks.
+fn withholds(chunks: &[u8]) -> Option<String> {
+    let bytes = chunks.len();
+    (bytes > RECORD_BYTES).then(|| format!("it takes {bytes} bytes to send; the limit is {RECORD_BYTES}"))
+}
+
+/// What a peer lacks of a document that has these changes of it; `None` if there is no such document. Without changes, too: what the record covers may be what the peer
+/// lacks.
 fn lacked(
     record: &Record,
     hash: KeyHash,
     have: &[[u8; 32]],
     snapshot: &Snapshot,
     clock: SendClock,
-) -> Result<Option<Document>, Error> {
+) -> Result<Option<Lacked>, Error> {
     let changes = match &record.content {
         Content::Merged { .. } => snapshot.changes_since(&hash, have)?,
         _ => Some(Vec::new()),
     };
-    Ok(changes.map(|changes| convert::document(record, hash, changes, clock)))
+    Ok(changes.map(|changes| match withholds(&changes) {
+        Some(reason) => Lacked::Withheld(reason),
+        None => Lacked::Document(Box::new(convert::document(record, hash, changes, clock))),
+    }))
 }
 
 fn cursor(kind: Kind, sequence: u64, horizon: u64) -> Cursor {
@@ -717,12 +818,13 @@ fn cursor(kind: Kind, sequence: u64, horizon: u64) -> Cursor {
 }
 
 /// One version of a document has arrived.
-fn arrived(on_way: &mut BTreeMap<KeyHash, (u16, u64)>, hash: KeyHash) {
-    if let Some((versions, _)) = on_way.get_mut(&hash) {
-        *versions -= 1;
-        if *versions == 0 {
-            on_way.remove(&hash);
-        }
+fn arrived(on_way: &mut BTreeMap<KeyHash, Vec<u64>>, hash: KeyHash, sequence: u64) {
+    let Some(versions) = on_way.get_mut(&hash) else { return };
+    if let Some(at) = versions.iter().position(|version| *version == sequence) {
+        versions.swap_remove(at);
+    }
+    if versions.is_empty() {
+        on_way.remove(&hash);
     }
 }
 
@@ -748,7 +850,7 @@ mod tests {
         let sent = Sent { number: lane.last_number, documents: documents.to_vec(), lowest: [NONE; 3], moved };
         lane.in_flight.push_back(sent);
         let number = lane.last_number;
-        documents.iter().for_each(|(hash, _)| outbox.on_way.entry(*hash).or_default().0 += 1);
+        documents.iter().for_each(|(hash, sequence)| outbox.on_way.entry(*hash).or_default().push(*sequence));
         number
     }
 
@@ -773,7 +875,8 @@ mod tests {
     #[test]
     fn nothing_of_an_offered_document_is_sent_until_the_peer_has_answered() {
         let mut outbox = outbox();
-        let offered = Exception { kind: Kind::Merged, sequence: 5, owed: Owed::Offered { passed: false } };
+        let offered =
+            Exception { kind: Kind::Merged, sequence: 5, owed: Owed::Offered { passed: false, incarnation: 1 } };
         outbox.exceptions.insert(GOOD, offered);
         assert!(outbox.leave_to_answer(&GOOD, Kind::Merged) && !outbox.leave_to_answer(&BAD, Kind::Merged));
         outbox.satisfied(&GOOD);
@@ -790,6 +893,20 @@ mod tests {
     }
 
     #[test]
+    fn a_declined_offer_is_not_owed_any_more_and_what_passed_since_is() {
+        let mut outbox = outbox();
+        for (hash, passed) in [(GOOD, false), (BAD, true)] {
+            let owed = Owed::Offered { passed, incarnation: 1 };
+            outbox.exceptions.insert(hash, Exception { kind: Kind::Merged, sequence: 5, owed });
+            outbox.decline(hash, None).expect("it was offered");
+        }
+        assert!(!outbox.exceptions.contains_key(&GOOD) && outbox.due[slot(Kind::Merged)] == [BAD] && outbox.is_consistent());
+        assert_eq!(outbox.declined.len(), 2);
+        assert!(!outbox.has(&GOOD, Kind::Merged, 0), "it lacks what it declined");
+        assert!(outbox.decline(GOOD, None).is_err(), "it was not offered again");
+    }
+
+    #[test]
     fn a_peer_that_asks_for_what_it_was_never_sent_is_bounded() {
         let mut outbox = outbox();
         let key = |n: usize| KeyHash((n as u128).to_be_bytes());
@@ -803,7 +920,7 @@ mod tests {
     #[test]
     fn a_document_edited_faster_than_the_peer_confirms_is_due_once_half_has_arrived() {
         let mut outbox = outbox();
-        for version in 1..=u64::from(VERSIONS) {
+        for version in 1..=VERSIONS as u64 {
             send(&mut outbox, &[(GOOD, version)]);
         }
         let crowded = Exception { kind: Kind::Latest, sequence: 9, owed: Owed::Crowded(8) };

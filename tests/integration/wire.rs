@@ -165,7 +165,7 @@ fn commands_are_as_shown() {
 }
 
 fn offer() -> document::Body {
-    document::Body::Offer(Offer { version: vec![0x56; 16].into(), size: 5_000 })
+    document::Body::Offer(Offer { version: vec![0x56; 16].into(), size: 5_000, withheld: String::new() })
 }
 
 fn item(key: u8, version: u8) -> Item {

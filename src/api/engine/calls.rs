@@ -56,6 +56,7 @@ impl Engine {
             Event::Status(status) => self.view.set_status(status),
             Event::Answered { call, answer } => self.answered(now, call, answer),
             Event::Presence(node) => self.fleet.handle_presence(now, node),
+            Event::Notices(notices) => self.view.set_notices(notices),
         }
         self.done(now);
     }

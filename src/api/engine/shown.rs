@@ -192,6 +192,7 @@ impl Engine {
             "phase": phase.trim_start_matches("NODE_PHASE_"),
             "sync_active": status.sync_active,
             "problems": problems,
+            "notices": health.notices,
             "documents": health.documents,
             "uptime_ms": health.uptime_ms,
             "version": health.version,
@@ -246,6 +247,7 @@ fn peer_overview(peer: &Peer) -> Value {
         "rtt_micros": peer.rtt_micros,
         "last_ack_age_ms": peer.last_ack_age_ms,
         "pending_documents": peer.pending_documents,
+        "held_documents": peer.held_documents,
         "error": peer.last_error,
     })
 }
@@ -273,7 +275,7 @@ fn show_links(measured: &Measured, text: &mut Text) {
     }
     let ids: Vec<String> = measured.peers.iter().map(|peer| peer.id.to_string()).collect();
     let peers = || ids.iter().zip(&measured.peers);
-    let shows: [(&'static str, &str, Show); 5] = [
+    let shows: [(&'static str, &str, Show); 6] = [
         ("peer_connected", "1 while the peer is connected.", |peer| Some(peer.connected.into())),
         ("peer_rtt_seconds", "Smoothed round-trip time.", |peer| {
             peer.connected.then(|| Figure::Micros(i64::try_from(peer.rtt_micros).unwrap_or(i64::MAX)))
@@ -284,6 +286,11 @@ fn show_links(measured: &Measured, text: &mut Text) {
         ("peer_pending_documents", "Documents whose newest version it has not confirmed.", |peer| {
             Some(peer.pending_documents.into())
         }),
+        (
+            "peer_held_documents",
+            "Documents that do not cross the link, in either direction; GetHealth names them.",
+            |peer| Some(peer.held_documents.into()),
+        ),
         ("peer_clock_skew_seconds", "Its wall clock minus ours when it connected.", |peer| {
             Some(Figure::Micros(peer.clock_skew_ms.saturating_mul(1_000)))
         }),

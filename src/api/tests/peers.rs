@@ -86,6 +86,7 @@ fn peers_are_listed_by_id() {
         rtt_micros: 40,
         last_ack_age_ms: 1,
         pending_documents: 2,
+        held_documents: 3,
         clock_skew_ms: -3,
         last_error: String::new(),
         name: String::new(),

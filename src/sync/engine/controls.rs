@@ -132,6 +132,7 @@ impl Engine {
         let peer = self.peers.get_mut(&id).ok_or(ControlError::Unknown(id))?;
         peer.refused = true;
         peer.resolving.clear();
+        self.held.forget(id);
         let links = [peer.session.take(), peer.dialling.take()];
         for link in links.into_iter().flatten() {
             let fault = Fault::new(CloseCode::NotAdmitted, "the operator disconnected this peer");
@@ -238,8 +239,9 @@ impl Engine {
             last_ack_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
             pending_documents: match session.and_then(Session::outbox) {
                 None => *everything.get_or_insert_with(|| self.pending_documents(None)),
-                outbox => self.pending_documents(outbox),
+                outbox => self.pending_documents(outbox) + self.held.counts(id)[0],
             },
+            held_documents: self.held.counts(id).into_iter().sum(),
             clock_skew_ms: peer.skew_ms,
             last_error: match session {
                 Some(session) => self.stall(now, session).unwrap_or_default(),

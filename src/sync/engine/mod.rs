@@ -35,6 +35,7 @@ use crate::store::{self, Link, LinkWish, Reader, Reply, Request, Submitted, Tick
 use crate::sync::control::{Asked, Event, Stats, Status};
 use crate::sync::copied::Copied;
 use crate::sync::engine::relays::is_quic;
+use crate::sync::held::HeldBack;
 use crate::sync::link::{CloseCode, LinkEvent, LinkId, LinkRates, Links, canonical};
 use crate::sync::peers::{Address, Peers};
 use crate::sync::presence::Flood;
@@ -142,6 +143,7 @@ pub struct Engine {
     /// Names with the resolver, and since when.
     pub(super) looking_up: BTreeMap<String, Instant>,
     pub(super) waits: Waits,
+    pub(super) held: HeldBack,
     pub(super) flood: Flood,
     pub(super) copied: Copied,
     /// A peer showed that the database is a restored backup.
@@ -206,6 +208,7 @@ impl Engine {
             lookups: VecDeque::new(),
             looking_up: BTreeMap::new(),
             waits: Waits::default(),
+            held: HeldBack::default(),
             flood: Flood::default(),
             copied: Copied::default(),
             went_back: false,
@@ -513,5 +516,6 @@ impl Engine {
             self.status = status;
             self.events.push_back(Event::Status(status));
         }
+        self.events.extend(self.held.take_notices().map(Event::Notices));
     }
 }

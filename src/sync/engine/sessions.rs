@@ -1,10 +1,14 @@
 //! Giving sessions what came for them, and hearing what they report.
 
 use super::{Engine, Pending, STORE_OUTSTANDING};
+use std::collections::BTreeSet;
+
 use crate::clock::Now;
+use crate::identity::EndpointId;
 use crate::limits::BATCH_BYTES;
-use crate::store::{self, Outcome, Request};
+use crate::store::{self, KeyHash, Kind, Outcome, Record, Request};
 use crate::sync::copied;
+use crate::sync::held::Way;
 use crate::sync::link::{Lane, LinkId};
 use crate::sync::session::{Fault, Report, Session};
 
@@ -45,6 +49,9 @@ impl Engine {
         };
         if session.fill(now, self.tip.durable, !self.waits.is_empty(), &snapshot, write)? {
             self.dirty.insert(link);
+        }
+        for report in session.take_reports() {
+            self.on_report(now, session, report)?;
         }
         Ok(())
     }
@@ -108,23 +115,69 @@ impl Engine {
                 Ok(())
             }
             Report::Refused(hash) => {
-                let id = session.peer;
-                if self.log.allows(now, &format!("refuses {id}")) {
-                    let name = self.reader.snapshot().and_then(|snapshot| snapshot.record(&hash));
-                    let name = name.ok().flatten().and_then(|record| record.name);
-                    let name = name.map_or_else(|| "a document".to_owned(), |name| format!("document {name}"));
-                    log::warn!("{id} does not keep {name}; its log says why");
-                }
+                self.hold_back(now, session.peer, hash, "its log says why");
+                Ok(())
+            }
+            Report::Withheld(hash, reason) => {
+                self.hold_back(now, session.peer, hash, &reason);
+                Ok(())
+            }
+            Report::Declined(declined) => {
+                let way = (session.peer, declined.hash, Way::In);
+                self.note_held(now, way, declined.incarnation, &declined.sentence);
                 Ok(())
             }
             Report::Acked(acked) => {
                 if let Some(peer) = self.peers.get_mut(&session.peer) {
                     peer.last_ack = Some(now.mono);
                 }
+                if !self.held.is_empty() {
+                    acked.iter().for_each(|(hash, _)| self.release_acked(session.peer, *hash));
+                }
                 self.check_waits(session, &acked);
                 Ok(())
             }
         }
+    }
+
+    // Documents that do not cross.
+
+    /// A peer does not have the newest version of a document, for this reason.
+    fn hold_back(&mut self, now: Now, peer: EndpointId, hash: KeyHash, reason: &str) {
+        let record = self.held_record(hash);
+        let incarnation = record.as_ref().map_or(1, |record| record.incarnation);
+        let remedy =
+            record.as_ref().filter(|record| record.kind == Kind::Merged).and_then(|record| record.name.as_ref());
+        let remedy = remedy.map_or_else(String::new, |name| {
+            format!(": run `peat-node compact {} {}`, shorten or delete it", name.collection(), name.id())
+        });
+        let name = record.and_then(|record| record.name);
+        let name = name.map_or_else(|| "a document".to_owned(), |name| format!("document {name}"));
+        let sentence = format!("it does not have the newest version of {name}, {reason}{remedy}");
+        self.note_held(now, (peer, hash, Way::Out), incarnation, &sentence);
+    }
+
+    fn held_record(&self, hash: KeyHash) -> Option<Record> {
+        self.reader.snapshot().and_then(|snapshot| snapshot.record(&hash)).ok().flatten()
+    }
+
+    /// A peer has what it was sent of a document. Of a deleted or compacted one there is nothing more that this node lacks.
+    fn release_acked(&mut self, peer: EndpointId, hash: KeyHash) {
+        self.held.release(peer, hash, Way::Out);
+        if let Some(lacked) = self.held.incarnation(peer, hash, Way::In)
+            && let Some(record) = self.held_record(hash)
+            && (record.incarnation > lacked || !record.is_live())
+        {
+            self.held.release(peer, hash, Way::In);
+        }
+    }
+
+    fn note_held(&mut self, now: Now, (peer, hash, way): (EndpointId, KeyHash, Way), incarnation: u64, sentence: &str) {
+        let sentence = format!("{peer}: {sentence}");
+        if self.log.allows(now, &sentence) {
+            log::warn!("{sentence}");
+        }
+        self.held.note(peer, hash, way, incarnation, sentence);
     }
 
     // The store's answers.
@@ -140,12 +193,21 @@ impl Engine {
                         log::error!("{}", copied::words(*node, self.ours.id));
                     }
                 }
-                for (_, reason) in &applied.refused {
-                    if self.log.allows(now, &format!("refused {id}")) {
-                        log::warn!("{id}: a document was refused: {reason}");
+                if !self.held.is_empty() {
+                    let open: BTreeSet<_> = applied.missing.iter().map(|(hash, _)| *hash).collect();
+                    for hash in session.submitted().filter(|hash| !open.contains(hash)) {
+                        self.held.release(id, hash, Way::In);
+                        // What the peer still lacks of it, if anything, is found when it would be sent.
+                        self.held.release(id, hash, Way::Out);
                     }
                 }
-                session.handle_applied(applied).err()
+                let refused = applied.refused.clone();
+                let fault = session.handle_applied(applied).err();
+                for (hash, reason) in refused {
+                    let incarnation = self.held_record(hash).map_or(1, |record| record.incarnation);
+                    self.note_held(now, (id, hash, Way::In), incarnation, &reason);
+                }
+                fault
             }
             Ok(_) => None,
             Err(error) => {

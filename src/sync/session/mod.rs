@@ -5,32 +5,34 @@
 
 mod comparison;
 mod greeting;
+mod offers;
 mod serve;
 mod turns;
 mod watch;
 
 use comparison::Comparison;
 use greeting::{Planned, Wish};
+use offers::{Answer, Declined, answer_offer};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::clock::Now;
 use crate::identity::EndpointId;
-use crate::limits::{BATCH_BYTES, RECORD_BYTES};
+use crate::limits::BATCH_BYTES;
 use crate::store::{self, Applied, Apply, Reader, RunId};
 use crate::sync::convert;
 use crate::sync::frame::{self, Decoder, Received, Standing};
 use crate::sync::inbox::Inbox;
 use crate::sync::link::{CloseCode, Lane, LinkId};
-use crate::sync::mesh::{self, Ack, Batch, Want, document, message::Body};
+use crate::sync::mesh::{self, Ack, Batch, Want, message::Body};
 use crate::sync::outbox::Outbox;
 use turns::Turns;
 use watch::Watch;
 
 /// A lane's turn is its weight times this fraction of a batch.
 const QUANTA: usize = 16;
-/// Wants waiting for room on the control lane.
-const WANTS: usize = 2 * crate::limits::EXCEPTIONS;
+/// Offers whose answers wait for room on the control lane.
+const OFFERS: usize = 2 * crate::limits::EXCEPTIONS;
 
 /// Why a session ends by our decision.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -74,8 +76,12 @@ pub(crate) enum Report {
     Present(mesh::Presence),
     /// The peer holds these durably.
     Acked(Vec<(store::KeyHash, u64)>),
-    /// The peer does not keep what it was sent of this document.
+    /// The peer does not keep what it was sent, or offered, of this document.
     Refused(store::KeyHash),
+    /// This document is not sent, for this reason.
+    Withheld(store::KeyHash, String),
+    /// What the peer holds of a document is not taken, or not to be had.
+    Declined(Declined),
 }
 
 /// What every session of this node shares.
@@ -132,6 +138,8 @@ pub(crate) struct Session {
     inbox: Option<Inbox>,
     /// Answers to offers.
     wants: Vec<Want>,
+    /// Offers since the last answers left.
+    offers: usize,
     /// Received documents that the store refused, to be told.
     refused: Vec<store::KeyHash>,
     move_at: Option<Instant>,
@@ -162,6 +170,7 @@ impl Session {
             outbox: None,
             inbox: None,
             wants: Vec::new(),
+            offers: 0,
             refused: Vec::new(),
             move_at: None,
             reports: Vec::new(),
@@ -316,7 +325,7 @@ impl Session {
             (Stage::Live, Body::Batch(batch)) => self.on_batch(now, lane, (batch, received.weight), reader)?,
             (Stage::Live, Body::Ack(ack)) => self.on_ack(&ack)?,
             (Stage::Live, Body::Want(want)) => self.on_want(&want)?,
-            (Stage::Live, Body::Refused(refused)) => self.on_refused(&refused.keys)?,
+            (Stage::Live, Body::Refused(refused)) => self.on_refused(&refused.keys, reader)?,
             (Stage::Live, Body::Presence(presence)) => self.reports.push(Report::Present(presence)),
             (_, Body::Presence(_)) => {}
             (stage, _) => return Err(Fault::protocol(&format!("sent a message that has no place while {stage:?}"))),
@@ -329,11 +338,19 @@ impl Session {
     fn on_batch(&mut self, now: Now, lane: Lane, batch: (Batch, usize), reader: &Reader) -> Result<(), Fault> {
         let Some(inbox) = &mut self.inbox else { return Ok(()) };
         for offer in inbox.receive(now, lane, batch)? {
-            if self.wants.len() >= WANTS {
+            self.offers += 1;
+            if self.offers > OFFERS {
                 return Err(Fault::protocol("offers too many documents at once"));
             }
-            let want = answer_offer(&offer, reader)?;
-            self.wants.push(want);
+            match answer_offer(&offer, reader)? {
+                Answer::Want(want) => self.wants.push(want),
+                Answer::Decline(declined) => {
+                    if !declined.is_withheld {
+                        self.refused.push(declined.hash);
+                    }
+                    self.reports.push(Report::Declined(declined));
+                }
+            }
         }
         Ok(())
     }
@@ -348,13 +365,14 @@ impl Session {
         outbox.want(hash, convert::change_hashes(&want.have)?).map_err(Fault::protocol)
     }
 
-    fn on_refused(&mut self, keys: &[bytes::Bytes]) -> Result<(), Fault> {
-        let Some(outbox) = &self.outbox else { return Ok(()) };
+    fn on_refused(&mut self, keys: &[bytes::Bytes], reader: &Reader) -> Result<(), Fault> {
+        let Some(outbox) = &mut self.outbox else { return Ok(()) };
+        let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
         for key in keys {
             let hash = convert::key_hash(key)?;
-            if !outbox.is_in_flight(&hash) {
-                return Err(Fault::protocol("refuses a document it was not sent"));
-            }
+            // What cannot be read is not held, as far as the peer is concerned.
+            let held = snapshot.record(&hash).ok().flatten().map(|record| (record.sequence, record.incarnation));
+            outbox.decline(hash, held).map_err(Fault::protocol)?;
             self.reports.push(Report::Refused(hash));
         }
         Ok(())
@@ -390,7 +408,15 @@ impl Session {
     pub(crate) fn handle_applied(&mut self, applied: Applied) -> Result<(), Fault> {
         let Some(inbox) = &mut self.inbox else { return Ok(()) };
         self.refused.extend(applied.refused.iter().map(|(hash, _)| *hash));
+        if let Some(outbox) = &mut self.outbox {
+            inbox.submitted().for_each(|hash| outbox.heard_of(&hash));
+        }
         inbox.applied(applied).map_err(Fault::protocol)
+    }
+
+    /// The documents that the store was given by [`Session::poll_apply`] and has not answered.
+    pub(crate) fn submitted(&self) -> impl Iterator<Item = store::KeyHash> + '_ {
+        self.inbox.iter().flat_map(Inbox::submitted)
     }
 
     /// The store could not take it now; the same comes again later.
@@ -405,30 +431,4 @@ impl Session {
         let retry = self.inbox.as_ref().and_then(Inbox::retry_at);
         self.move_at.into_iter().chain(retry).min()
     }
-}
-
-/// What this node lacks of an offered document.
-fn answer_offer(offer: &mesh::Document, reader: &Reader) -> Result<Want, Fault> {
-    let hash = convert::key_hash(&offer.key)?;
-    let Some(document::Body::Offer(offered)) = &offer.body else { return Err("an offer without a version".into()) };
-    if offered.size > RECORD_BYTES as u64 {
-        return Err(Fault::protocol(&format!(
-            "offers a record of {} bytes; the limit is {RECORD_BYTES}",
-            offered.size
-        )));
-    }
-    let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
-    let held = snapshot.record(&hash).map_err(|error| Fault::store(&error))?;
-    let lineage = convert::lineage(&mut offer.clone())?;
-    if lineage.dots.is_empty() {
-        return Err("an offer without creations".into());
-    }
-    let satisfied = held.as_ref().is_some_and(|record| {
-        let covered = &record.lineage.covered;
-        let deleted = covered.includes(&lineage.covered) && lineage.dots.outside(covered).is_empty();
-        deleted || record.version_hash().0 == offered.version.as_ref()
-    });
-    let have = if satisfied { Vec::new() } else { snapshot.sample(&hash).map_err(|error| Fault::store(&error))? };
-    let have = have.iter().map(|hash| hash.to_vec().into()).collect();
-    Ok(Want { key: offer.key.clone(), have, satisfied })
 }

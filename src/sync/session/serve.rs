@@ -1,6 +1,6 @@
 //! Filling the lanes: acknowledgements and requests first, then what the peer lacks.
 
-use super::{Fault, Session};
+use super::{Fault, Outbox, Report, Session};
 use crate::clock::Now;
 use crate::store::{self, KeyHash, Snapshot};
 use crate::sync::inbox::Inbox;
@@ -39,6 +39,8 @@ impl Session {
         self.continue_comparison()?;
         more |= self.fill_lanes(now, snapshot, urgent, &mut write).map_err(|error| Fault::store(&error))?;
         self.move_cursors(now, urgent);
+        let withheld = self.outbox.as_mut().map(Outbox::take_withheld).unwrap_or_default();
+        self.reports.extend(withheld.into_iter().map(|(hash, reason)| Report::Withheld(hash, reason)));
         self.flush(&mut write);
         self.look(now);
         Ok(more || (self.is_clear(Lane::Control) && self.inbox.as_ref().is_some_and(Inbox::has_unasked)))
@@ -54,6 +56,7 @@ impl Session {
         for keys in refused.chunks(REFUSED_A_MESSAGE) {
             self.say(Lane::Control, Body::Refused(mesh::Refused { keys: bytes_of(keys) }));
         }
+        self.offers = 0;
         for want in std::mem::take(&mut self.wants) {
             self.say(Lane::Control, Body::Want(want));
         }

@@ -110,6 +110,8 @@ pub(super) struct Node {
     pub(super) answers: BTreeMap<u64, Result<Answer, ControlError>>,
     /// Whose presence it was told of, in order.
     pub(super) present: Vec<EndpointId>,
+    /// What its operator is told of documents that do not replicate.
+    pub(super) notices: Vec<String>,
     /// False: it is down; nothing reaches it.
     up: bool,
     /// What its store is asked and does not answer for the time being.
@@ -268,6 +270,7 @@ impl Mesh {
             rate: setup.link_rate,
             answers: BTreeMap::new(),
             present: Vec::new(),
+            notices: Vec::new(),
             up: true,
             held: None,
             stopped: None,
@@ -305,6 +308,7 @@ impl Mesh {
                 match event {
                     Event::Answered { call, answer } => _ = state.answers.insert(call, answer),
                     Event::Presence(of) => state.present.push(of),
+                    Event::Notices(notices) => state.notices = notices,
                     Event::Status(_) => {}
                 }
             }
@@ -465,8 +469,9 @@ impl Mesh {
             live.map(|node| mesh.versions(node)).collect::<BTreeSet<_>>().len() == 1
         });
         let states: Vec<_> = (0..self.nodes.len()).map(|node| self.state(node)).collect();
-        assert!(same, "{states:#?}");
-        assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "equal versions, different content: {states:#?}");
+        assert!(same, "{}", shortened(&format!("{states:#?}")));
+        let equal = states.windows(2).all(|pair| pair[0] == pair[1]);
+        assert!(equal, "equal versions, different content: {}", shortened(&format!("{states:#?}")));
     }
 
     fn versions(&self, node: usize) -> BTreeMap<[u8; 16], [u8; 16]> {
@@ -513,6 +518,32 @@ impl Mesh {
         self.drain(node);
         match outcome {
             store::Outcome::Written { sequence, .. } => sequence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Brings a merged document that `writer` created into a node's store, as if a third node had met it.
+    pub(super) fn bring(&mut self, node: usize, collection: &str, id: &str, (writer, chunks): (u8, Vec<u8>)) {
+        let key = Key::new(collection, id).expect("a valid key");
+        let third = EndpointId([0x33; 32]);
+        let dot = store::Dot { writer: [writer; 8], incarnation: 1 };
+        let incoming = store::Incoming {
+            hash: key.hash(),
+            name: Some(key),
+            kind: store::Kind::Merged,
+            incarnation: 1,
+            origin: third,
+            lineage: store::Lineage { dots: store::Dots::one(dot), ..store::Lineage::default() },
+            body: store::Body::Merged(store::Merged { chunks, heads: Vec::new() }),
+        };
+        let from = store::PeerRun { node: third, run: store::RunId([0x33; 16]) };
+        let into = self.nodes[node].store.run();
+        let apply = store::Apply { from, into, documents: vec![incoming], cursors: Vec::new(), flush: true };
+        let submitted = Submitted { ticket: Ticket::Api(0), request: Request::Apply(apply) };
+        let (now, mut replies) = (self.now_at(node), Vec::new());
+        self.nodes[node].store.handle_batch(now, [submitted], &mut replies);
+        match replies.pop().expect("one reply").result.expect("applied") {
+            store::Outcome::Applied(applied) => assert!(applied.refused.is_empty(), "{:?}", applied.refused),
             other => panic!("{other:?}"),
         }
     }
@@ -624,6 +655,11 @@ impl Mesh {
         let all = std::mem::take(&mut self.carried).into_values();
         all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
+}
+
+/// What a person reads of a failure.
+fn shortened(text: &str) -> String {
+    text.chars().take(4_000).collect()
 }
 
 fn identity_id(node: usize) -> EndpointId {

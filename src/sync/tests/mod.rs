@@ -4,6 +4,7 @@ mod admission;
 mod commands;
 mod copied;
 mod documents;
+mod large;
 mod measure;
 mod mesh;
 mod narrow;

@@ -753,7 +753,9 @@ type PeerInfo struct {
 	// Why the peer is not connected, in words; empty while it is.
 	LastError string `protobuf:"bytes,105,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// Why the path in use is that one, in words; empty while not connected.
-	PathReason    string `protobuf:"bytes,106,opt,name=path_reason,json=pathReason,proto3" json:"path_reason,omitempty"`
+	PathReason string `protobuf:"bytes,106,opt,name=path_reason,json=pathReason,proto3" json:"path_reason,omitempty"`
+	// Documents that do not cross this link, in either direction; the notices of GetHealth name them.
+	HeldDocuments uint64 `protobuf:"varint,107,opt,name=held_documents,json=heldDocuments,proto3" json:"held_documents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -856,6 +858,13 @@ func (x *PeerInfo) GetPathReason() string {
 		return x.PathReason
 	}
 	return ""
+}
+
+func (x *PeerInfo) GetHeldDocuments() uint64 {
+	if x != nil {
+		return x.HeldDocuments
+	}
+	return 0
 }
 
 type ListPeersRequest struct {
@@ -3465,10 +3474,12 @@ type GetHealthResponse struct {
 	FileBytes       uint64 `protobuf:"varint,7,opt,name=file_bytes,json=fileBytes,proto3" json:"file_bytes,omitempty"`
 	CacheBytes      uint64 `protobuf:"varint,8,opt,name=cache_bytes,json=cacheBytes,proto3" json:"cache_bytes,omitempty"`
 	// The store's run id, 32 hex digits, and its database id.
-	Run           string `protobuf:"bytes,9,opt,name=run,proto3" json:"run,omitempty"`
-	Database      string `protobuf:"bytes,10,opt,name=database,proto3" json:"database,omitempty"`
-	UptimeMs      uint64 `protobuf:"varint,11,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
-	Version       string `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
+	Run      string `protobuf:"bytes,9,opt,name=run,proto3" json:"run,omitempty"`
+	Database string `protobuf:"bytes,10,opt,name=database,proto3" json:"database,omitempty"`
+	UptimeMs uint64 `protobuf:"varint,11,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
+	Version  string `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
+	// What an operator should look at although the node works, a sentence each: documents that do not replicate.
+	Notices       []string `protobuf:"bytes,100,rep,name=notices,proto3" json:"notices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3585,6 +3596,13 @@ func (x *GetHealthResponse) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *GetHealthResponse) GetNotices() []string {
+	if x != nil {
+		return x.Notices
+	}
+	return nil
 }
 
 type CancelCommandRequest struct {
@@ -4060,7 +4078,7 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\x15DisconnectPeerRequest\x12\x1f\n" +
 	"\vendpoint_id\x18\x01 \x01(\tR\n" +
 	"endpointId\"\x18\n" +
-	"\x16DisconnectPeerResponse\"\xd2\x02\n" +
+	"\x16DisconnectPeerResponse\"\xf9\x02\n" +
 	"\bPeerInfo\x12\x1f\n" +
 	"\vendpoint_id\x18\x01 \x01(\tR\n" +
 	"endpointId\x12\x1c\n" +
@@ -4075,7 +4093,8 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\n" +
 	"last_error\x18i \x01(\tR\tlastError\x12\x1f\n" +
 	"\vpath_reason\x18j \x01(\tR\n" +
-	"pathReason\"$\n" +
+	"pathReason\x12%\n" +
+	"\x0eheld_documents\x18k \x01(\x04R\rheldDocuments\"$\n" +
 	"\x10ListPeersRequest\x12\x10\n" +
 	"\x03all\x18f \x01(\bR\x03all\"D\n" +
 	"\x11ListPeersResponse\x12/\n" +
@@ -4292,7 +4311,7 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\n" +
 	"bytes_sent\x18\x03 \x01(\x04R\tbytesSent\x12%\n" +
 	"\x0ebytes_received\x18\x04 \x01(\x04R\rbytesReceived\"\x12\n" +
-	"\x10GetHealthRequest\"\xf3\x02\n" +
+	"\x10GetHealthRequest\"\x8d\x03\n" +
 	"\x11GetHealthResponse\x12\x18\n" +
 	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12\x1a\n" +
 	"\bproblems\x18\x02 \x03(\tR\bproblems\x12\x1c\n" +
@@ -4310,7 +4329,8 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\bdatabase\x18\n" +
 	" \x01(\tR\bdatabase\x12\x1b\n" +
 	"\tuptime_ms\x18\v \x01(\x04R\buptimeMs\x12\x18\n" +
-	"\aversion\x18\f \x01(\tR\aversion\"&\n" +
+	"\aversion\x18\f \x01(\tR\aversion\x12\x18\n" +
+	"\anotices\x18d \x03(\tR\anotices\"&\n" +
 	"\x14CancelCommandRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"P\n" +
 	"\x15CancelCommandResponse\x127\n" +

@@ -20,6 +20,7 @@ fn peer(number: u8, connected: bool) -> Peer {
         rtt_micros: 1_500,
         last_ack_age_ms: 250,
         pending_documents: 7,
+        held_documents: 0,
         clock_skew_ms: -2_000,
         last_error: String::new(),
         name: format!("n{number}"),

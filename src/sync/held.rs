@@ -1,0 +1,145 @@
+//! Documents that do not cross a link, and why: for the log, `health`, metrics and the list of peers.
+//!
+//! Owns one entry for each document, peer and direction. An entry ends once the peer has the document, or this node has the
+//! peer's version. Never decides what is held back; kept since the node's start, not on disk.
+
+use std::collections::BTreeMap;
+
+use crate::identity::EndpointId;
+use crate::limits::{HELD_BACK, NAMED_HELD_BACK};
+use crate::store::KeyHash;
+
+/// Which way a document does not go.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Way {
+    /// To the peer.
+    Out,
+    /// From the peer.
+    In,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Entry {
+    /// Names the document, the peer, the limit and the remedy.
+    sentence: String,
+    /// Of the document: a later one is another document, as far as limits go.
+    incarnation: u64,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct HeldBack {
+    entries: BTreeMap<(EndpointId, KeyHash, Way), Entry>,
+    /// Entries for which there was no room.
+    unlisted: u64,
+    changed: bool,
+}
+
+impl HeldBack {
+    /// Adds an entry, or gives one another reason.
+    pub(crate) fn note(&mut self, peer: EndpointId, hash: KeyHash, way: Way, incarnation: u64, sentence: String) {
+        let (key, entry) = ((peer, hash, way), Entry { sentence, incarnation });
+        if self.entries.len() >= HELD_BACK && !self.entries.contains_key(&key) {
+            self.changed |= self.unlisted == 0;
+            self.unlisted += 1;
+            return;
+        }
+        let before = self.entries.insert(key, entry);
+        self.changed |=
+            before.as_ref().map(|entry| &entry.sentence) != self.entries.get(&key).map(|entry| &entry.sentence);
+    }
+
+    /// The incarnation of a document that does not cross.
+    pub(crate) fn incarnation(&self, peer: EndpointId, hash: KeyHash, way: Way) -> Option<u64> {
+        self.entries.get(&(peer, hash, way)).map(|entry| entry.incarnation)
+    }
+
+    /// The document crosses again.
+    pub(crate) fn release(&mut self, peer: EndpointId, hash: KeyHash, way: Way) {
+        self.changed |= self.entries.remove(&(peer, hash, way)).is_some();
+        if self.entries.is_empty() {
+            self.unlisted = 0;
+        }
+    }
+
+    /// The peer is not to be linked with any more.
+    pub(crate) fn forget(&mut self, peer: EndpointId) {
+        let before = self.entries.len();
+        self.entries.retain(|(of, ..), _| *of != peer);
+        self.changed |= self.entries.len() != before;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many documents do not go to this peer, and how many do not come from it.
+    pub(crate) fn counts(&self, peer: EndpointId) -> [u64; 2] {
+        let first = (peer, KeyHash([0; 16]), Way::Out);
+        let of_peer = self.entries.range(first..).map(|(key, _)| key).take_while(|(of, ..)| *of == peer);
+        of_peer.fold([0, 0], |[out, inward], (.., way)| match way {
+            Way::Out => [out + 1, inward],
+            Way::In => [out, inward + 1],
+        })
+    }
+
+    /// The sentences, [`NAMED_HELD_BACK`] at most and one that counts the others, when they have changed since the last call.
+    pub(crate) fn take_notices(&mut self) -> Option<Vec<String>> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let mut notices: Vec<String> =
+            self.entries.values().take(NAMED_HELD_BACK).map(|entry| entry.sentence.clone()).collect();
+        let others = (self.entries.len() - notices.len()) as u64 + self.unlisted;
+        if others > 0 {
+            notices.push(format!("{others} more documents are held back; the log names them"));
+        }
+        Some(notices)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8) -> EndpointId {
+        EndpointId([number; 32])
+    }
+
+    fn hash(number: u16) -> KeyHash {
+        let mut hash = [0; 16];
+        hash[..2].copy_from_slice(&number.to_be_bytes());
+        KeyHash(hash)
+    }
+
+    #[test]
+    fn what_crosses_again_is_not_named_any_more() {
+        let mut held = HeldBack::default();
+        assert_eq!(held.take_notices(), None);
+        held.note(peer(1), hash(1), Way::Out, 1, "one".into());
+        held.note(peer(2), hash(1), Way::In, 1, "two".into());
+        assert_eq!(held.take_notices(), Some(vec!["one".to_owned(), "two".to_owned()]));
+        held.note(peer(1), hash(1), Way::Out, 1, "one".into());
+        assert_eq!(held.take_notices(), None, "nothing is new");
+        assert_eq!((held.counts(peer(1)), held.counts(peer(2))), ([1, 0], [0, 1]));
+        held.release(peer(1), hash(1), Way::In);
+        assert_eq!(held.take_notices(), None, "the other direction");
+        held.release(peer(1), hash(1), Way::Out);
+        assert_eq!(held.take_notices(), Some(vec!["two".to_owned()]));
+        held.forget(peer(2));
+        assert!(held.is_empty());
+        assert_eq!(held.take_notices(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_says_how_many_are_not_named() {
+        let mut held = HeldBack::default();
+        for number in 0..u16::try_from(HELD_BACK).unwrap() + 7 {
+            held.note(peer(1), hash(number), Way::Out, 1, number.to_string());
+        }
+        let notices = held.take_notices().unwrap();
+        assert_eq!(notices.len(), NAMED_HELD_BACK + 1);
+        let others = HELD_BACK + 7 - NAMED_HELD_BACK;
+        assert!(notices.last().unwrap().starts_with(&format!("{others} more")), "{notices:?}");
+    }
+}
