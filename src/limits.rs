@@ -20,9 +20,15 @@ pub const WRITTEN_RECORD_BYTES: usize = RECORD_BYTES / 4 * 3;
 /// Rows (operations, and two for each change) of the Automerge chunks of one received document, counted before they are
 /// loaded. A MiB of history in three-field updates has 1.2 million; Automerge takes up to 0.5 KB for each.
 pub const CHUNK_ROWS: u64 = 3 << 19;
-/// Operations, and three for each change, of one `merged` document; past it only `compact` helps. Less than peers take, so
-/// that what writers make apart still travels.
+/// Rows, counted in the same way, of a `merged` document to which puts still add; past it only `compact` helps. Less than peers
+/// take, so that what writers make apart still travels.
 pub const HISTORY_ROWS: u64 = CHUNK_ROWS / 4 * 3;
+/// A put that takes a document beyond so many rows is refused.
+pub const WRITTEN_ROWS: u64 = CHUNK_ROWS / 8 * 7;
+/// Rows of a document that merges have made: twice what one peer may send. What would take it further is not taken.
+pub const MERGED_ROWS: u64 = 2 * CHUNK_ROWS;
+/// Bytes of such a document's history, likewise.
+pub const MERGED_BYTES: usize = 4 * RECORD_BYTES;
 
 /// Fields and elements of one `merged` document as it is put, those of nested objects and arrays included. Automerge takes up to
 /// 0.85 KB for each while it writes them.
@@ -245,6 +251,8 @@ const _: () = assert!(2 * (DOCUMENT_ELEMENTS as u64) < CHANGE_OPERATIONS, "a put
 const _: () = assert!(4 * (DOCUMENT_ELEMENTS as u64) <= CHUNK_ELEMENTS && CHUNK_ELEMENTS < CHUNK_ROWS);
 const _: () =
     assert!(DOCUMENT_JSON_BYTES as u64 / 2 < HISTORY_ROWS, "a document of the shortest elements is no history");
+const _: () = assert!(HISTORY_ROWS < WRITTEN_ROWS && WRITTEN_ROWS < CHUNK_ROWS && CHUNK_ROWS <= MERGED_ROWS);
+const _: () = assert!(WRITTEN_RECORD_BYTES < RECORD_BYTES && RECORD_BYTES <= MERGED_BYTES);
 const _: () = assert!(BATCH_BYTES < MESSAGE_BYTES);
 const _: () = assert!(COMMAND_TARGETS * ID_BYTES + COMMAND_PAYLOAD_BYTES + 4 * ID_BYTES < COMMAND_BODY_BYTES);
 const _: () = assert!(2 * COMMAND_BODY_BYTES <= MESSAGE_BYTES);

@@ -19,6 +19,8 @@ const (
 	// frameBytes is the largest frame, without its length; payloadBytes of it may be the message.
 	frameBytes   = 4 << 20
 	payloadBytes = frameBytes - 4096
+	// messageBytes is the largest response or item, in parts.
+	messageBytes = 64 << 20
 	// connectionCalls may be unfinished on one connection, by the node's limit.
 	connectionCalls = 256
 	// A write the node does not take for this long ends the connection.
@@ -125,17 +127,51 @@ func (c *conn) giveWay() {
 func (c *conn) read() {
 	reader := bufio.NewReaderSize(c.socket, 64<<10)
 	options := protodelim.UnmarshalOptions{MaxSize: frameBytes}
+	begun := parts{}
 	for {
 		frame := new(ipcpb.Frame)
 		if err := options.UnmarshalFrom(reader, frame); err != nil {
 			c.close(readError(err))
 			return
 		}
+		whole, err := begun.join(frame)
+		if err != nil {
+			c.close(err)
+			return
+		}
+		if !whole {
+			continue
+		}
 		if err := c.deliver(frame); err != nil {
 			c.close(err)
 			return
 		}
 	}
+}
+
+// parts is what came of messages that are not complete, by call.
+type parts map[uint64][]byte
+
+// join puts the parts of a message in front of its end, and says whether the frame is whole.
+func (p parts) join(frame *ipcpb.Frame) (bool, error) {
+	switch body := frame.Body.(type) {
+	case *ipcpb.Frame_Part:
+		held := len(body.Part)
+		for _, begun := range p {
+			held += len(begun)
+		}
+		if held > messageBytes {
+			return false, protocolError("a message in parts over %d bytes", messageBytes)
+		}
+		p[frame.Call] = append(p[frame.Call], body.Part...)
+		return false, nil
+	case *ipcpb.Frame_Response:
+		body.Response = append(p[frame.Call], body.Response...)
+	case *ipcpb.Frame_Item:
+		body.Item = append(p[frame.Call], body.Item...)
+	}
+	delete(p, frame.Call)
+	return true, nil
 }
 
 func readError(err error) error {
@@ -209,7 +245,7 @@ func (c *conn) begin(ctx context.Context, method Method, request proto.Message, 
 	}
 	waiting := c.register(credit)
 	frame := &ipcpb.Frame{Call: waiting.id, Body: &ipcpb.Frame_Request{Request: &ipcpb.Request{
-		Method: uint32(method), Payload: payload, DeadlineMs: deadlineFor(ctx, credit), Credit: credit, Token: c.token}}}
+		Method: uint32(method), Payload: payload, DeadlineMs: deadlineFor(ctx, credit), Credit: credit, Token: c.token, TakesParts: true}}}
 	waiting.end, err = c.out.send(ctx, c.ended, frame)
 	if err != nil {
 		c.drop(waiting)

@@ -22,6 +22,8 @@ const (
 	SnapshotEnd
 	// Reset: the node could not continue where the stream broke off. Forget what you hold: a snapshot follows.
 	Reset
+	// Oversized: it is longer than one change may be; Problem says so. Only of documents that merges made longer than 64 MiB.
+	Oversized
 )
 
 // Token is where a subscription can be resumed, by another process too.
@@ -35,6 +37,7 @@ type Change struct {
 	Type           ChangeType
 	Collection, ID string
 	JSON           json.RawMessage // of an Upsert
+	Problem        string          // of an Oversized
 	Origin         string          // endpoint id of the node that wrote this version
 	Token          Token           // resume here: everything up to this change was given
 }
@@ -140,6 +143,8 @@ func (s *subscription) note(item *pb.DocumentChange) *Change {
 		change.Type, change.JSON = Upsert, json.RawMessage(item.GetJsonData())
 	case pb.ChangeType_CHANGE_TYPE_DELETE:
 		change.Type = Delete
+	case pb.ChangeType_CHANGE_TYPE_OVERSIZED:
+		change.Type, change.Problem = Oversized, item.Error
 	case pb.ChangeType_CHANGE_TYPE_SNAPSHOT_END:
 		change.Type, s.snapshot = SnapshotEnd, false
 	default:

@@ -130,7 +130,7 @@ impl Client {
             stream,
             target: None,
             used: deadline_in(Duration::ZERO),
-            decoder: Decoder::default(),
+            decoder: Decoder::joining(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             queue: PREFACE.to_vec(),
             last_call: 0,
@@ -294,7 +294,8 @@ impl Client {
         self.last_call += 1;
         let call = self.last_call;
         let deadline_ms = options.deadline.map_or(0, milliseconds);
-        let header = RequestHeader { method: R::METHOD.number(), deadline_ms, credit, token: &self.token };
+        let header =
+            RequestHeader { method: R::METHOD.number(), deadline_ms, credit, token: &self.token, takes_parts: true };
         put_request(&mut self.queue, call, header, request);
         self.open.insert(call);
         call

@@ -26,9 +26,9 @@ pub(crate) fn open(target: &Target, token: &str, first: agent_message::Body) -> 
 
 fn begin(stream: Stream, token: &str, first: agent_message::Body) -> Result<(Uplink, Downlink), Error> {
     let scratch = vec![0; READ_BYTES].into_boxed_slice();
-    let downlink = Downlink { stream: stream.try_clone()?, decoder: Decoder::default(), scratch, taken: 0 };
+    let downlink = Downlink { stream: stream.try_clone()?, decoder: Decoder::joining(), scratch, taken: 0 };
     let mut uplink = Uplink { stream, buffer: PREFACE.to_vec() };
-    let header = RequestHeader { method: AGENT_LINK, deadline_ms: 0, credit: WINDOW, token };
+    let header = RequestHeader { method: AGENT_LINK, deadline_ms: 0, credit: WINDOW, token, takes_parts: true };
     put_request(&mut uplink.buffer, CALL, header, &AgentMessage { body: Some(first) });
     uplink.flush()?;
     Ok((uplink, downlink))

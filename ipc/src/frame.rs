@@ -3,9 +3,11 @@
 //! [`Decoder`] takes bytes as they come and gives whole frames. The `put_*` functions append frames to a buffer without an
 //! intermediate copy of the message; the bytes are those of `Frame::encode_length_delimited`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
+use prost::bytes::Bytes;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use prost::{DecodeError, Message};
 
@@ -19,6 +21,11 @@ pub const FRAME_BYTES: usize = 4 << 20;
 pub const PAYLOAD_BYTES: usize = FRAME_BYTES - 4096;
 /// The longest length that stands for [`FRAME_BYTES`] or less, written in the shortest or in any longer form.
 const VARINT_BYTES: usize = 10;
+
+/// The largest response or item, in parts.
+pub const MESSAGE_BYTES: usize = 64 << 20;
+/// Of a message over [`PAYLOAD_BYTES`] each frame but the last carries this much.
+const PART_BYTES: usize = 1 << 20;
 
 /// Why bytes are not a frame. The connection cannot go on: where the next frame begins is not known, or not to be trusted.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,6 +41,8 @@ pub enum FrameError {
     Message(DecodeError),
     /// The frame says nothing: none of the bodies known here.
     NoBody,
+    /// The parts of a message are over [`MESSAGE_BYTES`].
+    LongParts,
 }
 
 impl fmt::Display for FrameError {
@@ -44,6 +53,7 @@ impl fmt::Display for FrameError {
             FrameError::Length => write!(f, "a frame's length is not a varint"),
             FrameError::Message(cause) => write!(f, "a frame is malformed: {cause}"),
             FrameError::NoBody => write!(f, "a frame has no body this version knows"),
+            FrameError::LongParts => write!(f, "a message in parts over {MESSAGE_BYTES} bytes"),
         }
     }
 }
@@ -119,11 +129,19 @@ pub fn decode(message: &[u8]) -> Result<(u64, Body), FrameError> {
 pub struct Decoder {
     bytes: Vec<u8>,
     start: usize,
+    /// What came of unfinished messages, by call; `None`: parts are given as they come.
+    parts: Option<BTreeMap<u64, Vec<u8>>>,
 }
 
 impl Decoder {
     /// An empty buffer up to this size is kept for the next frame; a larger one is given back.
     const KEPT_BYTES: usize = 64 << 10;
+
+    /// A decoder that puts parts together: it gives whole responses and items.
+    #[must_use]
+    pub fn joining() -> Decoder {
+        Decoder { parts: Some(BTreeMap::new()), ..Decoder::default() }
+    }
 
     /// Appends bytes that arrived.
     pub fn extend(&mut self, bytes: &[u8]) {
@@ -136,6 +154,43 @@ impl Decoder {
     /// # Errors
     /// The bytes are not a frame; nothing after them can be read.
     pub fn next_frame(&mut self) -> Result<Option<(u64, Body)>, FrameError> {
+        while let Some((call, body)) = self.one_frame()? {
+            if let Some(body) = self.join(call, body)? {
+                return Ok(Some((call, body)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The body, whole; `None` until more of it comes.
+    fn join(&mut self, call: u64, body: Body) -> Result<Option<Body>, FrameError> {
+        let Some(parts) = &mut self.parts else { return Ok(Some(body)) };
+        let mut whole = |last: Bytes| match parts.remove(&call) {
+            Some(mut begun) => {
+                begun.extend_from_slice(&last);
+                Bytes::from(begun)
+            }
+            None => last,
+        };
+        match body {
+            Body::Part(part) => {
+                let held: usize = parts.values().map(Vec::len).sum();
+                if held + part.len() > MESSAGE_BYTES {
+                    return Err(FrameError::LongParts);
+                }
+                parts.entry(call).or_default().extend_from_slice(&part);
+                Ok(None)
+            }
+            Body::Response(last) => Ok(Some(Body::Response(whole(last)))),
+            Body::Item(last) => Ok(Some(Body::Item(whole(last)))),
+            body => {
+                parts.remove(&call);
+                Ok(Some(body))
+            }
+        }
+    }
+
+    fn one_frame(&mut self) -> Result<Option<(u64, Body)>, FrameError> {
         let bytes = &self.bytes[self.start..];
         let Some(range) = locate(bytes)? else { return Ok(None) };
         let end = range.end;
@@ -186,6 +241,8 @@ pub struct RequestHeader<'a> {
     pub credit: u32,
     /// For TCP listeners that ask for one; else empty.
     pub token: &'a str,
+    /// Whether the client's decoder is [`Decoder::joining`].
+    pub takes_parts: bool,
 }
 
 /// Appends a request frame.
@@ -196,7 +253,8 @@ pub fn put_request(out: &mut Vec<u8>, call: u64, header: RequestHeader<'_>, mess
         + if payload == 0 { 0 } else { bytes_len(2, payload) }
         + number_len(3, header.deadline_ms.into())
         + number_len(4, header.credit.into())
-        + if token == 0 { 0 } else { bytes_len(5, token) };
+        + if token == 0 { 0 } else { bytes_len(5, token) }
+        + number_len(6, header.takes_parts.into());
     put_head(out, call, bytes_len(2, fields));
     put_length(out, 2, fields);
     put_number(out, 1, header.method.into());
@@ -210,6 +268,7 @@ pub fn put_request(out: &mut Vec<u8>, call: u64, header: RequestHeader<'_>, mess
         put_length(out, 5, token);
         out.extend_from_slice(header.token.as_bytes());
     }
+    put_number(out, 6, header.takes_parts.into());
 }
 
 /// Appends a response frame whose message has `length` bytes and is written by `encode`.
@@ -220,6 +279,30 @@ pub fn put_response(out: &mut Vec<u8>, call: u64, length: usize, encode: impl Fn
 /// Appends a stream item whose message has `length` bytes and is written by `encode`.
 pub fn put_item(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
     put_message(out, call, 4, length, encode);
+}
+
+/// Appends a response of any length up to [`MESSAGE_BYTES`], in parts where it must be.
+pub fn put_response_in_parts(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
+    put_in_parts(out, call, 3, length, encode);
+}
+
+/// Appends a stream item of any length up to [`MESSAGE_BYTES`], in parts where it must be.
+pub fn put_item_in_parts(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
+    put_in_parts(out, call, 4, length, encode);
+}
+
+fn put_in_parts(out: &mut Vec<u8>, call: u64, field: u32, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
+    const PART: u32 = 11;
+    if length <= PAYLOAD_BYTES {
+        return put_message(out, call, field, length, encode);
+    }
+    let mut message = Vec::with_capacity(length);
+    encode(&mut message);
+    let mut chunks = message.chunks(PART_BYTES).peekable();
+    while let Some(chunk) = chunks.next() {
+        let field = if chunks.peek().is_some() { PART } else { field };
+        put_message(out, call, field, chunk.len(), |out| out.extend_from_slice(chunk));
+    }
 }
 
 /// Appends the end of a stream.

@@ -3,8 +3,8 @@
 use peat_ipc::envelope::frame::Body;
 use peat_ipc::envelope::{Cancel, End, Error, Frame, Request};
 use peat_ipc::frame::{
-    Decoder, FRAME_BYTES, FrameError, RequestHeader, locate, put_cancel, put_credit, put_end, put_error, put_item,
-    put_request, put_response,
+    Decoder, FRAME_BYTES, FrameError, PAYLOAD_BYTES, RequestHeader, locate, put_cancel, put_credit, put_end, put_error,
+    put_item, put_item_in_parts, put_request, put_response, put_response_in_parts,
 };
 use peat_ipc::prost::Message;
 use peat_ipc::prost::bytes::Bytes;
@@ -23,9 +23,14 @@ fn document() -> GetDocumentRequest {
 fn requests_are_prosts_delimited_form() {
     for (call, deadline_ms, credit, token) in [(1, 0, 0, ""), (u64::MAX, u32::MAX, 256, "secret"), (300, 1, 0, "")] {
         let mut ours = Vec::new();
-        put_request(&mut ours, call, RequestHeader { method: 6, deadline_ms, credit, token }, &document());
+        put_request(
+            &mut ours,
+            call,
+            RequestHeader { method: 6, deadline_ms, credit, token, takes_parts: false },
+            &document(),
+        );
         let payload = Bytes::from(document().encode_to_vec());
-        let request = Request { method: 6, payload, deadline_ms, credit, token: token.into() };
+        let request = Request { method: 6, payload, deadline_ms, credit, token: token.into(), takes_parts: false };
         assert_eq!(ours, delimited(call, Body::Request(request)));
     }
 }
@@ -135,4 +140,55 @@ fn a_frame_without_a_body_is_refused() {
     let mut decoder = Decoder::default();
     decoder.extend(&[2, 0x08, 0x01]);
     assert_eq!(decoder.next_frame(), Err(FrameError::NoBody));
+}
+
+#[test]
+fn a_message_over_a_frame_comes_in_parts_and_whole_out_of_a_joining_decoder() {
+    let message: Vec<u8> = (0..PAYLOAD_BYTES + 5_000_000).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    let mut bytes = Vec::new();
+    put_item_in_parts(&mut bytes, 7, message.len(), |out| out.extend_from_slice(&message));
+    put_response_in_parts(&mut bytes, 8, 3, |out| out.extend_from_slice(b"end"));
+    let mut decoder = Decoder::joining();
+    let mut whole = Vec::new();
+    for some in bytes.chunks(300_000) {
+        decoder.extend(some);
+        while let Some(frame) = decoder.next_frame().unwrap() {
+            whole.push(frame);
+        }
+    }
+    assert_eq!(whole, [(7, Body::Item(message.into())), (8, Body::Response(b"end".as_slice().into()))]);
+
+    let mut plain = Decoder::default();
+    plain.extend(&bytes);
+    assert!(matches!(plain.next_frame(), Ok(Some((7, Body::Part(_))))));
+}
+
+#[test]
+fn a_call_that_ends_with_an_error_leaves_no_parts() {
+    let mut bytes = Vec::new();
+    let long = vec![1; PAYLOAD_BYTES + 1];
+    put_item_in_parts(&mut bytes, 7, long.len(), |out| out.extend_from_slice(&long));
+    bytes.truncate(3_000_000);
+    let mut decoder = Decoder::joining();
+    decoder.extend(&bytes);
+    assert_eq!(decoder.next_frame(), Ok(None));
+    let begun = bytes.len() - decoder.buffered();
+    bytes.truncate(begun);
+    put_error(&mut bytes, 7, &CallError::new(Code::Internal, "no"));
+    put_item_in_parts(&mut bytes, 7, 1, |out| out.push(9));
+    let mut decoder = Decoder::joining();
+    decoder.extend(&bytes);
+    assert!(matches!(decoder.next_frame(), Ok(Some((7, Body::Error(_))))));
+    assert_eq!(decoder.next_frame(), Ok(Some((7, Body::Item(vec![9].into())))));
+}
+
+#[test]
+fn parts_without_an_end_are_bounded() {
+    let mut decoder = Decoder::joining();
+    let part = Frame { call: 1, body: Some(Body::Part(vec![0; 4 << 20 >> 1].into())) }.encode_length_delimited_to_vec();
+    let refused = (0..40).find_map(|_| {
+        decoder.extend(&part);
+        decoder.next_frame().err()
+    });
+    assert_eq!(refused, Some(FrameError::LongParts));
 }

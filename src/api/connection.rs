@@ -11,7 +11,7 @@ use peat_ipc::method::Response;
 use peat_ipc::{CallError, Code, PREFACE};
 
 use crate::api::caller::{Caller, Role};
-use crate::api::dispatch::{SUBSCRIBE, too_large};
+use crate::api::dispatch::{READ, too_large};
 use crate::api::engine::Principal;
 #[cfg(feature = "http")]
 use crate::api::http::{self, Event, Http};
@@ -63,6 +63,8 @@ pub(super) struct Connection {
     pub(super) input: Decoder,
     codec: Codec,
     opened: Instant,
+    /// The client puts the parts of long messages together.
+    pub(super) takes_parts: bool,
     /// Whether a first frame came.
     served: bool,
     /// When the frame that is incomplete now began.
@@ -109,6 +111,7 @@ impl Connection {
             input: Decoder::default(),
             codec: Codec::Unknown,
             opened: now.mono,
+            takes_parts: false,
             served: false,
             incomplete_since: None,
             out: Vec::new(),
@@ -251,7 +254,13 @@ impl Connection {
                 length @ ..=PAYLOAD_BYTES => {
                     frame::put_response(&mut self.out, call, length, |out| response.encode(out));
                 }
-                length => frame::put_error(&mut self.out, call, &too_large(length, SUBSCRIBE)),
+                length @ ..=frame::MESSAGE_BYTES if self.takes_parts => {
+                    frame::put_response_in_parts(&mut self.out, call, length, |out| response.encode(out));
+                }
+                length => {
+                    let limit = if self.takes_parts { frame::MESSAGE_BYTES } else { PAYLOAD_BYTES };
+                    frame::put_error(&mut self.out, call, &too_large(length, limit, READ));
+                }
             },
         }
         self.replied(now);
@@ -281,6 +290,17 @@ impl Connection {
         self.replied(now);
     }
 
+    /// The longest item of a stream that the client takes, when it has asked for changes up to `wanted` bytes; 0: it has not
+    /// asked.
+    pub(super) fn longest_item(&self, wanted: usize) -> usize {
+        match wanted {
+            _ if !self.takes_parts && !self.speaks_http() => PAYLOAD_BYTES,
+            0 if self.speaks_http() => PAYLOAD_BYTES,
+            0 => frame::MESSAGE_BYTES,
+            wanted => wanted.min(frame::MESSAGE_BYTES),
+        }
+    }
+
     /// Appends a stream item; whether there is room for another.
     #[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "items of frames may wait for ever"))]
     pub(super) fn put_item(&mut self, now: Now, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
@@ -292,6 +312,7 @@ impl Connection {
                 http.put_item(now.mono, &mut self.out, call, &message);
                 self.replied(now);
             }
+            _ if self.takes_parts => frame::put_item_in_parts(&mut self.out, call, length, encode),
             _ => frame::put_item(&mut self.out, call, length, encode),
         }
         self.has_room_for(call)

@@ -311,7 +311,7 @@ fn all<T: Typed + Message>(view: &mut View) -> Result<Vec<T>, CallError> {
         let message = T::from_document(id, &content);
         bytes += message.encoded_len() + 8;
         if bytes > PAYLOAD_BYTES {
-            return Err(too_large(bytes, SUBSCRIBE));
+            return Err(too_large(bytes, PAYLOAD_BYTES, SUBSCRIBE));
         }
         messages.push(message);
     }
@@ -321,9 +321,13 @@ fn all<T: Typed + Message>(view: &mut View) -> Result<Vec<T>, CallError> {
 /// What gives documents whose sum is too large for one answer.
 pub(super) const SUBSCRIBE: &str = "Subscribe with snapshot set, which gives the documents one by one";
 
-/// The answer would be over a frame; `instead` is what to use.
-pub(super) fn too_large(bytes: usize, instead: &str) -> CallError {
-    let message = format!("the answer is {bytes} bytes or more; the limit is {PAYLOAD_BYTES}: use {instead}");
+/// What reads one document of any length.
+pub(super) const READ: &str = "a client that sets takes_parts (peat-ipc and ipc/go do), or GetDocument over HTTP; or compact, \
+                               shorten or delete the document";
+
+/// The answer would be over what the caller takes; `instead` is what to use.
+pub(super) fn too_large(bytes: usize, limit: usize, instead: &str) -> CallError {
+    let message = format!("the answer is {bytes} bytes or more; the limit is {limit}: use {instead}");
     CallError::new(Code::ResourceExhausted, message)
 }
 

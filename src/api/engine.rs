@@ -493,14 +493,15 @@ impl Engine {
             Body::Credit(items) => self.grant(now, id, call, items),
             Body::Upload(bytes) => self.upload(now, id, call, &bytes),
             Body::HalfClose(_) => self.half_close(now, id, call),
-            Body::Response(_) | Body::Item(_) | Body::End(_) | Body::Error(_) => {
+            Body::Response(_) | Body::Item(_) | Body::Part(_) | Body::End(_) | Body::Error(_) => {
                 self.fail(now, id, &violation("a client sent a frame that only a node sends"));
             }
         }
     }
 
     fn handle_request(&mut self, now: Now, id: ConnectionId, call: u64, request: &RequestFrame) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.takes_parts |= request.takes_parts;
         if call == 0 {
             self.fail(now, id, &violation("call 0 is the connection's own"));
         } else if connection.calls.contains_key(&call) {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::iter::Peekable;
 
+use peat_ipc::prost::Message as _;
 use peat_ipc::sidecar::{ChangeType, DocumentChange, SubscribeRequest};
 use peat_ipc::{CallError, Code};
 
@@ -25,6 +26,8 @@ pub(super) struct Feed {
     /// While the snapshot lasts: its last sequence number.
     snapshot_end: Option<u64>,
     credit: u32,
+    /// The longest change it has said it takes; 0: nothing was said.
+    max_change_bytes: usize,
 }
 
 /// Why a turn ended.
@@ -46,6 +49,7 @@ impl Feed {
     pub(super) fn new(request: SubscribeRequest, run: RunId, snapshot: &Snapshot) -> Result<Feed, CallError> {
         let resume = resume_point(&request)?;
         let mut feed = Feed {
+            max_change_bytes: request.max_change_bytes as usize,
             collections: request.collections.into_iter().collect(),
             excluded: request.exclude.into_iter().collect(),
             token: snapshot.token(run, snapshot.visible()),
@@ -61,6 +65,11 @@ impl Feed {
             feed.continue_in(run, snapshot)?;
         }
         Ok(feed)
+    }
+
+    /// The longest change the subscriber has said it takes; 0: it has not.
+    pub(super) fn max_change_bytes(&self) -> usize {
+        self.max_change_bytes
     }
 
     pub(super) fn grant(&mut self, items: u32) {
@@ -79,13 +88,14 @@ impl Feed {
         Ok(())
     }
 
-    /// Sends what there is, within the credit and while `sink`, which says how many more bytes there is room for, has any.
+    /// Sends what there is, each change up to `most` bytes long, within the credit and while `sink`, which says how many more bytes there is room for, has any.
     ///
     /// # Errors
     /// OUT_OF_RANGE: deletions were forgotten that this subscriber has not heard of.
     pub(super) fn advance(
         &mut self,
         snapshot: &Snapshot,
+        most: usize,
         mut sink: impl FnMut(&DocumentChange) -> bool,
     ) -> Result<Progress, CallError> {
         if self.complete_from() < snapshot.deleted_floor() {
@@ -105,7 +115,7 @@ impl Feed {
                 _ => self.end_snapshot(snapshot),
             };
             if let Some(change) = change
-                && !self.send(&change, &mut sink)
+                && !self.send(&within(change, most), &mut sink)
             {
                 return Ok(Progress::Blocked);
             }
@@ -180,8 +190,26 @@ impl Feed {
             sequence: self.token.sequence,
             origin,
             run: self.token.run_bytes(),
+            ..DocumentChange::default()
         }
     }
+}
+
+/// The change, or that it is longer than the subscriber takes.
+fn within(mut change: DocumentChange, most: usize) -> DocumentChange {
+    let bytes = change.encoded_len();
+    if bytes > most
+        && let Some(json) = change.json_data.take()
+    {
+        let name = format!("document {}/{}", change.collection, change.doc_id);
+        change.set_change_type(ChangeType::Oversized);
+        change.error = format!(
+            "{name} is {} bytes of JSON, a change of {bytes}; this subscription takes {most}: read it with GetDocument, or \
+             subscribe with a larger max_change_bytes",
+            json.len()
+        );
+    }
+    change
 }
 
 /// The token of a request that resumes.

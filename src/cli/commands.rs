@@ -157,7 +157,7 @@ fn send_and_wait(command: &Send, mut connection: Connection, body: pb::Command) 
     // From a point before anything can happen, however late the subscription begins.
     let (resume_after, resume_run) = documents::now(&mut watcher)?;
     let collections = vec!["commands".into()];
-    let request = pb::SubscribeRequest { collections, resume_after, resume_run, snapshot: false, exclude: Vec::new() };
+    let request = pb::SubscribeRequest { collections, resume_after, resume_run, ..pb::SubscribeRequest::default() };
     let mut changes = watcher.client().subscribe(&request)?;
     connection.call(&pb::PutCommandRequest { command: Some(body) })?;
     if !command.json {

@@ -121,6 +121,7 @@ fn follow(command: &Watch, connection: &mut Connection, snapshot: bool, after: &
         resume_after: after.sequence,
         resume_run: after.run.clone(),
         exclude: command.exclude.clone(),
+        ..pb::SubscribeRequest::default()
     };
     let mut output = Output::stdout(command.json);
     let mut first = !after.run.is_empty();
@@ -144,12 +145,8 @@ fn row(change: &pb::DocumentChange) -> [String; 4] {
         "" => String::new(),
         id => format!("{}/{id}", change.collection),
     };
-    [
-        format!("{}@{}", change.sequence, base64(&change.run)),
-        kind,
-        document,
-        change.json_data.clone().unwrap_or_default(),
-    ]
+    let content = change.json_data.as_ref().unwrap_or(&change.error);
+    [format!("{}@{}", change.sequence, base64(&change.run)), kind, document, content.clone()]
 }
 
 /// A sequence number and the run that counted it. Each start of a node is a run of its own, and counts on from what the one

@@ -26,6 +26,8 @@ use reader::Reader;
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const HASH_BYTES: usize = 32;
 
+/// No document that this node holds has more rows.
+const ROWS_MEASURED: u64 = 1 << 32;
 /// A change counts as this many rows besides those of its operations: it costs Automerge 1.7 KB, a row 0.5 KB.
 const CHANGE_ROWS: u64 = 2;
 /// Automerge keeps a clock (a number for each actor) for one change in 16, so actors × changes is bounded too: by this
@@ -80,12 +82,83 @@ impl std::error::Error for ChunkError {}
 /// # Errors
 /// The first thing that is wrong. Automerge must not see the bytes then.
 pub fn check(bytes: &[u8], rows_limit: u64) -> Result<(), ChunkError> {
+    walk(bytes, rows_limit).map(drop)
+}
+
+/// What [`check`] counts of chunks, against the limits.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Expansion {
+    /// See [`crate::limits::CHUNK_ROWS`].
+    pub rows: u64,
+    /// Bytes of strings, each as often as it stands for a row.
+    pub string_bytes: u64,
+}
+
+impl Expansion {
+    /// Of chunks of this node's own making, whatever the limits.
+    ///
+    /// # Errors
+    /// They are malformed.
+    pub fn measure(bytes: &[u8]) -> Result<Expansion, ChunkError> {
+        let checker = walk(bytes, ROWS_MEASURED)?;
+        let (rows, string_bytes) = checker.tally.counted();
+        Ok(Expansion { rows, string_bytes })
+    }
+
+    /// Of these chunks and more.
+    #[must_use]
+    pub fn and(self, more: Expansion) -> Expansion {
+        Expansion { rows: self.rows + more.rows, string_bytes: self.string_bytes + more.string_bytes }
+    }
+}
+
+/// What the chunks of one document may expand to, as [`check`] holds it against `rows` rows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Bounds {
+    rows: u64,
+}
+
+impl Bounds {
+    /// The bounds that [`check`] has with this limit of rows.
+    #[must_use]
+    pub const fn of_rows(rows: u64) -> Bounds {
+        Bounds { rows }
+    }
+
+    /// The first that a document with so many actors and changes exceeds.
+    #[must_use]
+    pub fn exceeded(self, expansion: Expansion, (actors, changes): (u64, u64)) -> Option<Bound> {
+        let strings = self.rows.saturating_mul(columns::STRING_BYTES_PER_ROW);
+        let clocks = self.rows.saturating_mul(CLOCK_ENTRIES_PER_ROW);
+        [
+            (expansion.rows, self.rows, "operations"),
+            (expansion.string_bytes, strings, "bytes of keys, each counted with every edit"),
+            (actors.saturating_mul(changes), clocks, "edits times concurrent writers"),
+        ]
+        .into_iter()
+        .find(|(count, limit, _)| count > limit)
+        .map(|(count, limit, what)| Bound { count, limit, what })
+    }
+}
+
+/// A bound that is exceeded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Bound {
+    /// How much there is.
+    pub count: u64,
+    /// How much there may be.
+    pub limit: u64,
+    /// Of what, in words.
+    pub what: &'static str,
+}
+
+fn walk(bytes: &[u8], rows_limit: u64) -> Result<Checker<'_>, ChunkError> {
     let mut checker = Checker { tally: Tally::new(rows_limit), actors: BTreeSet::new(), changes: 0, rows_limit };
     let mut reader = Reader::new(bytes);
     while !reader.is_empty() {
         checker.chunk(&mut reader)?;
     }
-    Ok(())
+    Ok(checker)
 }
 
 /// What all chunks of one message add up to.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use peat_ipc::Code;
 
 use crate::error::Blame;
-use crate::limits::{CHANGE_OPERATIONS, DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS};
+use crate::limits::{CHANGE_OPERATIONS, DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, HISTORY_BYTES, WRITTEN_RECORD_BYTES};
+use crate::store::chunk::Bound;
 use crate::store::{CommandError, Key, KeyError};
 
 /// A store failure. Cloned when it fails a whole batch: every request in it gets its own copy.
@@ -32,8 +33,10 @@ pub enum Error {
     ChangeTooLarge { key: Key, operations: u64 },
     /// The document's history is over [`HISTORY_BYTES`].
     HistoryTooLarge { key: Key, bytes: usize },
-    /// The document's history has more operations than [`HISTORY_ROWS`].
-    HistoryTooLong { key: Key, rows: u64 },
+    /// Peers would not take the document for long: its history expands to more than a bound.
+    HistoryTooLong { key: Key, bound: Bound },
+    /// Peers would not take the document: with the put it would be over [`WRITTEN_RECORD_BYTES`].
+    RecordTooLarge { key: Key, bytes: usize },
     /// A `base` that is not a version this program wrote.
     MalformedBase(Key),
     /// `merged`: the base is not known here, or is of an earlier incarnation.
@@ -73,7 +76,8 @@ impl Error {
             | Error::TooManyElements { .. }
             | Error::ChangeTooLarge { .. }
             | Error::HistoryTooLarge { .. }
-            | Error::HistoryTooLong { .. } => Code::ResourceExhausted,
+            | Error::HistoryTooLong { .. }
+            | Error::RecordTooLarge { .. } => Code::ResourceExhausted,
             Error::Io(_) => Code::Unavailable,
             Error::Damaged(_) | Error::History { .. } => Code::DataLoss,
             Error::Key(_) | Error::Json { .. } | Error::MalformedBase(_) => Code::InvalidArgument,
@@ -144,9 +148,17 @@ impl fmt::Display for Error {
                 key.collection(),
                 key.id()
             ),
-            Error::HistoryTooLong { key, rows } => write!(
+            Error::HistoryTooLong { key, bound: Bound { count, limit, what } } => write!(
                 f,
-                "document {key} has a history of {rows} operations; the limit is {HISTORY_ROWS}: run `peat-node compact {} {}`",
+                "document {key} has a history of {count} {what}; the limit is {limit}: run `peat-node compact {} {}`",
+                key.collection(),
+                key.id()
+            ),
+            Error::RecordTooLarge { key, bytes } => write!(
+                f,
+                "document {key} would have {} of history with this put; the limit is {}: run `peat-node compact {} {}`",
+                size(*bytes),
+                size(WRITTEN_RECORD_BYTES),
                 key.collection(),
                 key.id()
             ),

@@ -9,7 +9,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::contain::contain;
 use crate::identity::EndpointId;
-use crate::limits::{CHUNK_ROWS, DOCUMENT_JSON_BYTES};
+use crate::limits::{CHUNK_ROWS, DOCUMENT_JSON_BYTES, MERGED_BYTES, MERGED_ROWS};
 use crate::store::apply::{Taken, apply_to, check_latest};
 use crate::store::merged::{Applied, Doc, Rebased};
 use crate::store::stage::{Stage, merged_content};
@@ -289,7 +289,15 @@ impl Stage<'_> {
         if let Err(cause) = chunk::check(&merged.chunks, CHUNK_ROWS) {
             return Ok(Taken::Refused(cause.to_string()));
         }
-        let ours = &self.staged(theirs.hash).lineage;
+        let ours = self.staged(theirs.hash);
+        let size = ours.history().map_or(0, History::size);
+        if size + merged.chunks.len() > MERGED_BYTES {
+            let bytes = merged.chunks.len();
+            return Ok(Taken::Refused(format!(
+                "{bytes} bytes more than the {size} that are here would exceed the limit of {MERGED_BYTES}"
+            )));
+        }
+        let ours = &ours.lineage;
         let all = ours.dots.union(&theirs.lineage.dots);
         let mut lineage = Lineage { dots: all.outside(&covered), covered, siblings: Vec::new() };
         lineage.bound();
@@ -304,6 +312,12 @@ impl Stage<'_> {
                 let have = doc.sample();
                 self.put_back(theirs.hash, doc);
                 return Ok(Taken::Missing(have));
+            }
+            Ok(_) if doc.rows() > MERGED_ROWS => {
+                let rows = doc.rows();
+                return Ok(Taken::Refused(format!(
+                    "merged with what is here it would have {rows} operations; the limit is {MERGED_ROWS}"
+                )));
             }
             Ok(applied) => applied,
             Err(cause) => return Ok(Taken::Refused(cause.to_string())),
@@ -333,6 +347,7 @@ impl Stage<'_> {
         before: &[[u8; 32]],
         news: Option<Vec<u8>>,
     ) -> Result<Taken, Error> {
+        doc.note_change(news.as_deref());
         // When none of our heads is left, the sender had built on all of them: it holds exactly this version.
         let ours_left = doc.heads().iter().any(|head| before.contains(head));
         let is_theirs = !ours_left && is_whole && lineage == theirs.lineage;

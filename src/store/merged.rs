@@ -27,6 +27,7 @@ pub use rebase::Rebased;
 use resident::Slack;
 use view::{MapNode, View};
 
+use crate::store::chunk::Expansion;
 use crate::store::json::same_object;
 
 /// A change's SHA-256, as it stands in heads.
@@ -46,6 +47,8 @@ pub struct Doc {
     /// The content, when known.
     shown: OnceCell<Map<String, Value>>,
     slack: Slack,
+    /// What its chunks expand to, when known.
+    expansion: Option<Expansion>,
 }
 
 /// What received changes did to a document.
@@ -88,7 +91,8 @@ impl Doc {
     }
 
     fn of(automerge: Automerge, actor: [u8; 16], slack: Slack) -> Doc {
-        Doc { automerge: automerge.with_actor(ActorId::from(actor)), shown: OnceCell::new(), slack }
+        let automerge = automerge.with_actor(ActorId::from(actor));
+        Doc { automerge, shown: OnceCell::new(), slack, expansion: None }
     }
 
     /// The newest changes, sorted. Two documents with equal heads are equal.
@@ -289,6 +293,33 @@ impl Doc {
             distance *= 2;
         }
         sample
+    }
+
+    /// What the chunks of this document expand to: counted once, and then kept up by [`Doc::note_change`].
+    pub fn expansion(&mut self) -> Expansion {
+        // What was not saved intact would be found when it is loaded.
+        *self.expansion.get_or_insert_with(|| {
+            let whole = self.automerge.save_with_options(SaveOptions { deflate: false, retain_orphans: false });
+            Expansion::measure(&whole).unwrap_or_default()
+        })
+    }
+
+    /// These are all its chunks.
+    pub fn count_expansion(&mut self, chunks: &[u8]) {
+        self.expansion = Expansion::measure(chunks).ok();
+    }
+
+    /// The document gained these chunks since its expansion was counted; `None`: it is not known what.
+    pub fn note_change(&mut self, news: Option<&[u8]>) {
+        let more = news.and_then(|news| Expansion::measure(news).ok());
+        self.expansion = self.expansion.zip(more).map(|(before, more)| before.and(more));
+    }
+
+    /// Actors, and changes.
+    #[must_use]
+    pub fn authorship(&self) -> (u64, u64) {
+        let stats = self.automerge.stats();
+        (stats.num_actors, stats.num_changes)
     }
 
     /// How much there is to load, whatever the size: operations, and three for each change.

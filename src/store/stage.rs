@@ -193,7 +193,9 @@ impl Stage<'_> {
             cause => cause,
         })?;
         chunks.extend_from_slice(history.added());
-        Doc::load(&chunks, [0; 16]).map_err(|cause| damaged(cause.to_string()))
+        let mut doc = Doc::load(&chunks, [0; 16]).map_err(|cause| damaged(cause.to_string()))?;
+        doc.count_expansion(&chunks);
+        Ok(doc)
     }
 
     /// Takes the content of a staged record that is about to be changed.

@@ -5,8 +5,10 @@ use serde_json::{Map, Value};
 use crate::contain::contain;
 use crate::limits::{
     CHANGE_OPERATIONS, DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, HISTORY_BYTES, HISTORY_ROWS, WRITTEN_RECORD_BYTES,
+    WRITTEN_ROWS,
 };
 use crate::store::batch::Pending;
+use crate::store::chunk::Bounds;
 use crate::store::merged::{Doc, MergedError};
 use crate::store::record::{Base, BaseContent};
 use crate::store::stage::{Stage, merged_content, stored_map};
@@ -189,14 +191,15 @@ impl Stage<'_> {
         }
         let heads = heads.clone();
         let mut doc = self.take_doc(wanted.hash)?;
-        let rows = doc.rows();
-        if rows > HISTORY_ROWS && !shortens {
+        let long = Bounds::of_rows(HISTORY_ROWS).exceeded(doc.expansion(), doc.authorship());
+        if let Some(bound) = long.filter(|_| !shortens) {
             self.put_back(wanted.hash, doc);
-            return Err(Error::HistoryTooLong { key: wanted.key, rows });
+            return Err(Error::HistoryTooLong { key: wanted.key, bound });
         }
         // Another change would leave it too large to travel.
-        let starts_over = shortens && (size > WRITTEN_RECORD_BYTES || bytes > HISTORY_BYTES || rows > HISTORY_ROWS);
+        let starts_over = shortens && (size > WRITTEN_RECORD_BYTES || bytes > HISTORY_BYTES || long.is_some());
         let seen = if starts_over { doc.compaction_message() } else { None };
+        let rows = doc.rows();
         doc.put(base, &wanted.object).map_err(|cause| refused(&wanted.key, &cause))?;
         let operations = doc.rows() - rows;
         if operations > CHANGE_OPERATIONS && !starts_over {
@@ -211,7 +214,11 @@ impl Stage<'_> {
             let (content, doc) = self.new_document(&wanted.key, &lineage, seen.as_deref(), &object)?;
             return self.store(wanted.key, Kind::Merged, (lineage, content), doc, true);
         }
-        let content = merged_content(&doc, self.take_content(wanted.hash), None);
+        let news = doc.changes_after(&heads);
+        doc.note_change(Some(&news));
+        let folds = check_growth(&wanted.key, &mut doc, size + news.len())?;
+        let before = self.take_content(wanted.hash).filter(|_| !folds);
+        let content = merged_content(&doc, before, Some(news));
         self.store(wanted.key, Kind::Merged, (lineage, content), Some(doc), true)
     }
 
@@ -350,6 +357,21 @@ fn check_elements(wanted: &Wanted, before: Option<&str>) -> Result<(), Error> {
     match held > DOCUMENT_ELEMENTS && elements < held {
         true => Ok(()),
         false => Err(Error::TooManyElements { key: wanted.key.clone(), elements }),
+    }
+}
+
+/// Refuses what peers would not take of a document as a put has made it. `bytes`: of its history, unless it is folded; whether
+/// it must be.
+fn check_growth(key: &Key, doc: &mut Doc, bytes: usize) -> Result<bool, Error> {
+    if let Some(bound) = Bounds::of_rows(WRITTEN_ROWS).exceeded(doc.expansion(), doc.authorship()) {
+        return Err(Error::HistoryTooLong { key: key.clone(), bound });
+    }
+    if bytes <= WRITTEN_RECORD_BYTES {
+        return Ok(false);
+    }
+    match doc.save().len() {
+        bytes if bytes > WRITTEN_RECORD_BYTES => Err(Error::RecordTooLarge { key: key.clone(), bytes }),
+        _ => Ok(true),
     }
 }
 

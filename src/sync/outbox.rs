@@ -24,8 +24,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::clock::Now;
-use crate::limits::{BATCH_BYTES, BATCH_DOCUMENTS, EXCEPTIONS, LACKING_KEYS, LANE_BATCHES, OFFER_BYTES, RECORD_BYTES};
-use crate::store::{Content, Entry, Error, KeyHash, Kind, PeerRun, Record, Snapshot};
+use crate::limits::{
+    BATCH_BYTES, BATCH_DOCUMENTS, CHUNK_ROWS, EXCEPTIONS, LACKING_KEYS, LANE_BATCHES, OFFER_BYTES, RECORD_BYTES,
+};
+use crate::store::{Content, Entry, Error, KeyHash, Kind, PeerRun, Record, Snapshot, chunk};
 use crate::sync::convert::{self, SendClock};
 use crate::sync::link::Lane;
 use crate::sync::mesh::{Batch, Cursor, Document};
@@ -35,6 +37,8 @@ use crate::sync::reconcile::Theirs;
 const FLUSH_AT: usize = LANE_BATCHES / 4;
 /// Versions of one document on their way at once.
 const VERSIONS: usize = 8;
+/// Chunks this short expand to nothing that a peer would refuse to load: a change of a few bytes for each of its writers' edits.
+const UNCHECKED_BYTES: usize = 1 << 10;
 /// Index entries looked at for one batch; skipped ones count.
 const SCAN_ENTRIES: usize = 4_096;
 /// Documents remembered that the peer did not keep. With as many, only acknowledged documents count as held.
@@ -765,6 +769,11 @@ impl Outbox {
                 return Ok(true);
             }
             let Some(newer) = self.readable(hash, snapshot.chunks(newer).map(Some))? else { return Ok(false) };
+            if let Some(reason) = withholds(&newer) {
+                filling.push_offer(convert::offer(record, hash, history.size(), reason.clone()));
+                self.withhold(record, hash, reason);
+                return Ok(false);
+            }
             chunks = newer;
         }
         filling.push(record, hash, convert::document(record, hash, chunks, filling.clock));
@@ -789,12 +798,27 @@ fn history_bytes(record: &Record) -> usize {
 
 /// Why a peer would not take these chunks.
 fn withholds(chunks: &[u8]) -> Option<String> {
-    let bytes = chunks.len();
-    (bytes > RECORD_BYTES).then(|| format!("it takes {bytes} bytes to send; the limit is {RECORD_BYTES}"))
+    match chunks.len() {
+        ..=UNCHECKED_BYTES => None,
+        bytes @ ..=RECORD_BYTES => {
+            chunk::check(chunks, CHUNK_ROWS).err().map(|cause| format!("of its {bytes} bytes of history {cause}"))
+        }
+        bytes => Some(format!("it takes {bytes} bytes to send; the limit is {RECORD_BYTES}")),
+    }
 }
 
-/// What a peer lacks of a document that has these changes of it; `None` if there is no such document. Without changes, too: what the record covers may be what the peer
-/// lacks.
+/// What a peer that has these changes lacks: only that, or the whole document where that is more to take than the whole.
+fn lacking(snapshot: &Snapshot, hash: &KeyHash, have: &[[u8; 32]]) -> Result<Option<Vec<u8>>, Error> {
+    let changes = snapshot.changes_since(hash, have)?;
+    if have.is_empty() || changes.as_deref().and_then(withholds).is_none() {
+        return Ok(changes);
+    }
+    let whole = snapshot.changes_since(hash, &[])?;
+    Ok(if whole.as_deref().and_then(withholds).is_none() { whole } else { changes })
+}
+
+/// What a peer lacks of a document that has these changes of it; `None` if there is no such document. Without changes, too: what the
+/// record covers may be what the peer lacks.
 fn lacked(
     record: &Record,
     hash: KeyHash,
@@ -803,7 +827,7 @@ fn lacked(
     clock: SendClock,
 ) -> Result<Option<Lacked>, Error> {
     let changes = match &record.content {
-        Content::Merged { .. } => snapshot.changes_since(&hash, have)?,
+        Content::Merged { .. } => lacking(snapshot, &hash, have)?,
         _ => Some(Vec::new()),
     };
     Ok(changes.map(|changes| match withholds(&changes) {

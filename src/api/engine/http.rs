@@ -115,7 +115,14 @@ impl Engine {
             Target::Sidecar(_) | Target::AgentLink => {
                 let token = bearer(request).to_owned();
                 let payload = payload.into();
-                let frame = RequestFrame { method: target.number(), payload, deadline_ms, credit: u32::MAX, token };
+                let frame = RequestFrame {
+                    method: target.number(),
+                    payload,
+                    deadline_ms,
+                    credit: u32::MAX,
+                    token,
+                    ..RequestFrame::default()
+                };
                 self.begin(now, id, call, &frame);
             }
         }

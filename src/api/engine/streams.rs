@@ -98,8 +98,9 @@ impl Engine {
             feed.grant(u32::MAX);
         }
         let (id, sent) = (call.connection, connection.owed());
+        let most = connection.longest_item(feed.max_change_bytes());
         let progress = self.view.snapshot().and_then(|snapshot| {
-            feed.advance(snapshot, |change| {
+            feed.advance(snapshot, most, |change| {
                 let length = peat_ipc::prost::Message::encoded_len(change);
                 connection.put_item(now, call.id, length, |out| peat_ipc::prost::Message::encode_raw(change, out))
             })

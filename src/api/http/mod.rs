@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use peat_ipc::frame::{Decoder, PAYLOAD_BYTES};
+use peat_ipc::frame::{Decoder, MESSAGE_BYTES};
 use peat_ipc::method;
 use peat_ipc::{CallError, Code};
 
@@ -39,7 +39,7 @@ use self::message::{Body, Request, Response};
 use self::reply::Shape;
 use self::rpc::{Rpc, Target};
 use self::transport::Transport;
-use crate::api::dispatch::{SUBSCRIBE, too_large};
+use crate::api::dispatch::{READ, too_large};
 use crate::limits::{FRAME_STALL, HTTP_BODY_BYTES, HTTP_HEAD_TIME, HTTP_PIPELINED_BYTES};
 
 /// How a connection of HTTP/2 begins (RFC 9113, 3.4).
@@ -412,12 +412,12 @@ impl Http {
 
 fn encode(response: &method::Response) -> Result<Vec<u8>, CallError> {
     match response.encoded_len() {
-        length @ ..=PAYLOAD_BYTES => {
+        length @ ..=MESSAGE_BYTES => {
             let mut message = Vec::with_capacity(length);
             response.encode(&mut message);
             Ok(message)
         }
-        length => Err(too_large(length, SUBSCRIBE)),
+        length => Err(too_large(length, MESSAGE_BYTES, READ)),
     }
 }
 

@@ -32,7 +32,7 @@ impl Answer {
 
 impl World {
     /// A connection of a client that speaks HTTP.
-    fn browse(&mut self, caller: Caller) -> ConnectionId {
+    pub(super) fn browse(&mut self, caller: Caller) -> ConnectionId {
         let id = self.open(caller);
         self.clients.get_mut(&id).expect("connected").text = Some(Vec::new());
         id
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// An answer in JSON to a request with a body in JSON.
-    fn ask_json(&mut self, id: ConnectionId, path: &str, body: &str) -> (u16, serde_json::Value) {
+    pub(super) fn ask_json(&mut self, id: ConnectionId, path: &str, body: &str) -> (u16, serde_json::Value) {
         let answer = self.ask(id, &post(path, "application/json", body));
         (answer.status, serde_json::from_slice(&answer.body).expect("JSON"))
     }

@@ -7,6 +7,7 @@ mod errands;
 mod hostile;
 #[cfg(feature = "http")]
 mod http;
+mod large;
 mod load;
 mod peers;
 mod profiles;
@@ -151,7 +152,7 @@ impl World {
         let id = ConnectionId(self.clients.len() as u64 + 1);
         self.engine.handle_open(self.now, id, caller).expect("there is room");
         let client =
-            Client { decoder: Decoder::default(), takes: usize::MAX, frames: Vec::new(), text: None, last_call: 0 };
+            Client { decoder: Decoder::joining(), takes: usize::MAX, frames: Vec::new(), text: None, last_call: 0 };
         self.clients.insert(id, client);
         id
     }

@@ -54,6 +54,7 @@ fn short(changes: &[DocumentChange]) -> String {
         ChangeType::Upsert => format!("+{}", change.doc_id),
         ChangeType::Delete => format!("-{}", change.doc_id),
         ChangeType::SnapshotEnd => ".".into(),
+        ChangeType::Oversized => format!("!{}", change.doc_id),
         ChangeType::Unspecified => "?".into(),
     });
     words.collect::<Vec<_>>().join(" ")

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::error::Blame;
-use crate::limits::{DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, HISTORY_BYTES};
+use crate::limits::{CHUNK_ROWS, DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, HISTORY_BYTES, WRITTEN_ROWS};
+use crate::store::chunk::{Bounds, Expansion};
 use peat_ipc::Code;
 
 fn of_size(field: &str, bytes: usize) -> String {
@@ -73,6 +74,48 @@ fn a_history_over_the_limit_refuses_puts_and_names_the_remedy() {
     let compacted = bench.write("cells/x", Put::Compact).unwrap();
     assert!(compacted.dropped_bytes > HISTORY_BYTES as u64 / 2);
     bench.put("cells/x", "{}");
+}
+
+/// Each edit of a field repeats its key, for a peer that loads the history.
+#[test]
+fn a_writer_of_long_keys_is_refused_before_a_peer_would_refuse_it() {
+    const KEYS: usize = 60;
+    let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+    let mut written = 0;
+    let refused = loop {
+        let fields = (0..KEYS).map(|key| format!(r#""{key:08000}":{written}"#)).collect::<Vec<_>>().join(",");
+        match a.write("cells/x", whole(&format!("{{{fields}}}"))) {
+            Ok(_) => written += 1,
+            Err(refused) => break refused,
+        }
+        assert!(written < 1_000);
+    };
+    assert!(written > 50, "{written} edits");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.to_string().contains("peat-node compact cells x"), "{refused}");
+    b.take(&a, "cells/x");
+    assert_eq!(b.json("cells/x"), a.json("cells/x"), "what was acknowledged, a peer takes");
+    a.write("cells/x", Put::Compact).unwrap();
+    a.put("cells/x", r#"{"short":1}"#);
+    b.take(&a, "cells/x");
+    assert_eq!(b.json("cells/x").as_deref(), Some(r#"{"short":1}"#));
+}
+
+#[test]
+fn the_bounds_of_a_writer_are_below_those_of_a_peer() {
+    let (writer, peer) = (Bounds::of_rows(WRITTEN_ROWS), Bounds::of_rows(CHUNK_ROWS));
+    let at = |rows, string_bytes| Expansion { rows, string_bytes };
+    let bounds = [
+        (at(WRITTEN_ROWS + 1, 0), (1, 1), "operations"),
+        (at(0, 64 * WRITTEN_ROWS + 1), (1, 1), "bytes of keys"),
+        (at(0, 0), (5_000, 16 * WRITTEN_ROWS / 5_000 + 1), "concurrent writers"),
+    ];
+    for (expansion, authorship, what) in bounds {
+        let bound = writer.exceeded(expansion, authorship).expect("exceeded");
+        assert!(bound.what.contains(what), "{bound:?}");
+        assert_eq!(peer.exceeded(expansion, authorship), None);
+    }
+    assert_eq!(writer.exceeded(at(WRITTEN_ROWS, 64 * WRITTEN_ROWS), (1, 16 * WRITTEN_ROWS)), None);
 }
 
 #[test]

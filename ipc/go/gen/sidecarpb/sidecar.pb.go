@@ -365,6 +365,8 @@ const (
 	ChangeType_CHANGE_TYPE_DELETE      ChangeType = 2
 	// Closes a snapshot: everything before it was there when the subscription began.
 	ChangeType_CHANGE_TYPE_SNAPSHOT_END ChangeType = 100
+	// The document exists, but its JSON is more than the subscriber takes in one change; `error` says so.
+	ChangeType_CHANGE_TYPE_OVERSIZED ChangeType = 102
 )
 
 // Enum value maps for ChangeType.
@@ -374,12 +376,14 @@ var (
 		1:   "CHANGE_TYPE_UPSERT",
 		2:   "CHANGE_TYPE_DELETE",
 		100: "CHANGE_TYPE_SNAPSHOT_END",
+		102: "CHANGE_TYPE_OVERSIZED",
 	}
 	ChangeType_value = map[string]int32{
 		"CHANGE_TYPE_UNSPECIFIED":  0,
 		"CHANGE_TYPE_UPSERT":       1,
 		"CHANGE_TYPE_DELETE":       2,
 		"CHANGE_TYPE_SNAPSHOT_END": 100,
+		"CHANGE_TYPE_OVERSIZED":    102,
 	}
 )
 
@@ -3012,9 +3016,12 @@ type SubscribeRequest struct {
 	ResumeAfter uint64 `protobuf:"varint,101,opt,name=resume_after,json=resumeAfter,proto3" json:"resume_after,omitempty"`
 	ResumeRun   []byte `protobuf:"bytes,102,opt,name=resume_run,json=resumeRun,proto3" json:"resume_run,omitempty"`
 	// Not these, such as `agents`, which the nodes write themselves; a collection in both lists is excluded.
-	Exclude       []string `protobuf:"bytes,105,rep,name=exclude,proto3" json:"exclude,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Exclude []string `protobuf:"bytes,105,rep,name=exclude,proto3" json:"exclude,omitempty"`
+	// The longest change the subscriber takes, in bytes; a longer one comes as OVERSIZED. 0: 4 MiB, which clients of gRPC take by
+	// default; 64 MiB at most. Native clients that put parts together need not say.
+	MaxChangeBytes uint32 `protobuf:"varint,106,opt,name=max_change_bytes,json=maxChangeBytes,proto3" json:"max_change_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SubscribeRequest) Reset() {
@@ -3082,6 +3089,13 @@ func (x *SubscribeRequest) GetExclude() []string {
 	return nil
 }
 
+func (x *SubscribeRequest) GetMaxChangeBytes() uint32 {
+	if x != nil {
+		return x.MaxChangeBytes
+	}
+	return 0
+}
+
 type DocumentChange struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Collection string                 `protobuf:"bytes,1,opt,name=collection,proto3" json:"collection,omitempty"`
@@ -3092,7 +3106,9 @@ type DocumentChange struct {
 	// Endpoint id of the node that wrote this version.
 	Origin string `protobuf:"bytes,101,opt,name=origin,proto3" json:"origin,omitempty"`
 	// Names the run `sequence` belongs to, and how far the node was in it; give both back, as they came, to resume.
-	Run           []byte `protobuf:"bytes,102,opt,name=run,proto3" json:"run,omitempty"`
+	Run []byte `protobuf:"bytes,102,opt,name=run,proto3" json:"run,omitempty"`
+	// Why an OVERSIZED change has no JSON, and how to read the document.
+	Error         string `protobuf:"bytes,103,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3174,6 +3190,13 @@ func (x *DocumentChange) GetRun() []byte {
 		return x.Run
 	}
 	return nil
+}
+
+func (x *DocumentChange) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
 }
 
 type StartSyncRequest struct {
@@ -4278,14 +4301,15 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\x06status\x18h \x03(\x0e2\x1e.peat.sidecar.v1.CommandStatusR\x06status\"s\n" +
 	"\x13GetCommandsResponse\x124\n" +
 	"\bcommands\x18\x01 \x03(\v2\x18.peat.sidecar.v1.CommandR\bcommands\x12&\n" +
-	"\x0fnext_page_token\x18d \x01(\fR\rnextPageToken\"\xac\x01\n" +
+	"\x0fnext_page_token\x18d \x01(\fR\rnextPageToken\"\xd6\x01\n" +
 	"\x10SubscribeRequest\x12 \n" +
 	"\vcollections\x18\x01 \x03(\tR\vcollections\x12\x1a\n" +
 	"\bsnapshot\x18d \x01(\bR\bsnapshot\x12!\n" +
 	"\fresume_after\x18e \x01(\x04R\vresumeAfter\x12\x1d\n" +
 	"\n" +
 	"resume_run\x18f \x01(\fR\tresumeRun\x12\x18\n" +
-	"\aexclude\x18i \x03(\tR\aexclude\"\xfb\x01\n" +
+	"\aexclude\x18i \x03(\tR\aexclude\x12(\n" +
+	"\x10max_change_bytes\x18j \x01(\rR\x0emaxChangeBytes\"\x91\x02\n" +
 	"\x0eDocumentChange\x12\x1e\n" +
 	"\n" +
 	"collection\x18\x01 \x01(\tR\n" +
@@ -4296,7 +4320,8 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\tjson_data\x18\x04 \x01(\tH\x00R\bjsonData\x88\x01\x01\x12\x1a\n" +
 	"\bsequence\x18d \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06origin\x18e \x01(\tR\x06origin\x12\x10\n" +
-	"\x03run\x18f \x01(\fR\x03runB\f\n" +
+	"\x03run\x18f \x01(\fR\x03run\x12\x14\n" +
+	"\x05error\x18g \x01(\tR\x05errorB\f\n" +
 	"\n" +
 	"_json_data\"\x12\n" +
 	"\x10StartSyncRequest\"\x13\n" +
@@ -4404,13 +4429,14 @@ const file_peat_sidecar_v1_sidecar_proto_rawDesc = "" +
 	"\x14LIVENESS_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rLIVENESS_LIVE\x10\x01\x12\x12\n" +
 	"\x0eLIVENESS_STALE\x10\x02\x12\x11\n" +
-	"\rLIVENESS_DEAD\x10\x03*w\n" +
+	"\rLIVENESS_DEAD\x10\x03*\x92\x01\n" +
 	"\n" +
 	"ChangeType\x12\x1b\n" +
 	"\x17CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CHANGE_TYPE_UPSERT\x10\x01\x12\x16\n" +
 	"\x12CHANGE_TYPE_DELETE\x10\x02\x12\x1c\n" +
-	"\x18CHANGE_TYPE_SNAPSHOT_END\x10d2\x8f\x12\n" +
+	"\x18CHANGE_TYPE_SNAPSHOT_END\x10d\x12\x19\n" +
+	"\x15CHANGE_TYPE_OVERSIZED\x10f2\x8f\x12\n" +
 	"\vPeatSidecar\x12R\n" +
 	"\tGetStatus\x12!.peat.sidecar.v1.GetStatusRequest\x1a\".peat.sidecar.v1.GetStatusResponse\x12X\n" +
 	"\vConnectPeer\x12#.peat.sidecar.v1.ConnectPeerRequest\x1a$.peat.sidecar.v1.ConnectPeerResponse\x12a\n" +
