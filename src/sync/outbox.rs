@@ -924,7 +924,9 @@ mod tests {
             outbox.exceptions.insert(hash, Exception { kind: Kind::Merged, sequence: 5, owed });
             outbox.decline(hash, None).expect("it was offered");
         }
-        assert!(!outbox.exceptions.contains_key(&GOOD) && outbox.due[slot(Kind::Merged)] == [BAD] && outbox.is_consistent());
+        assert!(
+            !outbox.exceptions.contains_key(&GOOD) && outbox.due[slot(Kind::Merged)] == [BAD] && outbox.is_consistent()
+        );
         assert_eq!(outbox.declined.len(), 2);
         assert!(!outbox.has(&GOOD, Kind::Merged, 0), "it lacks what it declined");
         assert!(outbox.decline(GOOD, None).is_err(), "it was not offered again");

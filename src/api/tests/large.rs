@@ -35,7 +35,8 @@ fn world() -> World {
         };
         let from = PeerRun { node: EndpointId([writer; 32]), run: RunId([writer; 16]) };
         let into = world.store.run();
-        let apply = Apply { from, into, documents: vec![incoming], cursors: Vec::new(), flush: true };
+        let excluded = Default::default();
+        let apply = Apply { from, into, documents: vec![incoming], cursors: Vec::new(), flush: true, excluded };
         let submitted = Submitted { ticket: Ticket::Sync(1), request: store::Request::Apply(apply) };
         let mut replies = Vec::new();
         world.store.handle_batch(world.now, [submitted], &mut replies);

@@ -538,7 +538,8 @@ impl Mesh {
         };
         let from = store::PeerRun { node: third, run: store::RunId([0x33; 16]) };
         let into = self.nodes[node].store.run();
-        let apply = store::Apply { from, into, documents: vec![incoming], cursors: Vec::new(), flush: true };
+        let excluded = BTreeSet::new();
+        let apply = store::Apply { from, into, documents: vec![incoming], cursors: vec![], flush: true, excluded };
         let submitted = Submitted { ticket: Ticket::Api(0), request: Request::Apply(apply) };
         let (now, mut replies) = (self.now_at(node), Vec::new());
         self.nodes[node].store.handle_batch(now, [submitted], &mut replies);
