@@ -1,4 +1,5 @@
-//! Documents that do not cross a link, and why: for the log, `health`, metrics and the list of peers.
+//! Documents that do not cross a link and links on which nothing moves, and why: for the log, `health`, metrics and the list of
+//! peers.
 //!
 //! Owns one entry for each document, peer and direction. An entry ends once the peer has the document, or this node has the
 //! peer's version. Never decides what is held back; kept since the node's start, not on disk.
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::identity::EndpointId;
 use crate::limits::{HELD_BACK, NAMED_HELD_BACK};
 use crate::store::KeyHash;
+use crate::sync::session::Awaited;
 
 /// Which way a document does not go.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -30,6 +32,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct HeldBack {
     entries: BTreeMap<(EndpointId, KeyHash, Way), Entry>,
+    /// Connected peers of which something has been awaited for too long, and what.
+    stalled: BTreeMap<EndpointId, Awaited>,
     /// Entries for which there was no room.
     unlisted: u64,
     changed: bool,
@@ -69,6 +73,12 @@ impl HeldBack {
         self.changed |= self.entries.len() != before;
     }
 
+    /// These, and no other links, do not move.
+    pub(crate) fn set_stalled(&mut self, stalled: BTreeMap<EndpointId, Awaited>) {
+        self.changed |= self.stalled != stalled;
+        self.stalled = stalled;
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -83,14 +93,18 @@ impl HeldBack {
         })
     }
 
-    /// The sentences, [`NAMED_HELD_BACK`] at most and one that counts the others, when they have changed since the last call.
+    /// The sentences when they have changed since the last call: of links first, then of [`NAMED_HELD_BACK`] documents at most, and
+    /// one that counts the others.
     pub(crate) fn take_notices(&mut self) -> Option<Vec<String>> {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
-        let mut notices: Vec<String> =
-            self.entries.values().take(NAMED_HELD_BACK).map(|entry| entry.sentence.clone()).collect();
-        let others = (self.entries.len() - notices.len()) as u64 + self.unlisted;
+        let stalled = self.stalled.iter().map(|(peer, awaited)| {
+            format!("{peer}: nothing moves: {awaited} has not come for a minute or more; see the health and the log of that peer")
+        });
+        let named = self.entries.values().take(NAMED_HELD_BACK).map(|entry| entry.sentence.clone());
+        let others = self.entries.len().saturating_sub(NAMED_HELD_BACK) as u64 + self.unlisted;
+        let mut notices: Vec<String> = stalled.chain(named).collect();
         if others > 0 {
             notices.push(format!("{others} more documents are held back; the log names them"));
         }
@@ -128,6 +142,20 @@ mod tests {
         assert_eq!(held.take_notices(), Some(vec!["two".to_owned()]));
         held.forget(peer(2));
         assert!(held.is_empty());
+        assert_eq!(held.take_notices(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_link_on_which_nothing_moves_is_named_until_it_moves() {
+        let mut held = HeldBack::default();
+        held.set_stalled(BTreeMap::new());
+        assert_eq!(held.take_notices(), None);
+        held.set_stalled(BTreeMap::from([(peer(1), Awaited::Answer)]));
+        let notices = held.take_notices().unwrap();
+        assert!(notices[0].contains("the answer to a document offered on the merged lane has not come"), "{notices:?}");
+        held.set_stalled(BTreeMap::from([(peer(1), Awaited::Answer)]));
+        assert_eq!(held.take_notices(), None, "nothing is new");
+        held.set_stalled(BTreeMap::new());
         assert_eq!(held.take_notices(), Some(Vec::new()));
     }
 

@@ -516,6 +516,8 @@ impl Engine {
             self.status = status;
             self.events.push_back(Event::Status(status));
         }
+        let stalled = self.sessions.values().filter_map(|session| Some((session.peer, session.stalled()?)));
+        self.held.set_stalled(stalled.collect());
         self.events.extend(self.held.take_notices().map(Event::Notices));
     }
 }

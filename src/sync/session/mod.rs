@@ -28,6 +28,7 @@ use crate::sync::mesh::{self, Ack, Batch, Want, message::Body};
 use crate::sync::outbox::Outbox;
 use turns::Turns;
 use watch::Watch;
+pub(crate) use watch::Awaited;
 
 /// A lane's turn is its weight times this fraction of a batch.
 const QUANTA: usize = 16;

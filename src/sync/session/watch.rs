@@ -70,8 +70,8 @@ impl fmt::Display for Stall {
 pub(super) struct Watch {
     /// By [`Awaited::ALL`]: how far the wait was, and since when.
     waits: [Option<(u64, Instant)>; Awaited::ALL.len()],
-    /// The stall that is known is reported.
-    told: bool,
+    /// The stall that was reported.
+    told: Option<Awaited>,
 }
 
 impl Session {
@@ -83,6 +83,7 @@ impl Session {
             let wait = &mut self.watch.waits[at];
             if wait.map(|(mark, _)| mark) != mark {
                 *wait = mark.map(|mark| (mark, now.mono));
+                self.watch.told = self.watch.told.filter(|told| *told != awaited);
             }
         }
     }
@@ -115,14 +116,19 @@ impl Session {
     /// The stall, if it is not reported yet.
     pub(crate) fn take_stall(&mut self, now: Now, rtt: Duration) -> Option<Stall> {
         let stall = self.stall(now, rtt);
-        let told = std::mem::replace(&mut self.watch.told, stall.is_some());
-        stall.filter(|stall| !told || stall.is_final)
+        let told = std::mem::replace(&mut self.watch.told, stall.map(|stall| stall.awaited));
+        stall.filter(|stall| told.is_none() || stall.is_final)
+    }
+
+    /// What was reported and has not come since.
+    pub(crate) fn stalled(&self) -> Option<Awaited> {
+        self.watch.told
     }
 
     /// When there will be something to say of a stall.
     pub(crate) fn stall_deadline(&self, rtt: Duration) -> Option<Instant> {
         let (_, since) = self.longest_wait()?;
-        let (time, round_trips) = if self.watch.told { GIVEN_UP } else { REPORTED };
+        let (time, round_trips) = if self.watch.told.is_some() { GIVEN_UP } else { REPORTED };
         Some(since + time.max(rtt * round_trips))
     }
 }

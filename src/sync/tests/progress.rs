@@ -105,10 +105,12 @@ fn a_lane_on_which_nothing_moves_is_reported_and_its_link_replaced() {
     mesh.run_for(Duration::from_secs(20));
     let stalled = "nothing moves: the acknowledgement of batches on the merged lane has not come for";
     assert!(mesh.peers(0)[0].last_error.starts_with(stalled), "{:?}", mesh.peers(0));
+    assert!(mesh.nodes[0].notices[0].contains(stalled), "health says so: {:?}", mesh.nodes[0].notices);
     assert!(mesh.is_connected(0), "it may yet come");
     assert!(mesh.run_until(Duration::from_secs(600), |mesh| !mesh.is_connected(0)), "the link is given up");
     mesh.release_store(1);
     mesh.connect_all();
     mesh.converge();
     assert_eq!(mesh.peers(0)[0].last_error, "");
+    assert_eq!(mesh.nodes[0].notices, Vec::<String>::new());
 }

@@ -754,7 +754,7 @@ type PeerInfo struct {
 	PendingDocuments uint64 `protobuf:"varint,103,opt,name=pending_documents,json=pendingDocuments,proto3" json:"pending_documents,omitempty"`
 	// The peer's wall clock minus ours, milliseconds.
 	ClockSkewMs int64 `protobuf:"varint,104,opt,name=clock_skew_ms,json=clockSkewMs,proto3" json:"clock_skew_ms,omitempty"`
-	// Why the peer is not connected, in words; empty while it is.
+	// Why the peer is not connected; while it is, what is awaited on a link on which nothing moves, otherwise empty.
 	LastError string `protobuf:"bytes,105,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// Why the path in use is that one, in words; empty while not connected.
 	PathReason string `protobuf:"bytes,106,opt,name=path_reason,json=pathReason,proto3" json:"path_reason,omitempty"`
@@ -3501,7 +3501,8 @@ type GetHealthResponse struct {
 	Database string `protobuf:"bytes,10,opt,name=database,proto3" json:"database,omitempty"`
 	UptimeMs uint64 `protobuf:"varint,11,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
 	Version  string `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
-	// What an operator should look at although the node works, a sentence each: documents that do not replicate.
+	// What an operator should look at although the node works, a sentence each: links on which nothing moves, and
+	// documents that do not replicate.
 	Notices       []string `protobuf:"bytes,100,rep,name=notices,proto3" json:"notices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
