@@ -27,8 +27,8 @@ use crate::sync::link::{CloseCode, Lane, LinkId};
 use crate::sync::mesh::{self, Ack, Batch, Want, message::Body};
 use crate::sync::outbox::Outbox;
 use turns::Turns;
-use watch::Watch;
 pub(crate) use watch::Awaited;
+use watch::Watch;
 
 /// A lane's turn is its weight times this fraction of a batch.
 const QUANTA: usize = 16;
