@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::limits::{BATCH_BYTES, BATCH_DOCUMENTS};
-use crate::store::{Applied, Apply, Cursor, Incoming, Key, KeyHash, Kind, PeerRun, RunId};
+use crate::store::{Applied, Apply, Cursor, KeyHash, Kind, PeerRun, RunId};
 use crate::sync::convert;
 use crate::sync::link::Lane;
 use crate::sync::mesh::{self, Batch, Document, document};
