@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::clock::Now;
-use crate::limits::{BATCH_BYTES, BATCH_DOCUMENTS};
+use crate::limits::{BATCH_BYTES, BATCH_DOCUMENTS, LANE_BATCHES};
 use crate::store::{Applied, Apply, Cursor, KeyHash, Kind, PeerRun, RunId};
 use crate::sync::convert;
 use crate::sync::link::Lane;
@@ -127,6 +127,9 @@ impl Inbox {
         if batch.number != state.last_number + 1 {
             return Err("a batch out of order");
         }
+        if state.unacked.len() >= LANE_BATCHES {
+            return Err("more batches of a lane than may be without an acknowledgement");
+        }
         state.last_number = batch.number;
         state.unacked.push_back((batch.number, None));
         let is_offer = |document: &Document| matches!(document.body, Some(document::Body::Offer(_)));
@@ -199,7 +202,9 @@ impl Inbox {
         for received in self.waiting.drain(..submitted.batches).collect::<Vec<_>>() {
             self.waiting_bytes -= received.bytes;
             let unacked = &mut self.lanes[received.lane as usize].unacked;
-            if let Some(entry) = unacked.iter_mut().find(|(number, _)| *number == received.batch.number) {
+            let first = unacked.front().map_or(0, |(number, _)| *number);
+            let at = received.batch.number.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+            if let Some(entry) = at.and_then(|at| unacked.get_mut(at)) {
                 entry.1 = Some(applied.sequence);
             }
             for key in &received.batch.answered {
@@ -436,6 +441,20 @@ mod tests {
     #[test]
     fn a_batch_out_of_order_is_an_error() {
         assert!(inbox().receive(start(), Lane::Latest, (batch(2, 1, 5), 1)).is_err());
+    }
+
+    #[test]
+    fn a_peer_may_not_send_on_without_acknowledgements() {
+        let (now, mut inbox) = (start(), inbox());
+        let empty = |number| (Batch { number, ..Batch::default() }, 1);
+        let sent = (1..=LANE_BATCHES as u64).map(|number| inbox.receive(now, Lane::Latest, empty(number)));
+        assert!(sent.collect::<Vec<_>>().iter().all(Result::is_ok));
+        inbox.poll_apply(now).expect("well-formed").expect("work");
+        inbox.applied(applied(9, &[])).expect("no gap");
+        let next = LANE_BATCHES as u64 + 1;
+        assert!(inbox.receive(now, Lane::Latest, empty(next)).is_err(), "stored is not acknowledged");
+        assert_eq!(inbox.poll_acks(9), [(Lane::Latest, LANE_BATCHES as u64, vec![])]);
+        inbox.receive(now, Lane::Latest, empty(next)).expect("its window is open");
     }
 
     #[test]

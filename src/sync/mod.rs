@@ -9,7 +9,7 @@
 //! | `peers.rs` | whom to dial, and when |
 //! | `relays.rs` | the relays it has a place at |
 //! | `session/` | one connection's conversation |
-//! | `outbox.rs` | what a peer lacks |
+//! | `outbox.rs`, `outbox/` | what a peer lacks: positions, batches, refusals |
 //! | `inbox.rs` | what a peer sent |
 //! | `reconcile/` | which documents differ |
 //! | `convert.rs`, `frame.rs` | records to messages to bytes |

@@ -372,9 +372,10 @@ impl Session {
         for key in keys {
             let hash = convert::key_hash(key)?;
             // What cannot be read is not held, as far as the peer is concerned.
-            let held = snapshot.record(&hash).ok().flatten().map(|record| (record.sequence, record.incarnation));
-            outbox.decline(hash, held).map_err(Fault::protocol)?;
-            self.reports.push(Report::Refused(hash));
+            let held = || snapshot.record(&hash).ok().flatten().map(|record| (record.sequence, record.incarnation));
+            if outbox.decline(hash, held).map_err(Fault::protocol)? {
+                self.reports.push(Report::Refused(hash));
+            }
         }
         Ok(())
     }
