@@ -42,7 +42,11 @@ pub(super) fn list(fleet: &Fleet, now: Now, request: &ListAgentsRequest) -> Resu
     for agent in fleet.agents(now, after).filter(wanted) {
         bytes += agent.encoded_len() + 8;
         if bytes > PAYLOAD_BYTES && !paged {
-            return Err(too_large(bytes, PAYLOAD_BYTES, "page_size, or WatchAgents, which gives the agents one by one"));
+            return Err(too_large(
+                bytes,
+                PAYLOAD_BYTES,
+                "page_size, or WatchAgents, which gives the agents one by one",
+            ));
         }
         if bytes > PAYLOAD_BYTES || response.agents.len() >= most {
             response.next_page_token =

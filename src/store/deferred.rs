@@ -118,7 +118,14 @@ mod tests {
     fn batch_of(peer: u8) -> Request {
         let from = PeerRun { node: EndpointId([peer; 32]), run: RunId::default() };
         let into = RunId::default();
-        Request::Apply(Apply { from, into, documents: Vec::new(), cursors: Vec::new(), flush: false, excluded: Default::default() })
+        Request::Apply(Apply {
+            from,
+            into,
+            documents: Vec::new(),
+            cursors: Vec::new(),
+            flush: false,
+            excluded: Default::default(),
+        })
     }
 
     fn tickets(requests: &[Submitted]) -> Vec<Ticket> {

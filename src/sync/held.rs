@@ -85,12 +85,17 @@ impl HeldBack {
 
     /// How many documents do not go to this peer, and how many do not come from it.
     pub(crate) fn counts(&self, peer: EndpointId) -> [u64; 2] {
-        let first = (peer, KeyHash([0; 16]), Way::Out);
-        let of_peer = self.entries.range(first..).map(|(key, _)| key).take_while(|(of, ..)| *of == peer);
-        of_peer.fold([0, 0], |[out, inward], (.., way)| match way {
+        self.of_peer(peer).fold([0, 0], |[out, inward], (_, way)| match way {
             Way::Out => [out + 1, inward],
             Way::In => [out, inward + 1],
         })
+    }
+
+    /// The documents that do not cross the link with this peer.
+    pub(crate) fn of_peer(&self, peer: EndpointId) -> impl Iterator<Item = (KeyHash, Way)> + '_ {
+        let first = (peer, KeyHash([0; 16]), Way::Out);
+        let of_peer = self.entries.range(first..).take_while(move |((of, ..), _)| *of == peer);
+        of_peer.map(|((_, hash, way), _)| (*hash, *way))
     }
 
     /// The sentences when they have changed since the last call: of links first, then of [`NAMED_HELD_BACK`] documents at most, and

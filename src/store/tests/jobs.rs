@@ -84,7 +84,14 @@ fn a_cursor_never_counts_on_documents_that_a_job_has_not_brought_yet() {
         let cursor = |kind| Cursor { kind, database, run, sequence, horizon: sequence, excluded: 0 };
         let cursors = vec![cursor(Kind::Merged), cursor(Kind::Latest)];
         let (from, into) = (a.peer_run(), b.store.run());
-        Request::Apply(Apply { from, into, documents: vec![a.outgoing(name)], cursors, flush: false, excluded: Default::default() })
+        Request::Apply(Apply {
+            from,
+            into,
+            documents: vec![a.outgoing(name)],
+            cursors,
+            flush: false,
+            excluded: Default::default(),
+        })
     };
     let (first, second) = (batch("cells/long", 1), batch("platforms/p", 2));
     let reached = |b: &Bench| b.snapshot().cursors(&node(1)).unwrap().iter().map(|cursor| cursor.sequence).max();

@@ -107,6 +107,7 @@ impl Engine {
                         peer.last_audit = Some(now.mono);
                     }
                 }
+                self.release_superseded(session.peer);
                 self.greet_present(now, session);
                 Ok(())
             }
@@ -164,11 +165,23 @@ impl Engine {
     /// A peer has what it was sent of a document. Of a deleted or compacted one there is nothing more that this node lacks.
     fn release_acked(&mut self, peer: EndpointId, hash: KeyHash) {
         self.held.release(peer, hash, Way::Out);
-        if let Some(lacked) = self.held.incarnation(peer, hash, Way::In)
+        self.release_if_superseded(peer, hash, Way::In);
+    }
+
+    /// What did not cross an earlier link may have reached the other end by another way as what it has become since. If that does not
+    /// cross either, it is noted when it is offered.
+    fn release_superseded(&mut self, peer: EndpointId) {
+        for (hash, way) in self.held.of_peer(peer).collect::<Vec<_>>() {
+            self.release_if_superseded(peer, hash, way);
+        }
+    }
+
+    fn release_if_superseded(&mut self, peer: EndpointId, hash: KeyHash, way: Way) {
+        if let Some(lacked) = self.held.incarnation(peer, hash, way)
             && let Some(record) = self.held_record(hash)
             && (record.incarnation > lacked || !record.is_live())
         {
-            self.held.release(peer, hash, Way::In);
+            self.held.release(peer, hash, way);
         }
     }
 

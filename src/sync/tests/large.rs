@@ -5,7 +5,7 @@ use std::time::Duration;
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{ActorId, AutoCommit, ROOT};
 
-use super::mesh::Mesh;
+use super::mesh::{Mesh, Setup};
 use crate::limits::RECORD_BYTES;
 use crate::store::{Content, Key, Put};
 
@@ -133,4 +133,20 @@ fn a_node_that_lacks_too_much_of_a_record_it_holds_is_told_so() {
     assert!(mesh.is_connected(0));
     mesh.write(0, "notes", "big", Put::Delete);
     recovers(&mut mesh);
+}
+
+#[test]
+fn a_document_that_came_by_another_way_once_it_was_shortened_is_not_named_any_more() {
+    let dialling = |dials: Vec<usize>| Setup { dials, ..Setup::default() };
+    let mut mesh = Mesh::new(vec![dialling(vec![1, 2]), dialling(vec![2]), dialling(vec![])]);
+    mesh.bring(0, "notes", "big", field(1));
+    mesh.bring(0, "notes", "big", field(2));
+    await_notices(&mut mesh);
+    mesh.cut(0, 1);
+    mesh.run_for(Duration::from_secs(40));
+    mesh.put(0, "notes", "big", r#"{"short":true}"#);
+    mesh.converge();
+    mesh.heal();
+    let quiet = |mesh: &mut Mesh| mesh.nodes.iter().all(|node| node.notices.is_empty());
+    assert!(mesh.run_until(Duration::from_secs(60), quiet), "{:?}", mesh.nodes[0].notices);
 }
