@@ -127,6 +127,8 @@ pub const HTTP_HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// Agents this node knows of, the dead ones included; further ones are neither listed nor let in.
 pub const AGENTS: usize = 65_536;
+/// Agents of one user at one node.
+pub const AGENTS_OF_USER: usize = AGENTS / 4;
 /// Agents the overview shows one by one; of more there is just the number.
 pub const SHOWN_AGENTS: usize = 200;
 /// Commands under way the overview shows one by one.

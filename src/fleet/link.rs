@@ -204,6 +204,10 @@ impl Fleet {
     /// Makes this node the owner of an agent.
     fn claim(&mut self, now: Now, id: &str, owner: Owner) {
         let (ours, node_id) = (self.ours, self.node_id.clone());
+        if self.roster.get(id).is_none() {
+            // Whether there is room was asked before.
+            let _ = self.make_room(now, ours);
+        }
         let entry = self.roster.entry(now.mono, id);
         match &mut entry.home {
             Home::Here(local) => local.owner = owner,

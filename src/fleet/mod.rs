@@ -14,6 +14,7 @@
 //! | `liveness.rs` | LIVE, STALE, DEAD by the last sign |
 //! | `presence.rs` | which nodes are there |
 //! | `roster.rs` | the agents, and the order of their changes |
+//! | `room.rs` | which agents give way when there are too many |
 //! | `transition.rs`, `damper.rs` | what is stored of an agent, and how often |
 //! | `profile.rs`, `documents.rs` | what agents say, as documents |
 //! | `review.rs` | one agent looked at again: what is to be told, stored, and when |
@@ -32,6 +33,7 @@ mod presence;
 mod profile;
 mod records;
 mod review;
+mod room;
 mod roster;
 mod transition;
 mod view;

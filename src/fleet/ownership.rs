@@ -11,7 +11,6 @@ use super::attachments::Owner;
 use super::liveness::Liveness;
 use super::roster::Entry;
 use crate::clock::Now;
-use crate::limits::AGENTS;
 use crate::store::Key;
 
 /// Collections whose documents belong to agents: `platforms/{agent}`, `deployments/{agent}:*`, `packages/{agent}:*`.
@@ -29,11 +28,7 @@ impl Fleet {
     /// PERMISSION_DENIED: it belongs to another principal. RESOURCE_EXHAUSTED: it would be one agent too many.
     pub(super) fn check_claim(&self, now: Now, id: &str, owner: Owner) -> Result<(), CallError> {
         let Some(entry) = self.roster.get(id) else {
-            if self.roster.len() < AGENTS {
-                return Ok(());
-            }
-            let message = format!("{AGENTS} agents are known, which is the limit; delete dead ones from `agents`");
-            return Err(CallError::new(Code::ResourceExhausted, message));
+            return self.check_room(now, owner);
         };
         let (holder, liveness) = (entry.owner(), self.liveness_of(now, entry));
         if entry.local().is_some() {

@@ -15,7 +15,6 @@ use super::roster::{Entry, Home, Local};
 use super::transition::{self, Transition};
 use super::{Attachment, Fleet};
 use crate::clock::Now;
-use crate::limits::AGENTS;
 
 impl Fleet {
     /// A document of `agents` as it is now, for each that a peer changed and for all of them at the start; `None`: it was
@@ -70,11 +69,7 @@ impl Fleet {
         if self.live_here.contains(id) {
             return self.stored_is(now, id, None);
         }
-        if let Some(entry) = self.roster.remove(id) {
-            entry.timer.into_iter().for_each(|at| _ = self.timers.remove(&(at, id.to_owned())));
-            self.to_store.remove(id);
-            self.unsaid.remove(id);
-        }
+        self.forget(id);
     }
 
     /// What the store holds of an agent that this node owns.
@@ -88,9 +83,10 @@ impl Fleet {
 
     /// From an earlier run of this node, or one that went round the mesh.
     fn own_record(&mut self, now: Now, id: &str, transition: Transition, silence: Duration) {
-        let known = self.roster.get(id);
-        match known {
-            None if self.roster.len() >= AGENTS => return,
+        if self.roster.get(id).is_none() && !self.make_room(now, self.ours) {
+            return;
+        }
+        match self.roster.get(id) {
             Some(entry) if entry.local().is_some() => {}
             _ => self.adopt(now, id, &transition, silence),
         }
@@ -113,8 +109,10 @@ impl Fleet {
     }
 
     fn foreign_record(&mut self, now: Now, id: &str, transition: Transition, silence: Duration) {
+        if self.roster.get(id).is_none() && !self.make_room(now, transition.claim.endpoint) {
+            return;
+        }
         match self.roster.get(id) {
-            None if self.roster.len() >= AGENTS => return,
             // Its owner has not heard of us yet, or lost: the store is to hold our word again.
             Some(entry) if entry.local().is_some() && entry.claim > transition.claim => {
                 return self.stored_is(now, id, Some(transition));

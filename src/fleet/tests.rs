@@ -1,5 +1,6 @@
 //! Nodes' fleets under virtual time, with a mesh that carries documents and presence as far as it is told to.
 
+mod room;
 mod silence;
 
 use std::collections::BTreeMap;

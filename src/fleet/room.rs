@@ -1,0 +1,70 @@
+//! Room in the roster: shares, and which agents give way when it is full.
+//!
+//! Agents of this node always find room, and those of nodes that are there find it before those of nodes nobody hears: records of
+//! agents can be made up, and a place in the roster is not to be had by writing one.
+
+use peat_ipc::{CallError, Code};
+
+use super::Fleet;
+use super::attachments::Owner;
+use super::roster::Entry;
+use crate::clock::Now;
+use crate::identity::EndpointId;
+use crate::limits::{AGENTS, AGENTS_OF_USER};
+
+impl Fleet {
+    /// Checks that one more agent of `owner` may be registered here.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED: the user has its share, or the roster is full of agents of this node.
+    pub(super) fn check_room(&self, now: Now, owner: Owner) -> Result<(), CallError> {
+        let refused = |message: String| Err(CallError::new(Code::ResourceExhausted, message));
+        let is_its = |entry: &Entry| entry.local().is_some_and(|local| local.owner == owner);
+        // Fewer agents than a share have no owner with more.
+        let full = self.roster.len() >= AGENTS_OF_USER;
+        if full && self.roster.iter().filter(|(_, entry)| is_its(entry)).count() >= AGENTS_OF_USER {
+            return refused(format!(
+                "{AGENTS_OF_USER} agents of this user are known here, which is its share; delete dead ones from `agents`"
+            ));
+        }
+        if self.roster.len() < AGENTS || self.giving_way(now, true).is_some() {
+            return Ok(());
+        }
+        refused(format!("{AGENTS} agents are known, which is the limit; delete dead ones from `agents`"))
+    }
+
+    /// Makes room for an agent that is not in the roster, of this node or of one that is there; false: there is none.
+    pub(super) fn make_room(&mut self, now: Now, node: EndpointId) -> bool {
+        if self.roster.len() < AGENTS {
+            return true;
+        }
+        let ours = node == self.ours;
+        if !ours && !self.is_there(now, &node) {
+            return false;
+        }
+        let Some(id) = self.giving_way(now, ours) else { return false };
+        self.forget(&id);
+        true
+    }
+
+    /// The agent that gives way: of a node that is not there, else, for an agent of this node, of any other one.
+    fn giving_way(&self, now: Now, ours: bool) -> Option<String> {
+        let foreign = || self.roster.iter().filter(|(_, entry)| entry.local().is_none());
+        let silent = foreign().find(|(_, entry)| !self.is_there(now, &entry.claim.endpoint));
+        silent.or_else(|| foreign().next().filter(|_| ours)).map(|(id, _)| id.clone())
+    }
+
+    fn is_there(&self, now: Now, node: &EndpointId) -> bool {
+        let times = &self.settings.times;
+        self.presence.heard(node).is_some_and(|at| !now.reached(at + times.stale_after))
+    }
+
+    /// Takes an agent out of the roster.
+    pub(super) fn forget(&mut self, id: &str) {
+        if let Some(entry) = self.roster.remove(id) {
+            entry.timer.into_iter().for_each(|at| _ = self.timers.remove(&(at, id.to_owned())));
+            self.to_store.remove(id);
+            self.unsaid.remove(id);
+        }
+    }
+}
