@@ -78,7 +78,7 @@ impl Object {
     }
 
     fn number(&self, key: &str) -> Result<Option<u64>, CallError> {
-        self.get(key, "whole number", Value::as_u64)
+        self.get(key, "whole number", whole)
     }
 
     fn float(&self, key: &str) -> Result<f64, CallError> {
@@ -115,6 +115,13 @@ impl Object {
             disk_total_bytes: bytes("disk_total_bytes")?,
         }))
     }
+}
+
+/// A whole number from 0 up. JSON has one kind of number: 4, 4.0 and 4e0 are the same (RFC 8259, section 6).
+fn whole(value: &Value) -> Option<u64> {
+    // Added to zero, the negative zero is zero.
+    let written = |float: f64| if float.fract() == 0.0 { format!("{:.0}", float + 0.0).parse().ok() } else { None };
+    value.as_u64().or_else(|| value.as_f64().and_then(written))
 }
 
 /// What an agent says of itself.
@@ -307,6 +314,17 @@ mod tests {
         let done = update("k".into(), br#"{"status":"COMPLETED","result":{"a":[1, 2]}}"#).expect("done");
         assert_eq!((done.stage(), done.result_json.as_str()), (command_update::Stage::Completed, r#"{"a":[1,2]}"#));
         assert!(update("k".into(), br#"{"status":"maybe"}"#).is_err());
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_as_a_fraction() {
+        let numbers = [("4", Some(4)), ("4.0", Some(4)), ("4e2", Some(400)), ("0.0", Some(0)), ("-0.0", Some(0))];
+        for (text, number) in numbers {
+            assert_eq!(whole(&serde_json::from_str(text).expect("JSON")), number, "{text}");
+        }
+        for text in ["4.5", "-4", "-4.0", "1e300", "18446744073709551616", "\"4\"", "true"] {
+            assert_eq!(whole(&serde_json::from_str(text).expect("JSON")), None, "{text}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod h2;
 pub(super) mod health;
 mod huffman;
 pub(super) mod message;
+mod openapi;
 pub(super) mod page;
 pub(super) mod probe;
 pub(super) mod reflection;

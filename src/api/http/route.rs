@@ -1,6 +1,7 @@
 //! Which handler answers which path. What is not here is a method of a service, or nothing.
 
 use super::message::Request;
+use super::openapi;
 use super::page;
 use super::reply::Reply;
 use crate::api::Engine;
@@ -37,6 +38,7 @@ const ROUTES: &[Route] = &[
     open("/", |_, _, _| Reply::Now(page::response())),
     open("/healthz", Engine::route_healthz),
     open("/readyz", Engine::route_readyz),
+    open("/api/v1/openapi.json", |_, _, _| Reply::Now(openapi::response())),
     get("/metrics", Engine::route_metrics),
     get("/api/v1/overview", Engine::route_overview),
     get("/api/v1/agents", Engine::route_agents),
@@ -85,6 +87,38 @@ fn matches(pattern: &str, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The routes of a description: method and path, with `*` for each parameter.
+    fn described(description: &str) -> Vec<(String, String)> {
+        let document: serde_json::Value = serde_json::from_str(description).expect("JSON");
+        let mut routes = Vec::new();
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            let parts = path.split('/').map(|part| if part.starts_with('{') { "*" } else { part });
+            let path = parts.collect::<Vec<_>>().join("/");
+            let methods = item.as_object().expect("a path").keys().filter(|key| *key != "parameters");
+            routes.extend(methods.map(|method| (method.to_ascii_uppercase(), path.clone())));
+        }
+        routes.sort();
+        routes
+    }
+
+    #[test]
+    fn proto_openapi_json_describes_these_routes_and_no_others() {
+        let mut routes: Vec<_> = ROUTES.iter().map(|route| (route.method.to_owned(), route.path.to_owned())).collect();
+        routes.sort();
+        assert_eq!(described(openapi::DESCRIPTION), routes);
+    }
+
+    #[test]
+    fn what_is_open_is_described_as_open() {
+        let document: serde_json::Value = serde_json::from_str(openapi::DESCRIPTION).expect("JSON");
+        for route in ROUTES {
+            let path = document["paths"].as_object().expect("paths").iter().find(|(path, _)| matches(route.path, path));
+            let operation = &path.expect("described").1[route.method.to_ascii_lowercase()];
+            let open = operation["security"].as_array().is_some_and(Vec::is_empty);
+            assert_eq!(open, route.open, "{} {}", route.method, route.path);
+        }
+    }
 
     #[test]
     fn a_star_stands_for_one_part() {
