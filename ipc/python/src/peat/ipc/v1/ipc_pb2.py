@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15peat/ipc/v1/ipc.proto\x12\x0bpeat.ipc.v1\"\xa3\x02\n\x05\x46rame\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\x04\x12\'\n\x07request\x18\x02 \x01(\x0b\x32\x14.peat.ipc.v1.RequestH\x00\x12\x12\n\x08response\x18\x03 \x01(\x0cH\x00\x12\x0e\n\x04item\x18\x04 \x01(\x0cH\x00\x12\x1f\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x10.peat.ipc.v1.EndH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.peat.ipc.v1.ErrorH\x00\x12%\n\x06\x63\x61ncel\x18\x07 \x01(\x0b\x32\x13.peat.ipc.v1.CancelH\x00\x12\x10\n\x06\x63redit\x18\x08 \x01(\rH\x00\x12\x10\n\x06upload\x18\t \x01(\x0cH\x00\x12&\n\nhalf_close\x18\n \x01(\x0b\x32\x10.peat.ipc.v1.EndH\x00\x42\x06\n\x04\x62ody\"^\n\x07Request\x12\x0e\n\x06method\x18\x01 \x01(\r\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x03 \x01(\r\x12\x0e\n\x06\x63redit\x18\x04 \x01(\r\x12\r\n\x05token\x18\x05 \x01(\t\"\x05\n\x03\x45nd\"\x08\n\x06\x43\x61ncel\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15peat/ipc/v1/ipc.proto\x12\x0bpeat.ipc.v1\"\xb3\x02\n\x05\x46rame\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\x04\x12\'\n\x07request\x18\x02 \x01(\x0b\x32\x14.peat.ipc.v1.RequestH\x00\x12\x12\n\x08response\x18\x03 \x01(\x0cH\x00\x12\x0e\n\x04item\x18\x04 \x01(\x0cH\x00\x12\x1f\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x10.peat.ipc.v1.EndH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.peat.ipc.v1.ErrorH\x00\x12%\n\x06\x63\x61ncel\x18\x07 \x01(\x0b\x32\x13.peat.ipc.v1.CancelH\x00\x12\x10\n\x06\x63redit\x18\x08 \x01(\rH\x00\x12\x10\n\x06upload\x18\t \x01(\x0cH\x00\x12&\n\nhalf_close\x18\n \x01(\x0b\x32\x10.peat.ipc.v1.EndH\x00\x12\x0e\n\x04part\x18\x0b \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"s\n\x07Request\x12\x0e\n\x06method\x18\x01 \x01(\r\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x03 \x01(\r\x12\x0e\n\x06\x63redit\x18\x04 \x01(\r\x12\r\n\x05token\x18\x05 \x01(\t\x12\x13\n\x0btakes_parts\x18\x06 \x01(\x08\"\x05\n\x03\x45nd\"\x08\n\x06\x43\x61ncel\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,13 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'peat.ipc.v1.ipc_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FRAME']._serialized_start=39
-  _globals['_FRAME']._serialized_end=330
-  _globals['_REQUEST']._serialized_start=332
-  _globals['_REQUEST']._serialized_end=426
-  _globals['_END']._serialized_start=428
-  _globals['_END']._serialized_end=433
-  _globals['_CANCEL']._serialized_start=435
-  _globals['_CANCEL']._serialized_end=443
-  _globals['_ERROR']._serialized_start=445
-  _globals['_ERROR']._serialized_end=483
+  _globals['_FRAME']._serialized_end=346
+  _globals['_REQUEST']._serialized_start=348
+  _globals['_REQUEST']._serialized_end=463
+  _globals['_END']._serialized_start=465
+  _globals['_END']._serialized_end=470
+  _globals['_CANCEL']._serialized_start=472
+  _globals['_CANCEL']._serialized_end=480
+  _globals['_ERROR']._serialized_start=482
+  _globals['_ERROR']._serialized_end=520
 # @@protoc_insertion_point(module_scope)

@@ -61,6 +61,7 @@ class ChangeType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CHANGE_TYPE_UPSERT: _ClassVar[ChangeType]
     CHANGE_TYPE_DELETE: _ClassVar[ChangeType]
     CHANGE_TYPE_SNAPSHOT_END: _ClassVar[ChangeType]
+    CHANGE_TYPE_OVERSIZED: _ClassVar[ChangeType]
 NODE_PHASE_UNSPECIFIED: NodePhase
 NODE_PHASE_INITIALIZING: NodePhase
 NODE_PHASE_READY: NodePhase
@@ -96,6 +97,7 @@ CHANGE_TYPE_UNSPECIFIED: ChangeType
 CHANGE_TYPE_UPSERT: ChangeType
 CHANGE_TYPE_DELETE: ChangeType
 CHANGE_TYPE_SNAPSHOT_END: ChangeType
+CHANGE_TYPE_OVERSIZED: ChangeType
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
@@ -148,7 +150,7 @@ class DisconnectPeerResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class PeerInfo(_message.Message):
-    __slots__ = ("endpoint_id", "addresses", "connected", "path", "rtt_micros", "last_ack_age_ms", "pending_documents", "clock_skew_ms", "last_error", "path_reason")
+    __slots__ = ("endpoint_id", "addresses", "connected", "path", "rtt_micros", "last_ack_age_ms", "pending_documents", "clock_skew_ms", "last_error", "path_reason", "held_documents")
     ENDPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +161,7 @@ class PeerInfo(_message.Message):
     CLOCK_SKEW_MS_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
     PATH_REASON_FIELD_NUMBER: _ClassVar[int]
+    HELD_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     endpoint_id: str
     addresses: _containers.RepeatedScalarFieldContainer[str]
     connected: bool
@@ -169,7 +172,8 @@ class PeerInfo(_message.Message):
     clock_skew_ms: int
     last_error: str
     path_reason: str
-    def __init__(self, endpoint_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., connected: bool = ..., path: _Optional[str] = ..., rtt_micros: _Optional[int] = ..., last_ack_age_ms: _Optional[int] = ..., pending_documents: _Optional[int] = ..., clock_skew_ms: _Optional[int] = ..., last_error: _Optional[str] = ..., path_reason: _Optional[str] = ...) -> None: ...
+    held_documents: int
+    def __init__(self, endpoint_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., connected: bool = ..., path: _Optional[str] = ..., rtt_micros: _Optional[int] = ..., last_ack_age_ms: _Optional[int] = ..., pending_documents: _Optional[int] = ..., clock_skew_ms: _Optional[int] = ..., last_error: _Optional[str] = ..., path_reason: _Optional[str] = ..., held_documents: _Optional[int] = ...) -> None: ...
 
 class ListPeersRequest(_message.Message):
     __slots__ = ("all",)
@@ -524,21 +528,23 @@ class GetCommandsResponse(_message.Message):
     def __init__(self, commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ..., next_page_token: _Optional[bytes] = ...) -> None: ...
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("collections", "snapshot", "resume_after", "resume_run", "exclude")
+    __slots__ = ("collections", "snapshot", "resume_after", "resume_run", "exclude", "max_change_bytes")
     COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     RESUME_AFTER_FIELD_NUMBER: _ClassVar[int]
     RESUME_RUN_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHANGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     collections: _containers.RepeatedScalarFieldContainer[str]
     snapshot: bool
     resume_after: int
     resume_run: bytes
     exclude: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, collections: _Optional[_Iterable[str]] = ..., snapshot: bool = ..., resume_after: _Optional[int] = ..., resume_run: _Optional[bytes] = ..., exclude: _Optional[_Iterable[str]] = ...) -> None: ...
+    max_change_bytes: int
+    def __init__(self, collections: _Optional[_Iterable[str]] = ..., snapshot: bool = ..., resume_after: _Optional[int] = ..., resume_run: _Optional[bytes] = ..., exclude: _Optional[_Iterable[str]] = ..., max_change_bytes: _Optional[int] = ...) -> None: ...
 
 class DocumentChange(_message.Message):
-    __slots__ = ("collection", "doc_id", "change_type", "json_data", "sequence", "origin", "run")
+    __slots__ = ("collection", "doc_id", "change_type", "json_data", "sequence", "origin", "run", "error")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     DOC_ID_FIELD_NUMBER: _ClassVar[int]
     CHANGE_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -546,6 +552,7 @@ class DocumentChange(_message.Message):
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     collection: str
     doc_id: str
     change_type: ChangeType
@@ -553,7 +560,8 @@ class DocumentChange(_message.Message):
     sequence: int
     origin: str
     run: bytes
-    def __init__(self, collection: _Optional[str] = ..., doc_id: _Optional[str] = ..., change_type: _Optional[_Union[ChangeType, str]] = ..., json_data: _Optional[str] = ..., sequence: _Optional[int] = ..., origin: _Optional[str] = ..., run: _Optional[bytes] = ...) -> None: ...
+    error: str
+    def __init__(self, collection: _Optional[str] = ..., doc_id: _Optional[str] = ..., change_type: _Optional[_Union[ChangeType, str]] = ..., json_data: _Optional[str] = ..., sequence: _Optional[int] = ..., origin: _Optional[str] = ..., run: _Optional[bytes] = ..., error: _Optional[str] = ...) -> None: ...
 
 class StartSyncRequest(_message.Message):
     __slots__ = ()
@@ -592,7 +600,7 @@ class GetHealthRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetHealthResponse(_message.Message):
-    __slots__ = ("healthy", "problems", "documents", "tombstones", "sequence", "durable_sequence", "file_bytes", "cache_bytes", "run", "database", "uptime_ms", "version")
+    __slots__ = ("healthy", "problems", "documents", "tombstones", "sequence", "durable_sequence", "file_bytes", "cache_bytes", "run", "database", "uptime_ms", "version", "notices")
     HEALTHY_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -605,6 +613,7 @@ class GetHealthResponse(_message.Message):
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_MS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    NOTICES_FIELD_NUMBER: _ClassVar[int]
     healthy: bool
     problems: _containers.RepeatedScalarFieldContainer[str]
     documents: int
@@ -617,7 +626,8 @@ class GetHealthResponse(_message.Message):
     database: str
     uptime_ms: int
     version: str
-    def __init__(self, healthy: bool = ..., problems: _Optional[_Iterable[str]] = ..., documents: _Optional[int] = ..., tombstones: _Optional[int] = ..., sequence: _Optional[int] = ..., durable_sequence: _Optional[int] = ..., file_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., run: _Optional[str] = ..., database: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+    notices: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, healthy: bool = ..., problems: _Optional[_Iterable[str]] = ..., documents: _Optional[int] = ..., tombstones: _Optional[int] = ..., sequence: _Optional[int] = ..., durable_sequence: _Optional[int] = ..., file_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., run: _Optional[str] = ..., database: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., version: _Optional[str] = ..., notices: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CancelCommandRequest(_message.Message):
     __slots__ = ("id",)
