@@ -130,3 +130,38 @@ fn a_counter_beyond_the_highest_is_refused_of_a_version_and_of_its_siblings() {
     bench.put("platforms/x", r#"{"n":1}"#);
     assert_eq!(bench.json("platforms/x").as_deref(), Some(r#"{"n":1}"#));
 }
+
+/// A change that builds on `document` and numbers its one operation so.
+fn change_numbered(document: &Incoming, number: u64) -> Incoming {
+    let Body::Merged(merged) = &document.body else { panic!("not merged") };
+    let held = automerge::Automerge::load(&merged.chunks).expect("loads");
+    let mut other =
+        automerge::AutoCommit::load(&merged.chunks).expect("loads").with_actor(automerge::ActorId::from([7; 16]));
+    automerge::transaction::Transactable::put(&mut other, automerge::ROOT, "far", 1).expect("put");
+    let change = other.get_last_local_change().expect("made").decode();
+    let far = automerge::ExpandedChange { start_op: number.try_into().expect("not 0"), hash: None, ..change };
+    let far = automerge::Change::from(far);
+    assert_eq!(far.deps(), held.get_heads().as_slice());
+    let chunks = far.raw_bytes().to_vec();
+    Incoming { body: Body::Merged(Merged { chunks, heads: Vec::new() }), ..document.clone() }
+}
+
+#[test]
+fn operations_numbered_at_the_end_of_the_range_leave_a_document_that_can_be_made_again() {
+    for number in [1 << 31, u64::from(u32::MAX) - 3, u64::from(u32::MAX) - 2] {
+        let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+        a.put("cells/x", r#"{"n":1}"#);
+        b.take(&a, "cells/x");
+        let far = change_numbered(&a.outgoing("cells/x"), number);
+        for bench in [&mut a, &mut b] {
+            bench.take_in(PEER, vec![far.clone()]);
+        }
+        let put = a.write("cells/x", whole(r#"{"a":1,"b":2,"c":3,"d":4,"e":5}"#));
+        if let Err(refused) = put {
+            assert!(refused.to_string().contains("delete it"), "{number}: {refused}");
+        }
+        a.delete("cells/x");
+        b.take(&a, "cells/x");
+        is_usable(&mut a, &mut b, "cells/x");
+    }
+}
