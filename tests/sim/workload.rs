@@ -137,6 +137,8 @@ pub fn expected(before: Option<&Value>, put: &Put) -> Option<Option<Value>> {
         Put::Fields(fields) => {
             let mut result = before.and_then(Value::as_object).cloned().unwrap_or_default();
             result.extend(fields.clone());
+            // A null removes the key.
+            result.retain(|name, _| fields.get(name) != Some(&Value::Null));
             Some(Some(Value::Object(result)))
         }
         Put::Delete => Some(None),
