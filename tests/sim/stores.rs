@@ -1,6 +1,6 @@
 //! Stores without a network: random writes, exchanges, crashes and disk faults on one to three machines, then healing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -334,7 +334,8 @@ impl World {
     fn disagreement(&self) -> Result<Option<String>, Violation> {
         let broken = |error: peat_node::store::Error| Violation::new("no unexpected error", error.to_string());
         for pair in self.snapshots()?.windows(2) {
-            let difference = convergence::difference(&pair[0], &pair[1], &self.keys).map_err(broken)?;
+            let difference =
+                convergence::difference(&pair[0], &pair[1], &self.keys, &BTreeSet::new()).map_err(broken)?;
             if difference.is_some() {
                 return Ok(difference);
             }

@@ -21,11 +21,16 @@ pub fn records(snapshot: &Snapshot) -> Result<Records, Error> {
     Ok(records)
 }
 
-/// What two nodes disagree about, in words; `None` when they agree.
-pub fn difference(left: &Snapshot, right: &Snapshot, keys: &[Key]) -> Result<Option<String>, Error> {
+/// What two nodes disagree about, in words; `None` when they agree. Documents `apart` may differ.
+pub fn difference(
+    left: &Snapshot,
+    right: &Snapshot,
+    keys: &[Key],
+    apart: &BTreeSet<KeyHash>,
+) -> Result<Option<String>, Error> {
     let (ours, theirs) = (records(left)?, records(right)?);
     let all: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
-    let differing = all.into_iter().filter(|hash| ours.get(hash) != theirs.get(hash));
+    let differing = all.into_iter().filter(|hash| !apart.contains(hash) && ours.get(hash) != theirs.get(hash));
     let describe = |hash: &KeyHash| {
         let name = keys.iter().find(|key| key.hash() == *hash).map_or_else(|| format!("{hash:?}"), ToString::to_string);
         format!("{name}: {} / {}", summary(left, hash), summary(right, hash))

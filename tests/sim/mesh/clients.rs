@@ -55,6 +55,12 @@ impl Clients {
         Mail::Submitted(Submitted { ticket: Ticket::Api(call), request })
     }
 
+    /// Something else for the store.
+    pub fn submit(&mut self, request: Request) -> Mail {
+        let call = self.call(Call::Other);
+        Mail::Submitted(Submitted { ticket: Ticket::Api(call), request })
+    }
+
     /// Something for the sync engine.
     pub fn ask(&mut self, control: Control) -> Mail {
         let call = self.call(if matches!(control, Control::StopSync) { Call::StopSync } else { Call::Other });

@@ -10,6 +10,7 @@ pub mod errands;
 pub mod links;
 pub mod load;
 pub mod node;
+pub mod odd;
 pub mod plan;
 pub mod relay;
 pub mod scenario;

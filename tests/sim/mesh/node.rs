@@ -17,7 +17,7 @@ use crate::checkers::promises::Promises;
 use crate::disk::{DiskFaults, SimDisk};
 use crate::drive::Drive;
 use crate::faults::{Fault, Tally};
-use crate::mesh::{Mail, Role};
+use crate::mesh::{Mail, Role, odd};
 use crate::prng::Prng;
 use crate::seeds::{self, Violation};
 use crate::time::{Clock, Time};
@@ -75,6 +75,8 @@ pub struct Node {
     pub stops: u32,
     /// Of these, the ones asked before the last StartSync, which ends the silence that they begin.
     pub ended_stops: u32,
+    /// What its health says of documents and links, besides problems.
+    pub notices: Vec<String>,
     random: Prng,
     /// When jobs of the store end.
     pace: Prng,
@@ -123,9 +125,20 @@ impl Node {
             stops: 0,
             ended_stops: 0,
             pace: random.fork("pace", 0),
+            notices: Vec::new(),
             random,
             tally: Arc::clone(tally),
         }
+    }
+
+    /// A collection is `latest` here.
+    pub fn make_latest(&mut self, collection: &str) {
+        self.config.latest_collections.insert(collection.to_owned());
+    }
+
+    /// Its collections that are `latest`.
+    pub fn latest_collections(&self) -> std::collections::BTreeSet<String> {
+        self.config.latest_collections.clone()
     }
 
     pub fn id(&self) -> EndpointId {
@@ -182,6 +195,7 @@ impl Node {
         let inbox = VecDeque::new();
         self.running = Some(Running { store, reader, sync, api, inbox, committing: false, armed: BTreeMap::new() });
         (self.silent, self.stops, self.ended_stops) = (false, 0, 0);
+        self.notices.clear();
         self.was_troubled = self.troubled;
         self.observe(true, keys)?;
         Ok(true)
@@ -396,6 +410,9 @@ impl Node {
             let Some(asked) = asked.iter().find(|asked| asked.ticket == reply.ticket) else { continue };
             let Some(key) = &asked.key else { continue };
             self.ledger.acknowledged(key, *sequence);
+            if [odd::MIXED, odd::LARGE].contains(&key.collection()) {
+                continue;
+            }
             if let Ok(snapshot) = running.reader.snapshot() {
                 let made = promises.made(self.number, &snapshot, key, version, asked.field.clone());
                 made.or_else(|error| if self.was_troubled { Ok(()) } else { Err(unexpected("promising", &error)) })?;

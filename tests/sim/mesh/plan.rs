@@ -45,6 +45,10 @@ pub struct Plan {
     pub link_rates: BTreeMap<usize, u64>,
     /// Ids per collection that clients fight over.
     pub ids: u64,
+    /// Nodes on which [`MIXED`](crate::mesh::odd::MIXED) is `latest`.
+    pub mixed_latest: BTreeSet<usize>,
+    /// A document gets fields with long keys.
+    pub long_keys: bool,
 }
 
 impl Plan {
@@ -62,10 +66,20 @@ impl Plan {
         let admission = if random.chance(500) { Admission::Pinned } else { Admission::Formation };
         let population = *random.pick(&[0, 0, 20, 300]);
         let rated: Vec<usize> = (0..nodes).filter(|_| random.chance(200)).collect();
-        let link_rates = rated.into_iter().map(|node| (node, random.between(8_000, 100_000))).collect();
+        let link_rates: BTreeMap<usize, u64> =
+            rated.into_iter().map(|node| (node, random.between(8_000, 100_000))).collect();
         let (names, ids) = (random.chance(300), random.between(1, 4));
         let relayed = if random.chance(500) { relayed(random, &edges) } else { BTreeMap::new() };
-        Plan { nodes, shape, edges, relayed, admission, names, population, link_rates, ids }
+        let is_mixed = random.chance(300);
+        let mixed_latest = (0..nodes).filter(|_| is_mixed && random.chance(500)).collect();
+        // Each version repeats the keys, which a narrow link would carry for minutes.
+        let long_keys = link_rates.is_empty() && random.chance(200);
+        Plan { nodes, shape, edges, relayed, admission, names, population, link_rates, ids, mixed_latest, long_keys }
+    }
+
+    /// Whether some collection is `latest` on some nodes and merged on others.
+    pub fn is_mixed(&self) -> bool {
+        !self.mixed_latest.is_empty() && self.mixed_latest.len() < self.nodes
     }
 
     /// Whether there is a relay.

@@ -11,6 +11,7 @@ use crate::faults::{Fault, Tally};
 use crate::mesh::callers::CallerAt;
 use crate::mesh::clients::Clients;
 use crate::mesh::errands::AgentAt;
+use crate::mesh::odd;
 use crate::mesh::world::World;
 use crate::seeds::{self, Verdict, Violation};
 
@@ -81,6 +82,9 @@ pub const FAULTS: &[Fault] = &[
     Fault::HotEdit,
     Fault::Stopped,
     Fault::Flapped,
+    Fault::MixedKinds,
+    Fault::LongKeys,
+    Fault::TooLarge,
 ];
 
 /// What a run of a seed comes to.
@@ -113,6 +117,8 @@ pub fn ran(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Re
     let converged = converge(&mut world, CONVERGES_WITHIN)? - FAULTS_LAST;
     verify(&mut world)?;
     spread(&mut world)?;
+    kinds_stay_apart(&mut world)?;
+    what_no_link_carries_is_named(&mut world)?;
     everyone_saw_everything(&mut world)?;
     everyone_shows_every_agent(&mut world)?;
     every_agent_sees_its_commands(&mut world)?;
@@ -149,6 +155,59 @@ fn spread(world: &mut World) -> Result<(), Violation> {
     world.run_until(next)?;
     converge(world, SPREADS_WITHIN)?;
     verify(world)
+}
+
+/// Of a collection whose kind differs nothing crosses: neither documents nor deletions.
+fn kinds_stay_apart(world: &mut World) -> Result<(), Violation> {
+    if !world.plan.is_mixed() {
+        return Ok(());
+    }
+    for deletes in [false, true] {
+        world.write_mixed_last(deletes)?;
+        let next = world.time() + Duration::from_secs(2);
+        world.run_until(next)?;
+        world.idle_until(next);
+    }
+    hold_within(world, SPREADS_WITHIN, "kinds stay apart", |world| match snapshots(world)? {
+        Some(snapshots) => world.mixed_up(&snapshots).map_err(|error| broken(&error)),
+        None => Ok(Some("a node is off".into())),
+    })
+}
+
+/// A document that no link carries is named in the health of both ends, until it is shortened; everything else flows.
+fn what_no_link_carries_is_named(world: &mut World) -> Result<(), Violation> {
+    if !world.random.chance(80) {
+        return Ok(());
+    }
+    let core: Vec<usize> = world.core.iter().copied().collect();
+    let holder = *world.random.pick(&core);
+    world.bring_large(holder)?;
+    let named = |world: &mut World| Ok(world.large_unnamed(holder, true));
+    hold_within(world, odd::NAMED_WITHIN, "what does not replicate is named", named)?;
+    spread(world)?;
+    world.shorten_large(holder)?;
+    converge(world, SPREADS_WITHIN)?;
+    let quiet = |world: &mut World| Ok(world.large_unnamed(holder, false));
+    hold_within(world, odd::NAMED_WITHIN, "what replicates is not named", quiet)
+}
+
+/// Runs on until nothing is `wrong`.
+fn hold_within(
+    world: &mut World,
+    within: Duration,
+    holds: &'static str,
+    wrong: impl Fn(&mut World) -> Result<Option<String>, Violation>,
+) -> Result<(), Violation> {
+    let deadline = world.time() + within;
+    while let Some(what) = wrong(world)? {
+        if world.time() >= deadline {
+            return Err(Violation::new(holds, format!("after {within:?}: {what}\n{}", pending(world))));
+        }
+        let next = world.time() + Duration::from_millis(500);
+        world.run_until(next)?;
+        world.idle_until(next);
+    }
+    Ok(())
 }
 
 /// Subscribers, fast again, end with exactly what their node has, and every call was answered.
@@ -284,7 +343,9 @@ fn disagreement(world: &World) -> Result<Option<String>, Violation> {
         return Ok(Some("a node is off or its disk does not answer".into()));
     };
     for (number, pair) in snapshots.windows(2).enumerate() {
-        let difference = convergence::difference(&pair[0], &pair[1], &world.keys).map_err(|error| broken(&error))?;
+        let apart = odd::apart(world.large.is_some());
+        let difference = convergence::difference(&pair[0], &pair[1], &world.keys, &apart);
+        let difference = difference.map_err(|error| broken(&error))?;
         if let Some(difference) = difference {
             return Ok(Some(format!("nodes {number} and {} of the core: {difference}", number + 1)));
         }

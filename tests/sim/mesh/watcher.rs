@@ -11,6 +11,7 @@ use peat_node::clock::Now;
 use peat_node::store::{COMMANDS, Error, Snapshot};
 
 use crate::checkers::bounds;
+use crate::mesh::odd;
 use crate::mesh::wire::Wire;
 use crate::prng::Prng;
 use crate::seeds::{self, Violation};
@@ -118,6 +119,7 @@ impl Watcher {
         let documents = self.incoming.as_mut().unwrap_or(&mut self.documents);
         match (change.change_type(), change.json_data) {
             (ChangeType::Upsert, Some(json)) => drop(documents.insert(key, json)),
+            (ChangeType::Oversized, None) => drop(documents.insert(key, String::new())),
             (ChangeType::Delete, None) => drop(documents.remove(&key)),
             (ChangeType::SnapshotEnd, None) => match self.incoming.take() {
                 Some(documents) => self.documents = documents,
@@ -145,11 +147,13 @@ impl Watcher {
     /// What it has beside, or instead of, what the node has; `None` when they are the same.
     pub fn difference(&self, snapshot: &Snapshot) -> Result<Option<String>, Error> {
         let mut there = Documents::new();
-        for collection in COLLECTIONS.into_iter().chain(OF_AGENTS).chain([COMMANDS]) {
+        for collection in COLLECTIONS.into_iter().chain(OF_AGENTS).chain([COMMANDS, odd::MIXED, odd::LARGE]) {
             for id in snapshot.list(collection)? {
                 let key = peat_node::store::Key::new(collection, id.as_str())?;
                 if let Some(document) = snapshot.document(&key)? {
-                    there.insert((collection.to_owned(), id), document.json);
+                    // Of a long one it hears that it is there.
+                    let json = if document.json.len() > odd::SHOWN_BYTES { String::new() } else { document.json };
+                    there.insert((collection.to_owned(), id), json);
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use peat_node::clock::Now;
 use peat_node::limits;
-use peat_node::store::{Config as StoreConfig, Error, Key, Planted, Reply, Ticket, Write};
+use peat_node::store::{Error, Key, Planted, Reply, Ticket, Write};
 use peat_node::sync::proof::FormationKey;
 use peat_node::sync::{Config, Event as SyncEvent, LinkRates, PeerSpec, STORE_OUTSTANDING};
 
@@ -25,7 +25,7 @@ use crate::mesh::plan::{Admission, Plan, Ways};
 use crate::mesh::relay::{self, RelayAt};
 use crate::mesh::trouble::Trouble;
 use crate::mesh::watcher::{WHOLE, Watcher};
-use crate::mesh::{Event, Mail, Role};
+use crate::mesh::{Event, Mail, Role, odd};
 use crate::net::Net;
 use crate::prng::Prng;
 use crate::seeds::{self, Violation};
@@ -86,6 +86,8 @@ pub struct World {
     pub core: BTreeSet<usize>,
     /// Nodes whose process is stopped.
     pub stopped: BTreeMap<usize, Stopped>,
+    /// The node that holds a document which no link carries.
+    pub large: Option<usize>,
     marks: u64,
     steps: u64,
     /// When the latest message on each channel arrives, and how many are on their way.
@@ -106,7 +108,11 @@ impl World {
                 tally.count(Fault::ClockDrift);
             }
             let clock = Clock::new(base, drift, 1_750_000_000_000);
-            Node::new(number, clock, planted, random, tally)
+            let mut node = Node::new(number, clock, planted, random, tally);
+            if plan.mixed_latest.contains(&number) {
+                node.make_latest(odd::MIXED);
+            }
+            node
         };
         let nodes: Vec<Node> = (0..plan.nodes).map(node).collect();
         let net = Net::new(plan.nodes + 1, random.fork("net", 0), tally);
@@ -122,9 +128,10 @@ impl World {
             linked: (0..2 * nodes.len()).map(|number| Linked::new(number, number % nodes.len())).collect(),
             nodes,
             net,
-            keys: workload::keys(plan.ids).into_iter().chain([load::hot_key()]).collect(),
+            keys: workload::keys(plan.ids).into_iter().chain([load::hot_key(), odd::long_key()]).collect(),
             core: (0..plan.nodes).collect(),
             stopped: BTreeMap::new(),
+            large: None,
             plan,
             promises: Promises::default(),
             trouble: Trouble::default(),
@@ -273,7 +280,7 @@ impl World {
             app_id: "sim".into(),
             formation_key: key.map(|key| FormationKey::new(key).expect("long enough")),
             peers: peers.into_values().collect(),
-            latest_collections: StoreConfig::LATEST.into_iter().map(String::from).collect(),
+            latest_collections: self.nodes[number].latest_collections(),
             active: true,
             persist_sync: false,
             link_rates: LinkRates { all: self.plan.link_rates.get(&number).copied(), ..LinkRates::default() },
@@ -406,6 +413,9 @@ impl World {
             }
             (Role::Resolver, Mail::Resolve(name)) => self.resolve(number, name),
             (to, mail) => {
+                if let Mail::Event(SyncEvent::Notices(notices)) = &mail {
+                    self.nodes[number].notices.clone_from(notices);
+                }
                 let output = self.nodes[number].receive(self.queue.now(), to, mail);
                 self.put_out(number, output)?;
                 self.try_commit(number)
@@ -482,6 +492,7 @@ impl World {
         for _ in 0..self.random.between(1, 4) {
             self.write(number)?;
         }
+        self.write_odd(number)?;
         for _ in 0..self.random.below(4) {
             let number = self.random.index(self.nodes.len());
             self.command(number)?;
