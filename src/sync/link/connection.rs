@@ -107,7 +107,9 @@ impl Link {
 
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let opening = (self.phase == Phase::Opening).then(|| self.since + self.patience());
-        opening.into_iter().chain(self.conn.poll_timeout()).chain(self.held_until).chain(self.way_deadline()).min()
+        // What a closing link has left to send does not wait for its rate.
+        let held = self.held_until.filter(|_| self.phase != Phase::Closing);
+        opening.into_iter().chain(self.conn.poll_timeout()).chain(held).chain(self.way_deadline()).min()
     }
 
     fn patience(&self) -> Duration {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::net::{Net, Seeded, address};
 use crate::limits::{UNPROVEN_CONNECTIONS, UNPROVEN_SHARE};
 use crate::random::{Random, RandomExt};
-use crate::sync::link::{Lane, LinkId};
+use crate::sync::link::{CloseCode, Lane, LinkId, LinkRates};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -161,4 +161,19 @@ fn a_crowd_that_can_be_reached_gets_in_up_to_the_limit() {
     let unproven = net.nodes[0].links.unproven.len();
     assert!(unproven > UNPROVEN_CONNECTIONS / 2 && unproven <= UNPROVEN_CONNECTIONS, "{unproven}");
     assert_eq!(net.down(1).as_deref(), Some("the peer takes no connections at the moment"));
+}
+
+#[test]
+fn a_link_that_ends_while_its_rate_holds_datagrams_back_wakes_for_nothing() {
+    let (mut net, dialled, _) = Net::linked(1);
+    net.links(0).set_rates(LinkRates { all: Some(60_000), ..LinkRates::default() });
+    let now = net.now;
+    net.links(0).write(now, dialled, Lane::Bulk, &[0; 100_000]);
+    net.run(Duration::from_millis(1));
+    net.passes = Box::new(|_| false);
+    let now = net.now;
+    net.links(0).close(now, dialled, CloseCode::Restarting, "over");
+    net.nodes[0].wakes = 0;
+    net.run(60 * SECOND);
+    assert!(net.nodes[0].wakes < 20, "{} wake-ups", net.nodes[0].wakes);
 }
