@@ -296,7 +296,7 @@ impl Commands {
     /// Whether the records should be shown again: some found no place in the table, and now there is room.
     #[must_use]
     pub fn poll_rescan(&mut self, now: Now) -> bool {
-        self.table.take_rescan(now.boot_ms)
+        self.untrusted.take_rescan() || self.table.take_rescan(now.boot_ms)
     }
 
     /// Whether an agent's stream ends here.

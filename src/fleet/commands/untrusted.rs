@@ -1,7 +1,8 @@
 //! Commands of issuers that this node does not trust: held for others and never delivered here.
 //!
-//! Owns how many of them are held. Each issuer has a share and all of them together a bound; what comes on top is removed, what is
-//! over first, then what came last. They take no room in the table of deliveries.
+//! Owns how many of them are held. Each issuer has a share and all of them together a bound. For what comes on top the one that has
+//! been over for longest is removed. One that is not over is never removed, for other nodes may trust its issuer: it is not held, and
+//! looked for again once there is room. They take no room in the table of deliveries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +35,10 @@ pub(super) struct Untrusted {
     issuers: BTreeMap<EndpointId, Share>,
     wakes: BTreeSet<(u64, String)>,
     last_number: u64,
+    /// A command found no place.
+    waiting: bool,
+    /// Since then one was removed, and at most three quarters of its issuer's share and of all places are taken.
+    has_freed: bool,
 }
 
 impl Untrusted {
@@ -41,8 +46,13 @@ impl Untrusted {
         self.held.contains_key(id)
     }
 
-    /// Holds a command that is over from `over` on and removed at `wake`. Returns the one to remove when that is one too many, which
-    /// is held no longer.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Holds a command that is over from `over` on and removed at `wake`, if there is room. Returns the one to remove when that is one
+    /// too many, which is held no longer.
     pub(super) fn put(
         &mut self,
         boot_ms: u64,
@@ -58,15 +68,15 @@ impl Untrusted {
         if count(&issuer) >= COMMAND_UNTRUSTED_SHARE {
             match self.over_of(boot_ms, issuer) {
                 Some(over) => surplus = Some(over),
-                None => return Some(id.to_owned()),
+                None => return self.turn_away(id, over, boot_ms),
             }
         } else if self.held.len() >= COMMAND_UNTRUSTED {
             let largest =
                 self.issuers.iter().max_by_key(|(_, share)| share.by_number.len()).map(|(issuer, _)| *issuer)?;
             match self.over_of(boot_ms, largest) {
                 Some(over) => surplus = Some(over),
-                None if count(&largest) > count(&issuer) + 1 => surplus = self.newest_of(largest),
-                None => return Some(id.to_owned()),
+                None if count(&largest) > count(&issuer) + 1 => self.let_go(largest),
+                None => return self.turn_away(id, over, boot_ms),
             }
         }
         surplus.iter().for_each(|surplus| _ = self.take_out(surplus));
@@ -84,8 +94,27 @@ impl Untrusted {
         reached(*over, boot_ms).then(|| id.clone())
     }
 
-    fn newest_of(&self, issuer: EndpointId) -> Option<String> {
-        self.issuers.get(&issuer)?.by_number.last().map(|(_, id)| id.clone())
+    /// Holds the newest command of an issuer no longer.
+    fn let_go(&mut self, issuer: EndpointId) {
+        let newest = self.issuers.get(&issuer).and_then(|share| share.by_number.last()).map(|(_, id)| id.clone());
+        newest.iter().for_each(|newest| _ = self.take_out(newest));
+        self.waiting = true;
+    }
+
+    /// A command for which there is no room: to be removed when it is over.
+    fn turn_away(&mut self, id: &str, over: Option<i64>, boot_ms: u64) -> Option<String> {
+        let is_over = over.is_some_and(|over| reached(over, boot_ms));
+        self.waiting |= !is_over;
+        is_over.then(|| id.to_owned())
+    }
+
+    /// Whether what found no place is to be looked for again: there is room for a part of it.
+    pub(super) fn take_rescan(&mut self) -> bool {
+        let again = self.waiting && self.has_freed;
+        if again {
+            (self.waiting, self.has_freed) = (false, false);
+        }
+        again
     }
 
     pub(super) fn remove(&mut self, id: &str) {
@@ -96,6 +125,9 @@ impl Untrusted {
         let held = self.held.remove(id)?;
         if let Some(share) = self.issuers.get_mut(&held.issuer) {
             share.by_number.remove(&(held.number, id.to_owned()));
+            let has_room = share.by_number.len() <= COMMAND_UNTRUSTED_SHARE * 3 / 4;
+            let is_empty = self.held.len() <= COMMAND_UNTRUSTED * 3 / 4;
+            self.has_freed |= self.waiting && has_room && is_empty;
             held.over.into_iter().for_each(|over| _ = share.by_end.remove(&(over, id.to_owned())));
             if share.by_number.is_empty() {
                 self.issuers.remove(&held.issuer);
