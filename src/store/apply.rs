@@ -1,6 +1,6 @@
 //! What peers send: versions are compared or merged with what is held, and the cursors they earn are staged beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::{DOCUMENT_JSON_BYTES, RECORD_BYTES};
 use crate::store::batch::Pending;
@@ -9,8 +9,8 @@ use crate::store::merged::{Applied, Doc, MergedError};
 use crate::store::stage::Stage;
 use crate::store::write::HIGHEST;
 use crate::store::{
-    Apply, Body, COMMANDS, CommandResult, Content, Cursor, Error, Incoming, Key, Kind, Lineage, Merged, PeerRun,
-    Record, json,
+    Apply, Body, COMMANDS, CommandResult, Content, Cursor, Error, Incoming, Key, KeyHash, Kind, Lineage, Merged,
+    PeerRun, Record, json,
 };
 
 /// Creations of one name that a peer may claim whatever this node holds: one a second for 136 years.
@@ -30,19 +30,34 @@ pub(super) enum Taken {
 
 impl Stage<'_> {
     pub(super) fn apply(&mut self, apply: Apply) -> Result<Pending, Error> {
-        // The last of several versions of a document builds on the others, so what became of it says what became of them.
-        let mut taken = BTreeMap::new();
+        let mut versions: BTreeMap<KeyHash, usize> = BTreeMap::new();
+        apply.documents.iter().for_each(|incoming| *versions.entry(incoming.hash).or_default() += 1);
+        let (mut taken, mut overtaken) = (BTreeMap::new(), Vec::new());
         for incoming in apply.documents {
-            let (hash, name) = (incoming.hash, incoming.name.clone());
-            let became = match self.foreign(&incoming, &apply.excluded)? {
-                Some(reason) => Taken::Refused(reason),
-                None => self.take_in(incoming, apply.from)?,
-            };
-            let became = match became {
-                Taken::Refused(reason) => Taken::Refused(refusal(name.as_ref(), &reason)),
-                taken => taken,
-            };
+            let hash = incoming.hash;
+            let copy = versions.get(&hash).filter(|count| **count > 1).map(|_| incoming.clone());
+            let became = self.take_version(incoming, (apply.from, &apply.excluded))?;
+            if let (Taken::Missing(_), Some(copy)) = (&became, copy) {
+                overtaken.push(copy);
+            }
             taken.insert(hash, became);
+        }
+        // Lanes overtake each other: what a version builds on may have come behind it.
+        let mut lacking = BTreeSet::new();
+        for incoming in overtaken {
+            let hash = incoming.hash;
+            match self.take_version(incoming, (apply.from, &apply.excluded))? {
+                Taken::In if lacking.contains(&hash) => {}
+                Taken::In => {
+                    if matches!(taken.get(&hash), Some(Taken::Missing(_))) {
+                        taken.insert(hash, Taken::In);
+                    }
+                }
+                became => {
+                    lacking.insert(hash);
+                    taken.insert(hash, became);
+                }
+            }
         }
         let (mut missing, mut refused) = (Vec::new(), Vec::new());
         for (hash, taken) in taken {
@@ -60,6 +75,22 @@ impl Stage<'_> {
         self.batch.flush |= apply.flush;
         let copied = self.copies.take_found();
         Ok(Pending::Applied { missing, refused, copied })
+    }
+
+    fn take_version(
+        &mut self,
+        incoming: Incoming,
+        (from, excluded): (PeerRun, &BTreeSet<String>),
+    ) -> Result<Taken, Error> {
+        let name = incoming.name.clone();
+        let became = match self.foreign(&incoming, excluded)? {
+            Some(reason) => Taken::Refused(reason),
+            None => self.take_in(incoming, from)?,
+        };
+        Ok(match became {
+            Taken::Refused(reason) => Taken::Refused(refusal(name.as_ref(), &reason)),
+            taken => taken,
+        })
     }
 
     fn take_in(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {

@@ -123,8 +123,8 @@ pub struct Applied {
     /// Everything the batch brought is on disk once [`Tip::durable`] reaches this.
     pub sequence: u64,
     /// Deltas whose base is missing here: the key, and change hashes this node has (heads first, then a sample of
-    /// ancestors), for the answer. When not empty, no cursor of merged documents was written. Of several versions of one document
-    /// the last counts, here and in `refused`.
+    /// ancestors), for the answer. When not empty, no cursor of merged documents was written. Versions of
+    /// one document may overtake each other: one is missing only if what it builds on is nowhere in the batch.
     pub missing: Vec<(KeyHash, Vec<[u8; 32]>)>,
     /// Documents refused for what is wrong with them, a sentence each. They count against the peer, not the batch.
     pub refused: Vec<(KeyHash, String)>,

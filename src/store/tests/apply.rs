@@ -362,3 +362,28 @@ fn nothing_of_an_excluded_collection_is_taken() {
     assert_eq!(applied.refused.len(), 2, "{:?}", applied.refused);
     assert_eq!((bench.json("platforms/x").as_deref(), bench.json("platforms/y")), (Some(r#"{"n":1}"#), None));
 }
+
+#[test]
+fn a_version_that_overtakes_the_one_it_builds_on_is_in_once_both_are_here() {
+    let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+    let name = "cells/x";
+    a.put(name, r#"{"a":1}"#);
+    let older = a.outgoing(name);
+    let held = a.snapshot().sample(&key(name).hash()).unwrap();
+    a.put(name, r#"{"a":2}"#);
+    let chunks = a.snapshot().changes_since(&key(name).hash(), &held).unwrap().unwrap();
+    let newer = Incoming { body: Body::Merged(Merged { chunks, heads: Vec::new() }), ..a.outgoing(name) };
+    let applied = b.take_in(a.peer_run(), vec![newer.clone(), older.clone()]);
+    assert_eq!((applied.missing.len(), applied.refused.len()), (0, 0));
+    assert_eq!(b.version_hash(name), a.version_hash(name));
+    // What nothing of the batch brings is missing, whatever comes behind it.
+    let mut c = Bench::of(3);
+    a.put(name, r#"{"a":3}"#);
+    let held = a.snapshot().sample(&key(name).hash()).unwrap();
+    a.put(name, r#"{"a":4}"#);
+    let chunks = a.snapshot().changes_since(&key(name).hash(), &held).unwrap().unwrap();
+    let newest = Incoming { body: Body::Merged(Merged { chunks, heads: Vec::new() }), ..a.outgoing(name) };
+    let applied = c.take_in(a.peer_run(), vec![newest, older]);
+    assert_eq!(applied.missing.iter().map(|(hash, _)| *hash).collect::<Vec<_>>(), [key(name).hash()]);
+    assert_eq!(c.json(name).unwrap(), r#"{"a":1}"#);
+}
