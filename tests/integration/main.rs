@@ -7,6 +7,8 @@
 
 mod agent_client;
 mod agents;
+#[path = "../hostile/mod.rs"]
+mod attacks;
 mod client_wire;
 mod clients;
 mod command_line;
@@ -14,8 +16,6 @@ mod commands;
 mod data_directory;
 mod far;
 mod forwarder;
-#[path = "../hostile/mod.rs"]
-mod hostile;
 #[cfg(feature = "http")]
 mod http;
 mod life;
