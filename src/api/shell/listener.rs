@@ -219,6 +219,7 @@ fn bind_unix(path: &Path, access: &Access) -> io::Result<(UnixListener, SocketFi
 /// The file of a socket as it was just made, whatever its name leads to from now on.
 #[derive(Debug)]
 struct Made {
+    path: PathBuf,
     descriptor: OwnedFd,
     stat: Stat,
 }
@@ -242,7 +243,7 @@ fn open_made(path: &Path) -> io::Result<Made> {
     if !is_socket || stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_nlink != 1 {
         return Err(io::Error::other("something else was put in the place of the socket while it was made"));
     }
-    Ok(Made { descriptor, stat })
+    Ok(Made { path: path.to_owned(), descriptor, stat })
 }
 
 /// Gives the socket its group and mode, by its descriptor.
@@ -254,10 +255,28 @@ fn permit(made: &Made, access: &Access) -> io::Result<()> {
     chmod(made, access.socket_mode)
 }
 
-/// A descriptor that only stands for a place takes no fchmod(2); this name of it does, and leads nowhere else.
+/// A descriptor that only stands for a place takes no fchmod(2); its name in /proc does, and leads nowhere else. Where /proc is not
+/// mounted the socket's own name is used, if no other user can put something else in its place.
 fn chmod(made: &Made, mode: u32) -> io::Result<()> {
-    let path = format!("/proc/self/fd/{}", made.descriptor.as_raw_fd());
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    let permissions = std::fs::Permissions::from_mode(mode);
+    match std::fs::set_permissions(format!("/proc/self/fd/{}", made.descriptor.as_raw_fd()), permissions.clone()) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound && !Path::new("/proc/self/fd").exists() => {
+            guard(&made.path)?;
+            std::fs::set_permissions(&made.path, permissions)
+        }
+        done => done,
+    }
+}
+
+/// Refuses a socket in a directory that another user may write to.
+fn guard(socket: &Path) -> io::Result<()> {
+    let directory = std::fs::metadata(socket.parent().unwrap_or(Path::new("/")))?;
+    let own = [0, rustix::process::geteuid().as_raw()].contains(&directory.uid());
+    if own && directory.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let remedy = "/proc is not mounted, and others may write to the directory of the socket; mount it, or take a directory of its own";
+    Err(io::Error::other(remedy))
 }
 
 fn bind_tcp(at: SocketAddr) -> io::Result<Listener> {
@@ -292,6 +311,19 @@ mod tests {
         std::fs::hard_link(&socket, &hidden).expect("made");
         open_made(&hidden).expect_err("a socket with another name");
         assert_eq!(mode(&other), 0o600);
+    }
+
+    #[test]
+    fn without_proc_a_socket_is_refused_where_others_may_write() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let permit = |mode| {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(directory.path(), permissions).expect("set");
+            guard(&directory.path().join("x.sock~"))
+        };
+        permit(0o755).expect("nobody else writes here");
+        permit(0o777).expect_err("anybody does");
+        permit(0o775).expect_err("a group does");
     }
 
     #[test]
