@@ -328,12 +328,22 @@ impl Node {
         let count = running.inbox.len();
         let batch: Vec<Submitted> = running.inbox.drain(..count).collect();
         let asked: Vec<_> = batch.iter().map(Asked::of).collect();
-        self.ledger.working();
         let now = self.clock.at(time);
         let mut drive = Drive::new(batch);
-        while drive.step(&mut running.store, now, &mut self.pace, &self.tally) {}
-        let replies = drive.replies();
-        self.after_commit(keys, &asked, replies, promises)
+        let (mut goes_on, mut earlier) = (true, None);
+        while goes_on {
+            let Some(running) = &mut self.running else { return Ok(Commit::Nothing) };
+            self.ledger.working();
+            goes_on = drive.step(&mut running.store, now, &mut self.pace, &self.tally);
+            if goes_on && self.disk.is_powered() {
+                // What a crash may leave of a later commit is what an earlier one shows.
+                let reopened = running.store.poll_reopened();
+                reopened.iter().for_each(|reader| running.reader = reader.clone());
+                self.observe(reopened.is_some(), keys)?;
+                earlier = reopened.or(earlier);
+            }
+        }
+        self.after_commit(keys, &asked, (earlier, drive.replies()), promises)
     }
 
     /// The store's deadline came.
@@ -344,14 +354,14 @@ impl Node {
             return Ok(Commit::Nothing);
         }
         running.store.handle_timeout(now);
-        self.after_commit(keys, &[], Vec::new(), promises)
+        self.after_commit(keys, &[], (None, Vec::new()), promises)
     }
 
     fn after_commit(
         &mut self,
         keys: &[Key],
         asked: &[Asked],
-        replies: Vec<Reply>,
+        (earlier, replies): (Option<Reader>, Vec<Reply>),
         promises: &mut Promises,
     ) -> Result<Commit, Violation> {
         if !self.disk.is_powered() {
@@ -387,7 +397,7 @@ impl Node {
         let busy = self.disk.take_busy() + Duration::from_micros(self.random.between(5, 100));
         self.acknowledge(asked, &replies, promises)?;
         self.observe(reopened.is_some(), keys)?;
-        Ok(Commit::Takes(busy, self.hand_out(reopened, replies)))
+        Ok(Commit::Takes(busy, self.hand_out(reopened.or(earlier), replies)))
     }
 
     fn hand_out(&self, reopened: Option<Reader>, replies: Vec<Reply>) -> Vec<(Role, Mail)> {
