@@ -1,6 +1,6 @@
 //! GetCommands: which commands, in which order, and as many as fit an answer.
 //!
-//! A list goes by the order in which commands were made, which never changes, so a page token stays valid whatever becomes of them.
+//! A list goes by the order in which commands were made, which never changes, so a page token stays valid when they change or go.
 //! Without a page size the answer to an agent begins with what is pending for it: an agent that polls is never kept from its work
 //! by the results of earlier commands.
 

@@ -3,7 +3,7 @@
 //! Keeps the order in which requests about one document, and batches from one peer, arrived. Bounded by the requests that the other
 //! threads may have outstanding.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::identity::EndpointId;
 use crate::store::{KeyHash, Request, Submitted};
@@ -11,22 +11,22 @@ use crate::store::{KeyHash, Request, Submitted};
 /// Bytes of documents in one job, unless a single request has more.
 const JOB_BYTES: usize = 256 << 10;
 
-/// How many requests that wait or run are about a document, or from a peer.
+/// The documents and peers of requests that wait or run.
 #[derive(Debug, Default)]
 struct Claims {
-    documents: BTreeMap<KeyHash, usize>,
-    peers: BTreeMap<EndpointId, usize>,
+    documents: BTreeSet<KeyHash>,
+    peers: BTreeSet<EndpointId>,
 }
 
 impl Claims {
     fn add(&mut self, request: &Request) {
-        documents(request).for_each(|hash| *self.documents.entry(hash).or_default() += 1);
-        peer(request).into_iter().for_each(|peer| *self.peers.entry(peer).or_default() += 1);
+        self.documents.extend(documents(request));
+        self.peers.extend(peer(request));
     }
 
     fn covers(&self, request: &Request) -> bool {
-        peer(request).is_some_and(|peer| self.peers.contains_key(&peer))
-            || documents(request).any(|hash| self.documents.contains_key(&hash))
+        peer(request).is_some_and(|peer| self.peers.contains(&peer))
+            || documents(request).any(|hash| self.documents.contains(&hash))
     }
 }
 

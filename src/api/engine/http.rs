@@ -240,7 +240,7 @@ impl Engine {
                 let terms = Terms { deadline_ms: 0, credit: u32::MAX, bytes: request.body.len() };
                 self.carry_out(now, id, call, role, asked, terms);
             }
-            // The head alone was asked for: nothing is held open, and nobody's stream is taken over.
+            // The head alone was asked for: no stream is held open or taken over.
             Reply::Hold { head, .. } if request.method == "HEAD" => {
                 self.say(now, id, call, &Response { body: Body::Whole(bytes::Bytes::new()), ..head });
             }

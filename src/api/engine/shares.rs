@@ -30,7 +30,7 @@ impl Principal {
         }
     }
 
-    /// Of so many, how many may be this one's.
+    /// The share of one principal in this number of places.
     fn share(self, total: usize) -> usize {
         match self {
             Principal::Admin => total,
