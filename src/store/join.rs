@@ -116,7 +116,8 @@ impl Stage<'_> {
             return Ok(Taken::In);
         }
         let old = contain(|| read_alone(&merged)).unwrap_or_else(|panic| Err(panic.to_string()));
-        match old.map(|old| old.map(|old| contain(|| doc.rebase(&old)))) {
+        let covered = self.staged(theirs.hash).lineage.covered.clone();
+        match old.map(|old| old.map(|old| contain(|| doc.rebase(&old, |dot| covered.covers(dot))))) {
             Ok(Some(Ok(Ok(Rebased::Again)))) => {
                 self.batch.rebased += 1;
                 let mut record = self.staged(theirs.hash).clone();
@@ -191,7 +192,7 @@ impl Stage<'_> {
         {
             (doc, is_whole) = (left, false);
         }
-        let rebased = self.rebase_held(&mut doc, theirs);
+        let rebased = self.rebase_held(&mut doc, theirs, &joined.covered);
         if rebased || !is_whole {
             return Ok(Some((whole(&doc), rebased)));
         }
@@ -200,19 +201,19 @@ impl Stage<'_> {
     }
 
     /// Makes again in `doc` what is held of a document that was compacted, or deleted and made again, on another node.
-    fn rebase_held(&mut self, doc: &mut Doc, theirs: &Theirs) -> bool {
+    fn rebase_held(&mut self, doc: &mut Doc, theirs: &Theirs, covered: &Covered) -> bool {
         let held = self.batch.staged.get(&theirs.hash).and_then(|staged| staged.record.as_ref());
         if !held.is_some_and(|held| matches!(held.content, Content::Merged { .. })) {
             return false;
         }
         // A damaged history has nothing to give.
         let Ok(old) = self.take_doc(theirs.hash) else { return false };
-        self.rebase(doc, &old, theirs)
+        self.rebase(doc, &old, theirs, covered)
     }
 
-    fn rebase(&mut self, doc: &mut Doc, old: &Doc, theirs: &Theirs) -> bool {
+    fn rebase(&mut self, doc: &mut Doc, old: &Doc, theirs: &Theirs, covered: &Covered) -> bool {
         let name = theirs.name.as_ref().map_or_else(String::new, ToString::to_string);
-        match doc.rebase(old) {
+        match doc.rebase(old, |dot| covered.covers(dot)) {
             Ok(Rebased::Nothing) => false,
             Ok(Rebased::Again) => {
                 log::info!(
@@ -329,7 +330,7 @@ impl Stage<'_> {
         };
         let mut doc = left.unwrap_or(doc);
         if let Some(old) = old {
-            self.rebase(&mut doc, &old, theirs);
+            self.rebase(&mut doc, &old, theirs, &lineage.covered);
         }
         if is_held && doc.heads() == before {
             self.put_back(theirs.hash, doc);

@@ -196,6 +196,13 @@ impl Stage<'_> {
             self.put_back(wanted.hash, doc);
             return Err(Error::HistoryTooLong { key: wanted.key, bound });
         }
+        // A change over a base that was removed since would be dropped by nodes that know of the removal.
+        if let Some(base) = base.filter(|base| **base != *heads)
+            && !doc.descends_from_live(base, |dot| lineage.covered.covers(dot))
+        {
+            self.put_back(wanted.hash, doc);
+            return Err(Error::UnknownBase(wanted.key));
+        }
         // Another change would leave it too large to travel.
         let starts_over = shortens && (size > WRITTEN_RECORD_BYTES || bytes > HISTORY_BYTES || long.is_some());
         let seen = if starts_over { doc.compaction_message() } else { None };

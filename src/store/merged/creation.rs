@@ -3,10 +3,10 @@
 //! A creation is a change that builds on none. Its time is its incarnation and its actor begins with its writer, so that a node
 //! which merges two creations can take them apart again (docs/merged.md, "Deleted and made again").
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use automerge::ActorId;
 use automerge::transaction::CommitOptions;
+use automerge::{ActorId, ChangeHash};
 use serde_json::{Map, Value};
 
 use super::{Doc, MergedError, edit};
@@ -74,13 +74,42 @@ impl Doc {
         doc.slack.apply(&mut doc.automerge, left.collect())?;
         Ok(Some(doc))
     }
+
+    /// Whether one of these changes descends from a creation that is not covered. A change that builds on none that does would be
+    /// dropped by [`Doc::without`] on other nodes.
+    #[must_use]
+    pub fn descends_from_live(&self, heads: &[[u8; 32]], is_covered: impl Fn(&Dot) -> bool) -> bool {
+        let changes = self.automerge.get_changes_meta(&[]);
+        let creations = changes.iter().filter(|change| change.deps.is_empty());
+        let covered: Vec<bool> =
+            creations.map(|change| is_covered(&creation_of(&change.actor, change.timestamp))).collect();
+        if !covered.contains(&true) {
+            return true;
+        }
+        let by_hash: HashMap<ChangeHash, _> = changes.iter().map(|change| (change.hash, change)).collect();
+        let (mut open, mut visited): (Vec<_>, HashSet<_>) =
+            (heads.iter().copied().map(ChangeHash).collect(), HashSet::new());
+        while let Some(hash) = open.pop() {
+            let Some(change) = by_hash.get(&hash).filter(|_| visited.insert(hash)) else { continue };
+            if change.deps.is_empty() && !is_covered(&creation_of(&change.actor, change.timestamp)) {
+                return true;
+            }
+            open.extend(&change.deps);
+        }
+        false
+    }
 }
 
-/// The creation that a change without predecessors is. Foreign software's are made up of what is there.
-fn creation(change: &automerge::Change) -> Dot {
+/// The creation that a change without predecessors is.
+pub(super) fn creation(change: &automerge::Change) -> Dot {
+    creation_of(change.actor_id(), change.timestamp())
+}
+
+/// The creation made by an actor at a time, which is its incarnation. For changes of other software any dot that they name.
+fn creation_of(actor: &ActorId, time: i64) -> Dot {
     let mut writer = [0; 8];
-    let actor = change.actor_id().to_bytes();
+    let actor = actor.to_bytes();
     let known = actor.len().min(writer.len());
     writer[..known].copy_from_slice(&actor[..known]);
-    Dot { writer, incarnation: u64::try_from(change.timestamp()).unwrap_or(0).max(1) }
+    Dot { writer, incarnation: u64::try_from(time).unwrap_or(0).max(1) }
 }

@@ -11,8 +11,10 @@ use automerge::{ActorId, Automerge, Change, ChangeHash};
 use ring::digest::{Context, SHA256, digest};
 use serde_json::{Map, Value};
 
+use super::creation::creation;
 use super::view::View;
 use super::{Doc, MergedError, edit};
+use crate::store::Dot;
 
 /// What a message that holds a clock begins with.
 const PREFIX: &str = "seen";
@@ -119,11 +121,12 @@ impl Doc {
         })
     }
 
-    /// Makes again, in this document, what `old` holds and the compactions in this one had not seen.
+    /// Makes again, in this document, what `old` holds and the compactions in this one had not seen, over a compaction that is not
+    /// covered itself: a change that descends from covered creations only would be dropped by [`Doc::without`] on other nodes.
     ///
     /// # Errors
     /// One of the documents is damaged.
-    pub fn rebase(&mut self, old: &Doc) -> Result<Rebased, MergedError> {
+    pub fn rebase(&mut self, old: &Doc, is_covered: impl Fn(&Dot) -> bool) -> Result<Rebased, MergedError> {
         let (ours, theirs) = (old.automerge.get_changes(&[]), self.automerge.get_changes(&[]));
         let held: HashSet<ChangeHash> = theirs.iter().map(Change::hash).collect();
         let mut seen = Clock::default();
@@ -134,7 +137,7 @@ impl Doc {
             return Ok(Rebased::Nothing);
         }
         let compacts_ours = |change: &&Change| {
-            let clock = clock_of(change).filter(|_| change.deps().is_empty());
+            let clock = clock_of(change).filter(|_| change.deps().is_empty() && !is_covered(&creation(change)));
             clock.is_some_and(|clock| ours.iter().any(|ours| clock.saw(ours.actor_id(), ours.seq())))
         };
         let Some(compaction) = theirs.iter().filter(compacts_ours).map(Change::hash).min() else {

@@ -314,3 +314,28 @@ fn an_edit_that_was_seen_is_not_made_again_when_a_later_value_stands() {
 }
 
 mod property;
+
+#[test]
+fn a_version_that_was_removed_is_no_base_though_its_changes_are_still_here() {
+    let (mut a, mut b) = (Bench::of(1), Bench::of(2));
+    let name = "cells/x";
+    a.put(name, r#"{"a":1}"#);
+    b.take(&a, name);
+    let removed = a.document(name).unwrap().version;
+    b.delete(name);
+    // A creation that did not know of the deletion, merged with the deleted one: its changes build on those of both.
+    let mut c = Bench::of(3);
+    c.put(name, r#"{"c":1}"#);
+    c.take(&a, name);
+    c.put(name, r#"{"a":1,"c":2}"#);
+    b.take(&c, name);
+    assert_eq!(b.json(name).unwrap(), r#"{"a":1,"c":2}"#);
+    let refused = b.write(name, based(r#"{"a":2}"#, &removed)).unwrap_err();
+    assert!(matches!(refused, Error::UnknownBase(_)), "{refused:?}");
+    let version = b.document(name).unwrap().version;
+    c.put(name, r#"{"a":1,"c":3}"#);
+    b.take(&c, name);
+    b.write(name, based(r#"{"a":2,"c":2}"#, &version)).unwrap();
+    meet(&mut b, &mut c, name);
+    assert_eq!(c.json(name).unwrap(), r#"{"a":2,"c":3}"#);
+}
