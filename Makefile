@@ -17,7 +17,7 @@ AS_PROFILE := $(if $(filter release,$(PROFILE)),--release)
 BUILD := cargo build --locked --bin peat-node $(AS_PROFILE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo demo-fleet test sim bench bench-hub fmt lint docs deny cross image install install-files uninstall
+.PHONY: help build run demo demo-fleet test nightly sim bench bench-hub fmt lint docs deny cross image install install-files uninstall
 
 help: ## show this
 	@echo 'make TARGET, where TARGET is'
@@ -69,8 +69,11 @@ uninstall: ## take away what install put there; data in /var/lib/peat-node and s
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/peat-node.,service socket)
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/peat-node
 
-test: ## run every check; the last line counts them
+test: ## run every check but the nightly ones; the last line counts them
 	@tests/all
+
+nightly: ## run the checks that are slow and rarely break; CI=true fails where a tool is missing
+	@tests/all nightly
 
 # Optimised, as the node itself is not while it is tested: twice to three times the seeds in the same time. Dependencies are the same.
 sim: ## run the simulator long: SEEDS=1..2001, or single seeds, 7,12; SCENARIO=stores or mesh
