@@ -10,34 +10,36 @@ import (
 	"sync"
 	"time"
 
-	"peat.dev/peat/gen/agentpb"
-	pb "peat.dev/peat/gen/sidecarpb"
+	"peat.internal/peat-node.git/ipc/go/gen/agentpb"
+	pb "peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
 )
 
 const (
-	// openCommands may be unfinished at an agent; further ones stay PENDING at the node.
+	// openCommands is the limit of unfinished commands at an agent; further ones stay PENDING at the node.
 	openCommands = 1_000
-	// closePatience is how long Close waits for the node to take the last results.
+	// closePatience bounds Close.
 	closePatience = 5 * time.Second
+	// goodbyePatience is how long the node may take to answer a goodbye.
+	goodbyePatience = time.Second
 )
 
-// Registration is what an agent says of itself.
+// Registration describes an agent to the node.
 type Registration struct {
-	// ID is the agent's own, kept across restarts.
+	// ID identifies the agent across restarts.
 	ID           string
 	Name         string
 	Group        string
 	Version      string
 	Capabilities []string
 	Labels       map[string]string
-	// Routes say where the application can be reached by others, in its own words.
+	// Routes are addresses of the application in a form of its choice.
 	Routes    []string
 	Status    PlatformStatus
 	Workloads []Workload
 	Capacity  *Capacity
 }
 
-// State is what becomes platforms/{id} and deployments/{id}:{name}. It replaces what the registration or an earlier state said.
+// State becomes platforms/{id} and deployments/{id}:{name}. It replaces the state of the registration and of earlier calls.
 type State struct {
 	Status    PlatformStatus
 	Labels    map[string]string
@@ -45,58 +47,61 @@ type State struct {
 	Capacity  *Capacity
 }
 
-// PlatformStatus is how ready an agent is.
+// PlatformStatus is the readiness of an agent.
 type PlatformStatus = pb.PlatformStatus
 
+// Platform statuses.
 const (
-	Ready    = pb.PlatformStatus_PLATFORM_STATUS_READY
-	Busy     = pb.PlatformStatus_PLATFORM_STATUS_BUSY
-	Degraded = pb.PlatformStatus_PLATFORM_STATUS_DEGRADED
-	Offline  = pb.PlatformStatus_PLATFORM_STATUS_OFFLINE
+	PlatformReady    = pb.PlatformStatus_PLATFORM_STATUS_READY
+	PlatformBusy     = pb.PlatformStatus_PLATFORM_STATUS_BUSY
+	PlatformDegraded = pb.PlatformStatus_PLATFORM_STATUS_DEGRADED
+	PlatformOffline  = pb.PlatformStatus_PLATFORM_STATUS_OFFLINE
 )
 
-// Workload is something the agent runs.
+// Workload is a piece of software that the agent runs.
 type Workload struct {
 	// Name is the last part of deployments/{agent}:{name}.
 	Name, Version, Status string
 	Labels                map[string]string
 }
 
-// Capacity is what the machine has, and how much of it is in use.
+// Capacity is the size of the machine's resources and their use.
 type Capacity struct {
 	CPUUsed, CPUTotal                 float64
 	MemoryUsedBytes, MemoryTotalBytes uint64
 	DiskUsedBytes, DiskTotalBytes     uint64
 }
 
-// Agent is an application's end of the agent link. It keeps itself registered and alive at the node, through lost
-// connections and restarts of either side, and runs each command once.
+// Agent is an application's end of the agent link. It stays registered and alive at the node through lost connections and
+// restarts of either side, and runs each command once.
 //
-// A lost connection does not cancel accepted work: its result is delivered when the node is back.
+// A lost connection does not cancel accepted commands: their results are delivered when the node is back.
 type Agent struct {
 	id      string
 	address string
 	options agentOptions
 	client  *Client
 
-	life    context.Context // of the work; ends with Close
+	life    context.Context // of the handlers; ends when Shutdown begins
 	endLife context.CancelCauseFunc
-	leave   chan struct{} // closed to say goodbye
+	unbind  func() bool   // detaches the agent from the context of NewAgent
+	leave   chan struct{} // closed to send the goodbye
 	gone    chan struct{} // closed when the link's goroutine has ended
+	ended   chan struct{} // closed when Shutdown has released everything
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when anything below changes
-	dirty   chan struct{} // holds a token while something is to be told to the node
+	dirty   chan struct{} // full while the node lacks something
 	closed  bool
 
 	registration Registration
-	// Each change counts up; reached is what the node has confirmed.
+	// Each change increments a count; the node has confirmed everything up to the one that ends in Reached.
 	registered, registeredReached     uint64
 	state, stateReached, stateRefused uint64
 	stateError                        error
 	connected                         bool
 	granted                           *agentpb.Registered
-	refused                           error // why the node does not take the registration
+	refused                           error // the node's reason to reject the registration
 
 	ledger *ledger
 	jobs   map[string]*job
@@ -104,110 +109,100 @@ type Agent struct {
 	once   map[string]*onceWork
 }
 
-type agentOptions struct {
-	dir    string
-	token  string
-	poll   time.Duration
-	logger *slog.Logger
-}
-
-// AgentOption changes how an Agent works.
-type AgentOption func(*agentOptions)
-
-// Remember gives the agent a directory of its own, where it keeps the ids of commands, so that none runs twice even when the
-// agent is restarted in the middle of it. Without it ids are forgotten with the process.
-func Remember(dir string) AgentOption { return func(o *agentOptions) { o.dir = dir } }
-
-// Polling asks for commands every interval instead of holding a stream.
-func Polling(interval time.Duration) AgentOption { return func(o *agentOptions) { o.poll = interval } }
-
-// AgentToken is WithToken for an agent.
-func AgentToken(token string) AgentOption { return func(o *agentOptions) { o.token = token } }
-
-// Logger gets a line when the node is lost, found again, or refuses something. Default: nothing is logged.
-func Logger(logger *slog.Logger) AgentOption { return func(o *agentOptions) { o.logger = logger } }
-
-// NewAgent starts an agent that registers with the node at address as soon as that can be reached. It fails when the
-// registration or the directory cannot be right.
-func NewAgent(address string, registration Registration, options ...AgentOption) (*Agent, error) {
+// NewAgent starts an agent that registers with the node at address as soon as it reaches that node. It fails for an invalid
+// address, a registration without an id, or a directory that it cannot use. The end of the context closes the agent as Close
+// does; handlers inherit the context's values.
+func NewAgent(ctx context.Context, address string, registration Registration, options ...AgentOption) (*Agent, error) {
 	if registration.ID == "" {
-		return nil, invalid("an agent needs an id")
+		return nil, invalid("the registration has no id")
 	}
 	a := &Agent{id: registration.ID, address: address, registration: registration.clone(), options: agentOptions{logger: slog.New(slog.NewTextHandler(io.Discard, nil))},
-		leave: make(chan struct{}), gone: make(chan struct{}), changed: make(chan struct{}), dirty: make(chan struct{}, 1),
+		leave: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{}), changed: make(chan struct{}), dirty: make(chan struct{}, 1),
 		registered: 1, jobs: map[string]*job{}, once: map[string]*onceWork{}}
 	if registration.Status != 0 {
 		a.state = 1
 	}
 	for _, option := range options {
-		option(&a.options)
+		option.configureAgent(&a.options)
 	}
 	var err error
-	if a.client, err = newClient(address, []ClientOption{WithToken(a.options.token)}); err != nil {
+	if a.client, err = newClient(address, a.options.clientOptions); err != nil {
 		return nil, err
 	}
-	if a.ledger, err = openLedger(a.options.dir, registration.ID); err != nil {
+	if a.ledger, err = openLedger(a.options.directory, registration.ID); err != nil {
 		return nil, err
 	}
-	a.life, a.endLife = context.WithCancelCause(context.Background())
+	// The goodbye and the last results go out after ctx has ended.
+	detached := context.WithoutCancel(ctx)
+	a.life, a.endLife = context.WithCancelCause(detached)
 	a.resume()
-	go a.run()
+	go a.run(detached)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unbind = context.AfterFunc(ctx, func() { _ = a.Close() })
 	return a, nil
 }
 
-// Client is a client of the same node, for everything that is not the agent's own.
+// Client returns a client of the same node, for all other calls. It closes with the agent.
 func (a *Agent) Client() *Client { return a.client }
 
-// ID is the agent's id.
+// ID returns the agent's id.
 func (a *Agent) ID() string { return a.id }
 
-// Close ends the work of commands that are running, delivers what can be delivered within five seconds, and takes leave of
-// the node. What could not be delivered is delivered after the next start, if the agent has a directory.
+// Close is Shutdown with a limit of five seconds.
 func (a *Agent) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	return a.Shutdown(ctx)
+}
+
+// Shutdown ends the contexts of running commands, delivers their results to a connected node, and says goodbye, which takes up to
+// a second. It returns an error when the context ends first. A result that was not delivered is delivered after the next start, if
+// the agent has a directory.
+func (a *Agent) Shutdown(ctx context.Context) error {
 	a.mu.Lock()
 	if a.closed {
 		a.mu.Unlock()
-		<-a.gone
-		return nil
+		select {
+		case <-a.ended:
+			return nil
+		case <-ctx.Done():
+			return contextError(ctx)
+		}
 	}
 	a.closed = true
 	a.notify()
 	a.mu.Unlock()
+	defer close(a.ended)
+	a.unbind()
 	a.endLife(ErrClosed)
-	a.settleAll()
+	err := a.await(ctx, func() bool { return !a.unsettled(jobRunning) && (!a.connected || !a.unsettled(jobDone)) })
 	close(a.leave)
 	<-a.gone
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ledger.close()
-	return a.client.Close()
+	return errors.Join(err, a.client.Close())
 }
 
-// settleAll waits until everything that was begun has ended and, while the node can be told, it knows.
-func (a *Agent) settleAll() {
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-	defer cancel()
-	_ = a.await(ctx, func() bool { return !a.unsettled(jobRunning) && (!a.connected || !a.unsettled(jobDone)) })
-}
-
-// Connected says whether the node has the agent's registration and its stream is up.
+// Connected reports whether the node has accepted the registration and the stream is open.
 func (a *Agent) Connected() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.connected
 }
 
-// Terms are what the node answered to the registration, or has told since.
+// Terms are the node's answer to the registration and its later updates.
 type Terms struct {
 	HeartbeatInterval, StaleAfter, DeadAfter time.Duration
-	// EventsURL is where this agent's server-sent events are; empty when the node does not listen on TCP.
+	// EventsURL is the address of this agent's server-sent events; empty when the node does not listen on TCP.
 	EventsURL string
 	NodeID    string
-	// NodePublicKey is the Ed25519 key that the node's own commands are signed with.
+	// NodePublicKey is the Ed25519 key that signs the node's own commands.
 	NodePublicKey []byte
 }
 
-// Terms are zero before the node has taken a registration. An agent that polls has no events.
+// Terms returns zero values before the node has accepted a registration. An agent that polls has no events.
 func (a *Agent) Terms() Terms {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -221,7 +216,7 @@ func (a *Agent) Terms() Terms {
 
 func milliseconds(count uint32) time.Duration { return time.Duration(count) * time.Millisecond }
 
-// WaitRegistered waits until the node has taken the newest registration. When the node refuses it, that is the error.
+// WaitRegistered waits until the node has accepted the newest registration. A rejection is the error.
 func (a *Agent) WaitRegistered(ctx context.Context) error {
 	a.mu.Lock()
 	wanted := a.registered
@@ -234,28 +229,28 @@ func (a *Agent) WaitRegistered(ctx context.Context) error {
 	return errors.Join(err, refused)
 }
 
-// Update changes what the agent says of itself, and waits until the node has taken it. The id stays. What the node refuses is
-// taken back.
+// Update changes the registration, except its id, and waits until the node has accepted it. A rejected change is reverted.
 func (a *Agent) Update(ctx context.Context, change func(*Registration)) error {
 	return a.apply(ctx, true, change)
 }
 
-// Heartbeat reports a new state, and waits until the node has taken it. What the node refuses is taken back. Signs of life
-// without state need no call: the agent gives them by itself, as often as the node wants them.
+// Heartbeat reports a new state and waits until the node has accepted it. A rejected state is reverted. Plain signs of life
+// need no call: the agent sends them at the node's interval.
 func (a *Agent) Heartbeat(ctx context.Context, state State) error {
 	return a.apply(ctx, false, func(r *Registration) {
 		r.Status, r.Labels, r.Workloads, r.Capacity = state.Status, state.Labels, state.Workloads, state.Capacity
 	})
 }
 
-// ReportDeployment adds a workload to the state, or changes the one of its name, and waits until the node has taken it.
+// ReportDeployment adds a workload to the state, or replaces the one of the same name, and waits until the node has accepted
+// it.
 func (a *Agent) ReportDeployment(ctx context.Context, workload Workload) error {
 	return a.apply(ctx, false, func(r *Registration) {
 		r.Workloads = append(without(r.Workloads, workload.Name), workload)
 	})
 }
 
-// RemoveDeployment takes a workload out of the state, and waits until the node has taken that.
+// RemoveDeployment removes a workload from the state and waits until the node has accepted that.
 func (a *Agent) RemoveDeployment(ctx context.Context, name string) error {
 	return a.apply(ctx, false, func(r *Registration) { r.Workloads = without(r.Workloads, name) })
 }
@@ -264,7 +259,7 @@ func without(workloads []Workload, name string) []Workload {
 	return slices.DeleteFunc(slices.Clone(workloads), func(w Workload) bool { return w.Name == name })
 }
 
-// apply changes the registration, or only the state in it, and waits until the node has taken or refused that.
+// apply changes the registration, or only its state, and waits until the node has accepted or rejected that.
 func (a *Agent) apply(ctx context.Context, register bool, change func(*Registration)) error {
 	a.mu.Lock()
 	before := a.registration.clone()
@@ -293,7 +288,7 @@ func (a *Agent) apply(ctx context.Context, register bool, change func(*Registrat
 	return refused
 }
 
-// changedRegistration has the node told of a change, and gives the counts that it is then to have reached; a.mu is held.
+// changedRegistration queues a change for the node and returns the counts that confirm it; a.mu is held.
 func (a *Agent) changedRegistration(register bool) (state, registered uint64) {
 	a.state++
 	if register {
@@ -325,13 +320,13 @@ func (a *Agent) await(ctx context.Context, condition func() bool) error {
 	}
 }
 
-// notify wakes everything that waits; a.mu is held.
+// notify wakes all goroutines in await; a.mu is held.
 func (a *Agent) notify() {
 	close(a.changed)
 	a.changed = make(chan struct{})
 }
 
-// tell has the link look for what the node does not know; a.mu is held.
+// tell makes the link send what the node lacks; a.mu is held.
 func (a *Agent) tell() {
 	select {
 	case a.dirty <- struct{}{}:
@@ -339,7 +334,7 @@ func (a *Agent) tell() {
 	}
 }
 
-// clone is a copy that shares nothing with what its caller may still change.
+// clone returns a copy that shares nothing with the caller's value.
 func (r Registration) clone() Registration {
 	r.Capabilities, r.Routes, r.Labels = slices.Clone(r.Capabilities), slices.Clone(r.Routes), maps.Clone(r.Labels)
 	r.Workloads = slices.Clone(r.Workloads)
@@ -353,14 +348,14 @@ func (r Registration) clone() Registration {
 	return r
 }
 
-// message is the registration as it travels.
+// message returns the registration as a message.
 func (r Registration) message() *agentpb.Register {
 	r = r.clone()
 	return &agentpb.Register{AgentId: r.ID, Name: r.Name, Group: r.Group, Version: r.Version, Capabilities: r.Capabilities,
 		Labels: r.Labels, Routes: r.Routes, Workloads: workloadMessages(r.Workloads), Capacity: r.Capacity.message()}
 }
 
-// state is the whole state as it travels.
+// state returns the whole state as a message.
 func (r Registration) state() *agentpb.State {
 	r = r.clone()
 	return &agentpb.State{Status: r.Status, Labels: r.Labels, WorkloadsComplete: true,

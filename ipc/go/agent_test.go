@@ -14,8 +14,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"peat.dev/peat/gen/agentpb"
-	pb "peat.dev/peat/gen/sidecarpb"
+	"peat.internal/peat-node.git/ipc/go/gen/agentpb"
+	pb "peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
 )
 
 const (
@@ -27,7 +27,7 @@ const (
 
 func startAgent(t *testing.T, node *fakeNode, options ...AgentOption) *Agent {
 	t.Helper()
-	agent, err := NewAgent(node.address(), Registration{ID: "a1", Group: "g"}, options...)
+	agent, err := NewAgent(context.Background(), node.address(), Registration{ID: "a1", Group: "g"}, options...)
 	must(t, err)
 	t.Cleanup(func() {
 		// Nobody is there to say goodbye to.
@@ -44,8 +44,8 @@ func handle(t *testing.T, agent *Agent, handler Handler) {
 
 func TestARegistrationSaysAllThereIs(t *testing.T) {
 	node := newFakeNode(t)
-	agent, err := NewAgent(node.address(), Registration{ID: "a1", Name: "n", Group: "g", Version: "1", Capabilities: []string{"c"},
-		Labels: map[string]string{"k": "v"}, Routes: []string{"r"}, Status: Ready,
+	agent, err := NewAgent(context.Background(), node.address(), Registration{ID: "a1", Name: "n", Group: "g", Version: "1", Capabilities: []string{"c"},
+		Labels: map[string]string{"k": "v"}, Routes: []string{"r"}, Status: PlatformReady,
 		Workloads: []Workload{{Name: "w", Version: "2", Status: "up"}}, Capacity: &Capacity{CPUTotal: 4}})
 	must(t, err)
 	defer agent.Close()
@@ -57,7 +57,7 @@ func TestARegistrationSaysAllThereIs(t *testing.T) {
 	}
 	must(t, agent.WaitRegistered(testContext(t)))
 	// What a registration has no place for comes with the first heartbeat.
-	if state := link.hear().GetHeartbeat().GetState(); state.GetStatus() != Ready {
+	if state := link.hear().GetHeartbeat().GetState(); state.GetStatus() != PlatformReady {
 		t.Fatal(state)
 	}
 	if terms := agent.Terms(); terms.NodeID != "fake" || terms.HeartbeatInterval != time.Minute {
@@ -67,7 +67,7 @@ func TestARegistrationSaysAllThereIs(t *testing.T) {
 }
 
 func TestAnAgentNeedsAnID(t *testing.T) {
-	if _, err := NewAgent("unix:///x", Registration{}); !errors.Is(err, InvalidArgument) {
+	if _, err := NewAgent(context.Background(), "unix:///x", Registration{}); !errors.Is(err, InvalidArgument) {
 		t.Fatal(err)
 	}
 }
@@ -155,7 +155,7 @@ func TestAStateTheNodeRefusesIsToldAndTakenBack(t *testing.T) {
 func TestARegistrationThatFitsNoMessageIsToldAtOnce(t *testing.T) {
 	node := newFakeNode(t)
 	huge := Registration{ID: "a1", Labels: map[string]string{"huge": strings.Repeat("x", frameBytes)}}
-	agent, err := NewAgent(node.address(), huge)
+	agent, err := NewAgent(context.Background(), node.address(), huge)
 	must(t, err)
 	defer agent.Close()
 	if err := agent.WaitRegistered(testContext(t)); !errors.Is(err, ResourceExhausted) {
@@ -233,7 +233,7 @@ func TestACommandThatWaitedTooLongIsNotGiven(t *testing.T) {
 
 func TestADroppedLinkDoesNotCancelWorkAndTheResultComesAfterwards(t *testing.T) {
 	node := newFakeNode(t)
-	agent := startAgent(t, node, Remember(t.TempDir()))
+	agent := startAgent(t, node, WithDirectory(t.TempDir()))
 	begun, finish := make(chan struct{}), make(chan struct{})
 	var runs atomic.Int32
 	handle(t, agent, func(ctx context.Context, _ *Command) (any, error) {
@@ -406,7 +406,7 @@ func TestFailuresAndPanicsAreTheCommandsOwn(t *testing.T) {
 
 func TestARestartReportsWhatItInterruptedAndNeverRunsItAgain(t *testing.T) {
 	node, dir := newFakeNode(t), t.TempDir()
-	before, err := NewAgent(node.address(), Registration{ID: "a1"}, Remember(dir))
+	before, err := NewAgent(context.Background(), node.address(), Registration{ID: "a1"}, WithDirectory(dir))
 	must(t, err)
 	link := node.link()
 	link.push("running", "{}")
@@ -440,7 +440,7 @@ func TestARestartReportsWhatItInterruptedAndNeverRunsItAgain(t *testing.T) {
 	crash(before)
 	link.drop()
 
-	after := startAgent(t, node, Remember(dir))
+	after := startAgent(t, node, WithDirectory(dir))
 	ran := make(chan string, 4)
 	handle(t, after, func(_ context.Context, command *Command) (any, error) {
 		ran <- command.ID + string(command.Payload)
@@ -482,8 +482,8 @@ func TestOnceJoinsWorkThatRunsUnderAnotherID(t *testing.T) {
 	agent := startAgent(t, node)
 	var runs atomic.Int32
 	begun, finish := make(chan struct{}), make(chan struct{})
-	handle(t, agent, func(_ context.Context, command *Command) (any, error) {
-		return command.Once("deploy x", func(context.Context) (json.RawMessage, error) {
+	handle(t, agent, func(ctx context.Context, command *Command) (any, error) {
+		return command.Once(ctx, "deploy x", func(context.Context) (json.RawMessage, error) {
 			runs.Add(1)
 			close(begun)
 			<-finish
@@ -512,11 +512,11 @@ func TestOnceJoinsWorkThatRunsUnderAnotherID(t *testing.T) {
 
 func TestOnceUsesTheResultOfInterruptedWorkAgainAndOtherwiseBeginsAnew(t *testing.T) {
 	node, dir := newFakeNode(t), t.TempDir()
-	agent, err := NewAgent(node.address(), Registration{ID: "a1"}, Remember(dir))
+	agent, err := NewAgent(context.Background(), node.address(), Registration{ID: "a1"}, WithDirectory(dir))
 	must(t, err)
 	var runs atomic.Int32
-	handler := func(_ context.Context, command *Command) (any, error) {
-		return command.Once("k", func(context.Context) (json.RawMessage, error) {
+	handler := func(ctx context.Context, command *Command) (any, error) {
+		return command.Once(ctx, "k", func(context.Context) (json.RawMessage, error) {
 			return fmt.Appendf(nil, "%d", runs.Add(1)), nil
 		})
 	}
@@ -550,11 +550,90 @@ func TestOnceUsesTheResultOfInterruptedWorkAgainAndOtherwiseBeginsAnew(t *testin
 	link.update("c6", completed)
 	crash(agent)
 	link.drop()
-	agent = startAgent(t, node, Remember(dir))
+	agent = startAgent(t, node, WithDirectory(dir))
 	handle(t, agent, handler)
 	link = node.link()
 	link.ack("c6", completed, "")
 	run("c7", "5")
+}
+
+func TestTheEndOfTheContextOfOnceEndsTheWork(t *testing.T) {
+	node := newFakeNode(t)
+	agent := startAgent(t, node)
+	handle(t, agent, func(ctx context.Context, command *Command) (any, error) {
+		waits, cancel := context.WithCancelCause(ctx)
+		return command.Once(waits, "deploy x", func(ctx context.Context) (json.RawMessage, error) {
+			cancel(errors.New("out of patience"))
+			<-ctx.Done()
+			return nil, errors.New("stopped")
+		})
+	})
+	link := node.link()
+	link.push("c1", "{}")
+	link.accepted("c1")
+	if update := link.update("c1", failed); update.Error != "stopped" {
+		t.Fatal(update)
+	}
+}
+
+func TestTheEndOfTheContextClosesTheAgent(t *testing.T) {
+	node := newFakeNode(t)
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), inherited{}, "value"))
+	defer cancel()
+	agent, err := NewAgent(ctx, node.address(), Registration{ID: "a1"})
+	must(t, err)
+	begun := make(chan any, 1)
+	handle(t, agent, func(ctx context.Context, _ *Command) (any, error) {
+		begun <- ctx.Value(inherited{})
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	})
+	link := node.link()
+	link.push("c1", "{}")
+	link.accepted("c1")
+	if value := receive(t, begun); value != "value" {
+		t.Fatalf("the handler's context has value %v, want that of NewAgent's", value)
+	}
+	cancel()
+	if update := link.update("c1", failed); update.Error != ErrClosed.Error() {
+		t.Fatal(update)
+	}
+	link.ack("c1", failed, "")
+	if message := link.hear(); message.GetGoodbye() == nil {
+		t.Fatalf("the agent sends %v, want a goodbye", message)
+	}
+	link.drop()
+	must(t, agent.Close())
+}
+
+// inherited is the key of a value that handlers inherit from the context of NewAgent.
+type inherited struct{}
+
+func TestTheContextBoundsShutdown(t *testing.T) {
+	node, directory := newFakeNode(t), t.TempDir()
+	agent, err := NewAgent(context.Background(), node.address(), Registration{ID: "a1"}, WithDirectory(directory))
+	must(t, err)
+	begun, finish := make(chan struct{}), make(chan struct{})
+	handle(t, agent, func(context.Context, *Command) (any, error) {
+		close(begun)
+		<-finish
+		return nil, nil
+	})
+	defer close(finish)
+	link := node.link()
+	link.push("c1", "{}")
+	link.accepted("c1")
+	receive(t, begun)
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := agent.Shutdown(ended); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Shutdown returns %v, want the end of its context", err)
+	}
+	// The directory is free for the next agent, which reports the interrupted command.
+	startAgent(t, node, WithDirectory(directory))
+	if commands := node.link().register.GetCommands(); len(commands) != 1 || commands[0].Stage != failed {
+		t.Fatal(commands)
+	}
 }
 
 func TestTheLedgerSurvivesATornEndAndRefusesWhatIsDamaged(t *testing.T) {
@@ -621,7 +700,7 @@ func TestTheLedgerIsBounded(t *testing.T) {
 
 func TestAnAgentThatPollsRunsCommandsAndReports(t *testing.T) {
 	node := newFakeNode(t)
-	agent := startAgent(t, node, Polling(10*time.Millisecond))
+	agent := startAgent(t, node, WithPolling(10*time.Millisecond))
 	handle(t, agent, func(context.Context, *Command) (any, error) { return `"done"`, nil })
 	conn := node.next()
 	command := &CommandRecord{Id: "c1", TargetId: "a1", CommandType: "work", PayloadJson: "{}",
@@ -629,7 +708,7 @@ func TestAnAgentThatPollsRunsCommandsAndReports(t *testing.T) {
 	var seen []pb.CommandStatus
 	for command.Status != pb.CommandStatus_COMMAND_STATUS_COMPLETED {
 		frame := conn.frame()
-		switch Method(frame.GetRequest().GetMethod()) {
+		switch methodNumber(frame.GetRequest().GetMethod()) {
 		case methodGetStatus:
 			conn.respond(frame.Call, &pb.GetStatusResponse{})
 		case methodGetDocument:

@@ -11,8 +11,8 @@ const (
 	backoffMost  = 30 * time.Second
 )
 
-// backoff is the pause before each attempt to reach the node again: doubling, between half and the whole of it by chance,
-// so that what lost its node together does not come back together.
+// backoff is the pause before each attempt to reach the node again. It doubles and is random between half and the whole, so
+// that clients which lost their node together do not return together.
 type backoff struct {
 	next time.Duration
 }
@@ -25,7 +25,7 @@ func (b *backoff) pause() time.Duration {
 
 func (b *backoff) reset() { b.next = 0 }
 
-// wait pauses, and says whether ctx is still going.
+// wait pauses and reports whether ctx is still live.
 func (b *backoff) wait(ctx context.Context) bool {
 	timer := time.NewTimer(b.pause())
 	defer timer.Stop()

@@ -8,37 +8,30 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Client calls a node. Any number of goroutines may use it: their calls share one connection.
+// Client calls a node over one connection, which any number of goroutines may share.
 //
-// When the connection is lost, unfinished calls fail with [ErrConnectionLost] (whether the node carried them out is not
-// known, so they are not repeated), and the next call dials again, once, and fails with Unavailable when nobody listens.
-// Streams reconnect by themselves, with pauses of 0.5 s to 30 s.
+// When the connection is lost, unfinished calls fail with [ErrConnectionLost]: the client does not know whether the node
+// carried them out and does not repeat them. The next call dials again, once, and fails with Unavailable when no node
+// listens. Streams reconnect without further calls, after pauses of 0.5 s to 30 s.
 type Client struct {
 	target  target
 	options clientOptions
 
-	dialing chan struct{} // held while dialling
+	dialing chan struct{} // full during an attempt to dial
 
 	mu     sync.Mutex
 	conn   *conn
 	closed bool
 }
 
-type clientOptions struct {
-	token string
-}
-
-// ClientOption changes how a Client connects.
-type ClientOption func(*clientOptions)
-
-// WithToken sends a bearer token with every call; TCP listeners may ask for one.
-func WithToken(token string) ClientOption {
-	return func(options *clientOptions) { options.token = token }
-}
-
-// Connect dials a node at unix:///path or tcp://HOST:PORT. It fails when nobody listens there; ctx bounds the dialling only.
+// Connect dials the node at unix:///PATH, tcp://HOST:PORT or http://HOST:PORT and fails when no node listens there. The context
+// bounds the dialling only; the connection lasts until Close.
 func Connect(ctx context.Context, address string, options ...ClientOption) (*Client, error) {
-	client, err := newClient(address, options)
+	var collected clientOptions
+	for _, option := range options {
+		option.configureClient(&collected)
+	}
+	client, err := newClient(address, collected)
 	if err != nil {
 		return nil, err
 	}
@@ -48,19 +41,15 @@ func Connect(ctx context.Context, address string, options ...ClientOption) (*Cli
 	return client, nil
 }
 
-func newClient(address string, options []ClientOption) (*Client, error) {
+func newClient(address string, options clientOptions) (*Client, error) {
 	target, err := parseTarget(address)
 	if err != nil {
 		return nil, err
 	}
-	client := &Client{target: target, dialing: make(chan struct{}, 1)}
-	for _, option := range options {
-		option(&client.options)
-	}
-	return client, nil
+	return &Client{target: target, options: options, dialing: make(chan struct{}, 1)}, nil
 }
 
-// Close ends the connection and every call and stream on it.
+// Close closes the connection and ends every call and stream on it.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -71,7 +60,7 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// connection is the live connection, dialled if need be. Several callers wait for the same attempt.
+// connection returns the live connection and dials when there is none. Concurrent callers wait for one attempt.
 func (c *Client) connection(ctx context.Context) (*conn, error) {
 	select {
 	case c.dialing <- struct{}{}:
@@ -113,8 +102,8 @@ func (c *Client) adopt(conn *conn) error {
 	return nil
 }
 
-// call makes a unary call. A request that cannot have reached the node whole is sent once more, on a new connection.
-func (c *Client) call(ctx context.Context, method Method, request, response proto.Message) error {
+// call makes a unary call. It sends a request once more, on a new connection, when the node cannot have received all of it.
+func (c *Client) call(ctx context.Context, method methodNumber, request, response proto.Message) error {
 	for attempt := 1; ; attempt++ {
 		conn, err := c.connection(ctx)
 		if err == nil {
@@ -130,8 +119,8 @@ func (c *Client) call(ctx context.Context, method Method, request, response prot
 	}
 }
 
-// open begins a stream.
-func (c *Client) open(ctx context.Context, method Method, request proto.Message) (*stream, error) {
+// open starts a stream.
+func (c *Client) open(ctx context.Context, method methodNumber, request proto.Message) (*stream, error) {
 	conn, err := c.connection(ctx)
 	if err != nil {
 		return nil, of(method, err)
@@ -143,7 +132,7 @@ func (c *Client) open(ctx context.Context, method Method, request proto.Message)
 	return stream, of(method, err)
 }
 
-// passing says whether a stream that ended with err is worth another attempt.
+// passing reports whether another attempt can mend a stream that ended with err.
 func passing(err error) bool {
 	switch CodeOf(err) {
 	case Unavailable, ResourceExhausted, Internal, DataLoss:

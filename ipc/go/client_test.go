@@ -12,8 +12,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"peat.dev/peat/gen/ipcpb"
-	pb "peat.dev/peat/gen/sidecarpb"
+	pb "peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
+	"peat.internal/peat-node.git/ipc/go/internal/ipcpb"
 )
 
 func connected(t *testing.T) (*Client, *fakeConn) {
@@ -79,7 +79,7 @@ func TestErrorsCarryTheirCode(t *testing.T) {
 		call, _ := node.request(methodPutDocument)
 		node.fail(call, Aborted, "the base is not current")
 	}()
-	_, err := client.Put(testContext(t), "tracks", "t1", map[string]int{"n": 1}, Base(Version("old")))
+	_, err := client.Put(testContext(t), "tracks", "t1", map[string]int{"n": 1}, WithBase(Version("old")))
 	var e *Error
 	if !errors.Is(err, Aborted) || errors.Is(err, NotFound) || !errors.As(err, &e) || e.Method != "PutDocument" {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func TestACancelledContextCancelsTheCallAtTheNode(t *testing.T) {
 	if frame := node.frame(); frame.Call != call || frame.GetCancel() == nil {
 		t.Fatal(frame)
 	}
-	// An answer that was on its way disturbs nobody.
+	// An answer that was on its way has no effect.
 	node.respond(call, &pb.GetStatusResponse{})
 	go func() {
 		call, _ := node.request(methodGetStatus)
@@ -329,7 +329,7 @@ func TestASubscriptionResumesWhereItWas(t *testing.T) {
 	client, err := Connect(testContext(t), node.address())
 	must(t, err)
 	defer client.Close()
-	changes := follow(testContext(t), client, Collections("notes"), Snapshot())
+	changes := follow(testContext(t), client, WithCollections("notes"), WithSnapshot())
 	first := node.next()
 	call, request := first.request(methodSubscribe)
 	if asked := subscribeRequest(t, request); !asked.Snapshot || len(asked.Collections) != 1 {
@@ -338,8 +338,8 @@ func TestASubscriptionResumesWhereItWas(t *testing.T) {
 	run := []byte("run")
 	first.item(call, &pb.DocumentChange{ChangeType: pb.ChangeType_CHANGE_TYPE_SNAPSHOT_END, Sequence: 7, Run: run})
 	first.item(call, &pb.DocumentChange{ChangeType: pb.ChangeType_CHANGE_TYPE_UPSERT, DocId: "a", Sequence: 8, Run: run})
-	expect(t, changes, SnapshotEnd, "")
-	expect(t, changes, Upsert, "a")
+	expect(t, changes, ChangeSnapshotEnd, "")
+	expect(t, changes, ChangeUpsert, "a")
 	first.drop()
 	second := node.next()
 	call, request = second.request(methodSubscribe)
@@ -347,21 +347,31 @@ func TestASubscriptionResumesWhereItWas(t *testing.T) {
 		t.Fatal(asked)
 	}
 	second.item(call, &pb.DocumentChange{ChangeType: pb.ChangeType_CHANGE_TYPE_DELETE, DocId: "a", Sequence: 9, Run: run})
-	expect(t, changes, Delete, "a")
+	expect(t, changes, ChangeDelete, "a")
 }
 
 func TestAStaleTokenIsFollowedByAResetAndASnapshot(t *testing.T) {
 	client, node := connected(t)
-	changes := follow(testContext(t), client, ResumeAfter(Token{Run: []byte("gone"), Sequence: 3}))
+	changes := follow(testContext(t), client, WithResumeAfter(Token{Run: []byte("gone"), Sequence: 3}))
 	call, _ := node.request(methodSubscribe)
 	node.fail(call, OutOfRange, "no longer known")
-	expect(t, changes, Reset, "")
+	expect(t, changes, ChangeReset, "")
 	call, request := node.request(methodSubscribe)
 	if asked := subscribeRequest(t, request); !asked.Snapshot || asked.ResumeAfter != 0 {
 		t.Fatal(asked)
 	}
 	node.item(call, &pb.DocumentChange{ChangeType: pb.ChangeType_CHANGE_TYPE_UPSERT, DocId: "a"})
-	expect(t, changes, Upsert, "a")
+	expect(t, changes, ChangeUpsert, "a")
+}
+
+func TestOptionsOfASubscriptionReachTheNode(t *testing.T) {
+	client, node := connected(t)
+	follow(testContext(t), client, WithCollections("notes"), WithExclude("agents"), WithMaxChangeBytes(1000))
+	_, request := node.request(methodSubscribe)
+	asked := subscribeRequest(t, request)
+	if asked.Collections[0] != "notes" || asked.Exclude[0] != "agents" || asked.MaxChangeBytes != 1000 || asked.Snapshot {
+		t.Fatal(asked)
+	}
 }
 
 func TestASnapshotThatBreaksOffBeginsAnew(t *testing.T) {
@@ -369,13 +379,13 @@ func TestASnapshotThatBreaksOffBeginsAnew(t *testing.T) {
 	client, err := Connect(testContext(t), node.address())
 	must(t, err)
 	defer client.Close()
-	changes := follow(testContext(t), client, Snapshot())
+	changes := follow(testContext(t), client, WithSnapshot())
 	first := node.next()
 	call, _ := first.request(methodSubscribe)
 	first.item(call, &pb.DocumentChange{ChangeType: pb.ChangeType_CHANGE_TYPE_UPSERT, DocId: "a", Sequence: 1})
-	expect(t, changes, Upsert, "a")
+	expect(t, changes, ChangeUpsert, "a")
 	first.drop()
-	expect(t, changes, Reset, "")
+	expect(t, changes, ChangeReset, "")
 	if _, request := node.next().request(methodSubscribe); !subscribeRequest(t, request).Snapshot {
 		t.Fatal("no snapshot")
 	}
@@ -459,7 +469,7 @@ func TestFleetQueriesShowWhatTheDocumentsHaveWhateverTheirShape(t *testing.T) {
 	if len(platforms) != 3 || platforms[0].ID != "a1" || platforms[1].ID != "b1" {
 		t.Fatal(platforms)
 	}
-	if a := platforms[0]; a.Name != "first" || a.AgentID != "a1" || a.Liveness != Live || a.Via != "n2" || a.Age != 1500*time.Millisecond {
+	if a := platforms[0]; a.Name != "first" || a.AgentID != "a1" || a.Liveness != LivenessLive || a.Via != "n2" || a.Age != 1500*time.Millisecond {
 		t.Fatal(a)
 	}
 	if b := platforms[1]; b.Version != "1.2" || b.Labels["site"] != "north" || b.Name != "7" || b.Liveness != 0 {

@@ -2,7 +2,7 @@ package peat
 
 import "fmt"
 
-// Code is one of gRPC's canonical status codes. It is an error itself, so that errors.Is(err, peat.NotFound) works.
+// Code is one of gRPC's canonical status codes. It is an error, so that errors.Is(err, peat.NotFound) works.
 type Code uint32
 
 const (
@@ -32,7 +32,7 @@ var codeNames = [...]string{
 	DataLoss: "DATA_LOSS", Unauthenticated: "UNAUTHENTICATED",
 }
 
-// String is the name as the specification spells it, INVALID_ARGUMENT.
+// String returns the name in the gRPC specification, INVALID_ARGUMENT.
 func (c Code) String() string {
 	if c < 1 || int(c) >= len(codeNames) {
 		return fmt.Sprintf("CODE_%d", uint32(c))
@@ -40,10 +40,10 @@ func (c Code) String() string {
 	return codeNames[c]
 }
 
-// Error makes a code usable with errors.Is.
+// Error makes a code a target of errors.Is.
 func (c Code) Error() string { return c.String() }
 
-// codeFrom is the code with this number; one outside 1 to 16 is Unknown.
+// codeFrom returns the code with this number; a number outside 1 to 16 is Unknown.
 func codeFrom(number uint32) Code {
 	if number < 1 || number > 16 {
 		return Unknown

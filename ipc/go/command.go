@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"peat.dev/peat/gen/agentpb"
+	"peat.internal/peat-node.git/ipc/go/gen/agentpb"
 )
 
 // Command is a command for this agent. It begins with Accept and ends with Complete, Fail or Cancelled.
@@ -19,9 +19,9 @@ type Command struct {
 	Type string
 	// Payload is JSON.
 	Payload json.RawMessage
-	// Issuer is the endpoint id of the node that issued and signed it.
+	// Issuer is the endpoint id of the node that issued and signed the command.
 	Issuer string
-	// How it was addressed; neither: to this agent alone.
+	// Group and All are its address; with neither, the command is for this agent alone.
 	Group string
 	All   bool
 
@@ -35,8 +35,8 @@ func (a *Agent) command(job *job) *Command {
 		All: c.All, agent: a, job: job}
 }
 
-// Commands gives the commands for this agent, each once, until ctx or the agent ends, which is its last error. A command
-// that is not accepted in time is not given, or its Accept fails.
+// Commands delivers the commands for this agent, each once, until ctx or the agent ends, which is the last error. A command
+// that expires before its acceptance is not delivered, or its Accept fails.
 func (a *Agent) Commands(ctx context.Context) iter.Seq2[*Command, error] {
 	return func(yield func(*Command, error) bool) {
 		for {
@@ -61,16 +61,18 @@ func (a *Agent) Commands(ctx context.Context) iter.Seq2[*Command, error] {
 	}
 }
 
-// Context ends when the command is cancelled (its cause is then ErrCancelRequested) and when the agent is closed, not when
-// the connection is lost.
+// Context ends when the command is cancelled, with the cause ErrCancelRequested, and when the agent is closed. A lost
+// connection does not end it.
 func (c *Command) Context() context.Context { return c.job.ctx }
 
 // Decode unmarshals the payload.
 func (c *Command) Decode(into any) error { return json.Unmarshal(c.Payload, into) }
 
-// Accept begins the command: once it returns nil, the node and this agent have it on disk, and it will not be given again.
-// An error: it must not be carried out. The node refused it (it expired, or was cancelled); or ctx ended first, or the node the
-// agent has moved to does not hold it yet, and the command is given again by Commands.
+// Accept begins the command. After it returns nil, the node and this agent have the acceptance on disk, and the command is
+// not delivered again.
+//
+// After an error the command must not be carried out: the node has rejected it because it expired or was cancelled; or ctx
+// ended first, or the agent's present node does not have the command yet, and Commands delivers it again.
 func (c *Command) Accept(ctx context.Context) error {
 	if err := c.announce(); err != nil {
 		return err
@@ -79,7 +81,7 @@ func (c *Command) Accept(ctx context.Context) error {
 	return c.begin(err)
 }
 
-// announce writes the acceptance down and has the node told.
+// announce records the acceptance and queues it for the node.
 func (c *Command) announce() error {
 	a, job := c.agent, c.job
 	a.mu.Lock()
@@ -109,7 +111,7 @@ func (c *Command) announce() error {
 	return nil
 }
 
-// begin marks the point from which the work may have had effects.
+// begin records the point after which the handler may have had effects.
 func (c *Command) begin(waited error) error {
 	a, job := c.agent, c.job
 	a.mu.Lock()
@@ -135,21 +137,21 @@ func refusedError(job *job) error {
 	return &Error{Code: Aborted, Message: fmt.Sprintf("command %s must not begin: %s", job.id(), job.refused)}
 }
 
-// Progress tells whoever watches the command how far it is, if the node can be reached: the newest words, every five seconds at
-// most, up to 1 KiB.
-func (c *Command) Progress(percent int, words string) {
+// Progress shows the progress of the command to its watchers, if the node can be reached: the newest text, at most every five
+// seconds, up to 1 KiB.
+func (c *Command) Progress(percent int, text string) {
 	a := c.agent
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c.job.stage == jobRunning && a.connected {
 		c.job.progress = &agentpb.CommandUpdate{CommandId: c.ID, Stage: agentpb.CommandUpdate_STAGE_PROGRESS,
-			Progress: clip(words, progressBytes), Percent: uint32(min(max(percent, 0), 100))}
+			Progress: clip(text, progressBytes), Percent: uint32(min(max(percent, 0), 100))}
 		a.tell()
 	}
 }
 
-// Complete ends the command with a result: JSON text (string, []byte, json.RawMessage), nil, or anything that marshals to
-// JSON, up to 256 KiB. Once it returns nil the result is on disk, and is delivered now or when the node is back.
+// Complete ends the command with a result: JSON text (string, []byte, json.RawMessage), nil, or a value that marshals to
+// JSON, up to 256 KiB. After it returns nil, the result is on disk and is delivered now or when the node is back.
 func (c *Command) Complete(result any) error {
 	text := ""
 	if result != nil {
@@ -168,12 +170,12 @@ func (c *Command) Complete(result any) error {
 	return c.end(&agentpb.CommandUpdate{CommandId: c.ID, Stage: agentpb.CommandUpdate_STAGE_COMPLETED, ResultJson: text})
 }
 
-// Fail ends the command with words on why.
+// Fail ends the command with the reason that it failed for.
 func (c *Command) Fail(why error) error {
 	return c.end(&agentpb.CommandUpdate{CommandId: c.ID, Stage: agentpb.CommandUpdate_STAGE_FAILED, Error: clip(why.Error(), errorBytes)})
 }
 
-// Cancelled ends the command because its context said so.
+// Cancelled confirms the cancellation of the command.
 func (c *Command) Cancelled() error {
 	return c.end(&agentpb.CommandUpdate{CommandId: c.ID, Stage: agentpb.CommandUpdate_STAGE_CANCELLED})
 }
@@ -188,11 +190,11 @@ func (c *Command) end(update *agentpb.CommandUpdate) error {
 	return a.finish(c.job, update)
 }
 
-// clip shortens words to what the node takes.
-func clip(words string, most int) string {
+// clip shortens text to a number of bytes.
+func clip(text string, limit int) string {
 	const more = "…"
-	if len(words) <= most {
-		return words
+	if len(text) <= limit {
+		return text
 	}
-	return strings.ToValidUTF8(words[:most-len(more)], "") + more
+	return strings.ToValidUTF8(text[:limit-len(more)], "") + more
 }

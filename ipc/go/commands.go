@@ -9,16 +9,16 @@ import (
 	"iter"
 	"time"
 
-	pb "peat.dev/peat/gen/sidecarpb"
+	pb "peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
 )
 
-// DefaultTTL is how long a command may wait to be accepted when its sender does not say.
+// DefaultTTL is the TTL of a command without one.
 const DefaultTTL = 60 * time.Second
 
-// NoExpiry is the TTL of a command that may be accepted at any time.
+// NoExpiry is the TTL of a command that never expires.
 const NoExpiry time.Duration = -1
 
-// NewCommand is a command to be sent. Exactly one of Agent, Group and All says to whom.
+// NewCommand is a command to send. Exactly one of Agent, Group and All names its targets.
 type NewCommand struct {
 	Agent string
 	Group string
@@ -26,13 +26,13 @@ type NewCommand struct {
 	Type  string
 	// Payload is JSON text (string, []byte, json.RawMessage) or anything that marshals to JSON; nil is {}.
 	Payload any
-	// TTL is how long it may wait to be accepted: 0 is DefaultTTL; a whole number of seconds, rounded up.
+	// TTL is how long the command waits for acceptance, rounded up to whole seconds; 0 is DefaultTTL.
 	TTL time.Duration
-	// ID is the idempotency key; empty: a random one. Sending the same command under the same id again changes nothing.
+	// ID is the idempotency key; empty: a random one. Sending the same command under the same id again has no effect.
 	ID string
 }
 
-// SendCommand issues a command and gives its id. It is on disk then; what becomes of it is told by WaitCommand.
+// SendCommand issues a command and returns its id. The command is on disk by then; WaitCommand returns its outcome.
 func (c *Client) SendCommand(ctx context.Context, command NewCommand) (string, error) {
 	record, err := command.record(time.Now())
 	if err != nil {
@@ -70,15 +70,15 @@ func randomID() string {
 	return hex.EncodeToString(bytes[:])
 }
 
-// CancelCommand asks for the end of a command and gives its statuses. What is not CANCELLED there has been requested, and is
-// not over before its status says so.
+// CancelCommand requests the end of a command and returns the status of each target. A target that is not CANCELLED yet ends
+// when its agent confirms the request.
 func (c *Client) CancelCommand(ctx context.Context, id string) ([]*TargetStatus, error) {
 	response := new(pb.CancelCommandResponse)
 	err := c.call(ctx, methodCancelCommand, &pb.CancelCommandRequest{Id: id}, response)
 	return response.Targets, err
 }
 
-// Command is the command with this id, as far as this node has heard.
+// Command returns the command with this id, as far as its updates have reached the node.
 func (c *Client) Command(ctx context.Context, id string) (*CommandRecord, error) {
 	response := new(pb.GetCommandsResponse)
 	if err := c.call(ctx, methodGetCommands, &pb.GetCommandsRequest{Id: id}, response); err != nil {
@@ -92,11 +92,11 @@ func (c *Client) Command(ctx context.Context, id string) (*CommandRecord, error)
 	return nil, of(methodGetCommands, &Error{Code: NotFound, Message: "there is no command " + id})
 }
 
-// WaitCommand waits until a command is over at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED.
+// WaitCommand waits until a command has ended at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED.
 func (c *Client) WaitCommand(ctx context.Context, id string) (*CommandRecord, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// Subscribed before the first look, so that nothing falls between. An expiry may be derived without a change.
+	// Subscribe before the first read, so that no change falls between the two. An expiry can happen without a change.
 	changes := c.changesOf(ctx, "commands")
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -114,11 +114,11 @@ func (c *Client) WaitCommand(ctx context.Context, id string) (*CommandRecord, er
 	}
 }
 
-// changesOf signals that something in a collection has changed; several changes may be one signal.
+// changesOf signals changes in a collection; one signal may stand for several changes.
 func (c *Client) changesOf(ctx context.Context, collection string) <-chan struct{} {
 	signal := make(chan struct{}, 1)
 	go func() {
-		for range c.Subscribe(ctx, Collections(collection)) {
+		for range c.Subscribe(ctx, WithCollections(collection)) {
 			select {
 			case signal <- struct{}{}:
 			default:
@@ -146,14 +146,14 @@ func terminal(status pb.CommandStatus) bool {
 	return false
 }
 
-// AgentFilter narrows ListAgents; its zero value means all.
+// AgentFilter limits [Client.Agents]; its zero value selects all agents.
 type AgentFilter struct {
 	Liveness Liveness
 	Group    string
 }
 
-// ListAgents are the agents of the fleet this node has heard of, the dead ones included.
-func (c *Client) ListAgents(ctx context.Context, filter AgentFilter) ([]*AgentInfo, error) {
+// Agents returns the agents of the fleet that this node knows, dead ones included.
+func (c *Client) Agents(ctx context.Context, filter AgentFilter) ([]*AgentInfo, error) {
 	var agents []*AgentInfo
 	request := &pb.ListAgentsRequest{Liveness: filter.Liveness, Group: filter.Group, PageSize: agentsPage}
 	for {
@@ -168,14 +168,14 @@ func (c *Client) ListAgents(ctx context.Context, filter AgentFilter) ([]*AgentIn
 	}
 }
 
-// AgentChange is how an agent is now.
+// AgentChange is the present state of an agent.
 type AgentChange struct {
 	Type  ChangeType
-	Agent *AgentInfo // of an Upsert or Delete
+	Agent *AgentInfo // of a ChangeUpsert or ChangeDelete
 }
 
-// WatchAgents gives all agents, SnapshotEnd, and then every change, until ctx ends. After a lost connection a Reset comes
-// and all of them again.
+// WatchAgents delivers all agents, a ChangeSnapshotEnd and then every change until ctx ends. After a lost connection it
+// delivers a ChangeReset and all agents again.
 func (c *Client) WatchAgents(ctx context.Context) iter.Seq2[*AgentChange, error] {
 	return func(yield func(*AgentChange, error) bool) {
 		var pause backoff
@@ -185,7 +185,7 @@ func (c *Client) WatchAgents(ctx context.Context) iter.Seq2[*AgentChange, error]
 			case err == nil:
 				return
 			case ctx.Err() == nil && (errors.Is(err, io.EOF) || passing(err)) && pause.wait(ctx):
-				if !yield(&AgentChange{Type: Reset}, nil) {
+				if !yield(&AgentChange{Type: ChangeReset}, nil) {
 					return
 				}
 			case ctx.Err() != nil:
@@ -205,8 +205,8 @@ func (c *Client) watchAgents(ctx context.Context, pause *backoff, yield func(*Ag
 		return err
 	}
 	defer stream.close()
-	types := map[pb.ChangeType]ChangeType{pb.ChangeType_CHANGE_TYPE_UPSERT: Upsert,
-		pb.ChangeType_CHANGE_TYPE_DELETE: Delete, pb.ChangeType_CHANGE_TYPE_SNAPSHOT_END: SnapshotEnd}
+	types := map[pb.ChangeType]ChangeType{pb.ChangeType_CHANGE_TYPE_UPSERT: ChangeUpsert,
+		pb.ChangeType_CHANGE_TYPE_DELETE: ChangeDelete, pb.ChangeType_CHANGE_TYPE_SNAPSHOT_END: ChangeSnapshotEnd}
 	for {
 		item := new(pb.AgentChange)
 		if err := stream.receive(ctx, item); err != nil {

@@ -11,23 +11,23 @@ import (
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 
-	"peat.dev/peat/gen/ipcpb"
+	"peat.internal/peat-node.git/ipc/go/internal/ipcpb"
 )
 
 const (
 	preface = "\x00peat/1\n"
-	// frameBytes is the largest frame, without its length; payloadBytes of it may be the message.
+	// frameBytes is the largest frame without its length. The message in it has at most payloadBytes.
 	frameBytes   = 4 << 20
 	payloadBytes = frameBytes - 4096
-	// messageBytes is the largest response or item, in parts.
+	// messageBytes is the largest response or item in parts.
 	messageBytes = 64 << 20
-	// connectionCalls may be unfinished on one connection, by the node's limit.
+	// connectionCalls is the node's limit of unfinished calls on one connection.
 	connectionCalls = 256
-	// A write the node does not take for this long ends the connection.
+	// writeStall ends a connection to a node that takes no bytes for this long.
 	writeStall = 30 * time.Second
 )
 
-// conn is one connection: frames out by one goroutine, frames in by another. It ends once and for all with its first error.
+// conn is one connection: one goroutine writes frames, another reads them. Its first error ends it for good.
 type conn struct {
 	socket net.Conn
 	token  string
@@ -40,16 +40,16 @@ type conn struct {
 
 	ended   chan struct{} // closed once err is set
 	err     error
-	written chan struct{} // closed once nothing more is written
+	written chan struct{} // closed when the writer has ended
 }
 
 // call is an unfinished call of a connection.
 type call struct {
 	id uint64
-	// What arrives. Has room for everything the node may send, so that the reader never waits: one response, or as many
-	// items as were granted, and the end.
+	// The frames that arrive. It has room for everything that the node may send, so that the reader never waits: one
+	// response, or as many items as were granted, and the end.
 	arrived chan *ipcpb.Frame
-	end     int64 // of the request in the stream of bytes
+	end     int64 // of the request in the bytes written
 }
 
 func dial(ctx context.Context, to target, token string) (*conn, error) {
@@ -72,7 +72,7 @@ func newConn(socket net.Conn, token string) *conn {
 	return c
 }
 
-// close ends the connection with err, unless it has ended already.
+// close ends the connection with err, unless it has ended.
 func (c *conn) close(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,7 +97,7 @@ func (c *conn) write() {
 	bytes := []byte(preface)
 	for {
 		if len(bytes) > 0 {
-			// A socket that refuses a deadline refuses the write too.
+			// A socket that rejects a deadline rejects the write as well.
 			_ = c.socket.SetWriteDeadline(time.Now().Add(writeStall))
 			count, err := c.socket.Write(bytes)
 			c.out.noteWritten(count)
@@ -116,7 +116,7 @@ func (c *conn) write() {
 	}
 }
 
-// giveWay lets the reader find what the node said before it closed the connection.
+// giveWay lets the reader take the reason that the node sent before it closed the connection.
 func (c *conn) giveWay() {
 	select {
 	case <-c.ended:
@@ -149,10 +149,10 @@ func (c *conn) read() {
 	}
 }
 
-// parts is what came of messages that are not complete, by call.
+// parts holds the parts of incomplete messages by call.
 type parts map[uint64][]byte
 
-// join puts the parts of a message in front of its end, and says whether the frame is whole.
+// join completes a message with its parts and reports whether the frame is complete.
 func (p parts) join(frame *ipcpb.Frame) (bool, error) {
 	switch body := frame.Body.(type) {
 	case *ipcpb.Frame_Part:
@@ -183,7 +183,7 @@ func readError(err error) error {
 	return lost(err)
 }
 
-// deliver hands a frame to its call. Frames for calls that have just been cancelled are dropped.
+// deliver hands a frame to its call. It drops frames of cancelled calls, which may still be in flight.
 func (c *conn) deliver(frame *ipcpb.Frame) error {
 	if frame.Call == 0 {
 		if said := frame.GetError(); said != nil {
@@ -218,7 +218,7 @@ func (c *conn) deliver(frame *ipcpb.Frame) error {
 	return nil
 }
 
-// forget takes a call off the list; c.mu is held.
+// forget removes a call; c.mu is held.
 func (c *conn) forget(waiting *call) {
 	if c.calls[waiting.id] == waiting {
 		delete(c.calls, waiting.id)
@@ -226,8 +226,8 @@ func (c *conn) forget(waiting *call) {
 	}
 }
 
-// begin sends a request. The answer comes in the call's channel, or the connection ends.
-func (c *conn) begin(ctx context.Context, method Method, request proto.Message, credit uint32) (*call, error) {
+// begin sends a request. The answer arrives in the call's channel, or the connection ends.
+func (c *conn) begin(ctx context.Context, method methodNumber, request proto.Message, credit uint32) (*call, error) {
 	payload, err := proto.Marshal(request)
 	if err != nil {
 		return nil, invalid("the request cannot be encoded: %v", err)
@@ -269,7 +269,7 @@ func (c *conn) drop(waiting *call) {
 	c.forget(waiting)
 }
 
-// cancel ends a call from this side; nothing that still arrives for it is looked at.
+// cancel cancels a call; later frames for it are dropped.
 func (c *conn) cancel(waiting *call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -279,7 +279,7 @@ func (c *conn) cancel(waiting *call) {
 	}
 }
 
-// next waits for the call's next frame. What arrived before the connection ended still counts.
+// next waits for the next frame of a call. Frames that arrived before the end of the connection count.
 func (c *conn) next(ctx context.Context, waiting *call) (*ipcpb.Frame, error) {
 	select {
 	case frame := <-waiting.arrived:
@@ -303,7 +303,7 @@ func (c *conn) afterEnd(waiting *call) (*ipcpb.Frame, error) {
 		return frame, nil
 	default:
 	}
-	// An answer can be faster than the writer's note of what it wrote.
+	// An answer can arrive before the writer has counted the request's bytes.
 	<-c.written
 	if !c.out.sent(waiting.end) {
 		return nil, errNotSent
@@ -312,7 +312,7 @@ func (c *conn) afterEnd(waiting *call) (*ipcpb.Frame, error) {
 }
 
 // unary makes a call with one answer.
-func (c *conn) unary(ctx context.Context, method Method, request, response proto.Message) error {
+func (c *conn) unary(ctx context.Context, method methodNumber, request, response proto.Message) error {
 	waiting, err := c.begin(ctx, method, request, 0)
 	if err != nil {
 		return err
@@ -334,8 +334,8 @@ func (c *conn) unary(ctx context.Context, method Method, request, response proto
 	return protocolError("a stream item for a unary call")
 }
 
-// deadlineFor is the request's deadline: a little before the context's own, so that the node's word on what became of the
-// work is here before the caller goes. A stream has none.
+// deadlineFor returns the deadline of a request, which is slightly before the context's own: the node's answer about the work
+// arrives before the caller gives up. A stream has no deadline.
 func deadlineFor(ctx context.Context, credit uint32) uint32 {
 	deadline, ok := ctx.Deadline()
 	if !ok || credit > 0 {

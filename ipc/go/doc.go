@@ -8,13 +8,13 @@
 //	if _, err := client.Put(ctx, "notes", "n1", map[string]any{"text": "hello"}); err != nil {
 //		return err
 //	}
-//	for change, err := range client.Subscribe(ctx, peat.Collections("notes"), peat.Snapshot()) {
+//	for change, err := range client.Subscribe(ctx, peat.WithCollections("notes"), peat.WithSnapshot()) {
 //		...
 //	}
 //
-// A [Client] holds one connection and any number of goroutines may use it. An application that reports state and takes
-// commands is an [Agent].
+// A [Client] is one connection, which goroutines share. An application that reports its state and runs
+// commands is an [Agent]. The options of both have names that begin with With.
 //
-// A context's deadline travels with the call; when the context ends, the call is cancelled at the node as well. Errors carry
-// one of gRPC's canonical codes: errors.Is(err, peat.NotFound) and [CodeOf] tell which.
+// A context's deadline travels with the call, and its end cancels the call at the node. Errors carry
+// one of gRPC's canonical codes, which errors.Is(err, peat.NotFound) tests and [CodeOf] returns.
 package peat

@@ -7,20 +7,21 @@ import (
 )
 
 var (
-	// ErrClosed is what calls on a closed Client or Agent fail with.
+	// ErrClosed is wrapped by the errors of calls on a closed Client or Agent.
 	ErrClosed = errors.New("closed")
-	// ErrConnectionLost is wrapped by the error of a call whose connection failed: whether it was carried out is not known.
+	// ErrConnectionLost is wrapped by the error of a call on a connection that failed. The client does not know whether the
+	// node carried the call out.
 	ErrConnectionLost = errors.New("the connection to the node was lost")
-	// ErrProtocol is wrapped by the errors of a connection whose other end does not speak peat/1.
+	// ErrProtocol is wrapped by the errors of a connection to a server that does not speak peat/1.
 	ErrProtocol = errors.New("the node does not speak peat/1")
 
-	// errNotSent: the node cannot have seen the whole request, so it may be sent again.
+	// errNotSent: the node cannot have received the whole request, so the client may send it again.
 	errNotSent = errors.New("the request was not sent")
 )
 
-// Error is why a call failed: what the node answered, or why there is no answer.
+// Error is a failed call: the node's answer, or the reason for the lack of one.
 type Error struct {
-	// Method as the service definition has it, "PutDocument".
+	// Method is the name in the service definition, "PutDocument".
 	Method  string
 	Code    Code
 	Message string
@@ -35,10 +36,10 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %v: %s", e.Method, e.Code, e.Message)
 }
 
-// Unwrap is the cause, for errors that did not come from the node.
+// Unwrap returns the cause of an error that is not the node's answer.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Is makes errors.Is work with a Code, and with the errors of package context that mean the same.
+// Is matches a Code, and the errors of package context with the same meaning.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case context.DeadlineExceeded:
@@ -50,7 +51,7 @@ func (e *Error) Is(target error) bool {
 	return ok && code == e.Code
 }
 
-// CodeOf is the code of an error of this package, 0 for nil and Unknown for any other.
+// CodeOf returns the code of an error of this package, 0 for nil and Unknown for any other error.
 func CodeOf(err error) Code {
 	var e *Error
 	var code Code
@@ -69,7 +70,7 @@ func CodeOf(err error) Code {
 	return Unknown
 }
 
-// contextError is the end of a call whose context ended.
+// contextError returns the error of a call after the end of its context.
 func contextError(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	code := Canceled
@@ -93,8 +94,8 @@ func invalid(format string, arguments ...any) error {
 	return &Error{Code: InvalidArgument, Message: fmt.Sprintf(format, arguments...)}
 }
 
-// of names the method in an error of this package.
-func of(method Method, err error) error {
+// of adds the method to an error of this package.
+func of(method methodNumber, err error) error {
 	var e *Error
 	if err == nil || !errors.As(err, &e) || e.Method != "" {
 		return err

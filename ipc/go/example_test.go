@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"peat.dev/peat"
+	peat "peat.internal/peat-node.git/ipc/go"
 )
 
 func ExampleClient() {
@@ -36,16 +36,16 @@ func ExampleClient_Subscribe() {
 		return
 	}
 	notes := map[string]string{}
-	for change, err := range client.Subscribe(ctx, peat.Collections("notes"), peat.Snapshot()) {
+	for change, err := range client.Subscribe(ctx, peat.WithCollections("notes"), peat.WithSnapshot()) {
 		if err != nil {
 			return
 		}
 		switch change.Type {
-		case peat.Upsert:
+		case peat.ChangeUpsert:
 			notes[change.ID] = string(change.JSON)
-		case peat.Delete:
+		case peat.ChangeDelete:
 			delete(notes, change.ID)
-		case peat.Reset:
+		case peat.ChangeReset:
 			clear(notes)
 		}
 	}
@@ -69,12 +69,12 @@ func TestTheExamplesWorkTogether(t *testing.T) {
 	}
 	agent := exec.Command(filepath.Join(programs, "agent"), node.Address(), filepath.Join(programs, "state"))
 	must(t, agent.Start())
-	shows(t, client, "radar-1", is(peat.Live))
+	shows(t, client, "radar-1", is(peat.LivenessLive))
 	out, err := exec.Command(filepath.Join(programs, "rollout"), node.Address(), "sensors", "ping").CombinedOutput()
 	if err != nil || string(out) != "radar-1 COMMAND_STATUS_COMPLETED {\"pong\":\"radar-1\"} \n" {
 		t.Fatalf("%q %v", out, err)
 	}
 	must(t, agent.Process.Signal(os.Interrupt))
 	must(t, agent.Wait())
-	shows(t, client, "radar-1", is(peat.Stale))
+	shows(t, client, "radar-1", is(peat.LivenessStale))
 }

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 
-	"peat.dev/peat/gen/agentpb"
-	"peat.dev/peat/gen/ipcpb"
+	"peat.internal/peat-node.git/ipc/go/gen/agentpb"
+	"peat.internal/peat-node.git/ipc/go/internal/ipcpb"
 )
 
 // patience is how long a test waits for what must happen; only a failing one waits it out.
@@ -79,7 +79,7 @@ func (n *fakeNode) next() *fakeConn {
 		n.t.Cleanup(func() { conn.socket.Close() })
 		return conn
 	case <-time.After(patience):
-		n.t.Fatal("nobody connects")
+		n.t.Fatal("no client connects")
 		return nil
 	}
 }
@@ -116,11 +116,11 @@ func (c *fakeConn) frame() *ipcpb.Frame {
 }
 
 // request is the next request, which must be for this method.
-func (c *fakeConn) request(method Method) (uint64, *ipcpb.Request) {
+func (c *fakeConn) request(method methodNumber) (uint64, *ipcpb.Request) {
 	c.t.Helper()
 	frame := c.frame()
 	request := frame.GetRequest()
-	if request == nil || Method(request.Method) != method {
+	if request == nil || methodNumber(request.Method) != method {
 		c.t.Fatalf("not a request for %v: %v", method, frame)
 	}
 	return frame.Call, request

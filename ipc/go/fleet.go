@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// FleetPlatform is one agent's machine as its document in platforms says, whoever wrote it: the agent over its link, a
-// watcher for one that knows nothing of us, or a plain put. Fields nobody wrote are empty.
+// FleetPlatform is the machine of one agent, read from its document in platforms: of an agent with a link, of a watched
+// agent, or of a plain put. Absent fields are empty.
 type FleetPlatform struct {
 	ID             string            `json:"-"`
 	AgentID        string            `json:"agent_id"`
@@ -24,16 +24,16 @@ type FleetPlatform struct {
 	Capabilities   []string          `json:"capabilities"`
 	Routes         []string          `json:"routes"`
 
-	// How alive this node thinks it is, by whose news, and how old those are.
+	// Liveness is this node's view of the agent, Via the node that reported it, and Age the age of the report.
 	Liveness Liveness      `json:"-"`
 	Via      string        `json:"-"`
 	Age      time.Duration `json:"-"`
 
-	// Document is all of it.
+	// Document is the whole document.
 	Document json.RawMessage `json:"-"`
 }
 
-// FleetDeployment is something an agent runs, as its document in deployments says.
+// FleetDeployment is a workload of an agent, read from its document in deployments.
 type FleetDeployment struct {
 	ID                string            `json:"-"`
 	AgentID           string            `json:"agent_id"`
@@ -47,7 +47,7 @@ type FleetDeployment struct {
 	Document          json.RawMessage   `json:"-"`
 }
 
-// FleetPlatforms are the machines of the fleet as this node knows them, by id.
+// FleetPlatforms returns the machines of the fleet that this node knows, sorted by id.
 func (c *Client) FleetPlatforms(ctx context.Context) ([]FleetPlatform, error) {
 	documents, err := c.snapshot(ctx, "platforms")
 	if err != nil {
@@ -78,7 +78,7 @@ func (c *Client) FleetPlatforms(ctx context.Context) ([]FleetPlatform, error) {
 	return platforms, nil
 }
 
-// FleetDeployments are the deployments of the whole fleet as this node knows them, by id.
+// FleetDeployments returns the deployments of the fleet that this node knows, sorted by id.
 func (c *Client) FleetDeployments(ctx context.Context) ([]FleetDeployment, error) {
 	documents, err := c.snapshot(ctx, "deployments")
 	if err != nil {
@@ -101,8 +101,8 @@ func (c *Client) FleetDeployments(ctx context.Context) ([]FleetDeployment, error
 	return deployments, nil
 }
 
-// readLoosely fills the fields that have the type they should have, and takes a number for text, as enums come: what others
-// wrote must not hide the rest of a fleet.
+// readLoosely fills the fields that have the expected JSON type and accepts a number as text, since enums may be numbers: one
+// malformed document must not hide the rest of a fleet.
 func readLoosely(document json.RawMessage, into any) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(document, &fields) != nil {
@@ -110,7 +110,7 @@ func readLoosely(document json.RawMessage, into any) {
 	}
 	for name, value := range fields {
 		if fill(into, name, value) != nil {
-			// A field of yet another type stays empty.
+			// A field of another type stays empty.
 			_ = fill(into, name, json.RawMessage(strconv.Quote(string(value))))
 		}
 	}
@@ -124,15 +124,15 @@ func fill(into any, name string, value json.RawMessage) error {
 	return json.Unmarshal(field, into)
 }
 
-// snapshot is a whole collection as it is now, by id.
+// snapshot returns all documents of a collection, sorted by id.
 func (c *Client) snapshot(ctx context.Context, collection string) ([]*Change, error) {
 	held := make(map[string]*Change)
 	s := &subscription{collections: []string{collection}, snapshot: true}
 	err := c.follow(ctx, s, new(backoff), func(change *Change, _ error) bool {
-		if change.Type == Upsert {
+		if change.Type == ChangeUpsert {
 			held[change.ID] = change
 		}
-		return change.Type != SnapshotEnd
+		return change.Type != ChangeSnapshotEnd
 	})
 	return sorted(held), err
 }

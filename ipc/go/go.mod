@@ -1,4 +1,4 @@
-module peat.dev/peat
+module peat.internal/peat-node.git/ipc/go
 
 go 1.23
 

@@ -7,15 +7,15 @@ import (
 	"sync"
 )
 
-// handlersAtOnce is how many commands one Handle works on at the same time; others wait to be accepted.
+// handlersAtOnce is the number of commands that one Handle runs at a time; others wait to be accepted.
 const handlersAtOnce = 16
 
-// Handler carries out a command that has been accepted. What it returns is the command's result or failure; its context
-// ends when the command is cancelled, and when Handle's context or the agent ends.
+// Handler carries out a command that has been accepted. It returns the command's result, or the reason that the command
+// failed for. Its context ends when the command is cancelled, and when the context of Handle or the agent ends.
 type Handler func(ctx context.Context, command *Command) (result any, err error)
 
-// Handle accepts each command and has it carried out, several at a time, until ctx or the agent ends. It returns once the
-// handlers have.
+// Handle accepts commands and runs a handler for each, several at a time, until ctx or the agent ends. It returns after the
+// last handler.
 func (a *Agent) Handle(ctx context.Context, handler Handler) error {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -35,7 +35,7 @@ func (a *Agent) Handle(ctx context.Context, handler Handler) error {
 			defer running.Done()
 			defer func() { <-slots }()
 			if err := command.run(ctx, handler); err != nil {
-				a.options.logger.Warn("a command was not carried out", "command", command.ID, "why", err)
+				a.options.logger.Warn("the command was not carried out", "command", command.ID, "error", err)
 			}
 		}()
 	}
@@ -48,7 +48,7 @@ func (a *Agent) nextCommand(ctx context.Context) (*Command, error) {
 	return nil, ErrClosed
 }
 
-// run carries one command out from end to end.
+// run carries one command out from acceptance to its end.
 func (c *Command) run(ctx context.Context, handler Handler) error {
 	if err := c.Accept(ctx); err != nil {
 		return err
@@ -67,7 +67,7 @@ func (c *Command) run(ctx context.Context, handler Handler) error {
 	return c.Fail(err)
 }
 
-// call contains a handler's panic: it is that command's failure, not the agent's.
+// call turns a panic of the handler into a failure of its command.
 func (c *Command) call(handler Handler) (result any, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {

@@ -8,61 +8,61 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"peat.dev/peat/gen/agentpb"
-	pb "peat.dev/peat/gen/sidecarpb"
+	"peat.internal/peat-node.git/ipc/go/gen/agentpb"
+	pb "peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
 )
 
-// ErrCancelRequested is the cause of a command's context after its sender cancelled it.
+// ErrCancelRequested is the cause of the end of a command's context after its sender cancelled it.
 var ErrCancelRequested = errors.New("the command was cancelled")
 
-// errRestarted is what a command fails with whose agent was restarted in the middle of it.
+// errRestarted is the error of a command that a restart of the agent interrupted.
 const errRestarted = "the agent was restarted while the command ran"
 
 const (
-	// resultBytes, errorBytes and progressBytes are what the node takes of a result and of words.
+	// The node's limits of a result and of texts.
 	resultBytes   = 256 << 10
 	errorBytes    = 4 << 10
 	progressBytes = 1 << 10
 )
 
 const (
-	// againMin after a node has said that it does not hold a command it is told again, and twice as long after each time, up
+	// againMin is the pause before an update is sent again to a node that does not have the command. It doubles each time, up
 	// to againMax.
 	againMin = 5 * time.Second
 	againMax = 10 * time.Minute
-	// absentFor is how long a command may be unknown to every node the agent meets before its report is dropped.
+	// absentFor is how long every node may lack a command before the agent drops its update.
 	absentFor = 24 * time.Hour
 )
 
 type jobStage int
 
 const (
-	jobWaiting   jobStage = iota // to be given to Commands
-	jobTaken                     // given, not begun
-	jobAccepting                 // the node is asked whether it may begin
-	jobRunning                   // begun: it ends, or is reported as interrupted
-	jobDone                      // over; the node is to be told
+	jobWaiting   jobStage = iota // waits for Commands
+	jobTaken                     // delivered by Commands, not accepted
+	jobAccepting                 // waits for the node to confirm the acceptance
+	jobRunning                   // the handler runs; a restart reports it as interrupted
+	jobDone                      // ended; the node has not confirmed the end
 )
 
-// job is an unfinished command. Guarded by the agent's mutex; its context is not.
+// job is an unfinished command. The agent's mutex guards it, except its context.
 type job struct {
 	command *pb.Command
 	stage   jobStage
-	// When it can no longer be accepted; zero: never.
+	// The time after which the node rejects its acceptance; zero: none.
 	deadline time.Time
-	// The ledger has it as accepted, and the node is told so from then on.
+	// The ledger has the acceptance, and registrations report it.
 	accepted bool
-	// What the node is to be told, nil once it has confirmed that; sent on this connection already.
+	// The update that the node has not confirmed, nil without one, and whether this connection has sent it.
 	update *agentpb.CommandUpdate
 	sent   bool
-	// The node's word on ACCEPTED.
+	// The node's answer to ACCEPTED.
 	confirmed bool
 	refused   string
 	progress  *agentpb.CommandUpdate
-	// The link was lost between acceptance and the node's confirmation of the end.
+	// The link was lost between the acceptance and the confirmation of the end.
 	interrupted bool
-	keys        []string // of the work done once
-	// The node does not hold the command: when it is told again, since when that is so, and how often it was told.
+	keys        []string // keys of Once
+	// The node lacks the command: the time of the next attempt, the time of the first, and the number of attempts.
 	again, absent time.Time
 	told          int
 
@@ -78,7 +78,7 @@ func (a *Agent) newJob(command *pb.Command) *job {
 
 func (j *job) id() string { return j.command.Id }
 
-// resume takes up what the ledger has from before.
+// resume restores the commands in the ledger.
 func (a *Agent) resume() {
 	for id, line := range a.ledger.open {
 		command := &pb.Command{Id: id}
@@ -93,7 +93,7 @@ func (a *Agent) resume() {
 		case line.Kind == ledgerStarted || !readable || line.Command == nil:
 			job.stage = jobRunning
 			failed := &agentpb.CommandUpdate{CommandId: id, Stage: agentpb.CommandUpdate_STAGE_FAILED, Error: errRestarted}
-			// If that cannot be written down now, it is found again at the next start.
+			// When the ledger cannot be written now, the next start repeats this.
 			_ = a.finish(job, failed)
 		default:
 			job.update = acceptance(id)
@@ -106,7 +106,8 @@ func acceptance(id string) *agentpb.CommandUpdate {
 	return &agentpb.CommandUpdate{CommandId: id, Stage: agentpb.CommandUpdate_STAGE_ACCEPTED}
 }
 
-// pushed is the node's wish that a command be run; it may come any number of times. What it gives is to be said at once.
+// pushed handles the node's request to run a command, which may arrive any number of times. It returns the update to send at
+// once.
 func (a *Agent) pushed(push *agentpb.CommandPush) *agentpb.CommandUpdate {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -121,7 +122,7 @@ func (a *Agent) pushed(push *agentpb.CommandPush) *agentpb.CommandUpdate {
 	if known := a.jobs[id]; known != nil {
 		known.deadline = deadline
 		if known.stage != jobWaiting && known.stage != jobTaken {
-			// Said again: the node does not know it.
+			// The node repeats its request because it lacks the update.
 			return known.said()
 		}
 		return nil
@@ -137,7 +138,7 @@ func (a *Agent) pushed(push *agentpb.CommandPush) *agentpb.CommandUpdate {
 	return nil
 }
 
-// said is the newest of what the node should know of a job.
+// said returns the newest update of a job.
 func (j *job) said() *agentpb.CommandUpdate {
 	if j.update != nil {
 		return j.update
@@ -145,7 +146,7 @@ func (j *job) said() *agentpb.CommandUpdate {
 	return acceptance(j.id())
 }
 
-// cancelled is the node's wish that a command end. What it gives is to be said at once.
+// cancelled handles the node's request to cancel a command. It returns the update to send at once.
 func (a *Agent) cancelled(id string) *agentpb.CommandUpdate {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -167,12 +168,12 @@ func (a *Agent) cancelled(id string) *agentpb.CommandUpdate {
 	}
 	job.cancel(ErrCancelRequested)
 	job.refused = ErrCancelRequested.Error()
-	// Not begun, so its end can be confirmed here. Failing that, the node asks again.
+	// The command has not begun, so it ends here. On failure the node repeats its request.
 	_ = a.finish(job, confirmed)
 	return nil
 }
 
-// outlasts says whether the node is to be told again, because the command may come to it yet, and notes when.
+// outlasts schedules the next attempt for a command that may still reach the node. False: the agent gives up.
 func (j *job) outlasts(now time.Time) bool {
 	if j.absent.IsZero() {
 		j.absent = now
@@ -182,7 +183,7 @@ func (j *job) outlasts(now time.Time) bool {
 	return now.Sub(j.absent) < absentFor
 }
 
-// repeat makes the agent tell again what the node did not hold and may hold by now.
+// repeat sends the updates again that the node could not match to a command and may match by now.
 func (a *Agent) repeat(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -197,7 +198,7 @@ func (a *Agent) repeat(now time.Time) {
 	}
 }
 
-// answered is the node's word on an update.
+// answered handles the node's answer to an update.
 func (a *Agent) answered(ack *agentpb.UpdateAck) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -206,7 +207,7 @@ func (a *Agent) answered(ack *agentpb.UpdateAck) {
 		return
 	}
 	if ack.Refused != "" {
-		a.options.logger.Warn("the node refused an update", "command", ack.CommandId, "stage", ack.Stage, "why", ack.Refused)
+		a.options.logger.Warn("the node rejected an update", "command", ack.CommandId, "stage", ack.Stage, "error", ack.Refused)
 	}
 	if ack.NotHere && job.outlasts(time.Now()) {
 		a.notify()
@@ -217,7 +218,7 @@ func (a *Agent) answered(ack *agentpb.UpdateAck) {
 	case job.stage == jobDone:
 		a.settle(job, ack.Stage)
 	case ack.Refused != "":
-		// It expired, was cancelled or is not for this agent: it must not begin.
+		// The command expired, was cancelled or is not for this agent: it must not begin.
 		job.refused = ack.Refused
 		a.settle(job, agentpb.CommandUpdate_STAGE_UNSPECIFIED)
 	default:
@@ -226,7 +227,7 @@ func (a *Agent) answered(ack *agentpb.UpdateAck) {
 	a.notify()
 }
 
-// settle forgets a job but for its id; one that was refused before it began (no stage) is forgotten altogether.
+// settle removes a job and keeps its id; without a stage, the node rejected its acceptance and the id is forgotten too.
 func (a *Agent) settle(job *job, stage agentpb.CommandUpdate_Stage) {
 	lines := []*ledgerLine{{Kind: ledgerSettled, ID: job.id(), Stage: stage}}
 	for _, key := range job.keys {
@@ -234,12 +235,12 @@ func (a *Agent) settle(job *job, stage agentpb.CommandUpdate_Stage) {
 			lines = append(lines, &ledgerLine{Kind: ledgerForget, ID: key})
 		}
 	}
-	// Failing that, the node is told once more after a restart.
+	// On failure the next start sends the update again.
 	_ = a.ledger.append(lines...)
 	a.drop(job)
 }
 
-// drop takes a job off the lists.
+// drop removes a job.
 func (a *Agent) drop(job *job) {
 	delete(a.jobs, job.id())
 	for i, other := range a.inbox {
@@ -252,7 +253,7 @@ func (a *Agent) drop(job *job) {
 	a.notify()
 }
 
-// take gives the next command that may still begin.
+// take returns the next command that may still begin.
 func (a *Agent) take(now time.Time) *job {
 	for len(a.inbox) > 0 {
 		job := a.inbox[0]
@@ -269,7 +270,7 @@ func (a *Agent) take(now time.Time) *job {
 
 func (j *job) late(now time.Time) bool { return !j.deadline.IsZero() && !now.Before(j.deadline) }
 
-// putBack makes a command that was not begun available again.
+// putBack queues a command again that was not begun.
 func (a *Agent) putBack(job *job) {
 	if a.jobs[job.id()] == job && job.stage < jobRunning {
 		job.stage = jobWaiting
@@ -287,7 +288,7 @@ func (a *Agent) queue(job *job) {
 	}
 }
 
-// finish writes a job's end down and has the node told.
+// finish records the end of a job and queues it for the node.
 func (a *Agent) finish(job *job, update *agentpb.CommandUpdate) error {
 	line := &ledgerLine{Kind: ledgerDone, ID: job.id(), Stage: update.Stage, Result: update.ResultJson, Error: update.Error}
 	if err := a.ledger.append(line); err != nil {
@@ -305,7 +306,7 @@ func (a *Agent) finish(job *job, update *agentpb.CommandUpdate) error {
 	return nil
 }
 
-// unsettled says whether there is a job at this stage; a.mu is held.
+// unsettled reports whether a job is at this stage; a.mu is held.
 func (a *Agent) unsettled(stage jobStage) bool {
 	for _, job := range a.jobs {
 		if job.stage == stage {
@@ -315,7 +316,7 @@ func (a *Agent) unsettled(stage jobStage) bool {
 	return false
 }
 
-// outgoing is what the node is to be told of commands and was not on this connection; a.mu is held.
+// outgoing returns the updates that this connection has not sent; a.mu is held.
 func (a *Agent) outgoing() []*agentpb.CommandUpdate {
 	var updates []*agentpb.CommandUpdate
 	for _, job := range sorted(a.jobs) {
@@ -331,7 +332,7 @@ func (a *Agent) outgoing() []*agentpb.CommandUpdate {
 	return updates
 }
 
-// lostLink notes that what was said may not have arrived.
+// lostLink marks all unconfirmed updates as not sent.
 func (a *Agent) lostLink() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

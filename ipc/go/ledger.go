@@ -13,33 +13,33 @@ import (
 	"slices"
 	"strconv"
 
-	"peat.dev/peat/gen/agentpb"
+	"peat.internal/peat-node.git/ipc/go/gen/agentpb"
 )
 
 const (
 	ledgerName = "commands.ledger"
-	// ledgerSlack is what may be appended beyond the size after the last compaction before the next.
+	// ledgerSlack is the growth beyond twice the compacted size that starts the next compaction.
 	ledgerSlack = 1 << 20
-	// rememberedIDs of commands that are over are kept, the newest ones.
+	// rememberedIDs is the number of ids of ended commands that are kept, the newest ones.
 	rememberedIDs = 10_000
-	// rememberedWork is how many results Once keeps for commands that were interrupted.
+	// rememberedWork is the number of results that Once keeps for interrupted commands.
 	rememberedWork = 256
 )
 
-// ledgerKind is what a line of the ledger says of a command, or of work done once.
+// ledgerKind is the meaning of a line in the ledger.
 type ledgerKind string
 
 const (
-	ledgerOwner    ledgerKind = "owner"    // whose ledger this is; the first line
-	ledgerAccepted ledgerKind = "accepted" // the node is told so; the work has not begun
-	ledgerStarted  ledgerKind = "started"  // the work may have had effects from here on
-	ledgerDone     ledgerKind = "done"     // it is over; the node may not know
-	ledgerSettled  ledgerKind = "settled"  // the node knows; without a stage: it never began, and may come again
-	ledgerWork     ledgerKind = "work"     // the result of work done once
-	ledgerForget   ledgerKind = "forget"   // that result is not to be used again
+	ledgerOwner    ledgerKind = "owner"    // the agent's id; the first line
+	ledgerAccepted ledgerKind = "accepted" // accepted; the handler has not begun
+	ledgerStarted  ledgerKind = "started"  // the handler may have had effects from here on
+	ledgerDone     ledgerKind = "done"     // ended; the node may lack the end
+	ledgerSettled  ledgerKind = "settled"  // the node has the end; without a stage: rejected before it began, so it may come again
+	ledgerWork     ledgerKind = "work"     // the result of Once under a key
+	ledgerForget   ledgerKind = "forget"   // that result is dropped
 )
 
-// ledgerLine is one line: JSON behind its CRC-32 in hex.
+// ledgerLine is one line: JSON after its CRC-32 in hexadecimal.
 type ledgerLine struct {
 	Kind    ledgerKind                  `json:"kind"`
 	ID      string                      `json:"id"`
@@ -50,10 +50,10 @@ type ledgerLine struct {
 	Seconds int64                       `json:"at,omitempty"` // Unix, of work
 }
 
-// ledger remembers, across restarts, which commands were accepted, begun and finished, so that none is run twice. What is
-// appended is on disk before append returns. Without a directory it remembers for as long as the process lives.
+// ledger records which commands were accepted, begun and ended, so that none runs twice. A line is on disk before append
+// returns. Without a directory the record lasts as long as the process.
 //
-// One agent owns a ledger; its methods are called under that agent's mutex.
+// One agent owns a ledger and calls its methods under its mutex.
 type ledger struct {
 	dir       string
 	owner     string
@@ -108,8 +108,8 @@ func (l *ledger) close() {
 	l.broken = ErrClosed
 }
 
-// load reads what is there. An incomplete end was never confirmed to anybody; anything else that cannot be read is an
-// error, since to forget a command is to run it again.
+// load reads the file. It ignores an incomplete last line, which append never confirmed. Any other unreadable line is an
+// error, since a forgotten command would run again.
 func (l *ledger) load() error {
 	text, err := os.ReadFile(filepath.Join(l.dir, ledgerName))
 	if errors.Is(err, os.ErrNotExist) {
@@ -142,7 +142,7 @@ func parseLine(text []byte) (*ledgerLine, error) {
 	}
 	expected, err := strconv.ParseUint(string(sum), 16, 32)
 	if err != nil || uint32(expected) != crc32.ChecksumIEEE(body) {
-		return nil, errors.New("its checksum is another")
+		return nil, errors.New("its checksum does not match")
 	}
 	line := new(ledgerLine)
 	return line, json.Unmarshal(body, line)
@@ -156,7 +156,7 @@ func encodeLine(line *ledgerLine) ([]byte, error) {
 	return fmt.Appendf(nil, "%08x %s\n", crc32.ChecksumIEEE(body), body), nil
 }
 
-// note follows one line.
+// note applies one line.
 func (l *ledger) note(line *ledgerLine) {
 	switch line.Kind {
 	case ledgerAccepted, ledgerStarted, ledgerDone:
@@ -199,7 +199,7 @@ func (l *ledger) forgetWork(key string) {
 	}
 }
 
-// append notes lines and has them on disk before it returns.
+// append writes lines to disk and applies them.
 func (l *ledger) append(lines ...*ledgerLine) error {
 	if l.broken != nil {
 		return l.broken
@@ -226,7 +226,7 @@ func (l *ledger) append(lines ...*ledgerLine) error {
 	return nil
 }
 
-// write appends all or nothing; a file that could not be put back as it was is not written to again.
+// write appends everything or nothing. It never writes again to a file that it could not truncate after a failure.
 func (l *ledger) write(text []byte) error {
 	_, err := l.file.Write(text)
 	if err == nil {
@@ -242,7 +242,7 @@ func (l *ledger) write(text []byte) error {
 	return nil
 }
 
-// compact replaces the file by one that says only what still matters.
+// compact replaces the file by one that has only the current lines.
 func (l *ledger) compact() error {
 	path := filepath.Join(l.dir, ledgerName)
 	file, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
@@ -287,7 +287,7 @@ func (l *ledger) writeAll(file io.Writer) (int64, error) {
 			return 0, err
 		}
 		size += int64(len(encoded))
-		// Kept by the writer until Flush.
+		// Flush returns the writer's first error.
 		_, _ = writer.Write(encoded)
 	}
 	return size, writer.Flush()

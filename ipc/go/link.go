@@ -6,46 +6,46 @@ import (
 	"io"
 	"time"
 
-	"peat.dev/peat/gen/agentpb"
-	"peat.dev/peat/gen/ipcpb"
+	"peat.internal/peat-node.git/ipc/go/gen/agentpb"
+	"peat.internal/peat-node.git/ipc/go/internal/ipcpb"
 )
 
 const (
-	// linkPatience is how long the node may take to be dialled, to answer a registration, or to take what it is sent.
+	// linkPatience limits the time to dial the node, to get the answer to a registration, and to send a message.
 	linkPatience = 10 * time.Second
-	// beatPatience is how long a heartbeat may go unanswered at least, however often the node wants them.
+	// beatPatience is the least time that a heartbeat may go unanswered, for any interval.
 	beatPatience = 5 * time.Second
-	// leastBeat bounds what a node can ask for.
+	// leastBeat is the shortest interval that a node can set.
 	leastBeat = 100 * time.Millisecond
-	// registerBytes of command results travel in a registration at most; the others follow it one by one.
+	// registerBytes limits the command results in a registration; further ones follow it one by one.
 	registerBytes = 1 << 20
 )
 
-// link is one stream to the node, from Register to its end. Only the agent's own goroutine touches it.
+// link is one stream to the node, from Register to its end. It belongs to the agent's goroutine.
 type link struct {
 	agent  *Agent
 	stream *stream
 
 	number, acked uint64    // the last heartbeat, and the last that was answered
-	waiting       time.Time // since when nothing was answered that should be
-	// The heartbeat that carried a state, and the state's count.
+	waiting       time.Time // time of the oldest unanswered heartbeat
+	// The number of the heartbeat that carried a state, and the state's count.
 	stateNumber, state uint64
-	registered         uint64 // the registration that was sent last
+	registered         uint64 // count of the registration that was sent last
 	interval           time.Duration
 }
 
-// run keeps the agent linked until it leaves.
-func (a *Agent) run() {
+// run keeps the agent linked until Shutdown.
+func (a *Agent) run(ctx context.Context) {
 	defer close(a.gone)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		<-a.leave
 		// The link says goodbye first.
-		time.AfterFunc(closePatience, cancel)
+		time.AfterFunc(goodbyePatience, cancel)
 	}()
 	attend := a.attend
-	if a.options.poll > 0 {
+	if a.options.pollingInterval > 0 {
 		attend = a.attendPolling
 	}
 	var pause backoff
@@ -55,9 +55,9 @@ func (a *Agent) run() {
 		if err == nil {
 			return
 		}
-		a.options.logger.Warn("the link to the node is down", "agent", a.ID(), "why", err)
+		a.options.logger.Warn("the link to the node is down", "agent", a.ID(), "error", err)
 		if errors.Is(err, Aborted) {
-			// Another process has taken the id over; two that both insist must not do so twice a second.
+			// Another process uses the id. Two that compete for it must not do so twice a second.
 			pause.next = backoffMost
 		}
 		if !a.rest(&pause) {
@@ -66,7 +66,7 @@ func (a *Agent) run() {
 	}
 }
 
-// rest pauses, and says whether the agent goes on.
+// rest pauses and reports whether the agent is still open.
 func (a *Agent) rest(pause *backoff) bool {
 	timer := time.NewTimer(pause.pause())
 	defer timer.Stop()
@@ -78,7 +78,7 @@ func (a *Agent) rest(pause *backoff) bool {
 	}
 }
 
-// attend links once. No error: the agent has left.
+// attend keeps one link until it fails. Nil: the agent was closed.
 func (a *Agent) attend(ctx context.Context, pause *backoff) error {
 	dialing, cancel := context.WithTimeout(ctx, linkPatience)
 	defer cancel()
@@ -95,7 +95,7 @@ func (a *Agent) attend(ctx context.Context, pause *backoff) error {
 	return of(methodConnect, l.follow(ctx, pause))
 }
 
-// open begins the stream with a registration.
+// open starts the stream with a registration.
 func (l *link) open(ctx context.Context, conn *conn) error {
 	stream, err := conn.stream(ctx, methodConnect, &agentpb.AgentMessage{Body: l.register()})
 	l.stream = stream
@@ -112,8 +112,8 @@ func (l *link) register() *agentpb.AgentMessage_Register {
 	return &agentpb.AgentMessage_Register{Register: message}
 }
 
-// unfinished is every command that was accepted and whose end the node has not confirmed; a.mu is held. Ends that are too
-// large together follow after the registration.
+// unfinished returns an update for each accepted command without a confirmed end; a.mu is held. Results beyond registerBytes
+// follow the registration.
 func (a *Agent) unfinished() []*agentpb.CommandUpdate {
 	var updates []*agentpb.CommandUpdate
 	bytes := 0
@@ -134,7 +134,7 @@ func (a *Agent) unfinished() []*agentpb.CommandUpdate {
 	return updates
 }
 
-// follow carries the stream until it ends. No error: the agent has left.
+// follow runs the stream until it ends. Nil: the agent was closed.
 func (l *link) follow(ctx context.Context, pause *backoff) error {
 	registration := time.NewTimer(linkPatience)
 	defer registration.Stop()
@@ -174,7 +174,7 @@ func (l *link) follow(ctx context.Context, pause *backoff) error {
 	}
 }
 
-// arrived handles one frame of the node, and says whether it was the answer to a registration.
+// arrived handles one frame of the node and reports whether it answers a registration.
 func (l *link) arrived(ctx context.Context, frame *ipcpb.Frame) (bool, error) {
 	message := new(agentpb.NodeMessage)
 	if err := l.stream.take(frame, message); err != nil {
@@ -200,7 +200,7 @@ func (l *link) arrived(ctx context.Context, frame *ipcpb.Frame) (bool, error) {
 	case *agentpb.NodeMessage_UpdateAck:
 		l.agent.answered(body.UpdateAck)
 	}
-	// What this version does not know it passes over.
+	// Messages of unknown types are ignored.
 	return false, nil
 }
 
@@ -208,7 +208,7 @@ func interval(count uint32) time.Duration {
 	return max(milliseconds(count), leastBeat)
 }
 
-// granted notes that the node has the registration, and says what it does not have.
+// granted notes that the node has the registration and sends what it lacks.
 func (l *link) granted(ctx context.Context, registered *agentpb.Registered) error {
 	a := l.agent
 	a.mu.Lock()
@@ -218,12 +218,12 @@ func (l *link) granted(ctx context.Context, registered *agentpb.Registered) erro
 	a.notify()
 	a.mu.Unlock()
 	if first {
-		a.options.logger.Info("linked with the node", "agent", a.ID(), "node", registered.NodeId)
+		a.options.logger.Info("the agent is registered", "agent", a.ID(), "node", registered.NodeId)
 	}
 	return l.tell(ctx)
 }
 
-// tell says whatever the node does not know.
+// tell sends everything that the node lacks.
 func (l *link) tell(ctx context.Context) error {
 	a := l.agent
 	a.mu.Lock()
@@ -248,7 +248,7 @@ func (l *link) tell(ctx context.Context) error {
 	return nil
 }
 
-// beat gives a sign of life. A node that has not answered one for as long as it may is gone.
+// beat sends a sign of life. It fails when the node has not answered an earlier one in time.
 func (l *link) beat(ctx context.Context) error {
 	if l.number > l.acked && time.Since(l.waiting) > max(l.interval, beatPatience) {
 		return &Error{Code: Unavailable, Message: "the node did not answer a heartbeat"}
@@ -290,7 +290,7 @@ func (l *link) answer(ctx context.Context, update *agentpb.CommandUpdate) error 
 	return l.send(ctx, &agentpb.AgentMessage{Body: &agentpb.AgentMessage_CommandUpdate{CommandUpdate: update}})
 }
 
-// send gives up on a node that does not read.
+// send fails when the node takes no bytes for linkPatience.
 func (l *link) send(ctx context.Context, message *agentpb.AgentMessage) error {
 	ctx, cancel := context.WithTimeout(ctx, linkPatience)
 	defer cancel()
@@ -299,22 +299,20 @@ func (l *link) send(ctx context.Context, message *agentpb.AgentMessage) error {
 		l.noteRefusal(err)
 	}
 	if errors.Is(err, errNotSent) {
-		// The reason is the connection's.
+		// The end of the connection has the reason.
 		<-l.stream.conn.ended
 		return l.stream.conn.err
 	}
 	return err
 }
 
-// goodbye takes leave, and waits until the node has ended the stream.
+// goodbye takes leave and waits until the node has ended the stream.
 func (l *link) goodbye(ctx context.Context) error {
 	goodbye := &agentpb.AgentMessage{Body: &agentpb.AgentMessage_Goodbye{Goodbye: &agentpb.Goodbye{}}}
 	if err := l.send(ctx, goodbye); err != nil {
 		return nil
 	}
 	l.stream.conn.out.force(&ipcpb.Frame{Call: l.stream.call.id, Body: &ipcpb.Frame_HalfClose{HalfClose: &ipcpb.End{}}})
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
 	for {
 		message := new(agentpb.NodeMessage)
 		if l.stream.receive(ctx, message) != nil {
@@ -323,8 +321,8 @@ func (l *link) goodbye(ctx context.Context) error {
 	}
 }
 
-// noteRefusal tells who waits that the node refused what was said last. Of a registration the agent tries it again all the
-// same: an operator may change the node's mind.
+// noteRefusal passes a rejection to the callers that wait. The agent repeats a rejected registration, since an operator may
+// change what the node accepts.
 func (l *link) noteRefusal(err error) {
 	a := l.agent
 	a.mu.Lock()

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// lockFile keeps a second process out for as long as the file is open.
+// lockFile excludes a second process while the file is open.
 func lockFile(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -16,7 +16,7 @@ func lockFile(path string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		file.Close()
-		return nil, fmt.Errorf("another agent uses it: %w", err)
+		return nil, fmt.Errorf("another agent uses the directory: %w", err)
 	}
 	return file, nil
 }

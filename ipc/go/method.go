@@ -2,11 +2,11 @@ package peat
 
 import "fmt"
 
-// Method is a method's number in a request frame; docs/wire.md has the table.
-type Method uint32
+// methodNumber is the number of a method in a request frame; docs/wire.md has the table.
+type methodNumber uint32
 
 const (
-	methodGetStatus Method = iota + 1
+	methodGetStatus methodNumber = iota + 1
 	methodConnectPeer
 	methodDisconnectPeer
 	methodListPeers
@@ -42,8 +42,8 @@ var methodNames = [...]string{
 	"CancelCommand", "ListAgents", "WatchAgents", "AgentLink.Connect",
 }
 
-// String is the name in the service definition.
-func (m Method) String() string {
+// String returns the name in the service definition.
+func (m methodNumber) String() string {
 	if m < 1 || int(m) >= len(methodNames) {
 		return fmt.Sprintf("method %d", uint32(m))
 	}

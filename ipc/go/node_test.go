@@ -5,19 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"peat.dev/peat"
-	pb "peat.dev/peat/gen/sidecarpb"
-	"peat.dev/peat/internal/testnode"
+	peat "peat.internal/peat-node.git/ipc/go"
+	pb "peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
+	"peat.internal/peat-node.git/ipc/go/internal/testnode"
 )
 
 // patience is how long a test waits for what must happen; only a failing one waits it out.
@@ -81,7 +83,7 @@ func connect(t *testing.T, address string) *peat.Client {
 
 func newAgent(t *testing.T, address string, registration peat.Registration, options ...peat.AgentOption) *peat.Agent {
 	t.Helper()
-	agent, err := peat.NewAgent(address, registration, options...)
+	agent, err := peat.NewAgent(context.Background(), address, registration, options...)
 	must(t, err)
 	t.Cleanup(func() { agent.Close() })
 	must(t, agent.WaitRegistered(patient(t)))
@@ -103,7 +105,7 @@ func shows(t *testing.T, client *peat.Client, id string, holds func(*peat.AgentI
 		}
 	}()
 	eventually(t, "agent "+id, func() (bool, error) {
-		agents, err := client.ListAgents(patient(t), peat.AgentFilter{})
+		agents, err := client.Agents(patient(t), peat.AgentFilter{})
 		for _, agent := range agents {
 			if agent.AgentId == id {
 				last = agent
@@ -191,18 +193,18 @@ func TestAnAgentIsLiveWhileItsStreamIsUpAndItsIDKeepsItsPlace(t *testing.T) {
 	node, client := startNode(t, append(quick, "--node-id", "edge")...)
 	proxy := newProxy(t, node)
 	agent := newAgent(t, proxy.address(), peat.Registration{ID: "radar-1", Name: "Radar", Group: "sensors", Version: "1.0",
-		Capabilities: []string{"track"}, Labels: map[string]string{"site": "north"}, Status: peat.Ready})
+		Capabilities: []string{"track"}, Labels: map[string]string{"site": "north"}, Status: peat.PlatformReady})
 	shows(t, client, "radar-1", func(a *peat.AgentInfo) bool {
-		return a.Liveness == peat.Live && a.Group == "sensors" && a.Version == "1.0" && a.Via == "edge" && a.AttachedHere &&
-			a.Labels["site"] == "north" && a.Status == peat.Ready
+		return a.Liveness == peat.LivenessLive && a.Group == "sensors" && a.Version == "1.0" && a.Via == "edge" && a.AttachedHere &&
+			a.Labels["site"] == "north" && a.Status == peat.PlatformReady
 	})
 	proxy.cut()
-	shows(t, client, "radar-1", is(peat.Stale))
+	shows(t, client, "radar-1", is(peat.LivenessStale))
 	proxy.mend()
-	shows(t, client, "radar-1", is(peat.Live))
+	shows(t, client, "radar-1", is(peat.LivenessLive))
 	must(t, agent.Update(patient(t), func(r *peat.Registration) { r.Version = "1.1" }))
-	shows(t, client, "radar-1", func(a *peat.AgentInfo) bool { return a.Liveness == peat.Live && a.Version == "1.1" })
-	agents, err := client.ListAgents(patient(t), peat.AgentFilter{Group: "sensors"})
+	shows(t, client, "radar-1", func(a *peat.AgentInfo) bool { return a.Liveness == peat.LivenessLive && a.Version == "1.1" })
+	agents, err := client.Agents(patient(t), peat.AgentFilter{Group: "sensors"})
 	must(t, err)
 	if len(agents) != 1 {
 		t.Fatal(agents)
@@ -211,19 +213,19 @@ func TestAnAgentIsLiveWhileItsStreamIsUpAndItsIDKeepsItsPlace(t *testing.T) {
 	longer, cancel := context.WithTimeout(patient(t), 4*time.Second)
 	defer cancel()
 	for change, err := range client.WatchAgents(longer) {
-		if err == nil && change.Agent != nil && change.Agent.Liveness != peat.Live {
+		if err == nil && change.Agent != nil && change.Agent.Liveness != peat.LivenessLive {
 			t.Fatal(change.Agent)
 		}
 	}
 	must(t, agent.Close())
-	shows(t, client, "radar-1", is(peat.Stale))
+	shows(t, client, "radar-1", is(peat.LivenessStale))
 }
 
 func TestTheFleetShowsWhatAnAgentReports(t *testing.T) {
 	node, client := startNode(t)
 	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1",
 		Workloads: []peat.Workload{{Name: "old", Version: "1"}}, Capacity: &peat.Capacity{CPUTotal: 8}})
-	must(t, agent.Heartbeat(patient(t), peat.State{Status: peat.Degraded, Workloads: []peat.Workload{{Name: "tracker", Version: "1"}}}))
+	must(t, agent.Heartbeat(patient(t), peat.State{Status: peat.PlatformDegraded, Workloads: []peat.Workload{{Name: "tracker", Version: "1"}}}))
 	must(t, agent.ReportDeployment(patient(t), peat.Workload{Name: "map", Version: "2", Status: "running"}))
 	deployed := func(want ...string) {
 		t.Helper()
@@ -241,7 +243,7 @@ func TestTheFleetShowsWhatAnAgentReports(t *testing.T) {
 	deployed("a1/map/2")
 	platforms, err := client.FleetPlatforms(patient(t))
 	must(t, err)
-	if len(platforms) != 1 || platforms[0].AgentID != "a1" || platforms[0].Liveness != peat.Live {
+	if len(platforms) != 1 || platforms[0].AgentID != "a1" || platforms[0].Liveness != peat.LivenessLive {
 		t.Fatal(platforms)
 	}
 }
@@ -257,12 +259,12 @@ func TestWhatTheNodeRefusesOfAnAgentIsToldAndTakenBack(t *testing.T) {
 		t.Fatal("a label of 3 MiB")
 	}
 	must(t, agent.ReportDeployment(patient(t), peat.Workload{Name: "w", Version: "1"}))
-	shows(t, client, "a1", func(a *peat.AgentInfo) bool { return a.Liveness == peat.Live && a.Version == "1" })
+	shows(t, client, "a1", func(a *peat.AgentInfo) bool { return a.Liveness == peat.LivenessLive && a.Version == "1" })
 }
 
 func TestAnIDThatNoDocumentCanHaveIsRefused(t *testing.T) {
 	node, _ := startNode(t)
-	if agent, err := peat.NewAgent(node.Address(), peat.Registration{ID: "a\nb"}); err == nil {
+	if agent, err := peat.NewAgent(context.Background(), node.Address(), peat.Registration{ID: "a\nb"}); err == nil {
 		defer agent.Close()
 		if err := agent.WaitRegistered(patient(t)); !errors.Is(err, peat.InvalidArgument) {
 			t.Fatal(err)
@@ -276,7 +278,7 @@ func TestWatchAgentsGivesAllOfThemAndThenEveryChange(t *testing.T) {
 	var seen []string
 	for change, err := range client.WatchAgents(patient(t)) {
 		must(t, err)
-		if change.Type == peat.SnapshotEnd {
+		if change.Type == peat.ChangeSnapshotEnd {
 			seen = append(seen, "end")
 			newAgent(t, node.Address(), peat.Registration{ID: "a2"})
 			continue
@@ -339,10 +341,10 @@ func TestACommandHasItsEffectAndItsResultIsToldOnAnotherNode(t *testing.T) {
 	watch(t, edge)
 	watch(t, hub)
 	client := connect(t, hub.Address())
-	agent := newAgent(t, edge.Address(), peat.Registration{ID: "a1", Group: "g"}, peat.Remember(t.TempDir()))
+	agent := newAgent(t, edge.Address(), peat.Registration{ID: "a1", Group: "g"}, peat.WithDirectory(t.TempDir()))
 	world := &runtime{running: map[string]string{}}
 	go agent.Handle(patient(t), world.deploy)
-	shows(t, client, "a1", is(peat.Live))
+	shows(t, client, "a1", is(peat.LivenessLive))
 
 	id, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "deploy",
 		Payload: map[string]string{"name": "radar", "version": "2"}})
@@ -367,11 +369,11 @@ func TestACommandHasItsEffectAndItsResultIsToldOnAnotherNode(t *testing.T) {
 func TestACutInTheMiddleOfTheWorkIsOneExecutionAndTheResultComesAfterwards(t *testing.T) {
 	node, client := startNode(t, quick...)
 	proxy := newProxy(t, node)
-	agent := newAgent(t, proxy.address(), peat.Registration{ID: "a1"}, peat.Remember(t.TempDir()))
+	agent := newAgent(t, proxy.address(), peat.Registration{ID: "a1"}, peat.WithDirectory(t.TempDir()))
 	begun, finish := make(chan struct{}, 2), make(chan struct{})
 	var runs atomic.Int32
 	go agent.Handle(patient(t), func(ctx context.Context, command *peat.Command) (any, error) {
-		return command.Once("deploy radar 2", func(ctx context.Context) (json.RawMessage, error) {
+		return command.Once(ctx, "deploy radar 2", func(ctx context.Context) (json.RawMessage, error) {
 			runs.Add(1)
 			begun <- struct{}{}
 			select {
@@ -386,7 +388,7 @@ func TestACutInTheMiddleOfTheWorkIsOneExecutionAndTheResultComesAfterwards(t *te
 	must(t, err)
 	<-begun
 	proxy.cut()
-	shows(t, client, "a1", is(peat.Stale))
+	shows(t, client, "a1", is(peat.LivenessStale))
 	// Whoever sent it sees nothing come back, and sends it again.
 	retry, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "deploy"})
 	must(t, err)
@@ -433,7 +435,7 @@ func TestAnAgentThatIsRestartedDoesNotRunTheSameCommandAgain(t *testing.T) {
 	node, client := startNode(t)
 	dir := t.TempDir()
 	proxy := newProxy(t, node)
-	before := newAgent(t, proxy.address(), peat.Registration{ID: "a1"}, peat.Remember(dir))
+	before := newAgent(t, proxy.address(), peat.Registration{ID: "a1"}, peat.WithDirectory(dir))
 	id, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "work", TTL: peat.NoExpiry})
 	must(t, err)
 	for command, err := range before.Commands(patient(t)) {
@@ -442,8 +444,10 @@ func TestAnAgentThatIsRestartedDoesNotRunTheSameCommandAgain(t *testing.T) {
 		break
 	}
 	proxy.cut()
-	must(t, before.Close())
-	after := newAgent(t, node.Address(), peat.Registration{ID: "a1"}, peat.Remember(dir))
+	if err := before.Close(); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Close with a command that runs returns %v, want DeadlineExceeded", err)
+	}
+	after := newAgent(t, node.Address(), peat.Registration{ID: "a1"}, peat.WithDirectory(dir))
 	var runs atomic.Int32
 	go after.Handle(patient(t), func(context.Context, *peat.Command) (any, error) { runs.Add(1); return nil, nil })
 	if record := outcome(t, client, id); record.Status != failed || runs.Load() != 0 {
@@ -502,7 +506,7 @@ func TestCommandsRunOnceAndAllEndWhateverIsCutAndCrashes(t *testing.T) {
 	var mu sync.Mutex
 	runs := map[string]int{}
 	start := func() *peat.Agent {
-		agent := newAgent(t, proxy.address(), peat.Registration{ID: "a1"}, peat.Remember(dir))
+		agent := newAgent(t, proxy.address(), peat.Registration{ID: "a1"}, peat.WithDirectory(dir))
 		go agent.Handle(patient(t), func(ctx context.Context, command *peat.Command) (any, error) {
 			mu.Lock()
 			runs[command.ID]++
@@ -583,16 +587,16 @@ func TestASecondAgentOfTheSameIDTakesOver(t *testing.T) {
 	node, client := startNode(t)
 	first := newAgent(t, node.Address(), peat.Registration{ID: "a1", Version: "1"})
 	newAgent(t, node.Address(), peat.Registration{ID: "a1", Version: "2"})
-	shows(t, client, "a1", func(a *peat.AgentInfo) bool { return a.Liveness == peat.Live && a.Version == "2" })
+	shows(t, client, "a1", func(a *peat.AgentInfo) bool { return a.Liveness == peat.LivenessLive && a.Version == "2" })
 	eventually(t, "the first knows", func() (bool, error) { return !first.Connected(), nil })
 }
 
 func TestAnAgentThatPollsWorksAsWell(t *testing.T) {
 	node, client := startNode(t)
-	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1", Name: "poller"}, peat.Polling(20*time.Millisecond))
+	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1", Name: "poller"}, peat.WithPolling(20*time.Millisecond))
 	world := &runtime{running: map[string]string{}}
 	go agent.Handle(patient(t), world.deploy)
-	shows(t, client, "a1", is(peat.Live))
+	shows(t, client, "a1", is(peat.LivenessLive))
 	for _, command := range []peat.NewCommand{{Agent: "a1"}, {All: true}} {
 		command.Type, command.Payload = "deploy", `{"name": "radar", "version": "2"}`
 		id, err := client.SendCommand(patient(t), command)
@@ -609,9 +613,9 @@ func TestAnAgentThatPollsWorksAsWell(t *testing.T) {
 func TestAnAgentThatPollsIsRegisteredWithAllItSays(t *testing.T) {
 	node, client := startNode(t, "--heartbeat", "2")
 	registration := peat.Registration{ID: "a1", Name: "poller", Group: "north", Version: "1", Capabilities: []string{"x"},
-		Labels: map[string]string{"site": "k", "old": "1"}, Routes: []string{"http://10.0.0.1"}, Status: peat.Busy,
+		Labels: map[string]string{"site": "k", "old": "1"}, Routes: []string{"http://10.0.0.1"}, Status: peat.PlatformBusy,
 		Workloads: []peat.Workload{{Name: "web", Version: "3"}}, Capacity: &peat.Capacity{CPUTotal: 4}}
-	agent := newAgent(t, node.Address(), registration, peat.Polling(20*time.Millisecond))
+	agent := newAgent(t, node.Address(), registration, peat.WithPolling(20*time.Millisecond))
 	if terms := agent.Terms(); terms.HeartbeatInterval != 2*time.Second || len(terms.NodePublicKey) != 32 {
 		t.Fatal(terms)
 	}
@@ -651,7 +655,7 @@ func TestAnAgentThatPollsIsRegisteredWithAllItSays(t *testing.T) {
 
 func TestResultsOfEarlierCommandsKeepNoPollingAgentFromItsWork(t *testing.T) {
 	node, client := startNode(t)
-	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1"}, peat.Polling(20*time.Millisecond))
+	agent := newAgent(t, node.Address(), peat.Registration{ID: "a1"}, peat.WithPolling(20*time.Millisecond))
 	result := `"` + strings.Repeat("r", 200_000) + `"`
 	go agent.Handle(patient(t), func(context.Context, *peat.Command) (any, error) { return result, nil })
 	for range 25 {
@@ -661,7 +665,7 @@ func TestResultsOfEarlierCommandsKeepNoPollingAgentFromItsWork(t *testing.T) {
 			t.Fatal(record.Status, record.Error)
 		}
 	}
-	all, err := client.GetCommands(patient(t), "a1", false)
+	all, err := client.Commands(patient(t), peat.CommandFilter{Agent: "a1"})
 	must(t, err)
 	if len(all) != 25 {
 		t.Fatal(len(all))
@@ -674,7 +678,7 @@ func TestASubscriptionMissesNothingWhileTheNodeIsRestarted(t *testing.T) {
 	defer cancel()
 	changes := make(chan *peat.Change, 16)
 	go func() {
-		for change, err := range client.Subscribe(ctx, peat.Collections("notes"), peat.Snapshot()) {
+		for change, err := range client.Subscribe(ctx, peat.WithCollections("notes"), peat.WithSnapshot()) {
 			if err == nil {
 				changes <- change
 			}
@@ -691,24 +695,24 @@ func TestASubscriptionMissesNothingWhileTheNodeIsRestarted(t *testing.T) {
 			t.Fatal("nothing comes")
 		}
 	}
-	next(peat.SnapshotEnd, "")
+	next(peat.ChangeSnapshotEnd, "")
 	put := func(id string) {
 		t.Helper()
 		_, err := connect(t, node.Address()).Put(patient(t), "notes", id, `{}`)
 		must(t, err)
 	}
 	put("n1")
-	next(peat.Upsert, "n1")
+	next(peat.ChangeUpsert, "n1")
 	node.Stop()
 	must(t, node.Resume())
 	put("n2")
-	next(peat.Upsert, "n2")
+	next(peat.ChangeUpsert, "n2")
 }
 
 func TestTheCallsOfTheInterfaceWorkAgainstANode(t *testing.T) {
 	node, client := startNode(t)
 	ctx := patient(t)
-	must(t, client.PutPlatform(ctx, &peat.Platform{Id: "p1", Name: "first", Status: peat.Ready}))
+	must(t, client.PutPlatform(ctx, &peat.Platform{Id: "p1", Name: "first", Status: peat.PlatformReady}))
 	must(t, client.PutCell(ctx, &peat.Cell{Id: "c1", Name: "cell"}))
 	must(t, client.PutTrack(ctx, &peat.Track{Id: "t1", Classification: "car"}))
 	platforms, err := client.Platforms(ctx)
@@ -722,9 +726,9 @@ func TestTheCallsOfTheInterfaceWorkAgainstANode(t *testing.T) {
 	}
 	written, err := client.Put(ctx, "tracks", "t2", `{"n": 1}`)
 	must(t, err)
-	_, err = client.Put(ctx, "tracks", "t2", `{"n": 2}`, peat.Base(written.Version), peat.Durable())
+	_, err = client.Put(ctx, "tracks", "t2", `{"n": 2}`, peat.WithBase(written.Version), peat.WithDurable())
 	must(t, err)
-	if _, err := client.Put(ctx, "tracks", "t2", `{"n": 3}`, peat.Base(written.Version)); !errors.Is(err, peat.Aborted) {
+	if _, err := client.Put(ctx, "tracks", "t2", `{"n": 3}`, peat.WithBase(written.Version)); !errors.Is(err, peat.Aborted) {
 		t.Fatal(err)
 	}
 	_, err = client.Put(ctx, "notes", "n1", `{"n": 1}`)
@@ -733,7 +737,7 @@ func TestTheCallsOfTheInterfaceWorkAgainstANode(t *testing.T) {
 	must(t, err)
 	short, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if _, err := client.Put(short, "notes", "n2", `{}`, peat.WaitPeers(1)); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := client.Put(short, "notes", "n2", `{}`, peat.WithWaitPeers(1)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
 	must(t, client.StopSync(ctx))
@@ -747,12 +751,75 @@ func TestTheCallsOfTheInterfaceWorkAgainstANode(t *testing.T) {
 		t.Fatal(stats, err)
 	}
 	other := fmt.Sprintf("%064x", 1)
-	if err := client.ConnectPeer(ctx, other, nil, ""); !errors.Is(err, peat.FailedPrecondition) && !errors.Is(err, peat.InvalidArgument) {
+	if err := client.ConnectPeer(ctx, peat.PeerTarget{EndpointID: other}); !errors.Is(err, peat.FailedPrecondition) && !errors.Is(err, peat.InvalidArgument) {
 		t.Fatal(err)
 	}
-	must(t, client.ConnectPeer(ctx, "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c", []string{"127.0.0.1:9"}, ""))
-	if peers, err := client.Peers(ctx); err != nil || len(peers) != 1 || peers[0].Connected {
+	must(t, client.ConnectPeer(ctx, peat.PeerTarget{EndpointID: peerID, Addresses: []string{"127.0.0.1:9"}}))
+	if peers, err := client.Peers(ctx, peat.PeerFilter{}); err != nil || len(peers) != 1 || peers[0].Connected {
 		t.Fatal(peers, err)
 	}
-	must(t, client.DisconnectPeer(ctx, "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"))
+	waiting, stop := context.WithTimeout(ctx, time.Second)
+	defer stop()
+	unreachable := peat.PeerTarget{EndpointID: peerID, Addresses: []string{"127.0.0.1:9"}, Wait: true}
+	if err := client.ConnectPeer(waiting, unreachable); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	must(t, client.DisconnectPeer(ctx, peerID))
+	for all, want := range map[bool]int{false: 0, true: 1} {
+		if peers, err := client.Peers(ctx, peat.PeerFilter{All: all}); err != nil || len(peers) != want {
+			t.Fatalf("Peers with All %v: %v %v, want %d", all, peers, err, want)
+		}
+	}
+}
+
+// peerID is an endpoint id of a node that does not exist.
+const peerID = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"
+
+func TestASubscriptionOmitsWhatItExcludesAndNamesWhatIsTooLong(t *testing.T) {
+	_, client := startNode(t)
+	ctx := patient(t)
+	for collection, text := range map[string]string{"notes": "short", "long": strings.Repeat("x", 2000), "secret": "s"} {
+		_, err := client.Put(ctx, collection, "d", map[string]string{"text": text})
+		must(t, err)
+	}
+	got := map[string]peat.ChangeType{}
+	for change, err := range client.Subscribe(ctx, peat.WithSnapshot(), peat.WithExclude("secret"), peat.WithMaxChangeBytes(1000)) {
+		must(t, err)
+		if change.Type == peat.ChangeSnapshotEnd {
+			break
+		}
+		got[change.Collection] = change.Type
+		if change.Type == peat.ChangeOversized && !strings.Contains(change.Error, "max_change_bytes") {
+			t.Fatal(change.Error)
+		}
+	}
+	if want := map[string]peat.ChangeType{"notes": peat.ChangeUpsert, "long": peat.ChangeOversized}; !maps.Equal(got, want) {
+		t.Fatalf("the subscription has %v, want %v", got, want)
+	}
+}
+
+func TestCommandsAreFilteredByStatusAndByWhatAnAgentMayStillRun(t *testing.T) {
+	_, client := startNode(t)
+	ctx := patient(t)
+	for id, ttl := range map[string]time.Duration{"over": time.Second, "open": peat.NoExpiry} {
+		_, err := client.SendCommand(ctx, peat.NewCommand{Agent: "a1", Type: "work", ID: id, TTL: ttl})
+		must(t, err)
+	}
+	_, err := client.WaitCommand(ctx, "over")
+	must(t, err)
+	for want, filter := range map[string]peat.CommandFilter{
+		"[open over]": {}, "[over]": {Status: []peat.CommandStatus{peat.CommandExpired, peat.CommandFailed}},
+		"[open]": {Agent: "a1", PendingOnly: true}, "[]": {Agent: "a2"},
+	} {
+		commands, err := client.Commands(ctx, filter)
+		must(t, err)
+		ids := []string{}
+		for _, command := range commands {
+			ids = append(ids, command.Id)
+		}
+		slices.Sort(ids)
+		if fmt.Sprint(ids) != want {
+			t.Errorf("%+v selects %v, want %s", filter, ids, want)
+		}
+	}
 }

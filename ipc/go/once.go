@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// reuseFor is how long after its end the result of interrupted work is used again.
+// reuseFor is how long the result of interrupted work is used again.
 const reuseFor = time.Hour
 
-// onceWork is work under a content key. Guarded by the agent's mutex until done is closed.
+// onceWork is work under a content key. The agent's mutex guards it until done is closed.
 type onceWork struct {
 	done    chan struct{}
 	result  json.RawMessage
@@ -20,13 +20,14 @@ type onceWork struct {
 	waiting int
 }
 
-// Once does work under a key that says what is done, so that a retry under a new id does not do it again: while the work of
-// another command runs under the key, this one waits for it and shares its result. When the agent lost its node (or was
-// restarted) before the result of the other got through, that result is used again for an hour after the work ended. A
-// command that got through is over; the same key then begins anew.
+// Once runs work under a key that names its effect, so that a command sent again under a new id does not repeat it: while the
+// work of another command runs under the key, this command waits for it and shares its result. When the agent lost its node,
+// or restarted, before it delivered the other command's result, that result is used again for an hour. After a delivered
+// result, the same key starts new work.
 //
-// The work's context ends when all commands that wait for it have ended. A failure is not used again.
-func (c *Command) Once(contentKey string, work func(context.Context) (json.RawMessage, error)) (json.RawMessage, error) {
+// ctx bounds the wait. The work's context ends when no command waits for it any more. A failure is not shared with later
+// commands.
+func (c *Command) Once(ctx context.Context, contentKey string, work func(context.Context) (json.RawMessage, error)) (json.RawMessage, error) {
 	a := c.agent
 	a.mu.Lock()
 	if result, known := a.finishedWork(contentKey, time.Now()); known {
@@ -36,18 +37,21 @@ func (c *Command) Once(contentKey string, work func(context.Context) (json.RawMe
 	}
 	shared := a.once[contentKey]
 	if shared == nil {
-		ctx, cancel := context.WithCancel(context.WithoutCancel(a.life))
+		life, cancel := context.WithCancel(context.WithoutCancel(a.life))
 		shared = &onceWork{done: make(chan struct{}), cancel: cancel}
 		a.once[contentKey] = shared
-		go a.work(ctx, contentKey, shared, work)
+		go a.work(life, contentKey, shared, work)
 	}
 	shared.waiting++
 	c.job.keys = append(c.job.keys, contentKey)
 	a.mu.Unlock()
-	return a.join(c.Context(), shared)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.Context(), func() { cancel(context.Cause(c.Context())) })()
+	return a.join(ctx, shared)
 }
 
-// join waits for shared work. The last to give up ends it, and still waits for its end.
+// join waits for shared work. The last command to give up ends the work and waits for its end.
 func (a *Agent) join(ctx context.Context, shared *onceWork) (json.RawMessage, error) {
 	select {
 	case <-shared.done:
@@ -92,8 +96,8 @@ func contained(ctx context.Context, work func(context.Context) (json.RawMessage,
 	return work(ctx)
 }
 
-// finishedWork is the result of a key whose command did not get through; a.mu is held. A clock that was set back makes it
-// last longer, never shorter.
+// finishedWork returns the undelivered result of a key; a.mu is held. A clock that was set back extends its life and never
+// shortens it.
 func (a *Agent) finishedWork(key string, now time.Time) (json.RawMessage, bool) {
 	line := a.ledger.work[key]
 	if line == nil || now.Sub(time.Unix(line.Seconds, 0)) > reuseFor {
@@ -102,7 +106,7 @@ func (a *Agent) finishedWork(key string, now time.Time) (json.RawMessage, bool) 
 	return json.RawMessage(line.Result), true
 }
 
-// forgetWork says whether a key's result is of no further use now that job has got through; a.mu is held.
+// forgetWork reports whether no other command needs the result of a key; a.mu is held.
 func (a *Agent) forgetWork(key string, job *job) bool {
 	if a.ledger.work[key] == nil {
 		return false

@@ -7,18 +7,18 @@ import (
 
 	"google.golang.org/protobuf/encoding/protodelim"
 
-	"peat.dev/peat/gen/ipcpb"
+	"peat.internal/peat-node.git/ipc/go/internal/ipcpb"
 )
 
-// outboxBytes wait to be written at most; a frame that finds more waits for room.
+// outboxBytes limits the bytes that wait for the writer; a frame waits while there are more.
 const outboxBytes = 256 << 10
 
-// outbox holds encoded frames for the connection's writer, in order, so that no caller is ever in the middle of a write
-// when its context ends.
+// outbox queues encoded frames for the connection's writer in order. No caller writes to the socket, so no context ends in
+// the middle of a frame.
 type outbox struct {
 	mu      sync.Mutex
 	waiting []byte
-	// Of everything ever put: bytes given to put, and bytes the socket took.
+	// The total of bytes that were queued, and of those the socket took.
 	put, written int64
 	wake         chan struct{} // holds one token while bytes wait
 	room         chan struct{} // closed when there is room again
@@ -28,7 +28,7 @@ func newOutbox() *outbox {
 	return &outbox{wake: make(chan struct{}, 1), room: make(chan struct{})}
 }
 
-// send appends a frame once there is room, and says where in the stream it ends.
+// send queues a frame when there is room and returns its end in the total of bytes.
 func (o *outbox) send(ctx context.Context, ended <-chan struct{}, frame *ipcpb.Frame) (int64, error) {
 	for {
 		o.mu.Lock()
@@ -48,11 +48,11 @@ func (o *outbox) send(ctx context.Context, ended <-chan struct{}, frame *ipcpb.F
 	}
 }
 
-// force appends a small frame that must not wait: a cancellation or credit. A call has at most a few of them.
+// force queues a small frame that must not wait: a cancellation or credit. A call has few of them.
 func (o *outbox) force(frame *ipcpb.Frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	// Frames without payload always encode.
+	// A frame without payload always encodes.
 	_, _ = o.append(frame)
 }
 
@@ -71,7 +71,7 @@ func (o *outbox) append(frame *ipcpb.Frame) (int64, error) {
 	return o.put, nil
 }
 
-// take is everything that waits; the caller writes it.
+// take returns all queued bytes, for the caller to write.
 func (o *outbox) take() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -88,14 +88,14 @@ func (o *outbox) noteWritten(count int) {
 	o.written += int64(count)
 }
 
-// sent says whether the socket took everything up to end.
+// sent reports whether the socket took all bytes up to end.
 func (o *outbox) sent(end int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.written >= end
 }
 
-// byteWriter appends.
+// byteWriter appends what is written to it.
 type byteWriter []byte
 
 var _ io.Writer = (*byteWriter)(nil)

@@ -8,17 +8,16 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"peat.dev/peat/gen/agentpb"
-	pb "peat.dev/peat/gen/sidecarpb"
+	"peat.internal/peat-node.git/ipc/go/gen/agentpb"
+	pb "peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
 )
 
-// pollingBeat is how often an agent that polls gives a sign of life where the node does not say.
+// pollingBeat is the interval of signs of life of an agent that polls, where the node gives none.
 const pollingBeat = 30 * time.Second
 
-// attendPolling is what attend is for an agent that holds no stream: calls of the plain interface, every interval. No
-// error: the agent has left.
+// attendPolling is attend for an agent without a stream: unary calls at each interval. Nil: the agent was closed.
 func (a *Agent) attendPolling(ctx context.Context, pause *backoff) error {
-	tick := time.NewTicker(a.options.poll)
+	tick := time.NewTicker(a.options.pollingInterval)
 	defer tick.Stop()
 	var beat time.Time
 	interval := pollingBeat
@@ -46,7 +45,7 @@ func (a *Agent) attendPolling(ctx context.Context, pause *backoff) error {
 	}
 }
 
-// signOfLife tells the node that the agent lives, and what it is if the node does not know that yet.
+// signOfLife renews the agent's liveness and writes its registration if the node lacks it.
 func (a *Agent) signOfLife(ctx context.Context) (*Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, linkPatience)
 	defer cancel()
@@ -75,7 +74,7 @@ func (a *Agent) stateWaits() bool {
 	return !a.connected || a.state > max(a.stateReached, a.stateRefused) || a.registered > a.registeredReached
 }
 
-// pollOnce tells everything there is to tell, and looks at what there is to do.
+// pollOnce reports all updates of commands and reads the open commands.
 func (a *Agent) pollOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, linkPatience)
 	defer cancel()
@@ -83,13 +82,13 @@ func (a *Agent) pollOnce(ctx context.Context) error {
 	if err := a.reportAll(ctx); err != nil {
 		return err
 	}
-	// What is over may be much, and is nothing to do.
-	open := []pb.CommandStatus{pb.CommandStatus_COMMAND_STATUS_PENDING, pb.CommandStatus_COMMAND_STATUS_EXECUTING}
+	// Ended commands may be many and need no work.
+	open := []CommandStatus{CommandPending, CommandExecuting}
 	request := &pb.GetCommandsRequest{TargetId: a.ID(), Status: open}
 	return a.client.eachCommand(ctx, request, func(command *CommandRecord) error { return a.look(ctx, command) })
 }
 
-// said is what the agent says of itself now, and the counts of it.
+// said returns the current registration and its counts.
 func (a *Agent) said() (Registration, uint64, uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -97,7 +96,7 @@ func (a *Agent) said() (Registration, uint64, uint64) {
 }
 
 func (a *Agent) polled(status *Status, registered, state uint64) {
-	// The node's id is its key in hexadecimal.
+	// The endpoint id is the node's key in hexadecimal.
 	key, _ := hex.DecodeString(status.EndpointAddr)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -108,7 +107,7 @@ func (a *Agent) polled(status *Status, registered, state uint64) {
 	a.notify()
 }
 
-// pollRefused tells who waits that the node refused what was said last.
+// pollRefused passes a rejection to the callers that wait.
 func (a *Agent) pollRefused(err error, registered, state uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -123,21 +122,21 @@ func (a *Agent) pollRefused(err error, registered, state uint64) {
 	a.notify()
 }
 
-// look sees what a command asks of the agent.
+// look starts or ends a command as its record requires.
 func (a *Agent) look(ctx context.Context, command *CommandRecord) error {
 	status, _ := statusOf(command, a.ID())
 	switch {
 	case terminal(status):
 	case command.CancelRequested:
 		return a.reportOne(ctx, a.cancelled(command.Id))
-	case status == pb.CommandStatus_COMMAND_STATUS_PENDING:
-		// Whether it is still in time the node decides, when it is accepted.
+	case status == CommandPending:
+		// The node rejects the acceptance of an expired command.
 		return a.reportOne(ctx, a.pushed(&agentpb.CommandPush{Command: command}))
 	}
 	return nil
 }
 
-func statusOf(command *CommandRecord, agent string) (pb.CommandStatus, *TargetStatus) {
+func statusOf(command *CommandRecord, agent string) (CommandStatus, *TargetStatus) {
 	for _, target := range command.Targets {
 		if target.AgentId == agent {
 			return target.Status, target
@@ -158,7 +157,7 @@ func (a *Agent) reportAll(ctx context.Context) error {
 	return nil
 }
 
-// reportOne tells the node of one update by PutCommand, whose answer is its confirmation or refusal.
+// reportOne sends one update by PutCommand; the answer confirms or rejects it.
 func (a *Agent) reportOne(ctx context.Context, update *agentpb.CommandUpdate) error {
 	if update == nil || update.Stage == agentpb.CommandUpdate_STAGE_PROGRESS {
 		return nil
@@ -179,7 +178,7 @@ func (a *Agent) reportOne(ctx context.Context, update *agentpb.CommandUpdate) er
 	return nil
 }
 
-// reported is the command with the target's status and outcome.
+// reported returns the command with the target's status and outcome.
 func reported(command *CommandRecord, agent string, update *agentpb.CommandUpdate) *CommandRecord {
 	status := map[agentpb.CommandUpdate_Stage]pb.CommandStatus{
 		agentpb.CommandUpdate_STAGE_ACCEPTED:  pb.CommandStatus_COMMAND_STATUS_EXECUTING,

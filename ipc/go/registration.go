@@ -11,12 +11,12 @@ import (
 const (
 	platformsCollection   = "platforms"
 	deploymentsCollection = "deployments"
-	// writeAttempts of a document that others write at the same time.
+	// writeAttempts limits the attempts to write a document that other writers change at the same time.
 	writeAttempts = 5
 )
 
-// putRegistration writes the documents that a registration on a stream would come to: platforms/{id}, and deployments/{id}:{name} for
-// what runs. What is no longer said is removed.
+// putRegistration writes the documents that a registration on a stream makes: platforms/{id}, and deployments/{id}:{name} for
+// each workload. It removes the documents of other workloads.
 func (c *Client) putRegistration(ctx context.Context, r *Registration) error {
 	if err := c.setFields(ctx, platformsCollection, r.ID, r.fields()); err != nil {
 		return err
@@ -43,7 +43,7 @@ func (c *Client) putRegistration(ctx context.Context, r *Registration) error {
 	return nil
 }
 
-// deleteOwn deletes a deployment, unless it is another agent's, whose id begins with this one's and a colon.
+// deleteOwn deletes a deployment, unless it belongs to another agent: its id may begin with this agent's and a colon.
 func (c *Client) deleteOwn(ctx context.Context, agent, id string) error {
 	held, err := c.Get(ctx, deploymentsCollection, id)
 	if errors.Is(err, NotFound) {
@@ -61,12 +61,12 @@ func (c *Client) deleteOwn(ctx context.Context, agent, id string) error {
 	return c.Delete(ctx, deploymentsCollection, id)
 }
 
-// setFields makes keys of a document what they are here, removes those that are nil, and leaves the others as they are.
+// setFields sets keys of a document, removes those that are nil here and keeps all others.
 func (c *Client) setFields(ctx context.Context, collection, id string, fields map[string]any) error {
 	var err error
 	for range writeAttempts {
 		document := make(map[string]any)
-		var options []PutOption
+		var options []WriteOption
 		held, problem := c.Get(ctx, collection, id)
 		if problem == nil {
 			decoder := json.NewDecoder(bytes.NewReader(held.JSON))
@@ -74,7 +74,7 @@ func (c *Client) setFields(ctx context.Context, collection, id string, fields ma
 			if problem = decoder.Decode(&document); problem != nil {
 				return problem
 			}
-			options = append(options, Base(held.Version))
+			options = append(options, WithBase(held.Version))
 		} else if !errors.Is(problem, NotFound) {
 			return problem
 		}
@@ -92,7 +92,7 @@ func (c *Client) setFields(ctx context.Context, collection, id string, fields ma
 	return err
 }
 
-// fields are the keys of the agent's document in platforms.
+// fields returns the keys of the agent's document in platforms.
 func (r *Registration) fields() map[string]any {
 	fields := map[string]any{"agent_id": r.ID, "name": text(r.Name), "group": text(r.Group), "version": text(r.Version),
 		"capabilities": list(r.Capabilities), "routes": list(r.Routes), "labels": labels(r.Labels), "capacity": nil}
@@ -107,7 +107,7 @@ func (r *Registration) fields() map[string]any {
 	return fields
 }
 
-// fields are the keys of the workload's document in deployments.
+// fields returns the keys of the workload's document in deployments.
 func (w *Workload) fields(agent string) map[string]any {
 	return map[string]any{"agent_id": agent, "package": w.Name, "version": w.Version, "status": w.Status,
 		"labels": labels(w.Labels)}

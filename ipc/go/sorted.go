@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// sorted gives a map's values in the order of its keys.
+// sorted returns a map's values in the order of its keys.
 func sorted[K cmp.Ordered, V any](values map[K]V) []V {
 	ordered := make([]V, 0, len(values))
 	for _, key := range slices.Sorted(maps.Keys(values)) {

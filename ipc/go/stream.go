@@ -7,21 +7,21 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"peat.dev/peat/gen/ipcpb"
+	"peat.internal/peat-node.git/ipc/go/internal/ipcpb"
 )
 
-// window is how many items of a stream the node may send ahead of the consumer: little to hold when it pauses, enough to
-// keep the link full.
+// window is how many items of a stream the node may send ahead of the consumer: few to buffer while the consumer pauses,
+// enough to keep the connection busy.
 const window = 64
 
-// stream is a call whose answer is a row of items. One goroutine receives; another may send.
+// stream is a call with any number of items. One goroutine receives; another one may send.
 type stream struct {
 	conn  *conn
 	call  *call
 	taken uint32 // items received since credit was last granted
 }
 
-func (c *conn) stream(ctx context.Context, method Method, request proto.Message) (*stream, error) {
+func (c *conn) stream(ctx context.Context, method methodNumber, request proto.Message) (*stream, error) {
 	waiting, err := c.begin(ctx, method, request, window)
 	if err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func (c *conn) stream(ctx context.Context, method Method, request proto.Message)
 	return &stream{conn: c, call: waiting}, nil
 }
 
-// receive waits for the next item; io.EOF is the node's end of the stream.
+// receive waits for the next item; io.EOF is the end of the stream.
 func (s *stream) receive(ctx context.Context, item proto.Message) error {
 	s.grant()
 	frame, err := s.conn.next(ctx, s.call)
@@ -39,7 +39,7 @@ func (s *stream) receive(ctx context.Context, item proto.Message) error {
 	return s.take(frame, item)
 }
 
-// take reads one frame of the stream.
+// take decodes one frame of the stream.
 func (s *stream) take(frame *ipcpb.Frame, item proto.Message) error {
 	switch body := frame.Body.(type) {
 	case *ipcpb.Frame_Item:
@@ -57,7 +57,7 @@ func (s *stream) take(frame *ipcpb.Frame, item proto.Message) error {
 	return protocolError("a response to a streaming call")
 }
 
-// grant gives back what was taken, by half windows: one small frame for many items.
+// grant returns credit for consumed items half a window at a time, so that one small frame covers many items.
 func (s *stream) grant() {
 	if s.taken >= window/2 {
 		s.conn.out.force(&ipcpb.Frame{Call: s.call.id, Body: &ipcpb.Frame_Credit{Credit: s.taken}})

@@ -7,72 +7,59 @@ import (
 	"io"
 	"iter"
 
-	pb "peat.dev/peat/gen/sidecarpb"
+	pb "peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
 )
 
-// ChangeType says what a Change or AgentChange is.
+// ChangeType is the kind of a Change or AgentChange.
 type ChangeType int
 
 const (
-	// Upsert: this is how it is now.
-	Upsert ChangeType = iota + 1
-	// Delete: it is gone.
-	Delete
-	// SnapshotEnd: all that existed when the stream began has been given; what follows is live. Carries nothing else.
-	SnapshotEnd
-	// Reset: the node could not continue where the stream broke off. Forget what you hold: a snapshot follows.
-	Reset
-	// Oversized: it is longer than one change may be; Problem says so. Only of documents that merges made longer than 64 MiB.
-	Oversized
+	// ChangeUpsert: the document or agent is like this now.
+	ChangeUpsert ChangeType = iota + 1
+	// ChangeDelete: the document or agent no longer exists.
+	ChangeDelete
+	// ChangeSnapshotEnd: everything that existed when the stream began has been delivered; live changes follow. It has no
+	// other fields.
+	ChangeSnapshotEnd
+	// ChangeReset: the node cannot continue where the stream ended. Discard what the stream delivered: a snapshot follows.
+	ChangeReset
+	// ChangeOversized: the document exists, but is longer than a change of this subscription may be; Error has the length
+	// and the remedy.
+	ChangeOversized
 )
 
-// Token is where a subscription can be resumed, by another process too.
+// Token is a position of a subscription at which it resumes, also in another process.
 type Token struct {
 	Run      []byte `json:"run"`
 	Sequence uint64 `json:"sequence"`
 }
 
-// Change is one document's newest version, or its end.
+// Change is the newest version of one document, or its end.
 type Change struct {
 	Type           ChangeType
 	Collection, ID string
-	JSON           json.RawMessage // of an Upsert
-	Problem        string          // of an Oversized
+	JSON           json.RawMessage // of a ChangeUpsert
+	Error          string          // of a ChangeOversized
 	Origin         string          // endpoint id of the node that wrote this version
-	Token          Token           // resume here: everything up to this change was given
+	Token          Token           // resuming here repeats nothing up to this change
 }
 
 type subscription struct {
-	collections []string
-	token       Token
-	// A snapshot was begun and its end has not come: it cannot be resumed in its middle.
+	collections, exclude []string
+	maxChangeBytes       uint32
+	token                Token
+	// True from the beginning of a snapshot to its end. A snapshot cannot resume in its middle.
 	snapshot bool
-	known    bool // token says where to resume
+	known    bool // token is valid
 }
 
-// SubscribeOption says what a subscription is to give.
-type SubscribeOption func(*subscription)
-
-// Collections narrows a subscription to these; without it all are given.
-func Collections(names ...string) SubscribeOption {
-	return func(s *subscription) { s.collections = append(s.collections, names...) }
-}
-
-// Snapshot begins with all that exists, closed by SnapshotEnd.
-func Snapshot() SubscribeOption { return func(s *subscription) { s.snapshot = true } }
-
-// ResumeAfter continues after a Change's Token. If that point is no longer known, a Reset and a snapshot come.
-func ResumeAfter(token Token) SubscribeOption {
-	return func(s *subscription) { s.token, s.known = token, true }
-}
-
-// Subscribe gives changes until ctx ends, which is its last error, or the node refuses. A lost connection is made again by
-// itself, and the subscription resumed where it was; where that cannot be done a Reset and a snapshot come. A consumer that
-// is slow gets the newest version of each document, not every one in between.
+// Subscribe delivers changes until ctx ends, which is the last error, or the node rejects the subscription. After a lost
+// connection the subscription resumes; where it cannot, it delivers a ChangeReset and a snapshot. A slow consumer gets the
+// newest version of each document, not every version in between.
 func (c *Client) Subscribe(ctx context.Context, options ...SubscribeOption) iter.Seq2[*Change, error] {
 	s := &subscription{}
 	for _, option := range options {
-		option(s)
+		option.configureSubscription(s)
 	}
 	return func(yield func(*Change, error) bool) {
 		run := *s
@@ -80,7 +67,7 @@ func (c *Client) Subscribe(ctx context.Context, options ...SubscribeOption) iter
 	}
 }
 
-// resubscribe follows one subscription over as many connections as it takes.
+// resubscribe runs one subscription over any number of connections.
 func (c *Client) resubscribe(ctx context.Context, s *subscription, yield func(*Change, error) bool) {
 	var pause backoff
 	for {
@@ -104,16 +91,17 @@ func (c *Client) resubscribe(ctx context.Context, s *subscription, yield func(*C
 		}
 		if !s.known {
 			s.snapshot = true
-			if !yield(&Change{Type: Reset}, nil) {
+			if !yield(&Change{Type: ChangeReset}, nil) {
 				return
 			}
 		}
 	}
 }
 
-// follow gives the changes of one connection. No error: the consumer has had enough.
+// follow delivers the changes of one connection. Nil: the consumer has stopped.
 func (c *Client) follow(ctx context.Context, s *subscription, pause *backoff, yield func(*Change, error) bool) error {
-	request := &pb.SubscribeRequest{Collections: s.collections, Snapshot: s.snapshot}
+	request := &pb.SubscribeRequest{Collections: s.collections, Exclude: s.exclude, Snapshot: s.snapshot,
+		MaxChangeBytes: s.maxChangeBytes}
 	if s.known && !s.snapshot {
 		request.ResumeAfter, request.ResumeRun = s.token.Sequence, s.token.Run
 	}
@@ -134,19 +122,19 @@ func (c *Client) follow(ctx context.Context, s *subscription, pause *backoff, yi
 	}
 }
 
-// note moves the subscription past an item. An item of a type this version does not know is passed over.
+// note moves the subscription past an item. It returns nil for an item of an unknown type.
 func (s *subscription) note(item *pb.DocumentChange) *Change {
 	change := &Change{Collection: item.Collection, ID: item.DocId, Origin: item.Origin,
 		Token: Token{Run: item.Run, Sequence: item.Sequence}}
 	switch item.ChangeType {
 	case pb.ChangeType_CHANGE_TYPE_UPSERT:
-		change.Type, change.JSON = Upsert, json.RawMessage(item.GetJsonData())
+		change.Type, change.JSON = ChangeUpsert, json.RawMessage(item.GetJsonData())
 	case pb.ChangeType_CHANGE_TYPE_DELETE:
-		change.Type = Delete
+		change.Type = ChangeDelete
 	case pb.ChangeType_CHANGE_TYPE_OVERSIZED:
-		change.Type, change.Problem = Oversized, item.Error
+		change.Type, change.Error = ChangeOversized, item.Error
 	case pb.ChangeType_CHANGE_TYPE_SNAPSHOT_END:
-		change.Type, s.snapshot = SnapshotEnd, false
+		change.Type, s.snapshot = ChangeSnapshotEnd, false
 	default:
 		return nil
 	}

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// target is where a node listens.
+// target is the network address of a node.
 type target struct {
 	network, address string
 }
 
-// parseTarget reads unix:///path, tcp://HOST:PORT or http://HOST:PORT. The last two are one: a node tells what it is
-// asked by the first bytes, so frames go to the port that browsers use too.
+// parseTarget parses unix:///PATH, tcp://HOST:PORT or http://HOST:PORT. The last two are one address: the node tells frames
+// from HTTP by the first bytes of a connection.
 func parseTarget(text string) (target, error) {
 	if path, ok := strings.CutPrefix(text, "unix://"); ok {
 		if len(path) < 2 || path[0] != '/' {

@@ -14,7 +14,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protodelim"
 
-	"peat.dev/peat/gen/ipcpb"
+	"peat.internal/peat-node.git/ipc/go/internal/ipcpb"
 )
 
 var (
@@ -77,7 +77,7 @@ func TestMethodsAreThoseOfTheServiceDefinitionsInTheirOrder(t *testing.T) {
 		must(t, err)
 		for _, match := range rpc.FindAllStringSubmatch(string(definition), -1) {
 			number++
-			if name := Method(number).String(); strings.TrimPrefix(name, "AgentLink.") != match[1] {
+			if name := methodNumber(number).String(); strings.TrimPrefix(name, "AgentLink.") != match[1] {
 				t.Errorf("method %d is %s, not %s", number, match[1], name)
 			}
 		}

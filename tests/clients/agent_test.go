@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
-	"peat.dev/peat/gen/agentpb"
-	"peat.dev/peat/gen/sidecarpb"
+	"peat.internal/peat-node.git/ipc/go/gen/agentpb"
+	"peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
 )
 
 type agent struct {

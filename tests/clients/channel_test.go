@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"peat.dev/peat/gen/agentpb"
-	"peat.dev/peat/gen/sidecarpb"
+	"peat.internal/peat-node.git/ipc/go/gen/agentpb"
+	"peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
 )
 
 // A path is no authority, and grpc-go sends it in Huffman's code.

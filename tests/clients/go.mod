@@ -1,4 +1,4 @@
-module peat.dev/clients
+module peat.internal/peat-node.git/tests/clients
 
 go 1.24.0
 
@@ -6,7 +6,7 @@ require (
 	connectrpc.com/connect v1.19.1
 	google.golang.org/grpc v1.72.1
 	google.golang.org/protobuf v1.36.12
-	peat.dev/peat v0.0.0
+	peat.internal/peat-node.git/ipc/go v0.0.0
 )
 
 require (
@@ -16,4 +16,4 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20250218202821-56aae31c358a // indirect
 )
 
-replace peat.dev/peat => ../../ipc/go
+replace peat.internal/peat-node.git/ipc/go => ../../ipc/go

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"peat.dev/peat/gen/sidecarpb"
+	"peat.internal/peat-node.git/ipc/go/gen/sidecarpb"
 )
 
 const patience = 20 * time.Second

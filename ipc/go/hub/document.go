@@ -3,7 +3,7 @@ package hub
 import (
 	"bytes"
 
-	"peat.dev/peat"
+	peat "peat.internal/peat-node.git/ipc/go"
 )
 
 // Escapes of U+0000 and U+FFFD in JSON text.
@@ -56,10 +56,10 @@ func columnsOf(changes []*peat.Change) *columns {
 	for _, change := range changes {
 		at := key{change.Collection, change.ID}
 		held, seen := live[at]
-		if seen && !held && change.Type == peat.Delete {
+		if seen && !held && change.Type == peat.ChangeDelete {
 			continue
 		}
-		live[at] = change.Type == peat.Upsert
+		live[at] = change.Type == peat.ChangeUpsert
 		c.certain = append(c.certain, held)
 		c.add(change)
 	}
@@ -68,7 +68,7 @@ func columnsOf(changes []*peat.Change) *columns {
 
 func (c *columns) add(change *peat.Change) {
 	kind, document, original := "delete", (*string)(nil), (*string)(nil)
-	if change.Type == peat.Upsert {
+	if change.Type == peat.ChangeUpsert {
 		var text string
 		text, original = forJSONB(change.JSON)
 		kind, document = "upsert", &text

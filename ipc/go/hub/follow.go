@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"peat.dev/peat"
+	peat "peat.internal/peat-node.git/ipc/go"
 )
 
 const (
@@ -23,7 +23,7 @@ const (
 // errReplaced: another follower of the same source has started since, so this one writes nothing more.
 var errReplaced = errors.New("another hub follows this source now")
 
-// errAway is the cause of the end of a subscription whose node gives no sign of life.
+// errAway ends a subscription to a node that gives no sign of life.
 var errAway = errors.New("the node gives no sign of life")
 
 // follower keeps the tables of one source equal to a node's documents. While it runs, its connection holds the source's lock.
@@ -106,12 +106,12 @@ func (f *follower) follow(ctx context.Context, address string) error {
 	if len(f.source.Addresses) > 1 {
 		go probe(node, client, cancel)
 	}
-	from := peat.Snapshot()
+	from := peat.WithSnapshot()
 	if f.token != nil {
-		from = peat.ResumeAfter(*f.token)
+		from = peat.WithResumeAfter(*f.token)
 	}
 	changes := newIntake()
-	go changes.fill(node, client, from, peat.Collections(f.source.Collections...))
+	go changes.fill(node, client, from, peat.WithCollections(f.source.Collections...))
 	f.log.Info("the node is followed", "address", address, "snapshot", f.token == nil)
 	err = f.consume(ctx, &mirrored{node, client, changes})
 	if cause := context.Cause(node); errors.Is(cause, errAway) {
@@ -144,11 +144,11 @@ func (f *follower) consume(ctx context.Context, node *mirrored) error {
 // live writes changes until a reset comes, which leaves no token.
 func (f *follower) live(ctx context.Context, changes *intake) error {
 	for {
-		batch, err := changes.takeUntil(ctx, batchChanges, peat.Reset)
+		batch, err := changes.takeUntil(ctx, batchChanges, peat.ChangeReset)
 		if err != nil {
 			return err
 		}
-		if batch[0].Type == peat.Reset {
+		if batch[0].Type == peat.ChangeReset {
 			f.log.Warn("the node does not know the resume token; a snapshot follows")
 			f.token = nil
 			return nil
@@ -163,11 +163,11 @@ func (f *follower) live(ctx context.Context, changes *intake) error {
 func (f *follower) write(ctx context.Context, batch []*peat.Change) error {
 	token := batch[len(batch)-1].Token
 	documents := slices.DeleteFunc(batch, func(change *peat.Change) bool {
-		return change.Type != peat.Upsert && change.Type != peat.Delete
+		return change.Type != peat.ChangeUpsert && change.Type != peat.ChangeDelete
 	})
 	var into []string
 	for _, change := range documents {
-		if table := tableOf(change.Collection); change.Type == peat.Upsert && !slices.Contains(into, table) {
+		if table := tableOf(change.Collection); change.Type == peat.ChangeUpsert && !slices.Contains(into, table) {
 			into = append(into, table)
 		}
 	}

@@ -1,11 +1,11 @@
-module peat.dev/peat/hub
+module peat.internal/peat-node.git/ipc/go/hub
 
 go 1.23.0
 
 require (
 	github.com/jackc/pgx/v5 v5.7.6
 	github.com/nats-io/nats.go v1.47.0
-	peat.dev/peat v0.0.0
+	peat.internal/peat-node.git/ipc/go v0.0.0
 )
 
 require (
@@ -20,4 +20,4 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-replace peat.dev/peat => ../
+replace peat.internal/peat-node.git/ipc/go => ../

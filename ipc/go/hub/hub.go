@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"peat.dev/peat"
+	peat "peat.internal/peat-node.git/ipc/go"
 )
 
 // Source is one fleet.

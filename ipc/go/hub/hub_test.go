@@ -15,8 +15,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"peat.dev/peat"
-	"peat.dev/peat/internal/testnode"
+	peat "peat.internal/peat-node.git/ipc/go"
+	"peat.internal/peat-node.git/ipc/go/internal/testnode"
 )
 
 func put(t *testing.T, client *peat.Client, collection, id string, document any) {
@@ -140,7 +140,7 @@ func TestASnapshotFindsWhatWasDeletedInTheGap(t *testing.T) {
 	hub.kill()
 	put(t, atA, "notes", "7", `{"n":"changed"}`)
 	for _, gone := range []string{"8", "9"} {
-		_, err := atA.Put(patient(t), "notes", gone, `{"n":0}`, peat.WaitPeers(1))
+		_, err := atA.Put(patient(t), "notes", gone, `{"n":0}`, peat.WithWaitPeers(1))
 		must(t, err)
 		must(t, atA.Delete(patient(t), "notes", gone))
 	}
@@ -210,7 +210,7 @@ type counters struct {
 func (c *counters) write(ctx context.Context, t *testing.T, client *peat.Client, id string) {
 	for n := 1; ctx.Err() == nil; n++ {
 		for {
-			_, err := client.Put(context.WithoutCancel(ctx), "counters", id, map[string]int{"n": n}, peat.Durable())
+			_, err := client.Put(context.WithoutCancel(ctx), "counters", id, map[string]int{"n": n}, peat.WithDurable())
 			if err == nil {
 				break
 			}
@@ -302,7 +302,7 @@ func TestAReplacedFollowerWritesNothing(t *testing.T) {
 		must(t, f.begin(patient(t)))
 		followers = append(followers, f)
 	}
-	change := &peat.Change{Type: peat.Upsert, Collection: "notes", ID: "n", JSON: []byte(`{}`), Token: peat.Token{Run: []byte("r"), Sequence: 1}}
+	change := &peat.Change{Type: peat.ChangeUpsert, Collection: "notes", ID: "n", JSON: []byte(`{}`), Token: peat.Token{Run: []byte("r"), Sequence: 1}}
 	if err := followers[0].write(patient(t), []*peat.Change{change}); !errors.Is(err, errReplaced) {
 		t.Errorf("the replaced follower's write: %v", err)
 	}
@@ -333,11 +333,11 @@ func TestABatchMayChangeADocumentSeveralTimes(t *testing.T) {
 			sequence++
 			id := strconv.Itoa(random.IntN(5))
 			collection := []string{"notes", "platforms", "commands"}[random.IntN(3)]
-			change := &peat.Change{Type: peat.Upsert, Collection: collection, ID: id, JSON: fmt.Appendf(nil, `{"n":%d}`, sequence),
+			change := &peat.Change{Type: peat.ChangeUpsert, Collection: collection, ID: id, JSON: fmt.Appendf(nil, `{"n":%d}`, sequence),
 				Token: peat.Token{Run: []byte("r"), Sequence: sequence}}
 			key := collection + "/" + id
 			if random.IntN(3) == 0 {
-				change.Type, change.JSON = peat.Delete, nil
+				change.Type, change.JSON = peat.ChangeDelete, nil
 				if _, held := model[key]; held {
 					recorded++
 				}
@@ -492,7 +492,7 @@ func TestAHubThatStandsByNeedsOneConnection(t *testing.T) {
 func TestLivenessFollowsTheNode(t *testing.T) {
 	w := newWorld(t)
 	node, _ := startNode(t, "--heartbeat", "1", "--stale-after", "2", "--dead-after", "4")
-	agent, err := peat.NewAgent(node.Address(), peat.Registration{ID: "a1", Status: peat.Busy}, peat.Remember(t.TempDir()))
+	agent, err := peat.NewAgent(context.Background(), node.Address(), peat.Registration{ID: "a1", Status: peat.PlatformBusy}, peat.WithDirectory(t.TempDir()))
 	must(t, err)
 	must(t, agent.WaitRegistered(patient(t)))
 	w.hub(source("fleet", node)...)

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"sync"
 
-	"peat.dev/peat"
+	peat "peat.internal/peat-node.git/ipc/go"
 )
 
 const (

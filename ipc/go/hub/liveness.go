@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"peat.dev/peat"
+	peat "peat.internal/peat-node.git/ipc/go"
 )
 
 // watcher keeps peat.agent_liveness of one source.
@@ -54,9 +54,9 @@ func (w *watcher) watch(ctx context.Context, conn *pgx.Conn, address string) err
 		switch {
 		case err != nil:
 			return errors.Join(err, context.Cause(node))
-		case change.Type == peat.Reset:
+		case change.Type == peat.ChangeReset:
 			snapshot = map[string]*peat.AgentInfo{}
-		case change.Type == peat.SnapshotEnd:
+		case change.Type == peat.ChangeSnapshotEnd:
 			if err := w.replace(ctx, conn, snapshot); err != nil {
 				return err
 			}
@@ -73,7 +73,7 @@ func (w *watcher) watch(ctx context.Context, conn *pgx.Conn, address string) err
 }
 
 func note(snapshot map[string]*peat.AgentInfo, change *peat.AgentChange) {
-	if change.Type == peat.Delete {
+	if change.Type == peat.ChangeDelete {
 		delete(snapshot, change.Agent.AgentId)
 	} else {
 		snapshot[change.Agent.AgentId] = change.Agent
@@ -113,7 +113,7 @@ func (w *watcher) replace(ctx context.Context, conn *pgx.Conn, snapshot map[stri
 }
 
 func (w *watcher) write(ctx context.Context, conn *pgx.Conn, change *peat.AgentChange) error {
-	if change.Type == peat.Delete {
+	if change.Type == peat.ChangeDelete {
 		_, err := execute(ctx, conn, "DELETE FROM peat.agent_liveness WHERE source = $1 AND id = $2", w.source.Name, change.Agent.AgentId)
 		return err
 	}

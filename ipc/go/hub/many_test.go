@@ -14,8 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"peat.dev/peat"
-	"peat.dev/peat/internal/testnode"
+	peat "peat.internal/peat-node.git/ipc/go"
+	"peat.internal/peat-node.git/ipc/go/internal/testnode"
 )
 
 // Targets. LONG=1 fails at twice as bad, as the other benchmarks do.
@@ -156,7 +156,7 @@ func TestKillsDuringASnapshotLeaveNothingHalf(t *testing.T) {
 	fill(t, client, count)
 	must(t, client.Delete(patient(t), "tracks", "t0"))
 	// What came before it is on the node's disk too, and survives the kill.
-	_, err = client.Put(patient(t), "tracks", "t1", `{}`, peat.Durable())
+	_, err = client.Put(patient(t), "tracks", "t1", `{}`, peat.WithDurable())
 	must(t, err)
 	must(t, (&hub{Config: Config{Database: w.url}}).tryMigrate(patient(t)))
 	for _, kill := range []func(){func() {}, func() {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"peat.dev/peat"
+	peat "peat.internal/peat-node.git/ipc/go"
 )
 
 const (
@@ -258,12 +258,12 @@ func (s *sender) document(ctx context.Context, client *peat.Client, o *order) (r
 }
 
 func (s *sender) write(ctx context.Context, client *peat.Client, o *order) error {
-	var options []peat.PutOption
+	var options []peat.WriteOption
 	if o.Base != nil {
-		options = append(options, peat.Base(o.Base))
+		options = append(options, peat.WithBase(o.Base))
 	}
 	var err error
-	if options = append(options, peat.Durable()); o.Action == "patch" {
+	if options = append(options, peat.WithDurable()); o.Action == "patch" {
 		_, err = client.Patch(ctx, o.Collection, o.DocID, *o.Document, options...)
 	} else {
 		_, err = client.Put(ctx, o.Collection, o.DocID, *o.Document, options...)

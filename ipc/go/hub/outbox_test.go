@@ -6,8 +6,8 @@ import (
 	"sync"
 	"testing"
 
-	"peat.dev/peat"
-	"peat.dev/peat/internal/testnode"
+	peat "peat.internal/peat-node.git/ipc/go"
+	"peat.internal/peat-node.git/ipc/go/internal/testnode"
 )
 
 // agents counts how often each command was carried out.
@@ -18,7 +18,7 @@ type agents struct {
 
 func (a *agents) start(t *testing.T, node *testnode.Node, id string) {
 	t.Helper()
-	agent, err := peat.NewAgent(node.Address(), peat.Registration{ID: id, Group: "north", Status: peat.Ready}, peat.Remember(t.TempDir()))
+	agent, err := peat.NewAgent(context.Background(), node.Address(), peat.Registration{ID: id, Group: "north", Status: peat.PlatformReady}, peat.WithDirectory(t.TempDir()))
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

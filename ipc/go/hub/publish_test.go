@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"peat.dev/peat/internal/testnode"
+	"peat.internal/peat-node.git/ipc/go/internal/testnode"
 )
 
 // broker is a nats-server of the test's own.

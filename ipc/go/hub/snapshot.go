@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"peat.dev/peat"
+	peat "peat.internal/peat-node.git/ipc/go"
 )
 
 const (
@@ -57,7 +57,7 @@ func (f *follower) stage(ctx context.Context, changes *intake) (peat.Token, erro
 		rows := &stagedRows{ctx: ctx, changes: changes}
 		_, err := f.conn.CopyFrom(ctx, pgx.Identifier{"staged"},
 			[]string{"collection", "id", "document", "original", "origin", "sequence"}, rows)
-		if err != nil || rows.end.Type == peat.SnapshotEnd {
+		if err != nil || rows.end.Type == peat.ChangeSnapshotEnd {
 			return rows.token(), err
 		}
 	}
@@ -84,15 +84,15 @@ func (s *stagedRows) token() peat.Token {
 func (s *stagedRows) Next() bool {
 	for {
 		if len(s.batch) == 0 {
-			if s.batch, s.err = s.changes.takeUntil(s.ctx, batchChanges, peat.Reset, peat.SnapshotEnd); s.err != nil {
+			if s.batch, s.err = s.changes.takeUntil(s.ctx, batchChanges, peat.ChangeReset, peat.ChangeSnapshotEnd); s.err != nil {
 				return false
 			}
 		}
 		s.row, s.batch = s.batch[0], s.batch[1:]
 		switch s.row.Type {
-		case peat.Upsert:
+		case peat.ChangeUpsert:
 			return true
-		case peat.SnapshotEnd, peat.Reset:
+		case peat.ChangeSnapshotEnd, peat.ChangeReset:
 			s.end = s.row
 			return false
 		}

@@ -17,8 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"peat.dev/peat"
-	"peat.dev/peat/internal/testnode"
+	peat "peat.internal/peat-node.git/ipc/go"
+	"peat.internal/peat-node.git/ipc/go/internal/testnode"
 )
 
 // patience is how long a test waits for what must happen; only a failing one waits it out.
@@ -398,11 +398,11 @@ func (w *world) difference(source string, client *peat.Client) (string, error) {
 	}
 	stream, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for change, err := range client.Subscribe(stream, peat.Snapshot()) {
+	for change, err := range client.Subscribe(stream, peat.WithSnapshot()) {
 		if err != nil {
 			return "", err
 		}
-		if change.Type == peat.SnapshotEnd {
+		if change.Type == peat.ChangeSnapshotEnd {
 			break
 		}
 		key := change.Collection + "/" + change.ID

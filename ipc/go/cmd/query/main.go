@@ -1,5 +1,5 @@
-// Query prints the fleet as a node knows it: agents' machines, and what they run. With --node-binary it brings a fleet of its
-// own, two nodes and two agents, and checks what it prints; with --node it asks a node that runs.
+// Query prints the fleet that a node knows: the machines of agents and their workloads. With --node-binary it starts a fleet of
+// two nodes and two agents and checks the answers; with --node it queries a running node.
 package main
 
 import (
@@ -12,8 +12,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"peat.dev/peat"
-	"peat.dev/peat/internal/testnode"
+	peat "peat.internal/peat-node.git/ipc/go"
+	"peat.internal/peat-node.git/ipc/go/internal/testnode"
 )
 
 var node = flag.String("node", "", "`address` of a node that runs, unix:///PATH or tcp://HOST:PORT")
@@ -68,7 +68,7 @@ func run(s *testnode.Steps) error {
 		id   string
 		node *testnode.Node
 	}{{"radar", a}, {"drone", b}} {
-		agent, err := peat.NewAgent(at.node.Address(), peat.Registration{ID: at.id, Group: "sensors", Version: "1.4", Status: peat.Ready})
+		agent, err := peat.NewAgent(s.Context, at.node.Address(), peat.Registration{ID: at.id, Group: "sensors", Version: "1.4", Status: peat.PlatformReady})
 		if err != nil {
 			return err
 		}
@@ -101,7 +101,7 @@ func query(s *testnode.Steps, from *testnode.Node) error {
 			platforms, err := client.FleetPlatforms(ctx)
 			live := 0
 			for _, platform := range platforms {
-				if platform.Liveness == peat.Live {
+				if platform.Liveness == peat.LivenessLive {
 					live++
 				}
 			}

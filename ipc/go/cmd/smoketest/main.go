@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 
-	"peat.dev/peat"
-	"peat.dev/peat/internal/testnode"
+	peat "peat.internal/peat-node.git/ipc/go"
+	"peat.internal/peat-node.git/ipc/go/internal/testnode"
 )
 
 func main() { testnode.Main("smoketest", run) }
@@ -39,22 +39,22 @@ func run(s *testnode.Steps) error {
 			}
 			return err
 		}},
-		testnode.Step{What: "a subscription begins with a snapshot", Do: watched(peat.SnapshotEnd)},
+		testnode.Step{What: "a subscription begins with a snapshot", Do: watched(peat.ChangeSnapshotEnd)},
 		testnode.Step{What: "a document is put", Do: func(ctx context.Context) error {
-			written, err := client.Put(ctx, "notes", "n1", map[string]any{"text": "hello", "n": 1}, peat.Durable())
+			written, err := client.Put(ctx, "notes", "n1", map[string]any{"text": "hello", "n": 1}, peat.WithDurable())
 			if err == nil && !written.Durable {
 				err = errors.New("not durable")
 			}
 			return err
 		}},
-		testnode.Step{What: "the subscription hears of it", Do: watched(peat.Upsert)},
+		testnode.Step{What: "the subscription hears of it", Do: watched(peat.ChangeUpsert)},
 		testnode.Step{What: "it is patched and got", Do: func(ctx context.Context) error {
 			if _, err := client.Patch(ctx, "notes", "n1", `{"n": 2}`); err != nil {
 				return err
 			}
 			return is(ctx, client, `{"n":2,"text":"hello"}`)
 		}},
-		testnode.Step{What: "the subscription hears of that", Do: watched(peat.Upsert)},
+		testnode.Step{What: "the subscription hears of that", Do: watched(peat.ChangeUpsert)},
 		testnode.Step{What: "it is listed", Do: func(ctx context.Context) error {
 			ids, err := client.List(ctx, "notes")
 			if err == nil && (len(ids) != 1 || ids[0] != "n1") {
@@ -71,7 +71,7 @@ func run(s *testnode.Steps) error {
 			}
 			return nil
 		}},
-		testnode.Step{What: "the subscription hears of its end", Do: watched(peat.Delete)},
+		testnode.Step{What: "the subscription hears of its end", Do: watched(peat.ChangeDelete)},
 	)
 }
 
@@ -83,7 +83,7 @@ func is(ctx context.Context, client *peat.Client, want string) error {
 	return err
 }
 
-// watch subscribes, and gives steps that wait for the next change, which must be of a type.
+// watch subscribes and returns steps that wait for the next change of a type.
 func watch(ctx context.Context, client *peat.Client) func(peat.ChangeType) func(context.Context) error {
 	type heard struct {
 		change *peat.Change
@@ -91,7 +91,7 @@ func watch(ctx context.Context, client *peat.Client) func(peat.ChangeType) func(
 	}
 	changes := make(chan heard, 16)
 	go func() {
-		for change, err := range client.Subscribe(ctx, peat.Collections("notes"), peat.Snapshot()) {
+		for change, err := range client.Subscribe(ctx, peat.WithCollections("notes"), peat.WithSnapshot()) {
 			changes <- heard{change, err}
 		}
 	}()

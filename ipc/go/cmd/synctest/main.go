@@ -1,4 +1,4 @@
-// Synctest has two real nodes share documents both ways, apart and together.
+// Synctest checks that two real nodes exchange documents in both directions, also those written while they were disconnected.
 package main
 
 import (
@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 
-	"peat.dev/peat"
-	"peat.dev/peat/internal/testnode"
+	peat "peat.internal/peat-node.git/ipc/go"
+	"peat.internal/peat-node.git/ipc/go/internal/testnode"
 )
 
 func main() { testnode.Main("synctest", run) }
@@ -30,7 +30,7 @@ func run(s *testnode.Steps) error {
 	defer b.Close()
 	return s.All(
 		testnode.Step{What: "what is put on A waits until B has it on disk", Do: func(ctx context.Context) error {
-			_, err := a.Put(ctx, "notes", "shared", `{"from": "a"}`, peat.WaitPeers(1))
+			_, err := a.Put(ctx, "notes", "shared", `{"from": "a"}`, peat.WithWaitPeers(1))
 			return errors.Join(err, shows(ctx, b, "shared", `{"from":"a"}`))
 		}},
 		testnode.Step{What: "what is put on B arrives on A", Do: func(ctx context.Context) error {
@@ -55,7 +55,7 @@ func run(s *testnode.Steps) error {
 	)
 }
 
-// shows waits until a document is as wanted; empty: it does not exist.
+// shows waits until a document has this content; empty: it does not exist.
 func shows(ctx context.Context, client *peat.Client, id, want string) error {
 	return testnode.Eventually(ctx, fmt.Sprintf("%s is %q", id, want), func() (bool, error) {
 		document, err := client.Get(ctx, "notes", id)

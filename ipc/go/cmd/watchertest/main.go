@@ -1,4 +1,4 @@
-// Watchertest has a real node watch a real Connect agent (tests/standin), and another node show what it says.
+// Watchertest checks that a real node watches a Connect agent (tests/standin) and that a peer shows the agent's state.
 package main
 
 import (
@@ -12,15 +12,15 @@ import (
 	"path/filepath"
 	"strings"
 
-	"peat.dev/peat"
-	"peat.dev/peat/internal/testnode"
+	peat "peat.internal/peat-node.git/ipc/go"
+	"peat.internal/peat-node.git/ipc/go/internal/testnode"
 )
 
 var standin = flag.String("standin", "", "`path` of the stand-in agent")
 
 func main() { testnode.Main("watchertest", run) }
 
-// agent is the stand-in, in a process of its own.
+// agent is the process of the stand-in agent.
 type agent struct {
 	process          *exec.Cmd
 	address, control string
@@ -39,7 +39,7 @@ func run(s *testnode.Steps) error {
 	return restricted(s)
 }
 
-// plain has a node watch an agent, and another node show what it says.
+// plain watches an agent and reads its state at a peer.
 func plain(s *testnode.Steps) error {
 	agent, err := startAgent()
 	if err != nil {
@@ -92,7 +92,7 @@ func (a *agent) steps(hub *peat.Client) []testnode.Step {
 	}
 }
 
-// faulty is a step in which the agent answers wrongly, which changes nothing.
+// faulty is a step in which the agent answers incorrectly, which must change nothing.
 func (a *agent) faulty(hub *peat.Client, fault string) testnode.Step {
 	return testnode.Step{What: "an agent whose answers are " + fault + " keeps its packages", Do: func(ctx context.Context) error {
 		if err := a.change("PUT", "/fault?mode="+fault, ""); err != nil {
@@ -102,7 +102,7 @@ func (a *agent) faulty(hub *peat.Client, fault string) testnode.Step {
 	}}
 }
 
-// mutualTLS watches an agent that wants a certificate of its clients.
+// mutualTLS watches an agent that requires a client certificate.
 func mutualTLS(s *testnode.Steps) error {
 	c, err := testnode.NewCertificates(s.Home)
 	if err != nil {
@@ -127,7 +127,7 @@ func mutualTLS(s *testnode.Steps) error {
 	return s.Do("an agent behind mutual TLS is watched", func(ctx context.Context) error { return count(ctx, client, 3) })
 }
 
-// restricted watches agents that speak HTTP/2 alone, or gRPC alone.
+// restricted watches agents that support only HTTP/2, or only gRPC.
 func restricted(s *testnode.Steps) error {
 	c, err := testnode.NewCertificates(s.Home)
 	if err != nil {
@@ -194,7 +194,7 @@ func startAgent(flags ...string) (*agent, error) {
 	return &agent{process, strings.TrimPrefix(lines[0], "agent "), strings.TrimPrefix(lines[1], "control ")}, nil
 }
 
-// change tells the agent what to say from now on.
+// change sets the agent's further answers.
 func (a *agent) change(method, path, body string) error {
 	response, err := a.askControl(method, path, body)
 	if err == nil {
@@ -216,7 +216,7 @@ func (a *agent) askControl(method, path, body string) (*http.Response, error) {
 	return response, err
 }
 
-// askedAgain waits until the agent has been asked twice more, so that one whole round lies between.
+// askedAgain waits until the agent has received two more requests, so that one complete poll lies between them.
 func (a *agent) askedAgain(ctx context.Context) error {
 	first, err := a.asked()
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 
-	"peat.dev/peat"
+	peat "peat.internal/peat-node.git/ipc/go"
 )
 
 func main() {
@@ -29,8 +29,8 @@ func main() {
 }
 
 func run(ctx context.Context, address, dir string) error {
-	agent, err := peat.NewAgent(address, peat.Registration{ID: "radar-1", Group: "sensors", Version: "1.4", Status: peat.Ready},
-		peat.Remember(dir), peat.Logger(slog.Default()))
+	agent, err := peat.NewAgent(ctx, address, peat.Registration{ID: "radar-1", Group: "sensors", Version: "1.4", Status: peat.PlatformReady},
+		peat.WithDirectory(dir), peat.WithLogger(slog.Default()))
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"peat.dev/peat"
+	peat "peat.internal/peat-node.git/ipc/go"
 )
 
 func main() {

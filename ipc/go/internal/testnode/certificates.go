@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// Certificates are files of one authority, and of a server on loopback and a client it vouches for.
+// Certificates are the files of an authority, and of a server on loopback and a client that it certifies.
 type Certificates struct {
 	Authority, ServerCert, ServerKey, ClientCert, ClientKey string
 }
 
-// NewCertificates writes them into a directory.
+// NewCertificates writes new certificates to a directory.
 func NewCertificates(dir string) (*Certificates, error) {
 	authority, authorityKey, err := issue(filepath.Join(dir, "authority"), nil, nil)
 	if err != nil {
@@ -35,7 +35,7 @@ func NewCertificates(dir string) (*Certificates, error) {
 		ClientCert: path("client.crt"), ClientKey: path("client.key")}, nil
 }
 
-// issue writes a certificate and its key; without a parent it is an authority's.
+// issue writes a certificate and its key; without a parent, of an authority.
 func issue(path string, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package testnode runs real nodes for tests and for the commands beside it: each with a directory of its own, on loopback
-// ports the system chooses, without anything of the caller's configuration.
+// Package testnode runs real nodes for tests and for the commands in cmd: each in its own directory, on loopback
+// ports that the system chooses, without the caller's configuration.
 package testnode
 
 import (
@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// startPatience is how long a node may take to say that it is ready, and to end.
+// startPatience limits the time of a node's start and of its shutdown.
 const startPatience = 60 * time.Second
 
-// Node is a node in a process of its own.
+// Node is the process of a node.
 type Node struct {
-	// ID is its endpoint id; Bind is where other nodes reach it.
+	// ID is the endpoint id; Bind is the address for other nodes.
 	ID, Bind string
 
 	binary, home string
@@ -30,7 +30,7 @@ type Node struct {
 	ended        chan error
 }
 
-// Start runs a node whose things are under home, and waits until it is ready.
+// Start runs a node with its files in home and waits until it is ready.
 func Start(binary, home string, flags ...string) (*Node, error) {
 	n := &Node{binary: binary, home: home, flags: flags, Bind: "127.0.0.1:0"}
 	if err := os.MkdirAll(home, 0o700); err != nil {
@@ -39,7 +39,7 @@ func Start(binary, home string, flags ...string) (*Node, error) {
 	return n, n.Resume()
 }
 
-// Identity is the endpoint id that a node started under home will have.
+// Identity returns the endpoint id of a node with its files in home.
 func Identity(binary, home string) (string, error) {
 	out, err := command(binary, "id", "--data-dir", filepath.Join(home, "data")).Output()
 	return strings.TrimSpace(string(out)), err
@@ -57,13 +57,13 @@ func command(binary string, arguments ...string) *exec.Cmd {
 	return command
 }
 
-// Address is where clients connect.
+// Address is the address for clients.
 func (n *Node) Address() string { return "unix://" + filepath.Join(n.home, "socket") }
 
-// Spec is how a peer names this node.
+// Spec is the value of --peer that names this node.
 func (n *Node) Spec() string { return n.ID + "@" + n.Bind }
 
-// Log is what the node has said since it was started last.
+// Log returns the node's log since its last start.
 func (n *Node) Log() string {
 	text, err := os.ReadFile(filepath.Join(n.home, "log"))
 	if err != nil {
@@ -72,7 +72,7 @@ func (n *Node) Log() string {
 	return string(text)
 }
 
-// Resume starts the node again, on the data and the port it had.
+// Resume starts the node again with its data and its port.
 func (n *Node) Resume() error {
 	log, err := os.Create(filepath.Join(n.home, "log"))
 	if err != nil {
@@ -106,28 +106,28 @@ func (n *Node) awaitReady() error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	// It has not become ready: there is nothing it could lose.
+	// A node that never was ready has nothing to lose.
 	_ = process.Process.Kill()
 	return fmt.Errorf("the node is not ready after %v:\n%s", startPatience, n.Log())
 }
 
-// Kill ends the node as a crash would.
+// Kill ends the node without a shutdown.
 func (n *Node) Kill() { n.signal(syscall.SIGKILL) }
 
-// Stop asks the node to end, and waits until it has.
+// Stop shuts the node down and waits for its end.
 func (n *Node) Stop() { n.signal(syscall.SIGTERM) }
 
 func (n *Node) signal(signal syscall.Signal) {
 	if n.ended == nil {
 		return
 	}
-	// One that has ended already needs no signal, and how it ended is in its log.
+	// A node that has ended needs no signal; its log has the reason.
 	_ = n.process.Process.Signal(signal)
 	<-n.ended
 	n.ended = nil
 }
 
-// Pair starts two nodes that are linked with each other.
+// Pair starts two nodes that are peers.
 func Pair(binary, home string, flagsA, flagsB []string) (a, b *Node, err error) {
 	homeA, homeB := filepath.Join(home, "a"), filepath.Join(home, "b")
 	idB, err := Identity(binary, homeB)
@@ -161,7 +161,7 @@ func Eventually(ctx context.Context, what string, condition func() (bool, error)
 	}
 }
 
-// Lines of a process's stdout, until it has said so many.
+// Lines starts a process and returns the first count lines of its output.
 func Lines(process *exec.Cmd, count int) ([]string, error) {
 	out, err := process.StdoutPipe()
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Steps tells what a command does, and ends it at the first step that does not hold.
+// Steps prints each step of a command and ends the command at the first one that fails.
 type Steps struct {
 	Binary, Home string
 	Context      context.Context
@@ -17,12 +17,12 @@ type Steps struct {
 	nodes []*Node
 }
 
-// patience is how long a whole command may take.
+// patience limits the time of a whole command.
 const patience = 2 * time.Minute
 
 var binary = flag.String("node-binary", "", "`path` of peat-node")
 
-// Main runs a command: it parses the flags, gives it a private directory, and exits with 0 only if every step held.
+// Main runs a command: it parses the flags, creates a private directory, and exits with 0 only if every step succeeds.
 func Main(name string, run func(*Steps) error) {
 	flag.Parse()
 	if *binary == "" || flag.NArg() > 0 {
@@ -54,7 +54,7 @@ func inPrivate(name, binary string, run func(*Steps) error) error {
 	return run(steps)
 }
 
-// Use has a node ended with the command.
+// Use ends nodes together with the command.
 func (s *Steps) Use(nodes ...*Node) { s.nodes = append(s.nodes, nodes...) }
 
 func (s *Steps) end() {
@@ -63,7 +63,7 @@ func (s *Steps) end() {
 	}
 }
 
-// Do carries one step out and says so.
+// Do runs one step and prints its name.
 func (s *Steps) Do(what string, step func(context.Context) error) error {
 	if err := step(s.Context); err != nil {
 		for _, node := range s.nodes {
@@ -75,7 +75,7 @@ func (s *Steps) Do(what string, step func(context.Context) error) error {
 	return nil
 }
 
-// All carries steps out in order.
+// All runs steps in order.
 func (s *Steps) All(steps ...Step) error {
 	for _, step := range steps {
 		if err := s.Do(step.What, step.Do); err != nil {
@@ -85,7 +85,7 @@ func (s *Steps) All(steps ...Step) error {
 	return nil
 }
 
-// Step is one thing that must hold.
+// Step is one check.
 type Step struct {
 	What string
 	Do   func(context.Context) error

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"peat.dev/peat/hub"
+	"peat.internal/peat-node.git/ipc/go/hub"
 )
 
 // Exit codes.

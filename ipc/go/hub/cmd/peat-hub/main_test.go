@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"peat.dev/peat/hub"
+	"peat.internal/peat-node.git/ipc/go/hub"
 )
 
 func none(string) string { return "" }
