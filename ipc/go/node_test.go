@@ -823,3 +823,14 @@ func TestCommandsAreFilteredByStatusAndByWhatAnAgentMayStillRun(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAgentGivesSignsOfLifeMoreOftenThanItPolls(t *testing.T) {
+	node, client := startNode(t, quick...)
+	newAgent(t, node.Address(), peat.Registration{ID: "a1"}, peat.WithPolling(time.Hour))
+	var last uint64
+	shows(t, client, "a1", func(agent *peat.AgentInfo) bool {
+		renewed := agent.AgeMs < last
+		last = agent.AgeMs
+		return renewed
+	})
+}

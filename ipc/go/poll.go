@@ -17,28 +17,37 @@ const pollingBeat = 30 * time.Second
 
 // attendPolling is attend for an agent without a stream: unary calls at each interval. Nil: the agent was closed.
 func (a *Agent) attendPolling(ctx context.Context, pause *backoff) error {
-	tick := time.NewTicker(a.options.pollingInterval)
-	defer tick.Stop()
-	var beat time.Time
+	poll := time.NewTicker(a.options.pollingInterval)
+	defer poll.Stop()
 	interval := pollingBeat
+	beat := time.NewTimer(interval)
+	defer beat.Stop()
+	due, look := time.Now(), true
 	for {
-		if now := time.Now(); a.stateWaits() || now.Sub(beat) >= interval {
+		if now := time.Now(); a.stateWaits() || !now.Before(due) {
 			terms, err := a.signOfLife(ctx)
 			if err != nil {
 				return err
 			}
-			beat = now
 			if terms.HeartbeatIntervalMs > 0 {
 				interval = milliseconds(terms.HeartbeatIntervalMs)
 			}
+			due = now.Add(interval)
+			beat.Reset(time.Until(due))
 		}
-		if err := a.pollOnce(ctx); err != nil {
-			return err
+		if look {
+			if err := a.pollOnce(ctx); err != nil {
+				return err
+			}
 		}
 		pause.reset()
 		select {
-		case <-tick.C:
+		case <-poll.C:
+			look = true
 		case <-a.dirty:
+			look = true
+		case <-beat.C:
+			look = false
 		case <-a.leave:
 			return nil
 		}
