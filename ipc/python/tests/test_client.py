@@ -424,3 +424,88 @@ def test_many_threads_share_one_connection(fake: FakeNode) -> None:
         assert all(read)
         answers.result(PATIENCE)
     eventually("the node has seen all", answers.done)
+
+
+def test_a_response_in_parts_is_one_response(fake: FakeNode) -> None:
+    payload = pb.GetDocumentResponse(json_data='{"a":"' + "x" * 100 + '"}').SerializeToString()
+    with peat.Client(fake.address) as client:
+        first, second = later(lambda: client.get("notes", "a")), later(lambda: client.get("notes", "b"))
+        connection = fake.next()
+        one, request = connection.request(Method.GetDocument)
+        two, _ = connection.request(Method.GetDocument)
+        assert request.takes_parts
+        # Messages in parts of two calls may alternate.
+        for call in (one, two):
+            connection.send(Frame(call=call, part=payload[:10]))
+        for call in (one, two):
+            connection.send(Frame(call=call, part=payload[10:50]))
+            connection.respond(call, payload[50:])
+        assert len(first.result(PATIENCE).json) == len(second.result(PATIENCE).json) == 108
+
+
+def test_an_item_in_parts_is_one_item_of_one_credit(fake: FakeNode) -> None:
+    async def follow() -> None:
+        async with peat.AsyncClient(fake.address) as client, client.subscribe("notes") as changes:
+            first = asyncio.create_task(changes.next(PATIENCE))
+            connection = await asyncio.to_thread(fake.next)
+            call, _ = await asyncio.to_thread(connection.request, Method.Subscribe)
+            for n in range(WINDOW):
+                payload = change(n + 1, f"n{n}")
+                connection.send(Frame(call=call, part=payload[:4]))
+                connection.send(Frame(call=call, item=payload[4:]))
+            got = [await first] + [await changes.next(PATIENCE) for _ in range(WINDOW - 1)]
+            assert [item.id for item in got if item] == [f"n{n}" for n in range(WINDOW)]
+
+    asyncio.run(asyncio.wait_for(follow(), PATIENCE))
+
+
+def test_parts_over_the_limit_end_the_connection(fake: FakeNode) -> None:
+    with peat.Client(fake.address) as client:
+        read = later(lambda: client.get("notes", "a"))
+        connection = fake.next()
+        call, _ = connection.request(Method.GetDocument)
+        for _ in range(17):
+            connection.send(Frame(call=call, part=bytes(4_000_000)))
+        with pytest.raises(peat.ProtocolError, match="messages in parts"):
+            read.result(PATIENCE)
+
+
+def test_parts_of_a_cancelled_call_are_dropped(fake: FakeNode) -> None:
+    with peat.Client(fake.address) as client:
+        late = later(lambda: client.get("notes", "a", timeout=0.2))
+        connection = fake.next()
+        call, _ = connection.request(Method.GetDocument)
+        connection.send(Frame(call=call, part=b"beginning"))
+        with pytest.raises(peat.DeadlineExceeded):
+            late.result(PATIENCE)
+        connection.send(Frame(call=call, part=b"middle"))
+        connection.respond(call, b"end")
+        read = later(lambda: client.list("notes"))
+        assert connection.frame().HasField("cancel")
+        call, _ = connection.request(Method.ListDocuments)
+        connection.respond(call, pb.ListDocumentsResponse(doc_ids=["1"]).SerializeToString())
+        assert read.result(PATIENCE) == ["1"]
+
+
+def test_a_change_that_is_too_long_is_an_event_and_moves_the_token(fake: FakeNode) -> None:
+    with (
+        peat.Client(fake.address) as client,
+        client.subscribe("notes", exclude=("agents",), max_change_bytes=1000) as changes,
+    ):
+        next = later(lambda: changes.next(PATIENCE))
+        connection = fake.next()
+        call, request = connection.request(Method.Subscribe)
+        asked = pb.SubscribeRequest.FromString(request.payload)
+        assert (list(asked.exclude), asked.max_change_bytes) == (["agents"], 1000)
+        kind = pb.CHANGE_TYPE_OVERSIZED
+        item = pb.DocumentChange(doc_id="n1", change_type=kind, sequence=7, run=b"r", error="too long")
+        connection.send(Frame(call=call, item=item.SerializeToString()))
+        got = next.result(PATIENCE)
+        assert got is not None
+        assert (got.type, got.id, got.error) == (peat.ChangeType.OVERSIZED, "n1", "too long")
+        assert got.token == peat.Token(b"r", 7)
+
+
+def test_a_limit_that_fits_no_request_is_refused() -> None:
+    with pytest.raises(peat.InvalidArgument, match="max_change_bytes"):
+        peat.Client("unix:///s").subscribe("notes", max_change_bytes=-1)

@@ -473,3 +473,157 @@ def test_the_readers_place_passes_between_threads(node: Node, client: peat.Clien
         with pytest.raises(peat.NotFound):
             client.get("notes", f"none{n}", timeout=PATIENCE)
     assert waits.result(PATIENCE) is not None
+
+
+def test_a_document_longer_than_a_frame_is_read_and_followed(node: Node, client: peat.Client) -> None:
+    base = client.put("notes", "big", {}).version
+    # Each writer has seen the empty document, so the node merges their fields.
+    for field in "abcde":
+        client.put("notes", "big", {field: field * 1_000_000}, base=base, timeout=PATIENCE)
+    assert client.get("notes", "big", timeout=PATIENCE).decode() == {field: field * 1_000_000 for field in "abcde"}
+    with client.subscribe("notes", snapshot=True) as changes:
+        change = changes.next(PATIENCE)
+        assert change is not None
+        assert len(change.json) > 5_000_000
+
+    async def read() -> None:
+        async with peat.AsyncClient(node.address) as other:
+            assert len((await other.get("notes", "big", timeout=PATIENCE)).json) > 5_000_000
+
+    asyncio.run(asyncio.wait_for(read(), 2 * PATIENCE))
+
+
+def test_a_subscription_omits_what_it_excludes_and_names_what_is_too_long(node: Node, client: peat.Client) -> None:
+    for collection, text in (("notes", "short"), ("long", "x" * 2000), ("secret", "s")):
+        client.put(collection, "d", {"text": text})
+    expected = {"notes": peat.ChangeType.UPSERT, "long": peat.ChangeType.OVERSIZED}
+    got = {}
+    with client.subscribe(snapshot=True, exclude=["secret"], max_change_bytes=1000) as changes:
+        for change in changes:
+            if change.type is peat.ChangeType.SNAPSHOT_END:
+                break
+            got[change.collection] = change.type
+            assert ("max_change_bytes" in change.error) == (change.type is peat.ChangeType.OVERSIZED)
+    assert got == expected
+
+    async def follow() -> None:
+        async with peat.AsyncClient(node.address) as other:
+            async for change in other.subscribe(snapshot=True, exclude=["secret"], max_change_bytes=1000):
+                if change.type is peat.ChangeType.SNAPSHOT_END:
+                    return
+                assert expected[change.collection] is change.type
+
+    asyncio.run(asyncio.wait_for(follow(), PATIENCE))
+
+
+def test_peers_are_waited_for_and_disconnected_ones_listed_on_request(client: peat.Client) -> None:
+    peer = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"
+    with pytest.raises(peat.DeadlineExceeded):
+        client.connect_peer(peer, ["127.0.0.1:9"], wait=True, timeout=1)
+    assert [known.endpoint_id for known in client.peers()] == [peer]
+    client.disconnect_peer(peer)
+    assert client.peers() == []
+    assert [known.endpoint_id for known in client.peers(all=True)] == [peer]
+
+
+def test_commands_are_selected_by_status(client: peat.Client) -> None:
+    over = client.send_command("work", agent="a1", ttl=1)
+    client.wait_command(over, timeout=PATIENCE)
+    open = client.send_command("work", agent="a1", ttl=None)
+    assert [command.id for command in client.commands(status=[peat.EXPIRED, peat.FAILED])] == [over]
+    assert [command.id for command in client.commands("a1", pending_only=True)] == [open]
+    assert {command.id for command in client.commands()} == {over, open}
+
+
+def test_a_polling_agent_is_listed_with_what_it_runs(node: Node, client: peat.Client) -> None:
+    registration = Registration("a1", name="poller", group="g", labels={"site": "north"}, status=peat.READY)
+    with pytest.raises(peat.InvalidArgument, match="polling"):
+        Agent(node.address, registration, polling=0)
+    # A field of another writer stays.
+    client.put("platforms", "a1", {"note": "kept"})
+    with Agent(node.address, registration, polling=0.02) as agent:
+        terms = agent.wait_registered(PATIENCE)
+        assert (terms.heartbeat_interval, terms.node_public_key.hex()) == (1.0, node.id)
+        agent.report_deployment(peat.Workload("web", version="2", status="running"), timeout=PATIENCE)
+        agent.report_deployment(peat.Workload("db", version="1", status="running"), timeout=PATIENCE)
+        assert [(d.package, d.version) for d in client.fleet_deployments()] == [("db", "1"), ("web", "2")]
+        document = client.get("platforms", "a1").decode()
+        assert (document["name"], document["group"], document["note"]) == ("poller", "g", "kept")
+        shows(client, "a1", peat.LIVE)
+        agent.heartbeat(peat.State(status=peat.BUSY), timeout=PATIENCE)
+        assert client.fleet_deployments() == []
+        assert "labels" not in client.get("platforms", "a1").decode()
+        with pytest.raises(peat.ResourceExhausted):
+            agent.heartbeat(peat.State(labels={"large": "x" * (3 << 20)}), timeout=PATIENCE)
+        agent.wait_registered(PATIENCE)
+
+        def renewed() -> bool:
+            ages.append(client.agents()[0].age_ms)
+            return ages[-1] < ages[-2]
+
+        ages = [client.agents()[0].age_ms]
+        eventually("a sign of life", renewed)
+
+
+def test_a_polling_agent_runs_each_command_once(node: Node, client: peat.Client, home: Path) -> None:
+    runs: list[str] = []
+    stop = threading.Event()
+
+    def work(command: Command) -> object:
+        runs.append(command.id)
+        if command.type == "fail":
+            raise ValueError("no")
+        if command.type == "wait":
+            stop.set()
+            assert command.wait_stop(PATIENCE)
+            raise RuntimeError("stopped")
+        return {"n": len(runs)}
+
+    with Agent(node.address, Registration("a1", group="g"), directory=home / "record", polling=0.02) as agent:
+        agent.wait_registered(PATIENCE)
+        handle(agent, work)
+        done = client.send_command("work", agent="a1")
+        record = client.wait_command(done, timeout=PATIENCE)
+        assert (record.status, record.result_json) == (peat.COMPLETED, '{"n":1}')
+        failed = client.send_command("fail", group="g")
+        record = client.wait_command(failed, timeout=PATIENCE)
+        assert (record.status, record.error) == (peat.FAILED, "no")
+        cancelled = client.send_command("wait", agent="a1")
+        assert stop.wait(PATIENCE)
+        client.cancel_command(cancelled)
+        assert client.wait_command(cancelled, timeout=PATIENCE).status == peat.CANCELLED
+        node.kill()
+        node.resume()
+        again = client.send_command("work", agent="a1", ttl=None)
+        assert client.wait_command(again, timeout=PATIENCE).status == peat.COMPLETED
+        assert runs == [done, failed, cancelled, again]
+
+
+def test_a_coroutine_handles_commands_of_a_polling_agent(node: Node) -> None:
+    async def main() -> None:
+        async with peat.AsyncAgent(node.address, Registration("a1"), polling=0.02) as agent:
+
+            async def work(command: peat.AsyncCommand) -> object:
+                return {"type": command.type}
+
+            handling = asyncio.create_task(agent.handle(work))
+            await agent.wait_registered(PATIENCE)
+            id = await agent.client.send_command("work", agent="a1")
+            record = await agent.client.wait_command(id, timeout=PATIENCE)
+            assert record.result_json == '{"type":"work"}'
+            await agent.close()
+            await handling
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE))
+
+
+def test_an_agent_gives_signs_of_life_more_often_than_it_polls(node: Node, client: peat.Client) -> None:
+    with Agent(node.address, Registration("a1"), polling=3600) as agent:
+        agent.wait_registered(PATIENCE)
+        ages = [client.agents()[0].age_ms]
+
+        def renewed() -> bool:
+            ages.append(client.agents()[0].age_ms)
+            return ages[-1] < ages[-2]
+
+        eventually("a sign of life", renewed)

@@ -17,7 +17,6 @@ from ._core import Core, Shared
 from ._jobs import Job
 from ._registration import Registration, State, Terms, Workload
 from ._runner import Runner
-from ._target import Target
 from ._types import to_json
 from .errors import Cancelled, Closed, PeatError
 
@@ -42,13 +41,17 @@ class Agent:
         *,
         token: str = "",
         directory: str | os.PathLike[str] | None = None,
+        polling: float | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
-        """An agent of the node at `address`. `directory`, which it needs for itself, keeps the ids of commands, so that none
-        runs twice even when the agent is restarted in the middle of it; without one they are forgotten with the process."""
+        """Starts an agent of the node at `address`.
+
+        `directory`, which no other agent uses, keeps the record of commands, so that none runs twice, even when the agent
+        restarts during one; without it the record ends with the process. `polling` is an interval in seconds: the agent asks
+        for commands at each interval instead of holding a stream."""
         self._address, self._token = address, token
         self._logger = logger or logging.getLogger("peat")
-        self._runner = Runner(Core(Target.parse(address), token, registration, directory, self._logger))
+        self._runner = Runner(Core(address, token, registration, directory, polling, self._logger))
         self._client: Client | None = None
 
     def __repr__(self) -> str:

@@ -16,6 +16,7 @@ from ._types import (
     AgentInfo,
     Cell,
     CommandRecord,
+    CommandStatus,
     Compacted,
     Document,
     Health,
@@ -78,14 +79,13 @@ def health() -> Call[Health]:
     return Call(Method.GetHealth, pb.GetHealthRequest(), lambda payload: decode(pb.GetHealthResponse, payload))
 
 
-def peers() -> Call[list[Peer]]:
-    return Call(
-        Method.ListPeers, pb.ListPeersRequest(), lambda payload: list(decode(pb.ListPeersResponse, payload).peers)
-    )
+def peers(all: bool) -> Call[list[Peer]]:
+    request = pb.ListPeersRequest(all=all)
+    return Call(Method.ListPeers, request, lambda payload: list(decode(pb.ListPeersResponse, payload).peers))
 
 
-def connect_peer(endpoint_id: str, addresses: Iterable[str], relay: str) -> Call[None]:
-    request = pb.ConnectPeerRequest(endpoint_id=endpoint_id, addresses=addresses, relay_url=relay)
+def connect_peer(endpoint_id: str, addresses: Iterable[str], relay: str, wait: bool) -> Call[None]:
+    request = pb.ConnectPeerRequest(endpoint_id=endpoint_id, addresses=addresses, relay_url=relay, wait=wait)
     return Call(Method.ConnectPeer, request, _nothing)
 
 
@@ -207,8 +207,12 @@ def new_command(
     )
 
 
-def commands(agent_id: str, pending_only: bool, token: bytes) -> Call[Page[CommandRecord]]:
-    request = pb.GetCommandsRequest(target_id=agent_id, pending_only=pending_only, page_size=PAGE, page_token=token)
+def commands(
+    agent_id: str, pending_only: bool, status: Iterable[CommandStatus], token: bytes
+) -> Call[Page[CommandRecord]]:
+    request = pb.GetCommandsRequest(
+        target_id=agent_id, pending_only=pending_only, status=status, page_size=PAGE, page_token=token
+    )
 
     def read(payload: bytes) -> Page[CommandRecord]:
         response = decode(pb.GetCommandsResponse, payload)

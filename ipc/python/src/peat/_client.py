@@ -23,6 +23,7 @@ from ._types import (
     Change,
     ChangeType,
     CommandRecord,
+    CommandStatus,
     Compacted,
     Document,
     FleetDeployment,
@@ -146,15 +147,24 @@ class Client:
         """Whether the node is well, and what is wrong if not."""
         return self.call(_calls.health(), timeout)
 
-    def peers(self, *, timeout: float | None = None) -> list[Peer]:
-        """The nodes that this one knows."""
-        return self.call(_calls.peers(), timeout)
+    def peers(self, *, all: bool = False, timeout: float | None = None) -> list[Peer]:
+        """Returns the nodes that this node connects to or accepts; with `all`, the disconnected ones as well."""
+        return self.call(_calls.peers(all), timeout)
 
     def connect_peer(
-        self, endpoint_id: str, addresses: Iterable[str] = (), relay: str = "", *, timeout: float | None = None
+        self,
+        endpoint_id: str,
+        addresses: Iterable[str] = (),
+        relay: str = "",
+        *,
+        wait: bool = False,
+        timeout: float | None = None,
     ) -> None:
-        """Links the node with another, now and after restarts. Addresses are HOST:PORT; a relay is relay:HOST:PORT."""
-        return self.call(_calls.connect_peer(endpoint_id, addresses, relay), timeout)
+        """Connects the node to a peer, now and after restarts. Addresses are HOST:PORT; a relay is relay:HOST:PORT.
+
+        `wait` delays the answer until the peer is admitted. When the timeout passes first, the call fails with the reason and
+        the node goes on dialling."""
+        return self.call(_calls.connect_peer(endpoint_id, addresses, relay, wait), timeout)
 
     def disconnect_peer(self, endpoint_id: str, *, timeout: float | None = None) -> None:
         """Ends the link with a node and refuses it until `connect_peer`."""
@@ -224,13 +234,19 @@ class Client:
         return self.call(_calls.compact(collection, id), timeout)
 
     def subscribe(
-        self, *collections: str, snapshot: bool = False, resume_after: Token | None = None
+        self,
+        *collections: str,
+        snapshot: bool = False,
+        resume_after: Token | None = None,
+        exclude: Iterable[str] = (),
+        max_change_bytes: int = 0,
     ) -> Subscription[Change]:
-        """Changes of these collections, or of all. A snapshot begins with all that exists, closed by SNAPSHOT_END.
+        """Delivers the changes of these collections, or of all, without those in `exclude`. With `snapshot` it begins with all
+        existing documents and SNAPSHOT_END. A change longer than `max_change_bytes` (0: 64 MiB) is OVERSIZED.
 
-        A lost connection is made again, and the subscription resumed where it was; where that cannot be done a RESET and a
-        snapshot come. A slow consumer gets the newest version of each document, not every one in between."""
-        return Subscription(self, Documents(collections, snapshot, resume_after))
+        After a lost connection the subscription resumes; where it cannot, it delivers a RESET and a snapshot. A slow consumer
+        gets the newest version of each document, not every version in between."""
+        return Subscription(self, Documents(collections, snapshot, resume_after, exclude, max_change_bytes))
 
     # Typed objects and the fleet.
 
@@ -308,10 +324,19 @@ class Client:
         return self.call(_calls.command(id), timeout)
 
     def commands(
-        self, agent_id: str = "", *, pending_only: bool = False, timeout: float | None = None
+        self,
+        agent_id: str = "",
+        *,
+        pending_only: bool = False,
+        status: Iterable[CommandStatus] = (),
+        timeout: float | None = None,
     ) -> _list[CommandRecord]:
-        """The commands that the node knows: all of them, or those for an agent, those to its groups and to all included."""
-        return self._all(partial(_calls.commands, agent_id, pending_only), timeout)
+        """Returns the commands that the node knows, the oldest first.
+
+        With `agent_id`, the commands for that agent, including those for its group and for all agents; of these, `pending_only`
+        selects what it may still run. `status` selects commands in one of these statuses: of the agent, or of all their
+        targets."""
+        return self._all(partial(_calls.commands, agent_id, pending_only, tuple(status)), timeout)
 
     def wait_command(self, id: str, *, timeout: float | None = None) -> CommandRecord:
         """Waits until a command is over at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED."""

@@ -35,15 +35,19 @@ class Core:
 
     def __init__(
         self,
-        target: Target,
+        address: str,
         token: str,
         registration: Registration,
         directory: str | os.PathLike[str] | None,
+        polling: float | None,
         logger: logging.Logger,
     ) -> None:
         if not registration.id:
-            raise InvalidArgument("an agent needs an id")
-        self.target, self.token, self.logger = target, token, logger
+            raise InvalidArgument("the registration has no id")
+        if polling is not None and not 0 < polling < 1e9:
+            raise InvalidArgument(f"a polling interval of {polling} s; expected more than 0, or None for a stream")
+        self.target = Target.parse(address)
+        self.address, self.token, self.polling, self.logger = address, token, polling, logger
         self.id = registration.id
         self.registration = registration.copy()
         # Each change counts up; `reached` is what the node has confirmed, `refused` what it does not take.

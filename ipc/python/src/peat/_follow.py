@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from ._calls import decode
 from ._methods import Method
 from ._types import AgentChange, Change, ChangeType, Token
-from .errors import OutOfRange, passing
+from .errors import InvalidArgument, OutOfRange, passing
 from .sidecar.v1 import sidecar_pb2 as pb
 
 T = TypeVar("T")
@@ -23,6 +23,7 @@ _TYPES = {
     pb.CHANGE_TYPE_UPSERT: ChangeType.UPSERT,
     pb.CHANGE_TYPE_DELETE: ChangeType.DELETE,
     pb.CHANGE_TYPE_SNAPSHOT_END: ChangeType.SNAPSHOT_END,
+    pb.CHANGE_TYPE_OVERSIZED: ChangeType.OVERSIZED,
 }
 
 
@@ -50,14 +51,30 @@ class Documents(Follow[Change]):
 
     method = Method.Subscribe
 
-    def __init__(self, collections: Iterable[str], snapshot: bool, resume_after: Token | None) -> None:
+    def __init__(
+        self,
+        collections: Iterable[str],
+        snapshot: bool,
+        resume_after: Token | None,
+        exclude: Iterable[str] = (),
+        max_change_bytes: int = 0,
+    ) -> None:
         self._collections = list(collections)
+        self._exclude = list(exclude)
+        if not 0 <= max_change_bytes < 1 << 32:
+            raise InvalidArgument(f"max_change_bytes of {max_change_bytes}; expected 0 to 2^32 - 1")
+        self._max_change_bytes = max_change_bytes
         # While true: a snapshot was begun and its end has not come. It cannot be resumed in its middle.
         self._snapshot = snapshot
         self._token = resume_after
 
     def request(self) -> Message:
-        request = pb.SubscribeRequest(collections=self._collections, snapshot=self._snapshot)
+        request = pb.SubscribeRequest(
+            collections=self._collections,
+            exclude=self._exclude,
+            snapshot=self._snapshot,
+            max_change_bytes=self._max_change_bytes,
+        )
         if self._token is not None and not self._snapshot:
             request.resume_after, request.resume_run = self._token.sequence, self._token.run
         return request
@@ -72,7 +89,7 @@ class Documents(Follow[Change]):
         token = Token(item.run, item.sequence)
         if not self._snapshot:
             self._token = token
-        return Change(kind, item.collection, item.doc_id, item.json_data, item.origin, token)
+        return Change(kind, item.collection, item.doc_id, item.json_data, item.origin, token, item.error)
 
     def broke(self, error: Exception | None) -> tuple[bool, Change | None]:
         pause = True

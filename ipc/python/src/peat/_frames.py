@@ -13,6 +13,8 @@ PREFACE = b"\x00peat/1\n"
 # The largest frame, without its length. A request's message may take all of it but what the envelope needs.
 FRAME_BYTES = 4 << 20
 PAYLOAD_BYTES = FRAME_BYTES - 4096
+# The largest response or item in parts.
+MESSAGE_BYTES = 64 << 20
 
 
 def encode(frame: Frame) -> bytes:

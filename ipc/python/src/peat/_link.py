@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import time
 
-from . import _aconnection, _mux
+from . import _aconnection, _mux, _poll
 from ._aconnection import AsyncConnection
 from ._backoff import Backoff
 from ._calls import decode
@@ -34,7 +34,7 @@ async def run(core: Core) -> None:
     backoff = Backoff()
     try:
         while not core.leaving:
-            error = await _attend(core, backoff)
+            error = await (_attend if core.polling is None else _poll.attend)(core, backoff)
             core.connected = False
             core.jobs.lost_link()
             core.changed()

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from . import errors
-from ._frames import PAYLOAD_BYTES, Decoder, encode
+from ._frames import MESSAGE_BYTES, PAYLOAD_BYTES, Decoder, encode
 from ._methods import Method
 from .errors import PeatError, ProtocolError
 from .ipc.v1.ipc_pb2 import Cancel, End, Frame, Request
@@ -28,12 +28,14 @@ def _nothing() -> None:
 class Waiting:
     """An unfinished call and what has arrived for it."""
 
-    __slots__ = ("call", "cut", "frames", "notify", "room", "streams", "taken")
+    __slots__ = ("call", "cut", "frames", "notify", "parts", "room", "streams", "taken")
 
     def __init__(self, call: int, credit: int) -> None:
         self.call = call
         self.streams = credit > 0
         self.frames: deque[Frame] = deque()
+        # The beginning of a response or item that is incomplete.
+        self.parts = bytearray()
         # Items that may still arrive.
         self.room = credit
         # Items taken since credit was last granted.
@@ -70,7 +72,14 @@ class Mux:
         self._last += 1
         waiting = Waiting(self._last, credit)
         deadline_ms = 0 if timeout is None or credit else _deadline(timeout)
-        request = Request(method=method, payload=payload, deadline_ms=deadline_ms, credit=credit, token=self._token)
+        request = Request(
+            method=method,
+            payload=payload,
+            deadline_ms=deadline_ms,
+            credit=credit,
+            token=self._token,
+            takes_parts=True,
+        )
         frame = encode(Frame(call=waiting.call, request=request))
         self._calls[waiting.call] = waiting
         return waiting, frame
@@ -90,12 +99,16 @@ class Mux:
                 raise ProtocolError("a frame without a call")
             said = errors.from_code(frame.error.code, frame.error.message)
             raise errors.ConnectionLost(f"the node closed the connection: {said}") from said
-        if body not in ("response", "item", "end", "error"):
+        if body not in ("response", "item", "end", "error", "part"):
             raise ProtocolError("a frame with no body that a node sends")
         waiting = self._calls.get(frame.call)
         # A frame for a call that was just cancelled is dropped.
         if waiting is None:
             return
+        if body == "part":
+            self._keep(waiting, frame.part)
+            return
+        _complete(waiting, frame)
         if body == "item":
             if waiting.streams and waiting.room == 0:
                 raise ProtocolError("more items than were granted")
@@ -104,6 +117,12 @@ class Mux:
             del self._calls[frame.call]
         waiting.frames.append(frame)
         waiting.notify()
+
+    def _keep(self, waiting: Waiting, part: bytes) -> None:
+        """Keeps a part until the frame that completes its message arrives."""
+        if sum(len(other.parts) for other in self._calls.values()) + len(part) > MESSAGE_BYTES:
+            raise ProtocolError(f"messages in parts over {MESSAGE_BYTES} bytes")
+        waiting.parts += part
 
     def fail(self, error: PeatError) -> None:
         """Ends the connection with its first error."""
@@ -127,6 +146,17 @@ class Mux:
         credit, waiting.taken = waiting.taken, 0
         waiting.room += credit
         return encode(Frame(call=waiting.call, credit=credit))
+
+
+def _complete(waiting: Waiting, frame: Frame) -> None:
+    """Puts the parts of a message in front of its last bytes."""
+    if not waiting.parts:
+        return
+    if frame.HasField("response"):
+        frame.response = bytes(waiting.parts + frame.response)
+    elif frame.HasField("item"):
+        frame.item = bytes(waiting.parts + frame.item)
+    waiting.parts = bytearray()
 
 
 def check_size(payload: bytes) -> None:

@@ -74,8 +74,10 @@ class ChangeType(Enum):
     UPSERT = 1
     # It is gone.
     DELETE = 2
-    # All that existed when the stream began has been given; live changes follow. Carries nothing else.
+    # Everything that existed when the stream began has been delivered; live changes follow. It has no other fields.
     SNAPSHOT_END = 100
+    # The document exists, but is longer than a change of this subscription may be; `error` has the length and the remedy.
+    OVERSIZED = 102
     # The node could not continue where the stream broke off. Forget what is held: a snapshot follows.
     RESET = -1
 
@@ -113,6 +115,8 @@ class Change:
     origin: str = ""
     # Resuming here repeats nothing up to this change.
     token: Token = Token()
+    # Of an OVERSIZED.
+    error: str = ""
 
     def decode(self) -> Any:
         """The parsed JSON of an UPSERT."""
