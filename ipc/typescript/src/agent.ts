@@ -33,7 +33,9 @@ export interface AgentOptions {
   /** Where the ids of commands are kept, so that none runs twice even when the agent is restarted in the middle of it: `recordIn` of
    * peat-ipc/node. Without it they are forgotten with the process. */
   readonly record?: LedgerStore;
-  /** Gets a line when the node is lost, found again, or refuses something. */
+  /** Asks the node for commands at this interval instead of holding a stream of events. */
+  readonly pollingMs?: number;
+  /** Gets a line when the node is lost or found again, and for each rejection. */
   readonly log?: (message: string) => void;
 }
 
@@ -53,6 +55,7 @@ export class Agent {
   readonly #jobs: Jobs;
   readonly #once: Once;
   readonly #log: (message: string) => void;
+  readonly #pollingMs: number | undefined;
   readonly #life = new AbortController();
   readonly #done: Promise<void>;
   #registration: Registration;
@@ -76,6 +79,7 @@ export class Agent {
     this.#rest = new Rest(client.endpoint, this.id);
     this.#ledger = ledger;
     this.#log = options.log ?? (() => undefined);
+    this.#pollingMs = options.pollingMs;
     this.#jobs = new Jobs(this.#host());
     this.#once = new Once(ledger);
     this.#jobs.resume();
@@ -85,7 +89,10 @@ export class Agent {
   /** Starts an agent that registers as soon as the node can be reached. Rejects when the record of commands cannot be used. */
   static async start(client: Client, registration: Registration, options: AgentOptions = {}): Promise<Agent> {
     if (registration.id === "") {
-      throw invalid("an agent needs an id");
+      throw invalid("the registration has no id");
+    }
+    if (options.pollingMs !== undefined && !(options.pollingMs > 0)) {
+      throw invalid(`a polling interval of ${options.pollingMs} ms; expected more than 0`);
     }
     try {
       return new Agent(client, registration, options, await Ledger.load(registration.id, options.record));
@@ -246,7 +253,10 @@ export class Agent {
     while (!signal.aborted) {
       this.#link = new AbortController();
       try {
-        await this.#attend(AbortSignal.any([signal, this.#link.signal]), backoff);
+        const either = AbortSignal.any([signal, this.#link.signal]);
+        await (this.#pollingMs === undefined
+          ? this.#attend(either, backoff)
+          : this.#poll(either, this.#pollingMs, backoff));
       } catch (error) {
         if (!signal.aborted) {
           this.#log(`agent ${this.id} lost its node: ${error}`);
@@ -293,6 +303,33 @@ export class Agent {
     throw failed;
   }
 
+  /** Polls until a call fails; rejects with the reason. */
+  async #poll(signal: AbortSignal, intervalMs: number, backoff: Backoff): Promise<void> {
+    await this.#tell(signal, true);
+    this.#connected = true;
+    this.#log(`agent ${this.id} polls node ${this.#terms?.nodeId}`);
+    this.#notify();
+    // What changed during the registration.
+    this.#tellNow();
+    let beat = performance.now();
+    let poll = beat;
+    while (!signal.aborted) {
+      const now = performance.now();
+      const beatMs = Math.max(this.#terms?.heartbeatIntervalMs ?? 0, LEAST_BEAT_MS);
+      if (now - beat >= beatMs) {
+        this.#terms = termsOf(await this.#rest.heartbeat("", signal), this.#terms);
+        beat = now;
+      }
+      if (now >= poll) {
+        await this.#catchUp(signal);
+        poll = now + intervalMs;
+      }
+      backoff.reset();
+      await sleep(Math.max(1, Math.min(poll, beat + beatMs) - performance.now()), signal);
+    }
+    throw new ConnectError("the link was closed", Code.Canceled);
+  }
+
   /** Gives signs of life, and rejects when the node does not answer, or its stream is silent. */
   async #beat(signal: AbortSignal, heard: () => number): Promise<void> {
     for (;;) {
@@ -335,7 +372,7 @@ export class Agent {
 
   /** Looks at what the node wants of this agent. */
   async #catchUp(signal: AbortSignal): Promise<void> {
-    for (const command of await this.#client.commands(this.id, true, { signal })) {
+    for (const command of await this.#client.commands({ agent: this.id, pendingOnly: true, signal })) {
       await this.#look(command);
     }
     for (const id of this.#jobs.running()) {

@@ -6,7 +6,7 @@ import { sleep } from "./backoff.js";
 import type { Endpoint } from "./endpoint.js";
 import { Code, ConnectError, invalid, passing } from "./errors.js";
 import { deploymentsOf, type Held, platformsOf } from "./fleet.js";
-import { followAgents, followDocuments, type SubscribeOptions } from "./follow.js";
+import { followAgents, followDocuments, MAX_CHANGE_BYTES, type SubscribeOptions } from "./follow.js";
 import {
   type CellSchema,
   ChangeType,
@@ -23,8 +23,10 @@ import {
   type CallOptions,
   type Cell,
   type Change,
+  type CommandFilter,
   type CommandRecord,
   type Compacted,
+  type ConnectPeerOptions,
   type Document,
   type FleetDeployment,
   type FleetPlatform,
@@ -32,6 +34,7 @@ import {
   isOver,
   type NewCommand,
   type Peer,
+  type PeerFilter,
   type Platform,
   type PutOptions,
   type Status,
@@ -77,19 +80,20 @@ export class Client {
     return this.#rpc.getHealth({}, of(options));
   }
 
-  /** The nodes that this one knows. */
-  async peers(options?: CallOptions): Promise<Peer[]> {
-    return (await this.#rpc.listPeers({}, of(options))).peers;
+  /** Returns the nodes that this node connects to or accepts. */
+  async peers(filter: PeerFilter = {}): Promise<Peer[]> {
+    return (await this.#rpc.listPeers({ all: filter.all ?? false }, of(filter))).peers;
   }
 
-  /** Links the node with another, now and after restarts. Addresses are HOST:PORT; a relay is relay:HOST:PORT. */
+  /** Connects the node to a peer, now and after restarts. Addresses are HOST:PORT; a relay is relay:HOST:PORT. */
   async connectPeer(
     endpointId: string,
     addresses: readonly string[],
     relay = "",
-    options?: CallOptions,
+    options: ConnectPeerOptions = {},
   ): Promise<void> {
-    await this.#rpc.connectPeer({ endpointId, addresses: [...addresses], relayUrl: relay }, of(options));
+    const request = { endpointId, addresses: [...addresses], relayUrl: relay, wait: options.wait ?? false };
+    await this.#rpc.connectPeer(request, of(options));
   }
 
   /** Ends the link with a node and refuses it until `connectPeer`. */
@@ -213,7 +217,8 @@ export class Client {
   /** A whole collection as it is now. */
   async #snapshot(collection: string, options?: CallOptions): Promise<Iterable<Held>> {
     const held = new Map<string, Held>();
-    for await (const item of this.#rpc.subscribe({ collections: [collection], snapshot: true }, of(options))) {
+    const request = { collections: [collection], snapshot: true, maxChangeBytes: MAX_CHANGE_BYTES };
+    for await (const item of this.#rpc.subscribe(request, of(options))) {
       if (item.changeType === ChangeType.SNAPSHOT_END) {
         return held.values();
       }
@@ -266,11 +271,12 @@ export class Client {
     return found;
   }
 
-  /** The commands that the node knows: all of them, or those for an agent, those to its groups and to all included. */
-  async commands(agentId = "", pendingOnly = false, options?: CallOptions): Promise<CommandRecord[]> {
+  /** Returns the commands that the node knows, the oldest first. */
+  async commands(filter: CommandFilter = {}): Promise<CommandRecord[]> {
+    const { agent = "", pendingOnly = false, status = [] } = filter;
     return allPages(async (pageToken) => {
-      const request = { targetId: agentId, pendingOnly, pageSize: PAGE, pageToken };
-      const { commands, nextPageToken } = await this.#rpc.getCommands(request, of(options));
+      const request = { targetId: agent, pendingOnly, status: [...status], pageSize: PAGE, pageToken };
+      const { commands, nextPageToken } = await this.#rpc.getCommands(request, of(filter));
       return { elements: commands, next: nextPageToken };
     });
   }

@@ -2,7 +2,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import { Backoff, sleep } from "./backoff.js";
-import { Code, codeOf, passing } from "./errors.js";
+import { Code, codeOf, invalid, passing } from "./errors.js";
 import {
   type AgentChange as AgentItem,
   type DocumentChange,
@@ -16,17 +16,25 @@ const TYPES: ReadonlyMap<Type, ChangeType> = new Map([
   [Type.UPSERT, "upsert"],
   [Type.DELETE, "delete"],
   [Type.SNAPSHOT_END, "snapshotEnd"],
+  [Type.OVERSIZED, "oversized"],
 ]);
 const NOWHERE: Token = { run: new Uint8Array(), sequence: 0n };
 
-/** What a subscription is to give. */
+/** The longest change that a node delivers. */
+export const MAX_CHANGE_BYTES = 64 << 20;
+
+/** Options of a subscription. */
 export interface SubscribeOptions {
-  /** All without one. */
+  /** Limits it to these collections; without a name it has all of them. */
   readonly collections?: readonly string[];
-  /** Begins with all that exists, closed by snapshotEnd. */
+  /** Omits these collections, also when `collections` names them. */
+  readonly exclude?: readonly string[];
+  /** Begins with all existing documents, followed by snapshotEnd. */
   readonly snapshot?: boolean;
-  /** Continues after a change's token. If that point is no longer known, a reset and a snapshot come. */
+  /** Continues after a change's token. When the node no longer knows that point, a reset and a snapshot follow. */
   readonly resumeAfter?: Token;
+  /** Limits the length of a change; a longer one is `oversized`. Without it the limit is 64 MiB. */
+  readonly maxChangeBytes?: number;
   /** Ends the subscription, without an error. */
   readonly signal?: AbortSignal;
 }
@@ -42,10 +50,16 @@ export async function* followDocuments(
   // While true: a snapshot was begun and its end has not come. It cannot be resumed in its middle.
   let snapshot = options.snapshot ?? false;
   let token = options.resumeAfter;
+  const maxChangeBytes = options.maxChangeBytes ?? MAX_CHANGE_BYTES;
+  if (!(Number.isInteger(maxChangeBytes) && maxChangeBytes > 0 && maxChangeBytes < 2 ** 32)) {
+    throw invalid(`maxChangeBytes of ${maxChangeBytes}; expected a whole number from 1 to 2^32 - 1`);
+  }
   const request = (): SubscribeRequest => {
     const resumed = snapshot ? undefined : token;
     return create(SubscribeRequestSchema, {
       collections: [...(options.collections ?? [])],
+      exclude: [...(options.exclude ?? [])],
+      maxChangeBytes,
       snapshot,
       ...(resumed && { resumeAfter: resumed.sequence, resumeRun: resumed.run }),
     });
@@ -63,8 +77,8 @@ export async function* followDocuments(
       if (!snapshot) {
         token = here;
       }
-      const { collection, docId: id, jsonData, origin } = item;
-      return { type, collection, id, json: jsonData ?? "", origin, token: here };
+      const { collection, docId: id, jsonData, origin, error } = item;
+      return { type, collection, id, json: jsonData ?? "", origin, token: here, error };
     },
     broke(error) {
       if (codeOf(error) === Code.OutOfRange) {
@@ -77,7 +91,7 @@ export async function* followDocuments(
       }
       token = undefined;
       snapshot = true;
-      return { type: "reset", collection: "", id: "", json: "", origin: "", token: NOWHERE };
+      return { type: "reset", collection: "", id: "", json: "", origin: "", token: NOWHERE, error: "" };
     },
   });
 }

@@ -75,10 +75,11 @@ export interface Token {
 /**
  * - `upsert`: the document or agent is like this now.
  * - `delete`: it is gone.
- * - `snapshotEnd`: all that existed when the stream began has been given; live changes follow. Carries nothing else.
- * - `reset`: the node could not continue where the stream broke off. Forget what is held: a snapshot follows.
+ * - `snapshotEnd`: everything that existed when the stream began has been delivered; live changes follow. It has no other fields.
+ * - `reset`: the node cannot continue where the stream ended. Discard what the stream delivered: a snapshot follows.
+ * - `oversized`: the document exists, but is longer than a change of this subscription may be; `error` has the length and the remedy.
  */
-export type ChangeType = "upsert" | "delete" | "snapshotEnd" | "reset";
+export type ChangeType = "upsert" | "delete" | "snapshotEnd" | "reset" | "oversized";
 
 /** The newest version of one document, or its end. */
 export interface Change {
@@ -91,6 +92,31 @@ export interface Change {
   readonly origin: string;
   /** Resuming here repeats nothing up to this change. */
   readonly token: Token;
+  /** Of an oversized change. */
+  readonly error: string;
+}
+
+/** Limits `peers`. */
+export interface PeerFilter extends CallOptions {
+  /** Adds the peers that `disconnectPeer` disconnected. */
+  readonly all?: boolean;
+}
+
+/** Options of `connectPeer`. */
+export interface ConnectPeerOptions extends CallOptions {
+  /** Delays the answer until the peer is admitted. When the timeout passes first, the call fails with the reason and the node goes on
+   * dialling. */
+  readonly wait?: boolean;
+}
+
+/** Limits `commands`. */
+export interface CommandFilter extends CallOptions {
+  /** Selects the commands for one agent, including those for its group and for all agents. */
+  readonly agent?: string;
+  /** Selects what that agent may still run. */
+  readonly pendingOnly?: boolean;
+  /** Selects commands in one of these statuses: of the agent, or of all their targets. */
+  readonly status?: readonly CommandStatus[];
 }
 
 /** The present state of one agent. */

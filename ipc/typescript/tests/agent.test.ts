@@ -313,3 +313,50 @@ test("commands run once and all end, through cuts and crashes", async (t) => {
     [],
   );
 });
+
+test("a polling agent is listed with what it runs, and runs each command once", async (t) => {
+  const node = await Node.start(t);
+  const client = node.client(t);
+  const runs: string[] = [];
+  const begun = latch();
+  const handler: Handler = async (command) => {
+    runs.push(command.id);
+    if (command.type === "wait") {
+      begun.set();
+      await new Promise((_, reject) => command.signal.addEventListener("abort", () => reject(command.signal.reason)));
+    }
+    return { n: runs.length };
+  };
+  await assert.rejects(Agent.start(client, { id: "a1" }, { pollingMs: 0 }), /polling interval/);
+  const record = recordIn(join(node.home, "record"));
+  const agent = await start(t, node.address, { id: "a1", group: "g" }, handler, { pollingMs: 20, record });
+  assert.equal((await agent.waitRegistered()).heartbeatIntervalMs, 1000);
+  await agent.reportDeployment({ name: "web", version: "2", status: "running" });
+  await eventually("the workload is there", async () => (await client.fleetDeployments())[0]?.package === "web");
+  const done = await client.sendCommand({ group: "g", type: "work" });
+  const [target] = (await client.waitCommand(done, { timeoutMs })).targets;
+  assert.deepEqual([target?.status, target?.resultJson], [CommandStatus.COMPLETED, '{"n":1}']);
+  const cancelled = await client.sendCommand({ agent: "a1", type: "wait" });
+  await begun.wait;
+  await client.cancelCommand(cancelled);
+  assert.equal((await client.waitCommand(cancelled, { timeoutMs })).status, CommandStatus.CANCELLED);
+  await node.kill();
+  await node.resume();
+  const again = await node.client(t).sendCommand({ agent: "a1", type: "work", ttlS: null });
+  assert.equal((await node.client(t).waitCommand(again, { timeoutMs })).status, CommandStatus.COMPLETED);
+  assert.deepEqual(runs, [done, cancelled, again]);
+});
+
+test("an agent gives signs of life more often than it polls", async (t) => {
+  const node = await Node.start(t);
+  const client = node.client(t);
+  const agent = await start(t, node.address, { id: "a1" }, undefined, { pollingMs: 3_600_000 });
+  await agent.waitRegistered();
+  const age = async (): Promise<bigint> => (await client.agents())[0]?.ageMs ?? 0n;
+  let last = await age();
+  await eventually("a sign of life", async () => {
+    const before = last;
+    last = await age();
+    return last < before;
+  });
+});

@@ -8,6 +8,7 @@ import { allPages } from "../src/client.js";
 import {
   type Change,
   Code,
+  type CommandFilter,
   CommandStatus,
   ConnectError,
   connect,
@@ -104,7 +105,7 @@ test("every call works against a node", async (t) => {
 
   const id = await client.sendCommand({ agent: "absent", type: "work", payload: { n: 1 }, ttlS: 1 });
   assert.deepEqual(
-    (await client.commands("absent", true)).map((command) => command.id),
+    (await client.commands({ agent: "absent", pendingOnly: true })).map((command) => command.id),
     [id],
   );
   assert.equal((await client.waitCommand(id, { timeoutMs })).status, CommandStatus.EXPIRED);
@@ -234,4 +235,64 @@ test("a token is read as it was written", () => {
   for (const wrong of ["", "7", "zz-1", "0-1", "00-", "00-x"]) {
     assert.throws(() => parseToken(wrong), refused(Code.InvalidArgument));
   }
+});
+
+test("a subscription omits what it excludes and names what is too long", async (t) => {
+  const node = await Node.start(t);
+  const client = node.client(t);
+  for (const [collection, text] of Object.entries({ notes: "short", long: "x".repeat(2000), secret: "s" })) {
+    await client.put(collection, "d", { text });
+  }
+  const got = new Map<string, string>();
+  for await (const change of client.subscribe({ snapshot: true, exclude: ["secret"], maxChangeBytes: 1000 })) {
+    if (change.type === "snapshotEnd") {
+      break;
+    }
+    got.set(change.collection, change.type);
+    assert.equal(/max_change_bytes/.test(change.error), change.type === "oversized");
+  }
+  assert.deepEqual(Object.fromEntries(got), { notes: "upsert", long: "oversized" });
+  await assert.rejects(client.subscribe({ maxChangeBytes: 0 }).next(), refused(Code.InvalidArgument, /maxChangeBytes/));
+});
+
+test("a document longer than a frame is read and followed", async (t) => {
+  const node = await Node.start(t);
+  const client = node.client(t);
+  const { version: base } = await client.put("notes", "big", {});
+  // Each writer has seen the empty document, so the node merges their fields.
+  for (const field of "abcde") {
+    await client.put("notes", "big", { [field]: field.repeat(1_000_000) }, { base, timeoutMs });
+  }
+  assert.ok((await client.get("notes", "big", { timeoutMs })).json.length > 5_000_000);
+  for await (const change of client.subscribe({ collections: ["notes"], snapshot: true })) {
+    assert.ok(change.json.length > 5_000_000);
+    break;
+  }
+});
+
+test("peers are waited for, and disconnected ones listed on request", async (t) => {
+  const node = await Node.start(t);
+  const client = node.client(t);
+  const peer = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";
+  await assert.rejects(
+    client.connectPeer(peer, ["127.0.0.1:9"], "", { wait: true, timeoutMs: 1000 }),
+    refused(Code.DeadlineExceeded),
+  );
+  const known = async (all: boolean): Promise<string[]> => (await client.peers({ all })).map((p) => p.endpointId);
+  assert.deepEqual(await known(false), [peer]);
+  await client.disconnectPeer(peer);
+  assert.deepEqual([await known(false), await known(true)], [[], [peer]]);
+});
+
+test("commands are selected by status", async (t) => {
+  const node = await Node.start(t);
+  const client = node.client(t);
+  const over = await client.sendCommand({ agent: "a1", type: "work", ttlS: 1 });
+  await client.waitCommand(over, { timeoutMs });
+  const open = await client.sendCommand({ agent: "a1", type: "work", ttlS: null });
+  const ids = async (filter: CommandFilter): Promise<string[]> =>
+    (await client.commands(filter)).map((command) => command.id);
+  assert.deepEqual(await ids({ status: [CommandStatus.EXPIRED, CommandStatus.FAILED] }), [over]);
+  assert.deepEqual(await ids({ agent: "a1", pendingOnly: true }), [open]);
+  assert.deepEqual((await ids({})).sort(), [over, open].sort());
 });
