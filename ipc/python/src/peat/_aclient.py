@@ -137,11 +137,11 @@ class AsyncClient:
     # The node and its links.
 
     async def status(self, *, timeout: float | None = None) -> Status:
-        """The node's id and phase, and how it is connected."""
+        """Returns the node's id, its phase and its connections."""
         return await self.call(_calls.status(), timeout)
 
     async def health(self, *, timeout: float | None = None) -> Health:
-        """Whether the node is well, and what is wrong if not."""
+        """Returns whether the node works, and the faults if not."""
         return await self.call(_calls.health(), timeout)
 
     async def peers(self, *, all: bool = False, timeout: float | None = None) -> list[Peer]:
@@ -164,7 +164,7 @@ class AsyncClient:
         return await self.call(_calls.connect_peer(endpoint_id, addresses, relay, wait), timeout)
 
     async def disconnect_peer(self, endpoint_id: str, *, timeout: float | None = None) -> None:
-        """Ends the link with a node and refuses it until `connect_peer`."""
+        """Disconnects the node from a peer and rejects that peer until `connect_peer`."""
         return await self.call(_calls.disconnect_peer(endpoint_id), timeout)
 
     async def start_sync(self, *, timeout: float | None = None) -> None:
@@ -172,11 +172,11 @@ class AsyncClient:
         return await self.call(_calls.start_sync(), timeout)
 
     async def stop_sync(self, *, timeout: float | None = None) -> None:
-        """Begins radio silence: once it returns, not one datagram leaves the node."""
+        """Begins radio silence: after it returns, the node sends no datagram."""
         return await self.call(_calls.stop_sync(), timeout)
 
     async def sync_stats(self, *, timeout: float | None = None) -> SyncStats:
-        """The counters of the links to other nodes."""
+        """Returns the counters of the node's links to its peers."""
         return await self.call(_calls.sync_stats(), timeout)
 
     # Documents.
@@ -192,12 +192,13 @@ class AsyncClient:
         durable: bool = False,
         timeout: float | None = None,
     ) -> Written:
-        """Writes a document: text (str or bytes) that is a JSON object, or anything that encodes to one.
+        """Writes a document: text (str or bytes) that is a JSON object, or a value that encodes to one.
 
-        `base` is the version the writer saw. A merged document then takes only what differs from it; for a latest one that is
-        not current any more the put fails with `Aborted`. Without a base a put replaces what the node holds. `wait_peers`
-        answers once this number of peers hold this or a later version on disk; when the deadline passes first the write stands.
-        `durable` answers once the write is on disk, for any kind of collection."""
+        `base` is the version that the writer has read. A merged document takes only the fields that differ from it; for a
+        latest document that has another version by now, the put fails with `Aborted`. Without a base, a put replaces the
+        stored document. `wait_peers` delays the answer until this number of peers hold this or a later version on disk; when
+        the deadline passes first, the call fails and the write stands. `durable` delays the answer until the write is on disk,
+        for every kind of collection."""
         return await self.call(_calls.put(collection, id, document, base, wait_peers, durable), timeout)
 
     async def patch(
@@ -211,23 +212,23 @@ class AsyncClient:
         durable: bool = False,
         timeout: float | None = None,
     ) -> Written:
-        """Changes some fields of a document (RFC 7396: null removes). Options are those of `put`."""
+        """Changes fields of a document by a JSON merge patch (RFC 7396): null removes a field. Options are those of `put`."""
         return await self.call(_calls.patch(collection, id, patch, base, wait_peers, durable), timeout)
 
     async def get(self, collection: str, id: str, *, timeout: float | None = None) -> Document:
-        """Reads a document; one that does not exist is `NotFound`."""
+        """Returns a document, or raises `NotFound`."""
         return await self.call(_calls.get(collection, id), timeout)
 
     async def delete(self, collection: str, id: str, *, timeout: float | None = None) -> None:
-        """Deletes a document, if there is one."""
+        """Deletes a document, if it exists."""
         return await self.call(_calls.delete(collection, id), timeout)
 
     async def list(self, collection: str, *, timeout: float | None = None) -> list[str]:
-        """The ids of a collection's documents."""
+        """Returns the ids of a collection's documents."""
         return await self.call(_calls.list_ids(collection), timeout)
 
     async def compact(self, collection: str, id: str, *, timeout: float | None = None) -> Compacted:
-        """Drops a merged document's history. Edits made at other nodes meanwhile are lost."""
+        """Drops the history of a merged document. Edits that the compaction had not seen are applied to the new version."""
         return await self.call(_calls.compact(collection, id), timeout)
 
     def subscribe(
@@ -248,40 +249,40 @@ class AsyncClient:
     # Typed objects and the fleet.
 
     async def put_platform(self, platform: Platform, *, timeout: float | None = None) -> None:
-        """Writes the fields it has to platforms/{id}. It is a sign of life of agent {id} too."""
+        """Writes the set fields of the message to platforms/{id}. It is a sign of life of agent {id} as well."""
         return await self.call(_calls.put_platform(platform), timeout)
 
     async def platforms(self, *, timeout: float | None = None) -> _list[Platform]:
-        """All objects in platforms."""
+        """Returns all objects in the collection platforms."""
         return await self.call(_calls.platforms(), timeout)
 
     async def put_cell(self, cell: Cell, *, timeout: float | None = None) -> None:
-        """Writes the fields it has to cells/{id}."""
+        """Writes the set fields of the message to cells/{id}."""
         return await self.call(_calls.put_cell(cell), timeout)
 
     async def cells(self, *, timeout: float | None = None) -> _list[Cell]:
-        """All objects in cells."""
+        """Returns all objects in the collection cells."""
         return await self.call(_calls.cells(), timeout)
 
     async def put_track(self, track: Track, *, timeout: float | None = None) -> None:
-        """Writes the fields it has to tracks/{id}."""
+        """Writes the set fields of the message to tracks/{id}."""
         return await self.call(_calls.put_track(track), timeout)
 
     async def tracks(self, *, timeout: float | None = None) -> _list[Track]:
-        """All objects in tracks."""
+        """Returns all objects in the collection tracks."""
         return await self.call(_calls.tracks(), timeout)
 
     async def fleet_platforms(self, *, timeout: float | None = None) -> _list[FleetPlatform]:
-        """The machines of the fleet as this node knows them, by id, from documents of any writer."""
+        """Returns the machines of the fleet that this node knows, sorted by id, from documents of any writer."""
         documents = await self._snapshot("platforms", timeout)
         return _fleet.platforms(documents, await self.platforms(timeout=timeout))
 
     async def fleet_deployments(self, *, timeout: float | None = None) -> _list[FleetDeployment]:
-        """The deployments of the whole fleet as this node knows them, by id."""
+        """Returns the deployments of the fleet that this node knows, sorted by id."""
         return _fleet.deployments(await self._snapshot("deployments", timeout))
 
     async def _snapshot(self, collection: str, timeout: float | None) -> _list[Change]:
-        """A whole collection as it is now."""
+        """Returns all documents of a collection."""
         deadline = deadline_of(timeout)
         held: dict[str, Change] = {}
         async with AsyncSubscription(self, Documents([collection], True, None), lasting=False) as subscription:
@@ -306,19 +307,20 @@ class AsyncClient:
         id: str = "",
         timeout: float | None = None,
     ) -> str:
-        """Issues a command to one agent, a group, or all, and gives its id. It is on disk then; `wait_command` tells what
-        becomes of it. `ttl` is how many seconds it may wait to be accepted; None never expires. Sending the same command under
-        the same id again changes nothing."""
+        """Issues a command to one agent, a group, or all agents, and returns its id.
+
+        The command is on disk by then; `wait_command` returns its outcome. `ttl` is how many seconds it waits for acceptance;
+        None never expires. Sending the same command under the same id again has no effect."""
         command = _calls.new_command(type, payload, agent, group, all, ttl, id, time.time())
         await self.put_command(command, timeout=timeout)
         return command.id
 
     async def put_command(self, command: CommandRecord, *, timeout: float | None = None) -> None:
-        """Issues a command as it is, or reports on one that exists."""
+        """Issues a command as it is, or reports the status of an existing one."""
         return await self.call(_calls.put_command(command), timeout)
 
     async def command(self, id: str, *, timeout: float | None = None) -> CommandRecord:
-        """The command with this id, as far as this node has heard."""
+        """Returns the command with this id, as far as its updates have reached the node."""
         return await self.call(_calls.command(id), timeout)
 
     async def commands(
@@ -337,9 +339,9 @@ class AsyncClient:
         return await self._all(partial(_calls.commands, agent_id, pending_only, tuple(status)), timeout)
 
     async def wait_command(self, id: str, *, timeout: float | None = None) -> CommandRecord:
-        """Waits until a command is over at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED."""
+        """Waits until a command has ended at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED."""
         deadline = deadline_of(timeout)
-        # Subscribed before the first look, so that nothing falls between. An expiry may be derived without a change.
+        # Subscribe before the first read, so that no change falls between. An expiry can happen without a change.
         async with self.subscribe("commands") as changes:
             await changes.begin(deadline)
             while True:
@@ -358,18 +360,19 @@ class AsyncClient:
                         raise DeadlineExceeded(f"command {id} is not over", "GetCommands") from None
 
     async def cancel_command(self, id: str, *, timeout: float | None = None) -> _list[TargetStatus]:
-        """Asks for the end of a command and gives its statuses. What is not CANCELLED there has been requested, and is not over
-        before its status says so."""
+        """Requests the end of a command and returns the status of each target. A target that is not CANCELLED yet ends when its
+        agent confirms the request."""
         return await self.call(_calls.cancel_command(id), timeout)
 
     async def agents(
         self, *, liveness: Liveness = pb.LIVENESS_UNSPECIFIED, group: str = "", timeout: float | None = None
     ) -> _list[AgentInfo]:
-        """The agents of the fleet that this node has heard of, the dead ones included."""
+        """Returns the agents of the fleet that this node knows, dead ones included."""
         return await self._all(partial(_calls.agents, liveness, group), timeout)
 
     def watch_agents(self) -> AsyncSubscription[AgentChange]:
-        """All agents, SNAPSHOT_END, and then every change. After a lost connection a RESET comes and all of them again."""
+        """Delivers all agents, SNAPSHOT_END and then every change. After a lost connection it delivers a RESET and all agents
+        again."""
         return AsyncSubscription(self, Agents())
 
 

@@ -173,7 +173,7 @@ class AsyncConnection(asyncio.Protocol):
         self._write(_mux.half_close(waiting))
 
     def cancel(self, waiting: Waiting) -> None:
-        """Ends a call from this side, unless it has ended."""
+        """Cancels a call, unless it has ended."""
         self._write(self._mux.cancel(waiting))
         self._advance()
 

@@ -72,53 +72,53 @@ class Agent:
 
     @property
     def registration(self) -> Registration:
-        """What the agent says of itself."""
+        """The registration that the node gets next, or has."""
         return self._runner.core.registration
 
     @property
     def connected(self) -> bool:
-        """Whether the node has the registration and the stream is up."""
+        """Whether the node has accepted the registration and the stream is open."""
         return self._runner.core.connected
 
     @property
     def terms(self) -> Terms | None:
-        """What the node answered to the registration; None before it did."""
+        """The node's answer to the registration; None before it."""
         return self._runner.core.terms
 
     @property
     def client(self) -> Client:
-        """A client of the same node, for everything that is not the agent's own. It is closed with the agent."""
+        """A client of the same node, for all other calls. It closes with the agent."""
         if self._client is None:
             self._client = Client(self._address, token=self._token)
         return self._client
 
     def wait_registered(self, timeout: float | None = None) -> Terms:
-        """Waits until the node has taken the newest registration. When the node refuses it, that is the error."""
+        """Waits until the node has accepted the newest registration. A rejection is the error."""
         return self._runner.call(self._runner.core.wait_registered(deadline_of(timeout)))
 
     def update(self, registration: Registration, *, timeout: float | None = None) -> None:
-        """Replaces what the agent says of itself (`dataclasses.replace(agent.registration, ...)`), and waits until the node has
-        taken it. The id stays. What the node refuses is taken back."""
+        """Replaces the registration, except its id (`dataclasses.replace(agent.registration, ...)`), and waits until the node
+        has accepted it. A rejected registration is reverted."""
         self._apply(lambda _: registration, True, timeout)
 
     def heartbeat(self, state: State, *, timeout: float | None = None) -> None:
-        """Reports a new state, and waits until the node has taken it. What the node refuses is taken back. Signs of life
-        without state need no call."""
+        """Reports a new state and waits until the node has accepted it. A rejected state is reverted. Plain signs of life need
+        no call."""
         self._apply(lambda before: before.with_state(state), False, timeout)
 
     def report_deployment(self, workload: Workload, *, timeout: float | None = None) -> None:
-        """Adds a workload to the state, or changes the one of its name, and waits until the node has taken it."""
+        """Adds a workload to the state, or replaces the one of the same name, and waits until the node has accepted it."""
         self._apply(lambda before: before.with_workload(workload), False, timeout)
 
     def remove_deployment(self, name: str, *, timeout: float | None = None) -> None:
-        """Takes a workload out of the state, and waits until the node has taken that."""
+        """Removes a workload from the state and waits until the node has accepted that."""
         self._apply(lambda before: before.without_workload(name), False, timeout)
 
     def _apply(self, change: Callable[[Registration], Registration], register: bool, timeout: float | None) -> None:
         self._runner.call(self._runner.core.apply(change, register, deadline_of(timeout)))
 
     def next_command(self, timeout: float | None = None) -> Command | None:
-        """The next command for this agent, each once; None once the agent was closed."""
+        """Returns the next command for this agent, each once; None after the agent was closed."""
         core = self._runner.core
 
         def undo(job: Job | None) -> None:
@@ -132,14 +132,14 @@ class Agent:
         return None if job is None else Command(self._runner, job)
 
     def commands(self) -> Iterator[Command]:
-        """The commands for this agent, each once, until it is closed. One that is not accepted in time is not given, or its
-        `accept` fails."""
+        """Delivers the commands for this agent, each once, until it is closed. A command that expires before its acceptance is
+        not delivered, or its `accept` fails."""
         while (command := self.next_command()) is not None:
             yield command
 
     def handle(self, handler: Callable[[Command], object], *, workers: int = WORKERS) -> None:
-        """Accepts each command and has the handler carry it out, several at a time, until the agent is closed. Returns once the
-        handlers have.
+        """Accepts commands and runs a handler for each, several at a time, until the agent is closed. Returns after the last
+        handler.
 
         The handler's result is the command's, and the exception it raises is the command's failure. After a cancellation was
         requested (`command.stopping`), any exception confirms it."""
@@ -153,7 +153,7 @@ class Agent:
                 pool.submit(self._carry_out, command, handler).add_done_callback(lambda _: slots.release())
 
     def _carry_out(self, command: Command, handler: Callable[[Command], object]) -> None:
-        """Carries one command out from end to end."""
+        """Carries one command out from acceptance to its end."""
         try:
             command.accept()
             try:
@@ -168,8 +168,9 @@ class Agent:
             self._logger.warning("command %s was not carried out: %s", command.id, error)
 
     def close(self, patience: float = CLOSE_PATIENCE) -> bool:
-        """Asks the work of running commands to end, waits until the node knows all ends, `patience` seconds at most, and takes
-        leave. False: some end could not be delivered; with a directory it is after the next start."""
+        """Asks running commands to end, waits at most `patience` seconds until the node has all results, and says goodbye.
+
+        False: a result was not delivered. With a directory it is delivered after the next start."""
         with contextlib.suppress(Closed):
             delivered = self._runner.call(self._runner.core.close(patience))
             self._runner.join()
@@ -184,16 +185,17 @@ class Command(BaseCommand):
     these itself."""
 
     def accept(self, timeout: float | None = None) -> None:
-        """Begins the command: once it returns, the node and this agent have that on disk, and it will not be given again.
+        """Begins the command: after it returns, the node and this agent have the acceptance on disk, and the command is not
+        delivered again.
 
-        An exception: it must not be carried out. The node refused it (it expired, or was cancelled); or the time was over, or
-        the node does not hold it yet, and it is given again."""
+        After an exception the command must not be carried out: the node has rejected it because it expired or was cancelled;
+        or the timeout passed first, or the agent's present node does not have the command yet, and it is delivered again."""
         core = self._runner.core
         self._runner.call(core.accept(self._job, deadline_of(timeout)), lambda _: core.jobs.give_back(self._job))
 
     def complete(self, result: object = None) -> None:
-        """Ends the command with a result: JSON text, None, or anything that encodes to JSON, up to 256 KiB. Once it returns the
-        result is on disk, and is delivered now or when the node is back."""
+        """Ends the command with a result: JSON text, None, or a value that encodes to JSON, up to 256 KiB. After it returns,
+        the result is on disk and is delivered now or when the node is back."""
         self._runner.call(self._end(self._completed(result)))
 
     def fail(self, why: BaseException | str) -> None:
@@ -201,11 +203,11 @@ class Command(BaseCommand):
         self._runner.call(self._end(self._failed(why)))
 
     def cancelled(self) -> None:
-        """Ends the command because its sender asked for that."""
+        """Confirms the cancellation of the command."""
         self._runner.call(self._end(self._cancelled()))
 
     def wait_stop(self, timeout: float | None = None) -> bool:
-        """Waits until the work should end (see `stopping`). False: the time was over first."""
+        """Waits until the work should end (see `stopping`). False: the timeout passed first."""
         stopped = threading.Event()
         self._on_stop(stopped.set)
         return stopped.wait(timeout)
@@ -220,13 +222,13 @@ class Command(BaseCommand):
         self._runner.post(register)
 
     def once(self, content_key: str, work: Callable[[Attempt], object]) -> str:
-        """Does work under a key that says what is done, so that a retry under a new id does not do it again, and gives its
-        result as JSON text.
+        """Runs work under a key that names its effect, so that a command sent again under a new id does not repeat it, and
+        returns its result as JSON text.
 
-        While the work of another command runs under the key, this one waits for it and shares its result. When the agent lost
-        its node, or was restarted, before the result of the other got through, that result is used again for an hour. A command
-        that got through is over; the same key then begins again. A failure is not used again. The work runs on the thread of
-        the first command; `attempt.stopping` says when no command waits for it any more."""
+        While the work of another command runs under the key, this command waits for it and shares its result. When the agent
+        lost its node, or restarted, before it delivered the other command's result, that result is used again for an hour.
+        After a delivered result, the same key starts new work. A failure is not shared with later commands. The work runs on
+        the thread of the first command; `attempt.stopping` says when no command waits for it any more."""
         core = self._runner.core
 
         async def begin() -> tuple[str | None, Shared | None, bool]:

@@ -66,46 +66,46 @@ class AsyncAgent:
 
     @property
     def registration(self) -> Registration:
-        """What the agent says of itself."""
+        """The registration that the node gets next, or has."""
         return self._runner.core.registration
 
     @property
     def connected(self) -> bool:
-        """Whether the node has the registration and the stream is up."""
+        """Whether the node has accepted the registration and the stream is open."""
         return self._runner.core.connected
 
     @property
     def terms(self) -> Terms | None:
-        """What the node answered to the registration; None before it did."""
+        """The node's answer to the registration; None before it."""
         return self._runner.core.terms
 
     @property
     def client(self) -> AsyncClient:
-        """A client of the same node, for everything that is not the agent's own. It is closed with the agent."""
+        """A client of the same node, for all other calls. It closes with the agent."""
         if self._client is None:
             self._client = AsyncClient(self._address, token=self._token)
         return self._client
 
     async def wait_registered(self, timeout: float | None = None) -> Terms:
-        """Waits until the node has taken the newest registration. When the node refuses it, that is the error."""
+        """Waits until the node has accepted the newest registration. A rejection is the error."""
         return await self._runner.acall(self._runner.core.wait_registered(deadline_of(timeout)))
 
     async def update(self, registration: Registration, *, timeout: float | None = None) -> None:
-        """Replaces what the agent says of itself (`dataclasses.replace(agent.registration, ...)`), and waits until the node has
-        taken it. The id stays. What the node refuses is taken back."""
+        """Replaces the registration, except its id (`dataclasses.replace(agent.registration, ...)`), and waits until the node
+        has accepted it. A rejected registration is reverted."""
         await self._apply(lambda _: registration, True, timeout)
 
     async def heartbeat(self, state: State, *, timeout: float | None = None) -> None:
-        """Reports a new state, and waits until the node has taken it. What the node refuses is taken back. Signs of life
-        without state need no call."""
+        """Reports a new state and waits until the node has accepted it. A rejected state is reverted. Plain signs of life need
+        no call."""
         await self._apply(lambda before: before.with_state(state), False, timeout)
 
     async def report_deployment(self, workload: Workload, *, timeout: float | None = None) -> None:
-        """Adds a workload to the state, or changes the one of its name, and waits until the node has taken it."""
+        """Adds a workload to the state, or replaces the one of the same name, and waits until the node has accepted it."""
         await self._apply(lambda before: before.with_workload(workload), False, timeout)
 
     async def remove_deployment(self, name: str, *, timeout: float | None = None) -> None:
-        """Takes a workload out of the state, and waits until the node has taken that."""
+        """Removes a workload from the state and waits until the node has accepted that."""
         await self._apply(lambda before: before.without_workload(name), False, timeout)
 
     async def _apply(
@@ -114,7 +114,7 @@ class AsyncAgent:
         await self._runner.acall(self._runner.core.apply(change, register, deadline_of(timeout)))
 
     async def next_command(self, timeout: float | None = None) -> AsyncCommand | None:
-        """The next command for this agent, each once; None once the agent was closed."""
+        """Returns the next command for this agent, each once; None after the agent was closed."""
         core = self._runner.core
 
         def undo(job: Job | None) -> None:
@@ -128,14 +128,14 @@ class AsyncAgent:
         return None if job is None else AsyncCommand(self._runner, job)
 
     async def commands(self) -> AsyncIterator[AsyncCommand]:
-        """The commands for this agent, each once, until it is closed. One that is not accepted in time is not given, or its
-        `accept` fails."""
+        """Delivers the commands for this agent, each once, until it is closed. A command that expires before its acceptance is
+        not delivered, or its `accept` fails."""
         while (command := await self.next_command()) is not None:
             yield command
 
     async def handle(self, handler: Callable[[AsyncCommand], Awaitable[object]], *, workers: int = WORKERS) -> None:
-        """Accepts each command and has the handler carry it out, several at a time, until the agent is closed or this task is
-        cancelled. Returns once the handlers have.
+        """Accepts commands and runs a handler for each, several at a time, until the agent is closed or this task is cancelled.
+        Returns after the last handler.
 
         The handler's result is the command's, and the exception it raises is the command's failure. When a cancellation is
         requested the handler's task is cancelled, which confirms it."""
@@ -171,7 +171,7 @@ class AsyncAgent:
         self._runner.post(self._runner.core.jobs.put_back, command._job)
 
     async def _carry_out(self, command: AsyncCommand, handler: Callable[[AsyncCommand], Awaitable[object]]) -> None:
-        """Carries one command out from end to end."""
+        """Carries one command out from acceptance to its end."""
         try:
             await command.accept()
             work = asyncio.ensure_future(_awaited(handler, command))
@@ -203,8 +203,9 @@ class AsyncAgent:
         return command._broken(error)
 
     async def close(self, patience: float = CLOSE_PATIENCE) -> bool:
-        """Cancels the work of running commands, waits until the node knows all ends, `patience` seconds at most, and takes
-        leave. False: some end could not be delivered; with a directory it is after the next start."""
+        """Cancels running commands, waits at most `patience` seconds until the node has all results, and says goodbye.
+
+        False: a result was not delivered. With a directory it is delivered after the next start."""
         with contextlib.suppress(Closed):
             delivered = await self._runner.acall(self._runner.core.close(patience))
             await asyncio.to_thread(self._runner.join)
@@ -219,16 +220,17 @@ class AsyncCommand(BaseCommand):
     calls these itself."""
 
     async def accept(self, timeout: float | None = None) -> None:
-        """Begins the command: once it returns, the node and this agent have that on disk, and it will not be given again.
+        """Begins the command: after it returns, the node and this agent have the acceptance on disk, and the command is not
+        delivered again.
 
-        An exception: it must not be carried out. The node refused it (it expired, or was cancelled); or the time was over, or
-        the node does not hold it yet, and it is given again."""
+        After an exception the command must not be carried out: the node has rejected it because it expired or was cancelled;
+        or the timeout passed first, or the agent's present node does not have the command yet, and it is delivered again."""
         core = self._runner.core
         await self._runner.acall(core.accept(self._job, deadline_of(timeout)), lambda _: core.jobs.give_back(self._job))
 
     async def complete(self, result: object = None) -> None:
-        """Ends the command with a result: JSON text, None, or anything that encodes to JSON, up to 256 KiB. Once it returns the
-        result is on disk, and is delivered now or when the node is back."""
+        """Ends the command with a result: JSON text, None, or a value that encodes to JSON, up to 256 KiB. After it returns,
+        the result is on disk and is delivered now or when the node is back."""
         await self._runner.acall(self._end(self._completed(result)))
 
     async def fail(self, why: BaseException | str) -> None:
@@ -236,7 +238,7 @@ class AsyncCommand(BaseCommand):
         await self._runner.acall(self._end(self._failed(why)))
 
     async def cancelled(self) -> None:
-        """Ends the command because its sender asked for that."""
+        """Confirms the cancellation of the command."""
         await self._runner.acall(self._end(self._cancelled()))
 
     async def wait_stop(self) -> None:
@@ -255,13 +257,13 @@ class AsyncCommand(BaseCommand):
         self._runner.post(register)
 
     async def once(self, content_key: str, work: Callable[[], Awaitable[object]]) -> str:
-        """Does work under a key that says what is done, so that a retry under a new id does not do it again, and gives its
-        result as JSON text.
+        """Runs work under a key that names its effect, so that a command sent again under a new id does not repeat it, and
+        returns its result as JSON text.
 
-        While the work of another command runs under the key, this one waits for it and shares its result. When the agent lost
-        its node, or was restarted, before the result of the other got through, that result is used again for an hour. A command
-        that got through is over; the same key then begins again. A failure is not used again. The work is cancelled when no
-        command waits for it any more."""
+        While the work of another command runs under the key, this command waits for it and shares its result. When the agent
+        lost its node, or restarted, before it delivered the other command's result, that result is used again for an hour.
+        After a delivered result, the same key starts new work. A failure is not shared with later commands. The work is
+        cancelled when no command waits for it any more."""
         core = self._runner.core
 
         async def begin() -> tuple[str | None, Shared | None, bool]:

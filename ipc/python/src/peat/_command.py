@@ -24,7 +24,7 @@ class BaseCommand:
 
     @property
     def id(self) -> str:
-        """The command's id: nothing with this id runs a second time."""
+        """The command's id, which runs once."""
         return self._job.id
 
     @property
@@ -44,12 +44,12 @@ class BaseCommand:
 
     @property
     def record(self) -> CommandRecord:
-        """All of it."""
+        """The whole record."""
         return self._job.command
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether its sender wants it to end."""
+        """Whether its sender has cancelled it."""
         return self._job.cancel_requested
 
     @property
@@ -65,8 +65,8 @@ class BaseCommand:
             raise InvalidArgument(f"the payload of command {self.id} is not JSON: {cause}") from cause
 
     def progress(self, percent: int, text: str = "") -> None:
-        """Shows how far the command is to its watchers: the newest text, every five seconds at most, up to 1 KiB. Lost
-        when the node cannot be reached."""
+        """Shows the progress of the command to its watchers, if the node can be reached: the newest text, at most every five
+        seconds, up to 1 KiB."""
         update = Update(
             command_id=self.id,
             stage=Update.STAGE_PROGRESS,
@@ -101,14 +101,14 @@ class BaseCommand:
         return Update(command_id=self.id, stage=Update.STAGE_CANCELLED)
 
     def _broken(self, error: BaseException | None) -> Update:
-        """The end of a command without a result of its handler: cancelled when that was asked for, else failed."""
+        """The end of a command without a result of its handler: cancelled after a request for that, else failed."""
         if self.cancel_requested:
             return self._cancelled()
         return self._failed(CLOSED if error is None else error)
 
 
 def clip(text: str, most: int) -> str:
-    """Shortens text to what the node takes; lone surrogates, which UTF-8 has not, become question marks."""
+    """Shortens text to a number of bytes; lone surrogates, which UTF-8 cannot encode, become question marks."""
     encoded = text.encode(errors="replace")
     if len(encoded) <= most:
         return encoded.decode()

@@ -67,7 +67,7 @@ class Connection:
 
     @property
     def alive(self) -> bool:
-        """Whether the connection can carry further calls. Looks at what the node said while no call was waiting."""
+        """Whether the connection can carry further calls. Reads what the node sent while no call was waiting."""
         with self._changed:
             if self._mux.error is None and not self._reading:
                 self._peek()
@@ -91,7 +91,7 @@ class Connection:
             self._out.close()
 
     def _shut(self) -> None:
-        """Tells the node, and whichever thread reads or writes, that this is the end."""
+        """Ends the connection for the node, and for the threads that read and write."""
         with contextlib.suppress(OSError):
             self._in.shutdown(socket.SHUT_RDWR)
 
@@ -126,7 +126,7 @@ class Connection:
             except OSError as cause:
                 if waiting is not None:
                     waiting.cut = True
-                # What the node said before it closed the connection is the better reason.
+                # The reason that the node sent before it closed the connection is the better one.
                 with self._changed:
                     if not self._reading:
                         self._peek()
@@ -203,7 +203,7 @@ class Connection:
         return _mux.item(waiting, self._next(waiting, deadline))
 
     def cancel(self, waiting: Waiting) -> None:
-        """Ends a call from this side, unless it has ended."""
+        """Cancels a call, unless it has ended."""
         with self._changed:
             frame = self._mux.cancel(waiting)
             self._changed.notify_all()

@@ -50,16 +50,16 @@ class Core:
         self.address, self.token, self.polling, self.logger = address, token, polling, logger
         self.id = registration.id
         self.registration = registration.copy()
-        # Each change counts up; `reached` is what the node has confirmed, `refused` what it does not take.
+        # Each change increments a count; the node has confirmed everything up to `reached`, and rejected `refused`.
         self.registered, self.registered_reached = 1, 0
         self.state, self.state_reached, self.state_refused = int(registration.status != 0), 0, 0
         self.state_error: PeatError | None = None
-        # Why the node does not take the registration.
+        # The node's reason to reject the registration.
         self.refused: PeatError | None = None
         self.connected = False
         self.terms: Terms | None = None
         self.closed = self.leaving = self.gone = False
-        # Something is to be told to the node.
+        # The node lacks something.
         self.dirty = False
         self.once: dict[str, Shared] = {}
         # Set when the link has something to do; replaced at every change that a waiter may wait for.
@@ -79,7 +79,7 @@ class Core:
             self._changed = asyncio.Event()
 
     def tell(self) -> None:
-        """Has the link look for what the node does not know."""
+        """Makes the link send what the node lacks."""
         self.dirty = True
         if self.wake is not None:
             self.wake.set()
@@ -99,10 +99,10 @@ class Core:
             finally:
                 waiter.cancel()
 
-    # What the agent says of itself.
+    # The registration.
 
     async def wait_registered(self, deadline: float | None) -> Terms:
-        """Waits until the node has taken the newest registration; its refusal is the error."""
+        """Waits until the node has accepted the newest registration; a rejection is the error."""
         wanted = self.registered
         await self.until(
             lambda: self.refused is not None or (self.connected and self.registered_reached >= wanted), deadline
@@ -115,14 +115,14 @@ class Core:
     async def apply(
         self, change: Callable[[Registration], Registration], register: bool, deadline: float | None
     ) -> None:
-        """Changes the registration, or only the state in it, and waits until the node has taken or refused that. What the node
-        refuses is taken back."""
+        """Changes the registration, or only its state, and waits until the node has accepted or rejected that. A rejected
+        change is reverted."""
         if self.closed:
             raise Closed("the agent was closed")
         before, changed = self.registration, change(self.registration).copy()
         if changed.id != self.id:
             raise InvalidArgument(f"an agent keeps its id: {self.id!r} cannot become {changed.id!r}")
-        # Another one may be taken.
+        # The node may accept this one.
         self.registration, self.refused = changed, None
         state, registered = self._count(register)
 
@@ -141,7 +141,7 @@ class Core:
             raise error
 
     def _count(self, register: bool) -> tuple[int, int]:
-        """Has the node told of a change, and gives the counts that it is then to have reached."""
+        """Queues a change for the node and returns the counts that confirm it."""
         self.state += 1
         registered = 0
         if register:
@@ -166,7 +166,7 @@ class Core:
         return job
 
     async def accept(self, job: Job, deadline: float | None) -> None:
-        """Begins a command: the node and the ledger have that on disk then."""
+        """Begins a command: the node and the ledger have the acceptance on disk by then."""
         self.jobs.announce(job, time.monotonic())
         try:
             await self.until(lambda: self.jobs.decided(job), deadline)
@@ -197,7 +197,7 @@ class Core:
         return None, shared, leads
 
     def once_leave(self, shared: Shared) -> bool:
-        """A command no longer waits. True: it was the last, and the work is told so."""
+        """Notes that a command no longer waits. True: it was the last, and the work is asked to end."""
         shared.waiting -= 1
         if shared.waiting == 0 and not shared.result.done():
             shared.abandoned = True

@@ -1,4 +1,4 @@
-"""Streams that outlast connections: what to ask for, what an item means, and what a broken stream leads to.
+"""Streams that outlast connections: their requests, the meaning of items, and the consequence of a broken stream.
 
 Performs no I/O; the clients' subscriptions own the connections and the pauses.
 """
@@ -34,16 +34,16 @@ class Follow(ABC, Generic[T]):
 
     @abstractmethod
     def request(self) -> Message:
-        """What to ask the node for on the next connection."""
+        """Returns the request for the next connection."""
 
     @abstractmethod
     def note(self, payload: bytes) -> T | None:
-        """Moves past an item. None: an item of a type this version does not know."""
+        """Moves past an item. None: an item of an unknown type."""
 
     @abstractmethod
     def broke(self, error: Exception | None) -> tuple[bool, T | None]:
-        """Handles the end of a stream; without an error the node ended it. Gives whether to pause before the next attempt, and
-        what the consumer must know. Raises what no further attempt can mend."""
+        """Handles the end of a stream; without an error the node ended it. Returns whether to pause before the next attempt,
+        and an event for the consumer. Raises an error that no further attempt can mend."""
 
 
 class Documents(Follow[Change]):
@@ -64,7 +64,7 @@ class Documents(Follow[Change]):
         if not 0 <= max_change_bytes < 1 << 32:
             raise InvalidArgument(f"max_change_bytes of {max_change_bytes}; expected 0 to 2^32 - 1")
         self._max_change_bytes = max_change_bytes
-        # While true: a snapshot was begun and its end has not come. It cannot be resumed in its middle.
+        # True from the beginning of a snapshot to its end. A snapshot cannot resume in its middle.
         self._snapshot = snapshot
         self._token = resume_after
 

@@ -23,14 +23,13 @@ Update = agent_pb2.CommandUpdate
 
 # Commands that may be unfinished at an agent; further ones stay PENDING at the node.
 OPEN_COMMANDS = 1_000
-# What the node takes of a result and of text.
+# The node's limits of a result and of texts.
 RESULT_BYTES, ERROR_BYTES, PROGRESS_BYTES = 256 << 10, 4 << 10, 1 << 10
 # Bytes of results that travel in a registration at most; the others follow it one by one.
 REGISTER_BYTES = 1 << 20
-# After the node has said that it does not hold a command it is told again after this many seconds, and twice as long after
-# each time, up to the most.
+# Seconds before an update is sent again to a node that does not have the command. They double each time, up to the most.
 AGAIN_LEAST, AGAIN_MOST = 5.0, 600.0
-# Seconds that a command may be unknown to every node the agent meets before its report is dropped.
+# Seconds that every node may lack a command before the agent drops its update.
 ABSENT_FOR = 86_400.0
 # Seconds after its end that the result of interrupted work is used again.
 REUSE_FOR = 3_600
@@ -42,11 +41,11 @@ CANCEL_REQUESTED = "the command was cancelled"
 class Stage(IntEnum):
     """How far a job is."""
 
-    WAITING = 0  # To be given out.
-    TAKEN = 1  # Given out, not begun.
-    ACCEPTING = 2  # The node is asked whether it may begin.
-    RUNNING = 3  # Begun: it ends, or is reported as interrupted.
-    DONE = 4  # Over; the node is to be told.
+    WAITING = 0  # Waits for `take`.
+    TAKEN = 1  # Delivered, not accepted.
+    ACCEPTING = 2  # Waits for the node to confirm the acceptance.
+    RUNNING = 3  # The handler runs; a restart reports it as interrupted.
+    DONE = 4  # Ended; the node has not confirmed the end.
 
 
 class Job:
@@ -55,22 +54,22 @@ class Job:
     def __init__(self, command: pb.Command) -> None:
         self.command = command
         self.stage = Stage.WAITING
-        # When it can no longer be accepted; None: never.
+        # The time after which the node rejects its acceptance; None: none.
         self.deadline: float | None = None
-        # The ledger has it as accepted, and the node is told so from then on.
+        # The ledger has the acceptance, and registrations report it.
         self.accepted = False
-        # What the node is to be told; None once it has confirmed that. Sent on this connection already.
+        # The update that the node has not confirmed, None without one, and whether this connection has sent it.
         self.update: Update | None = None
         self.sent = False
-        # The node's word on ACCEPTED.
+        # The node's answer to ACCEPTED.
         self.confirmed = False
         self.refused = ""
         self.progress: Update | None = None
-        # The link was lost between acceptance and the node's confirmation of the end.
+        # The link was lost between the acceptance and the confirmation of the end.
         self.interrupted = False
-        # Of the work done once.
+        # Keys of `once`.
         self.keys: list[str] = []
-        # The node does not hold the command: when it is told again, since when that is so, how often it was told.
+        # The node lacks the command: the time of the next attempt, the time of the first, and the number of attempts.
         self.again: float | None = None
         self.absent: float | None = None
         self.told = 0
@@ -89,7 +88,7 @@ class Job:
         return self.deadline is not None and now >= self.deadline
 
     def said(self) -> Update:
-        """The newest of what the node should know of it."""
+        """Returns its newest update."""
         return self.update if self.update is not None else acceptance(self.id)
 
     def stop(self) -> None:
@@ -119,7 +118,7 @@ class Jobs:
         self._resume()
 
     def _resume(self) -> None:
-        """Takes up what the ledger has from before."""
+        """Restores the commands in the ledger."""
         for id, line in list(self.ledger.open.items()):
             command = pb.Command(id=id)
             try:
@@ -140,7 +139,8 @@ class Jobs:
                 self._inbox.append(job)
 
     def pushed(self, push: agent_pb2.CommandPush, now: float) -> Update | None:
-        """The node's wish that a command be run; it may come any number of times. Gives what to say at once."""
+        """Handles the node's request to run a command, which may arrive any number of times. Returns the update to send at
+        once."""
         id = push.command.id
         if id in self.ledger.settled:
             return Update(command_id=id, stage=_stage(self.ledger.settled[id]))
@@ -148,7 +148,7 @@ class Jobs:
         known = self._jobs.get(id)
         if known is not None:
             known.deadline = deadline
-            # Said again after it was accepted: the node does not know it.
+            # The node repeats its request because it lacks the update.
             return known.said() if known.stage > Stage.TAKEN else None
         if not id or len(self._jobs) >= OPEN_COMMANDS or self.closed:
             return None
@@ -160,7 +160,7 @@ class Jobs:
         return None
 
     def cancelled(self, id: str) -> Update | None:
-        """The node's wish that a command end. Gives what to say at once."""
+        """Handles the node's request to cancel a command. Returns the update to send at once."""
         confirmed = Update(command_id=id, stage=Update.STAGE_CANCELLED)
         job = self._jobs.get(id)
         if job is None:
@@ -174,13 +174,13 @@ class Jobs:
         job.cancel_requested = True
         if job.stage is not Stage.RUNNING:
             job.refused = CANCEL_REQUESTED
-            # Not begun, so its end can be confirmed here. Failing that, the node asks again.
+            # The command has not begun, so it ends here. On failure the node repeats its request.
             self._finish_or_log(job, confirmed)
         job.stop()
         return None
 
     def repeat(self, now: float) -> None:
-        """Tells again what the node did not hold and may hold by now."""
+        """Sends updates again that the node could not match to a command and may match by now."""
         for job in self._jobs.values():
             if job.again is not None and now >= job.again:
                 job.again, job.sent = None, False
@@ -189,13 +189,13 @@ class Jobs:
                 self._changed()
 
     def answered(self, ack: agent_pb2.UpdateAck, now: float) -> None:
-        """The node's word on an update."""
+        """Handles the node's answer to an update."""
         job = self._jobs.get(ack.command_id)
         if job is None or job.update is None or job.update.stage != ack.stage:
             return
         if ack.refused:
             stage = Update.Stage.Name(ack.stage)
-            self._logger.warning("the node refused %s of command %s: %s", stage, ack.command_id, ack.refused)
+            self._logger.warning("the node rejected %s of command %s: %s", stage, ack.command_id, ack.refused)
         if ack.not_here and _outlasts(job, now):
             self._changed()
             return
@@ -203,7 +203,7 @@ class Jobs:
         if job.stage is Stage.DONE:
             self._settle(job, ack.stage)
         elif ack.refused:
-            # It expired, was cancelled or is not for this agent: it must not begin.
+            # The command expired, was cancelled or is not for this agent: it must not begin.
             job.refused = ack.refused
             self._settle(job, 0)
         else:
@@ -211,13 +211,13 @@ class Jobs:
         self._changed()
 
     def _settle(self, job: Job, stage: int) -> None:
-        """Forgets a job but for its id; one that was refused before it began is forgotten altogether."""
+        """Removes a job and keeps its id; after a rejected acceptance the id is forgotten too."""
         lines = [Line(_ledger.SETTLED, job.id, stage=stage)]
         for key in job.keys:
             shared = any(key in other.keys for other in self._jobs.values() if other is not job)
             if not job.interrupted and not shared and key in self.ledger.work:
                 lines.append(Line(_ledger.FORGET, key))
-        # Failing that, the node is told once more after a restart.
+        # On failure the next start sends the update again.
         self._recorded(*lines)
         self._drop(job)
 
@@ -244,7 +244,7 @@ class Jobs:
             self._inbox.remove(job)
 
     def take(self, now: float) -> Job | None:
-        """The next command that may still begin."""
+        """Returns the next command that may still begin."""
         while self._inbox:
             job = self._inbox.pop(0)
             if not job.accepted and job.late(now):
@@ -255,7 +255,7 @@ class Jobs:
         return None
 
     def put_back(self, job: Job) -> None:
-        """Makes a command that was not begun available again."""
+        """Queues a command again that was not begun."""
         if self._jobs.get(job.id) is job and job.stage < Stage.RUNNING:
             job.stage = Stage.WAITING
             if job.again is None:
@@ -263,7 +263,7 @@ class Jobs:
             self._changed()
 
     def announce(self, job: Job, now: float) -> None:
-        """Writes the acceptance down and has the node told."""
+        """Records the acceptance and queues it for the node."""
         if job.refused:
             raise job.refusal()
         if job.stage is not Stage.TAKEN:
@@ -286,7 +286,7 @@ class Jobs:
         return job.confirmed or bool(job.refused) or job.again is not None
 
     def begin(self, job: Job) -> None:
-        """Marks the point from which the work may have had effects."""
+        """Records the point after which the handler may have had effects."""
         if job.refused:
             raise job.refusal()
         try:
@@ -299,7 +299,7 @@ class Jobs:
         job.stage = Stage.RUNNING
 
     def give_back(self, job: Job) -> None:
-        """Takes back a begin that its caller did not wait for."""
+        """Reverts a begin that its caller did not wait for."""
         if job.stage is not Stage.RUNNING or self._jobs.get(job.id) is not job:
             return
         if self._recorded(Line(_ledger.ACCEPTED, job.id, command=job.command.SerializeToString())):
@@ -308,7 +308,7 @@ class Jobs:
             self._changed()
 
     def finish(self, job: Job, update: Update) -> None:
-        """Writes a job's end down and has the node told."""
+        """Records the end of a job and queues it for the node."""
         self.ledger.append(
             Line(_ledger.DONE, job.id, stage=update.stage, result=update.result_json, error=update.error)
         )
@@ -324,13 +324,13 @@ class Jobs:
             self._logger.warning("%s", error)
 
     def end(self, job: Job, update: Update) -> None:
-        """The end of a command that runs."""
+        """Ends a running command."""
         if job.stage is not Stage.RUNNING:
             raise FailedPrecondition(f"command {job.id} is not running")
         self.finish(job, update)
 
     def any(self, stage: Stage) -> bool:
-        """Whether there is a job at this stage."""
+        """Whether a job is at this stage."""
         return any(job.stage is stage for job in self._jobs.values())
 
     def stop_all(self) -> None:
@@ -340,8 +340,8 @@ class Jobs:
             job.stop()
 
     def unfinished(self) -> list[Update]:
-        """Every command that was accepted and has no end that the node confirmed, for a registration. Ends that are too large
-        together follow after it."""
+        """Returns an update for each accepted command without a confirmed end, for a registration. Results beyond
+        REGISTER_BYTES follow the registration."""
         updates, size = [], 0
         for job in self._jobs.values():
             if not job.accepted and job.stage < Stage.RUNNING:
@@ -357,7 +357,7 @@ class Jobs:
         return updates
 
     def outgoing(self) -> list[Update]:
-        """What the node is to be told and was not on this connection."""
+        """Returns the updates that this connection has not sent."""
         updates = []
         for job in self._jobs.values():
             if job.update is not None and not job.sent:
@@ -369,7 +369,7 @@ class Jobs:
         return updates
 
     def lost_link(self) -> None:
-        """Notes that what was said may not have arrived."""
+        """Marks all unconfirmed updates as not sent."""
         for job in self._jobs.values():
             if job.again is not None:
                 self._queue(job)
@@ -393,7 +393,7 @@ def _stage(number: int) -> Update.Stage:
 
 
 def _outlasts(job: Job, now: float) -> bool:
-    """Whether the node is to be told again, because the command may come to it yet; notes when."""
+    """Schedules the next attempt for a command that may still reach the node. False: the agent gives up."""
     if job.absent is None:
         job.absent = now
     job.again = now + min(AGAIN_LEAST * 2 ** min(job.told, 10), AGAIN_MOST)

@@ -1,4 +1,4 @@
-"""A record of what became of commands, across restarts, so that none runs twice.
+"""A record of accepted, begun and ended commands across restarts, so that none runs twice.
 
 One file of lines, each the CRC-32 of a JSON object in hex, a space, and that object: the format of the Go client. What is
 appended is on disk before the append returns. Without a directory the record lasts as long as the process.
@@ -31,12 +31,12 @@ REMEMBERED_IDS = 10_000
 REMEMBERED_WORK = 256
 
 OWNER = "owner"  # The agent that the ledger belongs to; the first line.
-ACCEPTED = "accepted"  # The node is told so; the work has not begun.
-STARTED = "started"  # The work may have had effects from here on.
-DONE = "done"  # It is over; the node may not know.
-SETTLED = "settled"  # The node knows. Without a stage it never began, and may come again.
-WORK = "work"  # The result of work done once.
-FORGET = "forget"  # That result is of no further use.
+ACCEPTED = "accepted"  # Accepted; the handler has not begun.
+STARTED = "started"  # The handler may have had effects from here on.
+DONE = "done"  # Ended; the node may lack the end.
+SETTLED = "settled"  # The node has the end. Without a stage: rejected before it began, so it may come again.
+WORK = "work"  # The result of `once` under a key.
+FORGET = "forget"  # That result is dropped.
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class Ledger:
         self._broken = self._broken or FailedPrecondition("the agent was closed")
 
     def _load(self, path: Path) -> None:
-        """Reads what is there. An incomplete end was never confirmed; anything else that cannot be read is an error, since to
-        forget a command is to run it again."""
+        """Reads the file. It ignores an incomplete last line, which `append` never confirmed. Any other unreadable line is an
+        error, since a forgotten command would run again."""
         try:
             text = path.read_bytes()
         except FileNotFoundError:
@@ -139,7 +139,7 @@ class Ledger:
             self._note(line)
 
     def _note(self, line: Line) -> None:
-        """Follows one line."""
+        """Applies one line."""
         if line.kind in (ACCEPTED, STARTED, DONE):
             before = self.open.get(line.id)
             if line.kind == STARTED and before is not None:
@@ -159,7 +159,7 @@ class Ledger:
                     del self.work[next(iter(self.work))]
 
     def append(self, *lines: Line) -> None:
-        """Notes lines, and has them on disk before it returns. FailedPrecondition when that is not possible."""
+        """Writes lines to disk and applies them. Raises FailedPrecondition when that is not possible."""
         if self._broken is not None:
             raise FailedPrecondition(f"the record of commands in {self._directory}: {self._broken}") from self._broken
         try:
@@ -177,7 +177,7 @@ class Ledger:
                 self._compact_at = self._size + SLACK_BYTES
 
     def _write(self, file: BinaryIO, text: bytes) -> None:
-        """Appends all or nothing; a file that could not be put back as it was is not written to again."""
+        """Appends everything or nothing. It never writes again to a file that it could not truncate after a failure."""
         try:
             _write_all(file, text)
             os.fsync(file.fileno())
@@ -190,7 +190,7 @@ class Ledger:
         self._size += len(text)
 
     def _compact(self, directory: Path) -> None:
-        """Replaces the file by one that says only what still matters."""
+        """Replaces the file by one that has only the current lines."""
         path, new = directory / NAME, directory / f"{NAME}.new"
         text = b"".join(line.encode() for line in self._lines())
         file = _private(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)

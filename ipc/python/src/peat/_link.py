@@ -1,4 +1,4 @@
-"""An agent's stream to its node: register, beat, hear, and begin again when it is lost."""
+"""An agent's stream to its node: registration, heartbeats, the node's messages, and a new stream after each loss."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def run(core: Core) -> None:
                 return
             core.logger.warning("agent %s lost its node: %s", core.id, error)
             if isinstance(error, Aborted):
-                # Another process has taken the id over; two that both insist must not do so twice a second.
+                # Another process uses the id. Two that compete for it must not do so twice a second.
                 backoff.most()
             await _rest(core, backoff.pause())
     finally:
@@ -63,7 +63,7 @@ async def _rest(core: Core, pause: float) -> None:
 
 
 async def _attend(core: Core, backoff: Backoff) -> Exception | None:
-    """Links once, and gives the reason that the link ended for; None: the agent has left."""
+    """Keeps one stream until it fails, and returns the error; None: the agent was closed."""
     connection: AsyncConnection | None = None
     link = _Link(core)
     try:
@@ -119,7 +119,7 @@ class _Link:
         return agent_pb2.AgentMessage(register=register)
 
     async def follow(self, backoff: Backoff) -> None:
-        """Carries the stream until it ends; returns when the agent has left."""
+        """Runs the stream until it ends; returns when the agent was closed."""
         core, wake = self._core, self._core.wake
         assert wake is not None
         # When the answer to the registration, or the next heartbeat, is due.
@@ -154,7 +154,7 @@ class _Link:
         if payload is None:
             raise Unavailable("the node ended the link")
         core, message = self._core, decode(agent_pb2.NodeMessage, payload)
-        # What this version does not know it passes over.
+        # Messages of unknown types are ignored.
         body = message.WhichOneof("body")
         if body == "registered":
             self._granted(message.registered)
@@ -203,7 +203,7 @@ class _Link:
             self._core.changed()
 
     async def _tell(self) -> None:
-        """Says all that the node does not know."""
+        """Sends everything that the node lacks."""
         core = self._core
         for update in core.jobs.outgoing():
             await self._answer(update)
@@ -214,7 +214,7 @@ class _Link:
             await self._heartbeat(core.registration.state())
 
     async def _beat(self) -> None:
-        """Gives a sign of life. A node that has not answered one for as long as it may is gone."""
+        """Sends a sign of life. Raises when the node has not answered an earlier one in time."""
         if self._number > self._acked and time.monotonic() - self._since > max(self._interval, BEAT_PATIENCE):
             raise Unavailable("the node did not answer a heartbeat")
         await self._heartbeat(None)
@@ -238,7 +238,7 @@ class _Link:
             await self._send(agent_pb2.AgentMessage(command_update=update))
 
     async def _send(self, message: agent_pb2.AgentMessage) -> None:
-        """Gives up on a node that does not read."""
+        """Sends a message; raises when the node takes no bytes for LINK_PATIENCE."""
         deadline = time.monotonic() + LINK_PATIENCE
         await self._connection.send(self._waiting, message.SerializeToString(), deadline)
 
@@ -251,12 +251,12 @@ class _Link:
             while await self._connection.item(self._waiting, deadline) is not None:
                 pass
         except (PeatError, NotSent):
-            # It is gone without an answer, as after a crash.
+            # The node has gone without an answer, as after a crash.
             return
 
     def note_refusal(self, error: PeatError) -> None:
-        """Notes that the node refused what was said last. A registration is tried again all the same: an operator may change
-        the node's mind."""
+        """Passes a rejection to the callers that wait. The agent repeats a rejected registration, since an operator may change
+        what the node accepts."""
         core = self._core
         if isinstance(error, Aborted) or (passing(error) and not isinstance(error, ResourceExhausted)):
             return

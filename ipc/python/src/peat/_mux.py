@@ -42,7 +42,7 @@ class Waiting:
         self.taken = 0
         # Called when a frame arrived, or the connection failed.
         self.notify: Callable[[], None] = _nothing
-        # The request was not written whole.
+        # The request was not written completely.
         self.cut = False
 
 
@@ -134,13 +134,13 @@ class Mux:
             waiting.notify()
 
     def cancel(self, waiting: Waiting) -> bytes:
-        """Ends a call from this side and gives the frame that says so; empty when the call has ended."""
+        """Cancels a call and returns the frame for that; empty when the call has ended."""
         if self._calls.pop(waiting.call, None) is None:
             return b""
         return encode(Frame(call=waiting.call, cancel=Cancel()))
 
     def grant(self, waiting: Waiting) -> bytes:
-        """Gives back what was taken, by half windows: one small frame for many items."""
+        """Returns credit for consumed items half a window at a time, so that one small frame covers many items."""
         if waiting.taken < WINDOW // 2 or waiting.call not in self._calls:
             return b""
         credit, waiting.taken = waiting.taken, 0
@@ -160,7 +160,7 @@ def _complete(waiting: Waiting, frame: Frame) -> None:
 
 
 def check_size(payload: bytes) -> None:
-    """Refuses what fits no frame."""
+    """Rejects a message that fits no frame."""
     if len(payload) > PAYLOAD_BYTES:
         raise errors.ResourceExhausted(f"the request has {len(payload)} bytes; the limit is {PAYLOAD_BYTES}")
 
@@ -198,7 +198,7 @@ def item(waiting: Waiting, frame: Frame) -> bytes | None:
 
 
 def _deadline(timeout: float) -> int:
-    """A little before the caller's own, so that the node's word on what became of the work is here before the caller goes."""
+    """A deadline slightly before the caller's own: the node's answer about the work arrives before the caller gives up."""
     milliseconds = timeout * 1000
     milliseconds -= min(milliseconds / 10, 100)
     return int(min(max(milliseconds, 1), 2**32 - 1))

@@ -1,4 +1,4 @@
-"""What an agent says of itself, and what the node answers."""
+"""An agent's registration and the node's answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sidecar.v1 import sidecar_pb2 as pb
 
 @dataclass(frozen=True)
 class Workload:
-    """Something that the agent runs; `name` is the last part of deployments/{agent}:{name}."""
+    """A piece of software that the agent runs; `name` is the last part of deployments/{agent}:{name}."""
 
     name: str
     version: str = ""
@@ -28,7 +28,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the machine has, and how much of it is in use."""
+    """The size of the machine's resources and their use."""
 
     cpu_used: float = 0.0
     cpu_total: float = 0.0
@@ -44,7 +44,7 @@ class Capacity:
 
 @dataclass(frozen=True)
 class State:
-    """What becomes platforms/{id} and deployments/{id}:{name}. It replaces what the registration or an earlier state said."""
+    """Becomes platforms/{id} and deployments/{id}:{name}. It replaces the state of the registration and of earlier calls."""
 
     status: PlatformStatus = pb.PLATFORM_STATUS_UNSPECIFIED
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -54,9 +54,9 @@ class State:
 
 @dataclass(frozen=True)
 class Registration:
-    """What an agent says of itself."""
+    """An agent's description of itself."""
 
-    # The agent's own, kept across restarts.
+    # Identifies the agent across restarts.
     id: str
     name: str = ""
     group: str = ""
@@ -70,7 +70,7 @@ class Registration:
     capacity: Capacity | None = None
 
     def copy(self) -> Registration:
-        """A copy that shares nothing with what its caller may still change. Refuses what is of the wrong type."""
+        """Returns a copy that shares nothing with the caller's value. Rejects values of a wrong type."""
         copied = dataclasses.replace(
             self,
             capabilities=tuple(self.capabilities),
@@ -131,7 +131,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Terms:
-    """What the node answered to the registration, or has told since. Times are in seconds."""
+    """The node's answer to the registration and its later updates. Times are in seconds."""
 
     heartbeat_interval: float
     stale_after: float

@@ -43,7 +43,7 @@ class Document:
     json: str
     # An opaque name of this version, for `base`.
     version: bytes
-    # False for a version that is not on disk yet.
+    # Whether this version is on disk.
     durable: bool
 
     def decode(self) -> Any:
@@ -72,13 +72,13 @@ class ChangeType(Enum):
 
     # The document or agent is like this now.
     UPSERT = 1
-    # It is gone.
+    # The document or agent no longer exists.
     DELETE = 2
     # Everything that existed when the stream began has been delivered; live changes follow. It has no other fields.
     SNAPSHOT_END = 100
     # The document exists, but is longer than a change of this subscription may be; `error` has the length and the remedy.
     OVERSIZED = 102
-    # The node could not continue where the stream broke off. Forget what is held: a snapshot follows.
+    # The node cannot continue where the stream ended. Discard what the stream delivered: a snapshot follows.
     RESET = -1
 
 
@@ -94,7 +94,7 @@ class Token:
 
     @staticmethod
     def parse(text: str) -> Token:
-        """Reads what `str` made."""
+        """Parses the result of `str`."""
         run, _, sequence = text.partition("-")
         try:
             return Token(bytes.fromhex(run), int(sequence))
@@ -134,7 +134,7 @@ class AgentChange:
 
 @dataclass(frozen=True)
 class FleetPlatform:
-    """The machine of one agent as its document in platforms says, by any writer. Absent fields are empty."""
+    """The machine of one agent, read from its document in platforms of any writer. Absent fields are empty."""
 
     id: str
     agent_id: str = ""
@@ -151,13 +151,13 @@ class FleetPlatform:
     liveness: Liveness = pb.LIVENESS_UNSPECIFIED
     via: str = ""
     age: float = 0.0
-    # All of the document.
+    # The whole document.
     json: str = ""
 
 
 @dataclass(frozen=True)
 class FleetDeployment:
-    """A workload of an agent as its document in deployments says."""
+    """A workload of an agent, read from its document in deployments."""
 
     id: str
     agent_id: str = ""
@@ -172,7 +172,7 @@ class FleetDeployment:
 
 
 def to_json(value: object) -> str:
-    """JSON text as it is (str, bytes), and everything else encoded."""
+    """Returns JSON text (str, bytes) unchanged and encodes everything else."""
     try:
         if isinstance(value, str):
             return value
@@ -184,12 +184,12 @@ def to_json(value: object) -> str:
 
 
 def terminal(status: int) -> bool:
-    """Whether a command of this status is over."""
+    """Whether a status is final."""
     return status in _ENDS
 
 
 def over(command: CommandRecord) -> bool:
-    """Whether a command is over at all of its targets."""
+    """Whether a command has ended at all of its targets."""
     if command.targets:
         return all(terminal(target.status) for target in command.targets)
     return terminal(command.status)
