@@ -110,7 +110,7 @@ func (c *Client) SyncStats(ctx context.Context) (*SyncStats, error) {
 	return response, c.call(ctx, methodGetSyncStats, &pb.GetSyncStatsRequest{}, response)
 }
 
-// PutPlatform writes the fields of a message that are set to platforms/{id}. It is a sign of life of agent {id} as well.
+// PutPlatform writes the set fields of the message to platforms/{id}. It is a sign of life of agent {id} as well.
 func (c *Client) PutPlatform(ctx context.Context, platform *Platform) error {
 	return c.call(ctx, methodPutPlatform, &pb.PutPlatformRequest{Platform: platform}, new(pb.PutPlatformResponse))
 }
@@ -122,7 +122,7 @@ func (c *Client) Platforms(ctx context.Context) ([]*Platform, error) {
 	return response.Platforms, err
 }
 
-// PutCell writes the fields of a message that are set to cells/{id}.
+// PutCell writes the set fields of the message to cells/{id}.
 func (c *Client) PutCell(ctx context.Context, cell *Cell) error {
 	return c.call(ctx, methodPutCell, &pb.PutCellRequest{Cell: cell}, new(pb.PutCellResponse))
 }
@@ -134,7 +134,7 @@ func (c *Client) Cells(ctx context.Context) ([]*Cell, error) {
 	return response.Cells, err
 }
 
-// PutTrack writes the fields of a message that are set to tracks/{id}.
+// PutTrack writes the set fields of the message to tracks/{id}.
 func (c *Client) PutTrack(ctx context.Context, track *Track) error {
 	return c.call(ctx, methodPutTrack, &pb.PutTrackRequest{Track: track}, new(pb.PutTrackResponse))
 }
