@@ -19,19 +19,19 @@ import {
 import { Rest } from "./rest.js";
 import { events, type ServerEvent } from "./sse.js";
 
-// Two pings of the node and a little more: a stream that is silent for longer is dead.
+// Slightly more than two pings of the node: a stream that is silent for longer is dead.
 const SILENCE_MS = 35_000;
-// Between heartbeats at least: bounds what a node can ask for.
+// The shortest heartbeat interval that a node can set.
 const LEAST_BEAT_MS = 100;
-// How long `close` waits for the node to take the last results.
+// How long `close` waits for the node to get the last results.
 const CLOSE_PATIENCE_MS = 5_000;
 // Commands that `handle` works on at the same time; others wait to be accepted.
 const WORKERS = 16;
 
-/** How an agent works. */
+/** Options of an agent. */
 export interface AgentOptions {
-  /** Where the ids of commands are kept, so that none runs twice even when the agent is restarted in the middle of it: `recordIn` of
-   * peat-ipc/node. Without it they are forgotten with the process. */
+  /** Keeps the record of commands, so that none runs twice, even when the agent restarts during one: `recordIn` of peat-ipc/node.
+   * Without it the record ends with the process. */
   readonly record?: LedgerStore;
   /** Asks the node for commands at this interval instead of holding a stream of events. */
   readonly pollingMs?: number;
@@ -39,13 +39,13 @@ export interface AgentOptions {
   readonly log?: (message: string) => void;
 }
 
-/** Carries out a command. What it returns is the command's result, and what it throws is the command's failure; after a cancellation
- * was requested (`command.signal`) anything thrown confirms that. */
+/** Carries out a command. It returns the command's result, or throws the reason that the command failed for; after a cancellation
+ * was requested (`command.signal`) any error confirms that. */
 export type Handler = (command: Command) => unknown;
 
 /**
- * Keeps itself registered and alive at the node, through lost connections and restarts of either side, and runs each command once. A
- * lost connection does not cancel accepted work: its result is delivered when the node is back.
+ * Stays registered and alive at the node through lost connections and restarts of either side, and runs each command once. A lost
+ * connection does not cancel accepted commands: their results are delivered when the node is back.
  */
 export class Agent {
   readonly id: string;
@@ -62,12 +62,12 @@ export class Agent {
   #terms: Terms | undefined;
   #connected = false;
   #closed = false;
-  /** Each change counts up; reached is what the node has confirmed. */
+  /** Each change increments the count; the node has confirmed everything up to `reached`. */
   #wanted = 1;
   #reached = 0;
-  /** Why the node does not take what the agent says of itself. */
+  /** The node's reason to reject the registration. */
   #refused: unknown;
-  /** Ends one stream of events, to look again. */
+  /** Ends one stream of events, so that the next one begins. */
   #link = new AbortController();
   #telling: Promise<void> = Promise.resolve();
   #changed: { promise: Promise<void>; resolve: () => void } = signalled();
@@ -86,7 +86,7 @@ export class Agent {
     this.#done = this.#run();
   }
 
-  /** Starts an agent that registers as soon as the node can be reached. Rejects when the record of commands cannot be used. */
+  /** Starts an agent that registers as soon as it reaches the node. Rejects when the record of commands cannot be used. */
   static async start(client: Client, registration: Registration, options: AgentOptions = {}): Promise<Agent> {
     if (registration.id === "") {
       throw invalid("the registration has no id");
@@ -102,12 +102,12 @@ export class Agent {
     }
   }
 
-  /** Whether the node has the registration, and events come. */
+  /** Reports whether the node has accepted the registration and the stream of events is open. */
   get connected(): boolean {
     return this.#connected;
   }
 
-  /** What the node answered to the registration; undefined before it did. */
+  /** The node's answer to the registration; undefined before it. */
   get terms(): Terms | undefined {
     return this.#terms;
   }
@@ -116,7 +116,7 @@ export class Agent {
     return this.#registration;
   }
 
-  /** Waits until the node has taken the newest registration. When the node refuses it, that is the error. */
+  /** Waits until the node has accepted the newest registration. A rejection is the error. */
   async waitRegistered(options: { signal?: AbortSignal } = {}): Promise<Terms> {
     const wanted = this.#wanted;
     await this.#until(
@@ -129,22 +129,22 @@ export class Agent {
     return this.#terms as Terms;
   }
 
-  /** Replaces what the agent says of itself, and waits until the node has taken it. The id stays. What the node refuses is taken back. */
+  /** Replaces the registration, except its id, and waits until the node has accepted it. A rejected registration is reverted. */
   update(registration: Registration): Promise<void> {
     return this.#apply(() => registration);
   }
 
-  /** Reports a new state, and waits until the node has taken it. What the node refuses is taken back. Signs of life need no call. */
+  /** Reports a new state and waits until the node has accepted it. A rejected state is reverted. Plain signs of life need no call. */
   heartbeat(state: State): Promise<void> {
     return this.#apply(({ status: _s, labels: _l, workloads: _w, capacity: _c, ...rest }) => ({ ...rest, ...state }));
   }
 
-  /** Adds a workload to the state, or changes the one of its name, and waits until the node has taken it. */
+  /** Adds a workload to the state, or replaces the one of the same name, and waits until the node has accepted it. */
   reportDeployment(workload: Workload): Promise<void> {
     return this.#apply((before) => ({ ...before, workloads: [...without(before, workload.name), workload] }));
   }
 
-  /** Takes a workload out of the state, and waits until the node has taken that. */
+  /** Removes a workload from the state and waits until the node has accepted that. */
   removeDeployment(name: string): Promise<void> {
     return this.#apply((before) => ({ ...before, workloads: without(before, name) }));
   }
@@ -159,7 +159,7 @@ export class Agent {
       throw invalid(`an agent keeps its id: ${JSON.stringify(this.id)} cannot become ${JSON.stringify(next.id)}`);
     }
     this.#registration = next;
-    // Another one may be taken.
+    // The node may accept this one.
     this.#refused = undefined;
     const wanted = ++this.#wanted;
     if (this.#connected) {
@@ -179,8 +179,7 @@ export class Agent {
   }
 
   /**
-   * Accepts each command and has the handler carry it out, several at a time, until the agent is closed. Resolves once the handlers
-   * have.
+   * Accepts commands and runs a handler for each, several at a time, until the agent is closed. Resolves after the last handler.
    */
   async handle(handler: Handler, options: { workers?: number } = {}): Promise<void> {
     const running = new Set<Promise<void>>();
@@ -206,7 +205,7 @@ export class Agent {
     }
   }
 
-  /** Carries one command out from end to end. */
+  /** Carries one command out from acceptance to its end. */
   async #carryOut(job: Job, handler: Handler): Promise<void> {
     try {
       if (!(await this.#jobs.begin(job))) {
@@ -227,8 +226,8 @@ export class Agent {
     await this.#jobs.end(job, update).catch((error) => this.#log(`the end of command ${job.id}: ${error}`));
   }
 
-  /** Asks the work of running commands to end, waits until the node knows all ends, `patienceMs` at most, and ends. False: some end
-   * could not be delivered; with a record it is after the next start. */
+  /** Asks running commands to end and waits at most `patienceMs` until the node has all results. False: a result was not delivered; with
+   * a record it is delivered after the next start. */
   async close(patienceMs = CLOSE_PATIENCE_MS): Promise<boolean> {
     if (!this.#closed) {
       this.#closed = true;
@@ -274,7 +273,7 @@ export class Agent {
     this.#notify();
   }
 
-  /** Links once; ends with the stream of events. */
+  /** Keeps one stream of events until it ends. */
   async #attend(signal: AbortSignal, backoff: Backoff): Promise<void> {
     await this.#tell(signal, true);
     const ended = new AbortController();
@@ -309,7 +308,7 @@ export class Agent {
     this.#connected = true;
     this.#log(`agent ${this.id} polls node ${this.#terms?.nodeId}`);
     this.#notify();
-    // What changed during the registration.
+    // The registration may have changed meanwhile.
     this.#tellNow();
     let beat = performance.now();
     let poll = beat;
@@ -330,7 +329,7 @@ export class Agent {
     throw new ConnectError("the link was closed", Code.Canceled);
   }
 
-  /** Gives signs of life, and rejects when the node does not answer, or its stream is silent. */
+  /** Sends signs of life, and rejects when the node does not answer or its stream is silent. */
   async #beat(signal: AbortSignal, heard: () => number): Promise<void> {
     for (;;) {
       await sleep(Math.max(this.#terms?.heartbeatIntervalMs ?? 0, LEAST_BEAT_MS), signal);
@@ -344,7 +343,7 @@ export class Agent {
     }
   }
 
-  /** Handles an event; true for the first, which says that the stream is up. */
+  /** Handles an event; true for the first one, after which the stream is open. */
   async #heard({ event, data }: ServerEvent, signal: AbortSignal): Promise<boolean> {
     const said = JSON.parse(data) as { id?: unknown; time_left_ms?: unknown };
     const id = typeof said.id === "string" ? said.id : "";
@@ -354,9 +353,9 @@ export class Agent {
         this.#connected = true;
         this.#log(`agent ${this.id} is linked with node ${this.#terms.nodeId}`);
         this.#notify();
-        // What changed while the stream was on its way.
+        // The registration may have changed before the stream was open.
         this.#tellNow();
-        // What was sent while no stream was up is not sent again.
+        // The stream does not repeat earlier commands.
         await this.#catchUp(signal);
         return true;
       }
@@ -370,7 +369,7 @@ export class Agent {
     return false;
   }
 
-  /** Looks at what the node wants of this agent. */
+  /** Reads the commands that this agent is to run or to end. */
   async #catchUp(signal: AbortSignal): Promise<void> {
     for (const command of await this.#client.commands({ agent: this.id, pendingOnly: true, signal })) {
       await this.#look(command);
@@ -395,7 +394,7 @@ export class Agent {
     }
   }
 
-  /** Says what the node does not know of the agent, one message after the other. */
+  /** Sends the registration that the node lacks, one request after the other. */
   #tell(signal: AbortSignal = this.#link.signal, always = false): Promise<void> {
     const told = this.#telling.then(async () => {
       if (!always && this.#reached >= this.#wanted) {
@@ -410,7 +409,7 @@ export class Agent {
         this.#terms = termsOf(await this.#rest.register(body, signal));
         await this.#rest.heartbeat(state, signal);
       } catch (error) {
-        // A registration is tried again all the same: an operator may change the node's mind.
+        // The agent repeats a rejected registration, since an operator may change what the node accepts.
         if (!passing(error) && codeOf(error) !== Code.Canceled && codeOf(error) !== Code.NotFound) {
           this.#refused = error;
           this.#notify();
@@ -425,13 +424,13 @@ export class Agent {
     return told;
   }
 
-  /** Says what changed, if something did; a node that does not take it is met again. */
+  /** Sends a changed registration; a failure begins the link again. */
   #tellNow(): void {
     const link = this.#link;
     this.#tell(link.signal).catch(() => link.abort());
   }
 
-  /** What the jobs see of this agent. */
+  /** Returns the agent as its jobs see it. */
   #host(): Host {
     const agent = this;
     return {
@@ -451,7 +450,7 @@ export class Agent {
     };
   }
 
-  /** Looks whether the node is still there and knows the agent; if not, the link begins again. */
+  /** Checks that the node answers and knows the agent; if not, the link begins again. */
   #suspect(): void {
     const link = this.#link;
     if (this.#connected) {
@@ -481,7 +480,7 @@ export class Agent {
   }
 }
 
-/** A command that was accepted, given to a handler. */
+/** An accepted command, as a handler gets it. */
 export class Command {
   readonly #job: Job;
   readonly #jobs: Jobs;
@@ -493,7 +492,7 @@ export class Command {
     this.#once = once;
   }
 
-  /** Nothing with this id runs a second time. */
+  /** The command's id, which runs once. */
   get id(): string {
     return this.#job.id;
   }
@@ -522,7 +521,7 @@ export class Command {
     return this.#job.command;
   }
 
-  /** Whether its sender wants it to end. */
+  /** Reports whether its sender has cancelled it. */
   get cancelRequested(): boolean {
     return this.#job.cancelRequested;
   }
@@ -538,11 +537,11 @@ export class Command {
   }
 
   /**
-   * Does work under a key that says what is done, so that a retry under a new id does not do it again, and gives its result as JSON
-   * text. While the work of another command runs under the key, this one waits for it and shares its result. When the agent lost its
-   * node, or was restarted, before the result of the other got through, that result is used again for an hour. A command that got
-   * through is over; the same key then begins again. A failure is not used again. The work's signal ends when no command waits for it
-   * any more.
+   * Runs work under a key that names its effect, so that a command sent again under a new id does not repeat it, and returns its result
+   * as JSON text. While the work of another command runs under the key, this command waits for it and shares its result. When the agent
+   * lost its node, or restarted, before it delivered the other command's result, that result is used again for an hour. After a delivered
+   * result, the same key starts new work. A failure is not shared with later commands. The work's signal ends when no command waits for
+   * it any more.
    */
   once(contentKey: string, work: (signal: AbortSignal) => unknown): Promise<string> {
     return this.#once.run(this.#job, contentKey, work);

@@ -3,7 +3,7 @@
 const FIRST_MS = 500;
 const MOST_MS = 30_000;
 
-/** Doubling pauses, each between half and the whole by chance: what lost its node together does not return together. */
+/** Doubling pauses, each random between half and the whole, so that clients which lost their node together do not return together. */
 export class Backoff {
   #next = FIRST_MS;
 
@@ -18,7 +18,7 @@ export class Backoff {
   }
 }
 
-/** Waits, and ends early, without an error, when the signal says so. */
+/** Waits, and resolves early when the signal ends. */
 export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal?.aborted) {

@@ -45,37 +45,37 @@ import {
   type Written,
 } from "./types.js";
 
-// Elements that the node is asked for at a time; a list may have any number of them.
+// Elements of a list that the client requests at a time.
 const PAGE = 1_000;
 
-/** Seconds a command may wait to be accepted when its sender does not say. */
+/** The `ttlS` of a command without one. */
 export const DEFAULT_TTL_S = 60;
 
 /**
- * Calls a node. When a connection is lost, unfinished calls fail: whether the node carried them out is not known, so they are not
- * repeated. Subscriptions connect again by themselves.
+ * Calls a node. When a connection is lost, unfinished calls fail and are not repeated: the client does not know whether the node carried
+ * them out. Subscriptions reconnect without further calls.
  */
 export class Client {
   readonly #rpc: ConnectClient<typeof PeatSidecar>;
 
-  /** `connect` of peat-ipc/node and peat-ipc/web makes one. */
+  /** `connect` of peat-ipc/node and peat-ipc/web makes a client. */
   constructor(readonly endpoint: Endpoint) {
     this.#rpc = createClient(PeatSidecar, endpoint.transport);
   }
 
-  /** Ends all connections, and the calls and subscriptions on them. */
+  /** Closes all connections, and ends the calls and subscriptions on them. */
   close(): void {
     this.endpoint.close();
   }
 
   // The node and its links.
 
-  /** The node's id and phase, and how it is connected. */
+  /** Returns the node's id, its phase and its connections. */
   status(options?: CallOptions): Promise<Status> {
     return this.#rpc.getStatus({}, of(options));
   }
 
-  /** Whether the node is well, and what is wrong if not. */
+  /** Returns whether the node works, and the faults if not. */
   health(options?: CallOptions): Promise<Health> {
     return this.#rpc.getHealth({}, of(options));
   }
@@ -96,7 +96,7 @@ export class Client {
     await this.#rpc.connectPeer(request, of(options));
   }
 
-  /** Ends the link with a node and refuses it until `connectPeer`. */
+  /** Disconnects the node from a peer and rejects that peer until `connectPeer`. */
   async disconnectPeer(endpointId: string, options?: CallOptions): Promise<void> {
     await this.#rpc.disconnectPeer({ endpointId }, of(options));
   }
@@ -106,31 +106,31 @@ export class Client {
     await this.#rpc.startSync({}, of(options));
   }
 
-  /** Begins radio silence: once it resolves, not one datagram leaves the node. */
+  /** Begins radio silence: after it resolves, the node sends no datagram. */
   async stopSync(options?: CallOptions): Promise<void> {
     await this.#rpc.stopSync({}, of(options));
   }
 
-  /** The counters of the links to other nodes. */
+  /** Returns the counters of the node's links to its peers. */
   syncStats(options?: CallOptions): Promise<SyncStats> {
     return this.#rpc.getSyncStats({}, of(options));
   }
 
   // Documents.
 
-  /** Writes a document: text that is a JSON object, or anything that encodes to one. */
+  /** Writes a document: text that is a JSON object, or a value that encodes to one. */
   async put(collection: string, id: string, document: unknown, options?: PutOptions): Promise<Written> {
     const request = { collection, docId: id, jsonData: toJson(document), ...written(options) };
     return pick(await this.#rpc.putDocument(request, of(options)));
   }
 
-  /** Changes some fields of a document (RFC 7396: null removes). */
+  /** Changes fields of a document by a JSON merge patch (RFC 7396): null removes a field. */
   async patch(collection: string, id: string, patch: unknown, options?: PutOptions): Promise<Written> {
     const request = { collection, docId: id, patchJson: toJson(patch), ...written(options) };
     return pick(await this.#rpc.patchDocument(request, of(options)));
   }
 
-  /** Reads a document; one that does not exist is Code.NotFound. */
+  /** Returns a document, or rejects with Code.NotFound. */
   async get(collection: string, id: string, options?: CallOptions): Promise<Document> {
     const { jsonData, version, durable } = await this.#rpc.getDocument({ collection, docId: id }, of(options));
     if (jsonData === undefined) {
@@ -146,26 +146,25 @@ export class Client {
     };
   }
 
-  /** Deletes a document, if there is one. */
+  /** Deletes a document, if it exists. */
   async delete(collection: string, id: string, options?: CallOptions): Promise<void> {
     await this.#rpc.deleteDocument({ collection, docId: id }, of(options));
   }
 
-  /** The ids of a collection's documents. */
+  /** Returns the ids of a collection's documents. */
   async list(collection: string, options?: CallOptions): Promise<string[]> {
     return (await this.#rpc.listDocuments({ collection }, of(options))).docIds;
   }
 
-  /** Drops a merged document's history. */
+  /** Drops the history of a merged document. Edits that the compaction had not seen are applied to the new version. */
   async compact(collection: string, id: string, options?: CallOptions): Promise<Compacted> {
     const { version, droppedBytes } = await this.#rpc.compactDocument({ collection, docId: id }, of(options));
     return { version, droppedBytes };
   }
 
   /**
-   * Changes, until the loop is left or the signal says so. A lost connection is made again, and the subscription resumed where it
-   * was; where that cannot be done a reset and a snapshot come. A slow consumer gets the newest version of each document, not every
-   * one in between.
+   * Delivers changes until the consumer leaves the loop or the signal ends. After a lost connection the subscription resumes; where it
+   * cannot, it delivers a reset and a snapshot. A slow consumer gets the newest version of each document, not every version in between.
    */
   subscribe(options: SubscribeOptions = {}): AsyncGenerator<Change, void, undefined> {
     return followDocuments((request, signal) => this.#rpc.subscribe(request, { signal }), options);
@@ -173,48 +172,48 @@ export class Client {
 
   // Typed objects and the fleet.
 
-  /** Writes the fields it has to platforms/{id}. It is a sign of life of agent {id} too. */
+  /** Writes the set fields of the message to platforms/{id}. It is a sign of life of agent {id} as well. */
   async putPlatform(platform: MessageInitShape<typeof PlatformSchema>, options?: CallOptions): Promise<void> {
     await this.#rpc.putPlatform({ platform }, of(options));
   }
 
-  /** All objects in platforms. */
+  /** Returns all objects in the collection platforms. */
   async platforms(options?: CallOptions): Promise<Platform[]> {
     return (await this.#rpc.getPlatforms({}, of(options))).platforms;
   }
 
-  /** Writes the fields it has to cells/{id}. */
+  /** Writes the set fields of the message to cells/{id}. */
   async putCell(cell: MessageInitShape<typeof CellSchema>, options?: CallOptions): Promise<void> {
     await this.#rpc.putCell({ cell }, of(options));
   }
 
-  /** All objects in cells. */
+  /** Returns all objects in the collection cells. */
   async cells(options?: CallOptions): Promise<Cell[]> {
     return (await this.#rpc.getCells({}, of(options))).cells;
   }
 
-  /** Writes the fields it has to tracks/{id}. */
+  /** Writes the set fields of the message to tracks/{id}. */
   async putTrack(track: MessageInitShape<typeof TrackSchema>, options?: CallOptions): Promise<void> {
     await this.#rpc.putTrack({ track }, of(options));
   }
 
-  /** All objects in tracks. */
+  /** Returns all objects in the collection tracks. */
   async tracks(options?: CallOptions): Promise<Track[]> {
     return (await this.#rpc.getTracks({}, of(options))).tracks;
   }
 
-  /** The machines of the fleet as this node knows them, by id, from documents of any writer. */
+  /** Returns the machines of the fleet that this node knows, sorted by id, from documents of any writer. */
   async fleetPlatforms(options?: CallOptions): Promise<FleetPlatform[]> {
     const documents = await this.#snapshot("platforms", options);
     return platformsOf(documents, await this.platforms(options));
   }
 
-  /** The deployments of the whole fleet as this node knows them, by id. */
+  /** Returns the deployments of the fleet that this node knows, sorted by id. */
   async fleetDeployments(options?: CallOptions): Promise<FleetDeployment[]> {
     return deploymentsOf(await this.#snapshot("deployments", options));
   }
 
-  /** A whole collection as it is now. */
+  /** Returns all documents of a collection. */
   async #snapshot(collection: string, options?: CallOptions): Promise<Iterable<Held>> {
     const held = new Map<string, Held>();
     const request = { collections: [collection], snapshot: true, maxChangeBytes: MAX_CHANGE_BYTES };
@@ -231,7 +230,7 @@ export class Client {
 
   // Commands and agents.
 
-  /** Issues a command and gives its id. It is on disk then; `waitCommand` tells what becomes of it. */
+  /** Issues a command and returns its id. The command is on disk by then; `waitCommand` returns its outcome. */
   async sendCommand(command: NewCommand): Promise<string> {
     const ttl = command.ttlS === undefined ? DEFAULT_TTL_S : command.ttlS;
     if (ttl !== null && !(ttl > 0 && ttl < 1e9)) {
@@ -253,12 +252,12 @@ export class Client {
     return record.id;
   }
 
-  /** Issues a command as it is, or reports on one that exists. */
+  /** Issues a command as it is, or reports the status of an existing one. */
   async putCommand(command: MessageInitShape<typeof CommandSchema>, options?: CallOptions): Promise<void> {
     await this.#rpc.putCommand({ command }, of(options));
   }
 
-  /** The command with this id, as far as this node has heard. */
+  /** Returns the command with this id, as far as its updates have reached the node. */
   async command(id: string, options?: CallOptions): Promise<CommandRecord> {
     if (id === "") {
       throw invalid("a command's id is empty");
@@ -281,7 +280,7 @@ export class Client {
     });
   }
 
-  /** Waits until a command is over at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED. */
+  /** Waits until a command has ended at all of its targets: COMPLETED, FAILED, CANCELLED or EXPIRED. */
   async waitCommand(id: string, options: CallOptions = {}): Promise<CommandRecord> {
     const ended = new AbortController();
     const late = options.timeoutMs === undefined ? undefined : AbortSignal.timeout(options.timeoutMs);
@@ -293,7 +292,7 @@ export class Client {
         changed.abort();
       }
     })();
-    // What ends the subscription ends the calls below as well.
+    // The end of the subscription ends the calls below as well.
     changes.catch(() => undefined);
     try {
       while (!signal.aborted) {
@@ -311,7 +310,7 @@ export class Client {
             throw error;
           }
         }
-        // An expiry may be derived without a change.
+        // An expiry can happen without a change.
         await sleep(1000, AbortSignal.any([signal, changed.signal]));
       }
       const code = late?.aborted ? Code.DeadlineExceeded : Code.Canceled;
@@ -321,13 +320,13 @@ export class Client {
     }
   }
 
-  /** Asks for the end of a command and gives its statuses. What is not CANCELLED there has been requested, and is not over before its
-   * status says so. */
+  /** Requests the end of a command and returns the status of each target. A target that is not CANCELLED yet ends when its agent confirms
+   * the request. */
   async cancelCommand(id: string, options?: CallOptions): Promise<TargetStatus[]> {
     return (await this.#rpc.cancelCommand({ id }, of(options))).targets;
   }
 
-  /** The agents of the fleet that this node has heard of, the dead ones included. */
+  /** Returns the agents of the fleet that this node knows, dead ones included. */
   async agents(filter: { liveness?: Liveness; group?: string } & CallOptions = {}): Promise<AgentInfo[]> {
     const { liveness = Liveness.UNSPECIFIED, group = "" } = filter;
     return allPages(async (pageToken) => {
@@ -337,13 +336,13 @@ export class Client {
     });
   }
 
-  /** All agents, snapshotEnd, and then every change. After a lost connection a reset comes and all of them again. */
+  /** Delivers all agents, snapshotEnd and then every change. After a lost connection it delivers a reset and all agents again. */
   watchAgents(options: { signal?: AbortSignal } = {}): AsyncGenerator<AgentChange, void, undefined> {
     return followAgents((_, signal) => this.#rpc.watchAgents({}, { signal }), options.signal);
   }
 }
 
-/** A whole list, page by page. A page may be empty and have others after it; the last one names no next. */
+/** Reads a list page by page. A page may be empty and have others after it; the last one names no next. */
 export async function allPages<T>(
   page: (token: Uint8Array) => Promise<{ elements: readonly T[]; next: Uint8Array }>,
 ): Promise<T[]> {

@@ -1,4 +1,4 @@
-// How a node is reached.
+// The connection to a node, as the client sees it.
 
 import type { Transport } from "@connectrpc/connect";
 

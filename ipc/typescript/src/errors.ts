@@ -21,13 +21,14 @@ const FINAL: ReadonlySet<Code> = new Set([
   Code.Unauthenticated,
 ]);
 
-/** Whether a stream that ended with this error is worth another attempt. Lost connections have different codes in Node and browsers. */
+/** Reports whether another attempt can mend a stream that ended with this error. Lost connections have different codes in Node and in
+ * browsers. */
 export function passing(error: unknown): boolean {
   return !FINAL.has(codeOf(error));
 }
 
-/** Makes calls that end with their connection Code.Unavailable: Node and browsers have different codes for that, and a node itself
- * sends none of these. */
+/** Turns the error of a call on a lost connection into Code.Unavailable: Node and browsers have different codes for it, which a node
+ * itself never sends. */
 export const lost: Interceptor = (next) => async (request) => {
   const unavailable = (error: unknown): unknown => {
     const { code, cause, rawMessage } = ConnectError.from(error);
@@ -82,7 +83,7 @@ export function fromBody(status: number, body: string): ConnectError {
       return new ConnectError(message, NAMES.get(code) ?? Code.Unknown);
     }
   } catch {
-    // No JSON: the answer of something in between.
+    // No JSON: the answer of a proxy.
   }
   const code = status === 401 ? Code.Unauthenticated : status >= 500 ? Code.Unavailable : Code.Unknown;
   return new ConnectError(`the node answered with status ${status}`, code);

@@ -9,7 +9,7 @@ export interface Held {
   readonly json: string;
 }
 
-/** The documents of `platforms`, by id, with what the node says of their liveness. */
+/** Returns the documents of `platforms`, sorted by id, with the node's view of their liveness. */
 export function platformsOf(documents: Iterable<Held>, typed: readonly Platform[]): FleetPlatform[] {
   const known = new Map(typed.map((platform) => [platform.id, platform]));
   return sorted(documents).map((document) => {
@@ -35,7 +35,7 @@ export function platformsOf(documents: Iterable<Held>, typed: readonly Platform[
   });
 }
 
-/** The documents of `deployments`, by id. */
+/** Returns the documents of `deployments`, sorted by id. */
 export function deploymentsOf(documents: Iterable<Held>): FleetDeployment[] {
   return sorted(documents).map((document) => {
     const fields = new Fields(document.json);
@@ -60,8 +60,8 @@ function sorted(documents: Iterable<Held>): Held[] {
   return [...documents].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
 }
 
-/** The fields that have the type they should have, with numbers taken for text, as enums come: what one writer wrote must not
- * hide the rest of a fleet. */
+/** Returns the fields of the expected type and accepts a number as text, since enums may be numbers: one malformed document must not hide
+ * the rest of a fleet. */
 class Fields {
   readonly #fields: ReadonlyMap<string, unknown>;
 

@@ -47,7 +47,7 @@ export async function* followDocuments(
   open: Open<SubscribeRequest, DocumentChange>,
   options: SubscribeOptions,
 ): AsyncGenerator<Change, void, undefined> {
-  // While true: a snapshot was begun and its end has not come. It cannot be resumed in its middle.
+  // True from the beginning of a snapshot to its end. A snapshot cannot resume in its middle.
   let snapshot = options.snapshot ?? false;
   let token = options.resumeAfter;
   const maxChangeBytes = options.maxChangeBytes ?? MAX_CHANGE_BYTES;
@@ -116,9 +116,9 @@ export function followAgents(
 }
 
 interface Rules<Item, Out> {
-  /** Moves past an item. Undefined: an item of a type this version does not know. */
+  /** Moves past an item. Undefined: an item of an unknown type. */
   note(item: Item): Out | undefined;
-  /** Handles a broken stream: gives what the consumer must know, and throws what no further attempt can mend. */
+  /** Handles a broken stream: returns an event for the consumer, and throws an error that no further attempt can mend. */
   broke(error: unknown): Out | undefined;
 }
 
@@ -129,7 +129,7 @@ async function* follow<Request, Item, Out>(
   rules: Rules<Item, Out>,
 ): AsyncGenerator<Out, void, undefined> {
   const backoff = new Backoff();
-  // The consumer's `break` ends the stream at the node too.
+  // The consumer's `break` ends the stream at the node as well.
   const ended = new AbortController();
   const either = signal ? AbortSignal.any([signal, ended.signal]) : ended.signal;
   try {

@@ -12,20 +12,20 @@ import { toJson } from "./types.js";
 
 // Commands that may be unfinished at an agent; further ones stay PENDING at the node.
 const OPEN_COMMANDS = 1_000;
-// What the node takes of a result and of text.
+// The node's limits of a result and of texts.
 const RESULT_BYTES = 256 << 10;
 const ERROR_BYTES = 4 << 10;
 const PROGRESS_BYTES = 1 << 10;
-// After the node has said that it does not hold a command it is told again, and twice as long after each time, up to the most.
+// The pause before an update is sent again to a node that does not have the command. It doubles each time, up to the most.
 const AGAIN_LEAST_MS = 5_000;
 const AGAIN_MOST_MS = 600_000;
-// How long a command may be unknown to every node the agent meets before its report is dropped.
+// How long every node may lack a command before the agent drops its update.
 const ABSENT_FOR_MS = 86_400_000;
 const RESTARTED = "the agent was restarted while the command ran";
 const CLOSED = "the agent was closed while the command ran";
 const CANCELLED = "the command was cancelled";
 
-/** The end of a command as the node is told it. */
+/** An update of a command for the node. */
 export interface Update {
   readonly stage: StageName;
   /** JSON, of a completed command. */
@@ -36,20 +36,20 @@ export interface Update {
 /** An unfinished command. */
 export class Job {
   stage: "waiting" | "accepting" | "running" | "done" = "waiting";
-  /** When it can no longer be accepted, by `performance.now()`. */
+  /** The time after which the node rejects its acceptance, by `performance.now()`. */
   deadline: number | undefined;
-  /** The ledger has it as accepted. */
+  /** The ledger has the acceptance. */
   accepted = false;
-  /** Why it must not begin. */
+  /** The reason that it must not begin. */
   refused: string | undefined;
   cancelRequested = false;
-  /** The link was lost between acceptance and the node's confirmation of the end. */
+  /** The link was lost between the acceptance and the confirmation of the end. */
   interrupted = false;
   update: Update | undefined;
   progress: string | undefined;
-  /** Content keys of the work done once. */
+  /** Keys of `once`. */
   readonly keys: string[] = [];
-  /** Ends with the context of the work. */
+  /** Aborts when the handler should end. */
   readonly controller = new AbortController();
 
   constructor(readonly command: Record) {}
@@ -59,7 +59,7 @@ export class Job {
   }
 }
 
-/** What the jobs need of their agent. */
+/** The agent as its jobs see it. */
 export interface Host {
   readonly rest: Rest;
   readonly ledger: Ledger;
@@ -69,7 +69,7 @@ export interface Host {
   readonly connected: boolean;
   /** Resolves while the node has the registration; rejects at the end of `life`. */
   whenConnected(): Promise<void>;
-  /** Something went wrong: looks whether the node is still there, and knows the agent. */
+  /** A request failed: checks that the node answers and knows the agent. */
   suspect(): void;
   /** A waiter may go on. */
   changed(): void;
@@ -86,7 +86,7 @@ export class Jobs {
     this.#host = host;
   }
 
-  /** Takes up what the ledger has from before. */
+  /** Restores the commands in the ledger. */
   resume(): void {
     for (const [id, line] of [...this.#host.ledger.open]) {
       const command = "command" in line && line.command !== undefined ? kept(line.command) : undefined;
@@ -109,12 +109,12 @@ export class Jobs {
     return this.#jobs.has(id);
   }
 
-  /** The ids of commands that run. */
+  /** Returns the ids of running commands. */
   running(): string[] {
     return [...this.#jobs.values()].filter((job) => job.stage === "running").map((job) => job.id);
   }
 
-  /** The node's wish that a command be run; it may come any number of times. */
+  /** Handles the node's request to run a command, which may arrive any number of times. */
   pushed(command: Record, timeLeftMs: number): void {
     const { id } = command;
     const over = this.#host.ledger.settled.get(id);
@@ -125,7 +125,7 @@ export class Jobs {
     }
     const known = this.#jobs.get(id);
     if (known !== undefined) {
-      // Said again after it was accepted: the node does not know it.
+      // The node repeats its request because it lacks the update.
       if (known.stage === "running") {
         this.#say(id, { stage: "accepted" });
       }
@@ -141,7 +141,7 @@ export class Jobs {
     this.#host.changed();
   }
 
-  /** The node's wish that a command end. */
+  /** Handles the node's request to cancel a command. */
   async cancelled(id: string): Promise<void> {
     const job = this.#jobs.get(id);
     if (job === undefined) {
@@ -156,14 +156,14 @@ export class Jobs {
     job.cancelRequested = true;
     job.controller.abort(new ConnectError(CANCELLED, Code.Canceled));
     if (job.stage === "waiting") {
-      // Not begun, so its end can be confirmed here.
+      // The command has not begun, so it ends here.
       job.refused = CANCELLED;
       this.#unqueue(job);
       await this.#finish(job, { stage: "cancelled" });
     }
   }
 
-  /** The next command that may still begin. */
+  /** Returns the next command that may still begin. */
   take(): Job | undefined {
     for (;;) {
       const job = this.#inbox.shift();
@@ -174,7 +174,7 @@ export class Jobs {
     }
   }
 
-  /** Begins a command: true once the node and the ledger have that on disk. */
+  /** Begins a command: true when the node and the ledger have the acceptance on disk. */
   async begin(job: Job): Promise<boolean> {
     const { ledger } = this.#host;
     job.stage = "accepting";
@@ -193,7 +193,7 @@ export class Jobs {
       throw new ConnectError("the agent was closed", Code.Canceled);
     }
     if (refused !== undefined) {
-      // It expired, was cancelled or is not for this agent: it must not begin.
+      // The command expired, was cancelled or is not for this agent: it must not begin.
       this.#host.log(`command ${job.id} must not begin: ${refused}`);
       job.refused = refused;
       await this.#settle(job, undefined);
@@ -204,7 +204,7 @@ export class Jobs {
     return true;
   }
 
-  /** Makes a command that was not begun available again. */
+  /** Queues a command again that was not begun. */
   putBack(job: Job): void {
     if (this.#jobs.get(job.id) === job && (job.stage === "waiting" || job.stage === "accepting")) {
       job.stage = "waiting";
@@ -212,7 +212,7 @@ export class Jobs {
     }
   }
 
-  /** The end of a command that runs: on disk when it resolves, and delivered now or when the node is back. */
+  /** Ends a running command: the end is on disk when it resolves, and is delivered now or when the node is back. */
   async end(job: Job, update: Update): Promise<void> {
     if (job.stage !== "running") {
       throw new ConnectError(`command ${job.id} is not running`, Code.FailedPrecondition);
@@ -234,7 +234,7 @@ export class Jobs {
     this.#host.changed();
     const delivered = this.#told(job.id, update, undefined).then(async (refused) => {
       if (refused !== undefined) {
-        this.#host.log(`the node refused ${update.stage} of command ${job.id}: ${refused}`);
+        this.#host.log(`the node rejected ${update.stage} of command ${job.id}: ${refused}`);
       }
       await this.#settle(job, Stage[update.stage]);
     });
@@ -242,7 +242,7 @@ export class Jobs {
     delivered.catch(() => undefined);
   }
 
-  /** Forgets a job but for its id; one that was refused before it began is forgotten altogether. */
+  /** Removes a job and keeps its id; after a rejected acceptance the id is forgotten too. */
   async #settle(job: Job, stage: number | undefined): Promise<void> {
     const { ledger } = this.#host;
     const others = [...this.#jobs.values()].filter((other) => other !== job);
@@ -255,7 +255,7 @@ export class Jobs {
         ...forgotten.map((id) => ({ kind: "forget", id }) as const),
       );
     } catch (error) {
-      // The node is told once more after a restart.
+      // The next start sends the update again.
       this.#host.log(`${error}`);
     }
     this.#drop(job);
@@ -275,7 +275,7 @@ export class Jobs {
     }
   }
 
-  /** Shows how far a command is, the newest text when the node is slow; lost when the node cannot be reached. */
+  /** Shows the progress of a command, if the node can be reached: the newest text when the node is slow. */
   progress(job: Job, percent: number, text: string): void {
     if (job.stage !== "running" || !this.#host.connected) {
       return;
@@ -312,7 +312,7 @@ export class Jobs {
     this.#host.rest.acknowledge(id, bodyOf(update), this.#host.life).catch(() => undefined);
   }
 
-  /** Tells the node until it has stored or refused an update: undefined, or why. Rejects when the signal or the agent ends first. */
+  /** Sends an update until the node has stored it (undefined) or rejected it (the reason). Throws when the signal or the agent ends first. */
   async #told(id: string, update: Update, signal: AbortSignal | undefined): Promise<string | undefined> {
     const { life, rest } = this.#host;
     const ended = signal ? AbortSignal.any([life, signal]) : life;
@@ -329,7 +329,7 @@ export class Jobs {
       } catch (error) {
         life.throwIfAborted();
         if (codeOf(error) === Code.NotFound) {
-          // It may be on its way here yet; or the node was restarted and does not know the agent.
+          // The command may still be on its way to this node; or the node restarted and does not know the agent.
           absent ??= performance.now();
           if (performance.now() - absent > ABSENT_FOR_MS) {
             return "no node knows it";
@@ -349,19 +349,19 @@ export class Jobs {
     }
   }
 
-  /** Whether there is a job at this stage. */
+  /** Reports whether there is a job at this stage. */
   any(stage: Job["stage"]): boolean {
     return [...this.#jobs.values()].some((job) => job.stage === stage);
   }
 
-  /** Ends the context of all work. */
+  /** Asks all running commands to end. */
   stopAll(): void {
     for (const job of this.#jobs.values()) {
       job.controller.abort(new ConnectError(CLOSED, Code.Canceled));
     }
   }
 
-  /** Notes that what was said may not have arrived. */
+  /** Notes that updates may not have arrived. */
   lostLink(): void {
     for (const job of this.#jobs.values()) {
       job.interrupted ||= job.accepted;
@@ -369,7 +369,7 @@ export class Jobs {
   }
 }
 
-/** What the record of a command says that an agent is to do. */
+/** Returns what the record of a command asks of an agent. */
 export function wanted(command: Record, agent: string): "run" | "end" | "nothing" {
   const target = command.targets.find((target) => target.agentId === agent);
   const status = target?.status ?? command.status;
@@ -377,7 +377,7 @@ export function wanted(command: Record, agent: string): "run" | "end" | "nothing
   return over ? "nothing" : command.cancelRequested ? "end" : status === CommandStatus.PENDING ? "run" : "nothing";
 }
 
-/** The update of a command that completed; throws when the node would not take the result. */
+/** Returns the update of a completed command; throws when the node would reject the result. */
 export function completed(id: string, result: unknown): Update {
   if (result === undefined) {
     return { stage: "completed" };
@@ -398,7 +398,7 @@ export function completed(id: string, result: unknown): Update {
   return { stage: "completed", result: text };
 }
 
-/** The update of a command after its handler threw: cancelled when that was asked for, else failed. */
+/** Returns the update of a command after its handler threw: cancelled after a request for that, else failed. */
 export function broken(job: Job, error: unknown, closed: boolean): Update {
   if (job.cancelRequested) {
     return { stage: "cancelled" };
@@ -412,13 +412,13 @@ export function broken(job: Job, error: unknown, closed: boolean): Update {
 }
 
 function bodyOf({ stage, result, error }: Update): string {
-  // The result travels as the text it is: parsed and written again, large numbers would change.
+  // The result travels as text: parsing would change large numbers.
   return stage === "completed" && result
     ? `{"status":"completed","result":${result}}`
     : JSON.stringify({ status: stage, error });
 }
 
-/** Shortens text to what the node takes. */
+/** Shortens text to a number of bytes. */
 function clip(text: string, most: number): string {
   const bytes = new TextEncoder().encode(text);
   if (bytes.length <= most) {
@@ -428,7 +428,7 @@ function clip(text: string, most: number): string {
   return `${cut.replace(/\ufffd+$/, "")}…`;
 }
 
-/** The fields that are there. */
+/** Returns the fields that are set. */
 function only<T extends object>(fields: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
   const there = Object.entries(fields).filter(([, value]) => value !== undefined && value !== "");
   return Object.fromEntries(there) as { [Key in keyof T]?: Exclude<T[Key], undefined> };

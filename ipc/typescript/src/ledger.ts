@@ -1,7 +1,7 @@
-// A record of what became of commands, across restarts, so that none runs twice.
+// A record of accepted, begun and ended commands across restarts, so that none runs twice.
 //
-// Lines, each the CRC-32 of a JSON object in hex, a space, and that object: the format of the Go and Python clients. What is appended
-// is on disk before the append resolves. Where they are kept is for a `LedgerStore`.
+// Lines, each the CRC-32 of a JSON object in hex, a space, and that object: the format of the Go and Python clients. A line is
+// on disk before its append resolves. A `LedgerStore` keeps the text.
 
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "./errors.js";
@@ -9,11 +9,11 @@ import { type Command, CommandSchema } from "./gen/peat/sidecar/v1/sidecar_pb.js
 
 /** Keeps a ledger's text. */
 export interface LedgerStore {
-  /** All that was kept; empty at first. */
+  /** Returns the whole text; empty at first. */
   load(): Promise<string>;
-  /** Has text on disk, behind what is there, before it resolves; all of it or none. */
+  /** Appends all of a text or nothing; the text is on disk when it resolves. */
   append(text: string): Promise<void>;
-  /** Replaces all that is there, at once. */
+  /** Replaces the whole text atomically. */
   replace(text: string): Promise<void>;
   /** Lets another process use it. */
   close(): Promise<void>;
@@ -23,14 +23,14 @@ export interface LedgerStore {
 export const Stage = { accepted: 1, progress: 2, completed: 3, failed: 4, cancelled: 5 } as const;
 export type StageName = keyof typeof Stage;
 
-/** What one line says. */
+/** One line. */
 export type Line =
   | { readonly kind: "owner"; readonly id: string }
-  /** The node is told so; the work has not begun. */
+  /** Accepted; the handler has not begun. */
   | { readonly kind: "accepted"; readonly id: string; readonly command: string }
-  /** The work may have had effects from here on. */
+  /** The handler may have had effects from here on. */
   | { readonly kind: "started"; readonly id: string; readonly command?: string }
-  /** It is over; the node may not know. */
+  /** Ended; the node may lack the end. */
   | {
       readonly kind: "done";
       readonly id: string;
@@ -38,11 +38,11 @@ export type Line =
       readonly result?: string;
       readonly error?: string;
     }
-  /** The node knows. Without a stage it never began, and may come again. */
+  /** The node has the end. Without a stage: rejected before it began, so it may come again. */
   | { readonly kind: "settled"; readonly id: string; readonly stage?: number }
-  /** The result of work done once; `at` is in Unix seconds. */
+  /** The result of `once` under a key; `at` is in Unix seconds. */
   | { readonly kind: "work"; readonly id: string; readonly result?: string; readonly at?: number }
-  /** That result is of no further use. */
+  /** That result is dropped. */
   | { readonly kind: "forget"; readonly id: string };
 
 // What may be appended beyond twice the size after the last compaction before the next.
@@ -66,8 +66,8 @@ export class Ledger {
     readonly store: LedgerStore | undefined,
   ) {}
 
-  /** Reads what there is. An incomplete end was never confirmed; anything else that cannot be read is an error, since to forget a
-   * command is to run it again. */
+  /** Reads the text. It ignores an incomplete last line, which `append` never confirmed. Any other unreadable line is an error, since a
+   * forgotten command would run again. */
   static async load(owner: string, store?: LedgerStore): Promise<Ledger> {
     const ledger = new Ledger(owner, store);
     if (store === undefined) {
@@ -88,7 +88,7 @@ export class Ledger {
     return ledger;
   }
 
-  /** Has lines on disk, and notes them, before it resolves. Appends are in the order of the calls. */
+  /** Appends lines and applies them; they are on disk when it resolves. Appends keep the order of the calls. */
   append(...lines: Line[]): Promise<void> {
     const done = this.#last.then(() => this.#append(lines));
     this.#last = done.catch(() => undefined);
@@ -112,7 +112,7 @@ export class Ledger {
       this.#note(line);
     }
     if (this.store !== undefined && this.#size > this.#compactAt) {
-      // The lines are on disk already; what is there is whole, only longer than it need be.
+      // The lines are on disk already; the text is complete, only longer than necessary.
       await this.#compact(this.store).catch(() => {
         this.#compactAt = this.#size + SLACK_CHARS;
       });
@@ -181,12 +181,12 @@ function trim(map: Map<string, unknown>, most: number): void {
   }
 }
 
-/** A command as a line keeps it: protobuf in base64. */
+/** Encodes a command for a line: protobuf in base64. */
 export function keep(command: Command): string {
   return btoa(Array.from(toBinary(CommandSchema, command), (byte) => String.fromCharCode(byte)).join(""));
 }
 
-/** A kept command; undefined when it cannot be read. */
+/** Decodes a command of a line; undefined when it is unreadable. */
 export function kept(text: string): Command | undefined {
   try {
     return fromBinary(

@@ -1,4 +1,4 @@
-// A node reached from Node: over its unix socket or TCP.
+// Connections from Node: over the unix socket or TCP.
 
 import { constants } from "node:fs";
 import { type FileHandle, link, mkdir, open, readFile, rename, rm, unlink, writeFile } from "node:fs/promises";
@@ -14,13 +14,13 @@ import type { LedgerStore } from "./ledger.js";
 
 const FORMS = "expected unix:///path, tcp://HOST:PORT or http://HOST:PORT";
 
-/** How to reach a node. */
+/** Options of a connection. */
 export interface ConnectOptions {
-  /** A TCP listener may want one. */
+  /** The bearer token of a TCP listener with --api-token-file. */
   readonly token?: string;
 }
 
-/** A client of the node at unix:///PATH, tcp://HOST:PORT or http://HOST:PORT. The first call dials. */
+/** Makes a client of the node at unix:///PATH, tcp://HOST:PORT or http://HOST:PORT. The first call dials. */
 export function connect(address: string, options: ConnectOptions = {}): Client {
   return new Client(endpointOf(address, options.token));
 }
@@ -89,7 +89,7 @@ function parse(address: string): Target {
 
 const NAME = "commands.ledger";
 
-/** Keeps an agent's record of commands in a directory, which it needs for itself. */
+/** Keeps an agent's record of commands in a directory that no other agent uses. */
 export function recordIn(directory: string): LedgerStore {
   const path = join(directory, NAME);
   const lock = `${path}.pid`;
@@ -118,7 +118,7 @@ export function recordIn(directory: string): LedgerStore {
         await file.appendFile(bytes);
         await file.sync();
       } catch (error) {
-        // All or nothing; a file that could not be put back as it was is not written to again.
+        // Append everything or nothing. A file that cannot be truncated after a failure is never written again.
         await file.truncate(size).catch((undone) => {
           broken = undone;
         });
@@ -163,7 +163,7 @@ async function syncDirectory(path: string): Promise<void> {
   }
 }
 
-/** Keeps a second process out. The lock names its process, so that one left by a crash is known as that. */
+/** Excludes a second process. The lock names its process, so that a lock left by a crash is recognized. */
 async function take(lock: string): Promise<void> {
   const mine = `${lock}.${process.pid}.${crypto.randomUUID()}`;
   await writeFile(mine, `${process.pid} ${await startOf(process.pid)}\n`, { mode: 0o600 });
@@ -189,7 +189,7 @@ async function take(lock: string): Promise<void> {
   }
 }
 
-/** When a process began, in a form that no other process with its number has; empty when there is none. */
+/** The start of a process, in a form that no other process with its number has; empty when there is none. */
 async function startOf(pid: number): Promise<string> {
   try {
     const stat = await readFile(`/proc/${pid}/stat`, "utf8");

@@ -24,11 +24,11 @@ export class Once {
     this.#ledger = ledger;
   }
 
-  /** Joins the work under a key, or begins it, and gives its result as JSON text. */
+  /** Joins the work under a key, or begins it, and returns its result as JSON text. */
   async run(job: Job, key: string, work: (signal: AbortSignal) => unknown): Promise<string> {
     job.keys.push(key);
     const before = this.#ledger.work.get(key);
-    // A clock that was set back makes a result last longer, never shorter.
+    // A clock that was set back extends the life of a result and never shortens it.
     if (before !== undefined && Date.now() / 1000 - (before.at ?? 0) <= REUSE_FOR_S) {
       return before.result ?? "";
     }
@@ -56,7 +56,7 @@ export class Once {
       if (new TextEncoder().encode(result).length > RESULT_BYTES) {
         throw invalid(`the result of ${JSON.stringify(key)} has over ${RESULT_BYTES} bytes`);
       }
-      // A result that cannot be written down is none: after a restart it would be forgotten, and the work done again.
+      // A result that cannot be recorded is a failure: after a restart the work would run again.
       await this.#ledger.append({ kind: "work", id: key, result, at: Math.floor(Date.now() / 1000) });
       return result;
     } finally {
@@ -64,7 +64,7 @@ export class Once {
     }
   }
 
-  /** Waits for shared work. The last to give up ends it, and waits for that end. */
+  /** Waits for shared work. The last command to give up ends the work and waits for its end. */
   #join(signal: AbortSignal, shared: Shared): Promise<string> {
     return new Promise((resolve, reject) => {
       const leave = (): void => {

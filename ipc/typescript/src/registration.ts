@@ -1,6 +1,6 @@
-// What an agent says of itself, and what the node answers.
+// An agent's registration and the node's answer.
 
-/** Something that the agent runs; `name` is the last part of deployments/{agent}:{name}. */
+/** A piece of software that the agent runs; `name` is the last part of deployments/{agent}:{name}. */
 export interface Workload {
   readonly name: string;
   readonly version?: string;
@@ -8,7 +8,7 @@ export interface Workload {
   readonly labels?: Readonly<Record<string, string>>;
 }
 
-/** What the machine has, and how much of it is in use. */
+/** The size of the machine's resources and their use. */
 export interface Capacity {
   readonly cpuUsed?: number;
   readonly cpuTotal?: number;
@@ -18,7 +18,7 @@ export interface Capacity {
   readonly diskTotalBytes?: number;
 }
 
-/** What becomes platforms/{id} and deployments/{id}:{name}. It replaces what the registration or an earlier state said. */
+/** Becomes platforms/{id} and deployments/{id}:{name}. It replaces the state of the registration and of earlier calls. */
 export interface State {
   readonly status?: "READY" | "BUSY" | "DEGRADED" | "OFFLINE";
   readonly labels?: Readonly<Record<string, string>>;
@@ -26,26 +26,26 @@ export interface State {
   readonly capacity?: Capacity;
 }
 
-/** What an agent says of itself. */
+/** An agent's description of itself. */
 export interface Registration extends State {
-  /** The agent's own, kept across restarts. */
+  /** Identifies the agent across restarts. */
   readonly id: string;
   readonly name?: string;
   readonly group?: string;
   readonly version?: string;
   readonly capabilities?: readonly string[];
-  /** Where the application can be reached by others, in a form of its choice. */
+  /** Addresses of the application, in a form of its choice. */
   readonly routes?: readonly string[];
 }
 
-/** What the node answered to the registration, or has told since. */
+/** The node's answer to the registration and its later updates. */
 export interface Terms {
   readonly heartbeatIntervalMs: number;
   readonly staleAfterMs: number;
   readonly deadAfterMs: number;
   readonly eventsUrl: string;
   readonly nodeId: string;
-  /** The Ed25519 key that the node's own commands are signed with, in hex. */
+  /** The Ed25519 key that signs the node's own commands, in hexadecimal. */
   readonly nodePublicKey: string;
 }
 
@@ -65,7 +65,7 @@ export function registerBody(registration: Registration): string {
   });
 }
 
-/** The body of a heartbeat that says all of a state. */
+/** The body of a heartbeat with a whole state. */
 export function stateBody(state: State): string {
   const { status, labels, workloads, capacity } = state;
   return JSON.stringify({
@@ -88,7 +88,7 @@ function capacityBody(capacity: Capacity) {
   };
 }
 
-/** The terms in an answer or a config event; what an event leaves out stays. */
+/** Reads the terms in an answer or a config event; absent fields keep their values. */
 export function termsOf(json: string, before?: Terms): Terms {
   const said = JSON.parse(json) as Record<string, unknown>;
   const number = (key: string, otherwise: number | undefined): number =>

@@ -3,7 +3,7 @@
 import type { Endpoint, RestResponse } from "./endpoint.js";
 import { Code, ConnectError, fromBody } from "./errors.js";
 
-// Within this time a request must be answered, the head of a stream included.
+// The limit of the time to an answer, or to the head of a stream.
 const PATIENCE_MS = 10_000;
 
 export class Rest {
@@ -15,17 +15,17 @@ export class Rest {
     this.#agent = encodeURIComponent(agent);
   }
 
-  /** Registers, and gives the terms as JSON. */
+  /** Registers, and returns the terms as JSON. */
   register(body: string, signal: AbortSignal): Promise<string> {
     return this.#post("/api/v1/agents", body, signal);
   }
 
-  /** Gives a sign of life, and gives the terms as JSON. */
+  /** Sends a heartbeat, and returns the terms as JSON. */
   heartbeat(body: string, signal: AbortSignal): Promise<string> {
     return this.#post(`/api/v1/agents/${this.#agent}/heartbeat`, body, signal);
   }
 
-  /** Says what the agent makes of a command. */
+  /** Reports the status of a command. */
   async acknowledge(command: string, body: string, signal: AbortSignal): Promise<void> {
     await this.#post(`/api/v1/agents/${this.#agent}/commands/${encodeURIComponent(command)}/ack`, body, signal);
   }

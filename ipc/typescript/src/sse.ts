@@ -9,7 +9,7 @@ export interface ServerEvent {
 // An event is at most a command with its envelope, which a node bounds by 1 MiB.
 const EVENT_CHARS = 4 << 20;
 
-/** The events of a stream. Comments, ids and retry times are passed over. */
+/** Returns the events of a stream without comments, ids and retry times. */
 export async function* events(body: AsyncIterable<Uint8Array>): AsyncGenerator<ServerEvent, void, undefined> {
   const decoder = new TextDecoder();
   let rest = "";

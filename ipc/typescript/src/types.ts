@@ -27,30 +27,31 @@ export {
 
 /** Options of every call. */
 export interface CallOptions {
-  /** Travels with the call: the node gives up too. */
+  /** Travels with the call: the node gives up as well. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /** Options of a put or patch. */
 export interface PutOptions extends CallOptions {
-  /** The version the writer saw. A merged document then takes only what differs from it; for a latest one that is not current any
-   * more the put fails with Code.Aborted. Without a base a put replaces what the node holds. */
+  /** The version that the writer has read. A merged document takes only the fields that differ from it; for a latest document that has
+   * another version by now, the put fails with Code.Aborted. Without a base, a put replaces the stored document. */
   readonly base?: Uint8Array;
-  /** Answers once this number of peers hold this or a later version on disk; when the deadline passes first the write stands. */
+  /** Delays the answer until this number of peers hold this or a later version on disk. When the deadline passes first, the call fails and
+   * the write stands. */
   readonly waitPeers?: number;
-  /** Answers once the write is on disk, for any kind of collection. */
+  /** Delays the answer until the write is on disk, for every kind of collection. */
   readonly durable?: boolean;
 }
 
-/** A document as the node holds it. */
+/** A document as the node stores it. */
 export interface Document {
   readonly json: string;
   /** The parsed JSON. */
   readonly value: unknown;
   /** An opaque name of this version, for `base`. */
   readonly version: Uint8Array;
-  /** False for a version that is not on disk yet. */
+  /** Reports whether this version is on disk. */
   readonly durable: boolean;
 }
 
@@ -74,7 +75,7 @@ export interface Token {
 
 /**
  * - `upsert`: the document or agent is like this now.
- * - `delete`: it is gone.
+ * - `delete`: the document or agent no longer exists.
  * - `snapshotEnd`: everything that existed when the stream began has been delivered; live changes follow. It has no other fields.
  * - `reset`: the node cannot continue where the stream ended. Discard what the stream delivered: a snapshot follows.
  * - `oversized`: the document exists, but is longer than a change of this subscription may be; `error` has the length and the remedy.
@@ -125,7 +126,7 @@ export interface AgentChange {
   readonly agent: Agent | undefined;
 }
 
-/** The machine of one agent as its document in platforms says, by any writer. Absent fields are empty. */
+/** The machine of one agent, read from its document in platforms of any writer. Absent fields are empty. */
 export interface FleetPlatform {
   readonly id: string;
   readonly agentId: string;
@@ -142,11 +143,11 @@ export interface FleetPlatform {
   readonly liveness: Liveness;
   readonly via: string;
   readonly ageMs: number;
-  /** All of the document. */
+  /** The whole document. */
   readonly json: string;
 }
 
-/** A workload of an agent as its document in deployments says. */
+/** A workload of an agent, read from its document in deployments. */
 export interface FleetDeployment {
   readonly id: string;
   readonly agentId: string;
@@ -160,21 +161,21 @@ export interface FleetDeployment {
   readonly json: string;
 }
 
-/** A command to be sent. Exactly one of agent, group and all names its targets. */
+/** A command to send. Exactly one of agent, group and all names its targets. */
 export interface NewCommand extends CallOptions {
   readonly agent?: string;
   readonly group?: string;
   readonly all?: boolean;
   readonly type: string;
-  /** JSON text, or anything that encodes to JSON; {} without one. */
+  /** JSON text, or a value that encodes to JSON; {} without one. */
   readonly payload?: unknown;
-  /** Seconds that it may wait to be accepted: 60 without one; null never expires. */
+  /** Seconds that it waits for acceptance: 60 without one; null never expires. */
   readonly ttlS?: number | null;
-  /** The idempotency key; a random one without it. Sending the same command under the same id again changes nothing. */
+  /** The idempotency key; a random one without it. Sending the same command under the same id again has no effect. */
   readonly id?: string;
 }
 
-/** JSON text as it is, and everything else encoded. */
+/** Returns JSON text unchanged and encodes everything else. */
 export function toJson(value: unknown): string {
   if (typeof value === "string") {
     return value;
@@ -191,12 +192,12 @@ export function toJson(value: unknown): string {
   return text;
 }
 
-/** A token as text. */
+/** Returns a token as text. */
 export function tokenText(token: Token): string {
   return `${Array.from(token.run, (byte) => byte.toString(16).padStart(2, "0")).join("")}-${token.sequence}`;
 }
 
-/** Reads what `tokenText` made. */
+/** Parses the result of `tokenText`. */
 export function parseToken(text: string): Token {
   const [, run, sequence] = /^((?:[0-9a-f]{2})*)-(\d{1,20})$/.exec(text) ?? [];
   if (run === undefined || sequence === undefined) {
@@ -213,7 +214,7 @@ const ENDS: ReadonlySet<CommandStatus> = new Set([
   CommandStatus.EXPIRED,
 ]);
 
-/** Whether a command is over at all of its targets. */
+/** Reports whether a command has ended at all of its targets. */
 export function isOver(command: Command): boolean {
   const { targets } = command;
   return targets.length > 0 ? targets.every((target) => ENDS.has(target.status)) : ENDS.has(command.status);

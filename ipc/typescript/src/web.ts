@@ -1,4 +1,4 @@
-// A node reached from a browser, by pages of the node's own origin: a node refuses those of others.
+// Connections from a browser, for pages of the node's origin: a node rejects pages of other origins.
 
 import type { Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
@@ -6,13 +6,13 @@ import { Client } from "./client.js";
 import type { Endpoint } from "./endpoint.js";
 import { lost } from "./errors.js";
 
-/** How to reach a node. */
+/** Options of a connection. */
 export interface ConnectOptions {
-  /** A TCP listener may want one. */
+  /** The bearer token of a TCP listener with --api-token-file. */
   readonly token?: string;
 }
 
-/** A client of the node that serves this page, or of the one at `baseUrl`. */
+/** Makes a client of the node that serves this page, or of the one at `baseUrl`. */
 export function connect(baseUrl: string = globalThis.location.origin, options: ConnectOptions = {}): Client {
   const { token } = options;
   const authorize: Interceptor = (next) => (request) => {
@@ -35,13 +35,13 @@ export function connect(baseUrl: string = globalThis.location.origin, options: C
       const response = await fetch(new URL(path, baseUrl), init);
       return { status: response.status, body: chunks(response.body) };
     },
-    // The browser's connections are its own.
+    // The browser closes its connections.
     close: () => undefined,
   };
   return new Client(endpoint);
 }
 
-/** A stream as browsers without asynchronous iteration of streams have it. */
+/** Iterates over a stream in browsers without asynchronous iteration of streams. */
 async function* chunks(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Uint8Array, void, undefined> {
   const reader = body?.getReader();
   if (reader === undefined) {
