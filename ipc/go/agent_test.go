@@ -30,7 +30,7 @@ func startAgent(t *testing.T, node *fakeNode, options ...AgentOption) *Agent {
 	agent, err := NewAgent(context.Background(), node.address(), Registration{ID: "a1", Group: "g"}, options...)
 	must(t, err)
 	t.Cleanup(func() {
-		// Nobody is there to say goodbye to.
+		// No node takes a goodbye.
 		agent.lostLink()
 		agent.Close()
 	})
@@ -125,7 +125,7 @@ func TestAStateIsReportedOnceTheNodeHasTakenIt(t *testing.T) {
 		t.Fatal("before the node has it", err)
 	case <-time.After(20 * time.Millisecond):
 	}
-	// Lost with the connection: said again on the next.
+	// The update was lost with the connection and is sent again on the next one.
 	link.drop()
 	link = node.link()
 	if len(link.register.Workloads) != 1 {

@@ -176,7 +176,7 @@ func (n *fakeNode) unansweredLink() *fakeLink {
 
 func (l *fakeLink) say(message *agentpb.NodeMessage) { l.item(l.call, message) }
 
-// hear is the agent's next message; credit is passed over.
+// hear returns the agent's next message and skips credit.
 func (l *fakeLink) hear() *agentpb.AgentMessage {
 	l.t.Helper()
 	for {

@@ -63,7 +63,7 @@ func startNode(t *testing.T, flags ...string) (*testnode.Node, *peat.Client) {
 	return node, connect(t, node.Address())
 }
 
-// watch ends a node with its test, and shows what it said if that failed.
+// watch ends a node with its test, and prints its log if the test failed.
 func watch(t *testing.T, node *testnode.Node) {
 	t.Cleanup(func() {
 		node.Kill()
@@ -389,7 +389,7 @@ func TestACutInTheMiddleOfTheWorkIsOneExecutionAndTheResultComesAfterwards(t *te
 	<-begun
 	proxy.cut()
 	shows(t, client, "a1", is(peat.LivenessStale))
-	// Whoever sent it sees nothing come back, and sends it again.
+	// The sender gets no result and sends the command again.
 	retry, err := client.SendCommand(patient(t), peat.NewCommand{Agent: "a1", Type: "deploy"})
 	must(t, err)
 	record, err := client.Command(patient(t), first)

@@ -63,7 +63,7 @@ func (f *follower) stage(ctx context.Context, changes *intake) (peat.Token, erro
 	}
 }
 
-// stagedRows are the rows of a snapshot, as COPY wants them, up to its end or a reset.
+// stagedRows are the rows of a snapshot, in the form of COPY, up to its end or a reset.
 type stagedRows struct {
 	ctx     context.Context
 	changes *intake

@@ -1,4 +1,4 @@
-"""An agent: it registers, says how it is, and carries out commands.
+"""An agent: it registers, reports its state, and carries out commands.
 
 usage: agent.py [ADDRESS [DIRECTORY]]
 """

@@ -1,4 +1,4 @@
-// An agent: it registers, says how it is, and carries out commands.
+// An agent: it registers, reports its state, and carries out commands.
 // usage: agent [ADDRESS [DIRECTORY]]
 package main
 
@@ -38,7 +38,7 @@ func run(ctx context.Context, address, dir string) error {
 	if err := agent.ReportDeployment(ctx, peat.Workload{Name: "tracker", Version: "2.0", Status: "running"}); err != nil {
 		return err
 	}
-	// Each command runs once, whatever happens to the connection, the node or this process.
+	// Each command runs once, through lost connections, crashes of the node, and restarts of this process.
 	return agent.Handle(ctx, func(ctx context.Context, command *peat.Command) (any, error) {
 		switch command.Type {
 		case "ping":

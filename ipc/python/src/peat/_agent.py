@@ -77,7 +77,7 @@ class Agent:
 
     @property
     def connected(self) -> bool:
-        """Whether the node has accepted the registration and the stream is open."""
+        """Reports whether the node has accepted the registration and the stream is open."""
         return self._runner.core.connected
 
     @property
@@ -282,5 +282,5 @@ class Attempt:
 
     @property
     def stopping(self) -> bool:
-        """Whether no command waits for the work any more."""
+        """Reports whether no command waits for the work any more."""
         return self._shared.abandoned

@@ -71,7 +71,7 @@ class AsyncAgent:
 
     @property
     def connected(self) -> bool:
-        """Whether the node has accepted the registration and the stream is open."""
+        """Reports whether the node has accepted the registration and the stream is open."""
         return self._runner.core.connected
 
     @property

@@ -1,4 +1,4 @@
-"""What the blocking and the asyncio command have in common."""
+"""The common part of the blocking and the asyncio command."""
 
 from __future__ import annotations
 
@@ -49,12 +49,13 @@ class BaseCommand:
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether its sender has cancelled it."""
+        """Reports whether its sender has cancelled it."""
         return self._job.cancel_requested
 
     @property
     def stopping(self) -> bool:
-        """Whether the work should end: the command was cancelled, or the agent is closing. A lost connection is no reason."""
+        """Reports whether the work should end, since the command was cancelled or the agent closes. A lost connection ends no
+        work."""
         return self._job.stopping
 
     def decode(self) -> Any:

@@ -67,7 +67,7 @@ class Connection:
 
     @property
     def alive(self) -> bool:
-        """Whether the connection can carry further calls. Reads what the node sent while no call was waiting."""
+        """Reports whether the connection can carry further calls. Reads what the node sent while no call was waiting."""
         with self._changed:
             if self._mux.error is None and not self._reading:
                 self._peek()

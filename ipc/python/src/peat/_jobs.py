@@ -39,7 +39,7 @@ CANCEL_REQUESTED = "the command was cancelled"
 
 
 class Stage(IntEnum):
-    """How far a job is."""
+    """The progress of a job."""
 
     WAITING = 0  # Waits for `take`.
     TAKEN = 1  # Delivered, not accepted.
@@ -84,7 +84,7 @@ class Job:
         return self.command.id
 
     def late(self, now: float) -> bool:
-        """Whether it can no longer be accepted."""
+        """Reports whether it can no longer be accepted."""
         return self.deadline is not None and now >= self.deadline
 
     def said(self) -> Update:
@@ -99,12 +99,12 @@ class Job:
             callback()
 
     def refusal(self) -> PeatError:
-        """Why it must not begin."""
+        """The error of a command that must not begin."""
         return Aborted(f"command {self.id} must not begin: {self.refused}")
 
 
 class Jobs:
-    """The unfinished commands of one agent. `changed` is called when a waiter may go on, `tell` when the node is to hear
+    """The unfinished commands of one agent. `changed` is called when a waiter may go on, `tell` when the node lacks
     something."""
 
     def __init__(
@@ -282,7 +282,7 @@ class Jobs:
         self._tell()
 
     def decided(self, job: Job) -> bool:
-        """Whether the node has answered an acceptance."""
+        """Reports whether the node has answered an acceptance."""
         return job.confirmed or bool(job.refused) or job.again is not None
 
     def begin(self, job: Job) -> None:
@@ -330,7 +330,7 @@ class Jobs:
         self.finish(job, update)
 
     def any(self, stage: Stage) -> bool:
-        """Whether a job is at this stage."""
+        """Reports whether a job is at this stage."""
         return any(job.stage is stage for job in self._jobs.values())
 
     def stop_all(self) -> None:

@@ -21,7 +21,7 @@ from .errors import Aborted, Closed, NotSent, PeatError, ResourceExhausted, Unav
 
 # Seconds that the node may take to be dialled, to answer a registration, or to take what it is sent.
 LINK_PATIENCE = 10.0
-# Seconds that a heartbeat may go unanswered at least, however often the node wants them.
+# The least seconds that a heartbeat may go unanswered, for any interval.
 BEAT_PATIENCE = 5.0
 # Seconds between heartbeats at least: bounds what a node can ask for.
 LEAST_BEAT = 0.1

@@ -58,12 +58,12 @@ class Mux:
 
     @property
     def full(self) -> bool:
-        """Whether a further call must wait for another one to end."""
+        """Reports whether a further call must wait for another one to end."""
         return self.free <= 0
 
     @property
     def free(self) -> int:
-        """How many calls may begin now."""
+        """The number of calls that may begin now."""
         return CONNECTION_CALLS - len(self._calls)
 
     def begin(self, method: Method, payload: bytes, timeout: float | None, credit: int = 0) -> tuple[Waiting, bytes]:

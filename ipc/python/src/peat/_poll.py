@@ -81,7 +81,7 @@ class _Poll:
                     await asyncio.wait_for(wake.wait(), max(min(beat, look) - time.monotonic(), 0))
 
     def _lacks_state(self) -> bool:
-        """Whether the node lacks the newest registration or state."""
+        """Reports whether the node lacks the newest registration or state."""
         core = self._core
         return (
             not core.connected

@@ -40,7 +40,7 @@ class Runner:
     async def _main(self) -> None:
         self.core.start()
         await _link.run(self.core)
-        # Callers that still wait hear that the agent has gone.
+        # Callers that still wait get the error that the agent was closed.
         while self._tasks:
             await asyncio.wait(self._tasks)
         self.core.ledger.close()

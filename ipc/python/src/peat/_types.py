@@ -184,12 +184,12 @@ def to_json(value: object) -> str:
 
 
 def terminal(status: int) -> bool:
-    """Whether a status is final."""
+    """Reports whether a status is final."""
     return status in _ENDS
 
 
 def over(command: CommandRecord) -> bool:
-    """Whether a command has ended at all of its targets."""
+    """Reports whether a command has ended at all of its targets."""
     if command.targets:
         return all(terminal(target.status) for target in command.targets)
     return terminal(command.status)

@@ -142,7 +142,7 @@ class DataLoss(PeatError):
 
 
 class Unauthenticated(PeatError):
-    """A TCP listener wants its token with the call."""
+    """A TCP listener requires its token with the call."""
 
     code = Code.UNAUTHENTICATED
 
@@ -179,5 +179,5 @@ def from_code(code: int, message: str) -> PeatError:
 
 
 def passing(error: Exception) -> bool:
-    """Whether a stream that ended with this error is worth another attempt."""
+    """Reports whether a stream that ended with this error is worth another attempt."""
     return isinstance(error, (Unavailable, ResourceExhausted, Internal, DataLoss, NotSent))
