@@ -41,15 +41,25 @@ func TestAPathWillDoForATarget(t *testing.T) {
 	}
 }
 
+// standStill stops the node, and returns once each of its threads has stopped: until one of them has taken the signal, the others go on.
+func standStill(t *testing.T) {
+	t.Helper()
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("%v, stopped: %v", err, status.Stopped())
+	}
+}
+
 // Calls that are given up while the node stands still cost the agent on the same channel nothing.
 func TestCallsThatRunOutOfTimeLeaveTheAgentOnTheChannel(t *testing.T) {
 	for _, unix := range []bool{true, false} {
 		c := caller{name: "grpc-go", conn: grpcConn(t, unix), duplex: true}
 		a := register(t, c, "standing")
 		for round := range 3 {
-			if err := process.Signal(syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			standStill(t)
 			var calls sync.WaitGroup
 			for range 400 {
 				calls.Add(1)
