@@ -40,36 +40,63 @@ func withNode(run func() int) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(home)
-	socket = filepath.Join(home, "socket")
-	node := exec.Command(os.Getenv("PEAT_NODE_BINARY"), "run", "--data-dir", filepath.Join(home, "data"),
-		"--listen", "unix://"+socket, "--listen", "tcp://127.0.0.1:0", "--bind", "127.0.0.1:0", "--node-id", "n1",
-		"--insecure-api", "true")
-	node.Env = []string{"PATH=" + os.Getenv("PATH")}
-	log := filepath.Join(home, "log")
-	file, err := os.Create(log)
+	started, err := startNode(home, "--listen", "tcp://127.0.0.1:0", "--node-id", "n1", "--insecure-api", "true")
 	if err != nil {
 		return 1, err
 	}
-	node.Stderr = file
-	if err := node.Start(); err != nil {
-		return 1, err
+	defer started.stop()
+	socket, address, process = started.socket, started.address, started.process.Process
+	return run(), nil
+}
+
+// node is one in a process of its own.
+type node struct {
+	process     *exec.Cmd
+	socket, log string
+	// Of its listener on TCP, if it has one.
+	address string
+}
+
+// startNode starts a node on a unix socket and waits until it is ready.
+func startNode(home string, flags ...string) (*node, error) {
+	n := &node{socket: filepath.Join(home, "socket"), log: filepath.Join(home, "log")}
+	n.process = exec.Command(os.Getenv("PEAT_NODE_BINARY"), append([]string{"run", "--data-dir", filepath.Join(home, "data"),
+		"--listen", "unix://" + n.socket, "--bind", "127.0.0.1:0"}, flags...)...)
+	n.process.Env = []string{"PATH=" + os.Getenv("PATH")}
+	file, err := os.Create(n.log)
+	if err != nil {
+		return nil, err
 	}
-	defer func() {
-		_ = node.Process.Signal(os.Interrupt)
-		_ = node.Wait()
-	}()
-	process = node.Process
+	defer file.Close()
+	n.process.Stderr = file
+	if err := n.process.Start(); err != nil {
+		return nil, err
+	}
 	said := regexp.MustCompile(`tcp://(127\.0\.0\.1:\d+)`)
+	var text []byte
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		text, _ := os.ReadFile(log)
-		found := said.FindSubmatch(text)
-		if _, err := os.Stat(socket); err == nil && found != nil && bytes.Contains(text, []byte("ready")) {
-			address = string(found[1])
-			return run(), nil
+		text, _ = os.ReadFile(n.log)
+		if _, err := os.Stat(n.socket); err == nil && bytes.Contains(text, []byte("ready")) {
+			if found := said.FindSubmatch(text); found != nil {
+				n.address = string(found[1])
+			}
+			return n, nil
 		}
 	}
-	text, _ := os.ReadFile(log)
-	return 1, fmt.Errorf("the node is not ready: %s", text)
+	n.stop()
+	return nil, fmt.Errorf("the node is not ready: %s", text)
+}
+
+func (n *node) stop() {
+	_ = n.process.Process.Signal(os.Interrupt)
+	_ = n.process.Wait()
+}
+
+// command is one to this node.
+func (n *node) command(name string, arguments ...string) *exec.Cmd {
+	command := exec.Command(os.Getenv("PEAT_NODE_BINARY"), append([]string{name, "--node", "unix://" + n.socket}, arguments...)...)
+	command.Env = []string{"PATH=" + os.Getenv("PATH")}
+	return command
 }
 
 // dial counts as a connection that can be cut.
