@@ -92,7 +92,9 @@ bench-hub: ## measure the hub kit; wants Go, PostgreSQL and a quiet machine
 fmt: ## format the code
 	cargo fmt --all
 
-lint: ## clippy, warnings denied
+lint: ## clippy, warnings denied; the language of comments and pages (tests/words)
+	@tests/words test
+	@tests/words
 	cargo clippy --locked --workspace --all-targets --features planted -- -D warnings
 
 docs: ## build the code's documentation, warnings denied
