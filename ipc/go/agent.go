@@ -125,6 +125,9 @@ func NewAgent(ctx context.Context, address string, registration Registration, op
 	for _, option := range options {
 		option.configureAgent(&a.options)
 	}
+	if a.options.polls && a.options.pollingInterval <= 0 {
+		return nil, invalid("the polling interval is %v; it must be positive", a.options.pollingInterval)
+	}
 	var err error
 	if a.client, err = newClient(address, a.options.clientOptions); err != nil {
 		return nil, err

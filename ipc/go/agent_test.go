@@ -66,6 +66,15 @@ func TestARegistrationSaysAllThereIs(t *testing.T) {
 	link.drop()
 }
 
+func TestAPollingIntervalIsPositive(t *testing.T) {
+	for _, interval := range []time.Duration{0, -time.Second} {
+		_, err := NewAgent(context.Background(), "unix:///x", Registration{ID: "a1"}, WithPolling(interval))
+		if !errors.Is(err, InvalidArgument) {
+			t.Errorf("an interval of %v gives %v, want InvalidArgument", interval, err)
+		}
+	}
+}
+
 func TestAnAgentNeedsAnID(t *testing.T) {
 	if _, err := NewAgent(context.Background(), "unix:///x", Registration{}); !errors.Is(err, InvalidArgument) {
 		t.Fatal(err)

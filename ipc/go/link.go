@@ -45,7 +45,7 @@ func (a *Agent) run(ctx context.Context) {
 		time.AfterFunc(goodbyePatience, cancel)
 	}()
 	attend := a.attend
-	if a.options.pollingInterval > 0 {
+	if a.options.polls {
 		attend = a.attendPolling
 	}
 	var pause backoff

@@ -30,6 +30,7 @@ type clientOptions struct {
 type agentOptions struct {
 	clientOptions
 	directory       string
+	polls           bool
 	pollingInterval time.Duration
 	logger          *slog.Logger
 }
@@ -70,7 +71,7 @@ func WithDirectory(directory string) AgentOption {
 
 // WithPolling asks the node for commands at each interval instead of holding a stream. The interval must be positive.
 func WithPolling(interval time.Duration) AgentOption {
-	return agentOption(func(o *agentOptions) { o.pollingInterval = interval })
+	return agentOption(func(o *agentOptions) { o.polls, o.pollingInterval = true, interval })
 }
 
 // WithLogger logs the loss and the return of the node and what the node rejects. Without it the agent logs nothing.
