@@ -416,11 +416,16 @@ def test_shared_work_ends_when_no_command_waits_for_it(fake: FakeNode, agents: C
 
         return command.once("key", attempt)
 
+    def waiting() -> int:
+        return getattr(agent._runner.core.once.get("key"), "waiting", 0)
+
     handle(agent, work)
     link = fake.link()
     run(link, "c1")
+    # The work runs on the thread of the first command, so the second must not overtake it.
+    eventually("the first waits", lambda: waiting() == 1)
     run(link, "c2")
-    eventually("both wait", lambda: getattr(agent._runner.core.once.get("key"), "waiting", 0) == 2)
+    eventually("both wait", lambda: waiting() == 2)
     link.say(cancel_push=agent_pb2.CancelPush(command_id="c2"))
     link.update("c2", CANCELLED)
     assert not ended.is_set()
