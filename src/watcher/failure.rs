@@ -19,6 +19,8 @@ pub enum Failure {
     Redirect(u16),
     /// The other end speaks HTTP/2 and nothing else.
     OnlyHttp2,
+    /// The answer to something else than gRPC is one of gRPC.
+    OnlyGrpc,
     /// The answer is not what was asked for; what is wrong with it.
     Unusable(String),
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Failure {
             Failure::OnlyHttp2 => {
                 f.write_str("the agent speaks only HTTP/2, and this node cannot with it; let the agent allow HTTP/1.1")
             }
+            Failure::OnlyGrpc => f.write_str("the answer is one of gRPC, which the request was not"),
             Failure::Unusable(why) => write!(f, "the answer cannot be used: {why}"),
         }
     }

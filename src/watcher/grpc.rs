@@ -19,6 +19,12 @@ pub(super) fn wrap(message: &[u8]) -> Vec<u8> {
     [&[0], &length.to_be_bytes()[..], message].concat()
 }
 
+/// Whether an answer is one of gRPC. Servers that support gRPC alone may send one, with status 200, to any request.
+pub(super) fn is_answer(headers: &HeaderMap) -> bool {
+    let kind = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("");
+    headers.contains_key("grpc-status") || kind == "application/grpc" || kind.starts_with("application/grpc+")
+}
+
 /// The one message of a body, after its outcome in the headers or trailers.
 ///
 /// # Errors
@@ -183,6 +189,18 @@ mod tests {
         for body in [&body[..4], &body[..11], &wrap(b"more")[..4], b"", b"\x01\0\0\0\0"] {
             unwrap(&none, body, &good).expect_err("not one message");
         }
+    }
+
+    #[test]
+    fn an_answer_of_grpc_is_told_by_its_head() {
+        for kind in ["application/grpc", "application/grpc+proto", "application/grpc+json"] {
+            assert!(is_answer(&map(&[("content-type", kind)])), "{kind}");
+        }
+        assert!(is_answer(&map(&[("grpc-status", "12")])));
+        for kind in ["application/json", "application/grpc-web", "application/grpc-web+proto"] {
+            assert!(!is_answer(&map(&[("content-type", kind)])), "{kind}");
+        }
+        assert!(!is_answer(&HeaderMap::new()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The agent's end: requests, bounded in time and bytes, that go nowhere but where they are sent.
 //!
 //! HTTP/1.1 and Connect's JSON come first. An agent that refuses the one is asked over HTTP/2, and one that answers the other
-//! with 415 by gRPC; what it answered to is remembered.
+//! with 415, or in gRPC, by gRPC; what it answered to is remembered.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -92,9 +92,11 @@ impl Agent {
             }
         }
         match self.ask_in_json(question, end) {
-            Err(Failure::Status(415)) if is_method => self.ask_by_grpc(question, end),
+            Err(Failure::Status(415) | Failure::OnlyGrpc) if is_method => self.ask_by_grpc(question, end),
             // Where there is nothing but gRPC there is no status: that it answers is all that it says of itself.
-            Err(Failure::Status(400 | 404 | 405 | 415 | 501)) if !is_method && self.framing != Framing::Connect => {
+            Err(Failure::Status(400 | 404 | 405 | 415 | 501) | Failure::OnlyGrpc)
+                if !is_method && self.framing != Framing::Connect =>
+            {
                 Ok(b"{}".to_vec())
             }
             answer => answer,
@@ -179,7 +181,7 @@ fn is_of_version(failure: &Failure) -> bool {
 /// Whether somebody answered, well or not.
 #[cfg(feature = "http")]
 fn is_answer(answer: &Result<Vec<u8>, Failure>) -> bool {
-    matches!(answer, Ok(_) | Err(Failure::Status(_) | Failure::Redirect(_) | Failure::TooLarge))
+    matches!(answer, Ok(_) | Err(Failure::Status(_) | Failure::Redirect(_) | Failure::TooLarge | Failure::OnlyGrpc))
 }
 
 fn probe(authority: &str) -> io::Result<bool> {

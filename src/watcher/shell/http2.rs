@@ -118,12 +118,14 @@ fn read(question: Question, framing: Framing, answer: Answer) -> Result<Vec<u8>,
         status => return Err(Failure::Status(status)),
     }
     if question.body().is_none() || framing == Framing::Connect {
-        return Ok(answer.body);
+        return if grpc::is_answer(&answer.headers) { Err(Failure::OnlyGrpc) } else { Ok(answer.body) };
     }
     let message = grpc::unwrap(&answer.headers, &answer.body, &answer.trailers)?;
     match framing {
         Framing::Grpc => grpc::to_json(question, message),
-        _ => Ok(message.to_vec()),
+        // A server without JSON may ignore the request, and answer in protobuf.
+        _ if message.trim_ascii_start().starts_with(b"{") => Ok(message.to_vec()),
+        _ => Err(Failure::Unusable("it is not JSON".into())),
     }
 }
 
