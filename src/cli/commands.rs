@@ -215,8 +215,9 @@ fn words(target: &pb::TargetStatus) -> String {
 fn verdict(command: &pb::Command) -> Result<(), Failure> {
     let completed = |target: &&pb::TargetStatus| target.status() == pb::CommandStatus::Completed;
     let done = command.targets.iter().filter(completed).count();
-    match done == command.targets.len() {
-        true => Ok(()),
-        false => Err(Failure::failed(format!("{done} of {} completed it", command.targets.len()))),
+    if done == command.targets.len() {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!("{done} of {} completed it", command.targets.len())))
     }
 }

@@ -71,9 +71,10 @@ fn parse() -> Result<Option<Command>, Failure> {
 
 /// What the parser said, with the way out when an argument that is data looked like an option.
 fn misunderstood(words: &str) -> Failure {
-    let hint = match words.starts_with("Unrecognized argument") {
-        true => "\nAn argument that begins with a hyphen is taken literally behind `--`.",
-        false => "",
+    let hint = if words.starts_with("Unrecognized argument") {
+        "\nAn argument that begins with a hyphen is taken literally behind `--`."
+    } else {
+        ""
     };
     Failure::usage(format!("{words}{hint}\nSee peat-node --help."))
 }

@@ -40,12 +40,11 @@ pub(super) fn health(command: &Health) -> Result<(), Failure> {
     let notices = response.notices.iter().map(|notice| ("notice", notice.clone()));
     let fields: Vec<_> = fields.into_iter().chain(notices).collect();
     Output::stdout(command.json).response(&response, |out| out.fields(&fields))?;
-    match response.healthy {
-        true => {
-            response.problems.iter().for_each(|problem| note(&format!("warning: {problem}")));
-            Ok(())
-        }
-        false => Err(Failure::failed(response.problems.join("; "))),
+    if response.healthy {
+        response.problems.iter().for_each(|problem| note(&format!("warning: {problem}")));
+        Ok(())
+    } else {
+        Err(Failure::failed(response.problems.join("; ")))
     }
 }
 

@@ -31,9 +31,10 @@ impl<W: Write> Output<W> {
         message: &M,
         plain: impl FnOnce(&mut Output<W>) -> io::Result<()>,
     ) -> Result<(), Failure> {
-        match self.json {
-            true => self.print(|output| writeln!(output.out, "{}", schema::json(message, Style::Full))),
-            false => self.print(plain),
+        if self.json {
+            self.print(|output| writeln!(output.out, "{}", schema::json(message, Style::Full)))
+        } else {
+            self.print(plain)
         }
     }
 
@@ -116,9 +117,10 @@ impl<W: Write> Output<W> {
         let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, value) in fields {
             let value = visible(value);
-            match self.terminal {
-                true => writeln!(self.out, "{name:width$}  {value}")?,
-                false => writeln!(self.out, "{name}\t{value}")?,
+            if self.terminal {
+                writeln!(self.out, "{name:width$}  {value}")?
+            } else {
+                writeln!(self.out, "{name}\t{value}")?
             }
         }
         Ok(())

@@ -141,10 +141,7 @@ impl fmt::Display for Error {
         let separator = if self.setting.is_empty() { "" } else { ": " };
         // What cannot be seen may be what is wrong.
         for c in self.setting.chars().chain(separator.chars()).chain(self.reason.chars()) {
-            match is_invisible(c) {
-                true => write!(f, "{}", c.escape_unicode())?,
-                false => f.write_char(c)?,
-            }
+            if is_invisible(c) { write!(f, "{}", c.escape_unicode())? } else { f.write_char(c)? }
         }
         Ok(())
     }

@@ -81,9 +81,6 @@ impl Unknown {
             [one] => replaced.insert(0, format!("{one}: stands for no flag of this version")),
             several => replaced.insert(0, format!("{}: stand for no flag of this version", several.join(", "))),
         }
-        match replaced.is_empty() {
-            true => Ok(warnings),
-            false => Err(Error::sentence(replaced.join("; "))),
-        }
+        if replaced.is_empty() { Ok(warnings) } else { Err(Error::sentence(replaced.join("; "))) }
     }
 }

@@ -39,9 +39,10 @@ pub(super) fn parse_all<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<
 /// # Errors
 /// A sentence that names the id.
 pub fn refuse_ourselves(peers: &[PeerSpec], ourselves: EndpointId) -> Result<(), super::Error> {
-    match peers.iter().any(|peer| peer.id == ourselves) {
-        true => Err(super::Error::new("--peer", format!("{ourselves} is this node itself; leave it out"))),
-        false => Ok(()),
+    if peers.iter().any(|peer| peer.id == ourselves) {
+        Err(super::Error::new("--peer", format!("{ourselves} is this node itself; leave it out")))
+    } else {
+        Ok(())
     }
 }
 

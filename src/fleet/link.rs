@@ -279,12 +279,11 @@ impl Fleet {
         self.writes.check_room()?;
         let labels = profile::labels(&state.labels)?;
         let fields = documents::platform_fields(id, state.status, &labels, state.capacity.as_ref())?;
-        match state.workloads_complete {
-            true => {
-                let stored = held(id)?;
-                self.replace_workloads(id, &state.workloads, stored);
-            }
-            false => _ = self.put_workloads(id, &state.workloads),
+        if state.workloads_complete {
+            let stored = held(id)?;
+            self.replace_workloads(id, &state.workloads, stored);
+        } else {
+            _ = self.put_workloads(id, &state.workloads);
         }
         self.put_platform(id, Change::Fields(fields));
         self.relabel(now, id, labels);

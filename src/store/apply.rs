@@ -238,9 +238,10 @@ fn check(incoming: &Incoming) -> Result<(), String> {
 /// than is known here. So no message uses a name up, whatever it claims.
 fn check_incarnation(incoming: &Incoming, held: Option<&Record>) -> Result<(), String> {
     let known = held.map_or(0, |record| record.incarnation);
-    match incoming.incarnation <= PLAUSIBLE.max(known.saturating_add(STEP)) {
-        true => Ok(()),
-        false => Err(format!("incarnation {} of a name that this node knows {known} of", incoming.incarnation)),
+    if incoming.incarnation <= PLAUSIBLE.max(known.saturating_add(STEP)) {
+        Ok(())
+    } else {
+        Err(format!("incarnation {} of a name that this node knows {known} of", incoming.incarnation))
     }
 }
 

@@ -146,9 +146,10 @@ impl Gate {
     }
 
     pub(super) fn pass(&self) -> io::Result<()> {
-        match self.shut.load(Ordering::Acquire) {
-            true => Err(io::Error::other("the database was reopened after a storage error")),
-            false => Ok(()),
+        if self.shut.load(Ordering::Acquire) {
+            Err(io::Error::other("the database was reopened after a storage error"))
+        } else {
+            Ok(())
         }
     }
 

@@ -186,9 +186,10 @@ fn write_turns(tables: &Journalled<'_>, turns: &[Turn], state: &mut State) -> Re
         if let Some(name) = &turn.born {
             names.insert(tables::name_key(name).as_slice(), turn.hash.0.as_slice())?;
         }
-        match turn.live {
-            true => state.live += 1,
-            false => state.tombstones += 1,
+        if turn.live {
+            state.live += 1
+        } else {
+            state.tombstones += 1
         }
         if let (false, Some(row)) = (turn.live, kept) {
             deleted.insert(tables::number_key(turn.sequence).as_slice(), row.as_slice())?;

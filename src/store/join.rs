@@ -356,10 +356,12 @@ impl Stage<'_> {
         let Some(record) = self.load(theirs.hash)?.record.take() else {
             return Err(Error::Bug("a merged document vanished from its batch".into()));
         };
-        let content = match doc.heads() == before {
-            true => record.content,
-            false if is_whole => merged_content(&doc, Some(record.content), news),
-            false => whole(&doc),
+        let content = if doc.heads() == before {
+            record.content
+        } else if is_whole {
+            merged_content(&doc, Some(record.content), news)
+        } else {
+            whole(&doc)
         };
         doc.act_as(self.writer.actor(&theirs.hash, &lineage.covered));
         let (origin, incarnation) = (theirs.origin, lineage.incarnation());

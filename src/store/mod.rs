@@ -68,7 +68,7 @@ pub use request::{
 };
 pub use token::Token;
 pub use verify::{Verified, verify};
-pub use version::{Kind, Origin, RunId, Stamp, Version, VersionHash};
+pub use version::{Kind, Origin, PerKind, RunId, Stamp, Version, VersionHash};
 
 #[cfg(test)]
 mod tests;

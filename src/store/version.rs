@@ -1,5 +1,7 @@
 //! What tells two versions of a document apart, and which of them is newer.
 
+use std::ops::{Index, IndexMut};
+
 /// How a record's versions combine. The order is the order in which peers are served.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
@@ -22,6 +24,66 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 }
+
+/// One value per [`Kind`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PerKind<T>([T; Kind::ALL.len()]);
+
+impl<T> PerKind<T> {
+    /// The same value for every kind.
+    pub fn filled(value: T) -> PerKind<T>
+    where
+        T: Copy,
+    {
+        PerKind([value; Kind::ALL.len()])
+    }
+
+    /// Turns each value into another.
+    pub fn map<U>(self, into: impl FnMut(T) -> U) -> PerKind<U> {
+        PerKind(self.0.map(into))
+    }
+
+    /// The values, in the order of [`Kind::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, &T)> {
+        Kind::ALL.into_iter().zip(&self.0)
+    }
+
+    /// See [`PerKind::iter`].
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Kind, &mut T)> {
+        Kind::ALL.into_iter().zip(&mut self.0)
+    }
+}
+
+/// The place of a kind in [`Kind::ALL`].
+const fn place(kind: Kind) -> usize {
+    match kind {
+        Kind::Command => 0,
+        Kind::Merged => 1,
+        Kind::Latest => 2,
+    }
+}
+
+impl<T> Index<Kind> for PerKind<T> {
+    type Output = T;
+
+    fn index(&self, kind: Kind) -> &T {
+        &self.0[place(kind)]
+    }
+}
+
+impl<T> IndexMut<Kind> for PerKind<T> {
+    fn index_mut(&mut self, kind: Kind) -> &mut T {
+        &mut self.0[place(kind)]
+    }
+}
+
+const _: () = {
+    let mut at = 0;
+    while at < Kind::ALL.len() {
+        assert!(place(Kind::ALL[at]) == at);
+        at += 1;
+    }
+};
 
 /// A start of a node: 16 random bytes, committed before any traffic.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]

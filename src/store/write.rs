@@ -361,9 +361,10 @@ fn check_elements(wanted: &Wanted, before: Option<&str>) -> Result<(), Error> {
         return Ok(());
     }
     let held = before.map(|text| stored_map(&wanted.key, text)).transpose()?.map_or(0, |held| json::elements(&held));
-    match held > DOCUMENT_ELEMENTS && elements < held {
-        true => Ok(()),
-        false => Err(Error::TooManyElements { key: wanted.key.clone(), elements }),
+    if held > DOCUMENT_ELEMENTS && elements < held {
+        Ok(())
+    } else {
+        Err(Error::TooManyElements { key: wanted.key.clone(), elements })
     }
 }
 

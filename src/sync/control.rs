@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::identity::EndpointId;
 use crate::store::KeyHash;
+use crate::sync::link::PerLane;
 
 /// A request from the api engine. Every one is answered by one [`Event::Answered`].
 #[derive(Debug)]
@@ -14,8 +15,17 @@ pub struct Asked {
     pub control: Control,
 }
 
-/// Bytes by class: sent, received.
-pub type Traffic = [(u64, u64); 5];
+/// Bytes of messages.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ByteCounts {
+    /// Handed to the link.
+    pub sent: u64,
+    /// Read from the link.
+    pub received: u64,
+}
+
+/// The bytes exchanged with one peer, by class.
+pub type Traffic = PerLane<ByteCounts>;
 
 /// What can be asked.
 #[derive(Debug)]

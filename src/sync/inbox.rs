@@ -18,7 +18,7 @@ use crate::clock::Now;
 use crate::limits::{BATCH_BYTES, BATCH_DOCUMENTS, LANE_BATCHES};
 use crate::store::{Applied, Apply, Cursor, KeyHash, Kind, PeerRun, RunId};
 use crate::sync::convert;
-use crate::sync::link::Lane;
+use crate::sync::link::{Lane, PerLane};
 use crate::sync::mesh::{self, Batch, Document, document};
 
 /// Memory of received batches past which the peer's lanes are no longer read. Small documents take several times their bytes.
@@ -59,7 +59,7 @@ pub(crate) struct Inbox {
     /// The peer's database id and the digest of what does not sync, for the cursors.
     database: [u8; 16],
     excluded: (BTreeSet<String>, u64),
-    lanes: [LaneIn; 5],
+    lanes: PerLane<LaneIn>,
     waiting: Vec<Received>,
     waiting_bytes: usize,
     /// Documents whose base is missing and that the peer has not answered for.
@@ -123,7 +123,7 @@ impl Inbox {
         if batch.documents.len() > BATCH_DOCUMENTS {
             return Err("a batch of more than 1,024 documents");
         }
-        let state = &mut self.lanes[lane as usize];
+        let state = &mut self.lanes[lane];
         if batch.number != state.last_number + 1 {
             return Err("a batch out of order");
         }
@@ -201,7 +201,7 @@ impl Inbox {
         let mut answered = BTreeSet::new();
         for received in self.waiting.drain(..submitted.batches).collect::<Vec<_>>() {
             self.waiting_bytes -= received.bytes;
-            let unacked = &mut self.lanes[received.lane as usize].unacked;
+            let unacked = &mut self.lanes[received.lane].unacked;
             let first = unacked.front().map_or(0, |(number, _)| *number);
             let at = received.batch.number.checked_sub(first).and_then(|at| usize::try_from(at).ok());
             if let Some(entry) = at.and_then(|at| unacked.get_mut(at)) {
@@ -240,7 +240,7 @@ impl Inbox {
         let missing = applied.missing.iter().map(|(hash, _)| *hash);
         let lacking: BTreeSet<KeyHash> = missing.chain(applied.refused.iter().map(|(hash, _)| *hash)).collect();
         for (lane, number, hash) in documents {
-            let state = &mut self.lanes[*lane as usize];
+            let state = &mut self.lanes[*lane];
             if lacking.contains(hash) {
                 state.lacking.insert(*hash, *number);
             } else {
@@ -291,7 +291,7 @@ impl Inbox {
             return acks;
         }
         for lane in Lane::ALL {
-            let state = &mut self.lanes[lane as usize];
+            let state = &mut self.lanes[lane];
             let before = state.acked;
             while let Some((number, Some(needed))) = state.unacked.front().copied() {
                 if needed > durable {

@@ -43,7 +43,7 @@ mod waits;
 #[cfg(test)]
 mod tests;
 
-pub use control::{Answer, Asked, Control, ControlError, Event, Measured, Peer, Stats, Status, Traffic};
+pub use control::{Answer, Asked, ByteCounts, Control, ControlError, Event, Measured, Peer, Stats, Status, Traffic};
 pub use engine::{Config, Engine, LOOKUP_DEADLINE, PeerSpec, Reloaded, STORE_OUTSTANDING, Wake};
 pub use link::LinkRates;
 pub use peers::Address;

@@ -28,9 +28,9 @@ mod refusals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::limits::{BATCH_BYTES, EXCEPTIONS, LACKING_KEYS, LANE_BATCHES};
-use crate::store::{KeyHash, Kind, PeerRun, Snapshot};
+use crate::store::{KeyHash, Kind, PeerRun, PerKind, Snapshot};
 use crate::sync::convert::SendClock;
-use crate::sync::link::Lane;
+use crate::sync::link::{Lane, PerLane};
 use crate::sync::mesh::{Batch, Cursor};
 use crate::sync::reconcile::Theirs;
 use fill::Filling;
@@ -44,13 +44,6 @@ const HAVE_HASHES: usize = 65_536;
 /// Documents remembered that the peer did not keep. With as many, only acknowledged documents count as held.
 const LACKING: usize = LACKING_KEYS;
 const NONE: u64 = u64::MAX;
-
-/// One value per [`Kind`], in the order of [`Kind::ALL`].
-type PerKind<T> = [T; 3];
-
-fn slot(kind: Kind) -> usize {
-    Kind::ALL.iter().position(|k| *k == kind).expect("ALL lists every kind")
-}
 
 /// How far one kind has been served.
 #[derive(Clone, Copy, Debug, Default)]
@@ -167,7 +160,7 @@ pub(crate) struct Outbox {
     declined: BTreeMap<KeyHash, u64>,
     /// Documents that were not sent since the last [`Outbox::take_withheld`], with the reason.
     withheld: Vec<(KeyHash, String)>,
-    lanes: [LaneOut; 5],
+    lanes: PerLane<LaneOut>,
 }
 
 impl Outbox {
@@ -190,7 +183,7 @@ impl Outbox {
         };
         let (positions, comparing) = match start {
             Start::After(after) => (after.map(|after| position(Some(after))), false),
-            Start::Compare => ([position(None); 3], true),
+            Start::Compare => (PerKind::filled(position(None)), true),
         };
         Outbox {
             peer,
@@ -221,7 +214,7 @@ impl Outbox {
     /// Reconciliation is over: everything up to `visible` is there once what was found has been sent.
     pub(crate) fn compared(&mut self, visible: u64) {
         self.comparing = false;
-        for position in &mut self.positions {
+        for (_, position) in self.positions.iter_mut() {
             position.passed = position.passed.max(visible);
         }
     }
@@ -233,8 +226,8 @@ impl Outbox {
 
     /// Whether the backlog is served and acknowledged.
     pub(crate) fn is_caught_up(&self) -> bool {
-        let bulk_idle = self.lanes[Lane::Bulk as usize].in_flight.is_empty();
-        let served = self.positions.iter().all(|position| position.backlog.is_none());
+        let bulk_idle = self.lanes[Lane::Bulk].in_flight.is_empty();
+        let served = self.positions.iter().all(|(_, position)| position.backlog.is_none());
         !self.comparing && self.found.is_empty() && self.exceptions.is_empty() && served && bulk_idle
     }
 
@@ -245,12 +238,12 @@ impl Outbox {
 
     /// Whether an acknowledgement is outstanding.
     pub(crate) fn awaits_ack(&self) -> bool {
-        self.lanes.iter().any(|lane| !lane.in_flight.is_empty())
+        self.lanes.iter().any(|(_, lane)| !lane.in_flight.is_empty())
     }
 
     /// The oldest batch of a lane without an acknowledgement.
     pub(crate) fn unacked(&self, lane: Lane) -> Option<u64> {
-        self.lanes[lane as usize].in_flight.front().map(|sent| sent.number)
+        self.lanes[lane].in_flight.front().map(|sent| sent.number)
     }
 
     /// How many offers were answered so far, while one is not.
@@ -261,7 +254,7 @@ impl Outbox {
 
     /// The peer confirmed that it holds everything of `kind` up to this.
     pub(crate) fn acked(&self, kind: Kind) -> u64 {
-        self.positions[slot(kind)].acked
+        self.positions[kind].acked
     }
 
     /// The index's name for this peer and run, once something of it was stored.
@@ -282,7 +275,7 @@ impl Outbox {
             self.have_hashes = self.have_hashes - fewer + more;
             self.answers += u64::from(matches!(exception.owed, Owed::Offered { .. }));
             if matches!(exception.owed, Owed::Offered { .. } | Owed::Crowded(_)) {
-                self.due[slot(exception.kind)].push_back(hash);
+                self.due[exception.kind].push_back(hash);
             }
             exception.owed = owed;
             return Ok(());
@@ -295,7 +288,7 @@ impl Outbox {
         let sequence = sent.unwrap_or(1);
         self.have_hashes += more;
         self.exceptions.insert(hash, Exception { kind: Kind::Merged, sequence, owed });
-        self.due[slot(Kind::Merged)].push_back(hash);
+        self.due[Kind::Merged].push_back(hash);
         Ok(())
     }
 
@@ -306,7 +299,7 @@ impl Outbox {
         match exception.owed {
             Owed::Offered { passed: true, .. } => {
                 exception.owed = Owed::Newer(exception.sequence);
-                self.due[slot(exception.kind)].push_back(*hash);
+                self.due[exception.kind].push_back(*hash);
             }
             Owed::Offered { passed: false, .. } => _ = self.exceptions.remove(hash),
             Owed::Wanted(_) | Owed::Crowded(_) | Owed::Newer(_) => {}
@@ -325,7 +318,7 @@ impl Outbox {
         lacking: &BTreeSet<KeyHash>,
         mut each: impl FnMut(KeyHash, u64),
     ) -> Result<(), &'static str> {
-        let out = &mut self.lanes[lane as usize];
+        let out = &mut self.lanes[lane];
         if number > out.last_number {
             return Err("acknowledges a batch that was never sent");
         }
@@ -342,7 +335,7 @@ impl Outbox {
                 }
             }
             for (kind, sequence) in sent.moved {
-                let acked = &mut self.positions[slot(kind)].acked;
+                let acked = &mut self.positions[kind].acked;
                 *acked = sequence.max(*acked);
             }
         }
@@ -356,31 +349,31 @@ impl Outbox {
             let Owed::Crowded(held) = exception.owed else { continue };
             if self.on_way.get(hash).is_none_or(|it| it.versions.len() <= VERSIONS / 2) {
                 exception.owed = Owed::Newer(if self.lacking.contains(hash) { 0 } else { held });
-                self.due[slot(exception.kind)].push_back(*hash);
+                self.due[exception.kind].push_back(*hash);
             }
         }
     }
 
     /// A batch that only moves cursors, when there is a cursor to move and nothing else will carry it.
     pub(crate) fn move_cursors(&mut self, urgent: bool) -> Option<Batch> {
-        let blocked = self.lanes[Lane::Bulk as usize].in_flight.len() >= LANE_BATCHES;
+        let blocked = self.lanes[Lane::Bulk].in_flight.len() >= LANE_BATCHES;
         let nothing = || Filling::new(SendClock::default(), BATCH_BYTES);
         (!blocked && self.can_move()).then(|| self.close(Lane::Bulk, nothing(), urgent))
     }
 
     /// Whether [`Outbox::move_cursors`] would have something to say.
     pub(crate) fn can_move(&self) -> bool {
-        Kind::ALL.into_iter().any(|kind| self.reach(kind, Lane::Bulk) > self.positions[slot(kind)].moved)
+        Kind::ALL.into_iter().any(|kind| self.reach(kind, Lane::Bulk) > self.positions[kind].moved)
     }
 
     fn close(&mut self, lane: Lane, filling: Filling, urgent: bool) -> Batch {
         let moved: Vec<(Kind, u64)> = Kind::ALL
             .into_iter()
             .map(|kind| (kind, self.reach(kind, lane)))
-            .filter(|(kind, reach)| *reach > self.positions[slot(*kind)].moved)
+            .filter(|(kind, reach)| *reach > self.positions[*kind].moved)
             .collect();
         for (kind, reach) in &moved {
-            self.positions[slot(*kind)].moved = *reach;
+            self.positions[*kind].moved = *reach;
         }
         let mut crowded = false;
         for (hash, sequence) in &filling.keys {
@@ -388,7 +381,7 @@ impl Outbox {
             versions.push(*sequence);
             crowded |= versions.len() >= VERSIONS / 2;
         }
-        let out = &mut self.lanes[lane as usize];
+        let out = &mut self.lanes[lane];
         out.last_number += 1;
         let flush = urgent || crowded || (out.relaxed && out.in_flight.len() >= FLUSH_AT);
         out.relaxed = !flush;
@@ -410,31 +403,33 @@ impl Outbox {
         if self.comparing || !self.found.is_empty() {
             return 0;
         }
-        let position = &self.positions[slot(kind)];
+        let position = &self.positions[kind];
         let served = position.backlog.map_or(position.passed, |(passed, _)| passed);
         let settled = position.settled_live.into_iter().chain(position.settled_backlog).min().unwrap_or(NONE);
         let excepted = self.exceptions.values().filter(|exception| exception.kind == kind).map(|e| e.sequence);
         let elsewhere = Lane::ALL.into_iter().filter(|other| *other != lane);
-        let in_flight = elsewhere.flat_map(|other| self.lanes[other as usize].in_flight.iter());
-        let owed = excepted.chain(in_flight.map(|sent| sent.lowest[slot(kind)])).min().unwrap_or(NONE);
+        let in_flight = elsewhere.flat_map(|other| self.lanes[other].in_flight.iter());
+        let owed = excepted.chain(in_flight.map(|sent| sent.lowest[kind])).min().unwrap_or(NONE);
         served.min(owed - 1).min(settled)
     }
 
     /// Whether another batch could be filled for `lane` right away.
     pub(crate) fn owes(&self, lane: Lane, snapshot: &Snapshot) -> bool {
-        let full = self.lanes[lane as usize].in_flight.len() >= LANE_BATCHES;
-        let due = |kind: Kind| !self.due[slot(kind)].is_empty();
+        let full = self.lanes[lane].in_flight.len() >= LANE_BATCHES;
+        let due = |kind: Kind| !self.due[kind].is_empty();
         let answers = match lane {
             Lane::Control | Lane::Bulk => false,
             Lane::Command => due(Kind::Command),
             Lane::Merged => due(Kind::Merged),
             Lane::Latest => due(Kind::Latest),
         };
-        let live = |kind: Kind| self.positions[slot(kind)].scanned < snapshot.visible();
+        let live = |kind: Kind| self.positions[kind].scanned < snapshot.visible();
         let new = self.exceptions.len() < EXCEPTIONS
             && match lane {
                 Lane::Control => false,
-                Lane::Bulk => !self.found.is_empty() || self.positions.iter().any(|p| p.backlog.is_some()),
+                Lane::Bulk => {
+                    !self.found.is_empty() || self.positions.iter().any(|(_, position)| position.backlog.is_some())
+                }
                 Lane::Command => live(Kind::Command),
                 Lane::Merged => live(Kind::Merged),
                 Lane::Latest => live(Kind::Latest),
@@ -445,7 +440,7 @@ impl Outbox {
     fn is_consistent(&self) -> bool {
         let waits = |exception: &&Exception| matches!(exception.owed, Owed::Offered { .. } | Owed::Crowded(_));
         let waiting = self.exceptions.values().filter(waits).count();
-        let due: usize = self.due.iter().map(VecDeque::len).sum();
+        let due: usize = self.due.iter().map(|(_, due)| due.len()).sum();
         let have = |exception: &Exception| if let Owed::Wanted(have) = &exception.owed { have.len() } else { 0 };
         let kept = self.exceptions.values().map(have).sum::<usize>() == self.have_hashes;
         kept && waiting <= EXCEPTIONS && waiting + due == self.exceptions.len()

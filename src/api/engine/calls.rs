@@ -138,9 +138,10 @@ impl Engine {
     /// Keeps the watcher from writing for an agent that speaks for itself.
     fn check_watcher(&self, now: Now, id: ConnectionId, step: &Step) -> Result<(), CallError> {
         let watcher = matches!(step, Step::Write { .. }) && self.owner(id) == Some(Owner::Watcher);
-        match watcher && self.fleet.speaks_for_itself(now, self.view.watched_agent()) {
-            true => Err(CallError::new(Code::FailedPrecondition, "the agent speaks for itself")),
-            false => Ok(()),
+        if watcher && self.fleet.speaks_for_itself(now, self.view.watched_agent()) {
+            Err(CallError::new(Code::FailedPrecondition, "the agent speaks for itself"))
+        } else {
+            Ok(())
         }
     }
 

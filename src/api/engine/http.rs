@@ -95,10 +95,7 @@ impl Engine {
         if let Some(error) = denied {
             return self.say(now, id, call, &asking(rpc.refusal(&error), &error));
         }
-        let payload = match target.takes_uploads() {
-            true => Ok(Vec::new()),
-            false => rpc.request(&request.body),
-        };
+        let payload = if target.takes_uploads() { Ok(Vec::new()) } else { rpc.request(&request.body) };
         let payload = match payload {
             Ok(payload) => payload,
             Err(error) => return self.say(now, id, call, &rpc.refusal(&error)),

@@ -15,7 +15,6 @@ use crate::fleet::commands::shown;
 use crate::limits::{SHOWN_AGENTS, SHOWN_COMMANDS};
 use crate::metrics::{Kind, Text, Value as Figure};
 use crate::store::Rank;
-use crate::sync::link::Lane;
 use crate::sync::{Measured, Peer};
 
 const STATES: [(Liveness, &str); 3] = [(Liveness::Live, "live"), (Liveness::Stale, "stale"), (Liveness::Dead, "dead")];
@@ -313,9 +312,9 @@ fn show_links(measured: &Measured, text: &mut Text) {
     for (name, sent) in [("peer_sent_bytes_total", true), ("peer_received_bytes_total", false)] {
         let mut family = text.family(name, Kind::Counter, "Bytes of messages by class, from the node's start.");
         for (id, peer) in peers() {
-            for (lane, bytes) in Lane::ALL.iter().zip(peer.traffic) {
+            for (lane, bytes) in peer.traffic.iter() {
                 let class = lane.to_string();
-                let bytes = if sent { bytes.0 } else { bytes.1 };
+                let bytes = if sent { bytes.sent } else { bytes.received };
                 family.sample(&[("peer", id), ("class", &class)], bytes.into());
             }
         }

@@ -21,9 +21,10 @@ pub(in crate::api) enum Serving {
 /// INVALID_ARGUMENT: it is no request; NOT_FOUND: no such service.
 pub(in crate::api) fn service(request: &[u8]) -> Result<String, CallError> {
     let name = first_text(request, 1).map_err(|why| CallError::new(Code::InvalidArgument, why))?;
-    match SERVICES.contains(&name.as_str()) {
-        true => Ok(name),
-        false => Err(CallError::new(Code::NotFound, format!("there is no service '{name}'"))),
+    if SERVICES.contains(&name.as_str()) {
+        Ok(name)
+    } else {
+        Err(CallError::new(Code::NotFound, format!("there is no service '{name}'")))
     }
 }
 
@@ -41,9 +42,10 @@ pub(super) fn first_text(mut bytes: &[u8], number: u32) -> Result<String, String
     let mut text = String::new();
     while !bytes.is_empty() {
         let (tag, wire) = decode_key(&mut bytes).map_err(|error| error.to_string())?;
-        let read = match tag == number {
-            true => string::merge(wire, &mut text, &mut bytes, DecodeContext::default()),
-            false => skip_field(wire, tag, &mut bytes, DecodeContext::default()),
+        let read = if tag == number {
+            string::merge(wire, &mut text, &mut bytes, DecodeContext::default())
+        } else {
+            skip_field(wire, tag, &mut bytes, DecodeContext::default())
         };
         read.map_err(|error| error.to_string())?;
     }

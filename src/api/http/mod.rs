@@ -135,10 +135,11 @@ impl Http {
     /// Of a client whose first bytes are these; `None` while they do not tell.
     pub(super) fn begin_with(came: &[u8]) -> Option<Http> {
         let length = came.len().min(PREFACE_2.len());
-        let transport = match came[..length] == PREFACE_2[..length] {
-            true if length < PREFACE_2.len() => return None,
-            two => Transport::new(two),
-        };
+        let is_two = came[..length] == PREFACE_2[..length];
+        if is_two && length < PREFACE_2.len() {
+            return None;
+        }
+        let transport = Transport::new(is_two);
         Some(Http { transport, exchanges: BTreeMap::new(), refused: None })
     }
 
@@ -381,10 +382,11 @@ impl Http {
             .map(|(call, _)| *call)
             .collect();
         for &call in &due {
-            match self.transport.has_room(call) {
-                true => self.put_item(now, out, call, &[]),
-                // What waits is sign enough once it is taken.
-                false => _ = self.exchanges.get_mut(&call).map(|exchange| exchange.last_item = Some(now)),
+            if self.transport.has_room(call) {
+                self.put_item(now, out, call, &[]);
+            } else if let Some(exchange) = self.exchanges.get_mut(&call) {
+                // The bytes that wait are sign enough once the client takes them.
+                exchange.last_item = Some(now);
             }
         }
         let pinged = match &mut self.transport {

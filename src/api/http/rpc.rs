@@ -247,10 +247,10 @@ impl Rpc {
         match result {
             Ok(message) => {
                 let body = self.encode(message);
-                match self.may_compress && body.len() >= COMPRESS_BYTES {
-                    true => Response::new(200, &self.content_type, envelope::deflate(&body))
-                        .with("content-encoding", "gzip"),
-                    false => Response::new(200, &self.content_type, body),
+                if self.may_compress && body.len() >= COMPRESS_BYTES {
+                    Response::new(200, &self.content_type, envelope::deflate(&body)).with("content-encoding", "gzip")
+                } else {
+                    Response::new(200, &self.content_type, body)
                 }
             }
             Err(error) => Response::json(status(error.code), &connect_error(error)),

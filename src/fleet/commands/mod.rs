@@ -399,10 +399,7 @@ impl Commands {
         let Some(tracked) = self.table.get(id) else { return };
         let is_due = |at: u64| at <= now.boot_ms;
         let expired = tracked.until.is_some_and(is_due);
-        let forget = match self.table.is_leaving(id) {
-            true => Some(0),
-            false => tracked.forget_at(self.settings.retention),
-        };
+        let forget = if self.table.is_leaving(id) { Some(0) } else { tracked.forget_at(self.settings.retention) };
         let (mut missed, mut confirmed) = (Vec::new(), Vec::new());
         for (agent, rank) in &tracked.targets {
             let attached = self.attached.get_mut(agent);
@@ -420,9 +417,10 @@ impl Commands {
         ];
         let before = self.writes.len();
         self.writes.extend(changes.into_iter().flatten().filter_map(|change| CommandWrite::new(id, change).ok()));
-        let wake = match self.writes.len() > before {
-            true => Some(now.boot_ms + RETRY_MS),
-            false => tracked.until.filter(|_| !expired).into_iter().chain(forget).min(),
+        let wake = if self.writes.len() > before {
+            Some(now.boot_ms + RETRY_MS)
+        } else {
+            tracked.until.filter(|_| !expired).into_iter().chain(forget).min()
         };
         self.table.note_over(now.boot_ms, id);
         self.table.wake_at(id, wake);

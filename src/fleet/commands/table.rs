@@ -105,9 +105,10 @@ impl Table {
         let number = self.take_out(id).map_or(self.last_number + 1, |tracked| tracked.number);
         self.last_number = self.last_number.max(number);
         let tracked = Tracked::new(view, trust, number);
-        let room = match tracked.is_over(boot_ms) {
-            true => self.over.len() < COMMANDS && self.over_deliveries + tracked.targets.len() <= COMMAND_DELIVERIES,
-            false => self.make_room(tracked.ask),
+        let room = if tracked.is_over(boot_ms) {
+            self.over.len() < COMMANDS && self.over_deliveries + tracked.targets.len() <= COMMAND_DELIVERIES
+        } else {
+            self.make_room(tracked.ask)
         };
         if !room {
             self.wait(boot_ms);

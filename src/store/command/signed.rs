@@ -59,9 +59,10 @@ impl Signed {
             CommandBody::decode(self.body.as_slice()).map_err(|_| format!("command {key} has no readable body"))?;
         check(key, &body)?;
         let issuer = issuer(&body).ok_or_else(|| format!("command {key} names no issuer"))?;
-        match issuer.verify(&message(&self.body), &self.signature) {
-            true => Ok(body),
-            false => Err(format!("the signature of command {key} is not its issuer's")),
+        if issuer.verify(&message(&self.body), &self.signature) {
+            Ok(body)
+        } else {
+            Err(format!("the signature of command {key} is not its issuer's"))
         }
     }
 

@@ -124,9 +124,10 @@ impl Stage<'_> {
         let before = self.held_command(key, hash)?;
         let mut command = before.clone();
         change(&mut command, &before.signed.read().targets);
-        match command == before {
-            true => Ok(self.unchanged(hash, true)),
-            false => Ok(self.change_to(key, hash, Content::Command(command))),
+        if command == before {
+            Ok(self.unchanged(hash, true))
+        } else {
+            Ok(self.change_to(key, hash, Content::Command(command)))
         }
     }
 

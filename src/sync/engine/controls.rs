@@ -161,9 +161,10 @@ impl Engine {
     /// Answers the calls whose peers are admitted.
     fn answer_arrivals(&mut self) {
         for arrival in std::mem::take(&mut self.arrivals) {
-            match arrival.saved && self.is_live(&arrival.peer) {
-                true => self.done(arrival.call),
-                false => self.arrivals.push(arrival),
+            if arrival.saved && self.is_live(&arrival.peer) {
+                self.done(arrival.call)
+            } else {
+                self.arrivals.push(arrival)
             }
         }
     }
@@ -200,9 +201,10 @@ impl Engine {
 
     /// Why a path is in use; and, of a peer admitted by the formation key, that this may not be wanted any more.
     fn with_doubt(&self, peer: &peers::Peer, reason: String) -> String {
-        match self.went_back && !peer.pinned {
-            true => format!("{reason}; this database is a restored backup, which may lack a `disconnect` of this peer"),
-            false => reason,
+        if self.went_back && !peer.pinned {
+            format!("{reason}; this database is a restored backup, which may lack a `disconnect` of this peer")
+        } else {
+            reason
         }
     }
 

@@ -507,9 +507,10 @@ impl Engine {
         let (copied, copied_nodes) = self.copied.summary(self.ours.id);
         let active = self.active;
         // All peers are looked at, so only when one came or went.
-        let namesakes = match connected == self.status.connected_peers {
-            true => self.status.namesakes,
-            false => self.peers.namesakes(self.ours.id, &self.ours.node_id),
+        let namesakes = if connected == self.status.connected_peers {
+            self.status.namesakes
+        } else {
+            self.peers.namesakes(self.ours.id, &self.ours.node_id)
         };
         let status = Status { active, connected_peers: connected, catching_up, tried, copied, copied_nodes, namesakes };
         if status != self.status {

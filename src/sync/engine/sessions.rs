@@ -43,7 +43,7 @@ impl Engine {
         let write = |lane: Lane, bytes: &[u8]| {
             let written = links.write(now, link, lane, bytes);
             if let Some(traffic) = &mut traffic {
-                traffic[lane as usize].0 += written as u64;
+                traffic[lane].sent += written as u64;
             }
             written
         };
@@ -68,7 +68,7 @@ impl Engine {
                 let more = self.links.read(now, session.link, lane, &mut bytes, BATCH_BYTES);
                 session.feed(lane, &bytes, more);
                 if let Some(peer) = self.peers.get_mut(&session.peer) {
-                    peer.traffic[lane as usize].1 += bytes.len() as u64;
+                    peer.traffic[lane].received += bytes.len() as u64;
                 }
                 self.scratch = bytes;
                 while session.step(now, lane, &self.ours, &self.reader)? {

@@ -3,7 +3,7 @@
 
 use quinn_proto::{Connection, Dir, ReadError, StreamEvent, StreamId};
 
-use crate::sync::link::Lane;
+use crate::sync::link::{Lane, PerLane};
 
 /// What a peer must not do with lanes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,8 +62,8 @@ struct Outgoing {
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    outgoing: [Option<Outgoing>; Lane::ALL.len()],
-    incoming: [Option<StreamId>; Lane::ALL.len()],
+    outgoing: PerLane<Option<Outgoing>>,
+    incoming: PerLane<Option<StreamId>>,
     /// Streams whose first byte has not arrived.
     unnamed: Vec<StreamId>,
 }
@@ -77,13 +77,13 @@ impl Lanes {
     }
 
     pub(super) fn has_control(&self) -> bool {
-        self.incoming[Lane::Control as usize].is_some()
+        self.incoming[Lane::Control].is_some()
     }
 
     fn take_control(&mut self, conn: &mut Connection, stream: StreamId) {
         prioritise(conn, stream, Lane::Control);
-        self.outgoing[Lane::Control as usize] = Some(Outgoing { stream, named: true });
-        self.incoming[Lane::Control as usize] = Some(stream);
+        self.outgoing[Lane::Control] = Some(Outgoing { stream, named: true });
+        self.incoming[Lane::Control] = Some(stream);
     }
 
     /// Writes what fits now. Whenever that is not everything, an [`Activity::writable`] comes later.
@@ -93,7 +93,7 @@ impl Lanes {
             if conn.send_stream(outgoing.stream).write(&[lane as u8]) != Ok(1) {
                 return 0;
             }
-            self.outgoing[lane as usize] = Some(Outgoing { named: true, ..outgoing });
+            self.outgoing[lane] = Some(Outgoing { named: true, ..outgoing });
         }
         let mut written = 0;
         while written < bytes.len() {
@@ -106,12 +106,12 @@ impl Lanes {
     }
 
     fn outgoing(&mut self, conn: &mut Connection, lane: Lane) -> Option<Outgoing> {
-        if self.outgoing[lane as usize].is_none() && lane != Lane::Control {
+        if self.outgoing[lane].is_none() && lane != Lane::Control {
             let stream = conn.streams().open(Dir::Uni)?;
             prioritise(conn, stream, lane);
-            self.outgoing[lane as usize] = Some(Outgoing { stream, named: false });
+            self.outgoing[lane] = Some(Outgoing { stream, named: false });
         }
-        self.outgoing[lane as usize]
+        self.outgoing[lane]
     }
 
     /// Appends at most `max` bytes; true if there may be more.
@@ -122,7 +122,7 @@ impl Lanes {
         into: &mut Vec<u8>,
         max: usize,
     ) -> Result<bool, Broken> {
-        let Some(stream) = self.incoming[lane as usize] else { return Ok(false) };
+        let Some(stream) = self.incoming[lane] else { return Ok(false) };
         let mut recv = conn.recv_stream(stream);
         let mut chunks = recv.read(true).map_err(|_| Broken::Ended(lane))?;
         let mut left = max;
@@ -150,8 +150,8 @@ impl Lanes {
                 }
                 self.name_streams(conn, &mut activity)?;
             }
-            StreamEvent::Readable { id } => match self.incoming.iter().position(|stream| *stream == Some(id)) {
-                Some(lane) => drop(activity.readable.insert(Lane::ALL[lane])),
+            StreamEvent::Readable { id } => match self.lane_of(id) {
+                Some(lane) => drop(activity.readable.insert(lane)),
                 None => self.name_streams(conn, &mut activity)?,
             },
             StreamEvent::Writable { id } => activity.writable = self.writable(|open| open.stream == id),
@@ -160,6 +160,11 @@ impl Lanes {
             StreamEvent::Finished { .. } => {}
         }
         Ok(activity)
+    }
+
+    /// The lane that the peer sends on this stream.
+    fn lane_of(&self, id: StreamId) -> Option<Lane> {
+        self.incoming.iter().find(|(_, stream)| **stream == Some(id)).map(|(lane, _)| lane)
     }
 
     fn accept_control(&mut self, conn: &mut Connection, activity: &mut Activity) -> Result<(), Broken> {
@@ -180,7 +185,7 @@ impl Lanes {
                 continue;
             };
             let lane = Lane::from_byte(byte).ok_or(Broken::UnknownLane(byte))?;
-            if self.incoming[lane as usize].replace(stream).is_some() {
+            if self.incoming[lane].replace(stream).is_some() {
                 return Err(Broken::SecondStream(lane));
             }
             activity.readable.insert(lane);
@@ -191,7 +196,7 @@ impl Lanes {
     fn writable(&self, wanted: impl Fn(&Outgoing) -> bool) -> LaneSet {
         let mut lanes = LaneSet::default();
         for lane in Lane::ALL {
-            if self.outgoing[lane as usize].as_ref().is_some_and(&wanted) {
+            if self.outgoing[lane].as_ref().is_some_and(&wanted) {
                 lanes.insert(lane);
             }
         }
@@ -200,7 +205,7 @@ impl Lanes {
 
     /// The peer allows more streams than before; a lane that could not be opened can be now.
     fn unopened(&self, activity: &mut Activity) {
-        for lane in Lane::ALL.into_iter().filter(|lane| self.outgoing[*lane as usize].is_none()) {
+        for lane in Lane::ALL.into_iter().filter(|lane| self.outgoing[*lane].is_none()) {
             activity.writable.insert(lane);
         }
     }

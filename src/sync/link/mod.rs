@@ -57,7 +57,7 @@ pub(crate) use route::canonical;
 pub use route::{RelayNumber, relay_of, relayed};
 use route::{Residents, Route, virtual_address};
 use shares::Unproven;
-pub use types::{CloseCode, DownReason, Lane, LinkError, LinkEvent, LinkId};
+pub use types::{CloseCode, DownReason, Lane, LinkError, LinkEvent, LinkId, PerLane};
 pub use way::Reason;
 
 /// The smallest batches a narrow link is given.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::{Index, IndexMut};
 
 use crate::error::Blame;
 use crate::identity::EndpointId;
@@ -35,6 +36,45 @@ impl Lane {
         Lane::ALL.into_iter().skip(1).find(|lane| *lane as u8 == byte)
     }
 }
+
+/// One value per [`Lane`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PerLane<T>([T; Lane::ALL.len()]);
+
+impl<T> PerLane<T> {
+    /// The values, the most urgent lane first.
+    pub fn iter(&self) -> impl Iterator<Item = (Lane, &T)> {
+        Lane::ALL.into_iter().zip(&self.0)
+    }
+
+    /// See [`PerLane::iter`].
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Lane, &mut T)> {
+        Lane::ALL.into_iter().zip(&mut self.0)
+    }
+}
+
+impl<T> Index<Lane> for PerLane<T> {
+    type Output = T;
+
+    fn index(&self, lane: Lane) -> &T {
+        &self.0[lane as usize]
+    }
+}
+
+impl<T> IndexMut<Lane> for PerLane<T> {
+    fn index_mut(&mut self, lane: Lane) -> &mut T {
+        &mut self.0[lane as usize]
+    }
+}
+
+// `PerLane` indexes by the number of a lane.
+const _: () = {
+    let mut place = 0;
+    while place < Lane::ALL.len() {
+        assert!(Lane::ALL[place] as usize == place);
+        place += 1;
+    }
+};
 
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

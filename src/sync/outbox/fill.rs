@@ -1,10 +1,10 @@
 //! Filling batches from a snapshot: documents that are due, the live index, the backlog.
 
 use super::lacked::{self, Lacked};
-use super::{Exception, LACKING, NONE, Outbox, Owed, PerKind, VERSIONS, slot};
+use super::{Exception, LACKING, NONE, Outbox, Owed, VERSIONS};
 use crate::clock::Now;
 use crate::limits::{BATCH_DOCUMENTS, EXCEPTIONS, LANE_BATCHES, OFFER_BYTES, RECORD_BYTES};
-use crate::store::{Content, Entry, Error, KeyHash, Kind, Record, Snapshot};
+use crate::store::{Content, Entry, Error, KeyHash, Kind, PerKind, Record, Snapshot};
 use crate::sync::convert::{self, SendClock};
 use crate::sync::link::Lane;
 use crate::sync::mesh::{Batch, Document};
@@ -28,7 +28,7 @@ pub(super) struct Filling {
 impl Filling {
     pub(super) fn new(clock: SendClock, most: usize) -> Filling {
         let (documents, keys, answered) = (Vec::new(), Vec::new(), Vec::new());
-        Filling { documents, keys, answered, lowest: [NONE; 3], bytes: 0, most, clock }
+        Filling { documents, keys, answered, lowest: PerKind::filled(NONE), bytes: 0, most, clock }
     }
 
     fn is_full(&self) -> bool {
@@ -49,7 +49,7 @@ impl Filling {
         self.bytes += convert::size(&document);
         self.documents.push(document);
         self.keys.push((hash, record.sequence));
-        let lowest = &mut self.lowest[slot(record.kind)];
+        let lowest = &mut self.lowest[record.kind];
         *lowest = record.sequence.min(*lowest);
     }
 }
@@ -68,7 +68,7 @@ impl Outbox {
         snapshot: &Snapshot,
         (urgent, most): (bool, usize),
     ) -> Result<Option<Batch>, Error> {
-        if self.lanes[lane as usize].in_flight.len() >= LANE_BATCHES {
+        if self.lanes[lane].in_flight.len() >= LANE_BATCHES {
             return Ok(None);
         }
         if self.source.is_none() {
@@ -83,7 +83,7 @@ impl Outbox {
             Lane::Merged => self.fill_kind(Kind::Merged, snapshot, &mut filling)?,
             Lane::Latest => self.fill_kind(Kind::Latest, snapshot, &mut filling)?,
         }
-        let nudge = urgent && self.lanes[lane as usize].relaxed;
+        let nudge = urgent && self.lanes[lane].relaxed;
         debug_assert!(self.is_consistent(), "each exception is due, or waits for the peer");
         let nothing = filling.documents.is_empty() && filling.answered.is_empty() && !nudge;
         Ok(if nothing { None } else { Some(self.close(lane, filling, urgent)) })
@@ -91,14 +91,14 @@ impl Outbox {
 
     fn fill_kind(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
         self.fill_due(kind, snapshot, filling)?;
-        debug_assert!(self.due[slot(kind)].is_empty() || filling.is_full(), "an answer waits for a document");
+        debug_assert!(self.due[kind].is_empty() || filling.is_full(), "an answer waits for a document");
         self.fill_live(kind, snapshot, filling)
     }
 
     /// Sends what the peer asks for, or that it cannot be sent, and what came since what it has.
     fn fill_due(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
         while !filling.is_full() {
-            let Some(hash) = self.due[slot(kind)].front().copied() else { break };
+            let Some(hash) = self.due[kind].front().copied() else { break };
             let record = self.readable(hash, snapshot.record(&hash))?;
             let record = match record {
                 Some(record) if self.travels(&record, snapshot)? => Some(record),
@@ -132,13 +132,13 @@ impl Outbox {
                 (Some(_), None) | (None, _) => _ = self.exceptions.remove(&hash),
                 (Some(Owed::Offered { .. } | Owed::Crowded(_)), _) => {}
             }
-            self.due[slot(kind)].pop_front();
+            self.due[kind].pop_front();
         }
         Ok(())
     }
 
     fn fill_live(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
-        let start = self.positions[slot(kind)];
+        let start = self.positions[kind];
         if start.scanned >= snapshot.visible() {
             return Ok(());
         }
@@ -149,13 +149,13 @@ impl Outbox {
                 return Ok(());
             }
             let Some(entry) = entries.next().transpose()? else {
-                self.positions[slot(kind)].scanned = snapshot.visible();
-                self.positions[slot(kind)].settled_live = None;
+                self.positions[kind].scanned = snapshot.visible();
+                self.positions[kind].settled_live = None;
                 return Ok(());
             };
-            let held = held(self.positions[slot(kind)].scanned);
+            let held = held(self.positions[kind].scanned);
             self.pass((&entry, kind), snapshot, held, filling)?;
-            let position = &mut self.positions[slot(kind)];
+            let position = &mut self.positions[kind];
             position.scanned = entry.sequence;
             position.passed = entry.sequence;
             position.settled_live = Some(snapshot.settled());
@@ -186,7 +186,7 @@ impl Outbox {
     }
 
     fn fill_range(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
-        let Some((mut passed, end)) = self.positions[slot(kind)].backlog else { return Ok(()) };
+        let Some((mut passed, end)) = self.positions[kind].backlog else { return Ok(()) };
         let mut entries = snapshot.entries(kind, passed)?;
         for _ in 0..SCAN_ENTRIES {
             if filling.is_full() || self.exceptions.len() >= EXCEPTIONS {
@@ -194,7 +194,7 @@ impl Outbox {
             }
             let next = entries.next().transpose()?.filter(|entry| entry.sequence <= end);
             let Some(entry) = next else {
-                let position = &mut self.positions[slot(kind)];
+                let position = &mut self.positions[kind];
                 position.backlog = None;
                 position.settled_backlog = None;
                 position.passed = position.passed.max(passed);
@@ -202,7 +202,7 @@ impl Outbox {
             };
             self.pass((&entry, kind), snapshot, passed, filling)?;
             passed = entry.sequence;
-            let position = &mut self.positions[slot(kind)];
+            let position = &mut self.positions[kind];
             position.backlog = Some((passed, end));
             position.settled_backlog = Some(snapshot.settled());
         }

@@ -1,6 +1,6 @@
 //! Documents that the peer cannot take, or that are not sent to it.
 
-use super::{LACKING, Outbox, Owed, slot};
+use super::{LACKING, Outbox, Owed};
 use crate::limits::EXCEPTIONS;
 use crate::store::{KeyHash, Record};
 
@@ -21,7 +21,7 @@ impl Outbox {
             self.answers += 1;
             if passed {
                 exception.owed = Owed::Newer(0);
-                self.due[slot(exception.kind)].push_back(hash);
+                self.due[exception.kind].push_back(hash);
             } else {
                 self.exceptions.remove(&hash);
             }

@@ -1,21 +1,21 @@
 use super::*;
 use crate::identity::EndpointId;
-use crate::store::RunId;
+use crate::store::{PerKind, RunId};
 
 const GOOD: KeyHash = KeyHash([1; 16]);
 const BAD: KeyHash = KeyHash([2; 16]);
 
 fn outbox() -> Outbox {
     let peer = PeerRun { node: EndpointId([3; 32]), run: RunId([4; 16]) };
-    Outbox::new(peer, Start::After([0; 3]), 0, false, BTreeSet::new())
+    Outbox::new(peer, Start::After(PerKind::default()), 0, false, BTreeSet::new())
 }
 
 /// Pretends that a batch with these documents has left.
 fn send(outbox: &mut Outbox, documents: &[(KeyHash, u64)]) -> u64 {
-    let lane = &mut outbox.lanes[Lane::Latest as usize];
+    let lane = &mut outbox.lanes[Lane::Latest];
     lane.last_number += 1;
     let moved = documents.iter().map(|(_, sequence)| (Kind::Latest, *sequence)).collect();
-    let sent = Sent { number: lane.last_number, documents: documents.to_vec(), lowest: [NONE; 3], moved };
+    let sent = Sent { number: lane.last_number, documents: documents.to_vec(), lowest: PerKind::filled(NONE), moved };
     lane.in_flight.push_back(sent);
     let number = lane.last_number;
     for (hash, sequence) in documents {
@@ -50,9 +50,9 @@ fn nothing_of_an_offered_document_is_sent_until_the_peer_has_answered() {
     assert!(outbox.leave_to_answer(&GOOD, Kind::Merged) && !outbox.leave_to_answer(&BAD, Kind::Merged));
     outbox.satisfied(&GOOD);
     assert!(matches!(outbox.exceptions[&GOOD].owed, Owed::Newer(5)), "{:?}", outbox.exceptions);
-    assert_eq!(outbox.due[slot(Kind::Merged)], [GOOD]);
+    assert_eq!(outbox.due[Kind::Merged], [GOOD]);
     outbox.want(GOOD, Vec::new()).expect("it may ask");
-    assert!(outbox.is_consistent() && outbox.due[slot(Kind::Merged)] == [GOOD], "due once: {:?}", outbox.due);
+    assert!(outbox.is_consistent() && outbox.due[Kind::Merged] == [GOOD], "due once: {:?}", outbox.due);
 }
 
 #[test]
@@ -69,9 +69,7 @@ fn a_declined_offer_is_not_owed_any_more_and_what_passed_since_is() {
         outbox.exceptions.insert(hash, Exception { kind: Kind::Merged, sequence: 5, owed });
         outbox.decline(hash, || None).expect("it was offered");
     }
-    assert!(
-        !outbox.exceptions.contains_key(&GOOD) && outbox.due[slot(Kind::Merged)] == [BAD] && outbox.is_consistent()
-    );
+    assert!(!outbox.exceptions.contains_key(&GOOD) && outbox.due[Kind::Merged] == [BAD] && outbox.is_consistent());
     assert_eq!(outbox.declined.len(), 2);
     assert!(!outbox.has(&GOOD, Kind::Merged, 0), "it lacks what it declined");
     assert!(outbox.decline(GOOD, || None).is_err(), "it was not offered again");
@@ -97,9 +95,9 @@ fn a_document_edited_faster_than_the_peer_confirms_is_due_once_half_has_arrived(
     let crowded = Exception { kind: Kind::Latest, sequence: 9, owed: Owed::Crowded(8) };
     outbox.exceptions.insert(GOOD, crowded);
     acked(&mut outbox, 3, &[]);
-    assert!(outbox.due[slot(Kind::Latest)].is_empty(), "five are on their way");
+    assert!(outbox.due[Kind::Latest].is_empty(), "five are on their way");
     acked(&mut outbox, 4, &[]);
-    assert_eq!(outbox.due[slot(Kind::Latest)], [GOOD]);
+    assert_eq!(outbox.due[Kind::Latest], [GOOD]);
     assert!(matches!(outbox.exceptions[&GOOD].owed, Owed::Newer(8)) && outbox.is_consistent());
 }
 

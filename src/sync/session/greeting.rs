@@ -8,7 +8,7 @@ use super::{Fault, Met, Ours, Report, Session, Stage};
 use crate::clock::Now;
 use crate::limits::LATEST_COLLECTIONS;
 use crate::store::fingerprint::Fingerprint;
-use crate::store::{self, Key, Kind, PeerRun, Reader, RunId, Snapshot};
+use crate::store::{self, Key, Kind, PeerRun, PerKind, Reader, RunId, Snapshot};
 use crate::sync::convert;
 use crate::sync::inbox::Inbox;
 use crate::sync::link::{CloseCode, Lane};
@@ -53,7 +53,7 @@ pub(super) struct Planned {
     visible: u64,
     /// Positions after which the peer lacks what we have; `None` when only a comparison can tell. What is written after the plan
     /// was sent must not change them: the peer acts on the plan.
-    resume: Option<[u64; 3]>,
+    resume: Option<PerKind<u64>>,
 }
 
 impl Session {
@@ -130,9 +130,9 @@ impl Session {
     }
 
     /// See [`Planned::resume`].
-    fn resume_point(&self, reader: &Reader, snapshot: &Snapshot) -> Result<Option<[u64; 3]>, store::Error> {
+    fn resume_point(&self, reader: &Reader, snapshot: &Snapshot) -> Result<Option<PerKind<u64>>, store::Error> {
         let Some(met) = &self.met else { return Ok(None) };
-        let mut after = [0; 3];
+        let mut after = PerKind::default();
         let mut known = false;
         for cursor in &met.cursors {
             if cursor.database != reader.database().as_slice() || cursor.excluded != met.excluded.1 {
@@ -143,7 +143,7 @@ impl Session {
                 return Ok(None);
             }
             known = true;
-            after[Kind::ALL.iter().position(|k| *k == kind).unwrap_or(0)] = cursor.sequence;
+            after[kind] = cursor.sequence;
         }
         let nothing_to_compare = met.records == 0 || records(snapshot) == 0;
         Ok((known || nothing_to_compare).then_some(after))

@@ -23,7 +23,7 @@ use crate::store::{self, Applied, Apply, Reader, RunId};
 use crate::sync::convert;
 use crate::sync::frame::{self, Decoder, Received, Standing};
 use crate::sync::inbox::Inbox;
-use crate::sync::link::{CloseCode, Lane, LinkId};
+use crate::sync::link::{CloseCode, Lane, LinkId, PerLane};
 use crate::sync::mesh::{self, Ack, Batch, Want, message::Body};
 use crate::sync::outbox::Outbox;
 use turns::Turns;
@@ -130,7 +130,7 @@ pub(crate) struct Session {
     pub(crate) dialled: bool,
     pub(crate) since: Instant,
     stage: Stage,
-    lanes: [LaneIo; 5],
+    lanes: PerLane<LaneIo>,
     met: Option<Met>,
     plan: Option<Planned>,
     theirs: Option<Wish>,
@@ -209,7 +209,7 @@ impl Session {
 
     /// Whether an answer of the peer is outstanding: silence then means a dead link sooner.
     pub(crate) fn expects_answer(&self) -> bool {
-        let unsent = self.lanes.iter().any(|lane| lane.written < lane.out.len());
+        let unsent = self.lanes.iter().any(|(_, lane)| lane.written < lane.out.len());
         !self.is_live() || unsent || self.outbox.as_ref().is_some_and(Outbox::awaits_ack)
     }
 
@@ -220,14 +220,14 @@ impl Session {
 
     /// Bytes buffered for this peer, both ways; the QUIC connection's own buffers are not among them.
     pub(crate) fn held(&self) -> usize {
-        let lanes: usize = self.lanes.iter().map(|lane| lane.decoder.held() + lane.out.len()).sum();
+        let lanes: usize = self.lanes.iter().map(|(_, lane)| lane.decoder.held() + lane.out.len()).sum();
         lanes + self.inbox.as_ref().map_or(0, Inbox::held)
     }
 
     // Outgoing bytes.
 
     fn say(&mut self, lane: Lane, body: Body) {
-        frame::encode(body, &mut self.lanes[lane as usize].out);
+        frame::encode(body, &mut self.lanes[lane].out);
     }
 
     /// Document bytes after which a batch is closed.
@@ -238,23 +238,22 @@ impl Session {
     /// Hands each lane's bytes to `write`, which says how many the link took: control and commands first, the others in turns.
     pub(crate) fn flush(&mut self, mut write: impl FnMut(Lane, &[u8]) -> usize) {
         for lane in [Lane::Control, Lane::Command] {
-            let io = &mut self.lanes[lane as usize];
+            let io = &mut self.lanes[lane];
             let taken = write(lane, &io.out[io.written..]);
             io.written += taken;
             io.sent += taken as u64;
         }
         let quantum = self.batch_bytes / QUANTA;
-        let waiting = |lane: Lane, lanes: &[LaneIo; 5]| lanes[lane as usize].out.len() - lanes[lane as usize].written;
         let lanes = &mut self.lanes;
         self.turns.share(quantum, |lane, most| {
-            let waits = waiting(lane, lanes);
-            let io = &mut lanes[lane as usize];
+            let io = &mut lanes[lane];
+            let waits = io.out.len() - io.written;
             let taken = write(lane, &io.out[io.written..io.written + waits.min(most)]);
             io.written += taken;
             io.sent += taken as u64;
             (taken, waits - taken)
         });
-        for io in self.lanes.iter_mut().filter(|io| io.written == io.out.len()) {
+        for (_, io) in self.lanes.iter_mut().filter(|(_, io)| io.written == io.out.len()) {
             io.out.clear();
             io.out.shrink_to(BATCH_BYTES);
             io.written = 0;
@@ -264,7 +263,7 @@ impl Session {
     /// Tells the peer of a node that is there, unless too much waits for it already: there will be another time. Whether
     /// it was told.
     pub(crate) fn tell_presence(&mut self, presence: &mesh::Presence) -> bool {
-        let control = &self.lanes[Lane::Control as usize];
+        let control = &self.lanes[Lane::Control];
         let told = self.is_live() && control.out.len() - control.written < BATCH_BYTES;
         if told {
             self.say(Lane::Control, Body::Presence(presence.clone()));
@@ -273,26 +272,26 @@ impl Session {
     }
 
     fn is_clear(&self, lane: Lane) -> bool {
-        self.lanes[lane as usize].out.is_empty()
+        self.lanes[lane].out.is_empty()
     }
 
     // Incoming bytes.
 
     /// There is something to read on `lane`.
     pub(crate) fn mark_readable(&mut self, lane: Lane) {
-        self.lanes[lane as usize].readable = true;
+        self.lanes[lane].readable = true;
     }
 
     /// The lanes that should be read now.
     pub(crate) fn lanes_to_read(&self) -> Vec<Lane> {
         let full = self.inbox.as_ref().is_some_and(Inbox::is_full);
         let open = |lane: &Lane| *lane == Lane::Control || (!full && self.is_live());
-        Lane::ALL.into_iter().filter(|lane| self.lanes[*lane as usize].readable && open(lane)).collect()
+        Lane::ALL.into_iter().filter(|lane| self.lanes[*lane].readable && open(lane)).collect()
     }
 
     /// Takes bytes of one lane; `more` says whether the link holds more of them.
     pub(crate) fn feed(&mut self, lane: Lane, bytes: &[u8], more: bool) {
-        let io = &mut self.lanes[lane as usize];
+        let io = &mut self.lanes[lane];
         io.readable = more;
         io.decoder.extend(bytes);
     }
@@ -303,7 +302,7 @@ impl Session {
     /// The peer broke the protocol, or the store could not be read.
     pub(crate) fn step(&mut self, now: Now, lane: Lane, ours: &Ours, reader: &Reader) -> Result<bool, Fault> {
         let standing = if self.stage == Stage::Proving { Standing::Stranger } else { Standing::Member };
-        let next = self.lanes[lane as usize].decoder.poll(lane, standing);
+        let next = self.lanes[lane].decoder.poll(lane, standing);
         match next.map_err(|error| Fault::new(CloseCode::Protocol, format!("the peer sent {error}")))? {
             Some(received) => self.handle_message(now, lane, received, ours, reader).map(|()| true),
             None => Ok(false),

@@ -117,7 +117,7 @@ impl Session {
             return;
         }
         let at = *self.move_at.get_or_insert(now.after(MOVE_DELAY));
-        if (urgent || now.reached(at)) && self.lanes[Lane::Bulk as usize].out.is_empty() {
+        if (urgent || now.reached(at)) && self.lanes[Lane::Bulk].out.is_empty() {
             self.move_at = None;
             if let Some(batch) = outbox.move_cursors(urgent) {
                 self.say(Lane::Bulk, Body::Batch(batch));

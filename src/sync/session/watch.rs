@@ -93,7 +93,7 @@ impl Session {
         match awaited {
             Awaited::Acknowledgement(lane) => {
                 let unacked = self.outbox.as_ref()?.unacked(lane)?;
-                Some(unacked.wrapping_add(self.lanes[lane as usize].sent))
+                Some(unacked.wrapping_add(self.lanes[lane].sent))
             }
             Awaited::Answer => self.outbox.as_ref().and_then(Outbox::unanswered),
             Awaited::Document => self.inbox.as_ref().and_then(Inbox::unanswered),

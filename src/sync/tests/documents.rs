@@ -6,7 +6,7 @@ use super::measure::measure;
 use super::mesh::{Mesh, Setup};
 use crate::store::{Key, Put};
 use crate::sync::link::Lane;
-use crate::sync::{Answer, Control};
+use crate::sync::{Answer, ByteCounts, Control};
 
 fn line(length: usize) -> Mesh {
     let dials = |node: usize| if node == 0 { vec![] } else { vec![node - 1] };
@@ -205,7 +205,7 @@ fn a_replaced_disk_is_filled_again_and_what_it_had_alone_is_not_resurrected() {
 /// Bytes on the control lane from the moment that two nodes, `apart` for so long, can reach each other.
 fn said_after(mesh: &mut Mesh, apart: Duration, meanwhile: impl FnOnce(&mut Mesh)) -> u64 {
     let said = |mesh: &mut Mesh| {
-        let (sent, received) = measure(mesh, 0).peers[0].traffic[Lane::Control as usize];
+        let ByteCounts { sent, received } = measure(mesh, 0).peers[0].traffic[Lane::Control];
         sent + received
     };
     mesh.cut(0, 1);

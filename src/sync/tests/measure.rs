@@ -19,15 +19,15 @@ fn what_travels_is_counted_at_both_ends_by_peer_and_class() {
     let mut mesh = Mesh::pair();
     mesh.connect_all();
     mesh.run_for(Duration::from_secs(1));
-    let class = |measured: &Measured, lane: Lane| measured.peers[0].traffic[lane as usize];
+    let class = |measured: &Measured, lane: Lane| measured.peers[0].traffic[lane];
     let (before, idle) = (measure(&mut mesh, 0), measure(&mut mesh, 1));
     mesh.put(0, "notes", "a", r#"{"a":1}"#);
     mesh.converge();
     let (after, there) = (measure(&mut mesh, 0), measure(&mut mesh, 1));
-    assert!(class(&after, Lane::Merged).0 > class(&before, Lane::Merged).0);
+    assert!(class(&after, Lane::Merged).sent > class(&before, Lane::Merged).sent);
     assert_eq!(class(&after, Lane::Latest), class(&before, Lane::Latest));
-    let arrived = class(&there, Lane::Merged).1 - class(&idle, Lane::Merged).1;
-    assert_eq!(arrived, class(&after, Lane::Merged).0 - class(&before, Lane::Merged).0);
+    let arrived = class(&there, Lane::Merged).received - class(&idle, Lane::Merged).received;
+    assert_eq!(arrived, class(&after, Lane::Merged).sent - class(&before, Lane::Merged).sent);
     assert_eq!((after.known_peers, after.peers[0].name.as_str()), (1, "node-1"));
     assert!(after.stats.bytes_sent > 0);
 }

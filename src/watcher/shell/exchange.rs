@@ -114,10 +114,7 @@ impl Exchange {
             (self.response, self.receiving) = (None, Some(receiving));
         }
         self.receive(context)?;
-        match ended && !self.over {
-            true => Err(Failure::Unreachable("the agent ended the connection".into())),
-            false => Ok(()),
-        }
+        if ended && !self.over { Err(Failure::Unreachable("the agent ended the connection".into())) } else { Ok(()) }
     }
 
     fn receive(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {

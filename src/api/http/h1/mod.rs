@@ -147,11 +147,11 @@ impl H1 {
         };
         let passed = large.then_some(0);
         self.reading = Reading::Body { request: Box::new(request), body: BytesMut::new(), left, passed };
-        match expects {
-            // It has not begun to send.
-            true if large => self.end_early(Refusal::too_large()),
-            true => out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"),
-            false => {}
+        // A client that expects 100 has not begun to send.
+        if expects && large {
+            self.end_early(Refusal::too_large());
+        } else if expects {
+            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         Ok(true)
     }
