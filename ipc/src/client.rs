@@ -311,7 +311,7 @@ impl Client {
         }
         if let Some(Ok(stream)) = self.target.as_ref().map(Stream::connect) {
             self.stream = stream;
-            self.decoder = Decoder::default();
+            self.decoder = Decoder::joining();
             self.arrived.clear();
             self.queue = PREFACE.to_vec();
         }
@@ -464,16 +464,18 @@ mod tests {
 
     use super::*;
 
-    /// A node that answers one GetStatus on each connection, and ends it when it is told to.
+    /// Answers one GetStatus, in two parts, and ends the connection when the stream is dropped.
     fn serve_once(listener: &UnixListener) -> UnixStream {
         let (mut stream, _) = listener.accept().expect("a client");
         let mut bytes = [0; 64];
         let count = stream.read(&mut bytes).expect("a request");
         assert_eq!(bytes[..PREFACE.len()], PREFACE, "of {count} bytes");
-        let body =
-            Body::Response(GetStatusResponse { node_id: "n1".into(), ..Default::default() }.encode_to_vec().into());
-        let frame = crate::envelope::Frame { call: u64::from(bytes[PREFACE.len() + 2]), body: Some(body) };
-        stream.write_all(&frame.encode_length_delimited_to_vec()).expect("answered");
+        let response = GetStatusResponse { node_id: "n1".into(), ..Default::default() }.encode_to_vec();
+        let (part, rest) = response.split_at(2);
+        for body in [Body::Part(part.to_vec().into()), Body::Response(rest.to_vec().into())] {
+            let frame = crate::envelope::Frame { call: u64::from(bytes[PREFACE.len() + 2]), body: Some(body) };
+            stream.write_all(&frame.encode_length_delimited_to_vec()).expect("answered");
+        }
         stream
     }
 
