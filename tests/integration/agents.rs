@@ -11,6 +11,7 @@ use peat_ipc::envelope::frame::Body;
 use peat_ipc::frame::{Decoder, RequestHeader, put_request, put_upload};
 use peat_ipc::method::AGENT_LINK;
 use peat_ipc::{PREFACE, prost::Message};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::node::{Node, directory, eventually, run};
@@ -202,6 +203,36 @@ fn a_hung_stream_is_taken_over_here_and_from_another_node() {
         (at_b(&a) && at_b(&b)).then_some(())
     });
     shows(&a, "x1", "LIVE");
+}
+
+#[test]
+fn a_node_that_was_stopped_for_long_announces_no_agent_as_silent_that_kept_beating() {
+    let Pair { _homes, a, b } = Pair::start(&["--heartbeat", "0.5", "--stale-after", "10", "--dead-after", "2"]);
+    let mut agent = Agent::attach(&a, "x1");
+    let put =
+        || a.call("put", &["platforms", "p1", r#"{"status":"READY"}"#]).stdout(Stdio::null()).spawn().expect("runs");
+    assert!(put().wait().expect("our child").success());
+    shows(&b, "x1", "LIVE");
+    shows(&b, "p1", "LIVE");
+    let mut watch = Following::start(&a, "agents", &["--watch", "--json"]);
+    eventually("the list is complete", || watch.line().contains("SNAPSHOT_END").then_some(()));
+
+    a.signal(Signal::STOP);
+    shows(&b, "x1", "DEAD");
+    agent.say(agent_message::Body::Heartbeat(Heartbeat { number: 1, state: None }));
+    let mut put = put();
+    a.signal(Signal::CONT);
+    assert!(matches!(agent.next(), Ok(node_message::Body::HeartbeatAck(ack)) if ack.number == 1));
+    assert!(put.wait().expect("our child").success());
+
+    let _last = Agent::attach(&a, "last");
+    let told = std::iter::from_fn(|| Some(watch.line())).take_while(|line| !line.contains(r#""agentId":"last""#));
+    let silent = |line: &String| line.contains("LIVENESS_STALE") || line.contains("LIVENESS_DEAD");
+    assert_eq!(told.filter(silent).collect::<Vec<_>>(), [""; 0]);
+    for id in ["x1", "p1"] {
+        shows(&a, id, "LIVE");
+        shows(&b, id, "LIVE");
+    }
 }
 
 #[test]
