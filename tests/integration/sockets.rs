@@ -1,7 +1,14 @@
 //! Where a node listens: the limits of paths, sockets of other nodes, and how commands find it.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use peat_ipc::PREFACE;
+use peat_ipc::frame::{RequestHeader, put_request};
+use peat_ipc::sidecar::GetStatusRequest;
 
 use rustix::process::Signal;
 
@@ -40,6 +47,37 @@ fn a_node_that_ends_leaves_the_socket_that_another_one_put_in_its_place() {
     assert!(socket.exists(), "it is the other node's");
     let id = run(&["status", "--node", &listen, "--json"]).ok();
     assert!(id.contains(&second.id), "{id}");
+}
+
+/// Whether a client that has connected is left without an answer for a while.
+fn is_left_waiting(mut stream: UnixStream) -> bool {
+    let mut bytes = PREFACE.to_vec();
+    let header = RequestHeader { method: 1, ..RequestHeader::default() };
+    put_request(&mut bytes, 1, header, &GetStatusRequest {});
+    stream.write_all(&bytes).expect("taken");
+    stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a socket");
+    matches!(stream.read(&mut [0]), Err(cause) if cause.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how often is seldom is counted in real time")]
+fn a_node_without_descriptors_left_says_so_once_a_minute_and_serves_again() {
+    let (home, begun) = (directory(), Instant::now());
+    let limit = ["sh", "-c", r#"ulimit -n 64 && exec "$0" "$@""#].map(String::from).to_vec();
+    let node = Node::start_inside(limit, "127.0.0.1:0", home.path(), &[]);
+    let connect = || UnixStream::connect(home.path().join("socket")).expect("the kernel lets it wait");
+    for _ in 0..5 {
+        let idle: Vec<UnixStream> = (0..80).map(|_| connect()).collect();
+        eventually("there is no descriptor left", || {
+            let complained = node.log().contains("a client could not be let in");
+            (is_left_waiting(connect()) && complained).then_some(())
+        });
+        drop(idle);
+        node.run("status", &[]).ok();
+    }
+    let complaints = node.log().matches("a client could not be let in").count();
+    let minutes = usize::try_from(begun.elapsed().as_secs() / 60).expect("few");
+    assert!((1..=1 + minutes).contains(&complaints), "{}", node.log());
 }
 
 /// A node in the environment of a container: a runtime directory of its own, and everything else by flags.
