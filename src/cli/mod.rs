@@ -1,6 +1,14 @@
 //! The command line: `main` is a flat dispatch over [`Command`].
 //!
-//! Owns what is printed and what the process exits with. Data goes to stdout, words to stderr.
+//! Owns what is printed and what the process exits with. Data goes to stdout, messages to stderr.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `arguments.rs`, `normalise.rs`, `completions.rs` | subcommands and their flags, their normal form, shell completions |
+//! | `documents.rs`, `agents.rs`, `commands.rs`, `node.rs` | the subcommands that call a node |
+//! | `keys.rs`, `verify.rs` | the subcommands that need none |
+//! | `remote.rs` | the connection to a node |
+//! | `output.rs`, `failure.rs` | tables and JSON, exit codes |
 
 mod agents;
 pub mod arguments;

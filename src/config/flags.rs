@@ -1,4 +1,4 @@
-//! The flags of a node, as text: one definition for parsing, help, the environment, completions and the README's table.
+//! The flags of a node, as text: one definition for parsing, help, the environment, completions and the tables of docs/cli.md.
 //!
 //! Holds what was typed and judges nothing; [`super::resolve()`] does.
 

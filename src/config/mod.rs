@@ -1,7 +1,14 @@
-//! What a node is told: flags, then the environment, then a settings file, then defaults; resolved into values the node uses as
-//! they are.
+//! Settings of a node: flags, then the environment, then a settings file, then defaults, resolved into values.
 //!
 //! Owns parsing and judging. Must never create, change or lock anything: `check` runs the same code as `run`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `flags.rs` | the flags as text, with their help |
+//! | `environment.rs`, `settings.rs`, `kubernetes.rs`, `original.rs` | variables, the settings file, variables of Kubernetes services and of the original system |
+//! | `resolve.rs` | one value per setting, from the first source that has it |
+//! | `access.rs`, `fleet.rs`, `listen.rs`, `paths.rs`, `peers.rs`, `relay.rs`, `secret.rs`, `watcher.rs` | the settings of one subject each |
+//! | `duration.rs`, `rate.rs` | units |
 
 mod access;
 mod duration;

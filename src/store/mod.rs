@@ -2,6 +2,22 @@
 //!
 //! Owns every record and the index of newest versions. Must never wait for another thread, and never answers a write
 //! before it is as durable as the answer says.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `engine.rs`, `batch.rs`, `stage.rs` | [`Store`]: batches of requests, and the records they stage |
+//! | `write.rs`, `apply.rs`, `join.rs`, `foreign.rs` | puts, patches, deletions; versions from peers; which version wins; documents of another kind |
+//! | `job.rs`, `deferred.rs` | merges that run on the merge thread, and the requests that wait for them |
+//! | `commit.rs`, `journal.rs`, `journalled.rs` | commits, and the journal that makes them durable with one sync |
+//! | `database.rs`, `opening.rs`, `tables.rs`, `backend.rs`, `disk.rs` | the redb file, its tables, and the seam to the disk |
+//! | `reader.rs`, `token.rs` | snapshots for other threads, and positions in the index |
+//! | `record.rs`, `key.rs`, `version.rs`, `lineage.rs`, `history.rs`, `codec.rs` | records and their bytes |
+//! | `merged.rs`, `chunk.rs`, `json.rs` | Automerge documents, their chunks, and JSON |
+//! | `command.rs` | commands and results |
+//! | `cache.rs`, `copies.rs` | loaded documents; nodes with the same identity |
+//! | `fingerprint.rs`, `figures.rs`, `age.rs` | the digest of all records, metrics, the database's own clock |
+//! | `request.rs`, `config.rs`, `error.rs`, `shell.rs` | requests, settings, errors, the thread |
+//! | `verify.rs`, `overlay.rs` | `peat-node verify`, over a read-only file |
 
 mod age;
 mod apply;
