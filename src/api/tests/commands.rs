@@ -7,6 +7,7 @@ use peat_ipc::sidecar::*;
 
 use super::{ROOT, SOMEBODY, World, code};
 use crate::api::ConnectionId;
+use crate::limits::{COMMANDS, COMMANDS_WARNING};
 
 fn command(id: &str) -> Command {
     Command { id: id.into(), target_id: "a1".into(), command_type: "replay".into(), ..Command::default() }
@@ -357,6 +358,43 @@ fn health_says_what_an_operator_is_to_look_at_before_commands_are_refused() {
     }
     let health = world.call(admin, &GetHealthRequest {}).expect("health");
     assert!(health.healthy && health.problems[0].contains("agent 'a1' has 768 commands"), "{:?}", health.problems);
+}
+
+impl World {
+    /// Puts commands with this status, all before the store answers the first.
+    fn put_at_once(&mut self, clients: &[ConnectionId], ids: &[String], status: CommandStatus) {
+        self.store_runs = false;
+        let clients = clients.iter().cycle().copied();
+        let put = |(client, id): (ConnectionId, &String)| (client, self.start(client, &put(with(command(id), status))));
+        let calls: Vec<(ConnectionId, u64)> = clients.zip(ids).map(put).collect();
+        self.store_runs = true;
+        self.run();
+        for (client, call) in calls {
+            self.answer::<PutCommandRequest>(client, call).expect("answered").expect("taken");
+        }
+    }
+}
+
+#[test]
+fn commands_that_are_completed_keep_no_new_one_out_however_many() {
+    /// Beyond those that are kept.
+    const MORE: usize = 512;
+    /// A connection has 32 calls under way at most.
+    const CLIENTS: usize = MORE / 32;
+    let mut world = World::new();
+    let clients: Vec<ConnectionId> = (0..CLIENTS).map(|_| world.connect(ROOT)).collect();
+    let ids: Vec<String> = (0..COMMANDS + MORE).map(|number| format!("k{number:05}")).collect();
+    for (round, ids) in ids.chunks(MORE).enumerate() {
+        for status in [CommandStatus::Unspecified, CommandStatus::Completed] {
+            world.put_at_once(&clients, ids, status);
+        }
+        let problems = world.call(clients[0], &GetHealthRequest {}).expect("health").problems;
+        let warned = problems.iter().any(|problem| problem.contains("--command-retention"));
+        assert_eq!(warned, (round + 1) * MORE >= COMMANDS_WARNING, "{round}: {problems:?}");
+    }
+    let pages = GetCommandsRequest { page_size: 1_000, ..GetCommandsRequest::default() };
+    assert_eq!(world.pages(clients[0], pages).0, ids[MORE..], "the oldest gave way");
+    assert_eq!(world.put_command(clients[0], command("one more")), FINE);
 }
 
 #[test]
