@@ -61,7 +61,7 @@ install-files:
 	    > $(DESTDIR)$(PREFIX)/lib/systemd/system/peat-node.service
 	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/peat-node.service
 	install -d $(DESTDIR)$(PREFIX)/share/doc/peat-node
-	install -m 644 LICENSE docs/operating.md docs/security.md cross/systemd/shared-key.conf $(DESTDIR)$(PREFIX)/share/doc/peat-node
+	install -m 644 LICENSE $(wildcard docs/*.md) cross/systemd/shared-key.conf $(DESTDIR)$(PREFIX)/share/doc/peat-node
 
 uninstall: ## take away what install put there; data in /var/lib/peat-node and settings in /etc/peat-node stay
 	rm -f $(DESTDIR)$(PREFIX)/bin/peat-node
