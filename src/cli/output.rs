@@ -118,9 +118,9 @@ impl<W: Write> Output<W> {
         for (name, value) in fields {
             let value = visible(value);
             if self.terminal {
-                writeln!(self.out, "{name:width$}  {value}")?
+                writeln!(self.out, "{name:width$}  {value}")?;
             } else {
-                writeln!(self.out, "{name}\t{value}")?
+                writeln!(self.out, "{name}\t{value}")?;
             }
         }
         Ok(())

@@ -187,9 +187,9 @@ fn write_turns(tables: &Journalled<'_>, turns: &[Turn], state: &mut State) -> Re
             names.insert(tables::name_key(name).as_slice(), turn.hash.0.as_slice())?;
         }
         if turn.live {
-            state.live += 1
+            state.live += 1;
         } else {
-            state.tombstones += 1
+            state.tombstones += 1;
         }
         if let (false, Some(row)) = (turn.live, kept) {
             deleted.insert(tables::number_key(turn.sequence).as_slice(), row.as_slice())?;

@@ -162,9 +162,9 @@ impl Engine {
     fn answer_arrivals(&mut self) {
         for arrival in std::mem::take(&mut self.arrivals) {
             if arrival.saved && self.is_live(&arrival.peer) {
-                self.done(arrival.call)
+                self.done(arrival.call);
             } else {
-                self.arrivals.push(arrival)
+                self.arrivals.push(arrival);
             }
         }
     }
