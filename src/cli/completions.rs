@@ -5,18 +5,21 @@ use std::fmt::Write as _;
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind};
 
 use super::arguments::Arguments;
-use super::failure::Failure;
+
+/// The shells that have a script.
+pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 const PROGRAM: &str = "peat-node";
 
-/// Prints the script for a shell.
-pub(super) fn completions(shell: &str) -> Result<String, Failure> {
+/// The script for one of [`SHELLS`].
+#[must_use]
+pub fn script(shell: &str) -> Option<String> {
     let program = Arguments::get_args_info();
     match shell {
-        "bash" => Ok(bash(&program)),
-        "zsh" => Ok(zsh(&program)),
-        "fish" => Ok(fish(&program)),
-        _ => Err(Failure::usage(format!("no completions for '{shell}'; there are some for bash, zsh and fish"))),
+        "bash" => Some(bash(&program)),
+        "zsh" => Some(zsh(&program)),
+        "fish" => Some(fish(&program)),
+        _ => None,
     }
 }
 
@@ -69,7 +72,9 @@ fn zsh(program: &CommandInfoWithArgs) -> String {
          local -a commands=(\n{commands}    )\n    \
          if (( CURRENT == 2 )); then _describe command commands; return; fi\n    \
          local command=$words[2]\n    shift words; (( CURRENT-- ))\n    \
-         case $command in\n{cases}    esac\n}}\ncompdef _peat_node {PROGRAM}\n"
+         case $command in\n{cases}    esac\n}}\n\
+         # A file of fpath is run by the first completion.\n\
+         if [ \"$funcstack[1]\" = _{PROGRAM} ]; then _peat_node \"$@\"; else compdef _peat_node {PROGRAM}; fi\n"
     )
 }
 
@@ -117,8 +122,8 @@ mod tests {
     #[test]
     fn every_shell_knows_every_command_and_flag() {
         let program = Arguments::get_args_info();
-        for shell in ["bash", "zsh", "fish"] {
-            let script = completions(shell).expect("known");
+        for shell in SHELLS {
+            let script = script(shell).expect("known");
             for command in &program.commands {
                 assert!(script.contains(command.name), "{shell}: {}", command.name);
                 for flag in flags(&command.command) {
@@ -130,14 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn another_shell_is_refused_by_name() {
-        let failure = completions("tcsh").expect_err("unknown");
-        assert!(failure.words.contains("tcsh") && failure.code == 2);
+    fn another_shell_has_no_script() {
+        assert_eq!(script("tcsh"), None);
     }
 
     #[test]
     fn bash_accepts_its_script() {
-        let script = completions("bash").expect("known");
+        let script = script("bash").expect("known");
         let status = std::process::Command::new("bash").args(["-n", "-c", &script]).status();
         assert!(status.expect("bash is there").success());
     }

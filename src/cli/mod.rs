@@ -13,10 +13,11 @@
 mod agents;
 pub mod arguments;
 mod commands;
-mod completions;
+pub mod completions;
 mod documents;
 mod failure;
 mod keys;
+pub mod manual;
 mod node;
 pub mod normalise;
 mod output;
@@ -113,8 +114,13 @@ fn dispatch(command: Option<Command>) -> Result<(), Failure> {
         Command::Id(command) => keys::id(command),
         Command::Keygen(command) => keys::keygen(command),
         Command::Verify(command) => verify::verify(command),
-        Command::Completions(command) => say(completions::completions(&command.shell)?.trim_end()),
+        Command::Completions(command) => completions(&command.shell),
     }
+}
+
+fn completions(shell: &str) -> Result<(), Failure> {
+    let unknown = || Failure::usage(format!("no completions for '{shell}'; there are some for bash, zsh and fish"));
+    say(completions::script(shell).ok_or_else(unknown)?.trim_end())
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
