@@ -17,7 +17,7 @@ AS_PROFILE := $(if $(filter release,$(PROFILE)),--release)
 BUILD := cargo build --locked --bin peat-node $(AS_PROFILE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo demo-fleet test nightly sim bench bench-hub fmt lint docs deny cross image install install-files uninstall
+.PHONY: help build run demo demo-fleet test nightly sim bench bench-hub fmt lint docs deny cross image packages repo install install-files uninstall
 
 help: ## show this
 	@echo 'make TARGET, where TARGET is'
@@ -48,9 +48,20 @@ image: ## write the image of both architectures to target/cross/peat-node-image.
 	@cross/image $(OUT)/cross/peat-node-image.tar amd64=$(OUT)/cross/image/amd64/peat-node arm64=$(OUT)/cross/image/arm64/peat-node
 	@echo '$(OUT)/cross/peat-node-image.tar'
 
+packages: ## write deb and rpm of both architectures to target/packages
+	cargo run --locked --quiet --example pages -- $(OUT)/pages
+	@for target in $(CROSS_TARGETS); do cross/build $$target || exit 1; done
+	@for architecture in amd64 arm64; do \
+	    cross/packages/build $(OUT)/cross/image/$$architecture/peat-node $$architecture $(OUT)/pages $(OUT)/packages || exit 1; done
+
+repo: ## write signed APT and DNF repositories of target/packages: DIR=DIR KEY=ID URL=https://…
+	@cross/packages/repo $(OUT)/packages $(if $(DIR),$(DIR),$(error make repo DIR=DIR))
+
 install: build install-files ## put program, units and pages under PREFIX (/usr/local), as root; DESTDIR=DIR for packages
 
-# Without building: NODE=FILE is what is installed.
+# Without building: NODE=FILE is what is installed. PAGES=DIR: man page, completions and example settings, as the example `pages` wrote
+# them.
+ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
 install-files:
 	install -D -m 755 $(NODE) $(DESTDIR)$(PREFIX)/bin/peat-node
 	install -D -m 644 cross/systemd/peat-node.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/peat-node.conf
@@ -62,11 +73,20 @@ install-files:
 	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/peat-node.service
 	install -d $(DESTDIR)$(PREFIX)/share/doc/peat-node
 	install -m 644 LICENSE $(wildcard docs/*.md) cross/systemd/shared-key.conf $(DESTDIR)$(PREFIX)/share/doc/peat-node
+ifneq ($(PAGES),)
+	install -D -m 644 $(PAGES)/peat-node.1 $(DESTDIR)$(PREFIX)/share/man/man1/peat-node.1
+	install -D -m 644 $(PAGES)/peat-node.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/peat-node
+	install -D -m 644 $(PAGES)/peat-node.zsh $(DESTDIR)$(ZSH_COMPLETIONS)/_peat-node
+	install -D -m 644 $(PAGES)/peat-node.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/peat-node.fish
+	install -D -m 644 $(PAGES)/settings $(DESTDIR)$(PREFIX)/share/doc/peat-node/examples/settings
+endif
 
 uninstall: ## take away what install put there; data in /var/lib/peat-node and settings in /etc/peat-node stay
 	rm -f $(DESTDIR)$(PREFIX)/bin/peat-node
 	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/peat-node.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/peat-node.conf
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/peat-node.,service socket)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man1/peat-node.1 bash-completion/completions/peat-node fish/vendor_completions.d/peat-node.fish)
+	rm -f $(DESTDIR)$(ZSH_COMPLETIONS)/_peat-node
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/peat-node
 
 test: ## run every check but the nightly ones; the last line counts them
