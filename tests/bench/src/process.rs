@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use bench_peers::Failure;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// This thread, and every process it starts, on one processor; until it is dropped, for the thread. Two processes that call each
@@ -27,6 +28,18 @@ impl Drop for OneProcessor {
     fn drop(&mut self) {
         // It ran there before.
         let _ = sched_setaffinity(None, &self.0);
+    }
+}
+
+/// Kills the processes that this one started.
+pub(crate) fn kill_children() {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return };
+    for task in tasks.flatten() {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
+            // It may have ended by itself.
+            let _ = kill_process(child, Signal::KILL);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::bench::Bench;
 use crate::table::Line;
 
 /// One thing to measure.
-pub(crate) trait Row {
+pub(crate) trait Row: Send {
     /// For `--row`.
     fn name(&self) -> &'static str;
 

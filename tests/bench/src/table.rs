@@ -1,6 +1,5 @@
 //! The table: one line for each figure, what it is compared with, and whether that is good enough.
 
-use std::error::Error;
 use std::fmt;
 
 /// A measured quantity, as people read it.
@@ -131,7 +130,7 @@ impl Line {
     }
 
     /// A row that could not be measured.
-    pub(crate) fn broken(row: &str, cause: &(dyn Error + 'static)) -> Line {
+    pub(crate) fn broken(row: &str, cause: &str) -> Line {
         Line {
             what: row.into(),
             figure: String::new(),

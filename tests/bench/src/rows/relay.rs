@@ -28,6 +28,8 @@ const PAYLOAD: [u8; 1_200] = [0x40; 1_200];
 const WINDOW: usize = 32;
 /// What does not arrive within this is lost.
 const LOST: Duration = Duration::from_millis(200);
+/// Windows in a row of which nothing arrived, after which a forwarder counts as gone: 4 s.
+const LOST_WINDOWS: usize = 20;
 
 /// A relay in a process of its own.
 struct Relay {
@@ -125,12 +127,13 @@ impl Row for Forwarded {
         let count = bench.times(300_000);
         let relay = Relay::start(bench)?;
         let process = Path::new("/proc").join(relay.child.id().to_string());
-        let (sender, receiver) = (place(&relay, 1)?, place(&relay, 2)?);
-        let header = Header { token: sender.token, node: Handle::of(&receiver.identity.id()) };
-        let datagram = [&header.to_bytes()[..], &PAYLOAD].concat();
-        let bare = Bare::to(receiver.socket.local_addr()?)?;
         let mut rounds = Vec::new();
-        for round in 0..6 {
+        for round in 0..6_u8 {
+            // New allocations: those of an earlier round may have expired on a slow machine.
+            let (sender, receiver) = (place(&relay, 2 * round + 1)?, place(&relay, 2 * round + 2)?);
+            let header = Header { token: sender.token, node: Handle::of(&receiver.identity.id()) };
+            let datagram = [&header.to_bytes()[..], &PAYLOAD].concat();
+            let bare = Bare::to(receiver.socket.local_addr()?)?;
             sender.socket.connect(&relay.address)?;
             let relayed = rate(count, &sender.socket, &receiver.socket, &datagram, || busy(&process))?;
             sender.socket.connect(bare.address)?;
@@ -185,6 +188,7 @@ fn rate(
     busy: impl Fn() -> Result<f64, Failure>,
 ) -> Result<f64, Failure> {
     let (mut arrived, mut buffer, before) = (0, [0; 2_048], busy()?);
+    let mut lost_windows = 0;
     for _ in 0..count / WINDOW {
         for _ in 0..WINDOW {
             from.send(datagram)?;
@@ -194,6 +198,11 @@ fn rate(
                 break;
             }
             arrived += 1;
+            lost_windows = 0;
+        }
+        lost_windows += 1;
+        if lost_windows > LOST_WINDOWS {
+            return Err(format!("nothing arrived of {LOST_WINDOWS} windows of {WINDOW} datagrams in a row").into());
         }
     }
     Ok(f64::from(arrived) / (busy()? - before))
