@@ -1,4 +1,4 @@
-//! What is asked about agents, and the fleet's writes as the store takes them.
+//! Methods about agents, and the fleet's writes in the form the store takes.
 
 use peat_ipc::frame::PAYLOAD_BYTES;
 use peat_ipc::prost::Message;
@@ -13,7 +13,7 @@ use crate::fleet::{Change, Fleet, Owner};
 use crate::limits::{AGENT_ID_BYTES, AGENTS_PAGE};
 use crate::store::{self, Key, Put, Snapshot};
 
-/// Whose the agents of a caller are.
+/// Returns the owner recorded for agents that this caller registers.
 pub(super) fn owner(caller: &Caller) -> Owner {
     match caller {
         Caller::Unix { uid, .. } if *uid == OVERFLOW_ID || *uid == u32::MAX => Owner::Nobody,
@@ -23,7 +23,7 @@ pub(super) fn owner(caller: &Caller) -> Owner {
     }
 }
 
-/// The agents asked for: a page of them, or all if they fit one answer.
+/// Returns the agents that match the request: a page of them, or all if they fit one answer.
 pub(super) fn list(fleet: &Fleet, now: Now, request: &ListAgentsRequest) -> Result<ListAgentsResponse, CallError> {
     let wanted = |agent: &Agent| {
         (request.liveness == 0 || agent.liveness == request.liveness)
@@ -58,7 +58,7 @@ pub(super) fn list(fleet: &Fleet, now: Now, request: &ListAgentsRequest) -> Resu
     Ok(response)
 }
 
-/// Adds to a platform what is known of the agent of that id.
+/// Adds to a platform the liveness of the agent with the same id.
 pub(super) fn enliven(platform: &mut Platform, fleet: &Fleet, now: Now) {
     if let Some(agent) = fleet.agent(now, &platform.id) {
         platform.liveness = agent.liveness;
@@ -67,10 +67,10 @@ pub(super) fn enliven(platform: &mut Platform, fleet: &Fleet, now: Now) {
     }
 }
 
-/// The ids of the `deployments` documents that are an agent's.
+/// Returns the ids of the `deployments` documents of one agent.
 pub(super) fn deployments_of(snapshot: &Snapshot, agent: &str) -> Result<Vec<String>, store::Error> {
     let mut ids = snapshot.list_from("deployments", &format!("{agent}:"))?;
-    // Another agent's id may begin with this one's and a colon.
+    // Ids are AGENT:NAME, and another agent's id may begin with this one's and a colon.
     ids.retain(|id| agent_id(snapshot, id).is_none_or(|named| named == agent));
     Ok(ids)
 }
@@ -81,7 +81,7 @@ fn agent_id(snapshot: &Snapshot, id: &str) -> Option<String> {
     fields.get("agent_id")?.as_str().map(String::from)
 }
 
-/// A change the fleet wants, for the store.
+/// Converts a change of the fleet to a put.
 pub(super) fn put(change: Change) -> Put {
     match change {
         Change::Whole(json) => Put::Whole { json, base: None },
@@ -90,7 +90,7 @@ pub(super) fn put(change: Change) -> Put {
     }
 }
 
-/// Refuses a client's write to what only nodes write.
+/// Rejects a client's write to `agents`, a collection that only nodes write.
 pub(super) fn refuse_roster(key: &Key) -> Result<(), CallError> {
     if key.collection() != crate::fleet::COLLECTION {
         return Ok(());

@@ -1,4 +1,4 @@
-//! A call that could not be answered at once, and what it waits for.
+//! Calls that could not be answered at once, and the event each waits for.
 
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,12 @@ use crate::schema::{self, CostError};
 use crate::store;
 use crate::sync::ControlError;
 
-/// From request to answer where the client named no deadline: a put that waits for peers,
+/// Default deadline, from request to answer, of a put with `wait_peers`.
 pub(super) const PEERS_DEADLINE: Duration = Duration::from_secs(10);
-/// and what the sync thread is asked.
+/// Default deadline, from request to answer, of calls that the sync thread answers.
 pub(super) const CONTROL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What is asked for by its path alone.
+/// Method number of requests that name no RPC method: plain HTTP routes, found by their path.
 pub(super) const NO_METHOD: u32 = u32::MAX;
 
 /// Checks, before a client's message is decoded, that its lists and maps take no more than [`CLIENT_LIST_BYTES`] of memory.
@@ -39,56 +39,58 @@ pub(super) fn affordable(message: schema::Index, name: &str, bytes: &[u8]) -> Re
     })
 }
 
+/// A call that is not answered yet.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) connection: ConnectionId,
-    /// Whose share it is counted to.
+    /// Principal that this call's share of the limits is charged to.
     pub(super) principal: Principal,
-    /// The client's own number.
+    /// Call number chosen by the client; unique within its connection.
     pub(super) id: u64,
     pub(super) stage: Stage,
     pub(super) deadline: Option<Instant>,
-    /// The number of its method; [`NO_METHOD`] for what is none.
+    /// Number of its method; [`NO_METHOD`] for plain HTTP routes.
     pub(super) method: u32,
     pub(super) begun: Instant,
-    /// The request's share of the bytes all clients may have waiting.
+    /// Size of the request, counted in the bytes that all clients may have buffered.
     pub(super) bytes: usize,
 }
 
+/// The event a call waits for.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// The store has the write, or will get it.
-    /// What the write will mean for agents.
+    /// Waiting for the store to commit; the write is with the store, or held until its queue has room. `meaning` is applied to
+    /// the fleet on success.
     Writing { then: Then, meaning: Option<Box<Meaning>> },
-    /// The sync thread was asked.
+    /// Waiting for the sync thread; the function makes the response of its answer.
     Asking(Answered),
-    /// The write is on disk here; so many peers shall have it too.
+    /// The write is on disk here; `response` is sent once `peers` peers have confirmed it.
     AwaitingPeers { peers: u32, response: Response },
-    /// Changes are sent as they come.
+    /// A subscription: changes are sent as they are committed.
     Streaming(Box<Feed>),
-    /// Agents are watched.
+    /// A watch of the agents.
     Watching(Box<Watch>),
-    /// An agent is at the other end.
+    /// The stream of an agent.
     Link(Link),
-    /// An agent listens to its events.
+    /// An agent listens to its server-sent events.
     #[cfg(feature = "http")]
     Events(Events),
-    /// Other threads are asked for what the answer is made of.
+    /// An HTTP route waits for answers of other threads.
     #[cfg(feature = "http")]
     Probing(Probe),
 }
 
-/// What a client's write means for agents.
+/// The effect of a client's write on an agent.
 #[derive(Debug)]
 pub(super) enum Meaning {
-    /// A put to a platform is a sign of life: of this agent, from this caller.
+    /// A put to a platform: a sign of life of this agent, from this caller.
     Sign(String, Owner),
-    /// An admin had this agent forgotten.
+    /// An admin deleted this agent's record, so the fleet removes the agent.
     Forgotten(String),
 }
 
 impl Stage {
-    /// What a client is told whose deadline passed now.
+    /// Returns the error for a call that reaches its deadline in this stage.
     pub(super) fn timed_out(&self) -> CallError {
         let message = match self {
             Stage::Writing { .. } => "the store did not answer in time; the write may still be carried out".into(),
@@ -106,7 +108,7 @@ impl Stage {
     }
 }
 
-/// How long a call may take: what the client asked for, else the method's default, else for ever.
+/// Returns the time limit of a call: the client's, else the method's default, else `None` for no limit.
 pub(super) fn limit(method: Method, deadline_ms: u32, waits_for_peers: bool) -> Option<Duration> {
     match method {
         _ if deadline_ms != 0 => Some(Duration::from_millis(deadline_ms.into())),
@@ -117,14 +119,14 @@ pub(super) fn limit(method: Method, deadline_ms: u32, waits_for_peers: bool) -> 
     }
 }
 
-/// What a client is told of the store's errors.
+/// Maps errors of the store to status codes of calls.
 impl From<store::Error> for CallError {
     fn from(error: store::Error) -> CallError {
         CallError::new(error.code(), error.to_string())
     }
 }
 
-/// What a client is told of the sync engine's errors.
+/// Maps errors of the sync engine to status codes of calls.
 impl From<ControlError> for CallError {
     fn from(error: ControlError) -> CallError {
         let (code, message) = match error {

@@ -1,53 +1,53 @@
-//! Who is calling, and what they may do.
+//! Identity and role of a caller.
 //!
-//! A role is decided from what the kernel says of the socket's other end, or from a token; never from what a request
-//! claims about itself.
+//! A role is decided from the kernel's credentials of the socket's other end, or from a token; never from a claim in the request.
 
 use peat_ipc::{CallError, Code};
 use ring::digest::{SHA256, digest};
 
 use crate::config::Secret;
 
-/// What the kernel shows for ids that mean nothing in this user namespace: matches nobody.
+/// Id that the kernel shows for users and groups without a mapping in this user namespace. Matches no user and no group.
 pub(super) const OVERFLOW_ID: u32 = 65_534;
 
 /// The other end of a connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Caller {
-    /// A process on this machine, as the kernel names it.
+    /// A process on this machine, with the credentials the kernel reports.
     Unix { uid: u32, gid: u32, groups: Vec<u32> },
-    /// Whoever reached a TCP listener.
+    /// A client of a TCP listener.
     Tcp,
     /// This node's own watcher of an agent.
     Watcher,
 }
 
-/// What a caller may do.
+/// The rights of a caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
-    /// Everything.
+    /// May call every method.
     Admin,
-    /// Documents, subscriptions, reads, and reporting on its own commands.
+    /// May read and write documents, subscribe, and report on the commands of agents that it owns.
     Agent,
 }
 
-/// Whom to trust.
+/// The rules that decide roles.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The user this node runs as.
+    /// User id of this node's process; its processes are admins.
     pub own_uid: u32,
-    /// Members are admins.
+    /// Group that makes its members admins.
     pub admin_group: Option<u32>,
-    /// Callers over TCP must show it. Without one they have the rights of an agent, as other users of this machine do.
+    /// Token that every call over TCP must carry; the caller is then an admin. `None`: TCP callers have the rights of an agent,
+    /// as other users of this machine do.
     pub tcp_token: Option<Secret>,
-    /// `--insecure-api` was given: callers over TCP are admins without a token, on any address.
+    /// True if `--insecure-api` was given: callers over TCP are admins without a token, on any address.
     pub insecure: bool,
-    /// `--open-documents` was given: every caller writes the documents of every agent.
+    /// True if `--open-documents` was given: every caller may write the documents of every agent.
     pub open_documents: bool,
 }
 
 impl Policy {
-    /// The role of a call from `caller` that shows `token` (empty: none).
+    /// Returns the role of a call from `caller` that carries `token` (empty: none).
     ///
     /// # Errors
     /// UNAUTHENTICATED: a TCP caller without the right token.
@@ -73,13 +73,13 @@ impl Policy {
     }
 }
 
-/// Compares through a hash, so that the time taken tells nothing about where they differ.
+/// Compares hashes instead of bytes, so that the time taken does not reveal the position of the first difference.
 fn same(expected: &[u8], shown: &[u8]) -> bool {
     digest(&SHA256, expected).as_ref() == digest(&SHA256, shown).as_ref()
 }
 
 impl Role {
-    /// Refuses an agent what only an admin may do.
+    /// Rejects a call of an agent to a method for admins.
     ///
     /// # Errors
     /// PERMISSION_DENIED.

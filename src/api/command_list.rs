@@ -1,8 +1,8 @@
-//! GetCommands: which commands, in which order, and as many as fit an answer.
+//! GetCommands: selection, order and pages.
 //!
-//! A list goes by the order in which commands were made, which never changes, so a page token stays valid when they change or go.
-//! Without a page size the answer to an agent begins with what is pending for it: an agent that polls is never kept from its work
-//! by the results of earlier commands.
+//! A list is ordered by creation time, which never changes, so a page token stays valid while commands change or are removed.
+//! Without a page size the answer to an agent begins with the commands that are pending for it: a polling agent is never kept
+//! from its work by results of earlier commands.
 
 use peat_ipc::frame::PAYLOAD_BYTES;
 use peat_ipc::prost::Message as _;
@@ -14,12 +14,12 @@ use crate::fleet::commands::{Commands, Place, Trust, shown};
 use crate::limits::COMMANDS_PAGE;
 use crate::store::{COMMANDS, CommandResult, CommandView, Rank, Snapshot};
 
-/// Commands looked at for one page.
+/// Maximum number of commands examined for one page, which bounds the time of a call that matches few.
 const EXAMINED_A_PAGE: usize = 4_096;
-/// The part of an answer that is not commands.
+/// Bytes of an answer that are reserved for everything but the commands.
 const FRAMING_BYTES: usize = 1_024;
 
-/// What a list is made from.
+/// State that a list is made from.
 pub(super) struct Source<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) commands: &'a Commands,
@@ -27,18 +27,18 @@ pub(super) struct Source<'a> {
     pub(super) now: Now,
 }
 
-/// Which commands of those that are asked for a part of the list gives.
+/// The part of a list that is being filled; also the first byte of a page token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 enum Part {
     All = 0,
-    /// What the agent may run and has not accepted,
+    /// Commands that the agent may run and has not accepted.
     Pending = 1,
-    /// and after that everything else.
+    /// All others, which follow the pending ones.
     Rest = 2,
 }
 
-/// The answer so far.
+/// The answer so far, and the limits that are left.
 struct Page {
     commands: Vec<Command>,
     most: usize,
@@ -47,10 +47,10 @@ struct Page {
     next: Option<Vec<u8>>,
 }
 
-/// The commands a GetCommands asks for.
+/// Returns the commands that a GetCommands selects.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: the page token is none, or a status is unknown.
+/// INVALID_ARGUMENT: the page token is malformed, or a status is unknown.
 pub(super) fn list(source: &Source<'_>, request: &GetCommandsRequest) -> Result<GetCommandsResponse, CallError> {
     if let Some(unknown) = request.status.iter().find(|status| CommandStatus::try_from(**status).is_err()) {
         return Err(CallError::new(Code::InvalidArgument, format!("status {unknown} is no CommandStatus")));
@@ -82,7 +82,7 @@ pub(super) fn list(source: &Source<'_>, request: &GetCommandsRequest) -> Result<
 }
 
 impl Source<'_> {
-    /// Adds the commands of one part after a place.
+    /// Adds the commands of one part that follow a place.
     fn part(
         &self,
         page: &mut Page,
@@ -103,7 +103,7 @@ impl Source<'_> {
         }
     }
 
-    /// The ids among which everything is that is asked for, where it is something that an agent has not ended.
+    /// Returns the ids of the agent's open commands if every match is among them; `None` if the whole list must be examined.
     fn open(&self, request: &GetCommandsRequest, part: Part) -> Option<Vec<String>> {
         let open = [CommandStatus::Pending as i32, CommandStatus::Executing as i32];
         let asked = !request.status.is_empty() && request.status.iter().all(|status| open.contains(status));
@@ -111,7 +111,7 @@ impl Source<'_> {
         (narrow && !request.target_id.is_empty()).then(|| self.commands.open_of(&request.target_id))?
     }
 
-    /// The places of commands after one, in order.
+    /// Returns the places of these commands that are after `after`, in order.
     fn places(&self, ids: Vec<String>, after: Option<&Place>) -> Result<Vec<Place>, CallError> {
         let mut places = Vec::new();
         for id in ids.into_iter().filter(|id| !id.contains(':')) {
@@ -156,12 +156,13 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// A command with what its targets, or only `agent`, made of it; `None`: the page has no room for it. What does not fit even a
-    /// page of its own is left out.
+    /// Returns a command with the results of all its targets, or of `agent` only; `None` if the page has no room for it. A result
+    /// that does not fit even an empty page is omitted and marked `result_omitted`.
     fn describe(&self, held: &CommandView, agent: &str, page: &Page) -> Result<Option<Command>, CallError> {
         let mut command = shown(held, self.now);
         command.targets.retain(|target| agent.is_empty() || target.agent_id == agent);
         let Some(mut room) = page.room.checked_sub(cost(&command)) else { return Ok(None) };
+        // With a single target the result is sent twice: in the target, and in the command itself.
         let copies = if command.targets.len() == 1 { 2 } else { 1 };
         for target in &mut command.targets {
             if !has_result(target.status()) {
@@ -187,7 +188,7 @@ impl Source<'_> {
     }
 }
 
-/// The bytes a command takes of an answer.
+/// Returns the bytes that a command adds to an answer.
 fn cost(command: &Command) -> usize {
     command.encoded_len() + 8
 }
@@ -202,7 +203,7 @@ fn add_result(target: &mut TargetStatus, result: CommandResult) {
         Some((words, percent)) if target.status() == CommandStatus::Executing => {
             (target.progress, target.percent) = (words, percent);
         }
-        // The status has come, and the result that goes with it has not.
+        // The status has arrived and the result that belongs to it has not.
         Some(_) => {}
         None => (target.result_json, target.error) = (result.result, result.error),
     }
@@ -229,7 +230,7 @@ fn is_wanted(held: &CommandView, now: Now, trust: &Trust, request: &GetCommandsR
     !ranks.is_empty() && of_part && (!request.pending_only || (pending && may_run())) && asked()
 }
 
-/// Where a list goes on: after this place.
+/// Encodes the page token with which a list continues after this place.
 fn token(part: Part, place: &Place) -> Vec<u8> {
     let mut token = vec![part as u8];
     token.extend_from_slice(&place.0.to_be_bytes());
@@ -237,7 +238,7 @@ fn token(part: Part, place: &Place) -> Vec<u8> {
     token
 }
 
-/// Where a part begins.
+/// Encodes the page token with which a part begins.
 fn first_token(part: Part) -> Vec<u8> {
     token(part, &(i64::MIN, "".into()))
 }

@@ -1,6 +1,6 @@
-//! `commands/{id}`: what a caller may issue, report, cancel and see.
+//! Rules for `commands/{id}`: issuing, reporting, cancelling and showing commands.
 //!
-//! Judges what a request says. Whether an id is taken and whether a status may climb is decided by the store, in the commit.
+//! Judges the content of a request. The store decides, in the commit, if an id is free and if a status may advance.
 
 use std::sync::Arc;
 
@@ -21,33 +21,33 @@ use crate::store::{
     CommandChange, CommandView, Key, Put, Rank, Report, Signed, Snapshot, check_body, is_long_past, same_time,
 };
 
-/// What commands need to know of the agents.
+/// The questions about agents that judging a command asks.
 pub(crate) trait Roster {
-    /// The agents a group, or everyone, stands for at this node now: those it sees LIVE.
+    /// Returns the agents addressed: for a group or for all, the agents that this node sees LIVE now.
     fn resolve(&self, addressed: &Addressed) -> Vec<String>;
-    /// Whether an agent's stream ends here.
+    /// Returns true if the agent is attached to this node.
     fn is_attached(&self, agent: &str) -> bool;
-    /// Whether one more command for these agents is within the limits.
+    /// Checks that one more command for these agents stays within the limits.
     ///
     /// # Errors
-    /// Which limit it would pass.
+    /// Names the limit that it would exceed.
     fn room(&self, targets: &[String]) -> Result<(), String>;
-    /// Whether the caller may speak for this agent.
+    /// Checks that the caller may speak for this agent.
     ///
     /// # Errors
     /// PERMISSION_DENIED.
     fn may_report(&self, agent: &str) -> Result<(), CallError>;
 }
 
-/// The fleet as this node sees it now.
+/// The state of this node's fleet and the caller, as one request sees them.
 pub(super) struct Known<'a> {
     pub(super) fleet: &'a Fleet,
     pub(super) commands: &'a Commands,
     pub(super) now: Now,
-    /// Who asks.
+    /// Owner recorded for the caller.
     pub(super) owner: Owner,
     pub(super) role: Role,
-    /// `--open-documents`: every caller writes the documents of every agent.
+    /// True with `--open-documents`: every caller may write the documents of every agent.
     pub(super) open_documents: bool,
 }
 
@@ -86,7 +86,7 @@ impl Roster for Known<'_> {
     }
 }
 
-/// Who issues commands here, and whose are delivered.
+/// The identity that signs commands issued here, and the issuers that are trusted.
 #[derive(Clone, Debug)]
 pub(super) struct Authority {
     pub(super) identity: Arc<Identity>,
@@ -101,7 +101,7 @@ fn invalid(why: impl Into<String>) -> CallError {
     refused(Code::InvalidArgument, why)
 }
 
-/// A request about one command, and all that is looked at to judge it.
+/// A request about one command, with all the state that is used to judge it.
 pub(super) struct Request<'a> {
     pub(super) now: Now,
     pub(super) role: Role,
@@ -112,7 +112,7 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// What a PutCommand comes to; `None` when the command already says so.
+    /// Returns the write for a PutCommand; `None` if it would change nothing.
     pub(super) fn judge(&self, command: &Command) -> Result<Option<Put>, CallError> {
         if self.key.id().contains(':') {
             return Err(invalid("command.id contains a colon; results are kept at ID:AGENT"));
@@ -149,7 +149,7 @@ impl Request<'_> {
         Ok(CommandChange::Issue(Signed::sign(&self.authority.identity, &body)))
     }
 
-    /// Whom a command is for: one agent whether it is known or not, else those seen now.
+    /// Returns the agents a command is for: the one named, known or not; for a group or all, those that are LIVE now.
     fn targets(&self, addressed: &Addressed) -> Result<Vec<String>, CallError> {
         if let Addressed::Agent(agent) = addressed {
             return Ok(vec![agent.clone()]);
@@ -173,7 +173,7 @@ impl Request<'_> {
         }
     }
 
-    /// A put over a held command: the same body, and perhaps what a target makes of it.
+    /// Returns the change for a put to an existing command: a target's report, or `None` if it changes nothing.
     fn report(
         &self,
         held: &CommandView,
@@ -201,6 +201,7 @@ impl Request<'_> {
             let why = format!("this node does not trust the issuer of {} (--trust-issuer)", self.key);
             return Err(refused(Code::PermissionDenied, why));
         }
+        // An acceptance always goes to the store, which checks in the commit that the command may still begin.
         if begun && rank <= standing {
             return Ok(None);
         }
@@ -208,7 +209,7 @@ impl Request<'_> {
         Ok(Some(CommandChange::Report(report)))
     }
 
-    /// What a CancelCommand comes to.
+    /// Returns the write for a CancelCommand.
     pub(super) fn cancel(&self) -> Result<Put, CallError> {
         self.role.require_admin("cancelling a command")?;
         let Some(held) = self.snapshot.command(self.key.id())? else {
@@ -219,7 +220,7 @@ impl Request<'_> {
     }
 }
 
-/// Whom a command is addressed to, if it is to exactly one of the three and well-formed.
+/// Returns the addressee of a command, if there is exactly one and the command is well-formed.
 fn validate(command: &Command) -> Result<Addressed, CallError> {
     if command.command_type.is_empty() {
         return Err(invalid("command.command_type is empty"));
@@ -231,15 +232,15 @@ fn validate(command: &Command) -> Result<Addressed, CallError> {
     match (command.target_id.as_str(), command.group.as_str(), command.all) {
         ("", "", false) => Err(invalid("command.target_id, group and all are empty; a command is for somebody")),
         (agent, "", false) => Ok(Addressed::Agent(agent.into())),
-        // A target beside a group or everyone says who of them reports.
+        // A `target_id` beside a group or `all` names the target that reports.
         (_, group, false) => Ok(Addressed::Group(group.into())),
         (_, "", true) => Ok(Addressed::All(true)),
         _ => Err(invalid("command.group and all exclude each other")),
     }
 }
 
-/// When a command was made and until when it may be accepted, as it is signed. A client whose clock is behind means a time from now,
-/// which by the clocks of other nodes would be long past.
+/// Returns the `created_at` and `expires_at` to sign, in seconds. If the client's clock is behind, so that the given expiry is
+/// long past by this node's clock, the interval is shifted to begin now: other nodes would treat the command as expired.
 fn times(command: &Command, now: Now) -> (i64, i64) {
     let now_s = now.wall_ms.div_euclid(1_000);
     match (command.created_at, command.expires_at) {
@@ -249,7 +250,7 @@ fn times(command: &Command, now: Now) -> (i64, i64) {
     }
 }
 
-/// The time to live, milliseconds; 0: for ever.
+/// Returns the time to live in milliseconds; 0 means no expiry.
 fn ttl_ms(command: &Command, now: Now) -> Result<u64, CallError> {
     let Command { created_at, expires_at, .. } = *command;
     if expires_at == 0 {
@@ -273,11 +274,12 @@ fn ttl_ms(command: &Command, now: Now) -> Result<u64, CallError> {
     }
 }
 
-/// Whether a put names the body that is held. A time that is not given is no other time.
+/// Returns true if the put matches the stored body; a time that is not set matches any.
 fn is_same(held: &CommandView, command: &Command, addressed: &Addressed) -> bool {
     let body = &held.body;
     let time = |given: i64, held: i64| given == 0 || given == held;
     let (held_times, given) = ((body.created_at, body.expires_at), (command.created_at, command.expires_at));
+    // A retry made later may carry later times: the interval between them is what must match.
     let shifted = given.1 != 0 && given.1 != held_times.1 && same_time(held_times, given);
     body.addressed.as_ref() == Some(addressed)
         && body.command_type == command.command_type
@@ -285,7 +287,7 @@ fn is_same(held: &CommandView, command: &Command, addressed: &Addressed) -> bool
         && (shifted || (time(given.0, held_times.0) && time(given.1, held_times.1)))
 }
 
-/// Who reports, and what: the one target, or, of several, the one that `targets` or `target_id` names.
+/// Returns the agent that reports, and its report: the only target, or, of several, the one that `targets` or `target_id` names.
 fn reporter(held: &CommandView, command: &Command) -> Result<(String, TargetStatus), CallError> {
     let plain = TargetStatus {
         agent_id: command.target_id.clone(),
@@ -312,7 +314,7 @@ fn reporter(held: &CommandView, command: &Command) -> Result<(String, TargetStat
     Ok((said.agent_id.clone(), said))
 }
 
-/// Where a status stands; a status only climbs.
+/// Returns the rank of a status; a command's rank only rises.
 fn rank(status: CommandStatus) -> u8 {
     match status {
         CommandStatus::Unspecified => 0,
@@ -325,15 +327,15 @@ fn rank(status: CommandStatus) -> u8 {
     }
 }
 
-/// The answer to a CancelCommand: how far each target is now.
+/// Returns the answer to a CancelCommand: the current status of each target.
 pub(super) fn cancelled(held: Option<&CommandView>, now: Now) -> CancelCommandResponse {
     CancelCommandResponse { targets: held.map(|held| shown(held, now).targets).unwrap_or_default() }
 }
 
-/// Keys of a command's document that a put may repeat and that decide nothing.
+/// Keys of a command's document that a put may repeat and that are ignored.
 const SHOWN_ONLY: [&str; 6] = ["issuer", "signature", "targets", "cancel_requested", "progress", "percent"];
 
-/// A command given as a document.
+/// Parses a command from the JSON of a document.
 pub(super) fn from_json(id: &str, json: &str) -> Result<Command, CallError> {
     let refused = |why: String| CallError::new(Code::InvalidArgument, format!("json_data is no command: {why}"));
     let document: Map<String, Value> = serde_json::from_str(json).map_err(|cause| refused(cause.to_string()))?;
@@ -353,7 +355,7 @@ pub(super) fn from_json(id: &str, json: &str) -> Result<Command, CallError> {
     }
 }
 
-/// Whether a key was read as it was written; numbers may be strings, and enums names or numbers.
+/// Returns true if a value was understood as written: numbers may be strings, and enums names or numbers.
 fn same(key: &str, value: &Value, understood: &Map<String, Value>) -> bool {
     match key {
         "status" => understood[key] != CommandStatus::Unspecified.as_str_name() || *value == 0,

@@ -1,6 +1,6 @@
-//! One client's connection: its bytes in both directions, its unfinished calls, and how slow it may be.
+//! One client's connection: its bytes in both directions, its unfinished calls, and its deadlines.
 //!
-//! Decides nothing about calls. What a client sends is read only while there is room for what it asks for.
+//! Decides nothing about calls. A client's bytes are read only while there is room for the requests in them (back-pressure).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,22 +19,23 @@ use crate::clock::Now;
 use crate::limits::{CLIENT_IDLE, FIRST_FRAME, FRAME_STALL, HEALTH_CONNECTION, MESSAGE_BYTES};
 use crate::store::Submitted;
 
-/// A connection, as the shell numbers it. Never used twice.
+/// Number the shell gave a connection; never reused.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ConnectionId(pub u64);
 
 const _: () = assert!(frame::FRAME_BYTES == MESSAGE_BYTES, "a client and its node agree on the largest frame");
 
-/// A written buffer up to this size is kept for the next answer; a larger one is given back.
+/// Capacity of the output buffer that is kept between answers, in bytes; a larger buffer is shrunk to this.
 const KEPT_BYTES: usize = 64 << 10;
-/// A stream adds nothing while more than this waits to be written.
+/// Output bytes above which streams of this connection pause: enough to keep the socket full, small enough that calls are not
+/// delayed.
 const STREAM_AHEAD_BYTES: usize = 64 << 10;
-/// How long the last words of a closing connection may take to be written, and how long a client that goes on sending may pause.
+/// Time in which the final bytes of a closing connection must be written, and longest pause of a client that still sends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How long what a client goes on sending is passed over.
+/// Longest time for which a closing connection discards bytes that the client still sends.
 const LINGER: Duration = FRAME_STALL;
 
-/// What a connection speaks; its first bytes say.
+/// Codec of a connection, detected from its first bytes.
 #[derive(Debug)]
 enum Codec {
     Unknown,
@@ -43,7 +44,7 @@ enum Codec {
     Http(Box<Http>),
 }
 
-/// What a client has said.
+/// One item a client has sent.
 #[derive(Debug)]
 pub(super) enum Input {
     Frame(u64, Body),
@@ -51,51 +52,54 @@ pub(super) enum Input {
     Http(Event),
 }
 
+/// One client's connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) caller: Caller,
-    /// `None` where every call must show a token.
+    /// Role of every call; `None` if each call must carry a token.
     pub(super) role: Option<Role>,
-    /// Whose share it is counted to.
+    /// Principal that this connection is counted to.
     pub(super) principal: Principal,
-    /// Why the node's health is all that can be asked for: there is no room for the connection otherwise.
+    /// Set on a connection over the limit: only health may be asked for, and every other call fails with this error.
     pub(super) only_health: Option<CallError>,
     pub(super) input: Decoder,
     codec: Codec,
     opened: Instant,
-    /// The client puts the parts of long messages together.
+    /// True if the client reassembles long messages from parts.
     pub(super) takes_parts: bool,
-    /// Whether a first frame came.
+    /// True once a first frame or request has arrived.
     served: bool,
-    /// When the frame that is incomplete now began.
+    /// Time at which the message that is incomplete now began.
     incomplete_since: Option<Instant>,
     out: Vec<u8>,
     out_start: usize,
-    /// Bytes ever written, and where in that count the last reply ends.
+    /// Number of bytes written to the socket since the connection opened.
     written: u64,
+    /// Position, in the same count, at which the newest reply ends.
     replies_end: u64,
-    /// When it was last answered.
+    /// Time of the newest reply.
     last_reply: Instant,
-    /// A reply's end, and when it must have been taken. Stream items may wait for ever: what is owed is not kept here.
+    /// Position at which a reply ends, and the deadline for the client to take it. Items of a stream of frames set no deadline:
+    /// such a stream may wait for credit indefinitely, and the backlog is in the index, not here.
     reply_due: Option<(u64, Instant)>,
     /// Unfinished calls: the client's number to the engine's.
     pub(super) calls: BTreeMap<u64, u64>,
-    /// Request bytes of those.
+    /// Sum of the request sizes of the unfinished calls.
     pub(super) request_bytes: usize,
-    /// A write for which the store has no room yet; nothing is read until it has.
+    /// Write that the store's queue had no room for; nothing is read from the client until it is accepted.
     pub(super) held: Option<Submitted>,
-    /// Frames wait because the client does not take its answers.
+    /// True while frames wait because the client does not take its answers.
     pub(super) paused: bool,
-    /// Why it will be closed once its last words are written, and by when at the latest.
+    /// Reason for closing, and the latest time at which to close; set while the final bytes are being written.
     pub(super) closing: Option<(String, Instant)>,
-    /// The client may still be sending. It would not see its last words if its bytes were left unread, so they are passed over
-    /// until it ends the connection itself, until then at the latest.
+    /// Set if the client may still be sending: unread bytes would make the kernel reset the connection and lose the final answer,
+    /// so they are discarded until the client closes, until this time at the latest.
     lingers_until: Option<Instant>,
-    /// Its last words are written, and the other direction is shut.
+    /// True once the final bytes are written and the connection is shut for writing.
     pub(super) is_shut: bool,
-    /// Its share of the engine's totals, as last counted: in, out.
+    /// Bytes in and out as last added to the engine's totals.
     pub(super) counted: (usize, usize),
-    /// The deadline the engine's timers hold for it.
+    /// Deadline that the engine's timers hold for this connection.
     pub(super) timer: Option<Instant>,
     pub(super) output_queued: bool,
     pub(super) touched: bool,
@@ -134,10 +138,10 @@ impl Connection {
         }
     }
 
-    /// The next whole frame or request. Takes the preface first.
+    /// Returns the next complete frame or request. Consumes the preface first.
     ///
     /// # Errors
-    /// What the client sent is no preface, no frame or no request.
+    /// INVALID_ARGUMENT: the bytes are not a preface, a frame or a request.
     pub(super) fn next_input(&mut self, now: Now) -> Result<Option<Input>, CallError> {
         if matches!(self.codec, Codec::Unknown) && !self.greet(now)? {
             return Ok(None);
@@ -152,12 +156,13 @@ impl Connection {
             Codec::Http(http) => http.next(&mut self.input, &mut self.out)?.map(Input::Http),
         };
         self.served |= next.is_some();
+        // A message keeps its start time until it is complete, so that single bytes do not extend the limit.
         let whole = next.is_some() || self.stall().is_none();
         self.incomplete_since = if whole { None } else { self.incomplete_since.or(Some(now.mono)) };
         Ok(next)
     }
 
-    /// How long what is incomplete now may stay so.
+    /// Returns the time that the message which is incomplete now may take to complete; `None` if there is none.
     fn stall(&self) -> Option<Duration> {
         match &self.codec {
             #[cfg(feature = "http")]
@@ -166,7 +171,7 @@ impl Connection {
         }
     }
 
-    /// Whether it is known what the client speaks.
+    /// Detects the codec from the first bytes; returns true once it is known.
     fn greet(&mut self, now: Now) -> Result<bool, CallError> {
         let came = self.input.peek();
         #[cfg(feature = "http")]
@@ -188,7 +193,7 @@ impl Connection {
         Ok(length == PREFACE.len())
     }
 
-    /// Whether errors would be understood: the client has shown what it speaks.
+    /// Returns true if the client would understand an error: its codec is known.
     pub(super) fn is_understood(&self) -> bool {
         match self.codec {
             Codec::Unknown => self.input.peek().first().is_some_and(|byte| *byte == PREFACE[0]),
@@ -196,7 +201,7 @@ impl Connection {
         }
     }
 
-    /// Whether its bytes should be read.
+    /// Returns true if the client's bytes should be read.
     pub(super) fn wants_bytes(&self) -> bool {
         let free = self.held.is_none() && !self.paused;
         let wants = match &self.codec {
@@ -210,19 +215,19 @@ impl Connection {
         }
     }
 
-    /// Bytes came that nothing looks at any more: while they do, and not for ever, they are waited for.
+    /// Notes bytes that are discarded on a closing connection, and extends the wait for more of them, within `lingers_until`.
     pub(super) fn pass_over(&mut self, now: Now) {
         if let (Some((_, at)), Some(until)) = (&mut self.closing, self.lingers_until) {
             *at = now.after(LAST_WORDS).min(until);
         }
     }
 
-    /// Whether its end waits for the client's.
+    /// Returns true if the connection waits for the client to close it.
     pub(super) fn lingers(&self) -> bool {
         self.lingers_until.is_some()
     }
 
-    /// Gives up requests and answers that make no progress, where the others on the connection can go on; whether there was one.
+    /// Ends requests and answers that make no progress where the connection's others can continue; returns true if there was one.
     pub(super) fn end_stalled(&mut self, now: Now) -> bool {
         #[cfg(feature = "http")]
         {
@@ -235,7 +240,7 @@ impl Connection {
         false
     }
 
-    /// Bytes of requests that are not complete, or not begun.
+    /// Returns the number of bytes of requests that are incomplete, or complete and not begun.
     pub(super) fn buffered(&self) -> usize {
         let codec = match &self.codec {
             #[cfg(feature = "http")]
@@ -266,7 +271,7 @@ impl Connection {
         self.replied(now);
     }
 
-    /// Something was written that must be taken in time.
+    /// Starts the deadline for the client to take the bytes just written.
     pub(super) fn replied(&mut self, now: Now) {
         self.replies_end = self.written + self.output().len() as u64;
         self.reply_due.get_or_insert((self.replies_end, now.after(FRAME_STALL)));
@@ -280,7 +285,7 @@ impl Connection {
         }
     }
 
-    /// Ends a stream that ended well.
+    /// Ends a stream without an error.
     pub(super) fn end(&mut self, now: Now, call: u64) {
         match &mut self.codec {
             #[cfg(feature = "http")]
@@ -290,8 +295,8 @@ impl Connection {
         self.replied(now);
     }
 
-    /// The longest item of a stream that the client takes, when it has asked for changes up to `wanted` bytes; 0: it has not
-    /// asked.
+    /// Returns the largest stream item the client takes, in bytes; `wanted` is the `max_change_bytes` of its subscription, 0 if
+    /// not given.
     pub(super) fn longest_item(&self, wanted: usize) -> usize {
         match wanted {
             _ if !self.takes_parts && !self.speaks_http() => PAYLOAD_BYTES,
@@ -301,7 +306,7 @@ impl Connection {
         }
     }
 
-    /// Appends a stream item; whether there is room for another.
+    /// Appends a stream item; returns true if there is room for another.
     #[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "items of frames may wait for ever"))]
     pub(super) fn put_item(&mut self, now: Now, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
         match &mut self.codec {
@@ -318,12 +323,12 @@ impl Connection {
         self.has_room_for(call)
     }
 
-    /// Whether more requests came than were looked at: one waits for the answer to another.
+    /// Returns true if unread requests wait behind one that is unanswered (HTTP pipelining).
     pub(super) fn has_pipelined(&self) -> bool {
         self.speaks_http() && self.input.buffered() > 0
     }
 
-    /// What speaks HTTP, and where it writes to.
+    /// Returns the HTTP codec and the buffer it writes to.
     #[cfg(feature = "http")]
     pub(super) fn http(&mut self) -> Option<(&mut Http, &mut Vec<u8>)> {
         match &mut self.codec {
@@ -332,7 +337,7 @@ impl Connection {
         }
     }
 
-    /// Appends bytes to a stream that a route holds open; whether there is room for more.
+    /// Appends bytes to a stream that a route holds open; returns true if there is room for more.
     #[cfg(feature = "http")]
     pub(super) fn put_bytes(&mut self, now: Now, call: u64, bytes: &[u8]) -> bool {
         if let Some((http, out)) = self.http() {
@@ -342,7 +347,7 @@ impl Connection {
         self.has_room_for(call)
     }
 
-    /// Answers a request with what a handler said.
+    /// Answers a request with the response of a route.
     #[cfg(feature = "http")]
     pub(super) fn reply(&mut self, now: Now, call: u64, response: &http::message::Response) {
         if let Some((http, out)) = self.http() {
@@ -355,7 +360,7 @@ impl Connection {
         self.output().len() < STREAM_AHEAD_BYTES
     }
 
-    /// Whether a stream may be added to.
+    /// Returns true if the stream of this call may be extended: the connection and the stream's own window have room.
     pub(super) fn has_room_for(&self, call: u64) -> bool {
         self.has_stream_room()
             && match &self.codec {
@@ -368,7 +373,7 @@ impl Connection {
             }
     }
 
-    /// Lets the codec move bytes; whether it has something for the engine to look at.
+    /// Lets the codec move bytes; returns true if the engine should read an event from it.
     pub(super) fn pump(&mut self, now: Instant) -> bool {
         #[cfg(feature = "http")]
         if let Codec::Http(http) = &mut self.codec {
@@ -379,7 +384,8 @@ impl Connection {
         false
     }
 
-    /// Bytes that wait to be written, those included that the client's windows have no room for.
+    /// Returns the number of bytes that wait to be written, including those for which the client's flow-control windows have no
+    /// room.
     pub(super) fn owed(&self) -> usize {
         let held = match &self.codec {
             #[cfg(feature = "http")]
@@ -389,12 +395,12 @@ impl Connection {
         self.output().len() + held
     }
 
-    /// What waits to be written.
+    /// Returns the bytes that wait to be written.
     pub(super) fn output(&self) -> &[u8] {
         &self.out[self.out_start..]
     }
 
-    /// Drops the first `count` bytes of the output.
+    /// Drops the first `count` bytes of the output, which were written.
     pub(super) fn wrote(&mut self, now: Now, count: usize) {
         let count = count.min(self.output().len());
         self.out_start += count;
@@ -407,13 +413,14 @@ impl Connection {
             self.out.drain(..self.out_start);
             self.out_start = 0;
         }
+        // The reply with a deadline was taken; a later one has the full time from now.
         if self.reply_due.is_some_and(|(end, _)| end <= self.written) {
             let more = self.replies_end > self.written;
             self.reply_due = more.then(|| (self.replies_end, now.after(FRAME_STALL)));
         }
     }
 
-    /// Ends the connection once its last words, if any, are written. `lingers`: the client may still be sending.
+    /// Closes the connection once its final bytes, if any, are written. `lingers`: the client may still be sending.
     pub(super) fn close(&mut self, now: Now, reason: String, lingers: bool) {
         if self.closing.is_none() {
             self.lingers_until = lingers.then(|| now.after(LINGER));
@@ -432,7 +439,8 @@ impl Connection {
         }
     }
 
-    /// Since when nothing is under way on it, where that must end.
+    /// Returns the time since which the connection is idle, if it is subject to the idle timeout. The watcher's connection is
+    /// not.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         match &self.codec {
             #[cfg(feature = "http")]
@@ -446,12 +454,13 @@ impl Connection {
         }
     }
 
-    /// When a connection ends that the node has no room for.
+    /// Returns the time at which a connection over the limit, kept for health alone, is closed.
     pub(super) fn health_until(&self) -> Option<Instant> {
         self.only_health.as_ref().map(|_| self.opened + HEALTH_CONNECTION)
     }
 
-    /// When it will have been too slow.
+    /// Returns the earliest time at which the connection needs attention: closing, a stalled message or reply, the idle timeout,
+    /// or a keep-alive that is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if let Some((_, at)) = self.closing {
             return Some(at);
@@ -462,13 +471,13 @@ impl Connection {
         [first, self.rest_due(), reply, idle, self.stalls_at(), self.health_until()].into_iter().flatten().min()
     }
 
-    /// When what is incomplete now keeps the connection waiting for too long.
+    /// Returns the time at which the incomplete message exceeds its limit. `None` while paused: then the node is not reading.
     fn rest_due(&self) -> Option<Instant> {
         let stall = self.stall().filter(|_| !self.paused);
         self.incomplete_since.zip(stall).map(|(since, stall)| since + stall)
     }
 
-    /// The same for one request or answer among others, or when a sign of life is due on them.
+    /// Returns the time at which one request or answer among others stalls, or a keep-alive is due (HTTP).
     fn stalls_at(&self) -> Option<Instant> {
         match &self.codec {
             #[cfg(feature = "http")]
@@ -477,7 +486,7 @@ impl Connection {
         }
     }
 
-    /// Gives the signs of life that are due, which proxies wait for; whether there was one.
+    /// Sends the keep-alives that are due, so that proxies do not close idle streams; returns true if there was one.
     pub(super) fn keep_alive(&mut self, now: Now) -> bool {
         match &mut self.codec {
             #[cfg(feature = "http")]
@@ -489,7 +498,7 @@ impl Connection {
         }
     }
 
-    /// What to tell a client whose deadline passed.
+    /// Returns the error for a client that missed its deadline.
     pub(super) fn too_slow(&self) -> CallError {
         let seconds = self.stall().unwrap_or(FRAME_STALL).as_secs();
         let message = match (self.served, self.reply_due) {
@@ -501,7 +510,7 @@ impl Connection {
     }
 }
 
-/// The client broke the protocol, which ends its connection.
+/// Returns the error for a client that broke the protocol, which closes its connection.
 pub(super) fn violation(message: impl Into<String>) -> CallError {
     CallError::new(Code::InvalidArgument, message)
 }

@@ -1,5 +1,5 @@
-//! What each method does, once, whatever codec carried it: a request becomes an answer, a write, a question to the sync
-//! thread, or a stream.
+//! Carries out each method, once for all codecs: a request becomes an answer, a write, a control request to the sync thread, or a
+//! stream.
 //!
 //! Knows nothing of connections, frames and deadlines. Reads are answered here, from the view's snapshot.
 
@@ -26,22 +26,22 @@ use crate::identity::EndpointId;
 use crate::store::{CommandView, Key, KeyHash, Put, Version, Write};
 use crate::sync::{Answer, Control, Peer};
 
-/// What a request comes to.
+/// The next step of a call.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Answered already.
+    /// The response is complete.
     Answer(Response),
-    /// The store is to write; `then` makes the answer of what it says.
+    /// Submit the write to the store; `then` makes the response of its outcome.
     Write { write: Write, then: Then },
-    /// The sync thread is to be asked; `answered` makes the answer of what it says.
+    /// Send the control request to the sync thread; `answered` makes the response of its answer.
     Ask { control: Control, answered: Answered },
-    /// Changes are to be sent.
+    /// Send changes of documents.
     Stream(Feed),
-    /// Changes of agents are to be sent.
+    /// Send changes of agents.
     Watch(Watch),
 }
 
-/// What the store said of a write.
+/// Outcome of a write.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) version: Vec<u8>,
@@ -49,33 +49,33 @@ pub(super) struct Written {
     pub(super) dropped_bytes: u64,
 }
 
-/// How a write is answered.
+/// The conditions and the form of the answer to a write.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Then {
     pub(super) key: KeyHash,
-    /// So many peers must have it first.
+    /// Number of peers that must have confirmed the write first.
     pub(super) peers: u32,
     pub(super) respond: Respond,
 }
 
-/// What makes the answer of a write that was carried out.
+/// Makes the response of a committed write.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Respond {
-    /// What the store said.
+    /// From the outcome of the write.
     Of(fn(Written) -> Response),
-    /// The command as it is now.
+    /// From the command as it is after the write.
     OfCommand(fn(Option<&CommandView>, Now) -> Response),
 }
 
-/// How the sync engine's answer is told to the client; `None` when it answers another question.
+/// Makes the response of the sync engine's answer; `None` if the answer is of another kind.
 pub(super) type Answered = fn(Answer) -> Option<Response>;
 
-/// A healthy node can have this problem.
+/// Describes two nodes that share a node id. Listed as a problem, but does not make this node unhealthy.
 fn warn_of_namesakes([one, other]: [EndpointId; 2]) -> String {
     format!("nodes {one} and {other} have one node id; give one of the two another --node-id")
 }
 
-/// Carries `request` out as far as this thread can.
+/// Carries out `request` as far as this thread can, and checks that the caller may write the document.
 pub(super) fn begin(view: &mut View, known: &Known<'_>, request: Request) -> Result<Step, CallError> {
     let step = carry_out(view, known, request)?;
     if let Step::Write { write, .. } = &step {
@@ -148,7 +148,7 @@ fn base(bytes: Vec<u8>) -> Option<Version> {
     (!bytes.is_empty()).then_some(Version(bytes))
 }
 
-/// A write, and how it is answered.
+/// Returns the step that submits a write. Waiting for peers implies `durable`.
 fn write(key: Key, put: Put, durable: bool, peers: u32, respond: fn(Written) -> Response) -> Step {
     let then = Then { key: key.hash(), peers, respond: Respond::Of(respond) };
     Step::Write { write: Write { key, put, durable: durable || peers > 0 }, then }
@@ -176,7 +176,7 @@ fn put_document(
     Ok(write(key, put, request.durable, request.wait_peers, respond))
 }
 
-/// The answer to a put that changes nothing.
+/// Returns the response to a put that changes nothing.
 fn unchanged(view: &mut View, key: &Key) -> Result<Response, CallError> {
     let durable = view.tip.durable;
     let document = view.snapshot()?.document(key)?;
@@ -232,7 +232,7 @@ fn get_document(view: &mut View, request: &GetDocumentRequest) -> Result<Step, C
 }
 
 fn list_documents(view: &mut View, request: &ListDocumentsRequest) -> Result<Step, CallError> {
-    // Any id does: a collection's name has the same rules alone.
+    // The id is a placeholder: the call checks the collection's name alone.
     key(request.collection.clone(), "-".into())?;
     let doc_ids = view.snapshot()?.list(&request.collection)?;
     answer(ListDocumentsResponse { doc_ids })
@@ -300,7 +300,7 @@ fn typed_key<T: Typed>(message: &T) -> Result<Key, CallError> {
         .map_err(|error| CallError::new(Code::InvalidArgument, format!("{}.id: {error}", T::NAME)))
 }
 
-/// Every document of a typed collection, as far as they fit one answer.
+/// Returns every document of a typed collection, if they fit one answer.
 fn all<T: Typed + Message>(view: &mut View) -> Result<Vec<T>, CallError> {
     let snapshot = view.snapshot()?;
     let mut messages = Vec::new();
@@ -318,14 +318,14 @@ fn all<T: Typed + Message>(view: &mut View) -> Result<Vec<T>, CallError> {
     Ok(messages)
 }
 
-/// What gives documents whose sum is too large for one answer.
+/// Alternative, for error messages, when the sum of the documents is too large for one answer.
 pub(super) const SUBSCRIBE: &str = "Subscribe with snapshot set, which gives the documents one by one";
 
-/// What reads one document of any length.
+/// Alternatives, for error messages, when a single document is too large for one answer.
 pub(super) const READ: &str = "a client that sets takes_parts (peat-ipc and ipc/go do), or GetDocument over HTTP; or compact, \
                                shorten or delete the document";
 
-/// The answer would be over what the caller takes; `instead` is what to use.
+/// Returns the error for an answer that exceeds `limit`; `instead` names an alternative.
 pub(super) fn too_large(bytes: usize, limit: usize, instead: &str) -> CallError {
     let message = format!("the answer is {bytes} bytes or more; the limit is {limit}: use {instead}");
     CallError::new(Code::ResourceExhausted, message)
@@ -357,7 +357,7 @@ fn connect(request: ConnectPeerRequest) -> Result<Control, CallError> {
     if !request.relay_url.is_empty() {
         addresses.push(request.relay_url);
     }
-    // How long is known once the call's deadline is.
+    // A placeholder; `Engine::wait` derives the time from the call's deadline.
     Ok(Control::Connect { peer, addresses, wait: request.wait.then_some(Duration::MAX) })
 }
 

@@ -1,4 +1,4 @@
-//! The engine: what happened goes in, what to do next comes out. The order of calls is in [`crate::api`].
+//! The engine: handles events and returns what to do next. The order of calls is in [`crate::api`].
 
 mod agents;
 mod calls;
@@ -52,54 +52,54 @@ use crate::metrics::Rpcs;
 use crate::store::{CommandWrite, Key, Reader, Submitted, Tip};
 use crate::sync::Asked;
 
-/// Questions to the sync thread that may be unanswered at once.
+/// Maximum number of control requests to the sync thread that may be unanswered.
 pub const SYNC_OUTSTANDING: usize = 256;
-/// What one connection may hold of the bytes all share when those are used up.
+/// Bytes that one connection may always hold, even when the bytes shared by all are used up.
 const FAIR_SHARE_BYTES: usize = CLIENTS_BUFFERED_BYTES / CLIENT_CONNECTIONS;
 
-/// An engine that is called so long after its deadline could not be called before.
+/// Delay after its deadline beyond which the engine assumes that the process was suspended or starved.
 const LATE: Duration = Duration::from_secs(1);
 
-/// What the engine needs to know.
+/// Configuration of the engine.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What this node calls itself.
+    /// Name of this node (`--node-id`).
     pub node_id: String,
-    /// The id of the agent that the watcher writes about.
+    /// Id of the agent that the watcher reports on.
     pub watched_agent: String,
-    /// Whom to trust.
+    /// Rules that decide the role of a caller.
     pub policy: Policy,
-    /// The store's cache, as health shows it.
+    /// Size of the store's cache in bytes, as health reports it.
     pub cache_bytes: usize,
-    /// How long agents may be silent.
+    /// Heartbeat interval and liveness timeouts of agents.
     pub fleet: fleet::Settings,
-    /// Signs the commands that are issued here.
+    /// Key that signs commands issued here.
     pub identity: Arc<Identity>,
-    /// Whose commands are delivered, and how long they are kept.
+    /// Trusted issuers, and retention of commands.
     pub commands: fleet::commands::Settings,
 }
 
-/// A connection that the engine is done with.
+/// A connection that the engine has closed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Closed {
-    /// Which.
+    /// The connection to close.
     pub connection: ConnectionId,
-    /// Why, for the log.
+    /// Reason, for the log.
     pub reason: String,
 }
 
-/// A connection that is not let in: close it. What its client speaks is not known, so nothing is said.
+/// The connection is refused because the node is shutting down: close it. Its codec is not known yet, so no error is sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Refused;
 
-/// A write that no client asked for.
+/// A write that no client requested.
 #[derive(Debug)]
 enum OwnWrite {
-    /// The fleet's number for it, and the document.
+    /// A write of the fleet: the fleet's number for it, and the document.
     Fleet(u64, Key),
-    /// A change of a command; it may be what an agent reported.
+    /// A change of a command, with the agent's report that caused it, if one did.
     Command(Option<Heard>),
-    /// None at all: this call asks whether the store answers.
+    /// No write: this call checks that the store thread answers.
     #[cfg(feature = "http")]
     Probe(u64),
 }
@@ -110,93 +110,95 @@ struct Heard {
     stream: fleet::StreamId,
     command: String,
     stage: i32,
-    /// While it waits for room: its share of the bytes that may.
+    /// Bytes it is charged for while it waits for room in the store.
     bytes: usize,
 }
 
-/// All clients and their calls. Sans I/O.
+/// The engine of the api thread: all clients and their calls. Sans I/O.
 #[derive(Debug)]
 pub struct Engine {
     view: View,
     policy: Policy,
     connections: BTreeMap<ConnectionId, Connection>,
-    /// Those there is room for.
+    /// Connections within the limit.
     admitted: Shares,
-    /// The others, the oldest first.
+    /// Connections over the limit, oldest first; they may ask for health only.
     only_health: VecDeque<ConnectionId>,
     subscriptions: Shares,
     calls: BTreeMap<u64, Call>,
     last_call: u64,
-    /// Streaming calls, and those of them that have more to send at once.
+    /// Subscriptions.
     streams: BTreeSet<u64>,
+    /// Streams of any kind that have more to send, in the order of their turns.
     busy_streams: VecDeque<u64>,
     to_store: VecDeque<Submitted>,
     store_outstanding: usize,
-    /// Connections that hold a write for which the store has no room, first come first served.
+    /// Connections that hold a write for which the store's queue has no room, first come, first served.
     waiting: VecDeque<ConnectionId>,
     to_sync: VecDeque<Asked>,
-    /// Questions to it that are unanswered.
+    /// Control requests that are unanswered.
     questions: Shares,
     outputs: VecDeque<ConnectionId>,
     closed: VecDeque<Closed>,
     shut: VecDeque<ConnectionId>,
     timers: Timers,
-    /// Who watches whether the node serves.
+    /// Calls of the gRPC health service's Watch.
     #[cfg(feature = "http")]
     health_watchers: Vec<http::HealthWatcher>,
-    /// Connections that may go on with what they have read: an answer that the next request waited for was given.
+    /// Connections that may continue with buffered input because the answer ahead of it was sent.
     answered: Vec<ConnectionId>,
-    /// Connections whose deadline may have changed.
+    /// Connections with a deadline that may have changed.
     touched: Vec<ConnectionId>,
     buffered_in: usize,
     buffered_out: usize,
     fleet: Fleet,
     /// Streams of agents.
     links: Shares,
-    /// Calls that watch agents, and the change they were last brought to.
+    /// Calls that watch agents.
     watchers: BTreeSet<u64>,
+    /// The newest change of the fleet that the watches were advanced to.
     watched: u64,
     commands: Commands,
-    /// Writes under way that no client asked for.
+    /// Writes in progress that no client requested.
     own_writes: BTreeMap<u64, OwnWrite>,
     /// Agents' reports that wait for room in the store.
     command_writes: VecDeque<(CommandWrite, Heard)>,
-    /// Their bytes.
+    /// Sum of the bytes of the waiting reports.
     report_bytes: usize,
-    /// How far the fleet was told of the store's index of `latest` documents; `None`: not at all.
+    /// Position in the index of `latest` documents up to which the fleet has been notified; `None` until the first load.
     followed: Option<u64>,
-    /// Likewise the commands, and the index of those.
+    /// Position in the index of commands up to which `commands` has been notified; `None` until the first load.
     followed_commands: Option<u64>,
-    /// There is more to tell at once.
+    /// True if the last scan stopped at its budget; the next poll continues it.
     follow_on: bool,
-    /// A reader came, and no tip since.
+    /// True from a new reader until a tip with an unchanged number, which would otherwise be ignored.
     reopened: bool,
-    /// The time of the latest input.
+    /// Time of the latest event.
     latest: Now,
-    /// When it was to be called again.
+    /// Deadline that the shell was last given.
     awaited: Option<Instant>,
-    /// The method of the call that is begun now.
+    /// Number of the method that is being begun.
     method: u32,
     rpcs: Rpcs,
     #[cfg(feature = "http")]
     web: Web,
 }
 
-/// What only routes of HTTP need.
+/// State that only HTTP routes need.
 #[cfg(feature = "http")]
 #[derive(Debug)]
 struct Web {
     instruments: Instruments,
-    /// Agents that listen to their events, and by which call.
+    /// Agents that listen to server-sent events, with the call of each.
     listeners: BTreeMap<String, u64>,
-    /// Streams of events.
+    /// Streams of server-sent events.
     events: Shares,
-    /// Commands that were given an id here.
+    /// Number of command ids that this node has generated.
     ids_given: u64,
 }
 
 impl Engine {
-    /// An engine without connections.
+    /// Creates an engine without connections.
     #[must_use]
     pub fn new(config: Config, reader: Reader, now: Now) -> Engine {
         let commands = Commands::new(config.commands.clone());
@@ -253,13 +255,13 @@ impl Engine {
         }
     }
 
-    /// What the shell can see of channels and threads, for metrics.
+    /// Sets the gauges of channels and threads, which the shell can read, for metrics.
     #[cfg(feature = "http")]
     pub fn set_instruments(&mut self, instruments: Instruments) {
         self.web.instruments = instruments;
     }
 
-    /// Bytes came from a client.
+    /// Handles bytes that a client sent.
     pub fn handle_bytes(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
         self.arrive(now);
         let buffered_in = self.buffered_in;
@@ -269,6 +271,7 @@ impl Engine {
             return self.settle(id);
         }
         connection.input.extend(bytes);
+        // A connection within its fair share is served even while all clients together exceed the limit.
         if connection.buffered() > FAIR_SHARE_BYTES && buffered_in + bytes.len() > CLIENTS_BUFFERED_BYTES {
             let message = format!(
                 "requests of all clients take {CLIENTS_BUFFERED_BYTES} bytes, which is the limit; send less at a time"
@@ -276,14 +279,14 @@ impl Engine {
             self.fail(now, id, &CallError::new(Code::ResourceExhausted, message));
         }
         self.advance(now, id);
-        // Room for streams may be what came.
+        // The bytes may be a WINDOW_UPDATE, which gives streams room.
         if self.connections.get(&id).is_some_and(Connection::speaks_http) {
             self.continue_streams(id);
         }
         self.done(now);
     }
 
-    /// The first `count` bytes of [`Engine::output`] were written.
+    /// Handles the write of the first `count` bytes of [`Engine::output`].
     pub fn handle_written(&mut self, now: Now, id: ConnectionId, count: usize) {
         self.arrive(now);
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -303,10 +306,10 @@ impl Engine {
         self.done(now);
     }
 
-    /// The store's commits went further.
+    /// Handles a new tip of the store.
     pub fn handle_tip(&mut self, now: Now, tip: Tip) {
         self.arrive(now);
-        // After a reopening the same number may stand for something else.
+        // After a reopening the same number may stand for another commit.
         let moved = tip.visible != self.view.tip.visible || std::mem::take(&mut self.reopened);
         self.view.tip = tip;
         if moved && !self.streams.is_empty() {
@@ -319,7 +322,7 @@ impl Engine {
         self.done(now);
     }
 
-    /// The store reopened its database: read from here on.
+    /// Handles a new reader after the store reopened its database; reads use it from now on.
     pub fn handle_reader(&mut self, now: Now, reader: Reader) {
         self.arrive(now);
         self.view.set_reader(reader);
@@ -332,7 +335,7 @@ impl Engine {
         self.done(now);
     }
 
-    /// A deadline came.
+    /// Handles a deadline that has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.arrive(now);
         self.settle_timers();
@@ -353,13 +356,15 @@ impl Engine {
         self.done(now);
     }
 
-    /// The threads that do not answer, for `health`.
+    /// Sets the threads that do not answer, for `health`.
     pub fn set_silent(&mut self, threads: Vec<&'static str>) {
         self.view.set_silent(threads);
     }
 
-    /// The end of every input: what it means for agents is carried out, and the snapshot is let go.
+    /// Finishes every event: applies its effects on agents and commands, continues connections that were answered, and drops the
+    /// snapshot.
     fn done(&mut self, now: Now) {
+        // A connection that was answered may hold further requests; their effects are settled in the next round.
         loop {
             self.settle_fleet(now);
             self.settle_commands(now);
@@ -371,7 +376,7 @@ impl Engine {
         self.view.release();
     }
 
-    /// The node ends: every call and stream is ended, and nobody is let in any more.
+    /// Ends every call and stream because the node shuts down, and refuses new connections.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.arrive(now);
         self.view.shutting_down = true;
@@ -381,19 +386,19 @@ impl Engine {
         }
     }
 
-    /// A request for the store. Its queue must have room for [`crate::limits::STORE_QUEUE`] of them.
+    /// Returns the next request for the store. The channel must have room for [`crate::limits::STORE_QUEUE`] of them.
     #[must_use]
     pub fn poll_store(&mut self) -> Option<Submitted> {
         self.to_store.pop_front()
     }
 
-    /// A question for the sync thread.
+    /// Returns the next control request for the sync thread.
     #[must_use]
     pub fn poll_asked(&mut self) -> Option<Asked> {
         self.to_sync.pop_front()
     }
 
-    /// A connection with something new to write.
+    /// Returns a connection with new output.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<ConnectionId> {
         let id = self.outputs.pop_front()?;
@@ -403,20 +408,20 @@ impl Engine {
         Some(id)
     }
 
-    /// A connection to close; the engine has forgotten it.
+    /// Returns a connection to close; the engine holds no state of it any more.
     #[must_use]
     pub fn poll_close(&mut self) -> Option<Closed> {
         self.closed.pop_front()
     }
 
-    /// A connection to shut for writing: everything is written, and the client will end it.
+    /// Returns a connection to shut for writing: all output is written, and the client is expected to close.
     #[must_use]
     pub fn poll_shut(&mut self) -> Option<ConnectionId> {
         self.shut.pop_front()
     }
 
-    /// The time of an input. When it comes long after the engine was to be called, this process was stopped: what agents said meanwhile
-    /// is not read yet.
+    /// Notes the time of an event. If it is long after the deadline, the process was suspended or starved: heartbeats may wait
+    /// unread in sockets, so agents must not be judged silent.
     fn arrive(&mut self, now: Now) {
         self.latest = now;
         if let Some(since) = self.awaited.take()
@@ -426,7 +431,7 @@ impl Engine {
         }
     }
 
-    /// When to call [`Engine::handle_timeout`], and why.
+    /// Returns the time at which to call [`Engine::handle_timeout`], and the reason.
     #[must_use]
     pub fn poll_deadline(&mut self) -> Option<(Instant, Wake)> {
         let deadline = self.next_deadline();
@@ -444,25 +449,25 @@ impl Engine {
         self.timers.next().into_iter().chain(fleet).min()
     }
 
-    /// What is to be written to a client; tell [`Engine::handle_written`] how much went.
+    /// Returns the bytes to write to a client; report the number written to [`Engine::handle_written`].
     #[must_use]
     pub fn output(&self, id: ConnectionId) -> &[u8] {
         self.connections.get(&id).map_or(&[], Connection::output)
     }
 
-    /// Whether a client's bytes should be read: not while it does not take its answers, or the store has no room.
+    /// Returns true if the client's bytes should be read: false while it does not take its answers, or the store has no room.
     #[must_use]
     pub fn wants_bytes(&self, id: ConnectionId) -> bool {
         self.connections.get(&id).is_some_and(Connection::wants_bytes)
     }
 
-    /// How many clients are connected.
+    /// Returns the number of connected clients.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// Carries out what a client has sent, as far as there is room for what it asks.
+    /// Handles the input a client has sent, as far as there is room.
     fn advance(&mut self, now: Now, id: ConnectionId) {
         while let Some(input) = self.next_input(now, id) {
             match input {
@@ -476,6 +481,7 @@ impl Engine {
     }
 
     fn next_input(&mut self, now: Now, id: ConnectionId) -> Option<Result<Input, CallError>> {
+        // While the output of all clients exceeds the limit, a connection pauses at its fair share.
         let most = if self.buffered_out > CLIENTS_BUFFERED_BYTES { FAIR_SHARE_BYTES } else { CONNECTION_OUT_BYTES };
         let connection = self.connections.get_mut(&id)?;
         connection.pump(now.mono);
@@ -520,7 +526,7 @@ impl Engine {
         }
     }
 
-    /// Counts a connection's bytes again, and has its deadline looked at.
+    /// Updates the buffered totals with a connection's bytes, and marks its deadline for review.
     fn settle(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.speaks_http() {
@@ -542,7 +548,8 @@ impl Engine {
         }
     }
 
-    /// Brings the timers up to date. Done late, because an answer is mostly written before anybody waits.
+    /// Updates the timers. Done once per wait rather than per call: most replies are written by then, so their deadlines never
+    /// enter the timers.
     fn settle_timers(&mut self) {
         while let Some(id) = self.touched.pop() {
             let Some(connection) = self.connections.get_mut(&id) else { continue };

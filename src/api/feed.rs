@@ -1,7 +1,7 @@
-//! A subscription: a position in the store's index of newest versions, and how much the client will take.
+//! A subscription: a cursor into the store's indexes of newest versions, and the client's credit.
 //!
-//! What a subscriber is owed is never queued: it is what the index holds after its position, so a slow one costs no memory
-//! and gets the newest version of each changed document.
+//! A subscriber's backlog is never queued: it is the part of the index after its cursor. A slow subscriber therefore costs no
+//! memory, and gets only the newest version of each changed document.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
@@ -13,39 +13,41 @@ use peat_ipc::{CallError, Code};
 use crate::identity::EndpointId;
 use crate::store::{self, Content, Entry, Key, Kind, Record, RunId, Snapshot, Token};
 
-/// Index entries looked at in one go, so that a subscription that skips much does not hold up other calls.
+/// Index entries examined per turn, so that a subscription that skips many does not delay other calls.
 const EXAMINED_A_TURN: usize = 256;
 
+/// One subscription.
 #[derive(Debug)]
 pub(super) struct Feed {
-    /// Empty: all.
+    /// Collections to include; empty for all.
     collections: BTreeSet<String>,
+    /// Collections to leave out.
     excluded: BTreeSet<String>,
-    /// Up to here everything was sent, or need not be, and where the client may resume.
+    /// Position up to which everything was sent or skipped, and from which the client may resume.
     token: Token,
-    /// While the snapshot lasts: its last sequence number.
+    /// Last sequence number of the initial snapshot; `None` once it is complete.
     snapshot_end: Option<u64>,
     credit: u32,
-    /// The longest change it has said it takes; 0: nothing was said.
+    /// Maximum size of a change in bytes, as the client requested; 0 if it did not.
     max_change_bytes: usize,
 }
 
-/// Why a turn ended.
+/// The reason why a turn ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Progress {
-    /// There is nothing more in this snapshot of the store.
+    /// This snapshot of the store has no more entries.
     UpToDate,
-    /// There may be more at once.
+    /// The turn's budget is used up; there may be more to send at once.
     More,
-    /// The client must grant credit, or take what waits for it.
+    /// The client has no credit, or its output buffer is full.
     Blocked,
 }
 
 impl Feed {
-    /// Where to begin: now, at the start of a snapshot, or where the client left off.
+    /// Creates a subscription that begins now, at the start of a snapshot, or after the client's token.
     ///
     /// # Errors
-    /// OUT_OF_RANGE for a point no longer known; INVALID_ARGUMENT for a request that contradicts itself.
+    /// OUT_OF_RANGE for a token that is no longer known; INVALID_ARGUMENT for a request that contradicts itself.
     pub(super) fn new(request: SubscribeRequest, run: RunId, snapshot: &Snapshot) -> Result<Feed, CallError> {
         let resume = resume_point(&request)?;
         let mut feed = Feed {
@@ -67,7 +69,7 @@ impl Feed {
         Ok(feed)
     }
 
-    /// The longest change the subscriber has said it takes; 0: it has not.
+    /// Returns the maximum size of a change in bytes, as the client requested; 0 if it did not.
     pub(super) fn max_change_bytes(&self) -> usize {
         self.max_change_bytes
     }
@@ -76,10 +78,10 @@ impl Feed {
         self.credit = self.credit.saturating_add(items);
     }
 
-    /// Continues in run `run`, after a restart of the store.
+    /// Continues in run `run`, after the store reopened its database.
     ///
     /// # Errors
-    /// OUT_OF_RANGE: something of what was read for this subscriber is not part of this database's history.
+    /// OUT_OF_RANGE: a change that was sent to this subscriber is not part of this database's history.
     pub(super) fn continue_in(&mut self, run: RunId, snapshot: &Snapshot) -> Result<(), CallError> {
         if !snapshot.knows(&self.token)? {
             return Err(stale());
@@ -88,16 +90,18 @@ impl Feed {
         Ok(())
     }
 
-    /// Sends what there is, each change up to `most` bytes long, within the credit and while `sink`, which says how many more bytes there is room for, has any.
+    /// Sends changes after the cursor, each of at most `most` bytes, within the credit and while `sink` returns true (room for
+    /// more).
     ///
     /// # Errors
-    /// OUT_OF_RANGE: deletions were forgotten that this subscriber has not heard of.
+    /// OUT_OF_RANGE: names of deletions that this subscriber has not received were dropped.
     pub(super) fn advance(
         &mut self,
         snapshot: &Snapshot,
         most: usize,
         mut sink: impl FnMut(&DocumentChange) -> bool,
     ) -> Result<Progress, CallError> {
+        // Names of deletions below the floor were dropped, so a cursor before it may have missed some.
         if self.complete_from() < snapshot.deleted_floor() {
             return Err(stale());
         }
@@ -106,6 +110,7 @@ impl Feed {
             if self.credit == 0 {
                 return Ok(Progress::Blocked);
             }
+            // The snapshot ends at the first entry beyond its last number, or when no entry is left.
             let change = match entries.peek()? {
                 Some(sequence) if !self.ends_snapshot(sequence) => self.change(snapshot, entries.next()?)?,
                 None if self.snapshot_end.is_none() => {
@@ -128,7 +133,8 @@ impl Feed {
         sink(change)
     }
 
-    /// The subscriber misses nothing that happened after this.
+    /// Returns the sequence number after which the subscriber misses nothing. During the snapshot that is its end: deletions
+    /// before it need not be sent.
     fn complete_from(&self) -> u64 {
         self.token.sequence.max(self.snapshot_end.unwrap_or(0))
     }
@@ -137,7 +143,7 @@ impl Feed {
         self.snapshot_end.is_some_and(|end| next > end)
     }
 
-    /// Moves to `sequence` of `snapshot`.
+    /// Moves the cursor to `sequence` of `snapshot`.
     fn pass(&mut self, snapshot: &Snapshot, sequence: u64) {
         self.token = snapshot.token(self.token.run, sequence);
     }
@@ -153,14 +159,14 @@ impl Feed {
         })
     }
 
-    /// Moves past `entry`; what the subscriber has to hear of it, if anything.
+    /// Moves the cursor past `entry`; returns the change to send, if the subscriber wants it.
     fn change(&mut self, snapshot: &Snapshot, entry: Option<Entry>) -> Result<Option<DocumentChange>, CallError> {
         let Some(entry) = entry else { return Ok(None) };
         self.pass(snapshot, entry.sequence);
         let Some(record) = snapshot.record_at(&entry)? else { return Ok(None) };
         let name = match (&record.name, self.snapshot_end) {
             (Some(name), _) => Some(name.clone()),
-            // What was deleted before a snapshot began is simply not in it.
+            // A document that was deleted before the snapshot is simply not in it.
             (None, Some(_)) => None,
             (None, None) => snapshot.deleted_name(entry.sequence)?,
         };
@@ -195,7 +201,7 @@ impl Feed {
     }
 }
 
-/// The change, or that it is longer than the subscriber takes.
+/// Returns the change, or an OVERSIZED notice in its place if it exceeds `most` bytes.
 fn within(mut change: DocumentChange, most: usize) -> DocumentChange {
     let bytes = change.encoded_len();
     if bytes > most
@@ -212,7 +218,7 @@ fn within(mut change: DocumentChange, most: usize) -> DocumentChange {
     change
 }
 
-/// The token of a request that resumes.
+/// Returns the token from which a request resumes.
 fn resume_point(request: &SubscribeRequest) -> Result<Option<Token>, CallError> {
     let refused = |why: &str| Err(CallError::new(Code::InvalidArgument, why));
     match Token::parse(&request.resume_run, request.resume_after) {
@@ -233,7 +239,7 @@ fn stale() -> CallError {
     )
 }
 
-/// The three indexes as one, by sequence number.
+/// The three indexes merged by sequence number.
 struct Merge<I: Iterator<Item = Result<Entry, store::Error>>>([Peekable<I>; 3]);
 
 impl Merge<std::iter::Empty<Result<Entry, store::Error>>> {
@@ -247,7 +253,7 @@ impl Merge<std::iter::Empty<Result<Entry, store::Error>>> {
 }
 
 impl<I: Iterator<Item = Result<Entry, store::Error>>> Merge<I> {
-    /// The sequence number of the next entry.
+    /// Returns the sequence number of the next entry.
     fn peek(&mut self) -> Result<Option<u64>, store::Error> {
         Ok(self.first()?.map(|(_, sequence)| sequence))
     }
@@ -259,7 +265,7 @@ impl<I: Iterator<Item = Result<Entry, store::Error>>> Merge<I> {
         }
     }
 
-    /// Which index goes on with the lowest sequence number, and that number.
+    /// Returns the index with the lowest next sequence number, and that number.
     fn first(&mut self) -> Result<Option<(usize, u64)>, store::Error> {
         let mut first: Option<(usize, u64)> = None;
         for (index, entries) in self.0.iter_mut().enumerate() {

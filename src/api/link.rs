@@ -1,7 +1,7 @@
-//! The stream of one agent: what waits to be sent on it, and how much the agent will take.
+//! The stream of one agent: messages to send, and the agent's credit.
 //!
-//! Answers that wait are bounded: an agent that sends and does not read its stream loses it, and resumes by registering again. What
-//! is pushed waits by name, and is read when the agent takes it, so that an agent which reads is never given more than it takes.
+//! Queued answers are bounded: an agent that sends and does not read its stream loses it, and resumes by registering again. A
+//! push is queued by name and read from the store when the agent takes it, so that its queue takes no memory for bodies.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -12,14 +12,15 @@ use peat_ipc::{CallError, Code};
 use crate::fleet::commands::Push;
 use crate::limits::{AGENT_QUEUE_BYTES, AGENT_QUEUE_MESSAGES};
 
+/// The stream of one agent.
 #[derive(Debug, Default)]
 pub(super) struct Link {
     queue: VecDeque<NodeMessage>,
     bytes: usize,
     credit: u32,
-    /// Commands its Register spoke of: it has them, whatever the store knows yet.
+    /// Commands that the agent's Register reported: the agent has them, even if the store has no report yet.
     reported: BTreeSet<String>,
-    /// What is to be pushed, once the answers before it are taken.
+    /// Commands and cancellations to push once the answers before them are taken.
     pushes: VecDeque<Push>,
 }
 
@@ -32,12 +33,12 @@ impl Link {
         self.credit = self.credit.saturating_add(items);
     }
 
-    /// The agent has registered, and spoke of these commands.
+    /// Notes the commands that the agent reported when it registered.
     pub(super) fn registered(&mut self, reported: impl Iterator<Item = String>) {
         self.reported.extend(reported);
     }
 
-    /// Whether the agent has this command, by its own word.
+    /// Returns true if the agent has reported this command.
     pub(super) fn has(&self, command: &str) -> bool {
         self.reported.contains(command)
     }
@@ -45,7 +46,7 @@ impl Link {
     /// Queues a message.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED: too much waits already.
+    /// RESOURCE_EXHAUSTED: the queue exceeds its limit.
     pub(super) fn push(&mut self, message: NodeMessage) -> Result<(), CallError> {
         self.bytes += message.encoded_len();
         self.queue.push_back(message);
@@ -61,12 +62,12 @@ impl Link {
         Err(CallError::new(Code::ResourceExhausted, message))
     }
 
-    /// Notes something to push.
+    /// Queues a push.
     pub(super) fn push_later(&mut self, push: Push) {
         self.pushes.push_back(push);
     }
 
-    /// What is to be pushed next, if the agent takes it now.
+    /// Returns the next push if the agent has credit for it and no answer is queued.
     pub(super) fn take_push(&mut self) -> Option<Push> {
         if self.credit == 0 || !self.queue.is_empty() {
             return None;
@@ -74,7 +75,7 @@ impl Link {
         self.pushes.pop_front()
     }
 
-    /// Sends what waits, within the credit and while `sink` says that there is room for more.
+    /// Sends queued messages, within the credit and while `sink` returns true (room for more).
     pub(super) fn advance(&mut self, mut sink: impl FnMut(&NodeMessage) -> bool) {
         let mut room = true;
         while room

@@ -1,25 +1,26 @@
 //! Clients: their sockets, calls and subscriptions.
 //!
-//! Owns every client connection. Must never write a document itself: writes go to the store, and reads are answered from a
-//! snapshot of it without asking another thread.
+//! Owns every client connection. Must never write a document itself: writes go to the store thread, and reads are answered from a
+//! snapshot of the store without asking another thread.
 //!
 //! # The order of calls
 //!
-//! [`Engine`] is sans I/O. Tell it what happened with `handle_*`, then drain it in this order, each until `None`:
-//! [`Engine::poll_store`], [`Engine::poll_asked`], [`Engine::poll_output`] and, after writing what [`Engine::output`]
-//! holds for each connection, [`Engine::poll_shut`] and [`Engine::poll_close`]. Then wait for input or for [`Engine::poll_deadline`].
+//! [`Engine`] is sans I/O. Report each event with `handle_*`, then drain the engine in this order, each until `None`:
+//! [`Engine::poll_store`], [`Engine::poll_asked`], [`Engine::poll_output`] and, after writing the bytes that [`Engine::output`]
+//! returns for each connection, [`Engine::poll_shut`] and [`Engine::poll_close`]. Then wait for input or for
+//! [`Engine::poll_deadline`].
 //!
 //! ```
 //! use peat_node::api::{ConnectionId, Engine};
 //! use peat_node::clock::Now;
 //!
-//! /// What a shell does after every input; true while the connection lives.
+//! /// Drains the engine after an input, as a shell does; returns true while the connection is open.
 //! fn drain(engine: &mut Engine, now: Now, client: ConnectionId, socket: &mut Vec<u8>) -> bool {
 //!     // 1. Requests to the store thread.
 //!     while let Some(submitted) = engine.poll_store() {
 //!         println!("to the store: {submitted:?}");
 //!     }
-//!     // 2. Questions to the sync thread.
+//!     // 2. Control requests to the sync thread.
 //!     while let Some(asked) = engine.poll_asked() {
 //!         println!("to sync: {asked:?}");
 //!     }
@@ -30,11 +31,11 @@
 //!         let written = bytes.len();
 //!         engine.handle_written(now, id, written);
 //!     }
-//!     // 4. Connections that nothing more is written to, whose clients end them.
+//!     // 4. Connections to shut for writing; the client closes them.
 //!     while let Some(id) = engine.poll_shut() {
 //!         println!("shutdown(SHUT_WR) of {id:?}");
 //!     }
-//!     // 5. Connections that are over.
+//!     // 5. Connections the engine has closed.
 //!     while let Some(closed) = engine.poll_close() {
 //!         if closed.connection == client {
 //!             return false;
@@ -46,10 +47,10 @@
 //! # let _ = drain;
 //! ```
 //!
-//! Where things are: `engine.rs` and its parts, the order of things; `connection.rs` the bytes of one client; `dispatch.rs`
-//! what each method does, whatever the codec; `typed.rs` platforms, cells, tracks and commands as documents; `feed.rs`
-//! subscriptions; `link.rs` and `watch.rs` the streams of agents and of those who watch them, `agents.rs` what else concerns
-//! agents; `caller.rs` who may do what; `http` the second codec; [`shell`] the thread.
+//! The parts: `engine.rs` and its submodules order the work; `connection.rs` holds the bytes of one client; `dispatch.rs` carries
+//! out each method, independently of the codec; `typed.rs` maps platforms, cells, tracks and commands to documents; `feed.rs`
+//! holds subscriptions; `link.rs` and `watch.rs` hold the streams of agents and of clients that watch agents, `agents.rs` the
+//! rest of the agent methods; `caller.rs` decides rights; `http` is the second codec; [`shell`] is the thread.
 
 mod agents;
 mod call;

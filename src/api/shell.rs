@@ -1,7 +1,7 @@
 //! The api thread: moves bytes, requests and answers between client sockets and the engine.
 //!
-//! Bind with [`Shell::bind`], wire the other threads to [`Shell::waker`], then [`Shell::run`]. It ends when told to by its
-//! [`Stop`], or when the store thread is gone. An answer is written as soon as it is made, before anything is waited for.
+//! Bind with [`Shell::bind`], wire the other threads to [`Shell::waker`], then call [`Shell::run`]. It returns when its [`Stop`]
+//! is used, or when the store thread has ended. An answer is written as soon as it is made, before the thread waits for anything.
 
 mod credentials;
 mod listener;
@@ -35,41 +35,41 @@ use crate::sync::{Asked, Event};
 pub use listener::{BindError, Handed};
 
 const WAKE: Token = Token(usize::MAX);
-/// Events taken from the kernel at once.
+/// Maximum number of events taken from the kernel per poll.
 const EVENTS: usize = 256;
-/// After a failure to accept (no file descriptors left), how long before the next try.
+/// Delay before the next try after accept(2) failed, for lack of file descriptors for example.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// How long last answers may take to be written once the thread is told to end.
+/// Time that final answers may take to be written once the thread is stopped.
 const ENDING: Duration = Duration::from_millis(500);
 
-/// Everything the thread is wired to.
+/// The channels and shared values of the thread.
 #[derive(Debug)]
 pub struct Wiring {
-    /// To the store thread; room for [`crate::limits::STORE_QUEUE`] requests of this thread.
+    /// Requests to the store thread; room for [`crate::limits::STORE_QUEUE`] requests of this thread.
     pub requests: Sender<Submitted>,
-    /// From the store thread.
+    /// Replies and readers from the store thread.
     pub inlet: Inlet,
-    /// How far the store is.
+    /// The store's tip.
     pub tip: Arc<SharedTip>,
-    /// To the sync thread.
+    /// Control requests to the sync thread.
     pub asked: Sender<Asked>,
-    /// Wakes the sync thread.
+    /// Waker of the sync thread.
     pub sync: Arc<Waker>,
-    /// From the sync thread.
+    /// Events from the sync thread.
     pub events: Receiver<Event>,
-    /// Stamped at each turn.
+    /// Stamped once per iteration.
     pub pulse: Arc<Pulse>,
-    /// Those of all threads, for `health`.
+    /// Watchdogs of all threads, for `health`.
     pub watched: Vec<Arc<Pulse>>,
-    /// Settings that were read again.
+    /// Reloaded settings.
     pub reloads: Receiver<Reloaded>,
-    /// Log lines that were dropped so far, for `/metrics`.
+    /// Returns the number of log lines dropped so far, for `/metrics`.
     pub dropped_log_lines: fn() -> u64,
 }
 
 #[cfg(feature = "http")]
 impl Wiring {
-    /// What can be seen of channels and threads from here.
+    /// Returns the gauges of channels and threads that this thread can read.
     fn instruments(&self) -> Instruments {
         let (requests, replies) = (self.requests.clone(), self.inlet.replies.clone());
         let (asked, events) = (self.asked.clone(), self.events.clone());
@@ -88,7 +88,7 @@ impl Wiring {
     }
 }
 
-/// Ends the thread from another one.
+/// Stops the thread from another one.
 #[derive(Clone, Debug)]
 pub struct Stop {
     flag: Arc<AtomicBool>,
@@ -96,36 +96,37 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Tells the thread to end its calls and streams, and then itself.
+    /// Makes the thread end all calls and streams, and then return.
     pub fn stop(&self) {
         self.flag.store(true, Ordering::Release);
-        // A poll that cannot be woken is gone, and its thread with it.
+        // A poll that cannot be woken is closed, so its thread has ended.
         let _ = self.waker.wake();
     }
 }
 
-/// The listening sockets and what wakes the thread, made before it starts.
+/// The listening sockets and the waker, created before the thread starts.
 #[derive(Debug)]
 pub struct Shell {
     poll: Poll,
     waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
     listeners: Vec<Listener>,
-    /// The node's own watcher.
+    /// The node's end of the connection with its watcher.
     watcher: Option<UnixStream>,
 }
 
 impl Shell {
-    /// Opens every listener: unix sockets with the mode and group of `access`, TCP beyond loopback only with a token or by
-    /// explicit wish.
+    /// Opens every listener: unix sockets with the mode and group of `access`, TCP beyond loopback only with a token or
+    /// `--insecure-api`.
     ///
     /// # Errors
-    /// An address is taken, by a running node perhaps, or may not be used.
+    /// An address is in use, for example by a running node, or is not permitted.
     pub fn bind(listen: &[Listen], access: &Access) -> Result<Shell, BindError> {
         Shell::open(listen, access, Vec::new())
     }
 
-    /// The same, but for the sockets that the service manager has opened and handed over: those are served as they are.
+    /// Opens every listener as [`Shell::bind`] does, except for sockets that the service manager opened and passed on: those are
+    /// served as they are.
     ///
     /// # Errors
     /// As [`Shell::bind`].
@@ -146,22 +147,22 @@ impl Shell {
         Ok(Shell { poll, waker, stop: Arc::default(), listeners, watcher: None })
     }
 
-    /// Wakes the thread: after a reply, a commit, or an event.
+    /// Returns the waker of the thread, to be used after a reply, a commit, or an event.
     #[must_use]
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }
 
-    /// Ends the thread, once it runs.
+    /// Returns a handle that stops the thread once it runs.
     #[must_use]
     pub fn stop(&self) -> Stop {
         Stop { flag: Arc::clone(&self.stop), waker: self.waker() }
     }
 
-    /// The other end of a connection for the watcher thread, which is a client with [`Caller::Watcher`] as its name.
+    /// Connects the watcher thread; returns its end. The watcher is a client with [`Caller::Watcher`] as its identity.
     ///
     /// # Errors
-    /// The kernel has no socket left.
+    /// The kernel could not create a socket pair.
     pub fn connect_watcher(&mut self) -> io::Result<std::os::unix::net::UnixStream> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -169,7 +170,7 @@ impl Shell {
         Ok(theirs)
     }
 
-    /// Where clients can connect; with TCP port 0 asked for, the port it got.
+    /// Returns the addresses on which clients can connect; for TCP port 0, the port that was assigned.
     #[must_use]
     pub fn addresses(&self) -> Vec<Listen> {
         self.listeners.iter().map(|listener| listener.address().clone()).collect()
@@ -208,7 +209,7 @@ impl Shell {
     }
 }
 
-/// The thread at work.
+/// The state of the running thread.
 #[derive(Debug)]
 struct Serving {
     poll: Poll,
@@ -217,13 +218,14 @@ struct Serving {
     engine: Engine,
     wiring: Wiring,
     sockets: Sockets,
-    /// What a full channel did not take.
+    /// Request to the store that a full channel did not take.
     held_request: Option<Submitted>,
+    /// Control request that a full channel did not take.
     held_question: Option<Asked>,
     tip: Tip,
-    /// When to try again to accept.
+    /// Time at which to try accept(2) again.
     accept_at: Option<Instant>,
-    /// Why clients could not be let in.
+    /// Limits the log lines about clients that could not be accepted.
     complaints: LogLimit,
 }
 
@@ -254,6 +256,7 @@ impl Serving {
         let next = deadline.into_iter().chain(self.accept_at).min();
         let now = now().mono;
         self.wiring.pulse.stamp(now);
+        // Unread bytes cause no further event, so the thread must not wait for one.
         let timeout = if self.sockets.has_unread(&self.engine) {
             Some(Duration::ZERO)
         } else {
@@ -315,7 +318,7 @@ impl Serving {
         }
     }
 
-    /// Reads from a client, and writes what it is answered at once.
+    /// Reads from a client, and writes the answers at once.
     fn read(&mut self, now: Now, id: ConnectionId) {
         self.sockets.read(now, &mut self.engine, id);
         self.drain(now);
@@ -331,7 +334,7 @@ impl Serving {
         self.sockets.write(now, self.poll.registry(), &mut self.engine, id);
     }
 
-    /// Takes what the other threads have said. False: the store is gone, and the node with it.
+    /// Handles messages from the other threads. Returns false if the store thread has ended, and the node with it.
     fn hear(&mut self, now: Now) -> bool {
         self.look_at_the_others();
         if let Ok(reloaded) = self.wiring.reloads.try_recv() {
@@ -344,7 +347,7 @@ impl Serving {
         }
         while let Ok(reader) = self.wiring.inlet.readers.try_recv() {
             self.engine.handle_reader(now, reader);
-            // What is committed in the new run may reach the number that was the tip of the old one.
+            // A commit of the new run may have the same number as the tip of the old one.
             self.tip = Tip::default();
         }
         while let Ok(event) = self.wiring.events.try_recv() {
@@ -358,7 +361,7 @@ impl Serving {
         }
     }
 
-    /// Passes on which threads the main thread has found silent.
+    /// Tells the engine which threads the main thread has found silent.
     fn look_at_the_others(&mut self) {
         let silent: Vec<&'static str> =
             self.wiring.watched.iter().filter(|pulse| pulse.is_late()).map(|pulse| pulse.role()).collect();
@@ -371,7 +374,7 @@ impl Serving {
         }
     }
 
-    /// Carries out what the engine wants, in the order [`crate::api`] states.
+    /// Carries out the engine's requests, in the order that [`crate::api`] states.
     fn drain(&mut self, now: Now) {
         self.pass_requests();
         self.pass_questions();
@@ -387,7 +390,8 @@ impl Serving {
         }
     }
 
-    /// A full channel keeps what it did not take; the store wakes this thread after its next batch.
+    /// Sends requests to the store thread. What a full channel does not take is kept; the store wakes this thread after its next
+    /// batch.
     fn pass_requests(&mut self) {
         while let Some(submitted) = self.held_request.take().or_else(|| self.engine.poll_store()) {
             if let Err(TrySendError::Full(submitted)) = self.wiring.requests.try_send(submitted) {
@@ -412,7 +416,7 @@ impl Serving {
         }
     }
 
-    /// Tells every client, writes what can be written soon, and closes everything.
+    /// Notifies every client, writes for at most `ENDING`, and closes all connections.
     fn end(&mut self) {
         let start = now();
         self.engine.handle_shutdown(start);
@@ -434,7 +438,7 @@ impl Serving {
     }
 }
 
-/// The kernel counts in milliseconds; waking just before a deadline would spin.
+/// Rounds a timeout up: the kernel counts in milliseconds, and waking just before a deadline would spin.
 fn round_up(wait: Duration) -> Duration {
     if wait.is_zero() { wait } else { wait + Duration::from_millis(1) }
 }

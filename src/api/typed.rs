@@ -1,28 +1,28 @@
-//! Platforms, cells, tracks and commands as documents: JSON keys are the field names.
+//! Platforms, cells, tracks and commands as documents; JSON keys are the field names.
 //!
-//! Writing sets the keys of the message and leaves every other key of the document alone. Reading takes what is there: a
-//! missing key, or one of another type, is the field's default, so that a heartbeat document shows with what it has.
+//! Writing sets the keys of the message and leaves every other key of the document alone. Reading is lenient: a missing key, or
+//! one of another type, is the field's default, so that a heartbeat document is shown with the fields it has.
 
 use peat_ipc::sidecar::{Cell, CellStatus, Command, CommandStatus, Platform, PlatformStatus, Track, TrackCategory};
 use peat_ipc::{CallError, Code};
 use serde_json::{Map, Value};
 
-/// A message that is kept as a document.
+/// A message that is stored as a document.
 pub(super) trait Typed: Sized {
-    /// Where they are kept.
+    /// Collection of the documents.
     const COLLECTION: &'static str;
-    /// What a message of this type is called, for errors.
+    /// Name of the message type, for errors.
     const NAME: &'static str;
 
     fn id(&self) -> &str;
 
-    /// The keys to set.
+    /// Returns the keys to set, with their values.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: a number that JSON cannot hold, or a number that is no value of its enum.
+    /// INVALID_ARGUMENT: a number that JSON cannot represent, or that is not a value of its enum.
     fn to_fields(&self) -> Result<Map<String, Value>, CallError>;
 
-    /// The message in a document; its id is the document's, whatever the content says.
+    /// Returns the message in a document. Its id is the document's id; an `id` key in the content is ignored.
     fn from_document(id: String, document: &Map<String, Value>) -> Self;
 }
 
@@ -206,7 +206,7 @@ impl Typed for Command {
     }
 }
 
-/// Fields being written, and what to call their message in errors.
+/// Fields being written, and the name of their message for errors.
 struct Fields {
     message: &'static str,
     map: Map<String, Value>,
@@ -241,7 +241,7 @@ impl Fields {
         value.map_or(Ok(()), |value| self.number(key, value))
     }
 
-    /// An enum's value by name; `None` for a number without one.
+    /// Sets an enum field to the name of its value. `None` stands for a number without a name, which is an error.
     fn choice(&mut self, key: &str, name: Option<&str>) -> Result<(), CallError> {
         let name = name.ok_or_else(|| self.refused(key, "is a number its enum does not have"))?;
         self.set(key, name);
@@ -274,7 +274,7 @@ impl Reading<'_> {
         self.0.get(key)?.as_f64()
     }
 
-    /// Protobuf's JSON form writes 64-bit integers as strings; both are taken.
+    /// Reads an integer, or a string of digits: protobuf's JSON form writes 64-bit integers as strings.
     fn integer(&self, key: &str) -> Option<i64> {
         match self.0.get(key)? {
             Value::String(digits) => digits.parse().ok(),
@@ -282,7 +282,7 @@ impl Reading<'_> {
         }
     }
 
-    /// An enum's number: given as one, by its full name, or by its name without `prefix`.
+    /// Reads an enum: its number, its full name, or its name without `prefix`.
     fn choice(&self, key: &str, prefix: &str, by_name: impl Fn(&str) -> Option<i32>) -> Option<i32> {
         match self.0.get(key)? {
             Value::String(name) => {

@@ -1,7 +1,7 @@
-//! The node as calls see it: a snapshot of its documents, and what other threads last said.
+//! The node as calls see it: a snapshot of its documents, and the latest status of other threads.
 //!
-//! Reads are answered from here without asking another thread. A snapshot is kept only while one input is handled, so
-//! that pipelined reads share it and no freed page stays pinned.
+//! Reads are answered from here without asking another thread. A snapshot is kept only while one event is handled, so that
+//! pipelined reads share it and no freed page stays pinned.
 
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,10 @@ use crate::identity::EndpointId;
 use crate::store::{self, Reader, RunId, Snapshot, Tip};
 use crate::sync::{Status, copied};
 
-/// With requests outstanding, a store that answers nothing for this long is reported as a problem.
+/// Time without an answer, with requests outstanding, after which the store is reported as a problem.
 const STORE_SILENCE: Duration = Duration::from_secs(10);
 
+/// State that calls read.
 #[derive(Debug)]
 pub(super) struct View {
     node_id: String,
@@ -31,16 +32,16 @@ pub(super) struct View {
     reader: Reader,
     snapshot: Option<Snapshot>,
     pub(super) tip: Tip,
-    /// `None` until the sync thread first said.
+    /// Latest status of the sync thread; `None` until the first.
     status: Option<Status>,
     pub(super) shutting_down: bool,
-    /// What the disk did to the last write that failed for its sake; cleared by the next one that does not.
+    /// Error of the last write that failed because of the disk; cleared by the next one that does not.
     disk_problem: Option<String>,
-    /// Since when the store owes an answer and has given none.
+    /// Time since which the store has requests outstanding and has answered none.
     store_silent_since: Option<Instant>,
     /// Threads that do not answer.
     silent: Vec<&'static str>,
-    /// Documents that do not replicate, a sentence each.
+    /// Documents that do not replicate, one sentence each.
     notices: Vec<String>,
 }
 
@@ -65,7 +66,7 @@ impl View {
         }
     }
 
-    /// The newest committed state, the same one until [`View::release`].
+    /// Returns the newest committed state, the same one until [`View::release`].
     pub(super) fn snapshot(&mut self) -> Result<&Snapshot, CallError> {
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
@@ -74,7 +75,7 @@ impl View {
         Ok(self.snapshot.insert(snapshot))
     }
 
-    /// Whose commands are delivered was reloaded.
+    /// Replaces the trusted issuers after a reload.
     pub(super) fn set_trust(&mut self, trust: Trust) {
         self.authority.trust = trust;
     }
@@ -85,17 +86,17 @@ impl View {
         Ok((&self.authority, snapshot))
     }
 
-    /// Lets the snapshot go.
+    /// Drops the snapshot.
     pub(super) fn release(&mut self) {
         self.snapshot = None;
     }
 
-    /// The id of the agent that the watcher writes about.
+    /// Returns the id of the agent that the watcher reports on.
     pub(super) fn watched_agent(&self) -> &str {
         &self.watched_agent
     }
 
-    /// Two nodes with one node id among this node and its peers.
+    /// Returns two nodes with the same node id, among this node and its peers.
     pub(super) fn namesakes(&self) -> Option<[EndpointId; 2]> {
         self.status.and_then(|status| status.namesakes)
     }
@@ -122,13 +123,13 @@ impl View {
         &self.silent
     }
 
-    /// What the store has done.
+    /// Returns the store's metrics.
     #[cfg(feature = "http")]
     pub(super) fn figures(&self) -> &store::Figures {
         self.reader.figures()
     }
 
-    /// Why the node is not ready; `None`: its database is read, and some peer was tried.
+    /// Returns the reason why the node is not ready; `None` once its database is readable and a peer was tried.
     #[cfg(feature = "http")]
     pub(super) fn unready(&mut self) -> Option<String> {
         if let Err(error) = self.snapshot() {
@@ -142,12 +143,12 @@ impl View {
         self.status = Some(status);
     }
 
-    /// Notes how the store took a request, for health.
+    /// Notes the store's answer to a request, for health.
     pub(super) fn note_answer<T>(&mut self, now: Now, outstanding: usize, result: &Result<T, store::Error>) {
         self.store_silent_since = (outstanding > 0).then_some(now.mono);
         match result {
             Ok(_) => self.disk_problem = None,
-            // The store says itself when the disk is full, and when it no longer is.
+            // The store reports a full disk itself, and when it no longer is.
             Err(store::Error::DiskFull) => self.disk_problem = None,
             Err(error) if error.blame() == Blame::Machine => self.disk_problem = Some(error.to_string()),
             Err(_) => {}
@@ -201,12 +202,12 @@ impl View {
         }
     }
 
-    /// Nodes whose identity two machines use.
+    /// Returns the number of identities that are used by two machines.
     pub(super) fn copied_nodes(&self) -> u64 {
         self.status.map_or(0, |status| status.copied_nodes.into())
     }
 
-    /// Whether there is no problem, as far as can be told without the database.
+    /// Returns true if there is no problem, without reading the database.
     #[cfg(feature = "http")]
     pub(super) fn is_healthy(&self, now: Now) -> bool {
         self.problems(now, None).is_empty()

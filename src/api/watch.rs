@@ -1,4 +1,4 @@
-//! A watch of the agents: a position in the order of their changes, and how much the client will take.
+//! A watch of the agents: a cursor into the order of their changes, and the client's credit.
 
 use peat_ipc::sidecar::{Agent, AgentChange, ChangeType};
 use peat_ipc::{CallError, Code};
@@ -7,20 +7,21 @@ use crate::api::feed::Progress;
 use crate::clock::Now;
 use crate::fleet::{Changed, Fleet, Forgotten};
 
-/// Agents looked at in one go.
+/// Agents examined per turn.
 const A_TURN: usize = 256;
 
+/// One watch.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Everything up to this change was sent, or is in the snapshot.
+    /// Change up to which everything was sent, or is in the snapshot.
     position: u64,
-    /// While the snapshot lasts: the id of the last agent sent.
+    /// Id of the last agent sent (`None` before the first) during the initial snapshot; `None` once it is complete.
     snapshot: Option<Option<String>>,
     credit: u32,
 }
 
 impl Watch {
-    /// Begins with the agents as they are now.
+    /// Creates a watch that begins with the agents as they are now.
     pub(super) fn new(fleet: &Fleet) -> Watch {
         Watch { position: fleet.last_change(), snapshot: Some(None), credit: 0 }
     }
@@ -29,10 +30,10 @@ impl Watch {
         self.credit = self.credit.saturating_add(items);
     }
 
-    /// Sends what there is, within the credit and while `sink`, which says whether there is room for more, has any.
+    /// Sends changes after the cursor, within the credit and while `sink` returns true (room for more).
     ///
     /// # Errors
-    /// OUT_OF_RANGE: the watcher was so slow that removals were forgotten which it has not heard of.
+    /// OUT_OF_RANGE: the watch was so slow that removals it has not sent are no longer remembered.
     pub(super) fn advance(
         &mut self,
         now: Now,

@@ -1,4 +1,4 @@
-//! The streams of agents, and of those who watch them.
+//! Streams of agents, and watches of the agents.
 
 use peat_ipc::agent::{AgentMessage, CommandUpdate, NodeMessage, agent_message};
 use peat_ipc::envelope::Request as RequestFrame;
@@ -20,7 +20,7 @@ use crate::schema::Described as _;
 impl Engine {
     // Streams of agents.
 
-    /// Begins the stream of an agent; the request may bring its first message.
+    /// Begins the stream of an agent; the request may carry its first message.
     pub(super) fn begin_link(&mut self, now: Now, id: ConnectionId, call: u64, frame: &RequestFrame) {
         let Some(owner) = self.owner(id) else { return };
         if let Err(error) = self.links.take(self.principal(id)) {
@@ -41,10 +41,10 @@ impl Engine {
         self.connections.get(&id).map(|connection| agents::owner(&connection.caller))
     }
 
-    /// One more message of a client stream.
+    /// Handles another message of a client stream.
     pub(super) fn upload(&mut self, now: Now, id: ConnectionId, call: u64, bytes: &[u8]) {
         let number = self.connections.get(&id).and_then(|connection| connection.calls.get(&call).copied());
-        // An upload for a call that has just ended may still be on its way.
+        // An upload for a call that has just ended may still arrive.
         let Some(number) = number else { return };
         match self.calls.get(&number) {
             Some(Call { stage: Stage::Link(_), .. }) => self.link_message(now, number, bytes),
@@ -52,7 +52,7 @@ impl Engine {
         }
     }
 
-    /// The client sends no more: without heartbeats its agent has left.
+    /// Handles the end of the client's half of a stream: the whole stream ends, and its agent becomes STALE.
     pub(super) fn half_close(&mut self, now: Now, id: ConnectionId, call: u64) {
         let number = self.connections.get(&id).and_then(|connection| connection.calls.get(&call).copied());
         let Some(number) = number else { return };
@@ -79,7 +79,7 @@ impl Engine {
         }
     }
 
-    /// Ends a stream that ended well.
+    /// Ends a stream without an error.
     pub(super) fn end_stream(&mut self, now: Now, number: u64) {
         let Some(call) = self.end(number) else { return };
         self.count(call.method, None, call.begun);
@@ -101,7 +101,8 @@ impl Engine {
         }
     }
 
-    /// Sends an agent what waits for it, as far as it takes it: answers, then what is pushed, which is read one by one.
+    /// Sends an agent its queued messages within its credit: answers first, then pushes, with the body of each read from the
+    /// store as it is sent.
     pub(super) fn advance_link(&mut self, number: u64) {
         self.flush_link(number);
         loop {
@@ -145,7 +146,7 @@ impl Engine {
 
     // Watchers.
 
-    /// Sends a watcher of the agents what it lacks, for one turn.
+    /// Sends changes of agents to a watch, for one turn.
     pub(super) fn advance_watch(&mut self, now: Now, number: u64) {
         let Some(Call { stage: Stage::Watching(watch), connection: id, id: call, .. }) = self.calls.get_mut(&number)
         else {
@@ -174,7 +175,7 @@ impl Engine {
     }
 }
 
-/// What a Register says of commands.
+/// Returns the reports in a Register.
 fn reports_of(message: &AgentMessage) -> Vec<CommandUpdate> {
     match &message.body {
         Some(agent_message::Body::Register(register)) => register.commands.clone(),

@@ -1,4 +1,4 @@
-//! Calls: begun, waiting for the store or the sync thread, answered, cancelled, out of time.
+//! Life of a call: begin, wait for the store or the sync thread, answer, cancel, time out.
 
 use std::time::{Duration, Instant};
 
@@ -20,22 +20,23 @@ use crate::schema;
 use crate::store::{Outcome, Put, Reply, Submitted, Ticket, Write};
 use crate::sync::{Answer, Asked, Control, ControlError, Event};
 
-/// How long before its deadline a call is told why a peer was not admitted; a fifth of the whole time at most.
+/// Time before the deadline of a ConnectPeer at which the sync thread must give its reason, so that the caller receives it; at
+/// most a fifth of the whole time.
 const WORDS_AHEAD: Duration = Duration::from_millis(500);
 
-/// What a client says of a call beside its request.
+/// Parameters of a call beside its request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
-    /// Milliseconds; 0: the method's default.
+    /// Deadline in milliseconds; 0 for the method's default.
     pub(super) deadline_ms: u32,
-    /// Items it takes of a stream.
+    /// Initial credit: number of stream items the client takes.
     pub(super) credit: u32,
-    /// What the request takes while it is unanswered.
+    /// Bytes the request is charged for while it is unanswered.
     pub(super) bytes: usize,
 }
 
 impl Engine {
-    /// The store answered.
+    /// Handles a reply of the store.
     pub fn handle_reply(&mut self, now: Now, reply: Reply) {
         self.arrive(now);
         self.store_outstanding -= 1;
@@ -49,7 +50,7 @@ impl Engine {
         self.done(now);
     }
 
-    /// The sync engine said something.
+    /// Handles an event of the sync engine.
     pub fn handle_event(&mut self, now: Now, event: Event) {
         self.arrive(now);
         match event {
@@ -61,7 +62,7 @@ impl Engine {
         self.done(now);
     }
 
-    /// Begins a call, and ends it when it can be answered at once.
+    /// Begins a call from a frame; answers it at once where possible.
     pub(super) fn begin(&mut self, now: Now, id: ConnectionId, call: u64, frame: &RequestFrame) {
         let role = match self.admit(id, &frame.token) {
             Ok(_) if frame.method == AGENT_LINK => match self.check_room(id, false) {
@@ -92,7 +93,7 @@ impl Engine {
         }
     }
 
-    /// The same with a request that is decoded, of a caller who may do what `role` says.
+    /// Carries out a decoded request with the rights of `role`.
     pub(super) fn carry_out(
         &mut self,
         now: Now,
@@ -128,14 +129,14 @@ impl Engine {
         }
     }
 
-    /// Counts a call that ended now.
+    /// Counts a call that ended now, with its outcome and duration.
     pub(super) fn count(&self, method: u32, code: Option<Code>, begun: Instant) {
         if method != NO_METHOD {
             self.rpcs.note(method, code, self.latest.mono.saturating_duration_since(begun));
         }
     }
 
-    /// Keeps the watcher from writing for an agent that speaks for itself.
+    /// Rejects a write of the watcher while the watched agent reports for itself.
     fn check_watcher(&self, now: Now, id: ConnectionId, step: &Step) -> Result<(), CallError> {
         let watcher = matches!(step, Step::Write { .. }) && self.owner(id) == Some(Owner::Watcher);
         if watcher && self.fleet.speaks_for_itself(now, self.view.watched_agent()) {
@@ -145,7 +146,7 @@ impl Engine {
         }
     }
 
-    /// With which rights it is asked.
+    /// Checks the limit of unfinished calls, and returns the role of the caller.
     pub(super) fn admit(&self, id: ConnectionId, token: &str) -> Result<Role, CallError> {
         let Some(connection) = self.connections.get(&id) else {
             return Err(CallError::new(Code::Internal, "the connection is gone"));
@@ -160,7 +161,7 @@ impl Engine {
         }
     }
 
-    /// Registers a call that is not answered yet, and has it carried out.
+    /// Registers a call that is not answered yet, and submits its work.
     fn wait(&mut self, now: Now, id: ConnectionId, call: u64, method: Method, terms: Terms, step: Step) {
         let waits_for_peers = matches!(&step, Step::Write { then, .. } if then.peers > 0);
         let Terms { deadline_ms, credit, bytes } = terms;
@@ -177,7 +178,7 @@ impl Engine {
                 if let (Control::Connect { wait: Some(wait), .. }, Some(limit)) =
                     (&mut control, call::limit(method, deadline_ms, false))
                 {
-                    // The reason comes before the deadline does.
+                    // The sync thread must give its reason before the call's deadline passes.
                     *wait = limit - WORDS_AHEAD.min(limit / 5);
                 }
                 self.ask(now, id, call, control, answered, deadline);
@@ -207,7 +208,7 @@ impl Engine {
         }
     }
 
-    /// Has the store carry out a write to a command that a route made of a request, and answers with how far its targets are then.
+    /// Submits a write to a command on behalf of a route; the answer holds the status of each target after it.
     #[cfg(feature = "http")]
     pub(super) fn write_for(&mut self, now: Now, id: ConnectionId, call: u64, write: Write) {
         let respond = Respond::OfCommand(|held, now| crate::api::commands::cancelled(held, now).into());
@@ -248,12 +249,12 @@ impl Engine {
         number
     }
 
-    /// Whose share a connection's calls are counted to.
+    /// Returns the principal that a connection's calls are charged to.
     pub(super) fn principal(&self, id: ConnectionId) -> Principal {
         self.connections.get(&id).map_or(Principal::Tcp, |connection| connection.principal)
     }
 
-    /// Sends a write to the store, or keeps it with its connection until there is room.
+    /// Submits a write to the store, or holds it with its connection until the queue has room.
     fn submit(&mut self, now: Now, id: ConnectionId, submitted: Submitted) {
         if self.store_outstanding < STORE_QUEUE {
             self.store_outstanding += 1;
@@ -265,14 +266,14 @@ impl Engine {
         }
     }
 
-    /// Lets connections go on whose write can be sent now.
+    /// Submits held writes while the queue has room, and continues their connections.
     fn release_held(&mut self, now: Now) {
         while self.store_outstanding < STORE_QUEUE {
             let Some(id) = self.waiting.pop_front() else { return };
             let Some(submitted) = self.connections.get_mut(&id).and_then(|connection| connection.held.take()) else {
                 continue;
             };
-            // A call that was cancelled or ran out of time meanwhile is not carried out.
+            // A call that was cancelled or timed out in the meantime is not carried out.
             if let Ticket::Api(number) = submitted.ticket
                 && self.calls.contains_key(&number)
             {
@@ -300,7 +301,7 @@ impl Engine {
         }
     }
 
-    /// A write was carried out, or failed.
+    /// Handles the outcome of a client's write.
     fn written(&mut self, now: Now, number: u64, result: Result<Outcome, CallError>) {
         let Some(Call { stage: Stage::Writing { then, meaning }, .. }) = self.calls.get_mut(&number) else { return };
         let (then, meaning) = (*then, meaning.take().filter(|_| result.is_ok()));
@@ -336,7 +337,7 @@ impl Engine {
         }
     }
 
-    /// Answers a write that is carried out, once enough peers have it.
+    /// Answers a committed write, once enough peers have confirmed it.
     fn confirm(&mut self, now: Now, number: u64, then: Then, sequence: u64, response: Response) {
         if then.peers == 0 {
             return self.finish(now, number, Ok(&response));
@@ -357,7 +358,7 @@ impl Engine {
         }
     }
 
-    /// The sync engine answered a question.
+    /// Handles an answer of the sync engine.
     fn answered(&mut self, now: Now, number: u64, answer: Result<Answer, ControlError>) {
         #[cfg(feature = "http")]
         let Some(answer) = self.probed_sync(now, number, answer) else { return };
@@ -379,7 +380,7 @@ impl Engine {
         let number = self.connections.get(&id).and_then(|connection| connection.calls.get(&call).copied());
         if let Some(number) = number {
             self.forget(number);
-            // What waited behind a held write that is now cancelled can go on.
+            // Requests behind a held write that is cancelled now may continue.
             self.release_held(now);
         }
     }
@@ -406,7 +407,7 @@ impl Engine {
         }
     }
 
-    /// Ends a call before what it waits for: nobody needs that any more.
+    /// Drops a call after its client cancelled it or disconnected; it is counted as cancelled.
     pub(super) fn forget(&mut self, number: u64) -> Option<Call> {
         self.forget_for(number, Code::Cancelled)
     }
@@ -441,7 +442,7 @@ impl Engine {
                 self.links.give(call.principal);
                 self.fleet.handle_dropped(self.latest, StreamId(number));
             }
-            // The sync engine may still answer; that then finds no call. Either way it is one less to wait for.
+            // A late answer of the sync engine finds no call and is ignored, so the request stops counting now.
             Stage::Asking(_) | Stage::AwaitingPeers { .. } => self.questions.give(call.principal),
             #[cfg(feature = "http")]
             Stage::Probing(ref probe) if probe.asked_sync => self.questions.give(call.principal),

@@ -1,4 +1,4 @@
-//! Commands on their way to agents and their reports on the way back: between `fleet::commands`, streams and the store.
+//! Commands pushed to agents and the reports they return: connects `fleet::commands`, streams and the store.
 
 use peat_ipc::agent::{
     AgentMessage, CancelPush, CommandUpdate, NodeMessage, UpdateAck, agent_message, command_update, node_message,
@@ -16,12 +16,12 @@ use crate::fleet::commands::{Push, push_message};
 use crate::limits::AGENT_PENDING_BYTES;
 use crate::store::{self, COMMANDS, CommandError, Key};
 
-/// What a waiting report takes beside its own bytes.
+/// Bytes that a waiting report is charged for beside its own.
 const REPORT_BYTES: usize = 256;
 
 impl Engine {
-    /// Takes the reports out of an agent's message; `None` when that was all. Those of a Register are taken before it, so
-    /// that what the agent has is not pushed to it once more.
+    /// Handles the message if it is a report of a registered agent; otherwise returns it for the fleet. Reports within a Register
+    /// are handled by `report_all`.
     pub(super) fn take_reports(&mut self, now: Now, stream: StreamId, message: AgentMessage) -> Option<AgentMessage> {
         match message.body {
             Some(agent_message::Body::CommandUpdate(update)) => match self.fleet.agent_of(stream).map(String::from) {
@@ -35,7 +35,8 @@ impl Engine {
         }
     }
 
-    /// What an agent's Register says of commands, once it is let in.
+    /// Handles the reports in an agent's Register, after the registration and before anything is pushed, so that commands the
+    /// agent already has are not pushed again.
     pub(super) fn report_all(&mut self, now: Now, stream: StreamId, updates: &[CommandUpdate]) {
         if updates.is_empty() {
             return;
@@ -43,7 +44,7 @@ impl Engine {
         if let Some(Call { stage: Stage::Link(link), .. }) = self.calls.get_mut(&stream.0) {
             link.registered(updates.iter().map(|update| update.command_id.clone()));
         }
-        // Registered goes first.
+        // The agent must receive Registered before any acknowledgement.
         self.settle_fleet(now);
         let Some(agent) = self.fleet.agent_of(stream).map(String::from) else { return };
         updates.iter().for_each(|update| self.report(now, stream, &agent, update));
@@ -69,7 +70,7 @@ impl Engine {
 
     fn acknowledge(&mut self, now: Now, heard: Heard, refused: Option<&CommandError>) {
         let Heard { stream, command: command_id, stage, .. } = heard;
-        // Progress may be lost; acknowledging it would only cost.
+        // Progress may be lost, so an acknowledgement would only cost traffic.
         if stage != command_update::Stage::Progress as i32 || refused.is_some() {
             let not_here = matches!(refused, Some(CommandError::Unknown(_))) && !self.was_removed(&command_id);
             let refused = refused.map(ToString::to_string).unwrap_or_default();
@@ -78,7 +79,8 @@ impl Engine {
         }
     }
 
-    /// Whether a command that is not held was, and never comes back. What cannot be read now may be on its way.
+    /// Returns true if a command that is not stored here was removed for good. If the store cannot be read, the command may still
+    /// arrive.
     fn was_removed(&mut self, command: &str) -> bool {
         let Ok(key) = Key::new(COMMANDS, command) else { return true };
         let record = self.view.snapshot().ok().and_then(|snapshot| snapshot.record(&key.hash()).ok()?);
@@ -87,7 +89,7 @@ impl Engine {
 
     pub(super) fn command_written(&mut self, now: Now, heard: Option<Heard>, error: Option<&store::Error>) {
         match (heard, error) {
-            // Nothing is decided: the agent keeps its report and brings it when it registers again.
+            // The outcome is unknown: the agent keeps its report and repeats it when it registers again.
             (Some(heard), Some(error)) if error.blame() == Blame::Machine => {
                 let error = CallError::new(error.code(), format!("the report is not stored: {error}"));
                 self.finish(now, heard.stream.0, Err::<&Response, _>(&error));
@@ -103,7 +105,7 @@ impl Engine {
         }
     }
 
-    /// Carries out what the commands want. After everything that may have told them something.
+    /// Carries out the requests of `commands`. Called after every event that may have caused some.
     pub(super) fn settle_commands(&mut self, now: Now) {
         if self.commands.poll_rescan(now) {
             self.followed_commands = None;
@@ -139,7 +141,7 @@ impl Engine {
         }
     }
 
-    /// What is pushed to the agent of a stream; `None` when it need not hear of it any more.
+    /// Returns the message for a push; `None` if the agent no longer needs it.
     pub(super) fn push_message(&mut self, now: Now, number: u64, push: Push) -> Option<NodeMessage> {
         let body = match push {
             Push::Cancel { id } => node_message::Body::CancelPush(CancelPush { command_id: id }),

@@ -1,4 +1,4 @@
-//! How connections begin and end: who is let in, who has been too slow, and last words.
+//! Opening and closing of connections: admission, timeouts, and final answers.
 
 use peat_ipc::CallError;
 
@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::limits::{CLIENT_IDLE, HEALTH_CONNECTIONS};
 
 impl Engine {
-    /// A client connected. Where there is no room for it, it may ask for the node's health and nothing else.
+    /// Handles a new connection. A connection over the limit is admitted too, but may ask only for the node's health.
     ///
     /// # Errors
     /// The node is shutting down.
@@ -36,17 +36,17 @@ impl Engine {
         Ok(())
     }
 
-    /// The client is gone: its calls are over, and what it had written still happens.
+    /// Handles a closed connection: its calls are dropped; writes already submitted are still carried out.
     pub fn handle_closed(&mut self, now: Now, id: ConnectionId) {
         self.arrive(now);
         self.drop_connection(id);
         self.done(now);
     }
 
-    /// Whether a call may be made on a connection: where there is no room for it, only one that asks for the node's health.
+    /// Checks that a call may be made: on a connection over the limit, only one that asks for the node's health.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED, which says of what there is no room.
+    /// RESOURCE_EXHAUSTED, naming the limit that is reached.
     pub(super) fn check_room(&self, id: ConnectionId, asks_for_health: bool) -> Result<(), CallError> {
         let refused = self.connections.get(&id).and_then(|connection| connection.only_health.clone());
         match refused {
@@ -55,7 +55,7 @@ impl Engine {
         }
     }
 
-    /// Ends a connection for a reason it is told, as far as it would understand.
+    /// Closes a connection because of an error, which is sent first if the client's codec is known.
     pub(super) fn fail(&mut self, now: Now, id: ConnectionId, error: &CallError) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.closing.is_some() {
@@ -80,6 +80,8 @@ impl Engine {
     pub(super) fn time_out_connection(&mut self, now: Now, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.timer = None;
+        // The order matters: a keep-alive or the end of one stalled stream saves the connection, so both come before the timeouts
+        // that close it.
         match connection.closing.take() {
             Some((reason, _)) => self.give_up(id, reason),
             None if connection.health_until().is_some_and(|at| now.reached(at)) => {
@@ -97,7 +99,7 @@ impl Engine {
                 let error = connection.too_slow();
                 self.fail(now, id, &error);
             }
-            // It takes nothing, last words included.
+            // The client takes no output, so a final answer would not arrive either.
             None => {
                 let reason = connection.too_slow().to_string();
                 self.give_up(id, reason);
@@ -105,7 +107,8 @@ impl Engine {
         }
     }
 
-    /// Everything is written to a connection that ends. Where the client may still be sending, it hears so first.
+    /// Ends a closing connection that has written everything. If the client may still be sending, the connection is shut for
+    /// writing first.
     pub(super) fn end_connection(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.lingers() && !connection.is_shut {

@@ -1,7 +1,7 @@
-//! Agents that listen to server-sent events: what is pushed to them, and pings in between.
+//! Agents that listen to server-sent events: pushes to them, and pings in between.
 //!
-//! An agent listens by one stream; a newer one takes over. Its events say nothing of whether it lives, and what it misses is
-//! not replayed. Who registered a stream of `AgentLink` gets everything there instead.
+//! An agent has at most one stream of events; a new one replaces the old. Listening is not a sign of life, and missed events are
+//! not replayed. An agent with a registered `AgentLink` stream receives everything there instead.
 
 use std::collections::VecDeque;
 
@@ -39,7 +39,7 @@ impl Engine {
         Ok(agent)
     }
 
-    /// A stream of events was opened.
+    /// Registers a new stream of events, and ends the agent's previous one.
     pub(super) fn events_begun(&mut self, now: Now, number: u64) {
         let Some((agent, base_url)) = self.events_of(number) else { return };
         if let Some(before) = self.web.listeners.insert(agent.clone(), number) {
@@ -53,7 +53,7 @@ impl Engine {
         }
     }
 
-    /// A stream of events is over.
+    /// Handles the end of a stream of events.
     pub(super) fn events_ended(&mut self, number: u64, agent: &str) {
         if self.web.listeners.get(agent) == Some(&number) {
             self.web.listeners.remove(agent);
@@ -63,14 +63,14 @@ impl Engine {
         }
     }
 
-    /// An agent lost the stream that everything went to.
+    /// Makes the stream of events, if there is one, receive pushes after the agent's `AgentLink` stream has ended.
     pub(super) fn listen_again(&mut self, now: Now, agent: &str) {
         if self.web.listeners.contains_key(agent) {
             self.commands.handle_listening(now, agent);
         }
     }
 
-    /// Something for an agent without a stream, which may listen.
+    /// Queues a push for an agent without an `AgentLink` stream, if it listens.
     pub(super) fn push_event(&mut self, now: Now, agent: &str, push: Push) {
         let Some(number) = self.web.listeners.get(agent).copied() else { return };
         if let Some(Call { stage: Stage::Events(events), .. }) = self.calls.get_mut(&number) {
@@ -79,7 +79,7 @@ impl Engine {
         }
     }
 
-    /// Sends a listener what waits for it, as far as it takes it.
+    /// Sends a listener its queued events, as long as there is room.
     pub(super) fn advance_events(&mut self, now: Now, number: u64) {
         while let Some(Call { stage: Stage::Events(events), connection: id, id: call, .. }) =
             self.calls.get_mut(&number)
@@ -103,7 +103,7 @@ impl Engine {
         }
     }
 
-    /// The settings changed: every listener is told.
+    /// Notifies every listener that the settings changed.
     pub(super) fn tell_listeners(&mut self, now: Now) {
         let listeners: Vec<u64> = self.web.listeners.values().copied().collect();
         for number in listeners {
@@ -113,8 +113,8 @@ impl Engine {
         }
     }
 
-    /// Shows a listener that its stream is there. One that takes nothing from one ping to the next loses it, and with HTTP/1.1 its
-    /// connection; it may come back.
+    /// Sends a ping to a listener. A listener that takes nothing from one ping to the next loses its stream, and with HTTP/1.1
+    /// its connection; it may reconnect.
     pub(super) fn ping(&mut self, now: Now, number: u64) {
         let Some(Call { stage: Stage::Events(events), connection: id, id: call, .. }) = self.calls.get_mut(&number)
         else {
@@ -129,7 +129,8 @@ impl Engine {
         }
     }
 
-    /// What an agent is told when it registers, with the path of its events at least; `base_url` is where it reached this node.
+    /// Returns the terms of registration, with at least the path of the agent's events; `base_url` is the address at which the
+    /// agent reached this node.
     pub(super) fn registered(&self, agent: &str, base_url: &str) -> Registered {
         let mut registered = self.fleet.registered(agent);
         if !base_url.is_empty() || registered.events_url.is_empty() {

@@ -1,6 +1,7 @@
-//! What the store's index tells: agents and commands that peers changed, and commands that were changed here.
+//! Follows the store's indexes: agents and commands that peers changed, and commands that were changed here.
 //!
-//! After a start and after a reopening everything is looked at once, later each entry that is new, so many in one go.
+//! After a start or a reopening everything is loaded at once; later only new index entries are examined, within a budget per
+//! poll.
 
 use peat_ipc::{CallError, Code};
 
@@ -9,13 +10,13 @@ use crate::clock::Now;
 use crate::fleet;
 use crate::store::{self, COMMANDS, Key, Kind};
 
-/// Index entries looked at in one go.
+/// Maximum number of index entries examined per poll, so that other calls are not delayed.
 const EXAMINED_A_TURN: usize = 1_024;
 
 impl Engine {
     // Agents.
 
-    /// Tells the fleet of what peers changed since the last look; of everything, at the start and after a reopening.
+    /// Notifies the fleet of changes by peers since the last scan; of every agent after a start or a reopening.
     pub(super) fn follow_store(&mut self, now: Now) {
         let followed = match self.followed {
             None => self.load_agents(now).map(|position| (position, false)),
@@ -23,7 +24,7 @@ impl Engine {
         };
         match followed {
             Ok((position, more)) => (self.followed, self.follow_on) = (Some(position), more),
-            // The next commit brings the next try.
+            // The next commit triggers a retry.
             Err(error) => log::warn!("agents of other nodes are not followed: {error}"),
         }
     }
@@ -56,7 +57,8 @@ impl Engine {
             }
             last = entry.sequence;
             let Some(key) = snapshot.name(&entry)? else { continue };
-            // What no peer delivered was written here, which the fleet knows, or joined here from what several wrote.
+            // An entry without a sending peer was written here, which the fleet knows, or merged here from several versions,
+            // which it may not know.
             if entry.from != 0 || !is_known(&self.fleet, snapshot, &key)? {
                 tell(&mut self.fleet, now, snapshot, &key)?;
             }
@@ -66,7 +68,7 @@ impl Engine {
 
     // Commands.
 
-    /// Shows the commands every record that changed since the last look; all of them, at the start and after a reopening.
+    /// Notifies `commands` of every record that changed since the last scan; of all records after a start or a reopening.
     pub(super) fn follow_commands(&mut self, now: Now) {
         let followed = match self.followed_commands {
             None => self.load_commands(now).map(|position| (position, false)),
@@ -77,7 +79,7 @@ impl Engine {
                 self.followed_commands = Some(position);
                 self.follow_on |= more;
             }
-            // The next commit brings the next try.
+            // The next commit triggers a retry.
             Err(error) => log::warn!("commands are not followed: {error}"),
         }
     }
@@ -111,7 +113,7 @@ impl Engine {
     }
 }
 
-/// Whether the fleet wrote what the store shows of a document, or has no interest in it.
+/// Returns true if the fleet itself wrote the document's current content, or the document does not concern it.
 fn is_known(fleet: &fleet::Fleet, snapshot: &store::Snapshot, key: &Key) -> Result<bool, CallError> {
     Ok(match key.collection() {
         fleet::COLLECTION => {
@@ -122,7 +124,7 @@ fn is_known(fleet: &fleet::Fleet, snapshot: &store::Snapshot, key: &Key) -> Resu
     })
 }
 
-/// Tells the fleet of a document, if it is one that concerns it.
+/// Notifies the fleet of a document, if it concerns the fleet.
 fn tell(fleet: &mut fleet::Fleet, now: Now, snapshot: &store::Snapshot, key: &Key) -> Result<(), CallError> {
     match key.collection() {
         fleet::COLLECTION => {
@@ -135,7 +137,7 @@ fn tell(fleet: &mut fleet::Fleet, now: Now, snapshot: &store::Snapshot, key: &Ke
     }
 }
 
-/// Tells the fleet of an agent's platform, if it knows the agent.
+/// Notifies the fleet of an agent's platform, if the agent is known.
 pub(super) fn tell_platform(
     fleet: &mut fleet::Fleet,
     now: Now,

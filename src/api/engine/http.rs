@@ -1,4 +1,4 @@
-//! Requests over HTTP: to methods of services and to the table of routes, and from there to calls and streams like any others.
+//! Requests over HTTP: dispatch to service methods and to the route table, and from there to calls and streams.
 
 use peat_ipc::envelope::Request as RequestFrame;
 use peat_ipc::method::Response as Answer;
@@ -18,7 +18,7 @@ use crate::api::http::rpc::{Rpc, Target, unimplemented};
 use crate::api::http::{self, Event, Http, Refusal, Speech, reflection};
 use crate::clock::Now;
 
-/// A call of the health service's Watch, and what it was told last.
+/// A call of the health service's Watch, and the status it was sent last.
 #[derive(Debug)]
 pub(super) struct HealthWatcher {
     connection: ConnectionId,
@@ -40,7 +40,7 @@ impl Engine {
         }
     }
 
-    /// A request came; `refusal`: not all of it.
+    /// Handles a request. `refusal` is set if the request was not read to its end.
     fn handle_exchange(
         &mut self,
         now: Now,
@@ -66,7 +66,7 @@ impl Engine {
         }
     }
 
-    /// How far a caller's own word about where it wants to be counts.
+    /// Returns how far the `Host` header of this caller is trusted.
     fn reach(&self, id: ConnectionId) -> Reach {
         match self.connections.get(&id).map(|connection| &connection.caller) {
             Some(Caller::Tcp) if self.policy.tcp_token.is_some() => Reach::Proven,
@@ -146,7 +146,7 @@ impl Engine {
         if self.view.is_healthy(now) { Serving::Yes } else { Serving::No }
     }
 
-    /// Tells who watches, when it is another answer than the last.
+    /// Sends the health status to its watchers if it changed.
     pub(super) fn follow_health(&mut self, now: Now) {
         if self.health_watchers.is_empty() {
             return;
@@ -201,7 +201,7 @@ impl Engine {
             self.with_http(id, |http, out| http.end(out, call));
             return self.said(now, id);
         }
-        // What it was still to be told comes first.
+        // Messages that are due to the agent are sent before its stream ends.
         self.settle_fleet(now);
         self.half_close(now, id, call);
     }
@@ -237,7 +237,7 @@ impl Engine {
                 let terms = Terms { deadline_ms: 0, credit: u32::MAX, bytes: request.body.len() };
                 self.carry_out(now, id, call, role, asked, terms);
             }
-            // The head alone was asked for: no stream is held open or taken over.
+            // A HEAD request gets the head alone: no stream is opened or taken over.
             Reply::Hold { head, .. } if request.method == "HEAD" => {
                 self.say(now, id, call, &Response { body: Body::Whole(bytes::Bytes::new()), ..head });
             }
@@ -284,7 +284,7 @@ impl Engine {
         self.settle(id);
     }
 
-    /// Something was written that no call gave.
+    /// Notes output that belongs to no call.
     fn said(&mut self, now: Now, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.replied(now);
@@ -294,8 +294,9 @@ impl Engine {
     }
 }
 
-/// The answer to a request that is not read to its end, in its own protocol.
+/// Returns the answer to a request that is not read to its end, in the protocol of the request.
 fn refuse(request: &Request, streams: bool, denied: Option<CallError>, refusal: &Refusal) -> Response {
+    // A caller without rights gets that error, not the one about its body.
     let status = if denied.is_none() { Some(refusal.status) } else { None };
     let error = denied.unwrap_or_else(|| refusal.error());
     let response = match Target::find(&request.path) {
@@ -311,7 +312,7 @@ fn refuse(request: &Request, streams: bool, denied: Option<CallError>, refusal: 
     asking(Response { status, ..response }, &error)
 }
 
-/// Whoever must show a token is told of what kind.
+/// Adds `www-authenticate` to an answer that asks for a token.
 fn asking(response: Response, error: &CallError) -> Response {
     match error.code {
         Code::Unauthenticated => response.with("www-authenticate", "Bearer"),
@@ -319,7 +320,7 @@ fn asking(response: Response, error: &CallError) -> Response {
     }
 }
 
-/// The token a request shows; empty: none.
+/// Returns the bearer token of a request; empty if there is none.
 fn bearer(request: &Request) -> &str {
     let value = request.headers.get("authorization").unwrap_or("");
     match value.split_once(' ') {

@@ -1,6 +1,6 @@
-//! What the fleet wants done: messages to agents, writes, and the word to the mesh that this node has agents.
+//! Carries out the fleet's requests: messages to agents, writes, and presence announcements.
 //!
-//! Also carries every other write that no client asked for.
+//! Also submits every other write that no client requested.
 
 use peat_ipc::method::Response;
 
@@ -13,11 +13,11 @@ use crate::limits::STORE_QUEUE;
 use crate::store::{self, Key, Submitted, Ticket, Write};
 use crate::sync::{Asked, Control};
 
-/// Writes under way at once that no client asked for.
+/// Maximum number of such writes in progress at once.
 const OWN_WRITES: usize = 64;
 
 impl Engine {
-    /// Carries out what the fleet wants. After everything that may have told it something.
+    /// Carries out the requests of the fleet. Called after every event that may have caused some.
     pub(super) fn settle_fleet(&mut self, now: Now) {
         loop {
             if let Some((stream, error)) = self.fleet.poll_end() {
@@ -64,7 +64,7 @@ impl Engine {
         }
     }
 
-    /// Whether the store has room for one more write that no client asked for.
+    /// Returns true if one more write that no client requested may be submitted.
     pub(super) fn has_room_of_its_own(&self) -> bool {
         self.own_writes.len() < OWN_WRITES && self.store_outstanding < STORE_QUEUE
     }
@@ -82,7 +82,7 @@ impl Engine {
         self.to_store.push_back(Submitted { ticket, request });
     }
 
-    /// The store answered a write; whether it was one that no client asked for.
+    /// Handles the store's reply to a write that no client requested; returns false if the ticket is a client's call.
     pub(super) fn own_written<T>(&mut self, now: Now, ticket: u64, result: &Result<T, store::Error>) -> bool {
         match self.own_writes.remove(&ticket) {
             None => return false,
@@ -107,19 +107,19 @@ impl Engine {
         self.fleet.handle_written(now, number, written);
     }
 
-    /// A client of this node put a platform: a sign of life of the agent of that id.
+    /// Counts a client's put to a platform as a sign of life of the agent with that id.
     pub(super) fn note_sign(&mut self, now: Now, agent: &str, owner: Owner) {
         self.fleet.handle_sign(now, agent, owner);
         self.note_platform("platforms", agent);
     }
 
-    /// A document of an agent was written here: its status may be another one.
+    /// Reads the platform of an agent after a write here: its status may have changed.
     fn note_platform(&mut self, collection: &str, agent: &str) {
         if collection == "deployments" {
             return;
         }
         let Ok(snapshot) = self.view.snapshot() else { return };
-        // What cannot be read now is read at the next change.
+        // If it cannot be read now, it is read at the next change.
         let _ = super::following::tell_platform(&mut self.fleet, self.latest, snapshot, agent);
     }
 }

@@ -1,4 +1,4 @@
-//! Routes whose answer other threads have a part in: asked, heard, given up.
+//! Probes: routes that ask other threads before they answer.
 
 use super::{Engine, OwnWrite};
 use crate::api::call::{Call, Stage};
@@ -13,7 +13,7 @@ use crate::store;
 use crate::sync::{Answer, Asked, Control, ControlError};
 
 impl Engine {
-    /// `GET /healthz`: whether every thread answers.
+    /// `GET /healthz`: 200 if every thread answers.
     pub(in crate::api) fn route_healthz(&mut self, _now: Now, _request: &Request) -> Reply {
         Reply::Probe(Probe::all(|engine, _, probe| {
             let mut silent: Vec<&str> = probe.silent().collect();
@@ -25,7 +25,7 @@ impl Engine {
         }))
     }
 
-    /// `GET /readyz`: whether the node has what it is going to have at the start.
+    /// `GET /readyz`: 200 once the database is readable and a peer was tried.
     pub(in crate::api) fn route_readyz(&mut self, _now: Now, _request: &Request) -> Reply {
         Reply::Now(match self.view.unready() {
             None => Response::text(200, "ready"),
@@ -33,7 +33,7 @@ impl Engine {
         })
     }
 
-    /// Asks what the probe wants to know. What cannot be asked counts as silent.
+    /// Sends the questions of a probe. A thread that cannot be asked counts as silent.
     pub(super) fn begin_probe(&mut self, now: Now, id: ConnectionId, call: u64, mut probe: Probe) {
         probe.asked_sync = probe.sync_owes && self.questions.take(self.principal(id)).is_ok();
         let (asked_sync, of_store) = (probe.asked_sync, probe.of_store && self.has_room_of_its_own());
@@ -53,7 +53,7 @@ impl Engine {
         }
     }
 
-    /// The sync thread answered a call; gives the answer back when it is no probe's.
+    /// Handles an answer of the sync thread to a probe; returns the answer if the call is not a probe.
     pub(super) fn probed_sync(
         &mut self,
         now: Now,
@@ -69,7 +69,7 @@ impl Engine {
         None
     }
 
-    /// The store goes round.
+    /// Handles the reply of the store to a probe.
     pub(super) fn probed_store(&mut self, now: Now, number: u64) {
         if let Some(probe) = self.probe_of(number) {
             probe.store_owes = false;
@@ -86,7 +86,7 @@ impl Engine {
         self.say(now, connection, id, &response);
     }
 
-    /// The time of a route's call has come; whether it was one.
+    /// Handles the deadline of a route's call; returns false if the call is not a route's.
     pub(super) fn time_out_route(&mut self, now: Now, number: u64) -> bool {
         match self.calls.get(&number).map(|call| &call.stage) {
             Some(Stage::Probing(_)) => self.end_probe(now, number, true),
@@ -99,7 +99,7 @@ impl Engine {
         true
     }
 
-    /// Sets the next time of a call that has none.
+    /// Sets the next deadline of a call, in place of the one that passed.
     pub(super) fn wake_at(&mut self, number: u64, at: std::time::Instant) {
         if let Some(call) = self.calls.get_mut(&number) {
             let before = call.deadline.replace(at);

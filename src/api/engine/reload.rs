@@ -1,23 +1,23 @@
-//! Settings that change while the node runs: who may call, how long agents may be silent, whose commands are delivered.
+//! Settings that change while the node runs: rights of callers, liveness timeouts, trusted issuers.
 
 use super::Engine;
 use crate::api::caller::Policy;
 use crate::clock::Now;
 use crate::fleet;
 
-/// What a reload may change.
+/// The settings that a reload may change.
 #[derive(Clone, Debug)]
 pub struct Reloaded {
-    /// Counts for every call from now on.
+    /// Applies to every call from now on.
     pub policy: Policy,
-    /// Attached agents are told.
+    /// Attached agents are notified.
     pub fleet: fleet::Settings,
-    /// Of commands that are held already too.
+    /// Applies to stored commands too.
     pub commands: fleet::commands::Settings,
 }
 
 impl Engine {
-    /// The configuration was read again.
+    /// Applies reloaded settings.
     pub fn handle_reloaded(&mut self, now: Now, reloaded: Reloaded) {
         self.arrive(now);
         self.policy = reloaded.policy;

@@ -28,7 +28,7 @@ pub(super) fn invalid(why: impl Into<String>) -> CallError {
     CallError::new(Code::InvalidArgument, why)
 }
 
-/// One part of a request's path, decoded.
+/// Returns one segment of a request's path, decoded.
 pub(super) fn part(request: &Request, number: usize) -> Result<String, CallError> {
     let part = request.path.split('/').nth(number).and_then(decode);
     part.ok_or_else(|| invalid(format!("part {number} of the path is no percent-encoded text")))
@@ -80,7 +80,8 @@ impl Engine {
         replied(self.send(now, request, Addressed::All(true)))
     }
 
-    /// Makes a command of what is ordered. The targets are those that the call, which comes at the same moment, resolves.
+    /// Makes a PutCommand of the request. The targets in the answer are those that the call resolves, because both happen at the
+    /// same time.
     fn send(&mut self, now: Now, request: &Request, addressed: Addressed) -> Replied {
         let order = body::order(&request.body)?;
         let held = match order.id.as_str() {
@@ -95,7 +96,7 @@ impl Engine {
                 targets
             }
         };
-        // Asked again with the same id, it is the same command, whatever the time is now.
+        // A repeated request with the same id is the same command, so its times are left unset to match the stored ones.
         let created_at = if held.is_some() { 0 } else { now.wall_ms.div_euclid(1_000).max(1) };
         let ttl_s = order.ttl_s.unwrap_or_else(|| self.commands.ttl().as_secs().max(1));
         if ttl_s > COMMAND_TTL.as_secs() {
@@ -130,7 +131,7 @@ impl Engine {
         Ok(Reply::Call { request, shape })
     }
 
-    /// An id nobody else gives: runs are random.
+    /// Returns an id that is unique across nodes, because run ids are random.
     fn next_command_id(&mut self) -> String {
         self.web.ids_given += 1;
         let run: String = self.view.run().0[..8].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -167,7 +168,7 @@ impl Engine {
         }
     }
 
-    /// Refuses who speaks for somebody else's agent.
+    /// Checks that the caller may speak for the agent.
     pub(super) fn check_speaker(&self, request: &Request, agent: &str) -> Result<(), CallError> {
         self.known(self.latest, request).may_report(agent)
     }

@@ -1,4 +1,4 @@
-//! Agents and commands over plain HTTP: what is read of them.
+//! Agents and commands over plain HTTP: the reads.
 
 use peat_ipc::method::{self, Response as Answer};
 use peat_ipc::sidecar::{CommandStatus, GetCommandsRequest, ListAgentsRequest};
@@ -13,7 +13,7 @@ use crate::api::http::reply::{Reply, Shape};
 use crate::api::http::{body, refusal};
 use crate::clock::Now;
 
-/// Commands of a page where the request names no size.
+/// Commands per page if the request does not set `page_size`.
 const COMMANDS: u32 = 100;
 
 impl Engine {
@@ -121,7 +121,7 @@ fn status_named(word: &str) -> Result<i32, CallError> {
     })
 }
 
-/// The size of a page and where it begins.
+/// Parses `page_size` and `page_token`.
 fn page(request: &Request) -> Result<(Option<u32>, Vec<u8>), CallError> {
     let size = request.parameter("page_size").filter(|size| !size.is_empty()).map(|size| size.parse());
     let size = size.transpose().map_err(|_| invalid("page_size is no whole number"))?;

@@ -1,7 +1,7 @@
-//! What one caller may have of what all share: connections, subscriptions, streams, questions to the sync thread.
+//! Fair shares of limited resources: connections, subscriptions, streams, control requests to the sync thread.
 //!
-//! Callers are counted by the user at the other end of a unix socket; all callers over TCP count as one. A part of everything
-//! is left to administrators on this machine, who may use all of it.
+//! Callers are counted by the user at the other end of a unix socket; all callers over TCP count as one. An eighth of everything
+//! is reserved for administrators on this machine, who may use all of it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,13 +10,13 @@ use peat_ipc::{CallError, Code};
 
 use crate::api::caller::{Caller, Role};
 
-/// Whose share something is counted to.
+/// The account that a resource is charged to.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(in crate::api) enum Principal {
     /// Root, the node's own user and the admin group, on a unix socket; and the node's own watcher.
     Admin,
     User(u32),
-    /// Every caller over TCP, with a token or without.
+    /// Every caller over TCP, with or without a token.
     Tcp,
 }
 
@@ -30,7 +30,7 @@ impl Principal {
         }
     }
 
-    /// The share of one principal in this number of places.
+    /// Returns the share of one principal in `total`: a quarter for a user, five eighths for TCP.
     fn share(self, total: usize) -> usize {
         match self {
             Principal::Admin => total,
@@ -50,10 +50,10 @@ impl fmt::Display for Principal {
     }
 }
 
-/// One resource, and who has how much of it.
+/// One limited resource, and its use per principal.
 #[derive(Debug)]
 pub(in crate::api) struct Shares {
-    /// In the plural.
+    /// Name of the resource, in the plural, for messages.
     what: &'static str,
     total: usize,
     held: BTreeMap<Principal, usize>,
@@ -64,7 +64,7 @@ impl Shares {
         Shares { what, total, held: BTreeMap::new() }
     }
 
-    /// How many are in use.
+    /// Returns the number in use.
     pub(in crate::api) fn len(&self) -> usize {
         self.held.values().sum()
     }
@@ -72,11 +72,12 @@ impl Shares {
     /// Takes one.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED: all are in use, or this caller's share, or all that is not left to administrators.
+    /// RESOURCE_EXHAUSTED: all are in use, or all of this caller's share, or all that are not reserved for administrators.
     pub(in crate::api) fn take(&mut self, principal: Principal) -> Result<(), CallError> {
         let Shares { what, total, .. } = *self;
         let (all, held) = (self.len(), self.held.get(&principal).copied().unwrap_or(0));
         let share = principal.share(total);
+        // Use by all but administrators: an eighth of the total is reserved for these.
         let others = all - self.held.get(&Principal::Admin).copied().unwrap_or(0);
         let refused = if all >= total {
             format!("there are {total} {what}, which is the limit; try again later")

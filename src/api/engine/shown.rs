@@ -1,4 +1,4 @@
-//! What the node shows of itself: metrics for Prometheus, an overview for the page.
+//! Monitoring: metrics for Prometheus, and an overview for the web page.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::sync::{Measured, Peer};
 const STATES: [(Liveness, &str); 3] = [(Liveness::Live, "live"), (Liveness::Stale, "stale"), (Liveness::Dead, "dead")];
 
 impl Engine {
-    /// `GET /metrics`. Without a sync thread that answers, what it would have said is missing.
+    /// `GET /metrics`. Metrics of the sync thread are omitted if it does not answer.
     pub(in crate::api) fn route_metrics(&mut self, _now: Now, _request: &Request) -> Reply {
         Reply::Probe(Probe::measure(|engine, now, probe| {
             let mut text = Text::default();
@@ -163,7 +163,7 @@ impl Engine {
         }
     }
 
-    /// `GET /api/v1/overview`: what the page shows.
+    /// `GET /api/v1/overview`: the data of the web page.
     pub(in crate::api) fn route_overview(&mut self, _now: Now, _request: &Request) -> Reply {
         Reply::Probe(Probe::measure(|engine, now, probe| {
             let measured = probe.measured.as_deref();
@@ -198,7 +198,7 @@ impl Engine {
         })
     }
 
-    /// The agents in need of a look first, as many as a page can show.
+    /// Lists stale and dead agents before live ones, at most `SHOWN_AGENTS` of them.
     fn agents_overview(&self, now: Now) -> Value {
         let counts = self.agents_by_state(now);
         let mut shown = Vec::new();
@@ -255,7 +255,7 @@ fn micros(millis: u64) -> Figure {
     Figure::Micros(i64::try_from(millis.saturating_mul(1_000)).unwrap_or(i64::MAX))
 }
 
-/// One value of a peer; `None` where there is nothing to say.
+/// Returns one metric of a peer; `None` to omit the sample.
 type Show = fn(&Peer) -> Option<Figure>;
 
 fn show_links(measured: &Measured, text: &mut Text) {

@@ -1,4 +1,4 @@
-//! Subscriptions: which may go on, and how far in one go.
+//! Subscriptions: scheduling in turns, one bounded turn per stream.
 
 use peat_ipc::method::Response;
 
@@ -9,10 +9,10 @@ use crate::api::feed::Progress;
 use crate::clock::Now;
 
 impl Engine {
-    /// The client takes more items of a stream.
+    /// Adds credit to a stream.
     pub(super) fn grant(&mut self, now: Now, id: ConnectionId, call: u64, items: u32) {
         let number = self.connections.get(&id).and_then(|connection| connection.calls.get(&call).copied());
-        // Credit for a call that has just ended may still be on its way.
+        // Credit for a call that has just ended may still arrive.
         let Some(number) = number else { return };
         match self.calls.get_mut(&number).map(|call| &mut call.stage) {
             Some(Stage::Streaming(feed)) => feed.grant(items),
@@ -23,7 +23,7 @@ impl Engine {
         self.advance_stream(now, number);
     }
 
-    /// A call streams from now on; a client over HTTP is sent the head.
+    /// Marks a call as streaming; over HTTP the head is sent.
     pub(super) fn begin_stream(&mut self, id: ConnectionId, call: u64) {
         #[cfg(feature = "http")]
         if let Some((http, out)) = self.connections.get_mut(&id).and_then(|connection| connection.http()) {
@@ -35,7 +35,7 @@ impl Engine {
         let _ = (id, call);
     }
 
-    /// There is room again in what waits to be written to a client: its streams get a turn, among all others.
+    /// Queues a turn for each stream of a connection, because its output buffer has room again.
     pub(super) fn continue_streams(&mut self, id: ConnectionId) {
         if self.streams.is_empty() && self.watchers.is_empty() && self.links.len() == 0 && !self.has_listeners() {
             return;
@@ -55,7 +55,7 @@ impl Engine {
         }
     }
 
-    /// Whether agents listen to server-sent events.
+    /// Returns true if an agent listens to server-sent events.
     fn has_listeners(&self) -> bool {
         #[cfg(feature = "http")]
         return !self.web.listeners.is_empty();
@@ -70,7 +70,7 @@ impl Engine {
         }
     }
 
-    /// One more turn for each stream that had not finished its last one.
+    /// Gives one more turn to each stream that did not finish its last one.
     pub(super) fn advance_busy_streams(&mut self, now: Now) {
         for _ in 0..self.busy_streams.len() {
             let Some(number) = self.busy_streams.pop_front() else { return };
@@ -78,7 +78,7 @@ impl Engine {
         }
     }
 
-    /// Sends what a stream's client lacks, for one turn.
+    /// Sends a stream's pending items, for one turn.
     pub(super) fn advance_stream(&mut self, now: Now, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else { return };
         let feed = match &mut call.stage {
@@ -93,7 +93,7 @@ impl Engine {
         if !connection.has_room_for(call.id) {
             return;
         }
-        // Over HTTP the client's windows are its credit.
+        // Over HTTP the client's flow-control windows take the place of credit.
         if connection.speaks_http() {
             feed.grant(u32::MAX);
         }
@@ -116,7 +116,7 @@ impl Engine {
         }
     }
 
-    /// The store's database was reopened: streams go on in its new run where they can.
+    /// Continues streams in the new run after the store's database was reopened, where possible.
     pub(super) fn move_streams(&mut self, now: Now) {
         let numbers: Vec<u64> = self.streams.iter().copied().collect();
         for number in numbers {

@@ -1,33 +1,33 @@
-//! Makes of HTTP/2 as clients commonly write it what the h2 crate takes.
+//! Rewrites HTTP/2 input that common clients send and the `h2` crate rejects.
 //!
-//! gRPC's clients name a unix socket's path as the request's `:authority`, percent-encoded or as it is, in Huffman's code or
-//! not. A path is no authority, and the library resets such a stream. So the letters that no host has become hyphens on the way
-//! in. The length of the name stays, and with it everything header compression counts. Only whole HEADERS frames are looked
-//! into. DATA frames without data are left out: the library ends a connection after a hundred of them, and they mean nothing.
-//! Everything else passes untouched.
+//! gRPC clients send a unix socket's path as the request's `:authority`, percent-encoded or not, Huffman-coded or not. A path is
+//! not a valid authority, and the library resets such a stream. Characters that a host name cannot contain are therefore replaced
+//! by hyphens. The length of the decoded name stays the same, and with it the sizes that header compression counts. Only complete
+//! HEADERS frames are examined. Empty DATA frames are dropped: the library ends a connection after a hundred of them, and they
+//! have no meaning. Everything else passes unchanged.
 
 use std::ops::Range;
 
 use super::{PREFACE_2, huffman};
 
-/// Bytes in front of every frame.
+/// Size of a frame header, in bytes.
 pub(super) const FRAME_HEAD: usize = 9;
-/// What a frame may have by default; larger ones are an error the library tells.
+/// Default maximum payload of a frame; for larger ones the library reports an error.
 const FRAME_BYTES: usize = 16 << 10;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 0x1;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
-/// `:authority` in the static table (RFC 7541, appendix A).
+/// Index of `:authority` in the static table (RFC 7541, appendix A).
 const AUTHORITY: usize = 1;
 
-/// Bytes on their way to the library.
+/// A filter on the input of the library.
 #[derive(Debug)]
 pub(super) struct Mender {
-    /// So many bytes pass as they are.
+    /// Number of bytes to pass on unchanged.
     passing: usize,
-    /// The beginning of a frame.
+    /// Start of a frame that is not complete.
     held: Vec<u8>,
 }
 
@@ -45,8 +45,9 @@ impl Mender {
         }
     }
 
-    /// Takes what belongs to the frame that is held; the rest.
+    /// Takes the bytes that belong to the held frame; returns the rest.
     fn hold<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        // HEADERS frames are held whole; of any other frame the header suffices.
         let wanted = match self.held.as_slice() {
             [a, b, c, HEADERS, ..] if self.held.len() >= FRAME_HEAD => FRAME_HEAD + length([*a, *b, *c]),
             _ => FRAME_HEAD,
@@ -61,7 +62,7 @@ impl Mender {
                 if self.held.len() < FRAME_HEAD + length {
                     return &bytes[count..];
                 }
-                // A block that cannot be read is the library's to complain about.
+                // A header block that cannot be parsed is left for the library to reject.
                 let _ = mend(&mut self.held, flags);
             } else if kind == DATA && length == 0 && flags & END_STREAM == 0 {
                 self.held.clear();
@@ -78,7 +79,7 @@ fn length([a, b, c]: [u8; 3]) -> usize {
     usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)
 }
 
-/// Mends the authority in a HEADERS frame.
+/// Replaces an invalid authority in a HEADERS frame.
 fn mend(frame: &mut Vec<u8>, flags: u8) -> Option<()> {
     let (place, name) = authority(frame.get(FRAME_HEAD..)?, flags)?;
     if http::uri::Authority::try_from(name.as_slice()).is_ok() {
@@ -86,7 +87,7 @@ fn mend(frame: &mut Vec<u8>, flags: u8) -> Option<()> {
     }
     let is_letter = |letter: &u8| letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'.' | b'_' | b'~');
     let name = name.iter().map(|letter| if is_letter(letter) { *letter } else { b'-' });
-    // Written out, which the code may have been shorter than.
+    // The replacement is a plain literal, which may be longer than the Huffman-coded original.
     let mut string = string_head(name.len());
     string.extend(name);
     let length = frame.len() - FRAME_HEAD - place.len() + string.len();
@@ -99,13 +100,15 @@ fn mend(frame: &mut Vec<u8>, flags: u8) -> Option<()> {
     Some(())
 }
 
-/// Where the authority is in the payload of a HEADERS frame, its length included, and its text.
+/// Finds the authority in the payload of a HEADERS frame: its range, including the length prefix, and its decoded text.
 fn authority(payload: &[u8], flags: u8) -> Option<(Range<usize>, Vec<u8>)> {
     let padding = if flags & PADDED == 0 { None } else { Some(usize::from(*payload.first()?)) };
     let mut at = usize::from(padding.is_some()) + if flags & PRIORITY == 0 { 0 } else { 5 };
     let end = payload.len().checked_sub(padding.unwrap_or(0))?;
     while at < end {
         let first = payload[at];
+        // Representations by their leading bits (RFC 7541, section 6): indexed, literal with indexing, table size update, literal
+        // without indexing.
         let (prefix, literal) = match first {
             0x80.. => (7, false),
             0x40.. => (6, true),
@@ -134,7 +137,7 @@ fn text(bytes: &[u8], coded: bool) -> Option<Vec<u8>> {
     if coded { huffman::decode(bytes) } else { Some(bytes.to_vec()) }
 }
 
-/// What stands before a string of this length that is written out (RFC 7541, 5.2).
+/// Returns the length prefix of a plain string literal (RFC 7541, section 5.2).
 fn string_head(length: usize) -> Vec<u8> {
     const MOST: usize = 0x7f;
     let Some(mut rest) = length.checked_sub(MOST) else { return vec![length.to_le_bytes()[0]] };
@@ -147,7 +150,7 @@ fn string_head(length: usize) -> Vec<u8> {
     head
 }
 
-/// RFC 7541, 5.1.
+/// Decodes an integer with a prefix of `prefix` bits (RFC 7541, section 5.1).
 fn integer(bytes: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
     let mask = (1 << prefix) - 1;
     let mut value = usize::from(*bytes.get(*at)?) & mask;
@@ -166,7 +169,7 @@ fn integer(bytes: &[u8], at: &mut usize, prefix: u32) -> Option<usize> {
     None
 }
 
-/// Where a string is, and whether it is in Huffman's code (RFC 7541, 5.2).
+/// Decodes the length of a string literal; returns its range, and true if it is Huffman-coded (RFC 7541, section 5.2).
 fn string(bytes: &[u8], at: &mut usize) -> Option<(Range<usize>, bool)> {
     let coded = bytes.get(*at)? & 0x80 != 0;
     let length = integer(bytes, at, 7)?;
@@ -192,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_path_becomes_a_name_of_the_same_length_and_nothing_else_changes() {
-        // POST, http, a path that has what an authority must not, and the authority; then bytes of another frame.
+        // POST, http, a path with characters that an authority must not have, and the authority; then bytes of another frame.
         let block = |name: &[u8]| [b"\x83\x86\x44\x04/%2F\x41\x09", name, b"\x40\x01x\x01/"].concat();
         let data = [0, 0, 3, 0, 1, 0, 0, 0, 1, b'%', b'/', 1];
         let stream = |name| [PREFACE_2, &headers(4, &block(name)), &data, &headers(5, &block(name))].concat();
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_name_may_be_written_out() {
-        // As grpc-c 48 sends it.
+        // As gRPC C-core 48 sends it.
         let block = |name: &[u8]| [b"@\x05:path\x04/a/B@\n:authority\x10", name, b"\x83\x86"].concat();
         let stream = |name| [PREFACE_2, &headers(4, &block(name))].concat();
         assert_eq!(passed(&stream(b"tmp%2Fh2cap.sock"), 11), stream(b"tmp-2Fh2cap.sock"));

@@ -1,7 +1,6 @@
-//! The bodies of REST requests and answers: JSON with `snake_case` keys, 64-bit integers as numbers.
+//! Bodies of REST requests and answers: JSON with `snake_case` keys, and 64-bit integers as numbers.
 //!
-//! Unknown keys are ignored; a key of another type than it should have is an error that names it. What the values may be is
-//! for whoever uses them to say.
+//! Unknown keys are ignored; a key of the wrong type is an error that names it. Values are checked by the code that uses them.
 
 use peat_ipc::agent::{Capacity, CommandUpdate, Register, Registered, State, Workload, command_update};
 use peat_ipc::sidecar::{Agent, Command, CommandStatus, Liveness, PlatformStatus, TargetStatus};
@@ -10,19 +9,19 @@ use serde_json::{Map, Value, json};
 
 use crate::limits::AGENT_MESSAGE_BYTES;
 
-/// A command as it is asked for.
+/// A request to send a command.
 #[derive(Debug, Default)]
 pub(in crate::api) struct Order {
-    /// Empty: the node makes one.
+    /// Id of the command; empty if the node is to generate one.
     pub(in crate::api) id: String,
     pub(in crate::api) command_type: String,
-    /// JSON; empty: none.
+    /// Payload as JSON; empty if there is none.
     pub(in crate::api) payload: String,
-    /// Seconds; 0: for ever. `None`: the default.
+    /// Time to live in seconds; 0 for no expiry, `None` for the default.
     pub(in crate::api) ttl_s: Option<u64>,
 }
 
-/// The object a body is; empty for an empty body.
+/// The JSON object in a body; empty for an empty body.
 struct Object(Map<String, Value>);
 
 fn invalid(why: impl Into<String>) -> CallError {
@@ -43,7 +42,7 @@ impl Object {
         object.map(Object)
     }
 
-    /// What the key holds; null is nothing.
+    /// Reads the value of a key; null counts as absent.
     fn get<'a, T>(
         &'a self,
         key: &str,
@@ -72,7 +71,7 @@ impl Object {
         Ok(self.get("labels", "object of strings", read)?.unwrap_or_default())
     }
 
-    /// JSON as a text; empty for a key that is not there.
+    /// Returns the value of a key as JSON text; empty if the key is absent.
     fn json(&self, key: &str) -> String {
         self.0.get(key).map(Value::to_string).unwrap_or_default()
     }
@@ -117,14 +116,14 @@ impl Object {
     }
 }
 
-/// A whole number from 0 up. JSON has one kind of number: 4, 4.0 and 4e0 are the same (RFC 8259, section 6).
+/// Reads a non-negative integer. JSON has one kind of number: 4, 4.0 and 4e0 are equal (RFC 8259, section 6).
 fn whole(value: &Value) -> Option<u64> {
-    // Added to zero, the negative zero is zero.
+    // Adding zero turns -0.0 into 0.0, which formats without a sign.
     let written = |float: f64| if float.fract() == 0.0 { format!("{:.0}", float + 0.0).parse().ok() } else { None };
     value.as_u64().or_else(|| value.as_f64().and_then(written))
 }
 
-/// What an agent says of itself.
+/// Parses a registration.
 pub(in crate::api) fn register(body: &[u8]) -> Result<Register, CallError> {
     let object = Object::of(body)?;
     Ok(Register {
@@ -141,7 +140,7 @@ pub(in crate::api) fn register(body: &[u8]) -> Result<Register, CallError> {
     })
 }
 
-/// What comes with a heartbeat; `None` with an empty one.
+/// Parses the state in a heartbeat; `None` for an empty body.
 pub(in crate::api) fn state(body: &[u8]) -> Result<Option<State>, CallError> {
     let object = Object::of(body)?;
     if object.0.is_empty() {
@@ -160,7 +159,7 @@ pub(in crate::api) fn state(body: &[u8]) -> Result<Option<State>, CallError> {
     }))
 }
 
-/// What is to be sent to agents.
+/// Parses a request to send a command.
 pub(in crate::api) fn order(body: &[u8]) -> Result<Order, CallError> {
     let object = Object::of(body)?;
     let (id, command_type, ttl_s) = (object.text("id")?, object.text("type")?, object.number("ttl_s")?);
@@ -170,7 +169,7 @@ pub(in crate::api) fn order(body: &[u8]) -> Result<Order, CallError> {
     }
 }
 
-/// What an agent makes of a command; accepted, when it says nothing.
+/// Parses a report on a command; without a status it accepts the command.
 pub(in crate::api) fn update(command_id: String, body: &[u8]) -> Result<CommandUpdate, CallError> {
     use command_update::Stage;
     let object = Object::of(body)?;
@@ -193,17 +192,17 @@ pub(in crate::api) fn update(command_id: String, body: &[u8]) -> Result<CommandU
     })
 }
 
-/// `LIVENESS_LIVE` as `LIVE`.
+/// Returns `LIVENESS_LIVE` as `LIVE`.
 pub(in crate::api) fn liveness(agent: &Agent) -> &'static str {
     agent.liveness().as_str_name().trim_start_matches("LIVENESS_")
 }
 
-/// The liveness of this name; `None` when there is none.
+/// Returns the liveness with this name; `None` if there is none.
 pub(in crate::api) fn liveness_named(name: &str) -> Option<Liveness> {
     Liveness::from_str_name(&format!("LIVENESS_{}", name.to_ascii_uppercase()))
 }
 
-/// An agent as it is listed.
+/// Returns an agent as lists show it.
 pub(in crate::api) fn agent(agent: &Agent) -> Value {
     let labels: Map<String, Value> =
         agent.labels.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect();
@@ -224,7 +223,7 @@ pub(in crate::api) fn agent(agent: &Agent) -> Value {
     })
 }
 
-/// A command as it is shown, with what its targets made of it.
+/// Returns a command as JSON, with the results of its targets.
 pub(in crate::api) fn command(command: &Command) -> Value {
     let target = |target: &TargetStatus| {
         json!({
@@ -257,17 +256,17 @@ pub(in crate::api) fn command(command: &Command) -> Value {
     })
 }
 
-/// JSON that is kept as text; null where there is none.
+/// Parses JSON that is stored as text; null if it is empty or malformed.
 fn value(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or(Value::Null)
 }
 
-/// `COMMAND_STATUS_COMPLETED` as `COMPLETED`.
+/// Returns `COMMAND_STATUS_COMPLETED` as `COMPLETED`.
 pub(in crate::api) fn status_word(status: CommandStatus) -> &'static str {
     status.as_str_name().trim_start_matches("COMMAND_STATUS_")
 }
 
-/// The status that stands after an agent said `stage`: in the agent's own word where that is what stands.
+/// Returns the status after an agent reported `stage`: the agent's word if the report stands, else the status that holds instead.
 pub(in crate::api) fn acknowledged(stage: command_update::Stage, stands: CommandStatus) -> &'static str {
     use command_update::Stage;
     let word = stage.as_str_name().trim_start_matches("STAGE_");
@@ -277,7 +276,7 @@ pub(in crate::api) fn acknowledged(stage: command_update::Stage, stands: Command
     }
 }
 
-/// What a registered agent is told, and told again when it changes.
+/// Returns the terms of registration as JSON.
 pub(in crate::api) fn registered(agent: &str, registered: &Registered) -> Value {
     json!({
         "agent_id": agent,

@@ -1,4 +1,4 @@
-//! Messages within a body: five bytes in front of each (flags, length), perhaps compressed, perhaps in base64.
+//! Messages within a body: each has a head of five bytes (flags, length) and may be compressed; gRPC-Web text adds base64.
 
 use std::io::{Read as _, Write as _};
 
@@ -12,10 +12,10 @@ use peat_ipc::{CallError, Code};
 use crate::limits::HTTP_BODY_BYTES;
 
 const HEAD: usize = 5;
-/// The message is compressed.
+/// Flag of a compressed message.
 const COMPRESSED: u8 = 1;
 
-/// A message with its head.
+/// Encodes a message with its head.
 pub(super) fn wrap(flags: u8, message: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD + message.len());
     out.push(flags);
@@ -24,10 +24,10 @@ pub(super) fn wrap(flags: u8, message: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The message in front of `bytes` and how many bytes it took; `None` while it is incomplete.
+/// Decodes the message at the start of `bytes` and returns it with the bytes it took; `None` while it is incomplete.
 ///
 /// # Errors
-/// It is too long, or compressed where that was not announced, or badly.
+/// The message is too long, not valid gzip, compressed without an announcement, or has unknown flags.
 pub(super) fn split(bytes: &[u8], compressed: bool) -> Result<Option<(Vec<u8>, usize)>, CallError> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
     let [flags, length @ ..] = *head;
@@ -47,12 +47,12 @@ pub(super) fn split(bytes: &[u8], compressed: bool) -> Result<Option<(Vec<u8>, u
 
 pub(super) fn deflate(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    // Memory does not refuse what is written to it.
+    // Writing to memory does not fail.
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default()
 }
 
-/// Undoes gzip, as far as the limit.
+/// Decompresses gzip, up to the limit of a body.
 pub(super) fn inflate(bytes: &[u8]) -> Result<Vec<u8>, CallError> {
     if bytes.is_empty() {
         return Ok(Vec::new());
@@ -70,7 +70,7 @@ pub(super) fn to_text(bytes: &[u8]) -> Vec<u8> {
     STANDARD.encode(bytes).into_bytes()
 }
 
-/// Base64 in pieces, each padded by itself.
+/// Decodes base64 that is a sequence of separately padded pieces.
 pub(super) fn from_text(text: &[u8]) -> Result<Vec<u8>, CallError> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     for four in text.chunks(4) {

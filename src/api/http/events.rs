@@ -1,6 +1,6 @@
 //! Server-sent events of one agent, as text (html.spec.whatwg.org, "Server-sent events").
 //!
-//! Each event is one line of JSON, and a command's id is the event's.
+//! The data of each event is one line of JSON; the id of a command is the id of its event.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,37 +11,37 @@ use serde_json::{Value, json};
 use super::body;
 use crate::fleet::commands::Push;
 
-/// Between two pings.
+/// Interval between pings. Below the 60 s after which proxies end silent connections by default.
 pub(in crate::api) const PING: Duration = Duration::from_secs(15);
-/// What keeps the connection open, and shows a client that it is.
+/// The ping, which keeps the connection open and shows the client that it is.
 pub(in crate::api) const PING_EVENT: &str = "event: ping\ndata: {}\n\n";
 
-/// The stream of an agent's events. What it missed is not replayed; what comes while it takes what it was sent before waits by name.
+/// The stream of an agent's events. Missed events are not replayed; pushes that wait for room are queued by name.
 #[derive(Debug)]
 pub(in crate::api) struct Events {
     pub(in crate::api) agent: String,
-    /// Where the agent reached this node; empty where that is not known.
+    /// Address at which the agent reached this node; empty if unknown.
     pub(in crate::api) base_url: String,
-    /// What is to be pushed once there is room.
+    /// Pushes that wait for room.
     pub(in crate::api) pushes: VecDeque<Push>,
-    /// Whether the stream had no room at the last ping, and has taken nothing since.
+    /// True if the stream had no room at the last ping, and has taken nothing since.
     pub(in crate::api) stalled: bool,
 }
 
-/// The first event, and how long a client waits before it connects again.
+/// Returns the first event, preceded by the client's reconnection delay.
 pub(in crate::api) fn first(agent: &str, registered: &Registered) -> String {
     format!("retry: 2000\n{}", config(agent, registered))
 }
 
-/// What the agent was told when it registered, as it is now.
+/// Returns the event with the current terms of registration.
 pub(in crate::api) fn config(agent: &str, registered: &Registered) -> String {
     event("config", &body::registered(agent, registered).to_string())
 }
 
-/// A command to run.
+/// Returns the event that pushes a command.
 pub(in crate::api) fn command(push: &CommandPush) -> String {
     let Some(command) = &push.command else { return String::new() };
-    // Between the values of JSON a line break is a space; within a string there is none.
+    // Between JSON tokens a line break is equivalent to a space; within a string there is none.
     let payload = command.payload_json.replace(['\n', '\r'], " ");
     let head = json!({
         "id": command.id,
@@ -53,11 +53,12 @@ pub(in crate::api) fn command(push: &CommandPush) -> String {
     });
     let head = head.to_string();
     let payload = if payload.is_empty() { "null" } else { &payload };
+    // The payload is JSON already, so it is inserted as it is instead of being parsed and written again.
     let data = format!("{},\"payload\":{payload}}}", head.trim_end_matches('}'));
     format!("id: {}\n{}", command.id, event("command", &data))
 }
 
-/// A command to end.
+/// Returns the event that cancels a command.
 pub(in crate::api) fn cancel(id: &str) -> String {
     event("cancel", &json!({ "id": Value::from(id) }).to_string())
 }

@@ -1,26 +1,26 @@
-//! Keeps web pages of elsewhere from driving a node that a browser can reach.
+//! Rejects requests that foreign web pages make through a browser (cross-site request forgery, DNS rebinding).
 //!
-//! A browser names the page's origin with every request that could change something, and cannot be made to leave it out;
-//! it must be the node itself. Of a page whose own name was made to point here (DNS rebinding) the `Host` tells: a node is
-//! reached by address, as `localhost`, or by a name of the local network, never by a name of the public one. There are no
-//! CORS headers at all.
+//! A browser sends the page's origin with every request that could change something, and a page cannot suppress it; the origin
+//! must be the node itself. A page under a name that was made to resolve to this node (DNS rebinding) is recognized by its
+//! `Host`: a node is addressed by IP address, as `localhost`, or by a name of the local network, never by a public name. No CORS
+//! headers are sent.
 
 use std::net::IpAddr;
 
 use super::message::Request;
 
-/// How far a caller over TCP is trusted with its `Host`.
+/// The trust in the `Host` header of a caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::api) enum Reach {
-    /// The socket belongs to this machine's users, or the caller has shown the token: no page elsewhere can.
+    /// The client uses a unix socket or has shown the token, which a foreign page cannot do.
     Proven,
-    /// Whoever reaches the listener is let in, by the operator's explicit wish: programs name the node as they like.
+    /// TCP with `--insecure-api`: every client is let in, and programs may name the node as they like.
     Open,
     /// Loopback without a token.
     Loopback,
 }
 
-/// Why a request is refused; `None` when it may pass.
+/// Returns the reason to reject a request; `None` if it may pass.
 pub(in crate::api) fn refusal(request: &Request, reach: Reach) -> Option<String> {
     let host = request.headers.get("host").unwrap_or("");
     let origin = request.headers.get("origin");
@@ -30,7 +30,7 @@ pub(in crate::api) fn refusal(request: &Request, reach: Reach) -> Option<String>
     {
         return Some(format!("a page of {origin} may not use this node"));
     }
-    // A link to the node's own page may be followed from anywhere.
+    // A link to the node's own page may be followed from any site.
     let followed = request.method == "GET" && request.path == "/";
     if matches!(site, Some("cross-site" | "same-site")) && !followed {
         return Some("a page of another site may not use this node".to_owned());
@@ -45,7 +45,7 @@ pub(in crate::api) fn refusal(request: &Request, reach: Reach) -> Option<String>
         .then(|| format!("the node is not known as '{host}'; use its address or localhost, or set --api-token-file"))
 }
 
-/// Whether a host is no name of the public internet: an address, or a name that only a local network resolves.
+/// Returns true unless a host is a public name: true for an address, and for a name that only a local network resolves.
 fn is_local(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(""),

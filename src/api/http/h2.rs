@@ -1,7 +1,7 @@
-//! HTTP/2 with prior knowledge on one connection: many requests at once, each with a window of its own.
+//! HTTP/2 with prior knowledge on one connection: concurrent requests, each with its flow-control window.
 //!
-//! Frames, header compression and windows are the `h2` crate's, which is polled whenever bytes came or something is to be
-//! said. It believes to have a socket ([`crate::pipe`]). One request and its answer are `stream`'s.
+//! Frames, header compression and windows are implemented by the `h2` crate, which is polled whenever bytes arrived or there is
+//! output. In place of a socket it gets a [`crate::pipe`]. `stream` holds one request and its answer.
 
 mod stream;
 
@@ -26,17 +26,18 @@ use super::{Event, Refusal};
 use crate::limits::{HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_PING, HTTP_STREAM_AHEAD_BYTES, HTTP_STREAMS};
 use crate::pipe::{Flag, Pipe};
 
-/// Bytes in one direction that may wait within the connection.
+/// Bytes per direction that may wait between this connection and the library.
 const AHEAD_BYTES: usize = 64 << 10;
-/// What one stream may send before it is told to go on, and all of a connection.
+/// Flow-control window of one stream. Bounds the memory of a body that is not consumed.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// Flow-control window of all streams of a connection together.
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// Streams that were ended here and still take what their client sends; of others it is told that they are over.
+/// Number of streams reset here for which late frames of the client are ignored; for older ones it is sent an error.
 const ENDED_STREAMS: usize = HTTP_STREAMS as usize;
-/// Streams that the client may have given up before they are looked at: more than fit in what is read at once. What each of
-/// them costs (CVE-2023-44487) is bounded by its bytes, as nothing is begun for a request that is not complete.
+/// Number of streams that the client may have reset before they are accepted: more than fit in one read. The cost of such a
+/// stream (rapid reset, CVE-2023-44487) is bounded by its bytes, because no call begins before its request is complete.
 const GIVEN_UP_STREAMS: usize = 2 * AHEAD_BYTES / (2 * FRAME_HEAD);
-/// Times the library is polled for one input; each time moves something.
+/// Maximum number of polls of the library per event; each of them makes progress.
 const TURNS: usize = 64;
 
 enum State {
@@ -45,6 +46,7 @@ enum State {
     Over,
 }
 
+/// The codec of HTTP/2.
 pub(super) struct H2 {
     state: State,
     mender: Mender,
@@ -54,10 +56,10 @@ pub(super) struct H2 {
     streams: BTreeMap<u64, Stream>,
     events: VecDeque<Event>,
     refused: Option<Refusal>,
-    /// The time of the latest input.
+    /// Time of the latest event.
     now: Option<Instant>,
     ping: Option<PingPong>,
-    /// When the last PING was sent, or the connection was begun.
+    /// Time at which the last PING was sent, or the connection began.
     pinged: Option<Instant>,
 }
 
@@ -78,9 +80,10 @@ impl H2 {
             .max_send_buffer_size(AHEAD_BYTES)
             .max_concurrent_reset_streams(ENDED_STREAMS)
             .max_pending_accept_reset_streams(GIVEN_UP_STREAMS)
-            // Counted over a connection's life, which would end that of many honest calls some day.
+            // The library counts these over the life of a connection, so a long-lived one with many legitimate calls would reach
+            // any limit.
             .max_local_error_reset_streams(None)
-            // Nothing is kept in frames, however small they are.
+            // Unlimited: the budget bounds the overhead of buffered small frames, and data is copied out of frames at once.
             .data_frame_budget(usize::MAX / 2)
             .handshake(pipe.clone());
         let waker = Waker::from(Arc::clone(&flag));
@@ -100,7 +103,7 @@ impl H2 {
         }
     }
 
-    /// Takes what came and gives what is to be written, as far as both go.
+    /// Passes input to the library and takes its output, as far as both have room.
     pub(super) fn pump(&mut self, now: Instant, input: &mut Decoder, out: &mut Vec<u8>) {
         self.now = Some(now);
         {
@@ -111,7 +114,8 @@ impl H2 {
         }
         for _ in 0..TURNS {
             self.write_streams();
-            // What was written asks for the turn that comes; only what happens in it asks for another.
+            // Clears the wake-ups that writing caused, because the poll below serves them; only a wake-up during the poll asks
+            // for another.
             self.flag.take();
             self.poll();
             self.read_streams();
@@ -246,18 +250,18 @@ impl H2 {
         matches!(self.state, State::Over) && self.events.is_empty() && self.refused.is_none()
     }
 
-    /// Whether the connection is begun and not complete.
+    /// Returns true if the connection has begun and its handshake is not complete.
     pub(super) fn is_incomplete(&self) -> bool {
         matches!(self.state, State::Greeting(_))
     }
 
-    /// When the first stream that makes no progress has had its time.
+    /// Returns the time at which the first stream that makes no progress times out.
     pub(super) fn stalls_at(&self) -> Option<Instant> {
         self.streams.values().filter_map(Stream::stalls_at).min()
     }
 
-    /// Gives up the streams that have had their time; whether there was one. A request that does not come is refused, an
-    /// answer that is not taken is cut.
+    /// Ends the streams that have timed out; returns true if there was one. A request that does not arrive is refused; an answer
+    /// that is not taken is reset.
     pub(super) fn end_stalled(&mut self, now: Instant) -> bool {
         let stalled = |stream: &Stream| stream.stalls_at().is_some_and(|at| at <= now);
         let calls: Vec<u64> =
@@ -271,12 +275,12 @@ impl H2 {
         !calls.is_empty()
     }
 
-    /// When the next PING is due: proxies pass none on, but hear it.
+    /// Returns the time at which the next PING is due. Proxies do not forward a PING, but count it as activity.
     pub(super) fn pings_at(&self) -> Option<Instant> {
         self.pinged.filter(|_| !self.streams.is_empty()).map(|at| at + HTTP_PING)
     }
 
-    /// Sends a PING when one is due; whether one was.
+    /// Sends a PING if one is due; returns true if so.
     pub(super) fn ping(&mut self, now: Instant) -> bool {
         if self.pings_at().is_none_or(|at| at > now) {
             return false;
@@ -285,7 +289,7 @@ impl H2 {
         let waker = self.waker.clone();
         if let Some(ping) = &mut self.ping {
             let _ = ping.poll_pong(&mut Context::from_waker(&waker));
-            // One that is not answered yet will do.
+            // Fails while an earlier PING is unanswered, which serves as well.
             let _ = ping.send_ping(Ping::opaque());
         }
         true
@@ -303,13 +307,13 @@ impl H2 {
         self.streams.get(&call).is_some_and(|stream| stream.pending.len() < HTTP_STREAM_AHEAD_BYTES)
     }
 
-    /// Bytes of requests that are not complete.
+    /// Returns the number of bytes of incomplete requests.
     pub(super) fn buffered(&self) -> usize {
         let bodies: usize = self.streams.values().map(|stream| stream.body.len()).sum();
         bodies + self.pipe.lock().incoming.len()
     }
 
-    /// Bytes of answers that no window has room for.
+    /// Returns the number of answer bytes for which no window has room.
     pub(super) fn owed(&self) -> usize {
         self.streams.values().map(|stream| stream.pending.len()).sum()
     }
@@ -324,7 +328,7 @@ impl H2 {
         let nothing = stream.head_only || whole.as_ref().is_some_and(Bytes::is_empty);
         match respond.send_response(head(response), nothing) {
             Ok(sending) => stream.sending = Some(sending),
-            // The client has reset it, which the next poll tells.
+            // The client has reset the stream, which the next poll reports.
             Err(_) => return,
         }
         if let Some(body) = whole {
@@ -350,7 +354,7 @@ impl H2 {
         stream.end.get_or_insert(end);
     }
 
-    /// Ends one stream, whatever it is still owed.
+    /// Resets one stream and drops its pending output.
     pub(super) fn reset(&mut self, call: u64) {
         match self.streams.remove(&call) {
             Some(Stream { sending: Some(mut sending), .. }) => sending.send_reset(Reason::ENHANCE_YOUR_CALM),
@@ -359,7 +363,7 @@ impl H2 {
         }
     }
 
-    /// Ends the connection and says so.
+    /// Ends the connection with GOAWAY.
     pub(super) fn refuse(&mut self) {
         if let State::Open(connection) = &mut self.state {
             connection.abrupt_shutdown(Reason::NO_ERROR);

@@ -1,24 +1,24 @@
-//! `grpc.health.v1.Health`: whether the node, or one of its services, can be called.
+//! `grpc.health.v1.Health`: reports if the node, or one of its services, can be called.
 
 use peat_ipc::prost::encoding::{WireType, encode_key, encode_varint, string};
 use peat_ipc::{CallError, Code};
 
-/// The services that can be asked about; the empty name is the node.
+/// Services that can be asked about; the empty name is the node.
 const SERVICES: [&str; 4] = ["", "peat.sidecar.v1.PeatSidecar", "peat.agent.v1.AgentLink", "grpc.health.v1.Health"];
 
-/// grpc/doc/health-checking.md.
+/// Serving status (grpc/doc/health-checking.md).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::api) enum Serving {
     Yes = 1,
     No = 2,
-    /// There is no such service.
+    /// The service does not exist.
     Unknown = 3,
 }
 
-/// What an encoded request asks about.
+/// Parses the name of the service from an encoded request.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: it is no request; NOT_FOUND: no such service.
+/// INVALID_ARGUMENT: the request is malformed; NOT_FOUND: the service does not exist.
 pub(in crate::api) fn service(request: &[u8]) -> Result<String, CallError> {
     let name = first_text(request, 1).map_err(|why| CallError::new(Code::InvalidArgument, why))?;
     if SERVICES.contains(&name.as_str()) {
@@ -28,7 +28,7 @@ pub(in crate::api) fn service(request: &[u8]) -> Result<String, CallError> {
     }
 }
 
-/// A response, encoded.
+/// Encodes a response.
 pub(in crate::api) fn response(serving: Serving) -> Vec<u8> {
     let mut out = Vec::new();
     encode_key(1, WireType::Varint, &mut out);
@@ -36,7 +36,7 @@ pub(in crate::api) fn response(serving: Serving) -> Vec<u8> {
     out
 }
 
-/// The text in field `number` of a message whose other fields do not matter.
+/// Parses the string in field `number` of a message; other fields are skipped.
 pub(super) fn first_text(mut bytes: &[u8], number: u32) -> Result<String, String> {
     use peat_ipc::prost::encoding::{DecodeContext, decode_key, skip_field};
     let mut text = String::new();

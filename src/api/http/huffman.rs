@@ -1,8 +1,9 @@
-//! The Huffman code of header compression (RFC 7541, appendix B), as far as reading goes.
+//! Decoder of the Huffman code of header compression (RFC 7541, appendix B).
 //!
-//! The code is canonical: the lengths say everything, as codes of one length follow each other in the order of their symbols.
+//! The code is canonical: code lengths define it completely, because codes of equal length are consecutive, in the order of their
+//! symbols.
 
-/// Bits of the code of each byte.
+/// Code length of each byte, in bits.
 const LENGTHS: [u8; 256] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28,
     28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12,
@@ -14,22 +15,22 @@ const LENGTHS: [u8; 256] = [
     27, 27, 27, 20, 24, 20, 21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23, 26, 27, 26, 26, 27, 27, 27, 27, 27, 28,
     27, 27, 27, 27, 27, 26,
 ];
-/// The longest code.
+/// Longest code, in bits.
 const LONGEST: usize = 30;
 
-/// The text of a string in the code; `None` where it is malformed.
+/// Decodes a Huffman-coded string; `None` if it is malformed.
 pub(super) fn decode(coded: &[u8]) -> Option<Vec<u8>> {
     let (counts, symbols) = table();
     let mut bits = coded.iter().flat_map(|byte| (0..8).rev().map(move |shift| usize::from(byte >> shift & 1)));
     let mut text = Vec::with_capacity(coded.len() * 2);
     loop {
-        // The first code of a length, and the place of its symbol among all.
+        // `first` is the first code of the current length, `place` the index of its symbol in the sorted table.
         let (mut code, mut first, mut place) = (0, 0, 0);
         let mut padding = true;
         let mut length = 0;
         let symbol = loop {
             let Some(bit) = bits.next() else {
-                // What is left is filled with ones, fewer than a byte of them.
+                // Valid padding consists of ones, and is shorter than a byte.
                 return (padding && length < 8).then_some(text);
             };
             padding &= bit == 1;
@@ -46,12 +47,12 @@ pub(super) fn decode(coded: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// How many codes there are of each length, and the symbols in the order of their codes.
+/// Returns the number of codes of each length, and the symbols in the order of their codes.
 fn table() -> ([usize; LONGEST + 1], Vec<u8>) {
     let mut counts = [0; LONGEST + 1];
     LENGTHS.iter().for_each(|length| counts[usize::from(*length)] += 1);
     let mut symbols: Vec<u8> = (0..=u8::MAX).collect();
-    // Stable: symbols of one length stay in order.
+    // The sort is stable, so symbols of equal length stay in order.
     symbols.sort_by_key(|symbol| LENGTHS[usize::from(*symbol)]);
     (counts, symbols)
 }
@@ -60,7 +61,7 @@ fn table() -> ([usize; LONGEST + 1], Vec<u8>) {
 pub(super) mod tests {
     use super::*;
 
-    /// The same in the other direction.
+    /// Encodes a string, for the tests.
     pub(in crate::api::http) fn encode(text: &[u8]) -> Vec<u8> {
         let (counts, symbols) = table();
         let mut bits = Vec::new();
@@ -102,7 +103,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_not_the_code_is_refused() {
-        // Padding of a whole byte, padding with zeros, and the symbol that ends a string.
+        // Padding of a whole byte, padding with zeros, and the end-of-string symbol.
         for coded in [&b"\xff"[..], b"\x18", b"\xff\xff\xff\xff"] {
             assert_eq!(decode(coded), None, "{coded:?}");
         }

@@ -1,4 +1,4 @@
-//! A request and a response, whatever version of HTTP carried them.
+//! Requests and responses, independent of the version of HTTP.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,32 +8,32 @@ use bytes::Bytes;
 use crate::api::Role;
 use crate::fleet::Owner;
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Clone, Debug, Default)]
 pub(in crate::api) struct Request {
-    /// `GET`, `POST`; case matters.
+    /// `GET`, `POST`; case-sensitive.
     pub(in crate::api) method: String,
-    /// As it came, still percent-encoded; [`decode`] for a part of it.
+    /// Path as received, still percent-encoded; use [`decode`] on its segments.
     pub(in crate::api) path: String,
-    /// What follows the question mark, still encoded.
+    /// Part after the question mark, still encoded.
     pub(in crate::api) query: String,
     pub(in crate::api) headers: Headers,
-    /// Whole, unless the route takes a stream.
+    /// Complete, unless the method takes a stream.
     pub(in crate::api) body: Bytes,
-    /// What the caller may do; `None`: it has not shown the token that is asked for.
+    /// Role of the caller; `None` if it has not shown the required token.
     pub(in crate::api) role: Option<Role>,
-    /// Whose agents the caller's are.
+    /// Owner recorded for agents that this caller registers.
     pub(in crate::api) owner: Option<Owner>,
 }
 
 impl Request {
-    /// A parameter of the query, decoded.
+    /// Returns a parameter of the query, decoded.
     pub(in crate::api) fn parameter(&self, name: &str) -> Option<String> {
         let pairs = self.query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         pairs.into_iter().find(|(key, _)| *key == name).and_then(|(_, value)| decode(&value.replace('+', " ")))
     }
 
-    /// `http://HOST:PORT` as the client reached this node; empty where it came over a unix socket or named no host.
+    /// Returns `http://HOST:PORT` as the client addressed this node; empty for a unix socket or without a usable host.
     pub(in crate::api) fn base_url(&self) -> String {
         let host = self.headers.get("host").unwrap_or("");
         let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
@@ -41,14 +41,14 @@ impl Request {
         if usable { format!("http://{host}") } else { String::new() }
     }
 
-    /// What the header `content-type` names, without its parameters, in lower case.
+    /// Returns the media type of `content-type` in lower case, without parameters.
     pub(in crate::api) fn content_type(&self) -> String {
         let value = self.headers.get("content-type").unwrap_or("");
         value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
     }
 }
 
-/// Undoes percent-encoding; `None` when what results is no text.
+/// Decodes percent-encoding; `None` if malformed or not UTF-8.
 pub(in crate::api) fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -68,7 +68,7 @@ pub(in crate::api) fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Headers in the order they came, names in lower case. One text and where in it each is.
+/// Headers in the order received, with names in lower case. Stored as one string with the ranges of names and values.
 #[derive(Clone, Default)]
 pub(in crate::api) struct Headers {
     text: String,
@@ -85,12 +85,12 @@ impl Headers {
         self.fields.push((start..middle, middle..self.text.len()));
     }
 
-    /// The first value of a header; `name` is in lower case.
+    /// Returns the first value of a header; `name` is in lower case.
     pub(in crate::api) fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// Every value of a header.
+    /// Returns every value of a header.
     pub(in crate::api) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.iter().filter(move |(key, _)| *key == name).map(|(_, value)| value)
     }
@@ -99,20 +99,20 @@ impl Headers {
         self.fields.iter().map(|(name, value)| (&self.text[name.clone()], &self.text[value.clone()]))
     }
 
-    /// Whether a header's list of words has this one, whatever the case.
+    /// Returns true if the comma-separated list of a header contains this word, ignoring case.
     pub(in crate::api) fn lists(&self, name: &str, word: &str) -> bool {
         self.all(name).flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
     }
 }
 
-/// Names only: values may be secrets.
+/// Formats names only, because values may be secrets.
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
     }
 }
 
-/// What a client is answered.
+/// A response to a client.
 #[derive(Clone, Debug)]
 pub(in crate::api) struct Response {
     pub(in crate::api) status: u16,
@@ -120,40 +120,40 @@ pub(in crate::api) struct Response {
     pub(in crate::api) body: Body,
 }
 
-/// What follows a response's head.
+/// The body of a response.
 #[derive(Clone, Debug)]
 pub(in crate::api) enum Body {
-    /// All of it.
+    /// Complete.
     Whole(Bytes),
-    /// What comes, until the end is said.
+    /// Written piece by piece until it is finished.
     Stream,
 }
 
 impl Response {
-    /// A whole response.
+    /// Creates a complete response.
     pub(in crate::api) fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response {
         let headers = vec![("content-type", content_type.to_owned())];
         Response { status, headers, body: Body::Whole(body.into()) }
     }
 
-    /// The head of a stream.
+    /// Creates the head of a stream.
     pub(in crate::api) fn stream(status: u16, content_type: &str) -> Response {
         Response { body: Body::Stream, ..Response::new(status, content_type, Bytes::new()) }
     }
 
-    /// Words for a person.
+    /// Creates a plain-text response for a person to read.
     pub(in crate::api) fn text(status: u16, words: impl Into<String>) -> Response {
         let mut words = words.into();
         words.push('\n');
         Response::new(status, "text/plain; charset=utf-8", words)
     }
 
-    /// An object or a list.
+    /// Creates a response with a JSON value.
     pub(in crate::api) fn json(status: u16, value: &serde_json::Value) -> Response {
         Response::new(status, "application/json", value.to_string())
     }
 
-    /// With one more header.
+    /// Adds a header.
     pub(in crate::api) fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
         self

@@ -1,13 +1,13 @@
 //! HTTP on a client's connection: a second codec over the calls that native frames make.
 //!
-//! Owns what a connection that began as HTTP has under way: bytes become requests, requests become calls or are answered
-//! by a route, and what calls give becomes bytes. Sans I/O like everything in the engine. Must never decide what a method
-//! does ([`crate::api::dispatch`]) or what a caller may do ([`crate::api::caller`]).
+//! Owns the requests in progress on an HTTP connection: bytes become requests, requests become calls or are answered by a route,
+//! and the results of calls become bytes. Sans I/O like the rest of the engine. Must never decide what a method does
+//! ([`crate::api::dispatch`]) or what a caller may do ([`crate::api::caller`]).
 //!
-//! `transport` is the one or the other version: `h1`, and `h2` over [`crate::pipe`], after `authority` and `huffman`. `message` is what is asked and answered,
-//! whatever the version; `guard` keeps web pages of elsewhere out. `route` is the table of paths, and `reply` what a handler
-//! in it may say. Calls of services are `rpc`, Connect, gRPC and gRPC-Web, with their messages in `envelope`; `health` and
-//! `reflection` are the two services gRPC's tools look for.
+//! `transport` selects the version: `h1`, or `h2` over [`crate::pipe`], with `authority` and `huffman` in front of it. `message`
+//! holds requests and responses of either version; `guard` rejects requests of foreign web pages. `route` is the table of paths,
+//! and `reply` the result of a handler in it. Calls of services are `rpc` (Connect, gRPC and gRPC-Web), with their messages in
+//! `envelope`; `health` and `reflection` are the two services that gRPC's tools look for.
 
 mod authority;
 pub(super) mod body;
@@ -43,22 +43,22 @@ use self::transport::Transport;
 use crate::api::dispatch::{READ, too_large};
 use crate::limits::{FRAME_STALL, HTTP_BODY_BYTES, HTTP_HEAD_TIME, HTTP_PIPELINED_BYTES};
 
-/// How a connection of HTTP/2 begins (RFC 9113, 3.4).
+/// Connection preface of HTTP/2 (RFC 9113, section 3.4).
 pub(super) const PREFACE_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What a client has said, and of which call.
+/// One event of a client, with the number of its call.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A request: whole, or its head when what follows comes in uploads.
+    /// A complete request, or its head if the rest arrives as uploads.
     Request(u64, Box<Request>),
-    /// A request that is not read to its end, and why: its body is too large, or does not come.
+    /// A request that is not read to its end, and the reason: its body is too large, or does not arrive.
     Refused(u64, Box<Request>, Refusal),
     Upload(u64, Bytes),
     HalfClose(u64),
     Cancel(u64),
 }
 
-/// Why a connection cannot go on.
+/// The reason why a connection cannot continue.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) status: u16,
@@ -79,7 +79,7 @@ impl Refusal {
         Refusal::new(408, format!("a request was begun and not completed within {seconds} s"))
     }
 
-    /// The same for callers that know codes.
+    /// Returns the refusal as an error with a code.
     pub(super) fn error(&self) -> CallError {
         let code = match self.status {
             408 => Code::DeadlineExceeded,
@@ -90,30 +90,31 @@ impl Refusal {
     }
 }
 
-/// How the answer to one request is said.
+/// The form of the answer to one request.
 #[derive(Debug)]
 pub(super) enum Speech {
-    /// As the method's protocol wants.
+    /// Framed by the protocol of the RPC.
     Rpc(Target, Box<Rpc>),
-    /// As the handler wants.
+    /// Built by the route from the result of its call.
     Plain(Shape),
-    /// By the bytes themselves, which a route's own stream gives.
+    /// A stream of raw bytes that a route writes itself.
     Held,
 }
 
+/// A request in progress, and the state of its answer.
 #[derive(Debug)]
 struct Exchange {
     speech: Speech,
-    /// The head of a stream was sent.
+    /// True once the head of a stream was sent.
     begun: bool,
-    /// When something was last sent on a stream that has heartbeats.
+    /// Time at which a stream with heartbeats last sent something.
     last_item: Option<Instant>,
-    /// What came of a message that is not complete.
+    /// Received part of an incomplete message.
     upload: BytesMut,
 }
 
 impl Exchange {
-    /// When the next heartbeat is due on a stream that has any.
+    /// Returns the time at which the next heartbeat is due, on a stream that has any.
     fn beats_at(&self) -> Option<Instant> {
         match &self.speech {
             Speech::Rpc(_, rpc) if self.begun => Some(self.last_item? + rpc.heartbeat?),
@@ -122,17 +123,17 @@ impl Exchange {
     }
 }
 
-/// A connection that speaks HTTP.
+/// The HTTP codec of one connection.
 #[derive(Debug)]
 pub(super) struct Http {
     transport: Transport,
     exchanges: BTreeMap<u64, Exchange>,
-    /// Why it will be closed.
+    /// Reason for which the connection is about to be closed.
     refused: Option<Refusal>,
 }
 
 impl Http {
-    /// Of a client whose first bytes are these; `None` while they do not tell.
+    /// Detects the version from the first bytes; `None` while they do not suffice.
     pub(super) fn begin_with(came: &[u8]) -> Option<Http> {
         let length = came.len().min(PREFACE_2.len());
         let is_two = came[..length] == PREFACE_2[..length];
@@ -143,12 +144,13 @@ impl Http {
         Some(Http { transport, exchanges: BTreeMap::new(), refused: None })
     }
 
-    /// Moves bytes between the connection's buffers and the library's, where there is one.
+    /// Moves bytes between the connection's buffers and those of the `h2` crate, with HTTP/2.
     pub(super) fn pump(&mut self, now: Instant, input: &mut Decoder, out: &mut Vec<u8>) {
         self.transport.pump(now, input, out);
     }
 
-    /// When the first request or answer that makes no progress has had its time; those of HTTP/1.1 are the connection's.
+    /// Returns the time at which the first request or answer that makes no progress times out. `None` with HTTP/1.x, where the
+    /// connection's own limit applies.
     pub(super) fn stalls_at(&self) -> Option<Instant> {
         match &self.transport {
             Transport::One(_) => None,
@@ -156,8 +158,8 @@ impl Http {
         }
     }
 
-    /// Gives up the requests and answers that have had their time, and nothing else; whether there was one.
-    /// `overdue`: the request that is begun on the connection has.
+    /// Ends the requests and answers that have timed out, and no others; returns true if there was one. `overdue`: the incomplete
+    /// request of an HTTP/1.x connection has timed out.
     pub(super) fn end_stalled(&mut self, now: Instant, overdue: bool) -> bool {
         match &mut self.transport {
             Transport::One(one) => overdue && one.end_stalled(),
@@ -165,12 +167,12 @@ impl Http {
         }
     }
 
-    /// Whether the client may still be sending what was refused.
+    /// Returns true if the client may still be sending the body of a refused request.
     pub(super) fn is_cut(&self) -> bool {
         matches!(&self.transport, Transport::One(one) if one.is_cut())
     }
 
-    /// What the client has said next.
+    /// Returns the next event of the client.
     pub(super) fn next(&mut self, input: &mut Decoder, out: &mut Vec<u8>) -> Result<Option<Event>, CallError> {
         self.transport.next(input, out).map_err(|refusal| {
             let error = refusal.error();
@@ -179,32 +181,32 @@ impl Http {
         })
     }
 
-    /// Bytes held of requests that are not complete.
+    /// Returns the number of bytes held of incomplete requests.
     pub(super) fn buffered(&self) -> usize {
         let uploads: usize = self.exchanges.values().map(|exchange| exchange.upload.len()).sum();
         self.transport.buffered() + uploads
     }
 
-    /// Bytes of answers the client's windows have no room for.
+    /// Returns the number of answer bytes for which the client's windows have no room.
     pub(super) fn owed(&self) -> usize {
         self.transport.owed()
     }
 
-    /// Whether something was said that is not looked at.
+    /// Returns true if an event or an error is waiting.
     pub(super) fn has_events(&self) -> bool {
         self.transport.has_events()
     }
 
-    /// Whether more may be read while calls are under way: requests in advance are kept, so many of them.
+    /// Returns true if more may be read while calls are in progress; pipelined requests are buffered up to a limit.
     pub(super) fn wants_bytes(&self, input: &Decoder, free: bool) -> bool {
         match &self.transport {
-            // Among what comes is what makes room.
+            // Always read while the buffer has room: the input carries the WINDOW_UPDATE frames that make room for answers.
             Transport::Two(two) => two.wants_bytes(),
             Transport::One(one) => free && (one.awaits_request() || input.buffered() < HTTP_PIPELINED_BYTES),
         }
     }
 
-    /// Whether what has begun keeps the connection from going on, and how long it may take.
+    /// Returns the time limit of the incomplete message that blocks the connection; `None` if there is none.
     pub(super) fn incomplete(&self, input: &Decoder) -> Option<Duration> {
         match &self.transport {
             Transport::Two(two) => two.is_incomplete().then_some(FRAME_STALL),
@@ -214,7 +216,7 @@ impl Http {
         }
     }
 
-    /// Whether no request is begun and none is unanswered.
+    /// Returns true if no request is in progress.
     pub(super) fn is_idle(&self, input: &Decoder) -> bool {
         match &self.transport {
             Transport::One(one) => one.awaits_head() && input.buffered() == 0,
@@ -222,12 +224,12 @@ impl Http {
         }
     }
 
-    /// Whether the last answer was the connection's last.
+    /// Returns true if the connection ends after the answer that was written.
     pub(super) fn is_over(&self) -> bool {
         self.transport.is_over()
     }
 
-    /// Whether clients may go on sending while they are answered.
+    /// Returns true if clients may continue sending while they are answered (HTTP/2).
     pub(super) fn streams(&self) -> bool {
         matches!(self.transport, Transport::Two(_))
     }
@@ -236,23 +238,23 @@ impl Http {
         self.transport.has_room(call)
     }
 
-    /// How call `call` will be answered.
+    /// Sets the form in which call `call` is answered.
     pub(super) fn expect(&mut self, call: u64, speech: Speech) {
         self.exchanges.insert(call, Exchange { speech, begun: false, last_item: None, upload: BytesMut::new() });
     }
 
-    /// The client has given a call up.
+    /// Drops a call that the client has cancelled.
     pub(super) fn forget(&mut self, call: u64) {
         self.exchanges.remove(&call);
     }
 
-    /// Ends a stream, whatever it is still owed; whether the connection can go on without it.
+    /// Resets a stream and drops its pending output; returns true if the connection survives that.
     pub(super) fn reset(&mut self, call: u64) -> bool {
         self.exchanges.remove(&call);
         self.transport.reset(call)
     }
 
-    /// What the method of call `call` is.
+    /// Returns the RPC method of call `call`; `None` for routes.
     pub(super) fn target(&self, call: u64) -> Option<Target> {
         match self.exchanges.get(&call)?.speech {
             Speech::Rpc(target, _) => Some(target),
@@ -260,14 +262,14 @@ impl Http {
         }
     }
 
-    /// Adds to what came for a call.
+    /// Appends received bytes to the upload of a call.
     pub(super) fn add_upload(&mut self, call: u64, bytes: &[u8]) {
         if let Some(exchange) = self.exchanges.get_mut(&call) {
             exchange.upload.extend_from_slice(bytes);
         }
     }
 
-    /// The next whole message of what came for a call.
+    /// Takes the next complete message from the upload of a call.
     pub(super) fn take_upload(&mut self, call: u64) -> Result<Option<Vec<u8>>, CallError> {
         let Some(Exchange { speech: Speech::Rpc(_, rpc), upload, .. }) = self.exchanges.get_mut(&call) else {
             return Ok(None);
@@ -277,14 +279,14 @@ impl Http {
         Ok(Some(message))
     }
 
-    /// Answers a request with what a handler said.
+    /// Answers a request with the response of a handler.
     pub(super) fn reply(&mut self, out: &mut Vec<u8>, call: u64, response: &Response) {
         if self.transport.is_open(call) {
             self.transport.respond(out, call, response);
         }
     }
 
-    /// A call is over.
+    /// Answers a call with its result. Call 0 is the connection, which then ends.
     pub(super) fn respond(&mut self, out: &mut Vec<u8>, call: u64, result: Result<&method::Response, &CallError>) {
         if call == 0 {
             return self.fail(out, result);
@@ -327,12 +329,12 @@ impl Http {
         self.transport.finish(out, call, &end.trailers);
     }
 
-    /// The connection cannot go on: says why, to every call and then by itself.
+    /// Answers every open call with the error that ends the connection, then the connection itself.
     fn fail(&mut self, out: &mut Vec<u8>, result: Result<&method::Response, &CallError>) {
         let Err(error) = result else { return };
         let status = match &self.refused {
             Some(refusal) => refusal.status,
-            // Slow was the client.
+            // The client was too slow, not the node: 408 instead of 504.
             None if error.code == Code::DeadlineExceeded => 408,
             None => status(error.code),
         };
@@ -341,7 +343,7 @@ impl Http {
         self.transport.refuse(out, &Response::text(status, &error.message), self.refused.is_some() || status == 408);
     }
 
-    /// A call streams from now on: its head is sent.
+    /// Sends the head of a call that streams from now on.
     pub(super) fn begin(&mut self, now: Instant, out: &mut Vec<u8>, call: u64, head: Option<&Response>) {
         let Some(exchange) = self.exchanges.get_mut(&call) else { return };
         let head = match (&exchange.speech, head) {
@@ -350,12 +352,12 @@ impl Http {
             (_, None) => return,
         };
         (exchange.begun, exchange.last_item) = (true, Some(now));
-        // nginx keeps what comes until its buffers are full, unless it is told otherwise.
+        // By default nginx holds back a response until its buffers are full.
         let head = head.with("x-accel-buffering", "no");
         self.transport.respond(out, call, &Response { body: Body::Stream, ..head });
     }
 
-    /// One item of a stream, as encoded protobuf.
+    /// Sends one stream item, given as encoded protobuf.
     pub(super) fn put_item(&mut self, now: Instant, out: &mut Vec<u8>, call: u64, message: &[u8]) {
         let Some(exchange) = self.exchanges.get_mut(&call) else { return };
         exchange.last_item = Some(now);
@@ -364,7 +366,7 @@ impl Http {
         }
     }
 
-    /// When a sign of life is due that keeps proxies from ending the connection or a stream.
+    /// Returns the time at which the next keep-alive is due, so that proxies do not close the connection or a stream.
     pub(super) fn keeps_alive_at(&self) -> Option<Instant> {
         let ping = match &self.transport {
             Transport::One(_) => None,
@@ -373,7 +375,7 @@ impl Http {
         self.exchanges.values().filter_map(Exchange::beats_at).chain(ping).min()
     }
 
-    /// Gives the signs of life that are due; whether there was one.
+    /// Sends the keep-alives that are due; returns true if there was one.
     pub(super) fn keep_alive(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let due: Vec<u64> = self
             .exchanges
@@ -385,7 +387,7 @@ impl Http {
             if self.transport.has_room(call) {
                 self.put_item(now, out, call, &[]);
             } else if let Some(exchange) = self.exchanges.get_mut(&call) {
-                // The bytes that wait are sign enough once the client takes them.
+                // Pending bytes serve as the keep-alive once the client takes them.
                 exchange.last_item = Some(now);
             }
         }
@@ -396,14 +398,14 @@ impl Http {
         pinged || !due.is_empty()
     }
 
-    /// Bytes of a stream that a route holds open.
+    /// Sends bytes of a stream that a route holds open.
     pub(super) fn put_bytes(&mut self, out: &mut Vec<u8>, call: u64, bytes: &[u8]) {
         if self.exchanges.get(&call).is_some_and(|exchange| exchange.begun) {
             self.transport.write(out, call, bytes);
         }
     }
 
-    /// A stream ended well.
+    /// Ends a stream without an error.
     pub(super) fn end(&mut self, out: &mut Vec<u8>, call: u64) {
         match self.exchanges.remove(&call).map(|exchange| exchange.speech) {
             Some(Speech::Rpc(_, rpc)) => self.finish(out, call, &rpc, None),
@@ -424,7 +426,7 @@ fn encode(response: &method::Response) -> Result<Vec<u8>, CallError> {
     }
 }
 
-/// The status that says what a call failed with (connectrpc.com/docs/protocol, "Error codes").
+/// Returns the HTTP status for a code (connectrpc.com/docs/protocol, "Error codes").
 pub(super) fn status(code: Code) -> u16 {
     match code {
         Code::Cancelled => 499,
@@ -441,7 +443,7 @@ pub(super) fn status(code: Code) -> u16 {
     }
 }
 
-/// An error as routes say it: an object with the code's name and the words.
+/// Returns an error in the form of routes: a JSON object with the code's name and the message.
 pub(super) fn refusal(error: &CallError) -> Response {
     let code = error.code.name().to_ascii_lowercase();
     Response::json(status(error.code), &serde_json::json!({"code": code, "message": error.message}))

@@ -1,13 +1,13 @@
-//! The description of the REST interface at `/api/v1/openapi.json`, for tools and for generators of clients.
+//! The description of the REST interface at `/api/v1/openapi.json`, for tools and client generators.
 //!
-//! The file is `proto/openapi.json`. `tests/openapi` tries a node against it.
+//! The file is `proto/openapi.json`. `tests/openapi` checks a node against it.
 
 use super::message::Response;
 
-/// OpenAPI 3.1.
+/// The OpenAPI 3.1 document.
 pub(super) const DESCRIPTION: &str = include_str!("../../../proto/openapi.json");
 
-/// The description as it is in the tree.
+/// Returns the description, unchanged from the source tree.
 pub(super) fn response() -> Response {
     Response::new(200, "application/json", DESCRIPTION).with("cache-control", "no-cache")
 }

@@ -1,6 +1,6 @@
-//! The page at `/`: the fleet as this node sees it, for a person.
+//! The web page at `/`: the fleet as this node sees it, for a person.
 //!
-//! One file without anything from elsewhere. It holds nothing secret; what it shows it asks for.
+//! A single file without external resources. It contains no secrets; its script requests the data.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ use super::message::Response;
 
 const PAGE: &str = include_str!("page.html");
 
-/// The page, and what a browser may do with it: nothing but its own style and script, and asking this node.
+/// Returns the page with a policy that lets the browser run only its inline style and script, and connect only to this node.
 pub(in crate::api) fn response() -> Response {
     let policy = format!(
         "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
@@ -25,7 +25,7 @@ pub(in crate::api) fn response() -> Response {
         .with("cache-control", "no-cache")
 }
 
-/// What the element contains, as a source of a policy (w3.org/TR/CSP3, "hash-source").
+/// Returns the hash of an inline element as a source of the policy (w3.org/TR/CSP3, "hash-source").
 fn hash_of(element: &str) -> String {
     let content =
         PAGE.split_once(&format!("<{element}>")).and_then(|(_, rest)| rest.split_once(&format!("</{element}>")));

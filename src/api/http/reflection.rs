@@ -1,12 +1,12 @@
-//! `grpc.reflection.v1.ServerReflection` and its older name: the definitions of the services, for tools that have none.
+//! `grpc.reflection.v1.ServerReflection` and its v1alpha name: the definitions of the services, for tools that have none.
 //!
-//! Both versions have the same bytes. The definitions are those the node was built from.
+//! Both versions have the same encoding. The definitions are those the node was built from.
 
 use peat_ipc::prost::encoding::{WireType, encode_key, encode_varint, key_len};
 
 use super::health::first_text;
 
-/// Package, file name and definition; those it imports are named before it.
+/// Package, file name, encoded definition, and the indexes of the files to return: imports first, then the file itself.
 const FILES: [(&str, &str, &[u8], &[usize]); 3] = [
     (
         "peat.sidecar.v1",
@@ -20,11 +20,11 @@ const FILES: [(&str, &str, &[u8], &[usize]); 3] = [
 
 const SERVICES: [&str; 3] = ["peat.sidecar.v1.PeatSidecar", "peat.agent.v1.AgentLink", "grpc.health.v1.Health"];
 
-/// Fields of a request.
+/// Field numbers of a request.
 const FILE_BY_NAME: u32 = 3;
 const FILE_OF_SYMBOL: u32 = 4;
 const LIST_SERVICES: u32 = 7;
-/// Fields of a response.
+/// Field numbers of a response.
 const ORIGINAL: u32 = 2;
 const FILE_RESPONSE: u32 = 4;
 const LIST_RESPONSE: u32 = 6;
@@ -66,7 +66,7 @@ pub(in crate::api) fn answer(request: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Tools write an empty text where they ask for the list, or a star.
+/// Returns true if the field is present; in a request for the list, tools set it to an empty string or a star.
 fn has_field(bytes: &[u8], number: u32) -> bool {
     use peat_ipc::prost::encoding::{DecodeContext, decode_key, skip_field};
     let mut rest = bytes;

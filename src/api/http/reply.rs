@@ -1,4 +1,4 @@
-//! What a route makes of a request.
+//! Results of route handlers.
 
 use std::fmt;
 
@@ -10,27 +10,27 @@ use super::probe::Probe;
 use crate::api::call::Stage;
 use crate::store::Write;
 
-/// What a handler says.
+/// The result of a route handler.
 #[derive(Debug)]
 pub(in crate::api) enum Reply {
-    /// The answer is known at once.
+    /// Answer at once.
     Now(Response),
-    /// A call like any other is to be carried out with the caller's rights; `shape` makes HTTP of what comes of it.
+    /// Carry out a call with the caller's rights; `shape` makes the response of its result.
     Call { request: method::Request, shape: Shape },
-    /// A write of the node's own making; `shape` makes HTTP of what the store says of it.
+    /// Submit a write that the node itself made; `shape` makes the response of its outcome.
     Write { write: Write, shape: Shape },
-    /// Other threads are asked for what the answer is made of.
+    /// Ask other threads before answering.
     Probe(Probe),
-    /// The head is sent, and the stream held open: `stage` becomes the call's, and what it gives is sent with
+    /// Send the head and hold the stream open: `stage` becomes the call's, and its output is sent with
     /// [`Connection::put_bytes`](crate::api::connection::Connection::put_bytes), while there is room.
     Hold { head: Response, stage: Stage },
 }
 
 type Whole = Box<dyn FnOnce(Result<&method::Response, &CallError>) -> Response + Send>;
 
-/// How what a call gives is said.
+/// Converts the result of a call to a response.
 pub(in crate::api) struct Shape {
-    /// The answer of a unary call, or its error.
+    /// Converts the response of a unary call, or its error.
     pub(in crate::api) whole: Whole,
 }
 

@@ -1,4 +1,4 @@
-//! Which handler answers which path. What is not here is a method of a service, or nothing.
+//! The table of routes. A path that is not listed is a service method, or unknown.
 
 use super::message::Request;
 use super::openapi;
@@ -7,16 +7,16 @@ use super::reply::Reply;
 use crate::api::Engine;
 use crate::clock::Now;
 
-/// Answers a request from the engine's state.
+/// Handles a request with access to the engine's state.
 pub(in crate::api) type Handler = fn(&mut Engine, Now, &Request) -> Reply;
 
-/// One line of the table.
+/// One entry of the table.
 #[derive(Debug)]
 pub(in crate::api) struct Route {
     method: &'static str,
-    /// `*` stands for one part of a path, any but an empty one.
+    /// Path of the route; `*` matches one non-empty segment.
     path: &'static str,
-    /// Whether whoever reaches the socket may ask, without the token.
+    /// True if the route may be called without the token.
     pub(in crate::api) open: bool,
     pub(in crate::api) handler: Handler,
 }
@@ -29,7 +29,7 @@ const fn post(path: &'static str, handler: Handler) -> Route {
     Route { method: "POST", path, open: false, handler }
 }
 
-/// For whoever has no token: what says nothing but that the node is there.
+/// Creates a route that needs no token, for answers that reveal only that the node is there.
 const fn open(path: &'static str, handler: Handler) -> Route {
     Route { method: "GET", path, open: true, handler }
 }
@@ -54,19 +54,19 @@ const ROUTES: &[Route] = &[
     get("/api/v1/agents/*/events", Engine::route_events),
 ];
 
-/// What answers a request.
+/// Result of a look-up.
 #[derive(Debug)]
 pub(in crate::api) enum Found {
     Route(&'static Route),
-    /// The path is known, but not with this method; these are.
+    /// The path exists with other methods, which are listed.
     Methods(String),
     Nothing,
 }
 
-/// Looks a request up.
+/// Finds the route of a request.
 pub(in crate::api) fn find(request: &Request) -> Found {
     let at_path: Vec<&Route> = ROUTES.iter().filter(|route| matches(route.path, &request.path)).collect();
-    // Whoever may GET may ask for the head alone.
+    // A path that accepts GET accepts HEAD too.
     let method = if request.method == "HEAD" { "GET" } else { &request.method };
     match at_path.iter().find(|route| route.method == method) {
         Some(route) => Found::Route(route),
@@ -88,7 +88,7 @@ fn matches(pattern: &str, path: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The routes of a description: method and path, with `*` for each parameter.
+    /// Returns the routes of an OpenAPI description: method and path, with `*` for each parameter.
     fn described(description: &str) -> Vec<(String, String)> {
         let document: serde_json::Value = serde_json::from_str(description).expect("JSON");
         let mut routes = Vec::new();

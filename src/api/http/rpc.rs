@@ -1,4 +1,4 @@
-//! Calls over HTTP in three protocols: Connect, gRPC and gRPC-Web. What a request's head says, and the bytes of answers.
+//! RPCs over HTTP in three protocols: Connect, gRPC and gRPC-Web. Parses the head of a request and encodes the answer.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{envelope, status};
 use crate::limits::HTTP_HEARTBEAT;
 use crate::schema::{self, Described, Index};
 
-/// What is called.
+/// The method that is called.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::api) enum Target {
     Sidecar(Method),
@@ -21,7 +21,7 @@ pub(in crate::api) enum Target {
 }
 
 impl Target {
-    /// `/package.Service/Method`; `None` where that is no service of this node's.
+    /// Parses `/package.Service/Method`; `None` if the service is not one of this node's.
     pub(in crate::api) fn find(path: &str) -> Option<Result<Target, CallError>> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
         let target = match (service, method) {
@@ -42,7 +42,7 @@ impl Target {
         Some(target.ok_or_else(|| CallError::new(Code::Unimplemented, format!("there is no method {path}"))))
     }
 
-    /// Whether the client goes on sending while it is answered.
+    /// Returns true if the client continues sending while it is answered.
     pub(in crate::api) fn takes_uploads(self) -> bool {
         matches!(self, Target::AgentLink | Target::Reflection)
     }
@@ -55,12 +55,12 @@ impl Target {
         }
     }
 
-    /// Whether an empty message may stand in its answer for a sign of life.
+    /// Returns true if an empty message may be sent as a heartbeat in the answer.
     fn has_heartbeats(self) -> bool {
         matches!(self, Target::Sidecar(_) | Target::AgentLink) && self.is_stream()
     }
 
-    /// The method's number in a frame.
+    /// Returns the number of the method in a frame.
     pub(in crate::api) fn number(self) -> u32 {
         match self {
             Target::Sidecar(method) => method.number(),
@@ -68,7 +68,7 @@ impl Target {
         }
     }
 
-    /// Request and response, where JSON is spoken.
+    /// Returns the types of request and response, for methods that support JSON.
     fn messages(self) -> Option<(Index, Index)> {
         match self {
             Target::Sidecar(method) => Some(schema::method(method)),
@@ -78,33 +78,34 @@ impl Target {
     }
 }
 
-/// How messages are framed and ends are told.
+/// The framing of messages, and the place of the final status.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Protocol {
-    /// The body is the message, the status the outcome.
+    /// The body is the message; the HTTP status is the outcome.
     ConnectUnary,
-    /// Envelopes, and the outcome in the last.
+    /// Envelopes; the last one holds the outcome.
     ConnectStream,
-    /// Envelopes, and the outcome in trailers.
+    /// Envelopes; the trailers hold the outcome.
     Grpc,
-    /// Envelopes, and the outcome in the last, as header lines.
+    /// Envelopes; the last one holds the outcome, as header lines.
     Web,
-    /// The same in base64.
+    /// As `Web`, in base64.
     WebText,
 }
 
-/// One call as its client speaks.
+/// One call, with the parameters of its protocol.
 #[derive(Clone, Debug)]
 pub(in crate::api) struct Rpc {
     protocol: Protocol,
     content_type: String,
-    /// Request and response, where they are JSON.
+    /// Types of request and response if they are JSON.
     json: Option<(Index, Index)>,
-    /// Whether messages that come may be compressed, and messages sent.
+    /// True if received messages may be compressed.
     compressed: bool,
+    /// True if sent messages may be compressed.
     may_compress: bool,
     pub(in crate::api) deadline_ms: u32,
-    /// A stream on which nothing happens gets an empty message so often: the client asked for it.
+    /// Interval after which an idle stream sends an empty message; set if the client asked for it.
     pub(in crate::api) heartbeat: Option<Duration>,
 }
 
@@ -115,16 +116,16 @@ pub(in crate::api) struct Part {
     pub(in crate::api) trailers: Vec<(&'static str, String)>,
 }
 
-/// The header by which a client asks for heartbeats.
+/// Header by which a client asks for heartbeats, in seconds.
 const HEARTBEAT: &str = "peat-heartbeat";
-/// Messages smaller than this are not worth compressing.
+/// Minimum size of a message to be compressed, in bytes; smaller ones gain nothing.
 const COMPRESS_BYTES: usize = 1 << 10;
 
 impl Rpc {
-    /// Reads the head of a request for `target`.
+    /// Parses the head of a request for `target`.
     ///
     /// # Errors
-    /// The answer to what is none: another method than POST, a content type nobody speaks.
+    /// The response to an invalid request: a method other than POST, or an unsupported content type.
     pub(in crate::api) fn parse(target: Target, request: &Request, streams: bool) -> Result<Rpc, Box<Response>> {
         if request.method != "POST" {
             return Err(Box::new(Response::text(405, "methods are called with POST").with("allow", "POST")));
@@ -147,7 +148,7 @@ impl Rpc {
         {
             return Err(unsupported());
         }
-        // Trailers, and a client that goes on while it is answered, are HTTP/2's.
+        // Trailers, and clients that send while they are answered, need HTTP/2.
         if !streams && (protocol == Protocol::Grpc || target.takes_uploads()) {
             return Err(Box::new(Response::text(505, "this call needs HTTP/2")));
         }
@@ -196,7 +197,7 @@ impl Rpc {
         Ok(rpc)
     }
 
-    /// The one message of a whole body, as protobuf.
+    /// Decodes a complete body that holds one message; returns it as protobuf.
     pub(in crate::api) fn request(&self, body: &[u8]) -> Result<Vec<u8>, CallError> {
         let message = match self.protocol {
             Protocol::ConnectUnary if self.compressed => envelope::inflate(body)?,
@@ -215,7 +216,7 @@ impl Rpc {
         self.decode(message)
     }
 
-    /// Takes the first message off what has come of a stream; `None`: it is not complete.
+    /// Decodes the first message of a stream's input, with the bytes it took; `None` while it is incomplete.
     pub(in crate::api) fn upload(&self, bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, CallError> {
         match envelope::split(bytes, self.compressed)? {
             Some((message, used)) => Ok(Some((self.decode(message)?, used))),
@@ -225,7 +226,7 @@ impl Rpc {
 
     fn decode(&self, message: Vec<u8>) -> Result<Vec<u8>, CallError> {
         let Some((asked, _)) = self.json else { return Ok(message) };
-        // Some clients send nothing for a message without fields.
+        // Some clients send an empty body for a message without fields.
         let text = if message.is_empty() { b"{}" } else { message.as_slice() };
         schema::read(asked, text).map_err(|why| CallError::new(Code::InvalidArgument, format!("the request: {why}")))
     }
@@ -237,12 +238,12 @@ impl Rpc {
         out
     }
 
-    /// Whether the answer is one body rather than a head, parts, and an end.
+    /// Returns true if the answer is a single body rather than a head, messages and an end.
     pub(in crate::api) fn is_plain(&self) -> bool {
         self.protocol == Protocol::ConnectUnary
     }
 
-    /// The whole answer of a unary Connect call.
+    /// Returns the complete answer of a unary Connect call.
     pub(in crate::api) fn whole(&self, result: Result<&[u8], &CallError>) -> Response {
         match result {
             Ok(message) => {
@@ -257,7 +258,7 @@ impl Rpc {
         }
     }
 
-    /// An answer that is an error and nothing else.
+    /// Returns an answer that consists of an error.
     pub(in crate::api) fn refusal(&self, error: &CallError) -> Response {
         if self.is_plain() {
             return self.whole(Err(error));
@@ -268,7 +269,7 @@ impl Rpc {
         response
     }
 
-    /// The head of an answer in parts.
+    /// Returns the head of a streamed answer.
     pub(in crate::api) fn head(&self) -> Response {
         let head = Response::stream(200, &self.content_type);
         match self.protocol {
@@ -279,7 +280,7 @@ impl Rpc {
         }
     }
 
-    /// One message of an answer in parts.
+    /// Encodes one message of a streamed answer.
     pub(in crate::api) fn item(&self, message: &[u8]) -> Vec<u8> {
         let body = self.encode(message);
         let packed = self.may_compress && body.len() >= COMPRESS_BYTES;
@@ -287,7 +288,7 @@ impl Rpc {
         self.said(envelope::wrap(u8::from(packed), &body))
     }
 
-    /// The end of an answer in parts.
+    /// Encodes the end of a streamed answer.
     pub(in crate::api) fn end(&self, error: Option<&CallError>) -> Part {
         let bytes = match self.protocol {
             Protocol::ConnectUnary => Vec::new(),
@@ -312,7 +313,7 @@ impl Rpc {
     }
 }
 
-/// What a client is told that calls a method this node does not have.
+/// Returns the answer to a call of a method that this node does not have.
 pub(in crate::api) fn unimplemented(request: &Request, error: &CallError) -> Response {
     let content_type = request.content_type();
     if !content_type.starts_with("application/grpc") {
@@ -323,7 +324,7 @@ pub(in crate::api) fn unimplemented(request: &Request, error: &CallError) -> Res
     response
 }
 
-/// By the content type, which has the codec behind it: `proto` where nothing is said.
+/// Returns protocol and codec of a content type; the codec is `proto` if not given.
 fn protocol(content_type: &str) -> Option<(Protocol, &str)> {
     let rest = content_type.strip_prefix("application/")?;
     for (name, protocol) in
@@ -341,7 +342,7 @@ fn protocol(content_type: &str) -> Option<(Protocol, &str)> {
     }
 }
 
-/// At least one, as 0 stands for no deadline.
+/// Parses a timeout into milliseconds; at least 1, because 0 means no deadline.
 fn milliseconds(header: &str, text: &str) -> Option<u32> {
     let (digits, unit) = match header {
         "grpc-timeout" => text.split_at_checked(text.len().checked_sub(1)?)?,
@@ -363,17 +364,17 @@ fn milliseconds(header: &str, text: &str) -> Option<u32> {
     Some(u32::try_from(milliseconds).unwrap_or(u32::MAX).max(1))
 }
 
-/// Seconds.
+/// Parses a heartbeat interval in seconds.
 fn heartbeat(text: &str) -> Option<Duration> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let seconds = digits.then(|| text.parse().ok()).flatten()?;
     Some(Duration::from_secs(seconds)).filter(|time| !time.is_zero() && *time <= HTTP_HEARTBEAT)
 }
 
-/// connectrpc.com/docs/protocol, "Error end-stream".
+/// Encodes an error as in connectrpc.com/docs/protocol, "Error end-stream".
 fn connect_error(error: &CallError) -> serde_json::Value {
     let code = match error.code {
-        // The one name the two protocols spell differently.
+        // The only name that the two protocols spell differently.
         Code::Cancelled => "canceled".to_owned(),
         code => code.name().to_ascii_lowercase(),
     };

@@ -1,4 +1,4 @@
-//! One version of HTTP or the other, to whoever has something to say.
+//! Dispatch to the codec of the connection's HTTP version.
 
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use super::h2::H2;
 use super::message::Response;
 use super::{Event, Refusal};
 
+/// The codec of one HTTP version.
 #[derive(Debug)]
 pub(super) enum Transport {
     One(Box<H1>),
@@ -58,7 +59,7 @@ impl Transport {
         }
     }
 
-    /// Whether a call's stream may be added to; what waits for the connection as a whole is counted elsewhere.
+    /// Returns true if a call's stream may be extended. Output that waits for the connection as a whole is limited by the caller.
     pub(super) fn has_room(&self, call: u64) -> bool {
         match self {
             Transport::One(_) => true,
@@ -66,7 +67,7 @@ impl Transport {
         }
     }
 
-    /// Whether an answer to `call` is still awaited.
+    /// Returns true if `call` is still unanswered.
     pub(super) fn is_open(&self, call: u64) -> bool {
         match self {
             Transport::One(one) => one.is_open(call),
@@ -95,7 +96,7 @@ impl Transport {
         }
     }
 
-    /// Ends one stream, whatever it is still owed; whether the connection can go on without it.
+    /// Resets one stream and drops its pending output; returns true if the connection survives that.
     pub(super) fn reset(&mut self, call: u64) -> bool {
         match self {
             Transport::One(_) => false,
@@ -106,7 +107,7 @@ impl Transport {
         }
     }
 
-    /// Ends the connection; `asked`: something was begun that this answers.
+    /// Ends the connection. HTTP/1.x sends `response` first if a request is unanswered or, with `asked`, incomplete.
     pub(super) fn refuse(&mut self, out: &mut Vec<u8>, response: &Response, asked: bool) {
         match self {
             Transport::One(one) => one.refuse(out, response, asked),

@@ -1,19 +1,19 @@
-//! Who is at the other end of a unix socket, as the kernel says.
+//! Credentials of the process at the other end of a unix socket, from the kernel.
 //!
 //! `SO_PEERGROUPS` has no safe wrapper in the crates used here, so supplementary groups come from `/proc/PID/status` of the
-//! process that connected. They count only while that file shows the same effective user and group as `SO_PEERCRED`: a
-//! process id that was used again by somebody else gives nobody a right. A peer whose process id means nothing in
-//! this pid namespace (another container) cannot be read at all and gets the least rights.
+//! process that connected. They count only while that file shows the same effective user and group as `SO_PEERCRED`: a process id
+//! reused by another user's process grants no rights. If the process id is not visible in this pid namespace (a client in another
+//! container), no lookup is possible and the client gets no supplementary groups.
 
 use std::os::fd::AsFd;
 
 use crate::api::Caller;
 use crate::api::caller::OVERFLOW_ID;
 
-/// A status file is a few KiB; a user in thousands of groups has more.
+/// Maximum bytes read of a status file. Usually it has a few KiB; for a user in thousands of groups it has more.
 const STATUS_BYTES: u64 = 1 << 20;
 
-/// The peer of a connected unix socket.
+/// Returns the credentials of the process connected to a unix socket.
 pub(super) fn caller(socket: impl AsFd) -> Caller {
     let Ok(peer) = rustix::net::sockopt::socket_peercred(socket) else {
         return Caller::Unix { uid: OVERFLOW_ID, gid: OVERFLOW_ID, groups: Vec::new() };
@@ -31,13 +31,13 @@ fn status(pid: i32) -> Option<String> {
     Some(text)
 }
 
-/// The supplementary groups in a status file of a process that runs as `uid` and `gid`.
+/// Parses the supplementary groups from a status file; `None` unless the process runs as `uid` and `gid`.
 fn groups(status: &str, uid: u32, gid: u32) -> Option<Vec<u32>> {
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         Some(line.split_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<u32>>())
     };
-    // Real, effective, saved, file system.
+    // The columns are real, effective, saved, file system.
     let effective = |name| field(name)?.get(1).copied();
     if effective("Uid") != Some(uid) || effective("Gid") != Some(gid) {
         return None;

@@ -1,4 +1,4 @@
-//! Listening sockets: opened with the right owner and mode from the first moment, never taken from a running node.
+//! Listening sockets: created with their final owner and mode, and never taken from a running node.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use super::sockets::Stream;
 use crate::api::Caller;
 use crate::config::{Access, Listen};
 
-/// Why a listener could not be opened.
+/// A listener that could not be opened, and the reason.
 #[derive(Debug)]
 pub struct BindError {
     what: String,
@@ -25,11 +25,11 @@ pub struct BindError {
 
 #[derive(Debug)]
 enum Reason {
-    /// Another node answers there.
+    /// Another node accepts connections there.
     Taken,
-    /// A file that is no socket is in the way.
+    /// A file that is not a socket is in the way.
     NoSocket,
-    /// A TCP address that other machines can reach, and nothing to keep them out.
+    /// A TCP address that other machines can reach, without a token or `--insecure-api`.
     Exposed,
     Machine(io::Error),
 }
@@ -65,27 +65,28 @@ impl std::error::Error for BindError {
     }
 }
 
-/// A unix socket that the service manager holds open for us. It is served as it is, and its file is not ours to remove.
+/// A unix socket that the service manager opened and passed on. It is served as it is, and its file is not removed.
 #[derive(Debug)]
 pub struct Handed {
-    /// Where clients connect.
+    /// Address to which clients connect.
     pub path: PathBuf,
-    /// Listening.
+    /// The listening socket.
     pub listener: std::os::unix::net::UnixListener,
 }
 
-/// The file of a socket that this node made.
+/// The file of a socket that this node created.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    /// Device and inode: another node may have put its own socket there since. As long as the socket is open no other file has them.
+    /// Device and inode, because another node may have replaced the file since. While the socket is open, no other file has the
+    /// same pair.
     inode: (u64, u64),
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
-            // The next start replaces a file that is left behind.
+            // A file that is left behind is replaced by the next start.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -101,10 +102,10 @@ enum Socket {
     Tcp(TcpListener),
 }
 
-/// One open listener. The file of a unix socket that it made is removed when it is dropped, unless another node replaced it.
+/// One open listener. Dropping it removes the file of a unix socket that it created, unless another node replaced the file.
 #[derive(Debug)]
 pub(super) struct Listener {
-    /// Before the socket: it is dropped while the socket still keeps its inode.
+    /// Declared before `socket`, so that it is dropped while the open socket still keeps the inode from being reused.
     _file: Option<SocketFile>,
     socket: Socket,
     address: Listen,
@@ -133,7 +134,7 @@ impl Listener {
         listener.registered(registry, token).map_err(machine)
     }
 
-    /// Takes over what was handed to us.
+    /// Serves a socket that the service manager passed on.
     pub(super) fn take(handed: Handed, registry: &Registry, token: Token) -> Result<Listener, BindError> {
         let address = Listen::Unix(handed.path);
         let failed = |cause| BindError::machine(format!("the socket handed over for {address}"), cause);
@@ -150,12 +151,12 @@ impl Listener {
         Ok(self)
     }
 
-    /// Where it listens.
+    /// Returns the address it listens on.
     pub(super) fn address(&self) -> &Listen {
         &self.address
     }
 
-    /// The next client that connected; `None` when there is none.
+    /// Accepts the next client; `None` if no connection is waiting.
     pub(super) fn accept(&mut self) -> io::Result<Option<(Stream, Caller)>> {
         loop {
             let accepted = match &self.socket {
@@ -171,7 +172,7 @@ impl Listener {
             match accepted {
                 Ok(accepted) => return Ok(Some(accepted)),
                 Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                // The client was gone again before it was let in.
+                // The client disconnected before it was accepted.
                 Err(cause) if matches!(cause.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
                 }
                 Err(cause) => return Err(cause),
@@ -180,7 +181,7 @@ impl Listener {
     }
 }
 
-/// Makes sure that nobody answers at `path`; what is left of a node that died may be replaced.
+/// Checks that no node accepts connections at `path`; a socket left by a node that died may be replaced.
 fn clear(path: &Path) -> Result<(), Reason> {
     match std::fs::symlink_metadata(path) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -194,8 +195,8 @@ fn clear(path: &Path) -> Result<(), Reason> {
     }
 }
 
-/// Opens the socket under another name, gives it its mode and group, and only then moves it into place: nobody who may not
-/// can connect in between, and a dead node's file is replaced in one step.
+/// Binds the socket under a temporary name, sets its mode and group, and only then renames it into place: no unauthorized process
+/// can connect in between, and a dead node's file is replaced atomically.
 fn bind_unix(path: &Path, access: &Access) -> io::Result<(UnixListener, SocketFile)> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
@@ -210,13 +211,13 @@ fn bind_unix(path: &Path, access: &Access) -> io::Result<(UnixListener, SocketFi
     let socket = UnixListener::bind(&hidden)?;
     let made = open_made(&hidden)?;
     let mut file = SocketFile { path: hidden.clone(), inode: (made.dev(), made.ino()) };
-    // Dropped with an error, it takes the hidden file away.
+    // On an error, dropping `file` removes the temporary file.
     permit(&made, access).and_then(|()| std::fs::rename(&hidden, path))?;
     path.clone_into(&mut file.path);
     Ok((socket, file))
 }
 
-/// The file of a socket as it was just made, whatever its name leads to from now on.
+/// The file of a socket that was just created, held by descriptor, so that replacing its name has no effect.
 #[derive(Debug)]
 struct Made {
     path: PathBuf,
@@ -234,8 +235,8 @@ impl Made {
     }
 }
 
-/// A directory of another user may have put something else in the socket's place already: then its type, owner or number of names
-/// differs.
+/// Opens the new socket's file. If the directory belongs to another user, the file may have been replaced already; its type,
+/// owner or link count would then differ.
 fn open_made(path: &Path) -> io::Result<Made> {
     let descriptor = openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fstat(&descriptor)?;
@@ -246,7 +247,7 @@ fn open_made(path: &Path) -> io::Result<Made> {
     Ok(Made { path: path.to_owned(), descriptor, stat })
 }
 
-/// Gives the socket its group and mode, by its descriptor.
+/// Sets the group and mode of the socket, through its descriptor.
 fn permit(made: &Made, access: &Access) -> io::Result<()> {
     chmod(made, 0o600)?;
     if let Some(group) = access.socket_group {
@@ -255,8 +256,8 @@ fn permit(made: &Made, access: &Access) -> io::Result<()> {
     chmod(made, access.socket_mode)
 }
 
-/// A descriptor that only stands for a place takes no fchmod(2); its name in /proc does, and leads nowhere else. Where /proc is not
-/// mounted the socket's own name is used, if no other user can put something else in its place.
+/// Sets the mode. An `O_PATH` descriptor does not support fchmod(2); its name in /proc does, and cannot be redirected. Without
+/// /proc the socket's own name is used, if no other user can replace the file.
 fn chmod(made: &Made, mode: u32) -> io::Result<()> {
     let permissions = std::fs::Permissions::from_mode(mode);
     match std::fs::set_permissions(format!("/proc/self/fd/{}", made.descriptor.as_raw_fd()), permissions.clone()) {
@@ -268,7 +269,7 @@ fn chmod(made: &Made, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Refuses a socket in a directory that another user may write to.
+/// Rejects a socket in a directory that another user may write to.
 fn guard(socket: &Path) -> io::Result<()> {
     let directory = std::fs::metadata(socket.parent().unwrap_or(Path::new("/")))?;
     let own = [0, rustix::process::geteuid().as_raw()].contains(&directory.uid());

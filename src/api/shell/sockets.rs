@@ -1,4 +1,4 @@
-//! Client sockets: bytes in, bytes out, as far as each goes without waiting.
+//! Client sockets: non-blocking reads and writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
@@ -10,10 +10,10 @@ use mio::{Interest, Registry, Token};
 use crate::api::{Caller, ConnectionId, Engine};
 use crate::clock::Now;
 
-/// Bytes of one read. Many small requests come with one, and no client holds up the others for long.
+/// Maximum bytes per read: many small requests arrive in one, and no client delays the others for long.
 const READ_BYTES: usize = 64 << 10;
 
-/// A connected client.
+/// The socket of a connected client.
 #[derive(Debug)]
 pub(super) enum Stream {
     Unix(UnixStream),
@@ -35,7 +35,7 @@ impl Stream {
         }
     }
 
-    /// Tells the client that nothing more will come.
+    /// Shuts the socket for writing, so that the client sees the end of the stream.
     fn shut(&self) -> io::Result<()> {
         match self {
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
@@ -58,18 +58,19 @@ impl Stream {
     }
 }
 
+/// One client's socket and its readiness.
 #[derive(Debug)]
 struct Client {
     stream: Stream,
-    /// It will send no more than what waits here; the kernel says so only once.
+    /// True once the client has closed its side; only buffered bytes are left to read. The kernel reports this once.
     ended: bool,
-    /// The socket was full. Only then is the kernel asked to say when it takes more: being told at each reply the client
-    /// takes would cost both sides a wake-up.
+    /// True while the socket is full. Only then is writability registered: an event for each reply that the client takes would
+    /// cost both sides a wake-up.
     full: bool,
 }
 
 impl Client {
-    /// Asks the kernel for what is now of interest, if that changed.
+    /// Registers the events of interest if they changed.
     fn set_full(&mut self, registry: &Registry, id: ConnectionId, full: bool) -> io::Result<()> {
         if self.full == full {
             return Ok(());
@@ -84,7 +85,7 @@ fn token(id: ConnectionId) -> io::Result<Token> {
     usize::try_from(id.0).map(Token).map_err(io::Error::other)
 }
 
-/// Every client's socket. The kernel reports readiness once, so what was not read to the end is remembered here.
+/// All client sockets. The kernel reports readiness once (edge-triggered), so sockets with unread bytes are remembered here.
 #[derive(Debug)]
 pub(super) struct Sockets {
     clients: BTreeMap<ConnectionId, Client>,
@@ -104,7 +105,7 @@ impl Sockets {
         }
     }
 
-    /// Lets a client in, unless the node ends.
+    /// Accepts a client, unless the node is shutting down.
     pub(super) fn open(
         &mut self,
         now: Now,
@@ -127,10 +128,10 @@ impl Sockets {
         }
     }
 
-    /// Ends the direction towards the client; what it still sends is read.
+    /// Shuts a connection for writing; input is still read.
     pub(super) fn shut(&mut self, id: ConnectionId) {
         if let Some(client) = self.clients.get(&id) {
-            // A client that is gone is noticed when it is read from.
+            // A client that has disconnected is noticed by the next read.
             let _ = client.stream.shut();
         }
     }
@@ -140,7 +141,7 @@ impl Sockets {
         self.unread.remove(&id);
     }
 
-    /// The client has closed its side; what it sent before is still to be read.
+    /// Notes that the client has closed its side; bytes that it sent before may still be unread.
     pub(super) fn note_end(&mut self, id: ConnectionId) {
         if let Some(client) = self.clients.get_mut(&id) {
             client.ended = true;
@@ -150,6 +151,7 @@ impl Sockets {
     /// Reads once. A read that fills less than the buffer has emptied the socket (epoll(7), on edge triggering).
     pub(super) fn read(&mut self, now: Now, engine: &mut Engine, id: ConnectionId) {
         let Some(client) = self.clients.get_mut(&id) else { return };
+        // Marked first, so that a client that is paused now is read once it may be.
         self.unread.insert(id);
         if !engine.wants_bytes(id) {
             return;
@@ -198,12 +200,12 @@ impl Sockets {
         self.close(id);
     }
 
-    /// Whether a client has sent more that can be read now.
+    /// Returns true if a client has unread bytes that may be read now.
     pub(super) fn has_unread(&self, engine: &Engine) -> bool {
         self.unread.iter().any(|id| engine.wants_bytes(*id))
     }
 
-    /// The clients that have sent more that can be read now.
+    /// Returns the clients with unread bytes that may be read now.
     pub(super) fn unread(&self, engine: &Engine) -> Vec<ConnectionId> {
         self.unread.iter().copied().filter(|id| engine.wants_bytes(*id)).collect()
     }

@@ -1,4 +1,4 @@
-//! The stream of an agent: Register first, heartbeats, take-over, and never more than its own stream lost.
+//! The stream of an agent: Register first, heartbeats, take-over, and errors that cost only the stream.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::fleet::{Settings, Times};
 
 pub(super) const OTHER: Caller = Caller::Unix { uid: 1001, gid: 1001, groups: Vec::new() };
 
-/// An agent on a stream of a connection of its own.
+/// An agent's stream on a separate connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stream {
     pub(super) client: ConnectionId,
@@ -69,7 +69,7 @@ impl World {
         assert!(matches!(ack, node_message::Body::HeartbeatAck(ack) if ack.number == number));
     }
 
-    /// A heartbeat of an agent that then takes one more message.
+    /// Grants credit for one message, then sends a heartbeat.
     fn beat_after_credit(&mut self, stream: Stream) {
         let mut credit = Vec::new();
         peat_ipc::frame::put_credit(&mut credit, stream.call, 1);
@@ -228,7 +228,7 @@ fn what_an_agent_must_not_send_costs_its_stream_only() {
         let stream = world.open_stream_on(client, Some(body), 10);
         let error = world.refused(stream);
         assert!(error.code == code && error.message.contains(word), "{error}");
-        // What it sent before it knew is ignored.
+        // A message that was sent before the client saw the error is ignored.
         world.say(stream, agent_message::Body::Heartbeat(Heartbeat::default()));
     }
     let empty = world.open_stream_on(client, None, 10);
@@ -306,7 +306,7 @@ fn an_agent_whose_socket_is_full_keeps_little_waiting() {
     assert_eq!(acks, 1_000);
 }
 
-/// What an agent that grants credit for each message hears until `count` commands were pushed.
+/// Returns the ids of `count` pushed commands, granting credit for one message at a time.
 fn pushed(world: &mut World, stream: Stream, count: usize) -> Vec<String> {
     let mut ids = Vec::new();
     while ids.len() < count {
@@ -456,7 +456,7 @@ fn an_agent_that_only_puts_its_platform_is_listed_with_the_same_times() {
     assert_eq!((platforms[0].liveness(), platforms[0].via.as_str()), (Liveness::Live, "n1"));
     world.wait(Duration::from_secs(390));
     assert_eq!(world.agent("p1").liveness(), Liveness::Dead);
-    // Its connection was idle for too long.
+    // The previous connection has reached its idle timeout.
     let client = world.connect(SOMEBODY);
     let bad = PutDocumentRequest { json_data: "[]".into(), ..put };
     assert_eq!(code(world.call(client, &bad)), Code::InvalidArgument);
@@ -501,7 +501,7 @@ fn a_watcher_gets_the_agents_then_their_changes() {
     assert_eq!(changes(&mut world, client, call), "a2:Stale a1:Dead");
 }
 
-/// What came since the last look: `a1:Live`, `.` for the end of the snapshot.
+/// Abbreviates the changes since the last call: `a1:Live`, `.` for the end of the snapshot.
 fn changes(world: &mut World, client: ConnectionId, call: u64) -> String {
     let items = std::iter::from_fn(|| world.take(client, call));
     let words = items.map(|body| {

@@ -39,7 +39,7 @@ impl World {
     }
 }
 
-/// What [`World::put_command`] says of a call that went well.
+/// Result of [`World::put_command`] for a call that succeeded.
 const FINE: Code = Code::Unknown;
 
 #[test]
@@ -225,7 +225,7 @@ fn commands_are_listed_by_agent_and_results_are_no_commands() {
 }
 
 impl World {
-    /// Issues a command that carries `payload` bytes.
+    /// Issues a command with a payload of `payload` bytes.
     fn issue_made(&mut self, admin: ConnectionId, id: &str, made: i64, payload: usize) {
         let payload_json = format!("\"{}\"", "x".repeat(payload));
         let issued = Command { payload_json, created_at: made, ..command(id) };
@@ -240,7 +240,7 @@ impl World {
         self.call(client, &put(Command { result_json, ..with(held, CommandStatus::Completed) })).expect("reported");
     }
 
-    /// Every page of a list, as ids, and how many pages there were.
+    /// Returns the ids of every page of a list, and the number of pages.
     fn pages(&mut self, client: ConnectionId, mut request: GetCommandsRequest) -> (Vec<String>, usize) {
         let (mut ids, mut pages) = (Vec::new(), 0);
         loop {
@@ -339,7 +339,7 @@ fn what_a_node_distrusts_is_listed_and_not_pending() {
     world.issue_made(admin, "k", 1, 1);
     let due = GetCommandsRequest { page_size: 10, ..pending("a1") };
     assert_eq!(world.pages(admin, due.clone()).0, ["k"]);
-    // The world's own identity is another than its store's: to itself this node is a stranger.
+    // The engine's identity differs from the store's in this world, so the node does not trust the commands it issued.
     world.reload(|reloaded| {
         let strangers = [crate::identity::EndpointId([1; 32])].into();
         reloaded.commands.trust = crate::fleet::commands::Trust { node: Default::default(), issuers: strangers };
@@ -377,9 +377,9 @@ impl World {
 
 #[test]
 fn commands_that_are_completed_keep_no_new_one_out_however_many() {
-    /// Beyond those that are kept.
+    /// Number of commands beyond the limit on stored ones.
     const MORE: usize = 512;
-    /// A connection has 32 calls under way at most.
+    /// Each client puts 32 of the commands of a round.
     const CLIENTS: usize = MORE / 32;
     let mut world = World::new();
     let clients: Vec<ConnectionId> = (0..CLIENTS).map(|_| world.connect(ROOT)).collect();

@@ -24,7 +24,7 @@ fn to(agent: &str, id: &str) -> Command {
     }
 }
 
-/// What an agent says of a command in progress.
+/// Returns a progress report of an agent.
 fn words(id: &str, progress: &str, percent: u32) -> agent_message::Body {
     let update = CommandUpdate { progress: progress.into(), percent, ..update(id, Stage::Progress, "") };
     agent_message::Body::CommandUpdate(update)
@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// Reports, and what the node says to it: empty, or why it is refused.
+    /// Sends a report and returns the node's objection; empty if the report was accepted.
     fn report(&mut self, stream: Stream, id: &str, stage: Stage, result: &str) -> String {
         self.say(stream, agent_message::Body::CommandUpdate(update(id, stage, result)));
         match self.heard(stream) {

@@ -1,4 +1,4 @@
-//! What clients must not send, and clients that are too slow. Each costs its own connection and nothing else.
+//! Malformed input, and clients that are too slow. Each costs only the client's connection.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{ROOT, World, code};
 use crate::api::{Caller, ConnectionId};
 use crate::limits::CLIENT_IDLE;
 
-/// Another client is served as if nothing had happened.
+/// Checks that another client is served normally.
 fn others_are_served(world: &mut World) {
     let other = world.connect(ROOT);
     world.call(other, &GetStatusRequest {}).expect("another client is served");
@@ -23,7 +23,7 @@ fn frame(call: u64, body: Body) -> Vec<u8> {
     Frame { call, body: Some(body) }.encode_length_delimited_to_vec()
 }
 
-/// `bytes` after the preface end the connection, with a reason that has `word` in it.
+/// Checks that `bytes` after the preface close the connection, for a reason that contains `word`.
 fn is_closed(bytes: &[u8], word: &str) {
     let mut world = World::new();
     let client = world.connect(ROOT);
@@ -94,7 +94,7 @@ fn a_preface_that_is_none_ends_the_connection() {
         let client = world.open(ROOT);
         world.send(client, bytes);
         assert!(!world.is_open(client));
-        // Only who has begun as a client of ours is answered in frames.
+        // The error is sent in a frame only if the first byte is that of the preface.
         assert_eq!(world.last_words(client).is_some(), bytes[0] == 0);
         others_are_served(&mut world);
     }

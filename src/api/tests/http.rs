@@ -1,4 +1,4 @@
-//! HTTP on a client's connection: bytes in, bytes out.
+//! HTTP on a client's connection, as bytes in and bytes out.
 
 mod connect;
 mod events;
@@ -11,7 +11,7 @@ use super::{ROOT, World};
 use crate::api::{Caller, ConnectionId};
 use crate::store::Key;
 
-/// A response as it was read from the wire.
+/// A response as read from the wire.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -31,20 +31,20 @@ impl Answer {
 }
 
 impl World {
-    /// A connection of a client that speaks HTTP.
+    /// Opens a connection for a client that uses HTTP.
     pub(super) fn browse(&mut self, caller: Caller) -> ConnectionId {
         let id = self.open(caller);
         self.clients.get_mut(&id).expect("connected").text = Some(Vec::new());
         id
     }
 
-    /// Sends a request head and body as they are, and takes the answer.
+    /// Sends a request verbatim, and takes the answer.
     fn ask(&mut self, id: ConnectionId, request: &str) -> Answer {
         self.send(id, request.as_bytes());
         self.response(id).expect("an answer")
     }
 
-    /// The next whole answer.
+    /// Takes the next complete answer.
     fn response(&mut self, id: ConnectionId) -> Option<Answer> {
         let text = self.clients.get_mut(&id)?.text.as_mut()?;
         let end = text.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
@@ -70,7 +70,7 @@ impl World {
 }
 
 impl World {
-    /// What came on a stream since the last look.
+    /// Takes the body received on a stream since the last call.
     fn streamed(&mut self, id: ConnectionId) -> String {
         let text = self.clients.get_mut(&id).and_then(|client| client.text.as_mut()).expect("HTTP");
         let (body, used) = chunks(text);
@@ -78,13 +78,13 @@ impl World {
         String::from_utf8(body).expect("text")
     }
 
-    /// An answer in JSON to a request with a body in JSON.
+    /// Sends a JSON body and returns status and JSON of the answer.
     pub(super) fn ask_json(&mut self, id: ConnectionId, path: &str, body: &str) -> (u16, serde_json::Value) {
         let answer = self.ask(id, &post(path, "application/json", body));
         (answer.status, serde_json::from_slice(&answer.body).expect("JSON"))
     }
 
-    /// A document as it is stored.
+    /// Returns the stored content of a document.
     fn get_document(&self, collection: &str, id: &str) -> Option<String> {
         let key = Key::new(collection, id).expect("a key");
         let snapshot = self.store.reader().snapshot().expect("read");
@@ -98,7 +98,7 @@ impl World {
     }
 }
 
-/// The body in whole chunks, as far as it is there, and how many bytes those take.
+/// Decodes the complete chunks of a body; returns the body and the bytes they took.
 fn chunks(mut text: &[u8]) -> (Vec<u8>, usize) {
     let (mut body, all) = (Vec::new(), text.len());
     while let Some(line) = text.windows(2).position(|two| two == b"\r\n") {

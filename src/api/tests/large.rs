@@ -15,7 +15,7 @@ use crate::store::{self, Apply, Dot, Dots, Incoming, Key, Kind, Lineage, Merged,
 
 const FIELD_BYTES: usize = 2_300_000;
 
-/// A world that holds `notes/big`, which two nodes made apart: 4.6 MB.
+/// Returns a world with `notes/big`, a document of 4.6 MB merged from the writes of two nodes.
 fn world() -> World {
     let mut world = World::new();
     for writer in 1..=2_u8 {

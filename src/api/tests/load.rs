@@ -1,4 +1,4 @@
-//! Limits under load: what is over one is told so, and what is under it goes on.
+//! Limits under load: requests over a limit get an error that names it, and the others continue.
 
 use peat_ipc::envelope::frame::Body;
 use peat_ipc::frame::{RequestHeader, put_request};
@@ -33,7 +33,7 @@ fn user(uid: u32) -> Caller {
     Caller::Unix { uid, gid: uid, groups: Vec::new() }
 }
 
-/// So many connections that have made one call and are silent since.
+/// Opens `count` connections that have made one call each and are silent since.
 fn crowd(world: &mut World, caller: &Caller, count: usize) -> Vec<ConnectionId> {
     let connect = |_| {
         let id = world.connect(caller.clone());

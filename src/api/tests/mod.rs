@@ -1,4 +1,4 @@
-//! The engine over a real store in memory, under virtual time. One theme per file; this one holds the world they share.
+//! The engine over a real store in memory, under virtual time. One theme per file; this one holds the shared world.
 
 mod agents;
 mod commands;
@@ -74,10 +74,10 @@ const SOMEBODY: Caller = Caller::Unix { uid: 1000, gid: 1000, groups: Vec::new()
 #[derive(Debug)]
 struct Client {
     decoder: Decoder,
-    /// Bytes its socket still takes.
+    /// Bytes that its socket still takes.
     takes: usize,
     frames: Vec<(u64, Body)>,
-    /// What came to a client that speaks no frames.
+    /// Bytes received by a client that does not use frames.
     text: Option<Vec<u8>>,
     last_call: u64,
 }
@@ -89,15 +89,15 @@ struct World {
     now: Now,
     clients: BTreeMap<ConnectionId, Client>,
     asked: Vec<Asked>,
-    /// How often the engine had the mesh told that this node is there.
+    /// Number of presence announcements that the engine requested.
     announced: usize,
     closed: Vec<(ConnectionId, String)>,
-    /// What the sync thread measures; `None`: it does not answer.
+    /// Measurements of the sync thread; `None` if it does not answer.
     measured: Option<Measured>,
-    /// False: the store's thread hangs, and requests pile up in its queue.
+    /// False if the store thread hangs and requests pile up in its queue.
     store_runs: bool,
     queued: Vec<store::Submitted>,
-    /// Clients go on sending what is refused.
+    /// True if clients continue sending after a refusal.
     keeps_sending: bool,
 }
 
@@ -137,7 +137,7 @@ impl World {
         }
     }
 
-    /// The settings a new world begins with are read again, changed.
+    /// Reloads the initial settings of a world with a change.
     fn reload(&mut self, change: impl FnOnce(&mut Reloaded)) {
         let policy = Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false, open_documents: false };
         let (fleet, commands) = (fleet::Settings::default(), fleet::commands::Settings::default());
@@ -147,7 +147,7 @@ impl World {
         self.run();
     }
 
-    /// A connection that has not said anything yet.
+    /// Opens a connection that has sent nothing yet.
     fn open(&mut self, caller: Caller) -> ConnectionId {
         let id = ConnectionId(self.clients.len() as u64 + 1);
         self.engine.handle_open(self.now, id, caller).expect("there is room");
@@ -157,7 +157,7 @@ impl World {
         id
     }
 
-    /// A connection that has sent the preface.
+    /// Opens a connection and sends the preface.
     fn connect(&mut self, caller: Caller) -> ConnectionId {
         let id = self.open(caller);
         self.send(id, &PREFACE);
@@ -169,7 +169,7 @@ impl World {
         self.run();
     }
 
-    /// Begins a call without looking at its answer.
+    /// Begins a call without taking its answer.
     fn start<R: Rpc>(&mut self, id: ConnectionId, request: &R) -> u64 {
         self.start_with(id, request, RequestHeader::default())
     }
@@ -189,7 +189,7 @@ impl World {
         self.answer::<R>(id, call).expect("answered")
     }
 
-    /// The answer of a unary call, once it is there.
+    /// Takes the answer of a unary call, if there is one.
     fn answer<R: Rpc>(&mut self, id: ConnectionId, call: u64) -> Option<Result<R::Response, CallError>> {
         match self.take(id, call)? {
             Body::Response(bytes) => Some(Ok(R::Response::decode(bytes).expect("the method's response"))),
@@ -198,14 +198,14 @@ impl World {
         }
     }
 
-    /// The next frame of a call.
+    /// Takes the next frame of a call.
     fn take(&mut self, id: ConnectionId, call: u64) -> Option<Body> {
         let frames = &mut self.clients.get_mut(&id)?.frames;
         let index = frames.iter().position(|(number, _)| *number == call)?;
         Some(frames.remove(index).1)
     }
 
-    /// The reason the connection was closed for, as the client was told.
+    /// Returns the error with which the connection was closed, as the client received it.
     fn last_words(&mut self, id: ConnectionId) -> Option<CallError> {
         match self.take(id, 0)? {
             Body::Error(error) => Some(CallError::new(Code::from_number(error.code), error.message)),
@@ -227,26 +227,26 @@ impl World {
         self.set_time(end);
     }
 
-    /// All clocks go on together.
+    /// Advances all clocks together.
     fn set_time(&mut self, mono: Instant) {
         let passed = mono - self.now.mono;
         let millis = u64::try_from(passed.as_millis()).expect("a test's time");
         self.now = Now {
             mono,
             wall_ms: self.now.wall_ms + i64::try_from(millis).expect("a test's time"),
-            // A wake-up must not come too early for the coarser clock.
+            // Rounded up, so that a wake-up does not come too early for the coarser clock.
             boot_ms: self.now.boot_ms + millis + u64::from(!passed.subsec_nanos().is_multiple_of(1_000_000)),
         };
     }
 
-    /// The sync engine's answer to the oldest question.
+    /// Answers the oldest control request in place of the sync engine.
     fn sync_answers(&mut self, answer: Result<Answer, ControlError>) {
         let asked = self.asked.remove(0);
         self.engine.handle_event(self.now, Event::Answered { call: asked.call, answer });
         self.run();
     }
 
-    /// Drains the engine, in the order the module states, until nothing happens any more.
+    /// Drains the engine, in the order the module states, until it has no more output.
     fn run(&mut self) {
         loop {
             while let Some(submitted) = self.engine.poll_store() {
@@ -266,7 +266,7 @@ impl World {
             while let Some(id) = self.engine.poll_output() {
                 self.flush(id);
             }
-            // A client ends a connection that the node will write no more to.
+            // A client closes a connection that the node has shut for writing.
             while let Some(id) = self.engine.poll_shut() {
                 self.closed.push((id, "shut".to_owned()));
                 if !self.keeps_sending {
@@ -304,7 +304,7 @@ impl World {
         self.engine.handle_written(self.now, id, count);
     }
 
-    /// Lets the client take this much more.
+    /// Lets the client take `count` more bytes.
     fn take_bytes(&mut self, id: ConnectionId, count: usize) {
         self.clients.get_mut(&id).expect("connected").takes = count;
         self.flush(id);

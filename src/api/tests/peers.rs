@@ -1,4 +1,4 @@
-//! Questions to the sync engine, and writes that wait for peers.
+//! Control requests to the sync engine, and writes that wait for peers.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Who an agent is, by its registration or by its document.
+//! Identity of an agent, from its registration or from its document.
 
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ fn a_stopped_node_reads_what_its_agents_said_before_it_judges_them() {
     );
     while world.take(watcher, call).is_some() {}
     assert!(world.engine.poll_deadline().is_some());
-    // Stopped for longer than both thresholds; heartbeats are in the socket.
+    // The process was suspended for longer than both thresholds; heartbeats wait in the socket.
     let later = world.now.after(Duration::from_secs(1_000));
     world.set_time(later);
     world.engine.handle_timeout(world.now);

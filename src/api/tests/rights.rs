@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Rights of callers.
 
 use peat_ipc::Code;
 use peat_ipc::frame::RequestHeader;

@@ -1,4 +1,4 @@
-//! Subscriptions: complete, coalesced, resumable, and never more than the client takes.
+//! Subscriptions: complete, coalesced, resumable, and never beyond the client's credit.
 
 use peat_ipc::Code;
 use peat_ipc::envelope::frame::Body;
@@ -38,7 +38,7 @@ fn grant(world: &mut World, client: ConnectionId, call: u64, items: u32) {
     world.send(client, &bytes);
 }
 
-/// What came since the last look.
+/// Returns the changes received since the last call.
 fn changes(world: &mut World, client: ConnectionId, call: u64) -> Vec<DocumentChange> {
     let items = std::iter::from_fn(|| world.take(client, call));
     let decode = |body| match body {
@@ -48,7 +48,7 @@ fn changes(world: &mut World, client: ConnectionId, call: u64) -> Vec<DocumentCh
     items.map(decode).collect()
 }
 
-/// Changes in short: `+a`, `-a`, `.` for the end of a snapshot.
+/// Abbreviates changes: `+a`, `-a`, `.` for the end of a snapshot.
 fn short(changes: &[DocumentChange]) -> String {
     let words = changes.iter().map(|change| match change.change_type() {
         ChangeType::Upsert => format!("+{}", change.doc_id),
@@ -212,7 +212,7 @@ fn the_token_of_a_subscriber_that_is_behind_says_how_far_the_node_was() {
         };
         world.call(client, &request).expect("put");
     }
-    // Not on disk yet: after a crash "d" is back at its old place, which this subscriber has passed by.
+    // Not durable yet: after a crash "d" is back at its old sequence number, which this subscriber has passed.
     put(&mut world, client, "tracks", "d", r#"{"n":1}"#);
     let call = subscribe(&mut world, client, &snapshot(), 100);
     let seen = changes(&mut world, client, call);
@@ -248,7 +248,7 @@ fn a_large_snapshot_does_not_hold_up_other_calls() {
 }
 
 impl World {
-    /// The first answer to a subscription, when it is an error.
+    /// Returns the first answer to a subscription if it is an error.
     fn call_stream(&mut self, client: ConnectionId, request: &SubscribeRequest) -> Result<(), peat_ipc::CallError> {
         let call = subscribe(self, client, request, 1);
         self.answer::<SubscribeRequest>(client, call).map_or(Ok(()), |answer| answer.map(|_| ()))
@@ -266,7 +266,7 @@ fn collections_can_be_excluded_such_as_the_one_that_nodes_write_themselves() {
     let both = subscribe(&mut world, client, &both, 100);
     put(&mut world, client, "notes", "a", "{}");
     put(&mut world, client, "tracks", "b", "{}");
-    // The node notes that the agent of a platform is there.
+    // The node records the agent of the platform, in another collection.
     put(&mut world, client, "platforms", "p", "{}");
     let seen = |world: &mut World, call| {
         let changes = changes(world, client, call);

@@ -1,27 +1,28 @@
-//! A body in chunks (RFC 9112, 7.1), read strictly: two readers that understand one body differently are how requests are
-//! smuggled.
+//! Chunked bodies (RFC 9112, section 7.1), parsed strictly: two parsers that disagree about a body make request smuggling
+//! possible.
 
 use super::Refusal;
 use crate::limits::HTTP_HEAD_BYTES;
 
-/// Digits of a chunk's size; eight of them are 4 GiB.
+/// Maximum number of hexadecimal digits of a chunk's size; eight of them reach 4 GiB.
 const SIZE_DIGITS: usize = 8;
 
+/// Position of the parser within a chunked body.
 #[derive(Debug)]
 pub(super) enum Chunked {
-    /// Before a chunk's size.
+    /// Before the size of a chunk.
     Size,
-    /// So much of a chunk is still to come.
+    /// Within a chunk; this number of bytes is still to come.
     Data(usize),
-    /// After a chunk.
+    /// After the data of a chunk.
     Gap,
-    /// After the last chunk: header lines nobody asked for, of so many bytes up to now.
+    /// After the last chunk, in trailer fields, which are ignored; holds their bytes so far, for the limit.
     Trailer(usize),
     Done,
 }
 
 impl Chunked {
-    /// Reads on: how many of `bytes` were used, and which of those are body. Nothing used: more must come.
+    /// Parses on. Returns the number of `bytes` used, and the part of them that is body; 0 used means that more input is needed.
     pub(super) fn read<'a>(&mut self, bytes: &'a [u8]) -> Result<(usize, &'a [u8]), Refusal> {
         let none = |used: usize| Ok((used, &bytes[..0]));
         match *self {
@@ -51,7 +52,7 @@ impl Chunked {
     }
 }
 
-/// The line in front of `bytes`, which ends with CR and LF; `None` while it is incomplete.
+/// Returns the line at the start of `bytes`, which ends with CR LF; `None` while it is incomplete.
 fn line(bytes: &[u8], most: usize) -> Result<Option<&[u8]>, Refusal> {
     let shown = &bytes[..bytes.len().min(most + 2)];
     let Some(end) = shown.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
@@ -78,7 +79,7 @@ fn malformed(why: &str) -> Refusal {
 mod tests {
     use super::*;
 
-    /// Everything, in pieces of `step` bytes.
+    /// Parses `text` in pieces of `step` bytes; `None` if the body is incomplete.
     fn read(text: &[u8], step: usize) -> Result<Option<Vec<u8>>, Refusal> {
         let (mut chunked, mut body, mut buffer) = (Chunked::Size, Vec::new(), Vec::new());
         for piece in text.chunks(step) {

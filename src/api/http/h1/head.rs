@@ -1,33 +1,33 @@
-//! The head of a request (RFC 9112), read by `httparse` and then judged: whatever two readers could understand differently
-//! is refused.
+//! The head of a request (RFC 9112), parsed by `httparse` and then checked: input that two parsers could interpret differently is
+//! rejected.
 
 use super::Refusal;
 use crate::api::http::message::{Headers, Request};
 use crate::limits::{HTTP_HEAD_BYTES, HTTP_HEADERS};
 
-/// A request without its body, and what the head says of the connection.
+/// A request without its body, and the properties of the connection that its head determines.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) request: Request,
     pub(super) length: Length,
-    /// The client waits for a word before it sends the body.
+    /// True if the client waits for `100 Continue` before it sends the body.
     pub(super) expects: bool,
-    /// The connection ends with the answer.
+    /// True if the connection closes after the answer.
     pub(super) last: bool,
-    /// Chunks are understood.
+    /// True if the client understands chunked answers (HTTP/1.1).
     pub(super) chunks: bool,
-    /// The bytes of the head.
+    /// Size of the head in bytes.
     pub(super) bytes: usize,
 }
 
-/// How the body's end is found.
+/// The rule that determines the end of the body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Length {
     Bytes(usize),
     Chunked,
 }
 
-/// The head in front of `bytes`; `None` while it is incomplete.
+/// Parses the head at the start of `bytes`; `None` while it is incomplete.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     let shown = &bytes[..bytes.len().min(HTTP_HEAD_BYTES)];
     let mut fields = [httparse::EMPTY_HEADER; HTTP_HEADERS];
@@ -73,7 +73,7 @@ fn judge(method: &str, target: &str, newer: bool, headers: Headers, bytes: usize
     Ok(Head { length, expects, last, chunks: newer, bytes, request })
 }
 
-/// Path and query. A target with a scheme and a host in front is for proxies, and means what follows.
+/// Splits a target into path and query. The absolute form, which is meant for proxies, is reduced to its path.
 fn split(target: &str) -> Result<(&str, &str), Refusal> {
     let rest = match target.strip_prefix("http://") {
         Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
@@ -85,7 +85,7 @@ fn split(target: &str) -> Result<(&str, &str), Refusal> {
     Ok(rest.split_once('?').unwrap_or((rest, "")))
 }
 
-/// RFC 9112, 6.3, without anything a server may but need not accept.
+/// Determines the length of the body (RFC 9112, section 6.3), rejecting every form that a server need not accept.
 fn body_length(headers: &Headers, newer: bool) -> Result<Length, Refusal> {
     let codings: Vec<&str> = headers.all("transfer-encoding").collect();
     let lengths: Vec<&str> = headers.all("content-length").collect();
@@ -102,13 +102,14 @@ fn bytes(text: &str) -> Result<usize, Refusal> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Refusal::new(400, "content-length is not a number"));
     }
-    // More digits than a number has mean more bytes than any limit.
+    // A number with more digits than fit a `usize` exceeds every limit.
     Ok(text.parse().unwrap_or(usize::MAX))
 }
 
-/// `httparse` takes a line feed for a line's end; not everybody does.
+/// Returns true if a line ends with LF alone: `httparse` accepts that, other parsers do not.
 fn bare_line_feed(head: &[u8]) -> bool {
     let mut before = 0;
+    // True at the first LF that does not follow a CR; `before` is the previous byte.
     head.iter().any(|&byte| {
         byte == b'\n' && std::mem::replace(&mut before, byte) != b'\r' || {
             before = byte;
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(parse(long.as_bytes()).expect_err("long").status, 431);
         let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(HTTP_HEADERS));
         assert_eq!(refused(&many), 431);
-        // Bodies are judged with the path, which says what the caller speaks.
+        // The length is judged together with the path, which determines the protocol of the answer.
         let large = head("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n");
         assert_eq!(large.expect("read").length, Length::Bytes(usize::MAX));
         assert_eq!(refused("GET / HTTP/3.0\r\nHost: x\r\n\r\n"), 505);

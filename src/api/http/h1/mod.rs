@@ -1,4 +1,4 @@
-//! HTTP/1.x on one connection: one request after the other, each answered before the next one is looked at.
+//! HTTP/1.x on one connection: requests in sequence, each answered before the next is read.
 
 mod chunked;
 mod head;
@@ -12,7 +12,7 @@ use super::message::{Body, Request, Response};
 use super::{Event, Refusal};
 use crate::limits::{HTTP_BODY_BYTES, HTTP_PASSED_OVER_BYTES};
 
-/// What is expected next of the client.
+/// The input that is expected next.
 #[derive(Debug)]
 enum Reading {
     Head,
@@ -20,44 +20,50 @@ enum Reading {
         request: Box<Request>,
         body: BytesMut,
         left: Left,
-        /// Too large a body is passed over: so much of it was. A client that is still sending would not see an answer.
+        /// Bytes discarded of a body that is too large. They are read all the same, because a client that is still sending would
+        /// not see an answer.
         passed: Option<usize>,
     },
-    /// The request was handed over, and its answer is not complete.
+    /// The request was passed on, and its answer is not complete.
     Answer,
 }
 
+/// The part of a body that is still to come.
 #[derive(Debug)]
 enum Left {
     Bytes(usize),
     Chunked(Chunked),
 }
 
-/// How the body of the answer that is being written ends.
+/// The framing of the answer that is being written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Writing {
     /// Nothing was written yet.
     Head,
-    /// With the last chunk,
+    /// Chunked: the last chunk ends the body.
     Chunks,
-    /// or with the connection: HTTP/1.0 has no chunks.
+    /// Unframed: the end of the connection ends the body (HTTP/1.0 has no chunks).
     Plain,
-    /// It was asked for the head alone.
+    /// The request was HEAD: no body is written.
     Nothing,
 }
 
+/// The codec of HTTP/1.x.
 #[derive(Debug)]
 pub(super) struct H1 {
     reading: Reading,
     writing: Writing,
-    /// Requests read; the newest one's number as a call.
+    /// Number of requests read; the newest one's number as a call.
     requests: u64,
-    /// Of the newest request.
+    /// True if the connection closes after the newest request.
     last: bool,
+    /// True if the newest request's client understands chunked answers.
     chunks: bool,
+    /// True if the newest request was HEAD.
     head_only: bool,
-    /// The newest request will not be read to its end.
+    /// Set if the newest request will not be read to its end, with the reason.
     cut: Option<(Box<Request>, Refusal)>,
+    /// True once a request was cut short.
     was_cut: bool,
 }
 
@@ -75,7 +81,7 @@ impl H1 {
         }
     }
 
-    /// What the client has said next.
+    /// Returns the next event of the client.
     pub(super) fn next(&mut self, input: &mut Decoder, out: &mut Vec<u8>) -> Result<Option<Event>, Refusal> {
         if let Reading::Head = self.reading
             && !self.read_head(input, out)?
@@ -104,7 +110,7 @@ impl H1 {
         }
     }
 
-    /// Reads no more of the newest request: it is answered, and the connection ends with that.
+    /// Stops reading the newest request: it is answered, and then the connection closes.
     fn end_early(&mut self, refusal: Refusal) {
         match std::mem::replace(&mut self.reading, Reading::Answer) {
             Reading::Body { request, .. } => {
@@ -115,21 +121,21 @@ impl H1 {
         }
     }
 
-    /// Gives up the request whose body does not come; whether there is one.
+    /// Ends the request with the body that does not arrive; returns false if there is none.
     pub(super) fn end_stalled(&mut self) -> bool {
         let Reading::Body { passed, .. } = &self.reading else { return false };
         self.end_early(if passed.is_some() { Refusal::too_large() } else { Refusal::too_slow() });
         true
     }
 
-    /// Whether a request was not read to its end, and nothing follows it.
+    /// Returns true if a request was not read to its end, so that nothing can follow it.
     pub(super) fn is_cut(&self) -> bool {
         self.was_cut
     }
 
-    /// Whether the head is complete.
+    /// Parses the head of the next request; returns false while it is incomplete.
     fn read_head(&mut self, input: &mut Decoder, out: &mut Vec<u8>) -> Result<bool, Refusal> {
-        // A line's end between requests is a habit of old clients (RFC 9112, 2.2).
+        // Some old clients send an empty line between requests (RFC 9112, section 2.2).
         while self.requests > 0 && input.peek().starts_with(b"\r\n") {
             input.skip(2);
         }
@@ -147,7 +153,7 @@ impl H1 {
         };
         let passed = large.then_some(0);
         self.reading = Reading::Body { request: Box::new(request), body: BytesMut::new(), left, passed };
-        // A client that expects 100 has not begun to send.
+        // A client that waits for 100 Continue has not begun to send.
         if expects && large {
             self.end_early(Refusal::too_large());
         } else if expects {
@@ -156,7 +162,7 @@ impl H1 {
         Ok(true)
     }
 
-    /// Bytes held of a request that is not complete.
+    /// Returns the number of bytes held of an incomplete request.
     pub(super) fn buffered(&self) -> usize {
         match &self.reading {
             Reading::Body { body, .. } => body.len(),
@@ -172,17 +178,17 @@ impl H1 {
         !matches!(self.reading, Reading::Answer)
     }
 
-    /// The call that is not answered.
+    /// Returns true if this call is the one that is unanswered.
     pub(super) fn is_open(&self, call: u64) -> bool {
         call == self.requests && matches!(self.reading, Reading::Answer)
     }
 
-    /// Whether nothing more can be said on this connection.
+    /// Returns true if the last answer of this connection was written.
     pub(super) fn is_over(&self) -> bool {
         self.last && matches!(self.reading, Reading::Head) && self.requests > 0
     }
 
-    /// Writes an answer, or the head of one that is a stream.
+    /// Writes a complete answer, or the head of a stream.
     pub(super) fn respond(&mut self, out: &mut Vec<u8>, response: &Response) {
         let (status, reason) = (response.status, reason(response.status));
         out.extend_from_slice(format!("HTTP/1.1 {status} {reason}\r\n").as_bytes());
@@ -239,8 +245,8 @@ impl H1 {
         self.reading = Reading::Head;
     }
 
-    /// Answers what cannot be understood, and nothing after it.
-    /// `asked`: although no whole request came.
+    /// Answers an error that ends the connection. Nothing is written if no request is unanswered, unless `asked`: then an
+    /// incomplete request is answered too.
     pub(super) fn refuse(&mut self, out: &mut Vec<u8>, response: &Response, asked: bool) {
         self.last = true;
         let unanswered = matches!(self.reading, Reading::Answer) && self.writing == Writing::Head;
@@ -250,15 +256,15 @@ impl H1 {
     }
 }
 
-/// How far a body is.
+/// Progress of reading a body.
 enum Progress {
     Incomplete,
     Complete,
-    /// It is too large even to be passed over.
+    /// The body is too large even to be discarded.
     Endless,
 }
 
-/// Reads on.
+/// Reads as much of a body as has arrived.
 fn read_body(
     input: &mut Decoder,
     body: &mut BytesMut,
@@ -289,7 +295,7 @@ fn read_body(
     })
 }
 
-/// Keeps what belongs to a body, as long as that is not too large.
+/// Appends to a body while it is within the limit; beyond that its bytes are counted and discarded.
 fn add(body: &mut BytesMut, bytes: &[u8], passed: &mut Option<usize>) {
     if passed.is_none() && body.len() + bytes.len() > HTTP_BODY_BYTES {
         *passed = Some(body.len());
@@ -329,7 +335,7 @@ fn reason(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        // The words mean nothing (RFC 9112, 4).
+        // The reason phrase has no meaning to clients (RFC 9112, section 4).
         _ => "Other",
     }
 }

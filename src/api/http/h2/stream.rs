@@ -1,4 +1,4 @@
-//! One request over HTTP/2 and its answer, and how far both are.
+//! One request over HTTP/2 and its answer, with the progress of both.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -16,26 +16,26 @@ use crate::limits::{FRAME_STALL, HTTP_BODY_BYTES};
 /// One request and its answer.
 pub(super) struct Stream {
     pub(super) begun: Option<Instant>,
-    /// Until the request is whole.
+    /// Set until the request is complete.
     pub(super) receiving: Option<RecvStream>,
-    /// Until it is handed over.
+    /// Set until the request is passed on.
     pub(super) request: Option<Box<Request>>,
     pub(super) body: BytesMut,
-    /// What comes is handed over in pieces.
+    /// True if received data is passed on in pieces.
     pub(super) uploads: bool,
-    /// Until the head of the answer is sent.
+    /// Set until the head of the answer is sent.
     pub(super) respond: Option<SendResponse<Bytes>>,
     pub(super) sending: Option<SendStream<Bytes>>,
-    /// What the client's window has no room for yet.
+    /// Output for which the client's window has no room yet.
     pub(super) pending: BytesMut,
-    /// Since when the window has had none.
+    /// Time since which the window has had no room.
     pub(super) stuck: Option<Instant>,
-    /// Nothing is added to `pending` any more; these follow it.
+    /// Set once `pending` is final: the trailers that follow it, empty for none.
     pub(super) end: Option<HeaderMap>,
     pub(super) head_only: bool,
 }
 
-/// The client has reset a stream.
+/// The client has reset the stream.
 pub(super) struct Lost;
 
 impl Stream {
@@ -49,7 +49,7 @@ impl Stream {
             match receiving.poll_data(context) {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(bytes))) => {
-                    // A window that cannot be widened is that of a stream that is over.
+                    // Fails only if the stream is over, where the window no longer matters.
                     let _ = receiving.flow_control().release_capacity(bytes.len());
                     self.take(call, bytes, events);
                 }
@@ -90,8 +90,8 @@ impl Stream {
         }
     }
 
-    /// When this stream has had its time, while a request does not come or an answer is not taken. What is added to, such as
-    /// a subscription, may wait for ever.
+    /// Returns the time at which this stream times out because its request does not arrive or its answer is not taken. An
+    /// unfinished answer, such as a subscription, may wait for the client indefinitely.
     pub(super) fn stalls_at(&self) -> Option<Instant> {
         let since = match (&self.request, &self.end) {
             (Some(_), _) => self.begun,
@@ -101,7 +101,7 @@ impl Stream {
         since.map(|since| since + FRAME_STALL)
     }
 
-    /// Sends what the window has room for; whether the stream is over.
+    /// Sends as much as the window has room for; returns true if the stream is over.
     pub(super) fn write(&mut self, now: Option<Instant>) -> bool {
         let (before, over) = (self.pending.len(), self.write_pending());
         let waits = !self.pending.is_empty() && self.pending.len() == before;
@@ -126,7 +126,7 @@ impl Stream {
             }
         }
         match self.end.take() {
-            // An end without trailers went with the head or the last bytes, unless there were none.
+            // An end without trailers was sent with the head or the last bytes, unless there were no bytes.
             Some(end) if end.is_empty() => _ = sending.send_data(Bytes::new(), true),
             Some(end) => _ = sending.send_trailers(end),
             None => return false,

@@ -1,4 +1,4 @@
-//! Connect's protocol over HTTP/1.1.
+//! The Connect protocol over HTTP/1.1.
 
 use peat_ipc::prost::Message;
 use peat_ipc::sidecar::*;
@@ -19,7 +19,7 @@ fn body(answer: &Answer) -> Value {
     serde_json::from_str(answer.text()).expect("JSON")
 }
 
-/// An envelope's flags and content, taken off the front.
+/// Takes the first envelope; returns its flags and content.
 fn envelope(bytes: &mut Vec<u8>) -> Option<(u8, Value)> {
     let (head, rest) = bytes.split_first_chunk::<5>()?;
     let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;

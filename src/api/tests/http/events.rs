@@ -1,4 +1,4 @@
-//! Server-sent events: what an agent hears while it listens, and that nothing is replayed.
+//! Server-sent events: delivery while an agent listens, and no replay.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! HTTP/1.1: heads, bodies, keep-alive, and what is refused.
+//! HTTP/1.1: heads, bodies, keep-alive, and rejected requests.
 
 use std::time::Duration;
 
@@ -111,7 +111,7 @@ fn a_client_that_waits_for_a_word_gets_it() {
     assert_eq!(world.ask(client, body).status, 405);
 }
 
-/// A request whose head names so many bytes, in pieces.
+/// Sends a request with a body of `bytes` bytes, in pieces.
 fn send_body(world: &mut World, client: ConnectionId, path: &str, content_type: &str, bytes: usize) {
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {bytes}\r\n\r\n"
@@ -173,7 +173,7 @@ fn a_body_that_is_too_large_even_to_be_passed_over_is_refused_while_it_comes() {
     send_pieces(&mut world, client, HTTP_PASSED_OVER_BYTES);
     let answer = world.response(client).expect("an answer");
     assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
-    // The client would not see it if what it goes on sending met a closed socket.
+    // If the node closed the socket while the client still sends, the client would not see the answer.
     assert!(!world.is_open(client), "shut for writing");
     for _ in 0..20 {
         assert!(world.engine.wants_bytes(client));

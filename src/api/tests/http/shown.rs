@@ -1,4 +1,4 @@
-//! What a node shows of itself: health, readiness, metrics, the page and what feeds it.
+//! Monitoring: health, readiness, metrics, the web page and its data.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! HTTP/2, and what is spoken over it: gRPC, Connect, gRPC-Web, reflection, health. The client is the `h2` crate's.
+//! HTTP/2 and the protocols over it: gRPC, Connect, gRPC-Web, reflection, health. The client is the `h2` crate's.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -49,7 +49,7 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// A client of one connection.
+/// A client with one connection.
 struct Peer {
     wire: Wire,
     id: ConnectionId,
@@ -58,7 +58,7 @@ struct Peer {
     failed: Option<h2::Error>,
 }
 
-/// One call of it.
+/// One call of the client.
 struct Stream {
     head: ResponseFuture,
     send: SendStream<Bytes>,
@@ -90,7 +90,7 @@ impl Peer {
         peer
     }
 
-    /// Moves bytes until both sides have nothing to say.
+    /// Moves bytes until neither side has any to send.
     fn turn(&mut self, world: &mut World) {
         for _ in 0..50 {
             if self.failed.is_none()
@@ -135,7 +135,7 @@ impl Peer {
         }
     }
 
-    /// Brings a call up to date.
+    /// Receives everything that is available for a call.
     fn hear(&mut self, world: &mut World, stream: &mut Stream) {
         for _ in 0..1_000 {
             self.turn(world);
@@ -145,7 +145,7 @@ impl Peer {
         }
     }
 
-    /// A whole call.
+    /// Makes a complete call.
     fn call(&mut self, world: &mut World, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Stream {
         let mut stream = self.open(world, path, headers);
         stream.send.send_data(Bytes::copy_from_slice(body), true).expect("sent");
@@ -155,7 +155,7 @@ impl Peer {
 }
 
 impl Stream {
-    /// Whether there was something.
+    /// Receives the next piece; returns true if there was one.
     fn hear(&mut self) -> bool {
         if self.body.is_none() && self.status == 0 {
             match Pin::new(&mut self.head).poll(&mut context()) {
@@ -193,7 +193,7 @@ impl Stream {
         }
     }
 
-    /// The next message of an answer in envelopes.
+    /// Takes the next message of an answer in envelopes.
     fn message(&mut self) -> Option<(u8, Vec<u8>)> {
         let (head, rest) = self.bytes.split_first_chunk::<5>()?;
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
@@ -278,7 +278,7 @@ fn a_subscriber_whose_window_is_full_is_owed_the_newest_and_nothing_more() {
         world.call(writer, &put).expect("put");
         peer.turn(&mut world);
     }
-    // The client has not taken anything: its window is 64 KiB.
+    // The client has taken nothing: its window is 64 KiB.
     assert!(world.engine.output(peer.id).len() < 128 << 10);
     let mut seen = BTreeMap::new();
     peer.hear(&mut world, &mut call);
@@ -323,7 +323,7 @@ fn who_does_not_read_its_events_loses_its_stream_and_not_the_connection() {
     for number in 0..4 {
         let body = format!(r#"{{"id":"k{number}","type":"replay","payload":"{payload}"}}"#);
         assert_eq!(world.ask_json(admin, "/api/v1/agents/a1/commands", &body).0, 202);
-        // It takes frames from its connection, and nothing from the stream.
+        // The client takes frames from its connection, and nothing from the stream.
         peer.turn(&mut world);
     }
     world.wait(std::time::Duration::from_secs(16));
@@ -348,7 +348,7 @@ fn an_agent_registers_and_beats_over_grpc() {
     let mut call = peer.open(&mut world, "/peat.agent.v1.AgentLink/Connect", GRPC);
     let say = |body| wrapped(&AgentMessage { body: Some(body) });
     let register = say(agent_message::Body::Register(Register { agent_id: "a1".into(), ..Default::default() }));
-    // A message may come in pieces.
+    // A message may arrive in pieces.
     call.send.send_data(Bytes::copy_from_slice(&register[..3]), false).expect("sent");
     peer.turn(&mut world);
     call.send.send_data(Bytes::copy_from_slice(&register[3..]), false).expect("sent");
@@ -409,13 +409,13 @@ fn tools_find_the_services_and_their_health() {
     assert_eq!(watch.message().expect("the change").1, vec![8, 2]);
 }
 
-/// Begins calls and gives them up before the node has looked at one of them.
+/// Begins calls and resets them before the node has seen any.
 fn give_up(world: &mut World, peer: &mut Peer, calls: usize) {
     for _ in 0..calls {
         assert!(peer.send.poll_ready(&mut context()).is_ready());
         let request = http::Request::post(format!("http://localhost{}", sidecar("PutDocument"))).body(()).expect("one");
         let (_, mut stream) = peer.send.send_request(request, false).expect("begun");
-        // Many in one read: nothing of it is seen before the next one is there.
+        // Many in one read: the node sees none of them before the next one is there.
         let _ = Pin::new(&mut peer.connection).poll(&mut context());
         stream.send_reset(h2::Reason::CANCEL);
         let _ = Pin::new(&mut peer.connection).poll(&mut context());
@@ -457,7 +457,7 @@ fn streams_the_node_ended_first_cost_no_other_call() {
     let mut peer = Peer::connect(&mut world);
     let mut watch = peer.call(&mut world, &sidecar("WatchAgents"), GRPC, &wrapped(&WatchAgentsRequest::default()));
     for round in 0..300 {
-        // No first message of an agent: the node answers, and the client goes on sending.
+        // An invalid first message of an agent: the node answers with an error, and the client continues sending.
         let mut call = peer.open(&mut world, "/peat.agent.v1.AgentLink/Connect", GRPC);
         call.send.send_data(Bytes::from_static(b"\0\0\0\0\x01\xff"), false).expect("sent");
         let wire = peer.wire.clone();
@@ -465,7 +465,7 @@ fn streams_the_node_ended_first_cost_no_other_call() {
         let said = std::mem::take(&mut wire.0.lock().expect("one thread").1);
         world.send(peer.id, &said);
         for _ in 0..4 {
-            // What the node has said meanwhile has not arrived yet.
+            // The node's answer has not reached the client yet.
             call.send.send_data(Bytes::from_static(b"\0\0\0\0\x02\x12\0"), false).expect("sent");
             let _ = Pin::new(&mut peer.connection).poll(&mut context());
         }
@@ -515,7 +515,7 @@ fn an_answer_that_is_not_taken_ends_its_stream_and_no_other() {
     stuck.send.send_data(wrapped(&get).into(), true).expect("sent");
     peer.turn(&mut world);
     world.wait(FRAME_STALL + Duration::from_secs(1));
-    // It makes room for others only now: the windows of its streams and of the connection are the same.
+    // Reading releases the connection's window only now: it is as large as a stream's, so the unread answer had used it up.
     peer.hear(&mut world, &mut stuck);
     assert!(stuck.reset && stuck.bytes.len() < 100_000, "{} bytes", stuck.bytes.len());
     let status = peer.call(&mut world, &sidecar("GetStatus"), GRPC, &wrapped(&GetStatusRequest {}));
@@ -560,7 +560,7 @@ fn a_connection_with_a_quiet_stream_is_pinged() {
     let mut watch = peer.call(&mut world, &sidecar("WatchAgents"), GRPC, &wrapped(&WatchAgentsRequest::default()));
     for _ in 0..3 {
         world.wait(HTTP_PING);
-        // A PING is 8 bytes in a frame.
+        // A PING has 8 bytes and a frame header of 9.
         assert_eq!(sent(&mut world, &mut peer), 17);
     }
     world.wait(3 * HTTP_PING);
@@ -617,7 +617,7 @@ fn heartbeats_that_cannot_be_are_refused() {
 fn a_path_of_a_unix_socket_will_do_for_a_host() {
     let mut world = World::new();
     let client = world.browse(ROOT);
-    // "/run/peat-node.sock" in Huffman's code, as grpc-go sends it; SETTINGS and the request of a stream that ends at once.
+    // "/run/peat-node.sock" Huffman-coded, as grpc-go sends it; SETTINGS and the request of a stream that ends at once.
     let coded = huffman_of_path();
     let path = sidecar("GetStatus");
     let mut block = vec![0x83, 0x86, 0x41, 0x80 | u8::try_from(coded.len()).expect("short")];
@@ -632,7 +632,7 @@ fn a_path_of_a_unix_socket_will_do_for_a_host() {
     assert!(heard.windows(2).any(|two| two == b"n1"), "the node's id: {}", heard.escape_ascii());
 }
 
-/// `/run/peat-node.sock`.
+/// Returns `/run/peat-node.sock`, Huffman-coded.
 fn huffman_of_path() -> Vec<u8> {
     let bits = "011000 101100 101101 101010 011000 101011 00101 00011 01001 010110 101010 00111 100100 00101 010111 01000 \
                 00111 00100 1110101";
@@ -647,7 +647,7 @@ fn headers_that_unfold_beyond_the_limit_cost_their_stream_only() {
     let mut peer = Peer::connect(&mut world);
     let long = "x".repeat(3_000);
     let mut headers = GRPC.to_vec();
-    // One entry of the table, named over and over: a few bytes each on the wire.
+    // One table entry, referenced repeatedly: a few bytes each on the wire.
     headers.extend(std::iter::repeat_n(("a", long.as_str()), 40));
     let call = peer.call(&mut world, &sidecar("GetStatus"), &headers, &wrapped(&GetStatusRequest {}));
     assert_ne!(call.code(), Some("0"));
