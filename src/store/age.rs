@@ -1,16 +1,17 @@
-//! How old this database is: a clock that only this node reads, and that never runs ahead.
+//! Age of the database: a clock local to this node that never runs fast.
 //!
-//! It counts while the machine is on, suspend included, and goes on over restarts of the process. Over a restart of the
-//! machine it goes on from where it was last written, at most [`NOTED_EVERY_MS`] and the time it was idle before: how long
-//! the power was off is not known, so it does not count. What is kept for a time is therefore kept for that long or longer.
+//! It counts while the machine is on, suspend included, and continues over restarts of the process. After a restart of the
+//! machine it continues from the last value written, which loses at most [`NOTED_EVERY_MS`] and the idle time before the
+//! restart. The duration without power is unknown and does not count. Data kept for a period is therefore kept for at least
+//! that period.
 
 use crate::clock::{BootId, Now};
 use crate::store::codec::Bytes;
 
-/// A commit writes the age down when it was last written this long ago.
+/// Interval after which a commit writes the age again, in milliseconds.
 pub(super) const NOTED_EVERY_MS: u64 = 600_000;
 
-/// This boot, and the age at its beginning (which may be below zero when the database is younger than the boot).
+/// This boot, and the age at its start (negative if the database is younger than the boot).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Clocks {
     pub(super) boot: BootId,
@@ -18,7 +19,7 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    /// The clocks of a database that noted `before`, opened now.
+    /// Returns the clocks of a database that is opened now, after the stored note `before`.
     pub(super) fn open(before: Option<Noted>, boot: BootId, now: Now) -> Clocks {
         match before {
             Some(noted) if noted.boot == boot => Clocks { boot, offset_ms: noted.offset_ms },
@@ -29,27 +30,28 @@ impl Clocks {
         }
     }
 
-    /// Milliseconds.
+    /// Returns the age in milliseconds.
     pub(super) fn age_ms(self, now: Now) -> u64 {
         u64::try_from(signed(now.boot_ms) + self.offset_ms).unwrap_or(0)
     }
 
-    /// The boot time at which this was the age.
+    /// Returns the boot time in milliseconds at which the database had this age.
     pub(super) fn boot_ms_of(self, age_ms: u64) -> i64 {
         signed(age_ms) - self.offset_ms
     }
 
-    /// What to write down.
+    /// Returns the note to write.
     pub(super) fn note(self, now: Now) -> Noted {
         Noted { boot: self.boot, offset_ms: self.offset_ms, age_ms: self.age_ms(now) }
     }
 }
 
+/// Converts to a signed number, capped so that sums of a few cannot overflow.
 fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
 }
 
-/// What the file says of the age.
+/// The stored age, and the boot in which it was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Noted {
     boot: BootId,

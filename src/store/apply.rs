@@ -1,4 +1,4 @@
-//! What peers send: versions are compared or merged with what is held, and the cursors they earn are staged beside them.
+//! Documents from peers: compares or merges each version with the stored one, and stages the cursors that the batch completes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,18 +13,18 @@ use crate::store::{
     PeerRun, Record, json,
 };
 
-/// Creations of one name that a peer may claim whatever this node holds: one a second for 136 years.
+/// Number of creations of a name that a peer may claim regardless of the local state: one a second for 136 years.
 const PLAUSIBLE: u64 = 1 << 32;
-/// Further ones that a peer may claim beyond those this node knows of, when they are more.
+/// Number of creations that a peer may claim beyond those known here, if that is more than `PLAUSIBLE`.
 const STEP: u64 = 1 << 16;
 
-/// What became of one document.
+/// Result of applying one document.
 pub(super) enum Taken {
-    /// It is here, or something newer is.
+    /// The version, or a newer one, is stored.
     In,
-    /// Its base is not; these changes are.
+    /// The version's base is missing; these changes are here.
     Missing(Vec<[u8; 32]>),
-    /// It is wrong.
+    /// The version is invalid, for this reason.
     Refused(String),
 }
 
@@ -42,11 +42,13 @@ impl Stage<'_> {
             }
             taken.insert(hash, became);
         }
-        // Lanes overtake each other: what a version builds on may have come behind it.
+        // Lanes overtake each other: a version may arrive before the one it builds on, so those without a base are tried once
+        // more.
         let mut lacking = BTreeSet::new();
         for incoming in overtaken {
             let hash = incoming.hash;
             match self.take_version(incoming, (apply.from, &apply.excluded))? {
+                // Another version of the document still lacks its base.
                 Taken::In if lacking.contains(&hash) => {}
                 Taken::In => {
                     if matches!(taken.get(&hash), Some(Taken::Missing(_))) {
@@ -67,6 +69,7 @@ impl Stage<'_> {
                 Taken::Refused(reason) => refused.push((hash, reason)),
             }
         }
+        // A store that was opened again during the session may have lost what the cursors count on.
         if apply.into == self.writer.run {
             let earned = |cursor: &Cursor| cursor.kind != Kind::Merged || missing.is_empty();
             let cursors = apply.cursors.into_iter().filter(earned);
@@ -115,7 +118,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Takes a command or a result that is not held, or its deletion.
+    /// Stores a command or a result that is not stored yet, or its deletion.
     fn adopt(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {
         let content = match incoming.body {
             Body::Tombstone => {
@@ -126,6 +129,7 @@ impl Stage<'_> {
                 return self.adopt_command(incoming.hash, incoming.name, incoming.origin, command, from);
             }
             Body::Result { rank, result, error } => match CommandResult::received(rank, result, error) {
+                // A result that arrives after the removal of its command becomes a tombstone, too.
                 _ if self.is_of_removed(incoming.name.as_ref())? => {
                     self.bury(incoming.hash, 0, false);
                     return Ok(Taken::In);
@@ -162,7 +166,7 @@ impl Stage<'_> {
         }
     }
 
-    /// The number of a peer in its run; a new run gets a new one.
+    /// Returns the number of a peer in its current run; a new run is assigned a new number.
     pub(super) fn source(&mut self, peer: PeerRun) -> Result<u32, Error> {
         if let Some((number, run)) = self.batch.sources.get(&peer.node)
             && *run == peer.run
@@ -178,7 +182,7 @@ impl Stage<'_> {
     }
 }
 
-/// A refusal, naming the document.
+/// Returns the reason for a refusal, with the name of the document.
 fn refusal(name: Option<&Key>, reason: &str) -> String {
     match name {
         Some(name) => format!("document {name} was not taken: {reason}"),
@@ -186,7 +190,8 @@ fn refusal(name: Option<&Key>, reason: &str) -> String {
     }
 }
 
-/// Loads received chunks into a document. They may bring all they build on and still not be all the sender has.
+/// Loads received chunks into a document. Chunks with a complete base can still lack some of the sender's heads; then the
+/// result is `Missing`, too.
 pub(super) fn apply_to(doc: &mut Doc, merged: &Merged) -> Result<Applied, MergedError> {
     let applied = doc.apply(&merged.chunks)?;
     let complete = merged.heads.iter().all(|head| doc.knows(head));
@@ -199,7 +204,7 @@ fn check(incoming: &Incoming) -> Result<(), String> {
         Body::Tombstone => 0,
         Body::Latest { json, .. } => json.len(),
         Body::Merged(merged) => merged.chunks.len(),
-        // Looked at where they are taken apart.
+        // Their sizes are checked when they are decoded.
         Body::Command(_) | Body::Result { .. } => 0,
     };
     match (&incoming.body, incoming.kind, named) {
@@ -234,8 +239,8 @@ fn check(incoming: &Incoming) -> Result<(), String> {
     }
 }
 
-/// Whether a name can have been created as often as a peer says: up to [`PLAUSIBLE`] times, and from there on [`STEP`] times more
-/// than is known here. So no message uses a name up, whatever it claims.
+/// Checks that a name can have been created as often as a peer claims: [`PLAUSIBLE`] times, or [`STEP`] times more than is
+/// known here. No single message can therefore exhaust the incarnations of a name.
 fn check_incarnation(incoming: &Incoming, held: Option<&Record>) -> Result<(), String> {
     let known = held.map_or(0, |record| record.incarnation);
     if incoming.incarnation <= PLAUSIBLE.max(known.saturating_add(STEP)) {
@@ -245,7 +250,7 @@ fn check_incarnation(incoming: &Incoming, held: Option<&Record>) -> Result<(), S
     }
 }
 
-/// What of a received document does not fit its creations.
+/// Checks that the lineage of a received document fits its kind and incarnation.
 fn check_lineage(incoming: &Incoming) -> Result<(), String> {
     let lineage = &incoming.lineage;
     match incoming.kind {

@@ -1,9 +1,9 @@
-//! What stands between redb and the disk: our own header in front of redb's pages, and a gate that can be shut.
+//! The layer between redb and the disk: this project's header in front of redb's pages, and a gate that can be shut.
 //!
-//! The header says whose file this is and of which format before redb looks at it, so that a newer or foreign file is
-//! refused untouched. The gate keeps a database that failed away from the disk once it has been opened anew: its readers may
-//! live on in other threads, and the pages they would read may have been written over. It also tells the store of errors that
-//! only a reader met: redb serves nothing from the disk after one, whichever thread it happened in.
+//! The header identifies the file and its format before redb reads it, so that a newer or foreign file is rejected unchanged.
+//! The gate cuts a failed database off the disk before it is opened again: its readers may still exist in other threads, and
+//! the pages they would read may have been overwritten. It also reports disk errors of readers to the store, because redb
+//! serves nothing from the disk after an error in any thread.
 
 use std::io;
 use std::ops::Bound;
@@ -17,35 +17,36 @@ use redb::{BackendError, StorageBackend};
 use crate::store::codec::checksum;
 use crate::store::{Disk, Error};
 
-/// The format this program writes.
+/// File format that this program writes.
 pub(super) const FORMAT: u32 = 2;
-/// Our page at the beginning.
+/// Length of the header page, in bytes.
 pub(super) const HEADER_BYTES: u64 = 4096;
-/// The journal ([`crate::store::journal`]) lies between it and redb's pages.
+/// Offset of the journal ([`crate::store::journal`]), which lies between the header and redb's pages.
 pub(super) const JOURNAL_AT: u64 = HEADER_BYTES;
+/// Length of the journal, in bytes: eight entries of one page.
 pub(super) const JOURNAL_BYTES: u64 = 8 * 4096;
-/// Where redb's pages begin.
+/// Offset of redb's pages.
 pub(super) const PAGES_AT: u64 = JOURNAL_AT + JOURNAL_BYTES;
 const MAGIC: [u8; 8] = *b"peatnode";
-/// Where the byte is that says whether the database was ever in use.
+/// Offset of the byte that marks a database as having been in use.
 const USED_AT: u64 = 16;
 const USED: u8 = 0xa5;
-/// Where the length is noted that the file must have: the length and its checksum.
+/// Offset of the note of the file's minimum length: the length and its checksum.
 const LENGTH_AT: u64 = 32;
 
-/// What the header says of a disk.
+/// Content of a disk, according to the header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Found {
-    /// Nothing, or a database whose creation did not finish: nothing in it was ever acknowledged.
+    /// Empty, or a database that was not created completely, so that nothing in it was ever acknowledged.
     Nothing,
-    /// A database of our format.
+    /// A database of this format.
     Database,
 }
 
-/// Looks at the header without changing anything.
+/// Reads the header without changing anything.
 ///
 /// # Errors
-/// The disk failed, or holds something else: a newer format, a foreign file, a damaged header.
+/// The disk failed, or holds a newer format, a foreign file or a damaged header.
 pub(super) fn look<D: Disk>(disk: &D) -> Result<Found, Error> {
     let length = disk.len()?;
     #[expect(clippy::cast_possible_truncation, reason = "it is 16")]
@@ -53,7 +54,7 @@ pub(super) fn look<D: Disk>(disk: &D) -> Result<Found, Error> {
     let present = usize::try_from(length).unwrap_or(usize::MAX).min(header.len());
     disk.read(0, &mut header[..present])?;
     let [fields @ .., used] = header;
-    // A crash may have torn the header, but not once redb had been let at the disk.
+    // A crash can tear the header, but only before redb has written to the disk.
     if used == 0 && (length <= PAGES_AT || fields == [0; 16] || fields == fields_of(FORMAT)) {
         return Ok(Found::Nothing);
     }
@@ -93,7 +94,7 @@ fn fields_of(format: u32) -> [u8; 16] {
     fields
 }
 
-/// The length the file must have at least. A note that a crash has torn says nothing.
+/// Returns the minimum length of the file. A note that a crash has torn is ignored.
 fn noted_length<D: Disk>(disk: &D) -> u64 {
     let mut note = [0; 12];
     if disk.read(LENGTH_AT, &mut note).is_err() {
@@ -111,28 +112,28 @@ fn note_length<D: Disk>(disk: &D, length: u64) -> io::Result<()> {
     disk.write(LENGTH_AT, &note)
 }
 
-/// Empties the disk and writes the header of a database that is not in use yet.
+/// Clears the disk and writes the header of a database that is not in use yet.
 pub(super) fn begin<D: Disk>(disk: &D) -> Result<(), Error> {
     disk.set_len(0)?;
     disk.set_len(PAGES_AT)?;
-    // Room that is allocated now need not be when an entry is synced.
+    // Write the zeros now: space that is already allocated cannot be missing when an entry is synced.
     #[expect(clippy::cast_possible_truncation, reason = "it is 32,768")]
     disk.write(JOURNAL_AT, &vec![0; JOURNAL_BYTES as usize])?;
     disk.write(0, &fields_of(FORMAT))?;
     Ok(disk.sync_data()?)
 }
 
-/// Marks the database as in use; from now on it is never started over.
+/// Marks the database as in use, after which it is never created again.
 pub(super) fn mark_used<D: Disk>(disk: &D) -> Result<(), Error> {
     disk.write(USED_AT, &[USED])?;
     Ok(disk.sync_data()?)
 }
 
-/// Shut once its database has failed.
+/// Cuts a failed database off the disk once it is shut.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gate {
     shut: Arc<AtomicBool>,
-    /// Told of each error of the disk.
+    /// Raised on each error of the disk.
     alarm: Alarm,
 }
 
@@ -153,7 +154,7 @@ impl Gate {
         }
     }
 
-    /// Hands on what the disk answered to this database, and raises the alarm over an error.
+    /// Passes on a result of the disk, and raises the alarm on an error.
     fn watch<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if result.is_err() && self.pass().is_ok() {
             self.alarm.raise();
@@ -162,7 +163,7 @@ impl Gate {
     }
 }
 
-/// Errors of the disk since the store last looked: raised in any thread that reads, heard by the store.
+/// Signal of a disk error: any reading thread raises it, and the store takes it.
 #[derive(Clone, Debug)]
 pub(super) struct Alarm {
     raise: Sender<()>,
@@ -178,7 +179,7 @@ impl Default for Alarm {
 
 impl Alarm {
     fn raise(&self) {
-        // Full: the store has not heard of the last one yet.
+        // The channel is full if the store has not taken the last signal yet.
         let _ = self.raise.try_send(());
     }
 
@@ -190,7 +191,7 @@ impl Alarm {
         let _ = self.raised.try_recv();
     }
 
-    /// Has something while the alarm is raised; only the store takes it.
+    /// Returns a receiver that has a message while the alarm is raised. Only the store takes the message.
     pub(super) fn raised(&self) -> Receiver<()> {
         self.raised.clone()
     }
@@ -201,9 +202,9 @@ impl Alarm {
 pub(super) struct Backend<D> {
     disk: Arc<D>,
     gate: Gate,
-    /// How long the file is.
+    /// Length of the file, in bytes.
     length: AtomicU64,
-    /// How long it must be at least, as the header says.
+    /// Minimum length of the file according to the header, in bytes.
     noted: AtomicU64,
 }
 
@@ -229,14 +230,14 @@ impl<D: Disk> StorageBackend for Backend<D> {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.gate.pass()?;
         self.gate.watch(self.disk.read(offset + PAGES_AT, out))?;
-        // The gate may have been shut, and the page written over, while it was read.
+        // During the read, the gate may have been shut and the page overwritten.
         self.gate.pass()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.gate.pass()?;
         let length = len + PAGES_AT;
-        // The note is a lower bound whatever a crash keeps: it shrinks before the file does and grows after it has.
+        // The note is a lower bound after any crash: it shrinks before the file does, and grows after it.
         if length < self.noted.load(Ordering::Relaxed) {
             self.gate.watch(self.note(length).and_then(|()| self.disk.sync_data()))?;
         }

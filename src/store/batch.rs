@@ -1,4 +1,4 @@
-//! What one commit will write: records staged over the database, settings, and the answers owed for them.
+//! The content of one commit: records staged over the database, settings, and the answers owed for them.
 
 use std::collections::BTreeMap;
 
@@ -10,28 +10,29 @@ use crate::store::{Cursor, Error, Key, KeyHash, Kind, LinkWish, Part, Record, Ru
 /// A document in the batch. Several writes to it become one record.
 #[derive(Debug)]
 pub(super) struct Staged {
-    /// What the database holds.
+    /// Committed record, if there is one.
     pub(super) before: Option<Before>,
-    /// What it will hold; equal to what it holds while `changed` is `None`.
+    /// Record after the commit; equal to the committed one while `changed` is `None`.
     pub(super) record: Option<Record>,
-    /// The loaded document of a `merged` record, exactly at `record`'s version.
+    /// Loaded document of a `merged` record, exactly at the version of `record`.
     pub(super) doc: Option<Doc>,
-    /// Which change of the batch wrote it last: the order of sequence numbers.
+    /// Number of the batch's change that wrote it last; orders the sequence numbers.
     pub(super) changed: Option<u64>,
-    /// The source that delivered exactly this version.
+    /// Number of the source that delivered exactly this version; 0 for none.
     pub(super) from: u32,
-    /// Somebody was promised that what is held is on disk: a change in the same batch is flushed too, for they get its number.
+    /// True if a client was promised that the committed version is on disk. A later change in the same batch is then flushed
+    /// too, because the client receives its number.
     pub(super) awaited: bool,
 }
 
-/// The committed record a staged one replaces.
+/// Committed record that a staged one replaces.
 #[derive(Clone, Debug)]
 pub(super) struct Before {
     pub(super) kind: Kind,
     pub(super) sequence: u64,
-    /// Its name if it is live.
+    /// Name, if the record is live.
     pub(super) name: Option<Key>,
-    /// Its chunks, if it is `merged`.
+    /// Chunks, if the record is `merged`.
     pub(super) chunks: Vec<Part>,
 }
 
@@ -50,20 +51,20 @@ impl Staged {
 /// An answer that waits for the commit.
 #[derive(Debug)]
 pub(super) enum Pending {
-    /// A client's write: the document, its version then, bytes of history dropped, and, when nothing had to change, the
-    /// sequence number of what is in place, whatever later writes of the batch make of the document.
+    /// A client's write: the document, its version, the bytes of history it dropped and, if nothing had to change, the
+    /// sequence number of the version in place, which later writes of the batch do not affect.
     Written { hash: KeyHash, version: Version, dropped_bytes: u64, in_place: Option<u64> },
-    /// Nothing was there to delete.
+    /// A deletion of a document that does not exist.
     Absent,
-    /// A peer's documents.
+    /// A batch of documents from a peer.
     Applied { missing: Vec<(KeyHash, Vec<[u8; 32]>)>, refused: Vec<(KeyHash, String)>, copied: Vec<EndpointId> },
     /// A setting or a flush.
     Done,
-    /// Refused, whatever becomes of the batch.
+    /// A refused request; its answer does not depend on the commit.
     Failed(Error),
 }
 
-/// See the module.
+/// A batch under construction; see the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) staged: BTreeMap<KeyHash, Staged>,
@@ -71,41 +72,41 @@ pub(super) struct Batch {
     pub(super) links: BTreeMap<EndpointId, LinkWish>,
     pub(super) sources: BTreeMap<EndpointId, (u32, RunId)>,
     pub(super) sync: Option<bool>,
-    /// Written along with whatever else is.
+    /// Database age to note. It is written with other changes, and causes no commit.
     pub(super) age: Option<Noted>,
-    /// The commit must reach the disk before the answers go out.
+    /// True if the commit must reach the disk before its answers are sent.
     pub(super) flush: bool,
     pub(super) answers: Vec<(Ticket, Pending)>,
-    /// Changes of merged documents that nothing could be made of any more, and those made again over a compaction.
+    /// Number of changes of merged documents that were dropped because the document was deleted and created again.
     pub(super) dropped_changes: u64,
-    /// See `dropped_changes`.
+    /// Number of documents with edits that were made again over a compaction.
     pub(super) rebased: u64,
-    /// Source numbers given out.
+    /// Number of source numbers assigned.
     new_sources: u32,
-    /// Changes so far.
+    /// Number of changes.
     changes: u64,
-    /// Bytes of the records staged.
+    /// Bytes of the staged records.
     bytes: usize,
 }
 
 impl Batch {
-    /// A batch that only asks for a flush.
+    /// Returns a batch that only asks for a flush.
     pub(super) fn flush() -> Batch {
         Batch { flush: true, ..Batch::default() }
     }
 
-    /// The next source number after `given` and those of this batch.
+    /// Assigns the next source number, after `given` and those of this batch.
     pub(super) fn next_source(&mut self, given: u32) -> u32 {
         self.new_sources += 1;
         given.saturating_add(self.new_sources)
     }
 
-    /// How many source numbers the batch gives out.
+    /// Returns the number of source numbers that the batch assigns.
     pub(super) fn given_sources(&self) -> u32 {
         self.new_sources
     }
 
-    /// Whether the commit would write anything.
+    /// Returns true if the commit would write nothing but the age.
     pub(super) fn is_empty(&self) -> bool {
         self.changes == 0
             && self.cursors.is_empty()
@@ -114,17 +115,17 @@ impl Batch {
             && self.sync.is_none()
     }
 
-    /// Whether to commit before staging more.
+    /// Returns true if the batch must be committed before more is staged.
     pub(super) fn is_full(&self, limit_bytes: u64) -> bool {
         self.staged.len() >= crate::limits::BATCH_DOCUMENTS || self.bytes as u64 >= limit_bytes
     }
 
-    /// Bytes of records staged so far.
+    /// Returns the bytes of the records staged so far.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Makes `record` what the commit will write for `hash`, which must be staged.
+    /// Stages `record` for `hash`, which must be staged already.
     pub(super) fn change(&mut self, hash: KeyHash, record: Record, doc: Option<Doc>, from: u32) {
         let staged = self.staged.get_mut(&hash).expect("a document is staged before it is changed");
         self.bytes += record.size();
@@ -134,7 +135,7 @@ impl Batch {
         self.changes += 1;
     }
 
-    /// The documents to write, in the order of their last change.
+    /// Returns the documents to write, in the order of their last change.
     pub(super) fn changed(&mut self) -> Vec<(KeyHash, &mut Staged)> {
         let mut changed: Vec<_> = self.staged.iter_mut().filter(|(_, staged)| staged.changed.is_some()).collect();
         changed.sort_by_key(|(_, staged)| staged.changed);

@@ -1,8 +1,8 @@
-//! Loaded Automerge documents, the least recently used dropped first, bounded in bytes.
+//! Loaded Automerge documents: a least-recently-used cache, bounded in bytes.
 //!
-//! A document is taken out to be changed and put back once the change is committed, so a failed commit leaves nothing of
-//! itself behind. One document larger than half the bound is kept beside the others, the last that was used: to load it again
-//! for each write would cost more than its memory.
+//! A document is taken out to be changed and put back after its commit, so a failed commit leaves no trace. One document
+//! larger than half the bound, the last used, is kept in addition to the others: loading it again for each write would cost
+//! more than its memory.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ struct Cached {
     used: u64,
 }
 
-/// See the module.
+/// The cached documents, in order of last use; see the module documentation.
 #[derive(Debug)]
 pub(super) struct Cache {
     docs: BTreeMap<KeyHash, Cached>,
-    /// By last use, oldest first; without the large one.
+    /// Documents by last use, the oldest first; without the large one.
     uses: BTreeMap<u64, KeyHash>,
-    /// The one that is over half the bound.
+    /// Document larger than half the bound.
     large: Option<KeyHash>,
-    /// Of all but the large one.
+    /// Bytes of all documents but the large one.
     bytes: usize,
     limit_bytes: usize,
     clock: u64,
@@ -36,13 +36,13 @@ impl Cache {
         Cache { docs: BTreeMap::new(), uses: BTreeMap::new(), large: None, bytes: 0, limit_bytes, clock: 0 }
     }
 
-    /// The document if it is here and exactly at this version. One at another version is dropped.
+    /// Takes the document if it is cached at exactly this version. Another version is dropped.
     pub(super) fn take(&mut self, hash: KeyHash, incarnation: u64, heads: &[[u8; 32]]) -> Option<Doc> {
         let cached = self.remove(&hash)?;
         (cached.incarnation == incarnation && cached.doc.heads() == heads).then_some(cached.doc)
     }
 
-    /// Keeps a document whose history has `history_bytes`.
+    /// Caches a document with a history of `history_bytes`.
     pub(super) fn insert(&mut self, hash: KeyHash, incarnation: u64, doc: Doc, history_bytes: usize) {
         let bytes = doc.resident_bytes(history_bytes);
         self.keep(hash, Cached { doc, incarnation, bytes, used: 0 });
@@ -53,6 +53,7 @@ impl Cache {
         let (bytes, used) = (cached.bytes, self.clock);
         self.clock += 1;
         if bytes > self.limit_bytes / 2 {
+            // Kept in addition to the others, in place of the previous large one.
             if let Some(previous) = self.large.replace(hash) {
                 self.docs.remove(&previous);
             }
@@ -64,12 +65,12 @@ impl Cache {
         self.shrink();
     }
 
-    /// Whether some version of the document is here.
+    /// Returns true if any version of the document is cached.
     pub(super) fn holds(&self, hash: &KeyHash) -> bool {
         self.docs.contains_key(hash)
     }
 
-    /// Takes these documents out, into a cache of their own.
+    /// Moves these documents to a new cache.
     pub(super) fn lend(&mut self, hashes: impl Iterator<Item = KeyHash>) -> Cache {
         let mut lent = Cache::new(usize::MAX);
         for hash in hashes {
@@ -80,12 +81,12 @@ impl Cache {
         lent
     }
 
-    /// Keeps what is left of documents that were lent.
+    /// Returns the remaining documents of a lent cache.
     pub(super) fn take_back(&mut self, lent: Cache) {
         lent.docs.into_iter().for_each(|(hash, cached)| self.keep(hash, cached));
     }
 
-    /// Documents, their bytes, and how many there may be beside a large one.
+    /// Returns the number of documents, their bytes, and the limit of bytes, which the large document does not count against.
     pub(super) fn size(&self) -> [usize; 3] {
         let large = self.large.and_then(|large| self.docs.get(&large)).map_or(0, |large| large.bytes);
         [self.docs.len(), self.bytes + large, self.limit_bytes]
@@ -122,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// A document whose text makes it larger than `bytes`, and the bytes of its history.
+    /// Returns a document with a text of `bytes`, and the bytes of its history.
     fn doc(bytes: usize) -> (Doc, usize) {
         let mut doc = Doc::new([1; 16]);
         doc.put(None, json!({"text": "x".repeat(bytes)}).as_object().unwrap()).unwrap();

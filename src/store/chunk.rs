@@ -1,12 +1,12 @@
-//! Looks over Automerge chunks from a peer before Automerge loads them.
+//! Checks Automerge chunks from a peer before Automerge loads them.
 //!
-//! A few bytes of run-length encoding can stand for billions of operations, and Automerge expands what it loads. This
-//! walks the runs without expanding them and refuses what would inflate: chunks of a kind the node never sends,
-//! anything compressed, counts that the bytes cannot hold, and more rows than the caller allows. Allocates nothing but
-//! a few counters and, per change of a document chunk, its place in the history; must never call Automerge.
+//! A few bytes of run-length encoding can stand for billions of operations, and Automerge expands what it loads. This module
+//! walks the runs without expanding them, and refuses chunks that would inflate: types that nodes never send, compressed data,
+//! counts that exceed the bytes present, and more rows than the caller allows. It allocates a few counters and, for each
+//! change of a document chunk, its place in the history. Must never call Automerge.
 //!
-//! The format is <https://automerge.org/automerge-binary-format-spec/>; what is checked beyond it is what Automerge
-//! 0.12 takes on trust.
+//! The format is <https://automerge.org/automerge-binary-format-spec/>. Checks beyond it cover what Automerge 0.12 assumes
+//! without checking.
 
 mod columns;
 mod history;
@@ -26,34 +26,34 @@ use reader::Reader;
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const HASH_BYTES: usize = 32;
 
-/// No document that this node holds has more rows.
+/// Limit of rows for documents of this node, which all have fewer.
 const ROWS_MEASURED: u64 = 1 << 32;
-/// A change counts as this many rows besides those of its operations: it costs Automerge 1.7 KB, a row 0.5 KB.
+/// Rows that a change counts as, besides its operations: it costs Automerge 1.7 KB, a row 0.5 KB.
 const CHANGE_ROWS: u64 = 2;
-/// Automerge keeps a clock (a number for each actor) for one change in 16, so actors × changes is bounded too: by this
-/// many times the limit of rows.
+/// Limit of actors × changes, in multiples of the limit of rows. Automerge keeps a clock (a number for each actor) for one
+/// change in 16.
 const CLOCK_ENTRIES_PER_ROW: u64 = 16;
 
-/// Why chunks are refused.
+/// Reason for refusing chunks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ChunkError {
-    /// A chunk of this type: a compressed change (2), a bundle (3), or one nobody knows.
+    /// The chunk has this type: a compressed change (2), a bundle (3), or an unknown one.
     Kind(u8),
-    /// A document chunk with a compressed column.
+    /// A document chunk has a compressed column.
     Compressed,
-    /// The checksum is not that of the bytes.
+    /// The checksum does not match the bytes.
     Checksum,
-    /// Expanded, the chunks have more rows than this limit.
+    /// The expanded chunks have more rows than this limit.
     Rows(u64),
-    /// Expanded, the strings in the chunks have more bytes than this limit.
+    /// The expanded strings have more bytes than this limit.
     Strings(u64),
     /// A change has more operations than this limit.
     Change(u64),
     /// The document has more fields and elements than this limit.
     Elements(u64),
-    /// Actors times changes exceed this limit.
+    /// The number of actors times changes exceeds this limit.
     Clocks(u64),
-    /// Bytes that are no chunk: what is wrong with them.
+    /// The bytes are not a valid chunk, for this reason.
     Malformed(&'static str),
 }
 
@@ -77,55 +77,55 @@ impl fmt::Display for ChunkError {
 
 impl std::error::Error for ChunkError {}
 
-/// Looks over concatenated chunks; `rows_limit` bounds the rows of all their columns' longest together.
+/// Checks concatenated chunks. `rows_limit` bounds the sum, over all groups of columns, of the rows of the longest column.
 ///
 /// # Errors
-/// The first thing that is wrong. Automerge must not see the bytes then.
+/// The first fault found. The bytes must not be given to Automerge then.
 pub fn check(bytes: &[u8], rows_limit: u64) -> Result<(), ChunkError> {
     walk(bytes, rows_limit).map(drop)
 }
 
-/// What [`check`] counts of chunks, against the limits.
+/// Size of chunks once Automerge has expanded them, as [`check`] counts it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Expansion {
-    /// See [`crate::limits::CHUNK_ROWS`].
+    /// Number of rows; see [`crate::limits::CHUNK_ROWS`].
     pub rows: u64,
-    /// Bytes of strings, each as often as it stands for a row.
+    /// Bytes of strings, each counted once for every row it stands for.
     pub string_bytes: u64,
 }
 
 impl Expansion {
-    /// Of chunks of this node's own making, whatever the limits.
+    /// Measures chunks that this node made, without limits.
     ///
     /// # Errors
-    /// They are malformed.
+    /// The chunks are malformed.
     pub fn measure(bytes: &[u8]) -> Result<Expansion, ChunkError> {
         let checker = walk(bytes, ROWS_MEASURED)?;
         let (rows, string_bytes) = checker.tally.counted();
         Ok(Expansion { rows, string_bytes })
     }
 
-    /// Of these chunks and more.
+    /// Returns the sum of two expansions.
     #[must_use]
     pub fn and(self, more: Expansion) -> Expansion {
         Expansion { rows: self.rows + more.rows, string_bytes: self.string_bytes + more.string_bytes }
     }
 }
 
-/// What the chunks of one document may expand to, as [`check`] holds it against `rows` rows.
+/// Limits for the expanded chunks of one document, derived from a limit of rows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Bounds {
     rows: u64,
 }
 
 impl Bounds {
-    /// The bounds that [`check`] has with this limit of rows.
+    /// Returns the limits that [`check`] derives from this limit of rows.
     #[must_use]
     pub const fn of_rows(rows: u64) -> Bounds {
         Bounds { rows }
     }
 
-    /// The first that a document with so many actors and changes exceeds.
+    /// Returns the first limit that a document with this number of actors and changes exceeds.
     #[must_use]
     pub fn exceeded(self, expansion: Expansion, (actors, changes): (u64, u64)) -> Option<Bound> {
         let strings = self.rows.saturating_mul(columns::STRING_BYTES_PER_ROW);
@@ -141,14 +141,14 @@ impl Bounds {
     }
 }
 
-/// A bound that is exceeded.
+/// An exceeded limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Bound {
-    /// How much there is.
+    /// Actual number.
     pub count: u64,
-    /// How much there may be.
+    /// Limit of the number.
     pub limit: u64,
-    /// Of what, in words.
+    /// Counted items, as a phrase for messages.
     pub what: &'static str,
 }
 
@@ -161,7 +161,7 @@ fn walk(bytes: &[u8], rows_limit: u64) -> Result<Checker<'_>, ChunkError> {
     Ok(checker)
 }
 
-/// What all chunks of one message add up to.
+/// Totals over all chunks of one message.
 struct Checker<'a> {
     tally: Tally,
     actors: BTreeSet<&'a [u8]>,
@@ -246,7 +246,7 @@ impl<'a> Checker<'a> {
         self.tally.add_rows(count.checked_mul(CHANGE_ROWS))
     }
 
-    /// A counted list of actor ids.
+    /// Reads a list of actor ids behind their number.
     fn actors(&mut self, body: &mut Reader<'a>) -> Result<(), ChunkError> {
         for _ in 0..body.count(1)? {
             self.actors.insert(body.prefixed()?);
@@ -255,7 +255,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// A counted list of change hashes.
+/// Reads a list of change hashes behind their number.
 fn hashes(body: &mut Reader<'_>) -> Result<(), ChunkError> {
     let count = body.count(HASH_BYTES)?;
     body.take(count * HASH_BYTES).map(drop)

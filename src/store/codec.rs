@@ -1,8 +1,8 @@
-//! Bytes of records and tables: varints, fixed fields and the checksum.
+//! Encoding of records and tables: varints, fixed fields and the checksum.
 //!
-//! Reading never panics: what is too short or malformed is `None`, and the caller names what it was reading.
+//! Reading never panics: short or malformed bytes yield `None`, and the caller names the item.
 
-/// CRC-32C (Castagnoli), eight bytes at a time.
+/// Tables of CRC-32C (Castagnoli) for eight bytes at a time.
 static TABLES: [[u32; 256]; 8] = tables();
 
 const fn tables() -> [[u32; 256]; 8] {
@@ -32,7 +32,7 @@ const fn tables() -> [[u32; 256]; 8] {
     tables
 }
 
-/// CRC-32C of `bytes`.
+/// Returns the CRC-32C of `bytes`.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
     let mut crc = !0_u32;
     let (eights, rest) = bytes.as_chunks::<8>();
@@ -69,7 +69,7 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Takes fields off the front of a byte string.
+/// Reads fields from the front of a byte string.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
@@ -88,7 +88,7 @@ impl<'a> Bytes<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    /// A varint in its shortest form.
+    /// Reads a varint in its shortest form.
     pub(super) fn varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
@@ -105,13 +105,13 @@ impl<'a> Bytes<'a> {
         None
     }
 
-    /// A varint length and that many bytes.
+    /// Reads a varint length and that number of bytes.
     pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
         let count = usize::try_from(self.varint()?).ok()?;
         self.take(count)
     }
 
-    /// Like [`Bytes::bytes`], which must be UTF-8.
+    /// Reads [`Bytes::bytes`] that must be UTF-8.
     pub(super) fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.bytes()?).ok()
     }

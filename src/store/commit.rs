@@ -1,4 +1,53 @@
-//! Writing a batch: records, index, names, deletions, cursors and settings in one transaction.
+//! Commits: writes one batch to the tables in one transaction, and makes it as durable as its answers promise.
+//!
+//! Owns the order of steps in a commit, and the counters in `State` that change with it. Must never publish the counters of
+//! a transaction that failed.
+//!
+//! # The problem
+//!
+//! A batch has up to a thousand changed documents, together with the cursors, peer numbers and settings that arrived with
+//! them. All of it must become visible at once: a cursor that is stored without its documents skips them for ever, and an
+//! index entry without its record cannot be sent. Each changed document needs a sequence number, by which subscribers and
+//! peers resume, so the numbers must have the order of the index. And a durable put is answered only once a crash cannot take
+//! it back, with a sync of the disk that takes milliseconds on flash.
+//!
+//! One durable redb transaction for each request meets the first two, but costs about ten page writes and a sync each while
+//! the other requests wait, and wears the flash.
+//!
+//! # The algorithm
+//!
+//! 1. `write_records` numbers the changed records in the order of their last change. For each it removes the index entry and
+//!    the row of the replaced record, inserts the new ones, and adapts the sum of all records (`crate::store::fingerprint`)
+//!    by one subtraction and one addition. A replaced record leaves no version behind; its history is in the chunks that the
+//!    new record shares with it.
+//! 2. Changes of liveness (`Turn`) update the names, the names of deleted documents and the counts. The list of deleted names
+//!    is cut to `DELETED_NAMES`, oldest first; `deleted_floor` keeps the sequence number up to which it is incomplete.
+//! 3. Cursors, peer numbers and settings follow, and the counters last. Every row passes through `Journalled`, which notes
+//!    it for the journal.
+//! 4. redb commits. What happens next depends on `Flush`: nothing (the pages stay in memory, redb's `Durability::None`); one
+//!    entry in the journal and one sync (`journal.rs`); or redb's own pages (`Durability::Immediate`) where the journal has no
+//!    room, after which the journal restarts empty.
+//! 5. Only then `opened.state` becomes the new counters.
+//!
+//! A failure in any step leaves the transaction, the journal's notes or both in an unknown state. `commit` does not repair
+//! them: its caller opens the database again, in a new run, and every answer of the batch is the error.
+//!
+//! # Unflushed commits
+//!
+//! A commit with `Flush::Nothing` is visible to readers, but a crash takes it back, and brings back the index entries that
+//! it removed. `unsettled` is the lowest sequence number of such an entry: below it the index is the same before and after a
+//! crash. Any flush resets it, and sets `flushed`.
+//!
+//! # Bounds
+//!
+//! One commit covers at most `crate::limits::BATCH_DOCUMENTS` documents and the bytes of `COPIED_BYTES` in `engine.rs`, plus
+//! one request. For each document it inserts three rows and removes two, besides its name and its chunks, and it parses no
+//! content.
+//!
+//! # Tests
+//!
+//! In `store/tests`, `faults.rs` fails the disk, and cuts its power, at each write and sync in turn; `journal.rs` crashes
+//! after each number of commits; `format.rs` has the bytes. `tests/sim` crashes nodes under load.
 
 use redb::Durability;
 
@@ -13,33 +62,36 @@ use crate::store::tables::{
 };
 use crate::store::{Content, Disk, Error, History, Key, KeyHash, Origin, Record};
 
-/// A document that came to life or ceased, or whose tombstone was replaced.
+/// A change of a document's liveness, or a new version of its tombstone.
 struct Turn {
     hash: KeyHash,
     born: Option<Key>,
     died: Option<Key>,
     origin: Origin,
-    /// Sequence of the tombstone that was replaced.
+    /// Sequence number of the replaced tombstone.
     tombstone: Option<u64>,
     sequence: u64,
     live: bool,
 }
 
-/// How much is to be on the disk when a commit is done.
+/// Extent of the data on disk once a commit is done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Flush {
-    /// Nothing new.
+    /// Nothing new: a crash takes this commit back.
     Nothing,
-    /// This commit and those before it, in the journal if they have room there.
+    /// This commit and all before it: in the journal if they fit there, else in redb's pages.
     Commits,
-    /// They, in redb's pages.
+    /// This commit and all before it, in redb's pages.
     Pages,
 }
 
-/// Writes and commits `batch`; the staged records carry their sequence numbers then. Returns what was flushed.
+/// Writes and commits `batch`, and gives its staged records their sequence numbers. Returns what was flushed, which is `Pages`
+/// for a wanted `Commits` without room in the journal. With `quick_repair`, a flush of pages includes what redb needs to open
+/// the file after a kill without walking it.
 ///
 /// # Errors
-/// The disk is full or failed; the database must be opened anew.
+/// The disk is full or failed. The caller must open the database again: neither the transaction nor the journal can be
+/// continued.
 pub(super) fn commit<D: Disk>(
     disk: &D,
     opened: &mut Opened,
@@ -50,6 +102,7 @@ pub(super) fn commit<D: Disk>(
     let mut transaction = opened.database.begin_write()?;
     let mut next = opened.state;
     write(&Journalled::new(&transaction, &mut opened.journal), batch, flush, &mut next)?;
+    // The size of the changes is known only now.
     let flush = match flush {
         Flush::Commits if !opened.journal.has_room() => Flush::Pages,
         wanted => wanted,
@@ -71,6 +124,7 @@ fn write(tables: &Journalled<'_>, batch: &mut Batch, flush: Flush, state: &mut S
     state.commits += 1;
     state.sources += batch.given_sources();
     let turns = write_records(tables, batch, state)?;
+    // The counters go into the same transaction as the flush that they describe; the caller drops them if it fails.
     if flush != Flush::Nothing {
         state.unsettled = 0;
         state.flushed = state.sequence;
@@ -89,13 +143,15 @@ fn write_records(tables: &Journalled<'_>, batch: &mut Batch, state: &mut State) 
     let mut records = tables.open(RECORDS)?;
     let mut keys = tables.open(KEYS)?;
     let mut index = tables.open(INDEX)?;
-    // It comes back once the records are in: redb fills pages at a table's end, and leaves half-filled ones anywhere else.
+    // The counters return after the records: redb fills pages at a table's end, and leaves half-filled ones in any other
+    // place.
     records.remove(STATE.as_slice())?;
     for (hash, staged) in changed {
         state.sequence += 1;
         number(staged, state.sequence);
         let Some(record) = &staged.record else { continue };
         if let Some(before) = &staged.before {
+            // A crash of an unflushed commit restores the entry; `unsettled` shows readers from where on that can happen.
             let at = tables::index_key(before.kind, before.sequence);
             if let Some(listed) = index.remove(at.as_slice())? {
                 let version = tables::index_entry(&at, listed.value())?.version;
@@ -117,10 +173,11 @@ fn write_records(tables: &Journalled<'_>, batch: &mut Batch, state: &mut State) 
     Ok(turns)
 }
 
-/// Writes what a numbered record adds to its chunks, and removes those of a history that ends with this commit.
+/// Writes the bytes that a numbered record adds to its chunks, and removes the chunks of a history that this commit replaces.
 fn write_chunks(tables: &Journalled<'_>, staged: &Staged) -> Result<(), Error> {
     let before = staged.before.as_ref().map_or(&[][..], |before| &before.chunks);
     let history = staged.record.as_ref().and_then(Record::history);
+    // A history that only grew still begins with the same chunk; one that was folded or compacted begins with a new one.
     let goes_on = history.is_some_and(|history| history.parts().first() == before.first());
     let gone = if goes_on { &[] } else { before };
     let added = history.map_or(&[][..], History::added);
@@ -137,7 +194,7 @@ fn write_chunks(tables: &Journalled<'_>, staged: &Staged) -> Result<(), Error> {
     Ok(())
 }
 
-/// Gives a staged record, and the chunks it brings, its sequence number.
+/// Assigns a sequence number to a staged record and to the chunks that it adds.
 fn number(staged: &mut Staged, sequence: u64) {
     let Some(record) = &mut staged.record else { return };
     record.sequence = sequence;
@@ -146,6 +203,7 @@ fn number(staged: &mut Staged, sequence: u64) {
     }
 }
 
+/// Returns the change of liveness that a staged record makes, or `None` for an edit of a live document.
 fn turn(hash: KeyHash, staged: &Staged) -> Option<Turn> {
     let record = staged.record.as_ref()?;
     let before = staged.before.as_ref();
@@ -165,7 +223,7 @@ fn turn(hash: KeyHash, staged: &Staged) -> Option<Turn> {
     })
 }
 
-/// Keeps the list of names, the names of the deleted, and the counts.
+/// Updates the names, the names of deleted documents and the counts.
 fn write_turns(tables: &Journalled<'_>, turns: &[Turn], state: &mut State) -> Result<(), Error> {
     if turns.is_empty() {
         return Ok(());
@@ -173,6 +231,7 @@ fn write_turns(tables: &Journalled<'_>, turns: &[Turn], state: &mut State) -> Re
     let mut names = tables.open(NAMES)?;
     let mut deleted = tables.open(DELETED)?;
     for turn in turns {
+        // The name for the tombstone: taken over from the tombstone it replaces, or from the document that it deletes.
         let mut kept = None;
         if let Some(at) = turn.tombstone {
             kept = deleted.remove(tables::number_key(at).as_slice())?.map(|row| row.value().to_vec());
@@ -195,6 +254,7 @@ fn write_turns(tables: &Journalled<'_>, turns: &[Turn], state: &mut State) -> Re
             deleted.insert(tables::number_key(turn.sequence).as_slice(), row.as_slice())?;
         }
     }
+    // Names of the oldest deletions are dropped first; up to the last of them, the feed is incomplete.
     while deleted.len()? > DELETED_NAMES as u64 {
         let Some((sequence, _)) = deleted.pop_first()? else { break };
         state.deleted_floor = state.deleted_floor.max(tables::number(sequence.value())?);

@@ -1,4 +1,4 @@
-//! What the store is told at the start.
+//! Settings of the store.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,30 +10,30 @@ use crate::store::{COMMANDS, Kind};
 /// Settings of a [`crate::store::Store`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This node.
+    /// Endpoint id of this node.
     pub node: EndpointId,
-    /// Collections whose documents are `latest`; every other one but `commands` is `merged`.
+    /// Collections of kind `latest`; every other one except `commands` is `merged`.
     pub latest_collections: BTreeSet<String>,
-    /// How long a write that needs no flush may stay unflushed.
+    /// Maximum time that a commit which needs no flush stays unflushed.
     pub flush_interval: Duration,
-    /// Memory for cached pages and loaded documents, half each.
+    /// Memory for cached pages and loaded documents, half each, in bytes.
     pub cache_bytes: usize,
-    /// A request about merged documents of more bytes than this is a job ([`crate::store::Job`]).
+    /// Size of merged documents above which a request becomes a job ([`crate::store::Job`]), in bytes.
     pub job_bytes: usize,
-    /// This start of the machine, for what is measured by [`crate::clock::Now::boot_ms`].
+    /// This boot of the machine, the reference of [`crate::clock::Now::boot_ms`].
     pub boot: BootId,
-    /// A defect to plant; for the simulator's canary.
+    /// Injected bug, for the canary of the simulator.
     pub planted: Planted,
 }
 
 impl Config {
-    /// Collections that are `latest` unless the operator says otherwise.
+    /// Collections of kind `latest` by default.
     pub const LATEST: [&str; 5] = ["agents", "deployments", "packages", "platforms", "tracks"];
 
-    /// Merges of this many bytes take some milliseconds, up to 20 on a small board.
+    /// Default of `job_bytes`: merges of this size take some milliseconds, up to 20 on a small board.
     pub const JOB_BYTES: usize = 16 << 10;
 
-    /// The defaults, for `node`.
+    /// Returns the default settings for `node`.
     #[must_use]
     pub fn new(node: EndpointId) -> Config {
         Config {
@@ -47,7 +47,7 @@ impl Config {
         }
     }
 
-    /// The kind of the documents of a collection.
+    /// Returns the kind of the documents of a collection.
     #[must_use]
     pub fn kind(&self, collection: &str) -> Kind {
         match collection {
@@ -58,13 +58,13 @@ impl Config {
     }
 }
 
-/// A defect planted on purpose, so that a test shows that the checkers notice.
+/// A bug injected on purpose, to show that the tests' checkers notice it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Planted {
-    /// None.
+    /// No bug.
     #[default]
     Nothing,
-    /// Durable writes are answered before they are on disk.
+    /// Answers durable writes before they are on disk.
     #[cfg(feature = "planted")]
     AckBeforeSync,
 }

@@ -1,11 +1,13 @@
-//! Notices that two machines write under one identity: a data directory was copied, and both copies run.
+//! Detects two machines that write under the same identity: a data directory was copied, and both copies run.
 //!
-//! Each start of a node is a run of its own, and no earlier run writes again. So in the versions of one `latest` document the
-//! runs of a node change once per start. Two copies that hear of each other change them back and forth: each finds a version
-//! of its own making in a run it does not know, takes it for a forgotten past, and writes its content over it, for ever.
+//! Each start of a node is a new run, and no earlier run writes again. In the versions of one `latest` document, the run of a
+//! node therefore changes once for each start. Two copies that receive each other's versions change it back and forth: each
+//! finds a version under its own identity in a run it does not know, takes it for a forgotten past, and overwrites it, for
+//! ever.
 //!
-//! A node that lost its disk sees a few such changes too: peers may hold several versions of the forgotten past. So changes back
-//! count from a number that such a past does not reach in one document. Must never take more than [`DOCUMENTS`] entries.
+//! A node that lost its disk causes a few such changes too, because peers may hold several versions of the forgotten past.
+//! Changes back therefore count from a number that such a past does not reach in one document. Must never hold more than
+//! [`DOCUMENTS`] entries.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,37 +17,37 @@ use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::store::{KeyHash, RunId, Stamp};
 
-/// Changes back after which two machines are reported.
+/// Number of changes back after which two machines are reported.
 const REPORTED: u32 = 4;
-/// Changes back after which a node no longer writes over what the other run wrote.
+/// Number of changes back after which a node no longer overwrites what the other run wrote.
 const STOPPED: u32 = 8;
-/// Documents watched at once. While there is no room further ones are not.
+/// Maximum number of watched documents. Further ones are not watched until there is room.
 const DOCUMENTS: usize = 1_024;
-/// A document that does not change back for this long is no longer watched.
+/// Time after which a document that has not changed back is no longer watched.
 const FORGET: Duration = Duration::from_secs(600);
-/// Runs of other machines under this node's identity that are remembered.
+/// Maximum number of remembered runs of other machines under this node's identity.
 const RUNS: usize = 16;
 
-/// One document whose writer came in another run.
+/// Changes of run in the versions of one document.
 #[derive(Debug)]
 struct Turns {
-    /// The run that was replaced last, and the one that replaced it.
+    /// Run that was replaced last, and the run that replaced it.
     last: (RunId, RunId),
     back: u32,
     at: Instant,
 }
 
-/// See the module.
+/// The watched documents, and the runs and nodes found; see the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     documents: BTreeMap<KeyHash, Turns>,
-    /// Runs under this node's identity that are not its own past.
+    /// Runs under this node's identity that other machines write in.
     others: VecDeque<RunId>,
     found: BTreeSet<EndpointId>,
 }
 
 impl Copies {
-    /// Notes that a version of `hash` replaces another one.
+    /// Records that a version of `hash` replaces another one.
     pub(super) fn note(&mut self, now: Now, hash: KeyHash, before: &Stamp, after: &Stamp) {
         if before.node != after.node || before.run == after.run || !self.has_room(now, &hash) {
             return;
@@ -55,6 +57,7 @@ impl Copies {
             Entry::Vacant(vacant) => vacant.insert(Turns { last: turn, back: 0, at: now.mono }),
             Entry::Occupied(occupied) => {
                 let turns = occupied.into_mut();
+                // Only a change back to the run before counts; a third run is a restart.
                 turns.back = match turns.last {
                     _ if now.reached(turns.at + FORGET) => 0,
                     last if last == (after.run, before.run) => turns.back + 1,
@@ -70,7 +73,7 @@ impl Copies {
         }
     }
 
-    /// Whether `run`, of which this node wrote `hash` over, goes on writing: it is another machine's.
+    /// Returns true if `run`, which this node overwrote in `hash`, keeps writing, so that it belongs to another machine.
     pub(super) fn goes_on(&mut self, hash: &KeyHash, run: RunId) -> bool {
         if self.others.contains(&run) {
             return true;
@@ -84,7 +87,7 @@ impl Copies {
         goes_on
     }
 
-    /// The nodes found since the last call.
+    /// Takes the nodes found since the last call.
     pub(super) fn take_found(&mut self) -> Vec<EndpointId> {
         std::mem::take(&mut self.found).into_iter().collect()
     }

@@ -1,4 +1,4 @@
-//! One opening of the database: redb over the disk, in a run of its own.
+//! One opening of the database: redb over the disk, in a new run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::store::tables::{
 };
 use crate::store::{Config, Disk, Error, Figures, Reader, RunId};
 
-/// What a start brings: ids nobody else has.
+/// New ids for an opening, which no other opening has.
 #[derive(Clone, Debug)]
 pub(super) struct Fresh {
     pub(super) run: RunId,
-    /// The database's id, if it is made now.
+    /// Id of the database, if it is created now.
     pub(super) database: [u8; 16],
-    /// Told of each error of the disk.
+    /// Raised on each error of the disk.
     pub(super) alarm: Alarm,
 }
 
@@ -35,25 +35,25 @@ pub(super) struct Opened {
     pub(super) gate: Gate,
     pub(super) id: [u8; 16],
     pub(super) run: RunId,
-    /// Every listed run and the order they began in.
+    /// Every listed run, with its position in the order in which they began.
     pub(super) runs: BTreeMap<RunId, u64>,
     pub(super) state: State,
     pub(super) journal: Journal,
     pub(super) size: Arc<AtomicU64>,
     pub(super) clocks: Clocks,
     pub(super) figures: Arc<Figures>,
-    /// The age that was last written down.
+    /// Age that was last written, in milliseconds.
     noted_ms: u64,
 }
 
 impl Opened {
-    /// Opens or creates the database and durably begins a run.
+    /// Opens or creates the database, and begins a run durably. A panic of redb is reported as damage.
     pub(super) fn open<D: Disk>(disk: &Arc<D>, config: &Config, fresh: &Fresh, now: Now) -> Result<Opened, Error> {
         contain(|| Opened::open_trusting(disk, config, fresh, now))
             .unwrap_or_else(|panic| Err(Error::Damaged(format!("a page of the file: {panic}"))))
     }
 
-    /// Like [`Opened::open`], but panics over some damaged files.
+    /// Opens the database as [`Opened::open`] does, but panics on some damaged files.
     fn open_trusting<D: Disk>(disk: &Arc<D>, config: &Config, fresh: &Fresh, now: Now) -> Result<Opened, Error> {
         let found = backend::look(disk.as_ref())?;
         if found == Found::Nothing {
@@ -96,23 +96,23 @@ impl Opened {
         Ok(Opened { database, gate, id, run, runs, state, journal, size, clocks, figures, noted_ms })
     }
 
-    /// The age, when it is time to write it down again.
+    /// Returns the age if it is time to write it again.
     pub(super) fn age_to_note(&self, now: Now) -> Option<Noted> {
         let noted = self.clocks.note(now);
         (noted.age_ms >= self.noted_ms.saturating_add(NOTED_EVERY_MS)).then_some(noted)
     }
 
-    /// The age was written down.
+    /// Records that the age was written.
     pub(super) fn noted(&mut self, age: Option<Noted>) {
         self.noted_ms = age.map_or(self.noted_ms, |age| age.age_ms);
     }
 
-    /// Notes how large the file is.
+    /// Records the size of the file.
     pub(super) fn measure<D: Disk>(&self, disk: &D) {
         self.size.store(disk.used(), Ordering::Relaxed);
     }
 
-    /// How large the file was after the last commit.
+    /// Returns the size of the file after the last commit, in bytes.
     pub(super) fn file_bytes(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
     }
@@ -131,7 +131,7 @@ impl Opened {
     }
 }
 
-/// Makes every table, so that readers find them, and what identifies the database.
+/// Creates every table, so that readers find them, the counters, and the id of the database.
 fn create(transaction: &WriteTransaction, id: [u8; 16]) -> Result<(), Error> {
     transaction.open_table(RECORDS)?.insert(STATE.as_slice(), State::default().encode().as_slice())?;
     transaction.open_table(KEYS)?;
@@ -157,11 +157,12 @@ fn read_meta(transaction: &WriteTransaction) -> Result<([u8; 16], State, Option<
     Ok((id, State::of(&transaction.open_table(RECORDS)?)?, age))
 }
 
-/// Lists the new run and forgets the oldest.
+/// Lists the new run, and drops the oldest ones beyond the limit.
 fn begin_run(transaction: &WriteTransaction, run: RunId, start: u64) -> Result<BTreeMap<RunId, u64>, Error> {
     let mut runs = transaction.open_table(RUNS)?;
     let last = runs.last()?.map_or(Ok(0), |(number, _)| tables::number(number.value()))?;
     runs.insert(tables::number_key(last + 1).as_slice(), tables::run_value(run, start).as_slice())?;
+    // The new run is number `last + 1`; keep as many of the newest as the limit allows.
     let oldest = (last + 2).saturating_sub(limits::RUNS as u64);
     runs.retain_in(..tables::number_key(oldest).as_slice(), |_, _| false)?;
     let listed = runs.iter()?.map(|row| {

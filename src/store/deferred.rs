@@ -1,17 +1,17 @@
-//! Requests that wait for a job: too long for the store thread, or about documents of such a request.
+//! Requests that wait for a job: too long for the store thread, or about a document of such a request.
 //!
-//! Keeps the order in which requests about one document, and batches from one peer, arrived. Bounded by the requests that the other
-//! threads may have outstanding.
+//! Keeps the order of arrival of requests about one document, and of batches from one peer. Bounded by the number of requests
+//! that the other threads may have outstanding.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::identity::EndpointId;
 use crate::store::{KeyHash, Request, Submitted};
 
-/// Bytes of documents in one job, unless a single request has more.
+/// Maximum size of the documents of one job, in bytes, unless a single request has more.
 const JOB_BYTES: usize = 256 << 10;
 
-/// The documents and peers of requests that wait or run.
+/// Documents and peers of waiting or running requests.
 #[derive(Debug, Default)]
 struct Claims {
     documents: BTreeSet<KeyHash>,
@@ -30,28 +30,28 @@ impl Claims {
     }
 }
 
-/// See the module.
+/// Queue of the requests that wait for a job, and the claims of the running one; see the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     waiting: VecDeque<(Submitted, usize)>,
     waiting_claims: Claims,
-    /// Of the job that runs.
+    /// Claims of the running job.
     running: Option<Claims>,
 }
 
 impl Deferred {
-    /// Whether a request must wait because an earlier one about the same document, or from the same peer, does.
+    /// Returns true if a request must wait behind an earlier one about the same document or from the same peer.
     pub(super) fn covers(&self, request: &Request) -> bool {
         self.waiting_claims.covers(request) || self.running.as_ref().is_some_and(|running| running.covers(request))
     }
 
-    /// Makes a request about this many bytes of documents wait.
+    /// Queues a request about this many bytes of documents.
     pub(super) fn push(&mut self, submitted: Submitted, bytes: usize) {
         self.waiting_claims.add(&submitted.request);
         self.waiting.push_back((submitted, bytes));
     }
 
-    /// The requests of the next job, unless one runs.
+    /// Takes the requests of the next job; none while a job runs.
     pub(super) fn begin(&mut self) -> Vec<Submitted> {
         let (mut requests, mut claims, mut total) = (Vec::new(), Claims::default(), 0);
         if self.running.is_some() {
@@ -81,13 +81,13 @@ impl Deferred {
         self.running.is_some()
     }
 
-    /// The running job is over.
+    /// Releases the claims of the running job, which is over.
     pub(super) fn end(&mut self) {
         self.running = None;
     }
 }
 
-/// The documents that a request may read or write.
+/// Returns the documents that a request may read or write.
 pub(super) fn documents(request: &Request) -> impl Iterator<Item = KeyHash> {
     let (one, many) = match request {
         Request::Write(write) => (Some(write.key.hash()), &[][..]),
@@ -97,7 +97,7 @@ pub(super) fn documents(request: &Request) -> impl Iterator<Item = KeyHash> {
     one.into_iter().chain(many.iter().map(|incoming| incoming.hash))
 }
 
-/// The peer whose cursors a request moves.
+/// Returns the peer that a request moves the cursors of.
 fn peer(request: &Request) -> Option<EndpointId> {
     match request {
         Request::Apply(apply) => Some(apply.from.node),

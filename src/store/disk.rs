@@ -1,4 +1,4 @@
-//! The storage seam, and the disk of a real node: redb's backend plus room reserved ahead of need.
+//! The storage seam, and the disk of a real node: redb's backend and space reserved in advance.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -11,49 +11,49 @@ use rustix::io::Errno;
 
 use crate::store::Error;
 
-/// Where the database lives: a file in a node, a simulated disk in tests.
+/// Storage of the database: a file in a node, a simulated disk in tests.
 ///
-/// The store puts its own layer between this and redb, so the lock methods are never called (a disk is exclusive by
-/// construction) and `close` neither: the disk is done with when it is dropped. One disk outlives several openings of the
-/// database: after a failed write the database is opened anew over the same disk.
+/// The store puts a layer between this and redb, so the lock methods are never called (a disk is exclusive by construction).
+/// Neither is `close`: the disk is no longer used once it is dropped. One disk outlives several openings of the database,
+/// because after a failed write the database is opened again over the same disk.
 pub trait Disk: redb::StorageBackend {
-    /// Makes sure that `bytes` more can be written, or fails with [`io::ErrorKind::StorageFull`].
+    /// Reserves space for `bytes` more, or fails with [`io::ErrorKind::StorageFull`].
     ///
     /// # Errors
     /// The disk is full or failed.
     fn reserve(&self, bytes: u64) -> io::Result<()>;
 
-    /// Bytes in use, for `health`.
+    /// Returns the bytes in use, for `health`.
     fn used(&self) -> u64;
 
-    /// Bytes that can still be written beside what is reserved; `None` where that cannot be said.
+    /// Returns the bytes that can be written in addition to the reserved ones, or `None` if unknown.
     fn free(&self) -> Option<u64> {
         None
     }
 }
 
-/// Room kept allocated beside the database while there is as much.
+/// Space kept allocated beside the database while the disk has it, in bytes.
 pub(crate) const BALLAST_BYTES: u64 = 8 << 20;
 pub(super) const DATABASE: &str = "documents.redb";
 const BALLAST: &str = "reserve";
-/// The unit of `st_blocks`.
+/// Unit of `st_blocks`, in bytes.
 const STAT_BLOCK_BYTES: u64 = 512;
 
-/// The database file of a data directory, and the room reserved beside it.
+/// The database file of a data directory, and the space reserved beside it.
 #[derive(Debug)]
 pub struct FileDisk {
     file: File,
-    /// The ballast's file, which a full disk may have no room for.
+    /// Path of the ballast file, which may not exist on a full disk.
     ballast: PathBuf,
-    /// How much of the ballast is allocated.
+    /// Allocated bytes of the ballast.
     reserved: AtomicU64,
 }
 
 impl FileDisk {
-    /// Opens or creates the database file in `directory`, exclusively. Creates the directory, for this user only.
+    /// Opens or creates the database file in `directory`, exclusively. Creates the directory with access for this user only.
     ///
     /// # Errors
-    /// Another process holds it, it belongs to somebody else, or the disk failed.
+    /// Another process has locked it, it belongs to another user, or the disk failed.
     pub fn open(directory: &Path) -> Result<FileDisk, Error> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|cause| named(directory, cause))?;
         check_owner(directory, &fs::metadata(directory).map_err(|cause| named(directory, cause))?, true)?;
@@ -73,21 +73,21 @@ impl FileDisk {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => 0,
             Err(cause) => return Err(named(&ballast, cause)),
         });
-        // The names must survive a crash too, not just what the files hold.
+        // Sync the directory, too: the names must survive a crash, not only the contents.
         File::open(directory)?.sync_all()?;
         Ok(FileDisk { file, ballast, reserved })
     }
 
-    /// Allocates `bytes` beside the database, or leaves what was allocated as it was.
+    /// Allocates `bytes` beside the database, or keeps the previous allocation.
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         let before = self.reserved.load(Ordering::Relaxed);
         let ballast = options().open(&self.ballast)?;
         match rustix::fs::fallocate(&ballast, FallocateFlags::empty(), 0, bytes) {
             Ok(()) => {}
-            // A file system that cannot promise room: carry on without the promise.
+            // The file system cannot reserve space: continue without.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(cause) => {
-                // Some file systems keep the part they had found.
+                // Some file systems keep the part that they could allocate.
                 ballast.set_len(before)?;
                 return Err(cause.into());
             }
@@ -101,7 +101,7 @@ impl FileDisk {
         options().open(&self.ballast)?.set_len(0)
     }
 
-    /// Runs `write`; when the disk is full, once more with the ballast's room.
+    /// Runs `write`; if the disk is full, frees the ballast and runs it once more.
     fn with_ballast(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
         match write() {
             Err(cause) if is_full(&cause) && self.reserved.load(Ordering::Relaxed) > 0 => {
@@ -113,7 +113,7 @@ impl FileDisk {
     }
 }
 
-/// How much of a file is allocated. A copy of a directory may have holes where the original had room.
+/// Returns the allocated bytes of a file. A copy of a directory may have holes where the original had space.
 fn allocated(metadata: &fs::Metadata) -> u64 {
     metadata.len().min(metadata.blocks().saturating_mul(STAT_BLOCK_BYTES))
 }
@@ -122,7 +122,7 @@ pub(super) fn is_full(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// An error of the file system as the operator should read it.
+/// Converts an error of the file system to one that names the path for the operator.
 fn named(path: &Path, cause: io::Error) -> Error {
     let refused = |reason: String| Error::NotOurs { path: path.display().to_string(), reason };
     match cause.kind() {
@@ -134,11 +134,11 @@ fn named(path: &Path, cause: io::Error) -> Error {
     }
 }
 
-/// A file of ours, made where it is missing.
+/// Returns the options to open a file of the data directory, creating it if missing.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    // Neither through a link, nor waiting for the other end of a FIFO.
+    // Neither follow a symbolic link, nor wait for the other end of a FIFO.
     options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     options
 }
@@ -156,7 +156,7 @@ fn check_file(path: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
     check_owner(path, metadata, false)
 }
 
-/// A file must be this user's; a directory may also be root's, as the volumes of containers are.
+/// Checks the owner: a file must belong to this user; a directory may also belong to root, as container volumes do.
 fn check_owner(path: &Path, metadata: &fs::Metadata, or_root: bool) -> Result<(), Error> {
     let (owner, ours) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner == ours || (or_root && owner == 0) {
@@ -196,7 +196,7 @@ impl Disk for FileDisk {
             return Ok(());
         }
         match self.allocate(wanted) {
-            // Less than usual, and enough for this.
+            // Less than the usual ballast, but enough for this write.
             Err(cause) if is_full(&cause) && reserved >= bytes => Ok(()),
             Err(cause) if is_full(&cause) => self.allocate(bytes),
             result => result,

@@ -1,8 +1,9 @@
-//! The engine: one writer over one database, told the time and handed its requests.
+//! The engine: the only writer of a database, driven by a shell that supplies the time and the requests.
 //!
-//! A shell calls [`Store::handle_commit`] until what has arrived is used up, sends the replies on, publishes [`Store::tip`], hands out what
-//! [`Store::poll_reopened`] gives, and calls [`Store::handle_timeout`] once [`Store::poll_deadline`] has come. It runs what
-//! [`Store::poll_job`] gives beside all this, and hands it back by [`Store::handle_finished`].
+//! A shell calls [`Store::handle_commit`] until all requests that have arrived are handled, sends the replies, publishes
+//! [`Store::tip`] and the reader of [`Store::poll_reopened`], and calls [`Store::handle_timeout`] when
+//! [`Store::poll_deadline`] is reached. It runs the job of [`Store::poll_job`] in parallel, and returns it to
+//! [`Store::handle_finished`].
 
 use std::iter::Peekable;
 use std::ops::RangeInclusive;
@@ -30,20 +31,22 @@ use crate::store::{
     Tip,
 };
 
-/// Bytes of records after which a batch is committed, and redb's pages are flushed: a part of the file within these bounds. A
-/// commit copies the pages it touches, and until they are flushed the old ones cannot be used again, so this bounds how much the
-/// file grows beyond what is in it (docs/storage.md, "Growth").
+/// Bytes of records after which a batch is committed and redb's pages are flushed: a fraction of the file, within these
+/// bounds. A commit copies the pages it touches, and until they are flushed the old ones cannot be reused, so this bounds the
+/// growth of the file beyond its content (docs/storage.md, "Growth").
 const COPIED_BYTES: RangeInclusive<u64> = 32 << 10..=1 << 20;
+/// Divisor of the file's size that gives the limit within `COPIED_BYTES`.
 const COPIED_FILE_PARTS: u64 = 16;
-/// Of a file up to this, no part: it is what redb takes for a little more than nothing.
+/// Part of the file's size that does not count for the limit, in bytes: redb allocates about this much for a nearly empty
+/// database.
 const SMALL_FILE_BYTES: u64 = 2 << 20;
-/// Files larger than this are not walked when they are opened after a kill; flushing their pages then costs a second sync
-/// (docs/storage.md, "Opening after a kill").
+/// Size of the file above which opening after a kill does not walk it, in bytes. Each flush of its pages then costs a second
+/// sync (docs/storage.md, "Opening after a kill").
 const QUICK_REPAIR_FILE_BYTES: u64 = 64 << 20;
-/// Between attempts to open the database anew after a storage error, and between looks at a disk that was full.
+/// Interval between attempts to open a failed database again, and between checks of a full disk for room.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The only writer of a database. Sans I/O but for the disk it was given: a shell drives it.
+/// The only writer of a database. It performs no I/O except on the disk it was given; a shell drives it.
 #[derive(Debug)]
 pub struct Store<D> {
     disk: Arc<D>,
@@ -53,25 +56,25 @@ pub struct Store<D> {
     copies: Copies,
     deferred: Deferred,
     durable: u64,
-    /// When commits that a crash may take back are to be flushed.
+    /// Time at which the commits that a crash may take back are to be flushed.
     unflushed: Option<Instant>,
-    /// Bytes of records committed since redb's pages were flushed.
+    /// Bytes of records committed since redb's pages were last flushed.
     copied: usize,
-    /// Set while the database has failed: when to try to open it anew.
+    /// Set while the database has failed: the time of the next attempt to open it.
     failed: Option<Instant>,
     access: Access,
-    /// Set while the disk is full: when to look for room again.
+    /// Set while the disk is full: the time of the next check for room.
     full: Option<Instant>,
     reopened: Option<Reader>,
-    /// Raised by readers, too.
+    /// Signals a disk error; readers raise it, too.
     alarm: Alarm,
-    /// A time that has come: when to look into the alarm.
+    /// Time at which the store was opened: a deadline in the past, returned while the alarm is raised.
     begun: Instant,
 }
 
 impl<D: Disk> Store<D> {
-    /// Opens or creates the database on `disk` and durably begins a new run. On a disk that has no room even for that, an
-    /// existing database is opened for reading only, until there is room.
+    /// Opens or creates the database on `disk`, and begins a new run durably. On a disk without room for that, an existing
+    /// database is opened read-only until there is room.
     ///
     /// # Errors
     /// The database is damaged or of a newer format, the disk failed, or it is full and there is no database yet.
@@ -103,8 +106,8 @@ impl<D: Disk> Store<D> {
         Ok(store)
     }
 
-    /// Stages, commits and answers `requests`, jobs included. One commit covers up to
-    /// [`crate::limits::BATCH_DOCUMENTS`] documents; every request is answered by one reply.
+    /// Stages, commits and answers `requests`, and runs their jobs. One commit covers up to [`crate::limits::BATCH_DOCUMENTS`]
+    /// documents; every request receives one reply.
     pub fn handle_batch(&mut self, now: Now, requests: impl IntoIterator<Item = Submitted>, replies: &mut Vec<Reply>) {
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
@@ -115,9 +118,9 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Stages, commits and answers as many of `requests` as one commit covers, in order; at least one, when there is one. Those
-    /// that take long, and those that must wait for them, are left for a job. A shell that sends the replies on after each
-    /// commit keeps no client waiting for the large writes of others behind it.
+    /// Stages, commits and answers as many of `requests` as one commit covers, in order, and at least one if there is one.
+    /// Long requests, and those that must wait for them, are left for a job. A shell that sends the replies after each commit
+    /// does not delay a client behind the large writes of others.
     pub fn handle_commit(
         &mut self,
         now: Now,
@@ -134,7 +137,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// The next job, unless one runs: to be run, and handed back. One that cannot be begun is answered.
+    /// Returns the next job, unless one runs. The caller must run it and return it to [`Store::handle_finished`]. A job that
+    /// cannot begin is answered with the error.
     pub fn poll_job(&mut self, now: Now, replies: &mut Vec<Reply>) -> Option<Job> {
         loop {
             let requests = self.deferred.begin();
@@ -153,22 +157,23 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Whether a job was begun that is not handed back.
+    /// Returns true if a job was begun and has not been returned.
     #[must_use]
     pub fn runs_job(&self) -> bool {
         self.deferred.runs()
     }
 
-    /// Whether requests wait for a job.
+    /// Returns true if requests wait for a job.
     #[must_use]
     pub fn has_deferred(&self) -> bool {
         self.deferred.waits()
     }
 
-    /// Commits and answers a job that ran.
+    /// Commits and answers a job that has run.
     pub fn handle_finished(&mut self, now: Now, finished: Finished, replies: &mut Vec<Reply>) {
         let Finished { run, mut batch, cache, result } = finished;
         self.deferred.end();
+        // The job read a database that has since been opened again: what it built on may be lost.
         if run != self.opened.run || self.failed.is_some() {
             return fail(batch, &opening::reopened(), replies);
         }
@@ -183,7 +188,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Flushes what may not wait longer, and tries again to open a database that failed.
+    /// Flushes the commits that are due, and tries again to open a database that failed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.recover(now);
         if self.full.is_some_and(|look| now.reached(look)) {
@@ -198,45 +203,46 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// When to call [`Store::handle_timeout`] next.
+    /// Returns the time of the next call to [`Store::handle_timeout`].
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
         let alarmed = (self.failed.is_none() && self.alarm.is_raised()).then_some(self.begun);
         self.failed.into_iter().chain(self.full).chain(self.unflushed).chain(alarmed).min()
     }
 
-    /// Has something once a reader, in any thread, has met an error of the disk: [`Store::poll_deadline`] has come then.
+    /// Returns a receiver that has a message once a reader, in any thread, has met a disk error. [`Store::poll_deadline`] is
+    /// then in the past.
     #[must_use]
     pub fn alarm(&self) -> Receiver<()> {
         self.alarm.raised()
     }
 
-    /// A new reader after a storage error made the store open its database anew; the old one's snapshots fail. The run is a
-    /// new one: what was not flushed is gone, and its sequence numbers are used again.
+    /// Returns a new reader if the store opened its database again after a storage error; snapshots of the old reader fail.
+    /// The run is a new one: unflushed commits are lost, and their sequence numbers are used again.
     #[must_use]
     pub fn poll_reopened(&mut self) -> Option<Reader> {
         self.reopened.take()
     }
 
-    /// How far commits and flushes are.
+    /// Returns the newest sequence numbers that are visible and durable.
     #[must_use]
     pub fn tip(&self) -> Tip {
         Tip { visible: self.opened.state.sequence, durable: self.durable }
     }
 
-    /// Snapshots for other threads.
+    /// Returns a reader, from which other threads take snapshots.
     #[must_use]
     pub fn reader(&self) -> Reader {
         self.opened.reader(&self.writer.config)
     }
 
-    /// This run.
+    /// Returns the id of this run.
     #[must_use]
     pub fn run(&self) -> RunId {
         self.opened.run
     }
 
-    /// Made once with the database.
+    /// Returns the id of the database, which was drawn when it was created.
     #[must_use]
     pub fn database(&self) -> [u8; 16] {
         self.opened.id
@@ -249,7 +255,7 @@ impl<D: Disk> Store<D> {
         requests: &mut Peekable<impl Iterator<Item = Submitted>>,
     ) -> Result<(), Error> {
         if let Err(cause) = self.fill(now, batch, requests) {
-            // One request at least is answered, so that a disk that stays broken does not stop the loop.
+            // At least one request is answered, so that a disk that stays broken does not stop the caller's loop.
             if batch.answers.is_empty() {
                 batch.answers.extend(requests.next().map(|next| (next.ticket, Pending::Done)));
             }
@@ -270,7 +276,7 @@ impl<D: Disk> Store<D> {
         while !stage.batch.is_full(limit_bytes)
             && let Some(request) = requests.peek().map(|next| &next.request)
         {
-            // What is wrong with it is found, and answered, where it is staged.
+            // A fault of the request is found, and answered, when it is staged.
             let bytes = stage.merged_bytes(request).unwrap_or(0);
             let waits = bytes > stage.writer.config.job_bytes || deferred.covers(request);
             match requests.next() {
@@ -282,7 +288,7 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// A stage over what is committed, and what waits for jobs.
+    /// Returns a stage over the committed state, and the requests that wait for jobs.
     fn stage<'a>(&'a mut self, now: Now, batch: &'a mut Batch) -> Result<(Stage<'a>, &'a mut Deferred), Error> {
         self.recover(now);
         if self.failed.is_some() {
@@ -297,7 +303,7 @@ impl<D: Disk> Store<D> {
         Ok((Stage { writer, committed, cache, batch, copies, durable, now, clocks }, &mut self.deferred))
     }
 
-    /// Gives the peers among a job's requests their numbers: jobs give out none.
+    /// Assigns source numbers to the peers of a job's requests, because jobs assign none.
     fn begin_job(&mut self, now: Now, batch: &mut Batch, requests: &[Submitted]) -> Result<(), Error> {
         let (mut stage, _) = self.stage(now, batch)?;
         for submitted in requests {
@@ -314,17 +320,19 @@ impl<D: Disk> Store<D> {
         Job { requests, writer: self.writer.clone(), reader, cache, durable: self.durable, now, clocks }
     }
 
-    /// Writes the batch, if it changes anything or asks for a flush that is owed.
+    /// Commits the batch if it changes anything or asks for a flush that is owed.
     fn commit(&mut self, now: Now, batch: &mut Batch) -> Result<(), Error> {
         let copied = self.copied + batch.bytes();
         let due = self.unflushed.is_some_and(|due| now.reached(due));
         batch.age = self.opened.age_to_note(now);
         let pages = copied as u64 > self.copied_limit_bytes();
         let flush = batch.flush || due || pages;
+        // A due age causes a commit only together with a requested flush.
         let only_age = batch.age.is_some() && batch.flush;
         if batch.is_empty() && !only_age && !(flush && self.unflushed.is_some()) {
             return Ok(());
         }
+        // A commit also copies the pages around the records: reserve four times their bytes.
         self.reserve(now, (RESERVE_BYTES + 4 * copied) as u64)?;
         if self.access == Access::Read {
             return Err(Error::DiskFull);
@@ -341,6 +349,7 @@ impl<D: Disk> Store<D> {
         let flushed = match commit::commit(self.disk.as_ref(), &mut self.opened, batch, wanted, quick_repair) {
             Ok(flushed) => flushed,
             Err(cause) => {
+                // Treated as a disk error for any cause, because the transaction cannot be continued.
                 self.distrust(now, &Error::Io(Arc::new(std::io::Error::other(cause.to_string()))));
                 return Err(cause);
             }
@@ -381,7 +390,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Answers a committed batch and keeps its loaded documents.
+    /// Answers a committed batch, and caches its loaded documents.
     fn answer(&mut self, mut batch: Batch, replies: &mut Vec<Reply>) {
         let answers = std::mem::take(&mut batch.answers);
         for (ticket, pending) in answers {
@@ -421,7 +430,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Opens the database anew when `cause` says that the disk failed.
+    /// Clears the cache, and opens the database again if `cause` is a disk error.
     fn distrust(&mut self, now: Now, cause: &Error) {
         self.cache.clear();
         self.measure_cache();
@@ -436,13 +445,14 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Opens the database anew if that is due: another try, or an error that only a reader met. redb reads and writes nothing
-    /// after one, and a quiet node would answer with errors until the next write.
+    /// Opens the database again if an attempt is due or a reader met a disk error. redb reads and writes nothing after one, so
+    /// an idle node would answer reads with errors until its next write.
     fn recover(&mut self, now: Now) {
         match self.failed {
             Some(retry) if now.reached(retry) => self.reopen(now),
             None if self.alarm.is_raised() => {
                 self.alarm.silence();
+                // redb refuses to begin after a disk error, which shows if the alarm still applies to this opening.
                 if let Err(cause) = self.opened.database.begin_write() {
                     self.distrust(now, &cause.into());
                 }
@@ -451,7 +461,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Makes sure that there is room for `bytes`; notes when there is none.
+    /// Reserves `bytes` of disk space, and records the shortfall if there is not enough.
     fn reserve(&mut self, now: Now, bytes: u64) -> Result<(), Error> {
         let room = self.disk.reserve(bytes);
         opening::note_room(&self.opened.figures, self.disk.as_ref(), bytes, &room);
@@ -464,7 +474,7 @@ impl<D: Disk> Store<D> {
         self.full = is_full.then(|| now.after(REOPEN_INTERVAL));
     }
 
-    /// Takes writes again once there is room.
+    /// Makes the store writable again once there is room.
     fn look_for_room(&mut self, now: Now) {
         if self.reserve(now, RESERVE_BYTES as u64).is_ok() && self.access == Access::Read {
             self.reopen(now);
@@ -472,6 +482,7 @@ impl<D: Disk> Store<D> {
     }
 
     fn reopen(&mut self, now: Now) {
+        // Readers in other threads must not read pages that the new opening may overwrite.
         self.opened.gate.shut();
         self.alarm.silence();
         self.cache.clear();
@@ -508,7 +519,7 @@ pub(super) fn first_16(context: Context) -> [u8; 16] {
     out
 }
 
-/// The writer of a node's creations in a run.
+/// Returns the writer id of a node's creations in a run.
 fn dot_writer(node: &EndpointId, run: RunId) -> [u8; 8] {
     let mut context = Context::new(&SHA256);
     context.update(&node.0);

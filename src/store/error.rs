@@ -1,4 +1,4 @@
-//! What can go wrong in the store, by who is to blame.
+//! Errors of the store, by blame.
 
 use std::fmt;
 use std::io;
@@ -11,63 +11,63 @@ use crate::limits::{CHANGE_OPERATIONS, DOCUMENT_ELEMENTS, DOCUMENT_JSON_BYTES, H
 use crate::store::chunk::Bound;
 use crate::store::{CommandError, Key, KeyError};
 
-/// A store failure. Cloned when it fails a whole batch: every request in it gets its own copy.
+/// A failure of the store. It is cloned when it fails a whole batch: each request receives a copy.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The disk is full; nothing of the batch was written. Reads and sync out go on.
+    /// The disk is full; nothing of the batch was written. Reads, and sync to peers, continue.
     DiskFull,
-    /// The disk failed; nothing of the batch is known to be written. The database is reopened.
+    /// The disk failed; it is unknown if any of the batch was written. The database is opened again.
     Io(Arc<io::Error>),
-    /// Stored bytes do not make sense.
+    /// Stored bytes cannot be decoded, for this reason.
     Damaged(String),
-    /// A collection name or a document id is not one.
+    /// A collection name or a document id is invalid.
     Key(KeyError),
-    /// The text is not a JSON object this database can hold; what is wrong, and where.
+    /// The text is not a JSON object that a document can hold: the reason, with its position.
     Json { key: Key, reason: String },
-    /// The document's JSON is over [`DOCUMENT_JSON_BYTES`].
+    /// The JSON of the document exceeds [`DOCUMENT_JSON_BYTES`].
     DocumentTooLarge { key: Key, bytes: usize },
     /// The merged document has more fields and elements than [`DOCUMENT_ELEMENTS`].
     TooManyElements { key: Key, elements: usize },
     /// The put changes more fields and elements at once than [`CHANGE_OPERATIONS`].
     ChangeTooLarge { key: Key, operations: u64 },
-    /// The document's history is over [`HISTORY_BYTES`].
+    /// The history of the document exceeds [`HISTORY_BYTES`].
     HistoryTooLarge { key: Key, bytes: usize },
-    /// Peers would not take the document for long: its history expands to more than a bound.
+    /// The history of the document expands to more than this bound, so that peers would soon refuse it.
     HistoryTooLong { key: Key, bound: Bound },
-    /// Peers would not take the document: with the put it would be over [`WRITTEN_RECORD_BYTES`].
+    /// The document would exceed [`WRITTEN_RECORD_BYTES`] with the put, so that peers would refuse it.
     RecordTooLarge { key: Key, bytes: usize },
-    /// A `base` that is not a version this program wrote.
+    /// The `base` is not a version that this program wrote.
     MalformedBase(Key),
-    /// `merged`: the base is not known here, or is of an earlier incarnation.
+    /// `merged`: the base is unknown here, or of an earlier incarnation.
     UnknownBase(Key),
-    /// `latest`: the base is not the current version. `merged`: it is not, and the put changes more elements of long
-    /// arrays than can be merged.
+    /// `latest`: the base is not the current version. `merged`: the same, and the put changes more elements of long arrays
+    /// than can be merged.
     BaseNotCurrent(Key),
-    /// Compacting what does not exist.
+    /// The document to compact does not exist.
     NotFound(Key),
-    /// Compacting what has no history.
+    /// The document to compact has no history.
     NoHistory(Key),
-    /// The document was deleted and re-created more often than an incarnation can count.
+    /// The document was deleted and created more often than incarnations can count.
     Exhausted(Key),
-    /// A stored document's history cannot be used; the document and the reason.
+    /// The stored history of the document cannot be used, for this reason.
     History { key: Key, reason: String },
     /// The database was written by a newer version.
     NewerFormat { found: u32, known: u32 },
-    /// The database was written by an older version, which this one does not read.
+    /// The database was written by an older version, in a format that this one does not read.
     OlderFormat { found: u32, known: u32 },
     /// Another process has the database open.
     Locked(String),
-    /// The data directory or a file in it is not ours to use: which, and why.
+    /// The data directory or a file in it cannot be used by this process: the path and the reason.
     NotOurs { path: String, reason: String },
-    /// A change of a command that is not to be.
+    /// A change of a command was refused.
     Command(CommandError),
-    /// A defect; what was found.
+    /// A bug, with what was found.
     Bug(String),
 }
 
 impl Error {
-    /// The code a client is told.
+    /// Returns the error code for the client.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
@@ -91,7 +91,7 @@ impl Error {
         }
     }
 
-    /// Who has to change something.
+    /// Returns the party that has to act.
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
@@ -105,7 +105,7 @@ impl Error {
     }
 }
 
-/// Bytes as people read them.
+/// Formats a number of bytes for messages.
 pub(super) fn size(bytes: usize) -> String {
     match bytes {
         0..1024 => format!("{bytes} bytes"),

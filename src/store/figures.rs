@@ -1,34 +1,35 @@
-//! What the store has done since the start, for metrics. Counted by the writer, read by whoever has a [`super::Reader`].
+//! Counts of the store's work since the start, for metrics. The writer counts; any thread with a [`super::Reader`] reads.
 
 use crate::metrics::Figure;
 
-/// See the module.
+/// Metrics of the store; see the module documentation.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// Transactions, those that reached the disk included.
+    /// Number of transactions, with or without a flush.
     pub commits: Figure,
-    /// Transactions that reached the disk, and what was before them with them.
+    /// Number of transactions that were flushed, together with those before them.
     pub flushes: Figure,
-    /// Records written, and their bytes.
+    /// Number of records written.
     pub documents: Figure,
-    /// See `documents`.
+    /// Bytes of the records written.
     pub bytes: Figure,
-    /// Errors of the disk.
+    /// Number of disk errors.
     pub failures: Figure,
-    /// Documents whose edits were made again over a compaction that had not seen them.
+    /// Number of documents with edits that were made again over a compaction that had not seen them.
     pub rebased: Figure,
-    /// Changes of merged documents that were dropped because their document was deleted and made again on another node.
+    /// Number of changes of merged documents that were dropped because the document was deleted and created again on another
+    /// node.
     pub dropped_changes: Figure,
-    /// What the next write needs on the disk and does not find there; 0 while there is room.
+    /// Bytes that the next write needs and the disk does not have; 0 while there is room.
     pub lacking_bytes: Figure,
-    /// What was free then.
+    /// Bytes that were free at that time.
     pub free_bytes: Figure,
-    /// 1 while the database was opened for reading only, because the disk had no room for what a start writes.
+    /// 1 while the database is open read-only, because the disk has no room for the writes of a start.
     pub read_only: Figure,
-    /// Loaded Automerge documents, their bytes, and how many there may be.
+    /// Number of loaded Automerge documents.
     pub cached: Figure,
-    /// See `cached`.
+    /// Bytes of the loaded documents.
     pub cache_bytes: Figure,
-    /// See `cached`.
+    /// Limit of `cache_bytes`.
     pub cache_limit_bytes: Figure,
 }

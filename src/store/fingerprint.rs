@@ -1,18 +1,18 @@
-//! A sum over records by which two nodes see whether they hold the same.
+//! A sum over records, by which two nodes detect that they hold the same set.
 //!
-//! It is kept up to date with every commit, so that nothing has to be read to know it (docs/wire.md, "Reconciliation
-//! messages").
+//! Every commit updates it, so that reading it needs no scan (docs/wire.md, "Reconciliation messages").
 
 use ring::digest::{SHA256, digest};
 
 use crate::store::{KeyHash, VersionHash};
 
-/// Enough that honest sets never meet by chance; a member that makes two of its own meet hides them for one exchange.
+/// Length of a fingerprint, in bytes: enough that honest sets never collide by chance. A member that makes two of its own sets
+/// collide hides them for one exchange.
 pub(crate) const FINGERPRINT_BYTES: usize = 8;
-/// Equal for two sets of records exactly when they are, but for a chance of 2^-64.
+/// Fingerprint of a set of records. Different sets have the same one with a probability of 2^-64.
 pub(crate) type Fingerprint = [u8; FINGERPRINT_BYTES];
 
-/// What a record adds to the sum of a set that contains it.
+/// Returns the number that a record adds to the sum of a set.
 #[must_use]
 pub(crate) fn summand(hash: &KeyHash, version: &VersionHash) -> u128 {
     let mut bytes = [0; 32];
@@ -21,7 +21,7 @@ pub(crate) fn summand(hash: &KeyHash, version: &VersionHash) -> u128 {
     u128::from_le_bytes(first_bytes(&bytes))
 }
 
-/// The fingerprint of `count` records whose summands are `sum` together, modulo 2^128.
+/// Returns the fingerprint of `count` records with summands that add up to `sum`, modulo 2^128.
 #[must_use]
 pub(crate) fn fingerprint(count: u64, sum: u128) -> Fingerprint {
     let mut bytes = [0; 24];
@@ -30,7 +30,7 @@ pub(crate) fn fingerprint(count: u64, sum: u128) -> Fingerprint {
     first_bytes(&bytes)
 }
 
-/// The first `N` bytes of SHA-256.
+/// Returns the first `N` bytes of SHA-256.
 fn first_bytes<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut first = [0; N];
     first.copy_from_slice(&digest(&SHA256, bytes).as_ref()[..N]);

@@ -1,6 +1,7 @@
-//! Documents of collections whose kind is another at the sender: they are not taken.
+//! Refuses documents of collections that have another kind at the sender.
 //!
-//! A live document has a name, so its collection is known. A tombstone has none: it is what it would delete that tells.
+//! A live document has a name, so its collection is known. A tombstone has none: its collection is that of the document it
+//! would delete.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use crate::store::stage::Stage;
 use crate::store::{Error, Incoming, Kind};
 
 impl Stage<'_> {
-    /// Why a received document is not of this node's collections, if it is not.
+    /// Returns the reason to refuse a received document as one of a collection that has another kind at the sender, or `None`.
     pub(super) fn foreign(
         &mut self,
         incoming: &Incoming,
@@ -22,7 +23,7 @@ impl Stage<'_> {
             return Ok(None);
         };
         let (held, Some(name)) = (held.kind, held.name.clone()) else { return Ok(None) };
-        // Documents keep their kind when that of their collection is changed, so a deletion may be of either.
+        // Documents keep their kind if the kind of their collection changes, so a deletion may have either.
         let fits = incoming.kind == held || incoming.kind == self.writer.config.kind(name.collection());
         if fits && !excluded.contains(name.collection()) {
             return Ok(None);

@@ -1,48 +1,48 @@
-//! Which commits added which Automerge chunks of one `merged` record.
+//! The commits that added the Automerge chunks of one `merged` record.
 //!
-//! Owns when the chunks are folded into one. Never looks into them, and holds only those that no commit has written yet: the
-//! others are rows of their own (docs/storage.md, "Chunks"), so that a put writes what it adds.
+//! Owns the decision to fold the chunks into one. Never looks into them, and holds only those that no commit has written yet:
+//! the others are separate rows (docs/storage.md, "Chunks"), so that a put writes only what it adds.
 
 use crate::store::codec::{Bytes, put_varint};
 
-/// The label of what a commit adds that has no sequence number yet.
+/// Label of the part that the next commit writes, until it has a sequence number.
 const UNCOMMITTED: u64 = u64::MAX;
-/// What was added is folded into one whole document when it outgrows the whole one that it was added to, and this.
+/// Minimum size of the added parts before a fold, in bytes. They must also outgrow the whole document that they were added to.
 const FOLD_BYTES: usize = 1024;
-/// It is folded too when it takes more commits than this: a fold removes a row for each, and loading reads them.
+/// Number of parts above which they are folded in any case: a fold removes a row for each, and loading reads each.
 const FOLD_PARTS: usize = 128;
 
-/// Uncompressed chunks: a whole document, then the changes since, in order.
+/// Uncompressed chunks: a whole document, followed by the changes since, in order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct History {
     parts: Vec<Part>,
-    /// The bytes of the part that is to be committed.
+    /// Bytes of the part that the next commit writes.
     added: Vec<u8>,
 }
 
-/// What one commit added.
+/// The chunks that one commit added.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Part {
-    /// The sequence number of the commit.
+    /// Sequence number of the commit.
     pub label: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub length: usize,
 }
 
 impl Part {
-    /// Whether a commit has written it.
+    /// Returns true if a commit has written the part.
     pub(super) fn is_committed(&self) -> bool {
         self.label != UNCOMMITTED
     }
 }
 
 impl History {
-    /// A whole document, to be committed.
+    /// Returns the history of a whole document, to be committed.
     pub(super) fn whole(bytes: Vec<u8>) -> History {
         History { parts: vec![Part { label: UNCOMMITTED, length: bytes.len() }], added: bytes }
     }
 
-    /// Adds changes, to be committed. No changes add no part: a commit writes no chunk for it.
+    /// Adds changes, to be committed. Without changes there is no new part, because the commit would write no chunk for it.
     pub(super) fn add(&mut self, changes: &[u8]) {
         if changes.is_empty() {
             return;
@@ -54,42 +54,43 @@ impl History {
         self.added.extend_from_slice(changes);
     }
 
-    /// Whether one whole document would be better by now.
+    /// Returns true if the parts should be folded into one whole document.
     pub(super) fn is_long(&self) -> bool {
         let whole = self.parts.first().map_or(0, |part| part.length);
         self.size() - whole > whole.max(FOLD_BYTES) || self.parts.len() > FOLD_PARTS
     }
 
-    /// Gives what a commit adds its sequence number.
+    /// Assigns the sequence number of the commit to the part that it adds.
     pub(super) fn number(&mut self, sequence: u64) {
         self.parts.iter_mut().filter(|part| !part.is_committed()).for_each(|part| part.label = sequence);
     }
 
-    /// What the commit adds; empty when all of it was written before.
+    /// Returns the bytes that the commit adds; empty if all of them were written before.
     pub(super) fn added(&self) -> &[u8] {
         &self.added
     }
 
-    /// Bytes of all parts.
+    /// Returns the length of all parts, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.parts.iter().map(|part| part.length).sum()
     }
 
-    /// All parts, in order.
+    /// Returns all parts, in order.
     #[must_use]
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }
 
-    /// What a node lacks that holds everything up to the commit `sequence`; all of it when that is not known to be less.
+    /// Returns the parts that a node lacks which holds everything up to the commit `sequence`, or all parts if that cannot be
+    /// determined.
     #[must_use]
     pub fn after(&self, sequence: u64) -> &[Part] {
         let newer = self.parts.iter().position(|part| part.label > sequence);
         &self.parts[newer.unwrap_or(0)..]
     }
 
-    /// The list of parts as a record holds it.
+    /// Encodes the list of parts within a record.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, self.parts.len() as u64);
         for part in &self.parts {
@@ -98,7 +99,7 @@ impl History {
         }
     }
 
-    /// The inverse of [`History::encode`].
+    /// Parses the list of parts, the inverse of [`History::encode`].
     pub(super) fn parse(rest: &mut Bytes) -> Option<History> {
         let count = usize::try_from(rest.varint()?).ok()?;
         let mut parts = Vec::new();

@@ -1,7 +1,7 @@
-//! Merges that take long, staged off the store thread.
+//! Long merges, staged on the merge thread.
 //!
-//! Owns nothing of the store: it is handed the requests and the loaded documents, and hands back a batch for the store to commit.
-//! Nobody else changes those documents meanwhile ([`crate::store::deferred`]).
+//! Owns nothing of the store: it receives requests and loaded documents, and returns a batch for the store to commit. The
+//! store changes none of those documents meanwhile ([`crate::store::deferred`]).
 
 use std::sync::Arc;
 
@@ -13,33 +13,33 @@ use crate::store::copies::Copies;
 use crate::store::stage::{Committed, Stage, Writer};
 use crate::store::{Error, Reader, RunId, Submitted};
 
-/// See the module. Reads the database; computes the rest.
+/// Requests to stage on another thread. It reads the database and writes nothing.
 #[derive(Debug)]
 pub struct Job {
     pub(super) requests: Vec<Submitted>,
     pub(super) writer: Arc<Writer>,
     pub(super) reader: Reader,
-    /// The loaded documents of the requests.
+    /// Loaded documents of the requests.
     pub(super) cache: Cache,
     pub(super) durable: u64,
     pub(super) now: Now,
     pub(super) clocks: Clocks,
 }
 
-/// A [`Job`] that ran.
+/// The batch of a [`Job`] that has run.
 #[derive(Debug)]
 pub struct Finished {
-    /// The run that it was begun in.
+    /// Run in which the job began.
     pub(super) run: RunId,
     pub(super) batch: Batch,
-    /// Documents that were not used.
+    /// Loaded documents that were not used.
     pub(super) cache: Cache,
-    /// The disk failed.
+    /// Error of the disk, if it failed.
     pub(super) result: Result<(), Error>,
 }
 
 impl Job {
-    /// Stages the requests. Takes as long as the documents are large.
+    /// Stages the requests. Takes time in proportion to the size of the documents.
     #[must_use]
     pub fn run(self) -> Finished {
         let (mut batch, mut cache, mut result) = (Batch::default(), self.cache, Ok(()));
@@ -56,6 +56,7 @@ impl Job {
         for submitted in self.requests {
             match &result {
                 Ok(()) => result = stage.request(submitted),
+                // The answer is replaced by the error of the disk.
                 Err(_) => stage.batch.answers.push((submitted.ticket, Pending::Done)),
             }
         }

@@ -1,7 +1,8 @@
-//! Joins a version from a peer with what is held (docs/storage.md, "Which version wins").
+//! Joins a version from a peer with the stored one (docs/storage.md, "Which version wins").
 //!
-//! Owns the rule that a deletion or a compaction removes only the creations it has seen. Every join of two versions gives the same
-//! record on every node and in any order, and is written, for the peer to have it too, unless it is what is held.
+//! Owns the rule that a deletion or a compaction removes only the creations it has seen. A join of two versions gives the same
+//! record on every node and in any order. The record is written, so that the peer receives it too, unless it equals the stored
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -19,20 +20,20 @@ use crate::store::{
     SIBLINGS, Sibling, Stamp, VersionHash, chunk, json,
 };
 
-/// What a peer sent of a document, but for its content.
+/// A version from a peer, without its content.
 struct Theirs {
     hash: KeyHash,
     name: Option<Key>,
     origin: EndpointId,
     kind: Kind,
     lineage: Lineage,
-    /// The order of the version it has.
+    /// Order of the version, which its hash begins with.
     order: u64,
     from: PeerRun,
 }
 
 impl Stage<'_> {
-    /// Joins a document that is no command with the record that is held of it, if any.
+    /// Joins a document, which is not a command, with the stored record, if there is one.
     pub(super) fn join(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {
         let order = order(&incoming);
         let Incoming { hash, name, kind, origin, lineage, body, .. } = incoming;
@@ -41,6 +42,7 @@ impl Stage<'_> {
             let covered = theirs.lineage.covered.clone();
             return self.take_theirs(theirs, body, &covered);
         };
+        // Each side survives if one of its creations is covered by neither.
         let (covered, lives) = outcome(ours, &theirs);
         match (lives, body) {
             ((false, false), _) => self.join_deleted(&theirs, covered),
@@ -56,7 +58,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Nothing survives: a tombstone that covers what both cover.
+    /// Joins two versions of which neither survives: a tombstone that covers what both cover.
     fn join_deleted(&mut self, theirs: &Theirs, covered: Covered) -> Result<Taken, Error> {
         let ours = self.staged(theirs.hash);
         let kind = ours.kind.max(theirs.kind);
@@ -65,13 +67,14 @@ impl Stage<'_> {
         }
         let origin = if ours.is_live() { theirs.origin } else { ours.origin };
         let is_theirs = theirs.lineage.dots.is_empty() && theirs.lineage.covered == covered && theirs.kind == kind;
+        // A record that equals the peer's version is not sent back to it.
         let from = if is_theirs { self.source(theirs.from)? } else { 0 };
         let record = Record::tombstone(kind, origin, Lineage { covered, ..Lineage::default() });
         self.change(theirs.hash, record, None, false, from);
         Ok(Taken::In)
     }
 
-    /// Ours survives what theirs covers.
+    /// Keeps the stored version, which survives, and covers what both cover.
     fn keep_ours(&mut self, theirs: &Theirs, covered: Covered) -> Result<(), Error> {
         let ours = self.staged(theirs.hash);
         if ours.lineage.covered == covered {
@@ -84,7 +87,9 @@ impl Stage<'_> {
                 let joined = joined_versions(versions_of(&record), covered);
                 return self.keep_latest(theirs, record, joined, false).map(drop);
             }
+            // No live creation is covered, so the content stays.
             _ if record.lineage.dots.outside(&covered) == record.lineage.dots => self.loaded(theirs.hash),
+            // Remove the changes of the covered creations.
             _ => {
                 let doc = self.take_doc(theirs.hash)?;
                 let left = contain(|| doc.without(|dot| covered.covers(dot)));
@@ -101,7 +106,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Ours survives, but if it is a compaction, it may not have seen all edits of theirs: their writer may never come to make them again.
+    /// Makes the edits in the peer's version again if the stored version is a compaction that has not seen them. Their writer
+    /// may never connect to do so.
     fn take_edits(&mut self, theirs: &Theirs, body: Body) -> Result<Taken, Error> {
         let (Body::Merged(merged), Content::Merged { .. }) = (body, &self.staged(theirs.hash).content) else {
             return Ok(Taken::In);
@@ -139,7 +145,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Theirs replaces what is held, if anything.
+    /// Replaces the stored version, if there is one, with the peer's.
     fn take_theirs(&mut self, theirs: Theirs, body: Body, covered: &Covered) -> Result<Taken, Error> {
         let (hash, lineage, mut is_theirs) = (theirs.hash, theirs.lineage.clone(), true);
         let joined = Lineage { dots: lineage.dots.outside(covered), covered: covered.clone(), siblings: Vec::new() };
@@ -177,8 +183,8 @@ impl Stage<'_> {
         Ok(Taken::In)
     }
 
-    /// A received document of whose creations none is held here, and whether edits that were are made again in it. `None`: its base
-    /// is missing.
+    /// Reads a received document with no stored creation, and makes the edits of the stored document again in it. Returns the
+    /// content and true if there were such edits, or `None` if the base is missing.
     fn read_received(
         &mut self,
         merged: Merged,
@@ -200,13 +206,14 @@ impl Stage<'_> {
         Ok(Some((Content::Merged { heads, json, history: History::whole(merged.chunks) }, false)))
     }
 
-    /// Makes again in `doc` what is held of a document that was compacted, or deleted and made again, on another node.
+    /// Makes again in `doc` the edits of the stored document, which was compacted, or deleted and created again, on another
+    /// node.
     fn rebase_held(&mut self, doc: &mut Doc, theirs: &Theirs, covered: &Covered) -> bool {
         let held = self.batch.staged.get(&theirs.hash).and_then(|staged| staged.record.as_ref());
         if !held.is_some_and(|held| matches!(held.content, Content::Merged { .. })) {
             return false;
         }
-        // A damaged history has nothing to give.
+        // A damaged history has no edits to offer.
         let Ok(old) = self.take_doc(theirs.hash) else { return false };
         self.rebase(doc, &old, theirs, covered)
     }
@@ -236,7 +243,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Of each creation the newest version; the newest of all is shown.
+    /// Joins two registers: the newest version of each creation is kept, and the newest of all is visible.
     fn join_latest(&mut self, theirs: &Theirs, stamp: Stamp, text: Vec<u8>, covered: Covered) -> Result<Taken, Error> {
         let json = match check_siblings(&theirs.lineage).and_then(|()| check_latest(text)) {
             Ok(json) => json,
@@ -252,7 +259,7 @@ impl Stage<'_> {
         self.keep_latest(theirs, ours, joined, is_theirs)
     }
 
-    /// Writes the joined versions of a register unless they are what is held.
+    /// Writes the joined versions of a register unless they equal the stored ones.
     fn keep_latest(
         &mut self,
         theirs: &Theirs,
@@ -270,7 +277,7 @@ impl Stage<'_> {
         if self.is_forgotten((stamp, json), &newest.stamp, &newest.json)
             && !self.copies.goes_on(&theirs.hash, newest.stamp.run)
         {
-            // Keeps our content, under a stamp above the forgotten one.
+            // Keep the local content, under a stamp above the forgotten one.
             let (lineage, counter) = self.next_latest(&lineage, newest.stamp.counter);
             let above = self.stamp(counter);
             self.copies.note(self.now, theirs.hash, &newest.stamp, &above);
@@ -305,10 +312,11 @@ impl Stage<'_> {
         let (is_held, is_whole) = (lineage == *ours, lineage.dots == all);
         let mut doc = self.take_doc(theirs.hash)?;
         let before = doc.heads();
-        // What the covered creations had may have to be made again.
+        // The edits of creations that are now covered may have to be made again.
         let old = (!is_whole).then(|| doc.clone());
         let applied = match apply_to(&mut doc, merged) {
             Ok(Applied::Missing) => {
+                // `doc` has some of the changes now: load it again.
                 let doc = self.take_doc(theirs.hash)?;
                 let have = doc.sample();
                 self.put_back(theirs.hash, doc);
@@ -336,6 +344,7 @@ impl Stage<'_> {
             self.put_back(theirs.hash, doc);
             return Ok(self.held(theirs));
         }
+        // If every change was new and single, the stored history grows by exactly the received bytes.
         let news = (applied == Applied::AllNew && is_whole).then_some(&merged.chunks);
         self.store_merge(theirs, (lineage, is_whole), doc, &before, news.cloned())
     }
@@ -349,7 +358,7 @@ impl Stage<'_> {
         news: Option<Vec<u8>>,
     ) -> Result<Taken, Error> {
         doc.note_change(news.as_deref());
-        // When none of our heads is left, the sender had built on all of them: it holds exactly this version.
+        // If none of the stored heads is left, the sender has built on all of them and holds exactly this version.
         let ours_left = doc.heads().iter().any(|head| before.contains(head));
         let is_theirs = !ours_left && is_whole && lineage == theirs.lineage;
         let from = if is_theirs { self.source(theirs.from)? } else { 0 };
@@ -363,6 +372,7 @@ impl Stage<'_> {
         } else {
             whole(&doc)
         };
+        // The actor depends on the covered creations (`Writer::actor`).
         doc.act_as(self.writer.actor(&theirs.hash, &lineage.covered));
         let (origin, incarnation) = (theirs.origin, lineage.incarnation());
         let record = Record { origin, incarnation, lineage, content, ..record };
@@ -370,8 +380,8 @@ impl Stage<'_> {
         Ok(Taken::In)
     }
 
-    /// What is held supersedes theirs. A comparison sends the version of the higher order only, so if that is theirs, ours is
-    /// written again, for the peer to have it.
+    /// Keeps the stored version, which supersedes the peer's. A comparison sends only the version of the higher order; if that
+    /// is the peer's, the stored one is written again, so that the peer receives it.
     fn held(&mut self, theirs: &Theirs) -> Taken {
         let ours = self.staged(theirs.hash);
         if ours.order() < theirs.order {
@@ -381,13 +391,13 @@ impl Stage<'_> {
         Taken::In
     }
 
-    /// The document of a staged record if it is loaded.
+    /// Takes the loaded document of a staged record, if it has one.
     fn loaded(&mut self, hash: KeyHash) -> Option<Doc> {
         self.batch.staged.get_mut(&hash)?.doc.take()
     }
 
-    /// Whether a version that would replace ours is of our own making, from a past this database does not remember (a
-    /// replaced disk, an old backup), while we have written since.
+    /// Returns true if a version that would replace the stored one was written by this node in a past that this database does
+    /// not remember (a replaced disk, an old backup), while this node has written since.
     fn is_forgotten(&self, (ours, json): (&Stamp, &str), theirs: &Stamp, text: &str) -> bool {
         let runs = &self.writer.runs;
         let us = self.writer.config.node;
@@ -397,7 +407,7 @@ impl Stage<'_> {
 }
 
 impl Lineage {
-    /// Keeps to the bound on creations: of too many, the lowest count as covered.
+    /// Enforces the limit of live creations: those of the lowest incarnations beyond it count as covered.
     fn bound(&mut self) {
         if self.dots.len() <= crate::store::LIVE_DOTS {
             return;
@@ -410,7 +420,7 @@ impl Lineage {
     }
 }
 
-/// A received document by itself. `None`: its base is missing.
+/// Reads a received document on its own, or returns `None` if its base is missing.
 fn read_alone(merged: &Merged) -> Result<Option<Doc>, String> {
     chunk::check(&merged.chunks, CHUNK_ROWS).map_err(|cause| cause.to_string())?;
     let mut doc = Doc::new([0; 16]);
@@ -418,12 +428,12 @@ fn read_alone(merged: &Merged) -> Result<Option<Doc>, String> {
     Ok((applied != Applied::Missing && !doc.heads().is_empty()).then_some(doc))
 }
 
-/// What is covered once both are here, and whether ours and theirs survive it.
+/// Returns the creations that are covered after the join, and true for each side that survives it.
 fn outcome(ours: &Record, theirs: &Theirs) -> (Covered, (bool, bool)) {
     let mut covered = ours.lineage.covered.join(&theirs.lineage.covered);
     let lives = |covered: &Covered| (ours.lineage.survives(covered), theirs.lineage.survives(covered));
     if lives(&covered) == (true, true) && ours.kind != theirs.kind {
-        // A live record of another kind than the collection's is covered by the next put; here the other side has made it.
+        // The next put covers a live record of another kind than its collection's; here the other side has made that put.
         let lower = if ours.kind < theirs.kind { &ours.lineage } else { &theirs.lineage };
         covered = covered.join(&lower.buried().covered);
     }
@@ -431,12 +441,12 @@ fn outcome(ours: &Record, theirs: &Theirs) -> (Covered, (bool, bool)) {
     (covered, lives)
 }
 
-/// A document as one chunk.
+/// Returns the content of a document as one chunk.
 fn whole(doc: &Doc) -> Content {
     merged_content(doc, None, None)
 }
 
-/// The order of a received version.
+/// Returns the order of a received version.
 fn order(incoming: &Incoming) -> u64 {
     let (deleted, counter) = match &incoming.body {
         Body::Tombstone => (0x80, 0),
@@ -446,7 +456,7 @@ fn order(incoming: &Incoming) -> u64 {
     VersionHash::order_of(incoming.kind as u8 | deleted, incoming.incarnation, counter)
 }
 
-/// Every version a register has.
+/// Returns every version of a register.
 fn versions_of(record: &Record) -> Vec<Sibling> {
     let Content::Latest { stamp, json } = &record.content else { return Vec::new() };
     let (dots, origin) = (record.lineage.dots.clone(), record.origin);
@@ -454,12 +464,13 @@ fn versions_of(record: &Record) -> Vec<Sibling> {
     std::iter::once(newest).chain(record.lineage.siblings.iter().cloned()).collect()
 }
 
-/// Of every creation that is not covered its newest version: the newest of all, and the lineage it leads to. `None` when all are
-/// covered.
+/// Returns the newest version of every creation that is not covered: the newest of all, and the lineage with the others as its
+/// siblings. `None` if all are covered.
 fn joined_versions(versions: impl IntoIterator<Item = Sibling>, mut covered: Covered) -> Option<(Sibling, Lineage)> {
     let mut versions: Vec<Sibling> = versions.into_iter().collect();
     let rank = |version: &Sibling| (version.stamp, digest(&SHA256, version.json.as_bytes()).as_ref().to_vec());
     versions.sort_by_cached_key(|version| std::cmp::Reverse(rank(version)));
+    // Versions are in order, newest first: the first one with a creation is its newest.
     let mut newest_of: BTreeMap<Dot, usize> = BTreeMap::new();
     for (place, version) in versions.iter().enumerate() {
         for dot in version.dots.iter().filter(|dot| !covered.covers(dot)) {
@@ -468,7 +479,7 @@ fn joined_versions(versions: impl IntoIterator<Item = Sibling>, mut covered: Cov
     }
     let mut left: BTreeMap<usize, Vec<Dot>> = BTreeMap::new();
     newest_of.into_iter().for_each(|(dot, place)| left.entry(place).or_default().push(dot));
-    // Equal versions that came with different creations are one.
+    // Equal versions of different creations become one.
     let mut kept: Vec<Sibling> = Vec::new();
     for (place, dots) in left {
         let dots: Dots = dots.into_iter().collect();
@@ -481,6 +492,7 @@ fn joined_versions(versions: impl IntoIterator<Item = Sibling>, mut covered: Cov
         }
     }
     let bytes = |kept: &[Sibling]| kept.iter().skip(1).map(|sibling| sibling.json.len()).sum::<usize>();
+    // Drop the oldest siblings beyond the limits. That may cover dots of the others, which are then joined again.
     while kept.len() > 1 + SIBLINGS || bytes(&kept) > DOCUMENT_JSON_BYTES {
         let Some(oldest) = kept.pop() else { break };
         covered = covered.with(oldest.dots.iter());

@@ -1,4 +1,4 @@
-//! A transaction whose changes are noted for the journal while it makes them.
+//! A write transaction that notes its changes for the journal.
 
 use std::cell::RefCell;
 
@@ -8,7 +8,8 @@ use crate::store::Error;
 use crate::store::journal::Journal;
 use crate::store::tables::Table;
 
-/// See the module.
+/// A transaction and the journal that notes its changes. Tables must be changed through this type only: a change that bypasses
+/// it is lost in a crash.
 pub(super) struct Journalled<'t> {
     transaction: &'t WriteTransaction,
     journal: RefCell<&'t mut Journal>,
@@ -24,14 +25,14 @@ impl<'t> Journalled<'t> {
     }
 }
 
-/// A table of [`Journalled`].
+/// A table opened through [`Journalled`].
 pub(super) struct JournalledTable<'n, 't> {
     rows: redb::Table<'n, &'static [u8], &'static [u8]>,
     table: Table,
     tables: &'n Journalled<'t>,
 }
 
-/// A row's value.
+/// Value of a row.
 type Value<'a> = AccessGuard<'a, &'static [u8]>;
 
 impl JournalledTable<'_, '_> {
@@ -46,7 +47,7 @@ impl JournalledTable<'_, '_> {
         Ok(self.rows.remove(key)?)
     }
 
-    /// The first row, which is removed.
+    /// Removes and returns the first row.
     pub(super) fn pop_first(&mut self) -> Result<Option<(Value<'_>, Value<'_>)>, Error> {
         let first = self.rows.pop_first()?;
         if let Some((key, _)) = &first {

@@ -1,8 +1,8 @@
-//! JSON as documents hold it: read strictly, patched by RFC 7396, written compactly with sorted keys.
+//! JSON of documents: read strictly, patched by RFC 7396, written compactly with sorted keys.
 //!
-//! Owns what counts as a document's JSON: what [`parse`] returns is kept exactly, and what it cannot return is refused by
-//! name. Must never accept a text whose meaning depends on the reader (a repeated key, an integer that would be rounded),
-//! nor recurse deeper than [`crate::limits::JSON_NESTING_LEVELS`].
+//! Owns the definition of a document's JSON: what [`parse`] accepts is kept exactly, and anything else is refused with a
+//! reason. Must never accept a text with a meaning that depends on the reader (a repeated key, an integer that would be
+//! rounded), nor recurse deeper than [`crate::limits::JSON_NESTING_LEVELS`].
 
 mod error;
 mod parser;
@@ -13,15 +13,16 @@ use crate::limits::DOCUMENT_JSON_BYTES;
 
 pub use error::{JsonError, Problem};
 
-/// Reads a document: an object at the top.
+/// Parses a document, which is an object.
 ///
-/// A number without fraction and exponent is an integer of `i64` or `u64`. One with either is read as the nearest `f64`,
-/// as is `-0`.
+/// A number without fraction and exponent is an integer of `i64` or `u64`. One with either is read as the nearest `f64`, as is
+/// `-0`.
 ///
 /// # Errors
-/// [`JsonError`] says what is wrong, and where: not UTF-8, not JSON, not an object, a repeated key, more than
-/// [`crate::limits::JSON_NESTING_LEVELS`] objects and arrays within each other, an integer outside 64 bits, a number
-/// whose nearest `f64` is infinite or zero for one that is not, or more than [`DOCUMENT_JSON_BYTES`] of text, white space between values not counted.
+/// [`JsonError`] has the reason and its position: not UTF-8, not JSON, not an object, a repeated key, more than
+/// [`crate::limits::JSON_NESTING_LEVELS`] nested objects and arrays, an integer outside 64 bits, a number for which the
+/// nearest `f64` is infinite, or is zero although the number is not, or more than [`DOCUMENT_JSON_BYTES`] of text, white space
+/// between values not counted.
 pub fn parse(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
     let (map, bytes) = read(text)?;
     if bytes > DOCUMENT_JSON_BYTES {
@@ -30,15 +31,15 @@ pub fn parse(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
     Ok(map)
 }
 
-/// Like [`parse`] for a text of any size: what merges made, or what is measured only once it has been patched.
+/// Parses a text of any size: one that a merge made, or one that is measured after it has been patched.
 ///
 /// # Errors
-/// Those of [`parse`] but for the size.
+/// Those of [`parse`] except for the size.
 pub fn parse_any_size(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
     read(text).map(|(map, _)| map)
 }
 
-/// The object, and how long its text is without the white space between values.
+/// Parses a text, and returns the object and the length of the text without the white space between values.
 fn read(text: &[u8]) -> Result<(Map<String, Value>, usize), JsonError> {
     let text = std::str::from_utf8(text).map_err(|cause| JsonError::new(Problem::NotUtf8, cause.valid_up_to()))?;
     let mut parser = parser::Parser::new(text);
@@ -46,7 +47,7 @@ fn read(text: &[u8]) -> Result<(Map<String, Value>, usize), JsonError> {
     Ok((map, parser.bytes_without_white_space()))
 }
 
-/// Fields and elements, those of nested objects and arrays included.
+/// Counts the fields and elements, including those of nested objects and arrays.
 #[must_use]
 pub fn elements(object: &Map<String, Value>) -> usize {
     fn of(value: &Value) -> usize {
@@ -59,7 +60,7 @@ pub fn elements(object: &Map<String, Value>) -> usize {
     object.values().map(|value| 1 + of(value)).sum()
 }
 
-/// Applies a merge patch (RFC 7396): objects merge key by key, `null` removes, anything else replaces.
+/// Applies a merge patch (RFC 7396): objects merge key by key, `null` removes, any other value replaces.
 pub fn merge_patch(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     for (key, wanted) in patch {
         match wanted {
@@ -74,7 +75,7 @@ pub fn merge_patch(target: &mut Map<String, Value>, patch: &Map<String, Value>) 
     }
 }
 
-/// The object under `key`, which replaces whatever else stood there.
+/// Returns the object under `key`, which replaces any other value there.
 fn object_at<'a>(target: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
     let slot = target.entry(key).or_insert(Value::Null);
     if !slot.is_object() {
@@ -83,13 +84,13 @@ fn object_at<'a>(target: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<S
     slot.as_object_mut().expect("it was made an object just above")
 }
 
-/// Compact text with sorted keys: equal documents have equal texts.
+/// Returns compact text with sorted keys: equal documents have equal texts.
 #[must_use]
 pub fn to_text(map: &Map<String, Value>) -> String {
     serde_json::to_string(map).expect("a map with string keys always has a text")
 }
 
-/// Whether two values are the same document content: `1` and `1.0` differ, and so do `0.0` and `-0.0`.
+/// Returns true if two values are the same document content: `1` and `1.0` differ, and so do `0.0` and `-0.0`.
 #[must_use]
 pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
@@ -100,7 +101,7 @@ pub fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// [`same`] for objects.
+/// Compares objects as [`same`] does.
 #[must_use]
 pub fn same_object(a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|((k, a), (l, b))| k == l && same(a, b))

@@ -1,4 +1,4 @@
-//! What names a document: its collection and its id.
+//! Names of documents: the collection and the id.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use ring::digest;
 
 use crate::limits::ID_BYTES;
 
-/// A validated `(collection, doc_id)`.
+/// A validated collection name and document id.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Key {
     collection: String,
     id: String,
 }
 
-/// Why a collection name or document id is refused.
+/// Reason to refuse a collection name or document id; each names the part, "collection" or "document id".
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum KeyError {
-    /// Which of the two, "collection" or "document id", is empty.
+    /// The part is empty.
     Empty(&'static str),
-    /// Longer than [`ID_BYTES`]: which, and its length in bytes.
+    /// The part is longer than [`ID_BYTES`]; its length in bytes.
     Long(&'static str, usize),
-    /// Contains a control character (Unicode category Cc).
+    /// The part contains a control character (Unicode category Cc).
     Control(&'static str),
 }
 
@@ -49,7 +49,7 @@ impl Key {
     /// Validates both parts.
     ///
     /// # Errors
-    /// A part is empty, over [`ID_BYTES`], or has a control character.
+    /// A part is empty, exceeds [`ID_BYTES`], or contains a control character.
     pub fn new(collection: impl Into<String>, id: impl Into<String>) -> Result<Key, KeyError> {
         let (collection, id) = (collection.into(), id.into());
         validate("collection", &collection)?;
@@ -57,19 +57,19 @@ impl Key {
         Ok(Key { collection, id })
     }
 
-    /// The collection's name.
+    /// Returns the name of the collection.
     #[must_use]
     pub fn collection(&self) -> &str {
         &self.collection
     }
 
-    /// The document's id within its collection.
+    /// Returns the id of the document within its collection.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The first 16 bytes of SHA-256 over the collection, a zero byte, and the id. Neither part can contain that byte.
+    /// Returns the first 16 bytes of SHA-256 over the collection, a zero byte, and the id. Neither part can contain that byte.
     #[must_use]
     pub fn hash(&self) -> KeyHash {
         let mut context = digest::Context::new(&digest::SHA256);
@@ -88,6 +88,6 @@ impl fmt::Display for Key {
     }
 }
 
-/// What a document is called between nodes and on disk: see [`Key::hash`].
+/// Identifier of a document between nodes and on disk; see [`Key::hash`].
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct KeyHash(pub [u8; 16]);

@@ -1,7 +1,7 @@
-//! Where a record comes from: the creations it descends from, and those that the deletions before it have seen.
+//! Lineage of a record: the creations it descends from, and those that earlier deletions have seen.
 //!
 //! Owns the rule by which a deletion removes what it has seen and nothing else (docs/storage.md, "Creations"). Never looks at
-//! content, and its sets join in any order to the same result.
+//! content. Its sets join in any order to the same result.
 
 mod covered;
 
@@ -12,20 +12,20 @@ use crate::store::Stamp;
 use crate::store::codec::{Bytes, put_bytes, put_varint};
 pub use covered::{COVERED_DOTS, Covered};
 
-/// Creations a live record may descend from without having been put since they met.
+/// Maximum number of creations that a live record descends from without having been put since they met.
 pub const LIVE_DOTS: usize = 256;
-/// Versions of a `latest` document beside the newest, each of a creation of its own.
+/// Maximum number of versions of a `latest` document besides the newest, each of a different creation.
 pub const SIBLINGS: usize = 8;
 
-/// One creation: a put that made a document where none was held.
+/// One creation: a put that made a document where none was stored.
 ///
-/// A node's later creation of the same document has a higher incarnation, and was made over a record that covers the earlier
-/// one. So the highest covered incarnation of a writer covers all before it.
+/// A later creation of the same document by the same writer has a higher incarnation, and was made over a record that covers
+/// the earlier one. The highest covered incarnation of a writer therefore covers all before it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Dot {
-    /// The first 8 bytes of SHA-256 over node and run.
+    /// First 8 bytes of SHA-256 over node and run.
     pub writer: [u8; 8],
-    /// One more than any that the writer had seen of this document.
+    /// One more than any incarnation of the document that the writer had seen.
     pub incarnation: u64,
 }
 
@@ -40,72 +40,72 @@ impl Dot {
     }
 }
 
-/// Sorted dots, each once.
+/// A sorted set of dots.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Dots(pub(super) Vec<Dot>);
 
 impl Dots {
-    /// Of one creation.
+    /// Returns the set of one creation.
     #[must_use]
     pub fn one(dot: Dot) -> Dots {
         Dots(vec![dot])
     }
 
-    /// Those of both.
+    /// Returns the union of two sets.
     #[must_use]
     pub fn union(&self, other: &Dots) -> Dots {
         self.iter().chain(other.iter()).copied().collect()
     }
 
-    /// Those that `covered` does not cover.
+    /// Returns the dots that `covered` does not cover.
     #[must_use]
     pub fn outside(&self, covered: &Covered) -> Dots {
         Dots(self.iter().filter(|dot| !covered.covers(dot)).copied().collect())
     }
 
-    /// In order.
+    /// Iterates over the dots in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Dot> {
         self.0.iter()
     }
 
-    /// How many there are.
+    /// Returns the number of dots.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The highest incarnation; 0 of none.
+    /// Returns the highest incarnation, or 0 if the set is empty.
     fn highest(&self) -> u64 {
         self.iter().map(|dot| dot.incarnation).max().unwrap_or(0)
     }
 
-    /// A count and the dots.
+    /// Encodes the number of dots and the dots.
     pub(in crate::store) fn put(&self, out: &mut Vec<u8>) {
         put_varint(out, self.0.len() as u64);
         self.iter().for_each(|dot| dot.put(out));
     }
 
-    /// The inverse of [`Dots::put`]; `None` for more than `most` and for an order of their own.
+    /// Parses the set, the inverse of [`Dots::put`]; `None` for more than `most` dots, or dots out of order.
     pub(in crate::store) fn parse(rest: &mut Bytes, most: usize) -> Option<Dots> {
         let count = usize::try_from(rest.varint()?).ok().filter(|count| *count <= most)?;
         let dots = (0..count).map(|_| Dot::parse(rest)).collect::<Option<Vec<_>>>()?;
         dots.is_sorted_by(|one, next| one < next).then_some(Dots(dots))
     }
 
-    /// As they travel: see [`Dots::put`].
+    /// Encodes the set for messages, as [`Dots::put`] does.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.put(&mut bytes);
         bytes
     }
 
-    /// The inverse of [`Dots::to_bytes`].
+    /// Parses the set, the inverse of [`Dots::to_bytes`].
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Dots> {
         let mut rest = Bytes(bytes);
         Dots::parse(&mut rest, LIVE_DOTS).filter(|_| rest.is_empty())
@@ -121,18 +121,18 @@ impl FromIterator<Dot> for Dots {
     }
 }
 
-/// A version of a `latest` document that is not the newest, but of a creation that the newest does not descend from.
+/// A version of a `latest` document that is not the newest, of a creation that the newest does not descend from.
 ///
-/// It is kept until the next put, so that a deletion which has seen the newest version only leaves this one.
+/// It is kept until the next put, so that a deletion which has seen only the newest version leaves this one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Sibling {
-    /// The creations it descends from.
+    /// Creations that it descends from.
     pub dots: Dots,
-    /// Who wrote it.
+    /// Node that wrote it.
     pub origin: EndpointId,
-    /// Orders it.
+    /// Stamp that orders it.
     pub stamp: Stamp,
-    /// Its content.
+    /// Content of the version.
     pub json: String,
 }
 
@@ -153,56 +153,56 @@ impl Sibling {
     }
 }
 
-/// See the module. Empty for commands, which are never put again once they were removed.
+/// The creations behind a record; see the module documentation. Empty for commands, which are never put again after removal.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Lineage {
-    /// Creations a live record descends from: usually one. None of them is covered.
+    /// Creations that a live record descends from, usually one. None of them is covered.
     pub dots: Dots,
     /// Creations that the deletions and compactions before this record have seen.
     pub covered: Covered,
-    /// Of a `latest` record, the newest first. No dot is in two of them, or here and in `dots`.
+    /// Siblings of a `latest` record, the newest first. No dot is in two of them, nor in one of them and in `dots`.
     pub siblings: Vec<Sibling>,
 }
 
 impl Lineage {
-    /// Of a first or next creation over `before`, which it covers.
+    /// Returns the lineage of a first or next creation over `before`, which it covers.
     pub(crate) fn create(before: Option<&Lineage>, writer: [u8; 8]) -> Lineage {
         let covered = before.map(Lineage::buried).unwrap_or_default().covered;
         let dot = Dot { writer, incarnation: covered.highest() + 1 };
         Lineage { dots: Dots::one(dot), covered, siblings: Vec::new() }
     }
 
-    /// Of a put, which descends from all that is held.
+    /// Returns the lineage of a put, which descends from all stored creations.
     pub(crate) fn edited(&self) -> Lineage {
         Lineage { dots: self.all_dots(), covered: self.covered.clone(), siblings: Vec::new() }
     }
 
-    /// Of a deletion, which has seen all that is held.
+    /// Returns the lineage of a deletion, which has seen all stored creations.
     pub(crate) fn buried(&self) -> Lineage {
         Lineage { dots: Dots::default(), covered: self.covered.with(self.all_dots().iter()), siblings: Vec::new() }
     }
 
-    /// The record's incarnation; follows from the creations.
+    /// Returns the incarnation of the record, which follows from its creations.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         let covered = self.covered.highest();
         if self.dots.is_empty() { covered } else { self.all_dots().highest().max(covered + 1) }
     }
 
-    /// Those of the record and of its siblings.
+    /// Returns the creations of the record and of its siblings.
     #[must_use]
     pub fn all_dots(&self) -> Dots {
         let siblings = self.siblings.iter().flat_map(|sibling| sibling.dots.iter());
         self.dots.iter().chain(siblings).copied().collect()
     }
 
-    /// Whether anything of the record survives deletions that have seen `covered`.
+    /// Returns true if a part of the record survives deletions that have seen `covered`.
     pub(crate) fn survives(&self, covered: &Covered) -> bool {
         let mut siblings = self.siblings.iter().flat_map(|sibling| sibling.dots.iter());
         self.dots.iter().any(|dot| !covered.covers(dot)) || siblings.any(|dot| !covered.covers(dot))
     }
 
-    /// What is wrong with one that a peer sent.
+    /// Checks a lineage from a peer, and returns the first fault as the error.
     pub(crate) fn check(&self, live: bool, incarnation: u64) -> Result<(), &'static str> {
         let all = self.all_dots();
         let count = self.dots.len() + self.siblings.iter().map(|sibling| sibling.dots.len()).sum::<usize>();
@@ -217,14 +217,14 @@ impl Lineage {
         }
     }
 
-    /// What a record has of its creations besides what is covered.
+    /// Encodes the lineage of a record without the covered creations.
     pub(in crate::store) fn put_live(&self, out: &mut Vec<u8>) {
         self.dots.put(out);
         put_varint(out, self.siblings.len() as u64);
         self.siblings.iter().for_each(|sibling| sibling.put(out));
     }
 
-    /// The inverse of [`Lineage::put_live`].
+    /// Parses the encoding of [`Lineage::put_live`].
     pub(in crate::store) fn parse_live(rest: &mut Bytes) -> Option<Lineage> {
         let dots = Dots::parse(rest, LIVE_DOTS)?;
         let count = usize::try_from(rest.varint()?).ok().filter(|count| *count <= SIBLINGS)?;
@@ -232,7 +232,7 @@ impl Lineage {
         Some(Lineage { dots, covered: Covered::default(), siblings })
     }
 
-    /// What of it tells versions apart: all but siblings' origins.
+    /// Returns the hash of everything that distinguishes versions: all but the origins of siblings.
     pub(in crate::store) fn digest(&self) -> [u8; 32] {
         let mut bytes = Vec::new();
         self.covered.put(&mut bytes);

@@ -1,8 +1,8 @@
-//! One `merged` document: a JSON object kept as an Automerge document, so that edits made apart come together.
+//! One `merged` document: a JSON object stored as an Automerge document, so that concurrent edits merge.
 //!
-//! Owns how JSON is mapped to Automerge and back, how a put becomes the smallest change, and what concurrent values look
-//! like. Must show the same JSON on every node that holds the same changes, whatever the order they came in, and must
-//! never trust the changes of a peer: not their form, not their nesting.
+//! Owns the mapping of JSON to Automerge and back, the computation of the smallest change for a put, and the form of
+//! concurrent values. Must show the same JSON on every node that holds the same changes, in any order of arrival. Must never
+//! trust the changes of a peer, neither in their form nor in their nesting.
 //!
 //! `docs/merged.md` shows by example what a merge does.
 
@@ -30,51 +30,51 @@ use view::{MapNode, View};
 use crate::store::chunk::Expansion;
 use crate::store::json::same_object;
 
-/// A change's SHA-256, as it stands in heads.
+/// SHA-256 of a change, as in heads.
 pub type Hash = [u8; 32];
 
-/// At most this many hashes describe what a document holds.
+/// Maximum number of hashes in the description of a document's changes.
 const SAMPLE_HASHES: usize = 32;
-/// Changes made on the base of a put among which its repetition is recognised: the newest ones.
+/// Number of the newest changes on a put's base that are searched for a repetition of the put.
 const REPEATS: usize = 8;
-/// Elements that a put with a superseded base may pass on its way to those it changes: about 3 s of work.
+/// Maximum number of elements that a put with a superseded base passes on the way to those it changes: about 3 s of work.
 const PASSED_AT_BASE: usize = 1 << 24;
 
-/// One loaded document.
+/// A loaded document.
 #[derive(Clone, Debug)]
 pub struct Doc {
     automerge: Automerge,
-    /// The content, when known.
+    /// Content, if known.
     shown: OnceCell<Map<String, Value>>,
     slack: Slack,
-    /// What its chunks expand to, when known.
+    /// Size of the document's chunks once expanded, if known.
     expansion: Option<Expansion>,
 }
 
-/// What received changes did to a document.
+/// Effect of received changes on a document.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Applied {
-    /// All were new, and single changes: their bytes are what the document gained.
+    /// All changes were new, and each was a chunk: their bytes are exactly what the document gained.
     AllNew,
-    /// At least one was new.
+    /// At least one change was new.
     Changed,
-    /// All were known.
+    /// All changes were known.
     Nothing,
-    /// Some build on changes that are not here. The document is not to be used any more.
+    /// Some changes build on missing ones. The document must not be used any more.
     Missing,
 }
 
 impl Doc {
-    /// An empty document, which `actor` will write to.
+    /// Returns an empty document that `actor` will write to.
     #[must_use]
     pub fn new(actor: [u8; 16]) -> Doc {
         Doc::of(Automerge::new(), actor, Slack::default())
     }
 
-    /// The document in `chunks`, our own stored bytes.
+    /// Loads the document in `chunks`, which this node stored.
     ///
     /// # Errors
-    /// [`MergedError::Damaged`] when they are not what was stored.
+    /// [`MergedError::Damaged`] if they are not the stored bytes.
     pub fn load(chunks: &[u8], actor: [u8; 16]) -> Result<Doc, MergedError> {
         let damaged = |cause: &dyn std::fmt::Display| MergedError::Damaged(cause.to_string());
         let (first, rest) = chunks.split_at(chunk::whole_length(chunks).unwrap_or(0).min(chunks.len()));
@@ -95,25 +95,25 @@ impl Doc {
         Doc { automerge, shown: OnceCell::new(), slack, expansion: None }
     }
 
-    /// The newest changes, sorted. Two documents with equal heads are equal.
+    /// Returns the newest changes, sorted. Two documents with equal heads are equal.
     #[must_use]
     pub fn heads(&self) -> Vec<Hash> {
         self.automerge.get_heads().into_iter().map(|head| head.0).collect()
     }
 
-    /// The content.
+    /// Returns the content.
     #[must_use]
     pub fn json(&self) -> &Map<String, Value> {
         self.shown.get_or_init(|| View::read(&self.automerge).root.into_json())
     }
 
-    /// Makes `wanted` the content, as one change of the fields and elements in which it differs from the content at
-    /// `base` (now, when absent). What came after `base` merges with it. Writes no change when nothing differs, nor when
-    /// a change on the same base made the same content: a put sent twice is one.
+    /// Makes `wanted` the content, by one change of the fields and elements that differ from the content at `base` (or from
+    /// the current one). Later changes merge with it. Makes no change if nothing differs, nor if a change on the same base
+    /// made the same content, so that a put sent twice counts once.
     ///
     /// # Errors
-    /// [`MergedError::UnknownBase`] when `base` names a change that is not here, [`MergedError::TooMuchAtBase`] when what
-    /// differs takes too long to find as of `base`. After these and [`MergedError::Refused`] the document is unchanged.
+    /// [`MergedError::UnknownBase`] if `base` names a missing change, [`MergedError::TooMuchAtBase`] if finding the
+    /// differences as of `base` would take too long. After these and [`MergedError::Refused`], the document is unchanged.
     pub fn put(&mut self, base: Option<&[Hash]>, wanted: &Map<String, Value>) -> Result<(), MergedError> {
         let before = self.automerge.stats().num_ops;
         let outcome = self.put_over(base, wanted);
@@ -156,10 +156,10 @@ impl Doc {
         Ok(())
     }
 
-    /// The content that the changes `base` and all they build on make: what a writer with this base saw.
+    /// Returns the content at `base`: the changes it names and all they build on, which a writer with this base saw.
     ///
     /// # Errors
-    /// [`MergedError::UnknownBase`] when `base` names a change that is not here.
+    /// [`MergedError::UnknownBase`] if `base` names a missing change.
     pub fn content_at(&mut self, base: &[Hash]) -> Result<Map<String, Value>, MergedError> {
         if !base.iter().all(|hash| self.knows(hash)) {
             return Err(MergedError::UnknownBase);
@@ -177,7 +177,7 @@ impl Doc {
         Ok(content)
     }
 
-    /// Whether a change is here that was made on exactly `base` and made it `wanted`: the same put, sent again.
+    /// Returns true if a change on exactly `base` made `wanted`: the same put, sent again.
     fn was_put(&mut self, base: &[ChangeHash], wanted: &Map<String, Value>) -> Result<bool, MergedError> {
         let changes = self.automerge.get_changes_meta(base);
         let made_on_base = changes.iter().rev().filter(|change| {
@@ -201,7 +201,7 @@ impl Doc {
         self.shown.take();
         let transaction = self.automerge.transaction_at(PatchLog::inactive(), base);
         let mut transaction = transaction.map_err(|cause| MergedError::Refused(cause.to_string()))?;
-        // Read through the transaction: it shows the document as it was at `base`.
+        // Read through the transaction, which shows the document as it was at `base`.
         let view = View::read(&transaction);
         if edit::passed(&view.root, wanted) > PASSED_AT_BASE {
             transaction.rollback();
@@ -212,31 +212,31 @@ impl Doc {
         Ok(())
     }
 
-    /// Whether the change with this hash is here.
+    /// Returns true if the document has the change with this hash.
     #[must_use]
     pub fn knows(&self, hash: &Hash) -> bool {
         self.automerge.get_change_meta_by_hash(&ChangeHash(*hash)).is_some()
     }
 
-    /// The whole document as one uncompressed document chunk.
+    /// Returns the whole document as one uncompressed document chunk.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
         self.automerge.save_with_options(SaveOptions { deflate: false, retain_orphans: false })
     }
 
-    /// Uncompressed chunks of what a node lacks that holds `heads` and all they build on. Heads not known here are
-    /// ignored; when none is known, that is the whole document.
+    /// Returns uncompressed chunks of the changes that a node lacks which holds `heads` and all they build on. Unknown heads
+    /// are ignored; if none is known, the result is the whole document.
     #[must_use]
     pub fn changes_after(&self, heads: &[Hash]) -> Vec<u8> {
         let known: Vec<_> = heads.iter().filter(|hash| self.knows(hash)).copied().map(ChangeHash).collect();
         if known.is_empty() { self.save() } else { self.automerge.save_after(&known) }
     }
 
-    /// Takes in chunks from a peer.
+    /// Applies chunks from a peer.
     ///
     /// # Errors
-    /// The chunks are malformed, contradict what is here, or nest deeper than a document may. After an error, and after
-    /// [`Applied::Missing`], the document is in between and must be dropped.
+    /// The chunks are malformed, contradict existing changes, or nest deeper than a document may. After an error, and after
+    /// [`Applied::Missing`], the document is incomplete and must be dropped.
     pub fn apply(&mut self, chunks: &[u8]) -> Result<Applied, MergedError> {
         let (before, held) = (self.automerge.get_heads(), self.automerge.stats().num_changes);
         let (changes, single) = self.read_chunks(chunks)?;
@@ -257,8 +257,8 @@ impl Doc {
         Ok(if all_new { Applied::AllNew } else { Applied::Changed })
     }
 
-    /// The changes in `chunks`, and whether each is a chunk of its own. Into an empty document a document chunk is loaded as
-    /// it is, which is cheaper.
+    /// Reads the changes in `chunks`; returns true with them if each is a separate chunk. A document chunk is loaded directly
+    /// into an empty document, which is cheaper.
     fn read_chunks(&mut self, chunks: &[u8]) -> Result<(Vec<automerge::Change>, bool), MergedError> {
         let (mut changes, mut single) = (Vec::new(), true);
         for chunk in chunk::split(chunks) {
@@ -278,7 +278,8 @@ impl Doc {
         Ok((changes, single))
     }
 
-    /// What this document holds, in a few hashes: its heads, then older changes at exponentially growing distance.
+    /// Returns a few hashes that describe the document's changes: its heads, then older changes at exponentially growing
+    /// distances.
     #[must_use]
     pub fn sample(&self) -> Vec<Hash> {
         let mut sample = self.heads();
@@ -295,41 +296,41 @@ impl Doc {
         sample
     }
 
-    /// What the chunks of this document expand to: counted once, and then kept up by [`Doc::note_change`].
+    /// Returns the expanded size of the document's chunks, counted once and then updated by [`Doc::note_change`].
     pub fn expansion(&mut self) -> Expansion {
-        // What was not saved intact would be found when it is loaded.
+        // A damaged save would be found when it is loaded, so the error is ignored here.
         *self.expansion.get_or_insert_with(|| {
             let whole = self.automerge.save_with_options(SaveOptions { deflate: false, retain_orphans: false });
             Expansion::measure(&whole).unwrap_or_default()
         })
     }
 
-    /// These are all its chunks.
+    /// Counts the expanded size of `chunks`, which are all chunks of the document.
     pub fn count_expansion(&mut self, chunks: &[u8]) {
         self.expansion = Expansion::measure(chunks).ok();
     }
 
-    /// The document gained these chunks since its expansion was counted; `None`: it is not known what.
+    /// Adds the chunks that the document gained to its expanded size; `None` if they are unknown, and then so is the size.
     pub fn note_change(&mut self, news: Option<&[u8]>) {
         let more = news.and_then(|news| Expansion::measure(news).ok());
         self.expansion = self.expansion.zip(more).map(|(before, more)| before.and(more));
     }
 
-    /// Actors, and changes.
+    /// Returns the number of actors and the number of changes.
     #[must_use]
     pub fn authorship(&self) -> (u64, u64) {
         let stats = self.automerge.stats();
         (stats.num_actors, stats.num_changes)
     }
 
-    /// How much there is to load, whatever the size: operations, and three for each change.
+    /// Returns the cost of loading the document in rows: one for each operation, three for each change.
     #[must_use]
     pub fn rows(&self) -> u64 {
         let stats = self.automerge.stats();
         stats.num_ops + 3 * stats.num_changes
     }
 
-    /// About how much memory this document takes, for a cache bounded in bytes; its history has `history_bytes`.
+    /// Returns the approximate memory of the document in bytes, for the cache; its history has `history_bytes`.
     #[must_use]
     pub fn resident_bytes(&self, history_bytes: usize) -> usize {
         let shown = self.shown.get().map_or(0, resident::of_object);
@@ -337,7 +338,7 @@ impl Doc {
     }
 }
 
-/// No message and no time: the bytes of a change depend on nothing but its content.
+/// Returns options without message and time, so that the bytes of a change depend on nothing but its content.
 fn unsigned(_outcome: &()) -> CommitOptions {
     CommitOptions::default().with_time(0)
 }

@@ -1,7 +1,7 @@
 //! Documents on disk: the engine, its thread, and the snapshots other threads read.
 //!
-//! Owns every record and the index of newest versions. Must never wait for another thread, and never answers a write
-//! before it is as durable as the answer says.
+//! Owns every record and the index of newest versions. Must never wait for another thread, and never answers a write before it
+//! is as durable as the answer says.
 //!
 //! | file | holds |
 //! |---|---|

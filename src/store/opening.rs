@@ -1,8 +1,8 @@
-//! Opening a database, and what to do when the disk has no room for what a start writes.
+//! Opens a database, even if the disk has no space for the writes of a start.
 //!
-//! A start writes little, but it writes: a run of its own, what the journal lacks in redb's pages, pages that redb mends after a
-//! kill. Without room for that the database is opened over an [`Overlay`]: these writes stay in memory, everything that was
-//! acknowledged can be read and synced out, and nothing is taken. Its run is on no disk, so positions in it are refused later.
+//! A start writes little: a new run, the journal's commits in redb's pages, and the pages that redb repairs after a kill.
+//! Without space for that, the database is opened over an [`Overlay`]: these writes stay in memory, everything acknowledged
+//! can be read and synced to peers, and writes are refused. The run is on no disk, so positions in it are refused later.
 
 use std::io;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use crate::store::error::size;
 use crate::store::overlay::Overlay;
 use crate::store::{Config, Disk, Error, Figures, RunId};
 
-/// Pages a commit writes besides its records: paths through the tables, redb's own tables.
+/// Space for the pages that a commit writes besides its records, in bytes: paths through the tables, and redb's own tables.
 pub(super) const RESERVE_BYTES: usize = 1 << 20;
-/// Memory for what a start writes when the disk has no room for it. Mending a file of 64 MiB or more writes a path of pages;
-/// the largest journal entry is some dozen pages.
+/// Memory for the writes of a start on a full disk, in bytes. Repairing a file of 64 MiB or more writes a path of pages; the
+/// largest journal entry is a few dozen pages.
 const OVERLAY_BYTES: usize = 16 << 20;
 
-/// Whether a database takes writes.
+/// Access to an open database.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Access {
     Write,
-    /// The disk has no room for what a start writes.
+    /// Read-only, because the disk has no space for the writes of a start.
     Read,
 }
 
-/// Opens or creates the database and begins a run, durably where there is room. Goes on counting in `figures`.
+/// Opens or creates the database and begins a run, durably if there is space. Continues the counts in `figures`.
 ///
 /// # Errors
 /// The database is damaged or of a newer format, the disk failed, or it is full and there is no database yet.
@@ -62,7 +62,7 @@ pub(super) fn open<D: Disk>(
     Ok((opened, access))
 }
 
-/// redb repeats an error of the disk as one without a kind.
+/// Returns true if a full disk caused the error. redb repeats a disk error as one without a kind.
 fn is_for_want_of_room(cause: &Error, room: &io::Result<()>) -> bool {
     matches!(cause, Error::DiskFull) || (room.is_err() && matches!(cause, Error::Io(_)))
 }
@@ -85,7 +85,7 @@ fn read_only<D: Disk>(disk: &Arc<D>, config: &Config, fresh: &Fresh, now: Now) -
     Ok(opened)
 }
 
-/// The run after a storage error: as unique as the run it follows.
+/// Returns the run that follows `run` after a storage error. It is as unique as `run`.
 pub(super) fn successor(run: RunId) -> RunId {
     let mut context = Context::new(&SHA256);
     context.update(b"peat-reopened");
@@ -93,17 +93,17 @@ pub(super) fn successor(run: RunId) -> RunId {
     RunId(first_16(context))
 }
 
-/// The answer while a database that failed is not open.
+/// Returns the error for requests while a failed database is not open.
 pub(super) fn not_open() -> Error {
     Error::Io(Arc::new(io::Error::other("the database failed and could not be opened again yet")))
 }
 
-/// The answer to what was begun before the database failed and was opened again.
+/// Returns the error for requests that began before the database failed and was opened again.
 pub(super) fn reopened() -> Error {
     Error::Io(Arc::new(io::Error::other("the database failed meanwhile and was opened again")))
 }
 
-/// Notes for `health` whether `bytes` were found on the disk.
+/// Records for `health` if `bytes` were available on the disk.
 pub(super) fn note_room<D: Disk>(figures: &Figures, disk: &D, bytes: u64, room: &io::Result<()>) {
     let lacking = matches!(room, Err(cause) if is_full(cause));
     figures.lacking_bytes.set(if lacking { bytes } else { 0 });
@@ -114,7 +114,7 @@ fn size_of(bytes: u64) -> String {
     size(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
-/// What is wrong with the room on the disk, if anything.
+/// Returns a sentence about missing space on the disk, if there is a problem.
 pub(crate) fn room_problem(figures: &Figures) -> Option<String> {
     let (lacking, free) = (figures.lacking_bytes.get(), figures.free_bytes.get());
     let consequence = match figures.read_only.get() {

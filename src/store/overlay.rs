@@ -1,4 +1,4 @@
-//! A disk that is read and never written: changes stay in memory, block by block.
+//! A disk that is read and never written: changes stay in memory, in blocks.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,11 +11,12 @@ use redb::{BackendError, StorageBackend};
 
 use crate::store::Disk;
 
+/// Length of a block, in bytes.
 const BLOCK: usize = 4096;
 
-/// Bytes that are only read.
+/// Read-only bytes.
 pub(super) trait Base: std::fmt::Debug + Send + Sync + 'static {
-    /// How many there are.
+    /// Returns their number.
     fn length(&self) -> io::Result<u64>;
 
     /// Fills `out` with the bytes at `offset`, all of which exist.
@@ -42,20 +43,20 @@ impl<D: Disk> Base for Arc<D> {
     }
 }
 
-/// What is read, and what was written over it.
+/// Read-only bytes, and the blocks written over them.
 #[derive(Debug)]
 pub(super) struct Overlay<B> {
     base: B,
-    /// Bytes that may be written over; a write beyond fails as on a full disk.
+    /// Maximum size of the written blocks, in bytes; a write beyond it fails as on a full disk.
     limit: usize,
-    /// redb wants to share it; few readers have it at once.
+    /// redb requires `Sync`; contention is rare.
     written: Mutex<Written>,
 }
 
 #[derive(Debug)]
 struct Written {
     length: u64,
-    /// How much of the base is still in view: it was cut short when the length was set below its own.
+    /// Part of the base that is still visible: it is cut when the length is set below its own.
     visible: u64,
     blocks: BTreeMap<u64, Box<[u8; BLOCK]>>,
 }
@@ -71,7 +72,7 @@ impl<B: Base> Overlay<B> {
         self.written.lock().map_err(|_| io::Error::other("an earlier look panicked"))
     }
 
-    /// The block at `number`, of the base where nothing was written over it; zeros beyond its end.
+    /// Returns the block at `number`: the written one, or that of the base, with zeros beyond its end.
     fn block(&self, written: &Written, number: u64) -> io::Result<Box<[u8; BLOCK]>> {
         if let Some(block) = written.blocks.get(&number) {
             return Ok(block.clone());
@@ -84,7 +85,7 @@ impl<B: Base> Overlay<B> {
     }
 }
 
-/// The blocks that a range touches: number, offset in it, bytes.
+/// Iterates over the blocks that a range touches: number, offset within, and length.
 fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize)> {
     let (mut at, mut left) = (offset, length);
     std::iter::from_fn(move || {
@@ -144,7 +145,7 @@ impl<B: Base> StorageBackend for Overlay<B> {
         Ok(())
     }
 
-    // A disk is exclusive by construction, so every lock is free.
+    // The disk is exclusive by construction, so every lock is free.
     fn try_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
         Ok(true)
     }

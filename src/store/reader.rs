@@ -1,4 +1,4 @@
-//! Reading without the store thread: snapshots of the committed database.
+//! Reads without the store thread: snapshots of the committed database.
 //!
 //! Must never write, and never waits for a commit in progress.
 
@@ -24,11 +24,11 @@ use crate::store::{
     PeerRun, Record, RunId, Version, VersionHash,
 };
 
-/// Opens snapshots. Cheap to clone and to send; replaced by [`crate::store::Store::poll_reopened`] after a storage error.
+/// Takes snapshots. Cheap to clone and to send. [`crate::store::Store::poll_reopened`] replaces it after a storage error.
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub(super) database: Arc<redb::Database>,
-    /// Bytes of the database file; the engine updates it after every commit.
+    /// Size of the database file in bytes, updated by the engine after every commit.
     pub(super) size: Arc<AtomicU64>,
     /// Shut once this opening of the database has failed.
     pub(super) gate: Gate,
@@ -40,7 +40,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The newest committed state, unflushed commits included.
+    /// Returns the newest committed state, including unflushed commits.
     ///
     /// # Errors
     /// The disk failed.
@@ -52,25 +52,26 @@ impl Reader {
         Ok(Snapshot { transaction, state, file_bytes, clocks: self.clocks })
     }
 
-    /// This run. A store that was reopened after a storage error is in a new run: what was not flushed is gone.
+    /// Returns the id of this run. A store that was opened again after a storage error is in a new run, and its unflushed
+    /// commits are lost.
     #[must_use]
     pub fn run(&self) -> RunId {
         self.run
     }
 
-    /// Made once with the database.
+    /// Returns the id of the database, which was drawn when it was created.
     #[must_use]
     pub fn database(&self) -> [u8; 16] {
         self.id
     }
 
-    /// What the store has done.
+    /// Returns the metrics of the store.
     #[must_use]
     pub fn figures(&self) -> &Figures {
         &self.figures
     }
 
-    /// This node.
+    /// Returns the endpoint id of this node.
     #[must_use]
     pub fn node(&self) -> EndpointId {
         self.node
@@ -94,44 +95,44 @@ impl fmt::Debug for Snapshot {
 /// A live document, for clients.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Document {
-    /// Keys sorted, no white space.
+    /// JSON text, with sorted keys and no white space.
     pub json: String,
-    /// Give it back as `base`.
+    /// Version to return as `base`.
     pub version: Version,
-    /// The commit that wrote it here.
+    /// Sequence number of the commit that wrote it here.
     pub sequence: u64,
-    /// Who wrote this version.
+    /// Node that wrote this version.
     pub origin: Origin,
-    /// Starts over after every delete.
+    /// Incarnation, which grows with each creation after a deletion.
     pub incarnation: u64,
 }
 
-/// One line of the index of newest versions.
+/// One entry of the index of newest versions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Entry {
-    /// The commit that wrote the record.
+    /// Sequence number of the commit that wrote the record.
     pub sequence: u64,
-    /// Which record.
+    /// Key hash of the record.
     pub hash: KeyHash,
-    /// Which version of it.
+    /// Version hash of the record.
     pub version: VersionHash,
-    /// The number ([`Snapshot::source`]) of the peer and run that delivered exactly this version; 0: nobody did.
+    /// Number ([`Snapshot::source`]) of the peer and run that delivered exactly this version; 0 if none did.
     pub from: u32,
 }
 
-/// How much is stored.
+/// Amount of stored data.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
-    /// Live documents.
+    /// Number of live documents.
     pub live: u64,
-    /// Tombstones.
+    /// Number of tombstones.
     pub tombstones: u64,
-    /// The database file.
+    /// Size of the database file, in bytes.
     pub file_bytes: u64,
 }
 
 impl Snapshot {
-    /// A live document; `None` for one that does not exist or was deleted.
+    /// Returns a live document; `None` if it does not exist or was deleted.
     ///
     /// # Errors
     /// The disk failed or the record is damaged.
@@ -148,7 +149,7 @@ impl Snapshot {
         }))
     }
 
-    /// The ids of a collection's live documents, sorted by their bytes.
+    /// Returns the ids of a collection's live documents, sorted by their bytes.
     ///
     /// # Errors
     /// The disk failed.
@@ -164,7 +165,7 @@ impl Snapshot {
         Ok(ids)
     }
 
-    /// The ids among [`Snapshot::list`] that begin with `prefix`.
+    /// Returns the ids of [`Snapshot::list`] that begin with `prefix`.
     ///
     /// # Errors
     /// The disk failed.
@@ -184,8 +185,8 @@ impl Snapshot {
         Ok(ids)
     }
 
-    /// What the document of an index entry is called: cheaper than [`Snapshot::record`]. `None` for a tombstone whose name
-    /// was forgotten.
+    /// Returns the name of an index entry's document, at less cost than [`Snapshot::record`]. `None` for a tombstone with a
+    /// name that was forgotten.
     ///
     /// # Errors
     /// The disk failed or the record is damaged.
@@ -197,15 +198,15 @@ impl Snapshot {
         }
     }
 
-    /// The newest sequence number in this snapshot.
+    /// Returns the newest sequence number in this snapshot.
     #[must_use]
     pub fn visible(&self) -> u64 {
         self.state.sequence
     }
 
-    /// How far a cursor or a token may claim that was earned by a scan which has not reached [`Snapshot::visible`]. A crash
-    /// takes unflushed commits back, and puts the index entries they removed where they were: at or above this, a scan may
-    /// have passed by the place of a record that will be there again. It counts on everything up to [`Snapshot::flushed`].
+    /// Returns the limit of a cursor or token for a scan that has not reached [`Snapshot::visible`]. A crash takes unflushed
+    /// commits back, and restores the index entries that they removed: from this number on, a scan may have passed the place
+    /// of a record that will return. The scan also counts on everything up to [`Snapshot::flushed`].
     #[must_use]
     pub fn settled(&self) -> u64 {
         match self.state.unsettled {
@@ -214,14 +215,14 @@ impl Snapshot {
         }
     }
 
-    /// The newest sequence number that a crash cannot take back from this snapshot.
+    /// Returns the newest sequence number in this snapshot that a crash cannot take back.
     #[must_use]
     pub fn flushed(&self) -> u64 {
         self.state.flushed
     }
 
-    /// The records of one kind whose sequence number is above `after`, tombstones included, oldest first. Exactly one
-    /// entry per record.
+    /// Iterates over the records of one kind with sequence numbers above `after`, including tombstones, oldest first. There is
+    /// exactly one entry for each record.
     ///
     /// # Errors
     /// The disk failed.
@@ -236,14 +237,14 @@ impl Snapshot {
         }))
     }
 
-    /// A record as it is stored, by its key.
+    /// Returns the bytes of a record, by its key hash.
     fn record_bytes(&self, hash: &KeyHash) -> Result<Option<AccessGuard<'static, &'static [u8]>>, Error> {
         let keys = self.transaction.open_table(KEYS)?;
         let Some(sequence) = keys.get(hash.0.as_slice())? else { return Ok(None) };
         self.bytes_at(sequence.value())
     }
 
-    /// How many records, keys and chunks there are.
+    /// Returns the number of records, keys and chunks.
     #[cfg(test)]
     pub(super) fn rows(&self) -> [u64; 3] {
         use redb::ReadableTableMetadata;
@@ -255,7 +256,7 @@ impl Snapshot {
         Ok(self.transaction.open_table(RECORDS)?.get(sequence)?)
     }
 
-    /// One record, whatever its state.
+    /// Returns a record, live or deleted.
     ///
     /// # Errors
     /// The disk failed or the record is damaged.
@@ -263,7 +264,7 @@ impl Snapshot {
         self.decode(self.record_bytes(hash)?)
     }
 
-    /// The record of an index entry of this snapshot: one look-up less.
+    /// Returns the record of an index entry of this snapshot, with one look-up less than by its key.
     ///
     /// # Errors
     /// The disk failed or the record is damaged.
@@ -282,7 +283,7 @@ impl Snapshot {
         Ok(Some(record))
     }
 
-    /// A command; `None` when there is none of this id.
+    /// Returns a command, or `None` if there is none with this id.
     ///
     /// # Errors
     /// The disk failed or the record is damaged.
@@ -291,13 +292,13 @@ impl Snapshot {
         Ok(self.record(&key.hash())?.and_then(|record| self.view(&record)))
     }
 
-    /// A record's command, if it holds one.
+    /// Returns the command in a record, if it is one.
     #[must_use]
     pub fn view(&self, record: &Record) -> Option<CommandView> {
         CommandView::of(record, self.clocks)
     }
 
-    /// The result of one of a command's targets, if it gave any.
+    /// Returns the result or progress of one target of a command, if there is one.
     ///
     /// # Errors
     /// The disk failed or the record is damaged.
@@ -309,14 +310,14 @@ impl Snapshot {
         })
     }
 
-    /// This start of the machine.
+    /// Returns the id of this boot of the machine.
     #[must_use]
     pub fn boot(&self) -> BootId {
         self.clocks.boot
     }
 
-    /// The name of the document whose deletion was committed as `sequence`, if it existed here before and the name is
-    /// still kept. `None` for a tombstone nobody here needs to hear of.
+    /// Returns the name of the document that the commit `sequence` deleted, if it existed here before and its name is still
+    /// stored. `None` for a tombstone that no subscriber here needs to see.
     ///
     /// # Errors
     /// The disk failed.
@@ -324,31 +325,32 @@ impl Snapshot {
         Ok(self.deleted(sequence)?.map(|(_, name)| name))
     }
 
-    /// Like [`Snapshot::deleted_name`], with who deleted it.
+    /// Returns the same as [`Snapshot::deleted_name`], with the node that deleted the document.
     pub(super) fn deleted(&self, sequence: u64) -> Result<Option<(Origin, Key)>, Error> {
         let deleted = self.transaction.open_table(DELETED)?;
         let row = deleted.get(tables::number_key(sequence).as_slice())?;
         row.map(|row| tables::deleted_entry(row.value())).transpose()
     }
 
-    /// The feed is complete from tokens at or above this; names of deletions before it were dropped.
+    /// Returns the sequence number from which the feed is complete: the names of earlier deletions were dropped.
     #[must_use]
     pub fn deleted_floor(&self) -> u64 {
         self.state.deleted_floor
     }
 
-    /// Whether everything up to `sequence` of `run` happened in this database's history.
+    /// Returns true if everything up to `sequence` of `run` is part of this database's history.
     ///
     /// # Errors
     /// The disk failed.
     pub fn token_is_known(&self, run: RunId, sequence: u64) -> Result<bool, Error> {
         let runs = self.runs()?;
         let Some(at) = runs.iter().position(|(known, _)| *known == run) else { return Ok(false) };
+        // A run ended where the next one began.
         let ended = runs.get(at + 1).map_or(self.state.sequence, |(_, start)| start - 1);
         Ok(sequence <= ended)
     }
 
-    /// What this node has of `peer`'s changes, at most one cursor per kind.
+    /// Returns the cursors into the indexes of `peer`, at most one for each kind.
     ///
     /// # Errors
     /// The disk failed.
@@ -362,7 +364,7 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// The number under which [`Entry::from`] names this peer in this run; `None` when it delivered nothing yet.
+    /// Returns the number that stands for this peer and run in [`Entry::from`]; `None` if it has not delivered anything.
     ///
     /// # Errors
     /// The disk failed.
@@ -372,7 +374,7 @@ impl Snapshot {
         Ok(row.and_then(|(number, run)| (run == peer.run).then_some(number)))
     }
 
-    /// The runs remembered, oldest first, each with the first sequence number it could write.
+    /// Returns the stored runs, oldest first, each with the first sequence number that it could write.
     ///
     /// # Errors
     /// The disk failed.
@@ -381,7 +383,7 @@ impl Snapshot {
         runs.iter()?.map(|row| tables::run_entry(row?.1.value())).collect()
     }
 
-    /// What the operator said of peers over the API.
+    /// Returns the operator's settings for peers, made over the API.
     ///
     /// # Errors
     /// The disk failed.
@@ -394,7 +396,7 @@ impl Snapshot {
         rows.collect()
     }
 
-    /// Whether sync was on when last saved; `None` when it never was.
+    /// Returns the saved setting of sync; `None` if it was never saved.
     ///
     /// # Errors
     /// The disk failed.
@@ -402,21 +404,21 @@ impl Snapshot {
         Ok(self.transaction.open_table(META)?.get(META_SYNC)?.map(|byte| byte.value() == [1]))
     }
 
-    /// How much is stored.
+    /// Returns the amount of stored data.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let State { live, tombstones, .. } = self.state;
         Counts { live, tombstones, file_bytes: self.file_bytes }
     }
 
-    /// Of all records.
+    /// Returns the fingerprint of all records.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         fingerprint::fingerprint(self.state.live + self.state.tombstones, self.state.sum)
     }
 
-    /// Uncompressed Automerge chunks of what the owner of the change hashes `have` lacks of a `merged` document (hashes
-    /// not known here are ignored); `None` when there is no such live document. Loads the document.
+    /// Returns uncompressed Automerge chunks of the changes to a `merged` document that a node with the change hashes `have`
+    /// lacks (unknown hashes are ignored); `None` if there is no such live document. Loads the document.
     ///
     /// # Errors
     /// The disk failed or the record is damaged.
@@ -427,7 +429,7 @@ impl Snapshot {
             return Ok(None);
         };
         let chunks = self.chunks(history.parts())?;
-        // Nothing is written with this actor.
+        // The actor is unused, because nothing is written.
         let changes = contain(|| Doc::load(&chunks, [0; 16]).map(|document| document.changes_after(have)));
         match changes.map_err(|panic| panic.to_string()).map(|changes| changes.map_err(|cause| cause.to_string())) {
             Ok(Ok(changes)) => Ok(Some(changes)),
@@ -435,7 +437,7 @@ impl Snapshot {
         }
     }
 
-    /// Some of the chunks of a `merged` record of this snapshot, one after the other.
+    /// Returns some of the chunks of a `merged` record of this snapshot, concatenated.
     ///
     /// # Errors
     /// The disk failed or a chunk is missing.
@@ -451,8 +453,8 @@ impl Snapshot {
         Ok(chunks)
     }
 
-    /// Change hashes this node has of a `merged` document, for a peer to build on: its heads. Empty when there is no such
-    /// live document.
+    /// Returns hashes of changes to a `merged` document, its heads, for a peer to build on. Empty if there is no such live
+    /// document.
     ///
     /// # Errors
     /// The disk failed or the record is damaged.

@@ -1,4 +1,4 @@
-//! One document's row on disk: what it holds and its bytes (docs/storage.md, "Records").
+//! A record on disk: its content and its encoding (docs/storage.md, "Records").
 
 use ring::digest::{Context, SHA256, digest};
 
@@ -8,61 +8,63 @@ use crate::store::command::{self, Command, CommandRef, CommandResult, ResultRef}
 use crate::store::history::History;
 use crate::store::{Covered, Error, Key, KeyHash, Kind, Lineage, Origin, RunId, Stamp, Version, VersionHash};
 
+/// Flag of a deleted record, in its first byte.
 const TOMBSTONE: u8 = 0x80;
-/// A `latest` record whose stamp names another node than its origin.
+/// Flag of a `latest` record with a stamp of another node than its origin, in its first byte.
 const OTHER_NODE: u8 = 0x40;
+/// Mask of the kind, in a record's first byte.
 const KIND: u8 = 0x0f;
-/// Of the key hash, in a version: a version of one document is none of another.
+/// Length of the part of the key hash in a version, in bytes. With it a version of one document is none of another.
 const VERSION_KEY_BYTES: usize = 8;
 
-/// A record, decoded.
+/// A decoded record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Record {
-    /// How its versions combine.
+    /// Kind, which decides how its versions combine.
     pub kind: Kind,
-    /// Orders before everything else; from 1.
+    /// Incarnation, from 1; orders before everything else.
     pub incarnation: u64,
-    /// The commit that wrote it.
+    /// Sequence number of the commit that wrote it.
     pub sequence: u64,
-    /// Who wrote this version; all zero when not known (a tombstone whose name is forgotten).
+    /// Node that wrote this version; all zero if unknown (a tombstone with a forgotten name).
     pub origin: Origin,
-    /// Absent for a tombstone.
+    /// Name of the document; absent for a tombstone.
     pub name: Option<Key>,
-    /// The creations it descends from and those it covers.
+    /// Creations that it descends from, and those it covers.
     pub lineage: Lineage,
-    /// What it holds.
+    /// Content of the record.
     pub content: Content,
 }
 
-/// What a record holds.
+/// Content of a record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Content {
-    /// Deleted.
+    /// None: the document was deleted.
     Tombstone,
-    /// A register.
+    /// A register with its stamp.
     Latest { stamp: Stamp, json: String },
-    /// An Automerge document beside its materialised JSON. The heads are sorted.
+    /// An Automerge document with its materialised JSON. The heads are sorted.
     Merged { heads: Vec<[u8; 32]>, json: String, history: History },
     /// A command.
     Command(Box<Command>),
-    /// What one of a command's targets made of it.
+    /// The progress or result of one target of a command.
     Result(Box<CommandResult>),
 }
 
 impl Record {
-    /// Of a document that does not exist any more, or of none that ever did here.
+    /// Returns the tombstone of a document that was deleted, here or before it ever arrived.
     pub(super) fn tombstone(kind: Kind, origin: Origin, lineage: Lineage) -> Record {
         let incarnation = lineage.incarnation();
         Record { kind, incarnation, sequence: 0, origin, name: None, lineage, content: Content::Tombstone }
     }
 
-    /// Whether the document exists.
+    /// Returns true if the document exists.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.content != Content::Tombstone
     }
 
-    /// The document's JSON text.
+    /// Returns the JSON text of the document, or `None` for a tombstone.
     #[must_use]
     pub fn json(&self) -> Option<&str> {
         match &self.content {
@@ -73,7 +75,7 @@ impl Record {
         }
     }
 
-    /// The order of its version, without looking at its content.
+    /// Returns the order of the version, without hashing its content.
     pub(super) fn order(&self) -> u64 {
         VersionHash::order_of(self.kind_byte(), self.incarnation, self.counter())
     }
@@ -85,7 +87,7 @@ impl Record {
         }
     }
 
-    /// The chunks of a `merged` record.
+    /// Returns the chunks of a `merged` record.
     pub(super) fn history(&self) -> Option<&History> {
         match &self.content {
             Content::Merged { history, .. } => Some(history),
@@ -93,13 +95,13 @@ impl Record {
         }
     }
 
-    /// Bytes a `merged` record keeps beyond its content.
+    /// Returns the bytes that a `merged` record keeps in addition to its content.
     pub(super) fn history_bytes(&self) -> usize {
         let history = self.history().map_or(0, History::size);
         history.saturating_sub(self.json().map_or(0, str::len))
     }
 
-    /// Bytes of its content, roughly.
+    /// Returns the approximate length of the encoded record, in bytes.
     pub(super) fn size(&self) -> usize {
         let more = match &self.content {
             Content::Merged { history, .. } => history.added().len() + 8 * history.parts().len(),
@@ -114,7 +116,7 @@ impl Record {
         self.kind as u8 | if self.is_live() { 0 } else { TOMBSTONE }
     }
 
-    /// What tells this version apart; equal on two nodes exactly when the records are.
+    /// Returns the hash of this version; equal on two nodes exactly if the records are.
     #[must_use]
     pub fn version_hash(&self) -> VersionHash {
         let mut context = Context::new(&SHA256);
@@ -136,7 +138,7 @@ impl Record {
         VersionHash::new(self.kind_byte(), self.incarnation, self.counter(), context.finish().as_ref())
     }
 
-    /// The version of this document, whose key hash is `hash`, as clients see it.
+    /// Returns the version as clients see it, for the document with key hash `hash`.
     #[must_use]
     pub fn version(&self, hash: &KeyHash) -> Version {
         let mut out = version_head(hash, self.kind_byte(), self.incarnation);
@@ -150,7 +152,7 @@ impl Record {
         Version(out)
     }
 
-    /// The record's bytes.
+    /// Encodes the record.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.size());
         out.extend_from_slice(&[0; 4]);
@@ -181,14 +183,14 @@ impl Record {
     }
 }
 
-/// A command's state as clients give it back.
+/// Shortens the state of a command for a client's version.
 fn shortened(state: &[u8]) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&digest(&SHA256, state).as_ref()[..16]);
     short
 }
 
-/// What every version of a document begins with: its kind, the document it is of, and its incarnation.
+/// Returns the beginning of every version of a document: kind, part of the key hash, and incarnation.
 fn version_head(hash: &KeyHash, kind_byte: u8, incarnation: u64) -> Vec<u8> {
     let mut out = vec![kind_byte];
     out.extend_from_slice(&hash.0[..VERSION_KEY_BYTES]);
@@ -196,7 +198,7 @@ fn version_head(hash: &KeyHash, kind_byte: u8, incarnation: u64) -> Vec<u8> {
     out
 }
 
-/// What tells tombstones of one incarnation apart.
+/// Returns the bytes that distinguish tombstones of one incarnation.
 fn tombstone_tag(covered: &Covered) -> [u8; 8] {
     let mut bytes = Vec::new();
     covered.put(&mut bytes);
@@ -227,7 +229,7 @@ fn encode_merged(out: &mut Vec<u8>, heads: &[[u8; 32]], json: &str, history: &Hi
     history.encode(out);
 }
 
-/// A record over borrowed bytes: what it costs to look at one without copying its content.
+/// A record over borrowed bytes, for access without copying its content.
 #[derive(Clone, Debug)]
 pub(super) struct RecordRef<'a> {
     pub(super) kind: Kind,
@@ -237,13 +239,13 @@ pub(super) struct RecordRef<'a> {
     pub(super) body: Option<BodyRef<'a>>,
 }
 
-/// What only a live record has.
+/// Part of a record that only a live one has.
 #[derive(Clone, Debug)]
 pub(super) struct BodyRef<'a> {
     pub(super) origin: Origin,
     collection: &'a str,
     id: &'a str,
-    /// Without what is covered, which deleted records have too.
+    /// Lineage without the covered creations, which deleted records have too.
     lineage: Lineage,
     pub(super) json: &'a str,
     form: Form<'a>,
@@ -252,7 +254,7 @@ pub(super) struct BodyRef<'a> {
 #[derive(Clone, Debug)]
 enum Form<'a> {
     Latest(Stamp),
-    /// Concatenated heads.
+    /// Concatenated heads, and the chunks.
     Merged(&'a [u8], History),
     Command(CommandRef<'a>),
     Result(ResultRef<'a>),
@@ -263,7 +265,7 @@ fn damaged() -> Error {
 }
 
 impl<'a> RecordRef<'a> {
-    /// Checks and takes apart a record's bytes.
+    /// Checks and parses the bytes of a record.
     pub(super) fn decode(bytes: &'a [u8]) -> Result<RecordRef<'a>, Error> {
         RecordRef::parse(bytes).ok_or_else(damaged)
     }
@@ -284,7 +286,7 @@ impl<'a> RecordRef<'a> {
         rest.is_empty().then_some(RecordRef { kind, incarnation, sequence, covered, body })
     }
 
-    /// See [`Record::version`].
+    /// Same as [`Record::version`].
     pub(super) fn version(&self, hash: &KeyHash) -> Version {
         let kind_byte = self.kind as u8 | if self.body.is_some() { 0 } else { TOMBSTONE };
         let mut out = version_head(hash, kind_byte, self.incarnation);
@@ -298,7 +300,7 @@ impl<'a> RecordRef<'a> {
         Version(out)
     }
 
-    /// A copy of everything.
+    /// Copies the record.
     pub(super) fn to_record(&self) -> Result<Record, Error> {
         let (kind, incarnation, sequence) = (self.kind, self.incarnation, self.sequence);
         let covered = self.covered.clone();
@@ -345,7 +347,7 @@ impl<'a> BodyRef<'a> {
         }
     }
 
-    /// Which chunks a `merged` record has.
+    /// Returns the chunks of a `merged` record.
     pub(super) fn history(&self) -> Option<&History> {
         match &self.form {
             Form::Merged(_, history) => Some(history),
@@ -368,19 +370,19 @@ fn parse_merged<'a>(rest: &mut Bytes<'a>) -> Option<(Form<'a>, &'a str)> {
     Some((Form::Merged(heads, History::parse(rest)?), json))
 }
 
-/// A client's `base`, taken apart.
+/// A parsed `base` of a client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Base {
-    /// Of the document's key hash.
+    /// First bytes of the key hash of the document.
     key: [u8; VERSION_KEY_BYTES],
     pub(super) incarnation: u64,
     pub(super) content: BaseContent,
 }
 
-/// See [`Base`].
+/// Part of a [`Base`] that depends on the kind.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum BaseContent {
-    /// A digest of what it covers.
+    /// Digest of the covered creations.
     Tombstone([u8; 8]),
     Latest(Stamp),
     Merged(Vec<[u8; 32]>),
@@ -388,7 +390,7 @@ pub(super) enum BaseContent {
 }
 
 impl Base {
-    /// The inverse of [`Record::version`]; `None` for bytes it never made.
+    /// Parses a version, the inverse of [`Record::version`]; `None` for bytes that it never made.
     pub(super) fn parse(version: &Version) -> Option<Base> {
         let mut rest = Bytes(&version.0);
         let flags = rest.byte()?;
@@ -409,7 +411,7 @@ impl Base {
         rest.is_empty().then_some(Base { key, incarnation, content })
     }
 
-    /// Whether it is a version of this document.
+    /// Returns true if it is a version of this document.
     pub(super) fn is_of(&self, hash: &KeyHash) -> bool {
         hash.0.starts_with(&self.key)
     }
@@ -430,7 +432,7 @@ mod tests {
         Dot { writer: [writer; 8], incarnation }
     }
 
-    /// Of a record that covers one creation and has a sibling.
+    /// Returns a lineage that covers one creation and has a sibling.
     fn lineage() -> Lineage {
         let sibling = Sibling {
             dots: Dots::one(dot(3, 1)),

@@ -1,182 +1,183 @@
-//! What the store is asked and what it answers.
+//! Requests to the store, and its replies.
 
 use std::collections::BTreeSet;
 
 use crate::identity::EndpointId;
 use crate::store::{CommandChange, Key, KeyHash, Kind, Lineage, RunId, Signed, Stamp, Version};
 
-/// Who asked, and the asker's own number for it. The store gives it back with the reply and looks at nothing else.
+/// The requesting engine and its own number for the request. The store returns it with the reply and does not read it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Ticket {
-    /// The api engine's call.
+    /// A call of the api engine.
     Api(u64),
-    /// The sync engine's request.
+    /// A request of the sync engine.
     Sync(u64),
 }
 
-/// A request on its way.
+/// A request in the store's queue.
 #[derive(Debug)]
 pub struct Submitted {
-    /// Where the reply goes.
+    /// Destination of the reply.
     pub ticket: Ticket,
-    /// What is asked.
+    /// The request itself.
     pub request: Request,
 }
 
-/// The answer to one [`Submitted`].
+/// The reply to one [`Submitted`].
 #[derive(Debug)]
 pub struct Reply {
-    /// The request's ticket.
+    /// Ticket of the request.
     pub ticket: Ticket,
-    /// What came of it.
+    /// Outcome of the request.
     pub result: Result<Outcome, crate::store::Error>,
 }
 
-/// What the store can be asked. Reads are not among them: they go through [`crate::store::Reader`].
+/// A request to the store. Reads are not requests: they go through [`crate::store::Reader`].
 #[derive(Debug)]
 pub enum Request {
     /// A client's write.
     Write(Write),
     /// Documents from a peer.
     Apply(Apply),
-    /// Remember what the operator said of a peer, across restarts.
+    /// Stores the operator's setting for a peer, across restarts.
     SaveLink(Link),
-    /// Remember whether sync is on, across restarts.
+    /// Stores whether sync is on, across restarts.
     SaveSync(bool),
-    /// Make everything committed so far durable before answering.
+    /// Flushes everything committed so far before it is answered.
     Flush,
-    /// Do nothing. The answer shows that the thread goes round.
+    /// Changes nothing. Its reply shows that the store thread is alive.
     Nothing,
 }
 
 /// A client's write to one document.
 #[derive(Debug)]
 pub struct Write {
-    /// Which document.
+    /// Key of the document.
     pub key: Key,
-    /// What to do with it.
+    /// Change to make.
     pub put: Put,
-    /// Answer only once it is on disk, whatever the kind.
+    /// True if the reply must wait until the write is on disk, for every kind.
     pub durable: bool,
 }
 
-/// The kinds of client write.
+/// Kinds of client writes.
 #[derive(Debug)]
 pub enum Put {
-    /// Make the content this JSON object, as a difference against `base` (or against what is held).
+    /// Replaces the content by this JSON object, as a difference against `base` (or against the current version).
     Whole { json: String, base: Option<Version> },
-    /// RFC 7396.
+    /// Applies a JSON merge patch (RFC 7396).
     Patch { json: String, base: Option<Version> },
-    /// Set these top-level fields, remove those that are null, and leave the others alone; creates the document when there is none.
+    /// Sets these top-level fields, removes those that are null, and keeps the others. Creates the document if it does not
+    /// exist.
     Fields(serde_json::Map<String, serde_json::Value>),
-    /// Leave a tombstone. Deleting what does not exist is done already.
+    /// Replaces the document with a tombstone. A no-op for a document that does not exist.
     Delete,
-    /// Start the next incarnation from the current content.
+    /// Starts the next incarnation from the current content.
     Compact,
-    /// See [`CommandChange`].
+    /// Changes a command; see [`CommandChange`].
     Command(CommandChange),
 }
 
-/// What came of a request.
+/// Result of a successful request.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A write: the version now held, its sequence number, whether it is on disk yet, bytes of history dropped by a
-    /// compaction (0 otherwise).
+    /// A write: the resulting version, its sequence number, whether it is on disk yet, and the bytes of history dropped by a
+    /// compaction (0 for other writes).
     Written { version: Version, sequence: u64, durable: bool, dropped_bytes: u64 },
-    /// An [`Apply`].
+    /// Documents from a peer; see [`Apply`].
     Applied(Applied),
-    /// A saved setting or a flush: on disk.
+    /// A saved setting or a flush, now on disk.
     Done,
 }
 
 /// A peer in one of its runs.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PeerRun {
-    /// The peer.
+    /// Endpoint id of the peer.
     pub node: EndpointId,
-    /// Its run, as its hello said.
+    /// Run named in the peer's hello.
     pub run: RunId,
 }
 
-/// One batch from a peer, applied in one transaction together with the cursors it earns.
+/// A batch from a peer, applied in one transaction together with the cursors it completes.
 #[derive(Debug)]
 pub struct Apply {
-    /// Who sent it.
+    /// Sender of the batch.
     pub from: PeerRun,
     /// This store's run when the session with the peer began. The cursors count on everything applied in the session, so a
-    /// store that was reopened since, and may have lost some of it, takes the documents only.
+    /// store that was opened again since, and may have lost some of it, stores the documents only.
     pub into: RunId,
-    /// Its documents, in the order they were sent.
+    /// Documents in the order in which they were sent.
     pub documents: Vec<Incoming>,
-    /// What this node has from that peer once the documents are in; that of merged documents is not written
-    /// when the base of one is missing.
+    /// Cursors that this node has reached once the documents are stored. The one for merged documents is not written if the
+    /// base of a document is missing.
     pub cursors: Vec<Cursor>,
-    /// Flush now; somebody waits.
+    /// True if the batch must be flushed with this commit because a writer waits for it.
     pub flush: bool,
-    /// Collections that do not sync with the peer.
+    /// Collections that are not synced with the peer.
     pub excluded: BTreeSet<String>,
 }
 
-/// What came of an [`Apply`].
+/// Result of an [`Apply`].
 #[derive(Debug)]
 pub struct Applied {
-    /// Everything the batch brought is on disk once [`Tip::durable`] reaches this.
+    /// Sequence number at which [`Tip::durable`] covers everything in the batch.
     pub sequence: u64,
-    /// Deltas whose base is missing here: the key, and change hashes this node has (heads first, then a sample of
-    /// ancestors), for the answer. When not empty, no cursor of merged documents was written. Versions of
-    /// one document may overtake each other: one is missing only if what it builds on is nowhere in the batch.
+    /// Deltas with a missing base: the key, and the hashes of changes that are here (heads first, then a sample of ancestors),
+    /// for the answer to the peer. If not empty, the cursor of merged documents was not written. Versions of one document may
+    /// overtake each other: a base is missing only if it is nowhere in the batch.
     pub missing: Vec<(KeyHash, Vec<[u8; 32]>)>,
-    /// Documents refused for what is wrong with them, a sentence each. They count against the peer, not the batch.
+    /// Invalid documents, each with the reason in one sentence. They count against the peer; the rest of the batch is stored.
     pub refused: Vec<(KeyHash, String)>,
-    /// Nodes whose versions in the batch show that two machines write under their identity.
+    /// Nodes that two machines write as at the same time, as their versions in the batch show.
     pub copied: Vec<EndpointId>,
 }
 
-/// A document version from a peer.
+/// A version of a document from a peer.
 #[derive(Clone, Debug)]
 pub struct Incoming {
-    /// The key's hash. Checked against `name` when there is one.
+    /// Hash of the key, checked against `name` if there is one.
     pub hash: KeyHash,
-    /// Absent for a tombstone.
+    /// Name of the document; absent for a tombstone.
     pub name: Option<Key>,
-    /// The record's kind there.
+    /// Kind of the record at the peer.
     pub kind: Kind,
-    /// Its incarnation.
+    /// Incarnation of the document.
     pub incarnation: u64,
-    /// Who wrote it.
+    /// Node that wrote the version.
     pub origin: EndpointId,
-    /// The creations it descends from and those it covers.
+    /// Creations that it descends from, and those it covers.
     pub lineage: Lineage,
-    /// Its content.
+    /// Content of the version.
     pub body: Body,
 }
 
 /// Content of an [`Incoming`].
 #[derive(Clone, Debug)]
 pub enum Body {
-    /// Deleted.
+    /// No content: the document was deleted.
     Tombstone,
-    /// A register.
+    /// A register with its stamp.
     Latest { stamp: Stamp, json: Vec<u8> },
     /// Automerge chunks, not yet checked.
     Merged(Merged),
     /// A command, not yet checked.
     Command(IncomingCommand),
-    /// What one of a command's targets made of it, not yet checked.
+    /// The result of one target of a command, not yet checked.
     Result { rank: u8, result: Vec<u8>, error: String },
 }
 
 /// A command of an [`Incoming`].
 #[derive(Clone, Debug)]
 pub struct IncomingCommand {
-    /// What the issuer signed.
+    /// Body and signature by the issuer.
     pub signed: Signed,
-    /// A status for each target, by number.
+    /// Status of each target, by number.
     pub ranks: Vec<u8>,
-    /// Somebody asked for its end.
+    /// True if the end of the command was requested.
     pub cancel_requested: bool,
-    /// The boot time here at which it can no longer be accepted; `None`: the sender does not know. Of no meaning for a command
-    /// that never expires.
+    /// Local boot time in milliseconds at which it can no longer be accepted; `None` if the sender does not know. Ignored for
+    /// a command that never expires.
     pub until: Option<u64>,
 }
 
@@ -185,54 +186,54 @@ pub struct IncomingCommand {
 pub struct Merged {
     /// Concatenated, uncompressed chunks.
     pub chunks: Vec<u8>,
-    /// Changes that must be here too once the chunks are in: the sender's heads when there are several, else none.
+    /// Changes that must be present once the chunks are loaded: the sender's heads if there are several, else none.
     pub heads: Vec<[u8; 32]>,
 }
 
-/// A position in a peer's index, kept by the receiver in the transaction that earned it.
+/// A position in a peer's index, stored by the receiver in the transaction that reached it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Cursor {
-    /// Which of the peer's indexes.
+    /// Kind of the records in the index.
     pub kind: Kind,
-    /// The peer's database id.
+    /// Database id of the peer.
     pub database: [u8; 16],
-    /// The peer's run the sequence belongs to.
+    /// Run of the peer that the sequence number belongs to.
     pub run: RunId,
-    /// Everything up to and including this is here.
+    /// Sequence number up to which, inclusively, this node has received the index.
     pub sequence: u64,
-    /// As long as everything up to here is part of the peer's history ([`crate::store::Token::horizon`]); no bound when it is not above
-    /// the sequence number.
+    /// The cursor is valid as long as the peer's history includes everything up to this sequence number
+    /// ([`crate::store::Token::horizon`]). No bound if it is not above `sequence`.
     pub horizon: u64,
-    /// Digest of the collections excluded from this link when the cursor was earned ([`crate::sync`] computes it); a
-    /// cursor earned under another set is stale.
+    /// Digest of the collections excluded from the link when the cursor was reached ([`crate::sync`] computes it). A cursor
+    /// with another digest is stale.
     pub excluded: u64,
 }
 
-/// What the operator said of a peer over the API.
+/// The operator's setting for a peer, made over the API.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Link {
-    /// Which peer.
+    /// Peer that the setting applies to.
     pub peer: EndpointId,
-    /// What is wanted of it.
+    /// Desired state of the link.
     pub wish: LinkWish,
 }
 
-/// See [`Link`].
+/// Desired state of the link to a peer; see [`Link`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LinkWish {
-    /// Dial these (`HOST:PORT`, `relay:HOST:PORT`) and admit it.
+    /// Dial these addresses (`HOST:PORT`, `relay:HOST:PORT`), and admit the peer.
     Connect(Vec<String>),
-    /// Neither dial nor admit. Where it was dialled before, for the day it is connected again.
+    /// Neither dial nor admit the peer. The addresses are those it had, kept for a later `Connect`.
     Refuse(Vec<String>),
-    /// Nothing is wanted: it dials this node, and was last seen to do so from there. Contacted once after a start.
+    /// No setting: the peer dials this node, and this is the last address it was seen at. It is dialled once after a start.
     Seen(String),
 }
 
-/// How far the store is: published after every commit, read by the other threads.
+/// Newest visible and durable sequence numbers, published after every commit for the other threads.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tip {
-    /// The newest sequence number a new snapshot shows.
+    /// Newest sequence number in a new snapshot.
     pub visible: u64,
-    /// The newest one that a crash cannot take back.
+    /// Newest sequence number that a crash cannot take back.
     pub durable: u64,
 }

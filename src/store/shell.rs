@@ -1,7 +1,7 @@
 //! The store thread: moves requests, replies and the tip between the engine and the other threads.
 //!
-//! It blocks on its request channel only. Replies go to channels with room for every request their owner may have
-//! outstanding, so sending one never waits.
+//! It blocks only in one wait for requests, finished jobs and the alarm of readers. Replies go to channels with room for every
+//! request that a thread may have outstanding, so sending one never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use crate::limits::BATCH_DOCUMENTS;
 use crate::pulse::Pulse;
 use crate::store::{Disk, Finished, Job, Reader, Reply, Request, Store, Submitted, Ticket, Tip};
 
-/// The tip as other threads read it, without asking.
+/// The tip, which other threads read without a request.
 #[derive(Debug, Default)]
 pub struct SharedTip {
     visible: AtomicU64,
@@ -23,9 +23,10 @@ pub struct SharedTip {
 }
 
 impl SharedTip {
-    /// The newest tip published.
+    /// Returns the newest published tip.
     #[must_use]
     pub fn get(&self) -> Tip {
+        // `set` stores `visible` first: a `durable` that is read before it never exceeds it.
         let durable = self.durable.load(Ordering::Acquire);
         Tip { visible: self.visible.load(Ordering::Acquire), durable }
     }
@@ -36,7 +37,7 @@ impl SharedTip {
     }
 }
 
-/// The store thread's side of what it owes one other thread.
+/// Store thread's end of the channels to one other thread.
 #[derive(Debug)]
 pub struct Outlet {
     replies: Sender<Reply>,
@@ -45,17 +46,17 @@ pub struct Outlet {
     waker: Arc<Waker>,
 }
 
-/// The other thread's side.
+/// Other thread's end of the channels.
 #[derive(Debug)]
 pub struct Inlet {
-    /// Answers to its requests.
+    /// Replies to its requests.
     pub replies: Receiver<Reply>,
-    /// The reader to use from now on, after a storage error; holds the newest only.
+    /// Reader to use from now on, after a storage error; holds only the newest.
     pub readers: Receiver<Reader>,
 }
 
 /// Connects the store thread to a thread that has at most `outstanding` unanswered requests. `waker` is woken after replies,
-/// after every commit, and after a reopening.
+/// after every commit, and after the database was opened again.
 #[must_use]
 pub fn connect(outstanding: usize, waker: Arc<Waker>) -> (Outlet, Inlet) {
     let (replies, answered) = bounded(outstanding);
@@ -64,38 +65,38 @@ pub fn connect(outstanding: usize, waker: Arc<Waker>) -> (Outlet, Inlet) {
     (Outlet { replies, readers, stale, waker }, Inlet { replies: answered, readers: newest })
 }
 
-/// Everything the thread is wired to.
+/// Channels and shared values of the store thread.
 #[derive(Debug)]
 pub struct Wiring {
-    /// Requests of all threads; the thread ends, with a last flush, when every sender is gone.
+    /// Requests of all threads. The store thread ends, with a last flush, once every sender is dropped.
     pub requests: Receiver<Submitted>,
-    /// The api thread.
+    /// Channels to the api thread.
     pub api: Outlet,
-    /// The sync thread.
+    /// Channels to the sync thread.
     pub sync: Outlet,
-    /// Where the tip is published.
+    /// Published tip.
     pub tip: Arc<SharedTip>,
-    /// The thread that runs its jobs.
+    /// Channels to the merge thread.
     pub jobs: Jobs,
-    /// Stamped at each turn.
+    /// Watchdog, stamped in each iteration.
     pub pulse: Arc<Pulse>,
 }
 
-/// The store thread's way to the thread that runs its jobs, one at a time, and back.
+/// Store thread's end of the channels to the merge thread, which runs one job at a time.
 #[derive(Debug)]
 pub struct Jobs {
     begin: Sender<Job>,
     finished: Receiver<Finished>,
 }
 
-/// The other side of [`Jobs`].
+/// Merge thread's end of the channels; see [`Jobs`].
 #[derive(Debug)]
 pub struct Worker {
     begun: Receiver<Job>,
     finish: Sender<Finished>,
 }
 
-/// Connects the store thread to the thread that runs its jobs.
+/// Connects the store thread to the merge thread.
 #[must_use]
 pub fn connect_worker() -> (Jobs, Worker) {
     let (begin, begun) = bounded(1);
@@ -115,7 +116,7 @@ impl Worker {
 }
 
 impl Jobs {
-    /// Begins the next job unless one runs. There is room for it, as there is for its end.
+    /// Begins the next job unless one runs. Both channels have room for the one job, so neither thread waits.
     fn begin<D: Disk>(&self, store: &mut Store<D>, replies: &mut Vec<Reply>) {
         if let Some(job) = store.poll_job(now(), replies)
             && self.begin.send(job).is_err()
@@ -125,7 +126,7 @@ impl Jobs {
     }
 }
 
-/// Runs the store thread until every sender of requests is gone.
+/// Runs the store thread until every sender of requests is dropped.
 pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
     let jobs = &wiring.jobs;
     let mut replies = Vec::new();
@@ -140,6 +141,7 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
             }
             Event::Timeout => None,
         };
+        // Handle requests that have arrived, up to one batch, before waiting again.
         let more = wiring.requests.try_iter().take(BATCH_DOCUMENTS - 1);
         let mut requests = first.into_iter().chain(more).peekable();
         loop {
@@ -154,6 +156,7 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
             wiring.pulse.stamp(self::now().mono);
         }
     }
+    // Commit the job that still runs before the last flush.
     if store.runs_job()
         && let Ok(finished) = jobs.finished.recv()
     {
@@ -163,16 +166,17 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
     store.handle_batch(now(), [flush], &mut replies);
 }
 
-/// Why the store thread goes round.
+/// Reason for an iteration of the store thread.
 enum Event {
     Request(Submitted),
     Finished(Box<Finished>),
-    /// The engine's deadline came, or its alarm was raised.
+    /// The engine's deadline was reached, or its alarm was raised.
     Timeout,
 }
 
 impl Wiring {
-    /// Waits for a request, the end of a job, the engine's deadline, or its alarm. `None`: no thread is left to ask.
+    /// Waits for a request, a finished job, the engine's deadline, or its alarm. Returns `None` once all senders of requests
+    /// are dropped.
     fn next<D: Disk>(&self, store: &mut Store<D>, alarm: &Receiver<()>) -> Option<Event> {
         loop {
             let (now, deadline) = (now(), store.poll_deadline());
@@ -192,7 +196,7 @@ impl Wiring {
         }
     }
 
-    /// The next request or finished job; a time-out, too, when the alarm is raised.
+    /// Receives the next request or finished job. Times out as well if the alarm is raised.
     fn receive(&self, alarm: &Receiver<()>, wait: Option<Duration>) -> Result<Event, RecvTimeoutError> {
         let mut select = Select::new();
         let request = select.recv(&self.requests);
@@ -214,7 +218,7 @@ impl Wiring {
         })
     }
 
-    /// Hands on what a batch or a timeout has brought.
+    /// Sends the results of a batch or a timeout to the other threads.
     fn deliver<D: Disk>(&self, store: &mut Store<D>, replies: &mut Vec<Reply>) {
         if let Some(reader) = store.poll_reopened() {
             self.api.replace_reader(reader.clone());
@@ -237,14 +241,14 @@ impl Wiring {
 }
 
 impl Outlet {
-    /// The channel has room for every request its owner may have outstanding, so this does not wait.
+    /// Sends a reply. The channel has room for every request that the thread may have outstanding, so this does not wait.
     fn reply(&self, reply: Reply) {
         if self.replies.send(reply).is_err() {
             log::debug!("a reply was dropped: its thread has ended");
         }
     }
 
-    /// Only the newest reader is of use.
+    /// Replaces the reader in the channel: only the newest is of use.
     fn replace_reader(&self, reader: Reader) {
         drop(self.stale.try_recv());
         drop(self.readers.try_send(reader));

@@ -1,6 +1,6 @@
 //! Staging: requests become changes of a batch, over one snapshot of the database.
 //!
-//! A request that fails leaves the batch as it was. What clients ask is in `write`, what peers send in `apply`.
+//! A request that fails leaves the batch unchanged. Requests of clients are in `write`, documents of peers in `apply`.
 
 use std::collections::BTreeMap;
 
@@ -17,21 +17,21 @@ use crate::store::{
     Submitted, Write, json,
 };
 
-/// Who writes, and what of its own past it remembers.
+/// Identity of the writer, and the earlier runs that it remembers.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) config: Config,
     pub(super) run: RunId,
-    /// Every listed run by the order they began.
+    /// Every listed run, with its position in the order in which they began.
     pub(super) runs: BTreeMap<RunId, u64>,
-    /// The writer of this run's creations.
+    /// Writer id of this run's creations.
     pub(super) writer: [u8; 8],
 }
 
 impl Writer {
-    /// The Automerge actor of this run in a document whose record covers these creations. Automerge numbers an actor's changes,
-    /// so no actor may write to a document that has lost changes of its own. A document loses changes only when more of its
-    /// creations are covered, and then the actor is another.
+    /// Returns the Automerge actor of this run in a document with these covered creations. Automerge numbers the changes of an
+    /// actor, so no actor may write to a document that has lost some of its changes. A document loses changes only when more
+    /// of its creations are covered, and the actor differs then.
     pub(super) fn actor(&self, hash: &KeyHash, covered: &Covered) -> [u8; 16] {
         let mut context = Context::new(&SHA256);
         [&b"peat-actor"[..], &self.writer, &hash.0, &covered.to_bytes()].iter().for_each(|part| context.update(part));
@@ -42,12 +42,13 @@ impl Writer {
     }
 }
 
-/// Where a stage reads what is committed.
+/// Source of the committed state that a stage reads.
 #[derive(Debug)]
 pub(super) enum Committed {
-    /// In one state for the whole batch.
+    /// One snapshot for the whole batch.
     At(Snapshot),
-    /// In the newest state at each look, so that old pages are not held for long: for documents that nothing else changes meanwhile.
+    /// A new snapshot for each read, so that old pages are not retained for long. Only for documents that nothing else changes
+    /// meanwhile.
     Newest(Reader),
 }
 
@@ -67,19 +68,19 @@ pub(super) struct Stage<'a> {
     pub(super) committed: Committed,
     pub(super) cache: &'a mut Cache,
     pub(super) batch: &'a mut Batch,
-    /// Signs that two machines write under one identity.
+    /// Detects two machines that write under one identity.
     pub(super) copies: &'a mut Copies,
-    /// Sequence numbers up to this are on disk.
+    /// Newest sequence number that is on disk.
     pub(super) durable: u64,
     pub(super) now: Now,
     pub(super) clocks: Clocks,
 }
 
 impl Stage<'_> {
-    /// Stages a request. What it did wrong becomes its answer.
+    /// Stages a request. A fault of the request becomes its answer.
     ///
     /// # Errors
-    /// The disk failed: nothing can be said of the batch.
+    /// The disk failed: the state of the batch is unknown.
     pub(super) fn request(&mut self, submitted: Submitted) -> Result<(), Error> {
         let pending = match submitted.request {
             Request::Write(write) => self.write(write),
@@ -107,7 +108,7 @@ impl Stage<'_> {
         failed
     }
 
-    /// Bytes of merged documents that a request reads, takes apart and writes: a measure of how long it takes.
+    /// Returns the bytes of merged documents that a request reads, decodes and writes: a measure of its duration.
     pub(super) fn merged_bytes(&mut self, request: &Request) -> Result<usize, Error> {
         match request {
             Request::Write(Write { key, put, .. }) if self.writer.config.kind(key.collection()) == Kind::Merged => {
@@ -130,7 +131,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Bytes of a merged document that is held: what it shows, and its history if that has to be loaded.
+    /// Returns the bytes of a stored merged document: its JSON, and its history unless that is loaded.
     fn held_bytes(&mut self, hash: KeyHash) -> Result<usize, Error> {
         let is_cached = self.cache.holds(&hash);
         let staged = self.load(hash)?;
@@ -141,12 +142,13 @@ impl Stage<'_> {
         Ok(json.len() + if is_loaded { 0 } else { history.size() })
     }
 
+    /// Returns the answer of a request that must be flushed, and asks for the flush.
     fn settled(&mut self) -> Pending {
         self.batch.flush = true;
         Pending::Done
     }
 
-    /// The document as the batch has it so far.
+    /// Returns the document as the batch has it so far, staging the committed record if it is not staged yet.
     pub(super) fn load(&mut self, hash: KeyHash) -> Result<&mut Staged, Error> {
         use std::collections::btree_map::Entry;
         match self.batch.staged.entry(hash) {
@@ -157,7 +159,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Takes the loaded document of a staged `merged` record, to be written to by this run.
+    /// Takes the loaded document of a staged `merged` record, set up for writes by this run.
     pub(super) fn take_doc(&mut self, hash: KeyHash) -> Result<Doc, Error> {
         let mut doc = self.take_loaded(hash)?;
         if let Some(record) = self.batch.staged.get(&hash).and_then(|staged| staged.record.as_ref()) {
@@ -166,7 +168,7 @@ impl Stage<'_> {
         Ok(doc)
     }
 
-    /// From the batch, the cache, or its stored bytes.
+    /// Takes the loaded document from the batch or the cache, or decodes its stored bytes.
     fn take_loaded(&mut self, hash: KeyHash) -> Result<Doc, Error> {
         let staged = self.batch.staged.get_mut(&hash).expect("a document is staged before it is loaded");
         if let Some(doc) = staged.doc.take() {
@@ -186,6 +188,7 @@ impl Stage<'_> {
             Some(key) => Error::History { key: key.clone(), reason },
             None => Error::Damaged(reason),
         };
+        // The chunks that this batch adds are not in the database yet.
         let committed = history.parts().iter().take_while(|part| part.is_committed()).count();
         let chunks = self.committed.look(|snapshot| snapshot.chunks(&history.parts()[..committed]));
         let mut chunks = chunks.map_err(|cause| match cause {
@@ -198,12 +201,12 @@ impl Stage<'_> {
         Ok(doc)
     }
 
-    /// Takes the content of a staged record that is about to be changed.
+    /// Takes the content of a staged record that is about to be replaced.
     pub(super) fn take_content(&mut self, hash: KeyHash) -> Option<Content> {
         self.batch.staged.get_mut(&hash)?.record.take().map(|record| record.content)
     }
 
-    /// Makes the answer to a request that found what it wanted in place wait until that is on disk.
+    /// Delays the answer to a request that changed nothing until the version in place is on disk.
     pub(super) fn await_flush_of(&mut self, hash: KeyHash) {
         let Some(staged) = self.batch.staged.get_mut(&hash) else { return };
         staged.awaited = true;
@@ -216,8 +219,8 @@ impl Stage<'_> {
     }
 }
 
-/// The content of a `merged` record from its changed document: what is new since `before` (`news`, when known), or everything
-/// anew once that is shorter.
+/// Returns the content of a `merged` record for its changed document: the changes since `before` (`news`, if known), or a full
+/// re-encoding once the history is long enough to fold.
 pub(super) fn merged_content(doc: &Doc, before: Option<Content>, news: Option<Vec<u8>>) -> Content {
     let json = json::to_text(doc.json());
     let grown = match before {
@@ -230,7 +233,7 @@ pub(super) fn merged_content(doc: &Doc, before: Option<Content>, news: Option<Ve
     Content::Merged { heads: doc.heads(), json, history: grown.unwrap_or_else(|| History::whole(doc.save())) }
 }
 
-/// A stored JSON text taken apart.
+/// Parses a stored JSON text.
 pub(super) fn stored_map(key: &Key, text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Error> {
     let damaged = |cause| Error::Damaged(format!("the JSON of document {key}: {cause}"));
     json::parse_any_size(text.as_bytes()).map_err(damaged)

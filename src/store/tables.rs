@@ -1,6 +1,6 @@
-//! The tables of the database and the bytes of their keys and values (docs/storage.md, "Tables").
+//! The tables of the database, and the encoding of their keys and values (docs/storage.md, "Tables").
 //!
-//! All have one type: redb's code is generated anew for each, and takes a quarter of a megabyte a time.
+//! All tables have one type: redb's code is instantiated for each type, at a quarter of a megabyte each.
 
 use redb::{ReadableTable, TableDefinition};
 
@@ -10,87 +10,88 @@ use crate::store::{Cursor, Entry, Error, Key, KeyHash, Kind, Link, LinkWish, Ori
 
 pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// Sequence → record. In the order they were written: what changes often lies together, and is written together. The last row
-/// is [`STATE`].
+/// Sequence → record. In the order of writing, because records that often change are then close together and are written
+/// together. The last row is [`STATE`].
 pub(super) const RECORDS: Table = TableDefinition::new("records");
 /// Key hash → sequence of the record.
 pub(super) const KEYS: Table = TableDefinition::new("keys");
 /// Collection, a zero byte, id → key hash. Live documents only.
 pub(super) const NAMES: Table = TableDefinition::new("names");
-/// Kind, sequence → key hash, version hash, source. One entry per record.
+/// Kind, sequence → key hash, version hash, source. One entry for each record.
 pub(super) const INDEX: Table = TableDefinition::new("index");
-/// Sequence of a deletion → origin and name of what was deleted.
+/// Sequence of a deletion → origin and name of the deleted document.
 pub(super) const DELETED: Table = TableDefinition::new("deleted");
 /// Peer, kind → cursor.
 pub(super) const CURSORS: Table = TableDefinition::new("cursors");
-/// Peer → wish.
+/// Peer → the operator's setting for it.
 pub(super) const LINKS: Table = TableDefinition::new("links");
 /// Number → run id, first sequence.
 pub(super) const RUNS: Table = TableDefinition::new("runs");
 /// Peer → source number, run id.
 pub(super) const SOURCES: Table = TableDefinition::new("sources");
-/// See [`META_DATABASE`] and its neighbours.
+/// Single values, under [`META_DATABASE`], `META_AGE` and `META_SYNC`.
 pub(super) const META: Table = TableDefinition::new("meta");
 
-/// Sequence of a commit → the Automerge chunks it added to the `merged` record it wrote.
+/// Sequence of a commit → the Automerge chunks it added to the `merged` record that it wrote.
 pub(super) const CHUNKS: Table = TableDefinition::new("chunks");
 
-/// All of them; the journal knows a table by its place here.
+/// All tables. The journal identifies a table by its position, so that the order is part of the file format.
 pub(super) const ALL: [Table; 11] = [RECORDS, KEYS, NAMES, INDEX, DELETED, CURSORS, LINKS, RUNS, SOURCES, META, CHUNKS];
 
-/// The key of the counters ([`State`]) in [`RECORDS`]: above every sequence number, so that a commit writes them on the page of
+/// Key of the counters ([`State`]) in [`RECORDS`]: above every sequence number, so that a commit writes them on the page of
 /// its newest record.
 pub(super) const STATE: [u8; 8] = [0xff; 8];
 
-/// 16 random bytes, made with the database.
+/// Id of the database: 16 random bytes, drawn when it is created.
 pub(super) const META_DATABASE: &[u8] = b"database";
-/// How old the database is: boot id, age at that boot's beginning, age when this was written.
+/// Age of the database: boot id, age at the start of that boot, age at the time of writing.
 pub(super) const META_AGE: &[u8] = b"age";
-/// One byte: whether sync is on. Absent until saved.
+/// Setting of sync, one byte: 1 if it is on. Absent until saved.
 pub(super) const META_SYNC: &[u8] = b"sync";
 
 fn damaged(table: &str) -> Error {
     Error::Damaged(format!("a row of table {table} is malformed"))
 }
 
-/// A key or a value of a length that its table gives it.
+/// Converts a key or value of a fixed length.
 fn fixed<'a, const N: usize>(table: &str, bytes: &'a [u8]) -> Result<&'a [u8; N], Error> {
     bytes.try_into().map_err(|_| damaged(table))
 }
 
-/// A number as a key: numbers sort as their bytes do.
+/// Encodes a number as a key; keys sort as the numbers do.
 pub(super) fn number_key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-/// The inverse of [`number_key`].
+/// Decodes the key of [`number_key`].
 pub(super) fn number(key: &[u8]) -> Result<u64, Error> {
     fixed("records, keys, runs or deleted", key).map(|bytes| u64::from_be_bytes(*bytes))
 }
 
+/// Length of the encoded counters, in bytes.
 pub(super) const STATE_BYTES: usize = 76;
 
-/// The counters, rewritten by every commit.
+/// The counters, which every commit rewrites.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct State {
-    /// The newest sequence number.
+    /// Newest sequence number.
     pub(super) sequence: u64,
-    /// Live documents.
+    /// Number of live documents.
     pub(super) live: u64,
-    /// Tombstones.
+    /// Number of tombstones.
     pub(super) tombstones: u64,
-    /// The highest sequence whose deleted name was dropped.
+    /// Highest sequence of a deletion with a name that was dropped.
     pub(super) deleted_floor: u64,
-    /// The lowest sequence number at which an unflushed commit removed an index entry, for a newer one of its record; 0 when
-    /// nothing is unflushed. A crash brings those entries back.
+    /// Lowest sequence number at which an unflushed commit removed an index entry, for a newer version of its record; 0 if
+    /// there is none. A crash restores those entries.
     pub(super) unsettled: u64,
-    /// The newest sequence number when a commit was last flushed.
+    /// Newest sequence number at the last flush.
     pub(super) flushed: u64,
-    /// Commits since the database was made.
+    /// Number of commits since the database was created.
     pub(super) commits: u64,
-    /// The last source number given out.
+    /// Newest assigned source number.
     pub(super) sources: u32,
-    /// The summands of all records, added modulo 2^128 ([`crate::store::fingerprint`]).
+    /// Sum of the summands of all records, modulo 2^128 ([`crate::store::fingerprint`]).
     pub(super) sum: u128,
 }
 
@@ -107,13 +108,13 @@ impl State {
         out
     }
 
-    /// The counters of the database whose records these are.
+    /// Reads the counters from the table of records.
     pub(super) fn of(records: &impl ReadableTable<&'static [u8], &'static [u8]>) -> Result<State, Error> {
         let row = records.get(STATE.as_slice())?.ok_or_else(|| Error::Damaged("the counters are missing".into()))?;
         State::decode(row.value())
     }
 
-    /// Notes that the entry at `sequence` was removed.
+    /// Records that the entry at `sequence` was removed.
     pub(super) fn unsettle(&mut self, sequence: u64) {
         self.unsettled = if self.unsettled == 0 { sequence } else { self.unsettled.min(sequence) };
     }
@@ -137,7 +138,8 @@ pub(super) fn name_key(name: &Key) -> Vec<u8> {
     [name.collection().as_bytes(), &[0], name.id().as_bytes()].concat()
 }
 
-/// The range of [`NAMES`] that holds one collection: names sort after the zero byte and before the one.
+/// Returns the range of [`NAMES`] for one collection: a name follows its collection and a zero byte, so it sorts before the
+/// collection and a byte of one.
 pub(super) fn name_range(collection: &str) -> (Vec<u8>, Vec<u8>) {
     let end = |byte| [collection.as_bytes(), &[byte]].concat();
     (end(0), end(1))

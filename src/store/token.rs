@@ -1,28 +1,28 @@
-//! Where a reader of the index left off, and whether the index can still answer from there.
+//! Positions in the index that a reader resumes from, and the check that they are still valid.
 //!
-//! A scan that has not reached the end of its snapshot has passed by the places of records that moved behind it, and has shown
-//! versions that a crash may take back. Its position alone proves nothing: it is good while the whole snapshot is part of the
-//! database's history (docs/storage.md, "Tokens").
+//! A scan that has not reached the end of its snapshot has passed the places of records that moved behind it, and has returned
+//! versions that a crash may take back. Its position alone proves nothing: it is valid as long as the whole snapshot is part
+//! of the database's history (docs/storage.md, "Tokens").
 
 use crate::store::{Error, RunId, Snapshot};
 
-/// Bytes of a run's id.
+/// Length of a run's id, in bytes.
 const RUN_BYTES: usize = 16;
 
-/// A point from which a reader of the index can go on.
+/// A position from which a reader of the index can resume.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Token {
-    /// The run both numbers belong to.
+    /// Run that both numbers belong to.
     pub run: RunId,
-    /// The reader has every record up to here that has not moved since.
+    /// Sequence number up to which the reader has every record that has not moved since.
     pub sequence: u64,
-    /// The newest sequence number of the snapshots it has read. Were any commit up to here undone, by a crash or with the
-    /// database replaced by a backup, the reader would lack what came back and keep what never was.
+    /// Newest sequence number of the snapshots that the reader has read. If a commit up to here is undone, by a crash or by a
+    /// restored backup, the reader would lack what returned and keep what was undone.
     pub horizon: u64,
 }
 
 impl Token {
-    /// The run as clients carry it: its id, then the horizon, big-endian, when that is above the sequence number.
+    /// Encodes the run for clients: its id, followed by the horizon, big-endian, if that is above the sequence number.
     #[must_use]
     pub fn run_bytes(&self) -> Vec<u8> {
         let mut bytes = self.run.0.to_vec();
@@ -32,7 +32,7 @@ impl Token {
         bytes
     }
 
-    /// The inverse of [`Token::run_bytes`]; `None` for bytes that are no run.
+    /// Parses the run, the inverse of [`Token::run_bytes`]; `None` for any other bytes.
     #[must_use]
     pub fn parse(run: &[u8], sequence: u64) -> Option<Token> {
         let (run, rest) = run.split_first_chunk::<RUN_BYTES>()?;
@@ -45,13 +45,13 @@ impl Token {
 }
 
 impl Snapshot {
-    /// The token of a reader in run `run` that has read this snapshot up to `sequence`.
+    /// Returns the token of a reader in run `run` that has read this snapshot up to `sequence`.
     #[must_use]
     pub fn token(&self, run: RunId, sequence: u64) -> Token {
         Token { run, sequence, horizon: self.visible() }
     }
 
-    /// Whether a reader misses nothing, and keeps nothing that was undone, when it goes on from `token`.
+    /// Returns true if a reader that resumes from `token` misses nothing and keeps nothing that was undone.
     ///
     /// # Errors
     /// The disk failed.

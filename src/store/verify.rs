@@ -1,7 +1,7 @@
-//! Reads a whole database that no node has open, and says what of it is damaged.
+//! Reads a whole database that no node has open, and reports its damage.
 //!
-//! Owns the order of the looks: redb's own over its pages, then every record, then what the other tables say of records.
-//! Must never change the file: what redb mends while it opens stays in memory ([`super::overlay`]).
+//! Owns the order of the checks: redb's own of its pages, then every record, then the rows of other tables about records. Must
+//! never change the file: repairs by redb on opening stay in memory ([`super::overlay`]).
 
 use std::fs::File;
 use std::io;
@@ -20,21 +20,21 @@ use crate::store::record::RecordRef;
 use crate::store::tables::{self, CHUNKS, INDEX, KEYS, NAMES, RECORDS, STATE, State};
 use crate::store::{Entry, Error, History, Record};
 
-/// Complaints that are kept in words; further ones are counted.
+/// Maximum number of complaints kept as text; further ones are only counted.
 const COMPLAINTS: usize = 100;
-/// Memory for redb's pages meanwhile.
+/// Memory for redb's pages during the check, in bytes.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// What was found.
+/// Result of the check.
 #[derive(Debug, Default)]
 pub struct Verified {
-    /// Documents that exist.
+    /// Number of live documents.
     pub live: u64,
-    /// Tombstones.
+    /// Number of tombstones.
     pub tombstones: u64,
-    /// What is damaged, in words; the first hundred complaints.
+    /// Descriptions of the damage; the first hundred complaints.
     pub damaged: Vec<String>,
-    /// How many complaints there were.
+    /// Number of complaints.
     pub complaints: u64,
 }
 
@@ -47,10 +47,10 @@ impl Verified {
     }
 }
 
-/// Verifies the database of a data directory, whose lock the caller holds. `None`: there is none yet.
+/// Verifies the database of a data directory, which the caller has locked. Returns `None` if there is no database yet.
 ///
 /// # Errors
-/// The file cannot be read or opened at all: it is of a newer format, foreign, or damaged where everything begins.
+/// The file cannot be read or opened at all: it is of a newer format, foreign, or damaged in its first pages.
 pub fn verify(directory: &Path) -> Result<Option<Verified>, Error> {
     let Some(file) = open(directory)? else { return Ok(None) };
     let disk = Arc::new(Overlay::over(file, usize::MAX)?);
@@ -58,7 +58,7 @@ pub fn verify(directory: &Path) -> Result<Option<Verified>, Error> {
     looked.unwrap_or_else(|panic| Err(Error::Damaged(format!("a page of the file: {panic}"))))
 }
 
-/// Opens the database file of a data directory for reading; `None` where there is none.
+/// Opens the database file of a data directory for reading; `None` if there is none.
 fn open(directory: &Path) -> Result<Option<File>, Error> {
     let path = directory.join(DATABASE);
     match File::open(&path) {
@@ -76,6 +76,7 @@ fn look(disk: &Arc<Overlay<File>>) -> Result<Option<Verified>, Error> {
     let mut database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
     let mut verified = Verified::default();
     check_pages(&mut database, &mut verified)?;
+    // The journal belongs to the database: apply it, in memory only.
     let transaction = database.begin_write()?;
     journal::replay(disk.as_ref(), &transaction)?;
     transaction.commit()?;
@@ -96,7 +97,7 @@ fn check_pages(database: &mut Database, verified: &mut Verified) -> Result<(), E
 
 type Table = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 
-/// The records, and the tables that say where each is.
+/// The records, and the tables that refer to them.
 struct Records {
     records: Table,
     index: Table,
@@ -105,12 +106,12 @@ struct Records {
     chunks: Table,
 }
 
-/// What all records add up to.
+/// Totals of all records.
 #[derive(Default)]
 struct Sums {
-    /// Of their fingerprints.
+    /// Sum of the summands of their fingerprint.
     summands: u128,
-    /// Chunks that they say they have.
+    /// Number of chunks that they refer to.
     chunks: u64,
 }
 
@@ -121,7 +122,7 @@ impl Records {
         Ok(Records { records, index, keys, names, chunks: open(CHUNKS)? })
     }
 
-    /// Looks at every record.
+    /// Checks every record.
     fn walk(&self, verified: &mut Verified) -> Result<Sums, Error> {
         let mut sums = Sums::default();
         for row in self.records.range(..STATE.as_slice())? {
@@ -140,7 +141,7 @@ impl Records {
         Ok(sums)
     }
 
-    /// The record, if nothing is wrong with it, and what it adds to the sum of all.
+    /// Returns the record, if it passes the checks, and what it adds to the sum of all.
     fn check(&self, sequence: u64, bytes: &[u8]) -> Result<(Record, u128), Error> {
         let record = RecordRef::decode(bytes)?.to_record()?;
         let wrong = |words: &str| {
@@ -180,11 +181,11 @@ impl Records {
     }
 }
 
-/// Rows without a record, and counters that are wrong.
+/// Checks for rows without a record, and for wrong counters.
 fn check_counts(transaction: &ReadTransaction, sums: &Sums, verified: &mut Verified) -> Result<(), Error> {
     let length = |table| Ok::<u64, Error>(transaction.open_table(table)?.len()?);
     let [records, index, keys, names] = [length(RECORDS)?, length(INDEX)?, length(KEYS)?, length(NAMES)?];
-    // The counters are a row too.
+    // The counters are a row, too.
     let records = records.saturating_sub(1);
     if [index, keys] != [records; 2] {
         verified.complain(format!("there are {records} records, {index} entries of the index and {keys} keys"));

@@ -1,36 +1,36 @@
-//! What tells two versions of a document apart, and which of them is newer.
+//! Kinds, stamps and version hashes: the identity and the order of versions.
 
 use std::ops::{Index, IndexMut};
 
-/// How a record's versions combine. The order is the order in which peers are served.
+/// Kind of a record, which decides how its versions combine. The order is that in which peers are served.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub enum Kind {
-    /// A signed immutable body and statuses that only climb.
+    /// A signed immutable body, and statuses that only advance.
     Command = 3,
     /// An Automerge document.
     Merged = 1,
-    /// One whole-document register; the highest [`Stamp`] wins.
+    /// A register for the whole document; the highest [`Stamp`] wins.
     Latest = 2,
 }
 
 impl Kind {
-    /// In the order in which peers are served.
+    /// All kinds, in the order in which peers are served.
     pub const ALL: [Kind; 3] = [Kind::Command, Kind::Merged, Kind::Latest];
 
-    /// The kind with this number in the file and wire formats.
+    /// Returns the kind with this number in the file and wire formats.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 }
 
-/// One value per [`Kind`].
+/// One value for each [`Kind`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PerKind<T>([T; Kind::ALL.len()]);
 
 impl<T> PerKind<T> {
-    /// The same value for every kind.
+    /// Returns the same value for every kind.
     pub fn filled(value: T) -> PerKind<T>
     where
         T: Copy,
@@ -38,23 +38,23 @@ impl<T> PerKind<T> {
         PerKind([value; Kind::ALL.len()])
     }
 
-    /// Turns each value into another.
+    /// Applies a function to each value.
     pub fn map<U>(self, into: impl FnMut(T) -> U) -> PerKind<U> {
         PerKind(self.0.map(into))
     }
 
-    /// The values, in the order of [`Kind::ALL`].
+    /// Iterates over the values, in the order of [`Kind::ALL`].
     pub fn iter(&self) -> impl Iterator<Item = (Kind, &T)> {
         Kind::ALL.into_iter().zip(&self.0)
     }
 
-    /// See [`PerKind::iter`].
+    /// Iterates over mutable values as [`PerKind::iter`] does.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Kind, &mut T)> {
         Kind::ALL.into_iter().zip(&mut self.0)
     }
 }
 
-/// The place of a kind in [`Kind::ALL`].
+/// Returns the position of a kind in [`Kind::ALL`].
 const fn place(kind: Kind) -> usize {
     match kind {
         Kind::Command => 0,
@@ -85,25 +85,25 @@ const _: () = {
     }
 };
 
-/// A start of a node: 16 random bytes, committed before any traffic.
+/// Id of one start of a node: 16 random bytes, committed before any traffic.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RunId(pub [u8; 16]);
 
-/// The endpoint id (public key) of the node that wrote a version.
+/// Endpoint id (public key) of the node that wrote a version.
 pub type Origin = crate::identity::EndpointId;
 
-/// Orders the versions of a `latest` record within one incarnation; the content's SHA-256 breaks what is left of a tie.
+/// Orders the versions of a `latest` record within one incarnation; the SHA-256 of the content breaks a remaining tie.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Stamp {
-    /// One more than the highest the writer had seen for this document.
+    /// One more than the highest counter that the writer had seen for this document.
     pub counter: u64,
-    /// The writer.
+    /// Node that wrote the version.
     pub node: Origin,
-    /// The writer's run.
+    /// Run of the writer.
     pub run: RunId,
 }
 
-/// Names one version of a record: equal on two nodes exactly when their records are equal. Its first 6 bytes are its
+/// Hash of one version of a record: equal on two nodes exactly if their records are equal. The first 6 bytes are its
 /// [`VersionHash::order`], the others a digest (docs/storage.md).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct VersionHash(pub [u8; 16]);
@@ -113,8 +113,8 @@ impl VersionHash {
     const INCARNATIONS: u64 = (1 << 12) - 1;
     const COUNTERS: u64 = (1 << 32) - 1;
 
-    /// From what orders the version and a digest of all it holds. `kind_byte` is the kind, with 128 for a tombstone;
-    /// `counter` is 0 for what is merged.
+    /// Returns the hash for a version's order and a digest of its content. `kind_byte` is the kind, with 128 for a tombstone;
+    /// `counter` is 0 except for registers.
     #[must_use]
     pub(super) fn new(kind_byte: u8, incarnation: u64, counter: u64, digest: &[u8]) -> VersionHash {
         let order = VersionHash::order_of(kind_byte, incarnation, counter);
@@ -124,8 +124,9 @@ impl VersionHash {
         VersionHash(hash)
     }
 
-    /// The order of such a version.
+    /// Returns the order of such a version.
     pub(super) fn order_of(kind_byte: u8, incarnation: u64, counter: u64) -> u64 {
+        // Higher incarnations share the highest order; after a comparison both versions are sent.
         if incarnation >= VersionHash::INCARNATIONS {
             return VersionHash::INCARNATIONS << 36;
         }
@@ -133,8 +134,8 @@ impl VersionHash {
         incarnation << 36 | rank << 32 | counter.min(VersionHash::COUNTERS)
     }
 
-    /// Of two versions only that of the higher order is sent after a comparison; of two equal ones both are. A receiver whose
-    /// own version supersedes one of a higher order sends it back.
+    /// Returns the order of the version. After a comparison, only the version of the higher order is sent; of two equal ones
+    /// both are. A receiver with a version that supersedes one of a higher order sends it back.
     #[must_use]
     pub fn order(&self) -> u64 {
         let mut bytes = [0; 8];
@@ -143,6 +144,6 @@ impl VersionHash {
     }
 }
 
-/// A version as clients see it: opaque bytes, given back as `base`.
+/// A version as clients see it: opaque bytes to return as `base`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Version(pub Vec<u8>);

@@ -1,4 +1,4 @@
-//! What clients write: puts, patches, deletes and compactions become changes of the batch.
+//! Writes of clients: stages puts, patches, deletions and compactions in a batch.
 
 use serde_json::{Map, Value};
 
@@ -19,10 +19,10 @@ use crate::store::{
 
 type Object = Map<String, Value>;
 
-/// Incarnations and counters stop here, far below overflow; a peer that claims more is refused.
+/// Upper bound of incarnations and counters, far below overflow. Higher ones from a peer are refused.
 pub(super) const HIGHEST: u64 = 1 << 53;
 
-/// A put whose content is known.
+/// A put with its content worked out.
 struct Wanted {
     key: Key,
     hash: KeyHash,
@@ -69,8 +69,8 @@ impl Stage<'_> {
         self.put(Wanted { key, hash, object, base, durable })
     }
 
-    /// The content that a writer with this base saw: of a merged document, the one at the base. Without a base, and where
-    /// only the current version is a base, the one now. Whether the base fits is decided by the put.
+    /// Returns the content that a writer with this base saw: for a merged document the content at the base; without a base, or
+    /// for a kind that accepts only the current version as the base, the current content. The put itself checks the base.
     fn content_seen(&mut self, key: &Key, hash: KeyHash, base: Option<&Version>) -> Result<Object, Error> {
         let Some(Base { content: BaseContent::Merged(base), .. }) = base.and_then(Base::parse) else {
             return self.current(key, hash);
@@ -89,7 +89,7 @@ impl Stage<'_> {
         content.map_err(|cause| refused(key, &cause))
     }
 
-    /// The content now; empty for what does not exist.
+    /// Returns the current content; empty for a document that does not exist.
     fn current(&mut self, key: &Key, hash: KeyHash) -> Result<Object, Error> {
         match self.load(hash)?.record.as_ref().and_then(Record::json) {
             Some(text) => stored_map(key, text),
@@ -113,7 +113,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Starts the first or next incarnation.
+    /// Creates the document's first or next incarnation.
     fn create(&mut self, wanted: Wanted, kind: Kind) -> Result<Pending, Error> {
         let writer = self.writer.writer;
         let before = self.load(wanted.hash)?.record.as_ref();
@@ -136,7 +136,7 @@ impl Stage<'_> {
         self.store(wanted.key, kind, (lineage, content), doc, wanted.durable)
     }
 
-    /// The first change of a creation.
+    /// Makes the document that begins a creation, with its first change.
     fn new_document(
         &self,
         key: &Key,
@@ -167,7 +167,8 @@ impl Stage<'_> {
         self.store(wanted.key, Kind::Latest, (lineage, content), None, wanted.durable)
     }
 
-    /// The lineage and counter of the version after one with this counter: of a new creation where peers would take no higher one.
+    /// Returns the lineage and counter of the version after one with this counter. They begin a new creation at `HIGHEST`,
+    /// because peers refuse counters from there on.
     pub(super) fn next_latest(&self, lineage: &Lineage, counter: u64) -> (Lineage, u64) {
         match counter + 1 {
             next if next < HIGHEST => (lineage.edited(), next),
@@ -183,6 +184,7 @@ impl Stage<'_> {
         check_size(&wanted.key, &text, Some(json))?;
         check_elements(&wanted, Some(json))?;
         let (before, size) = (json.len(), history.size());
+        // A merge can exceed the limits of a put. The document must then still accept a put that shrinks it.
         let is_merged_beyond = before > DOCUMENT_JSON_BYTES || size > WRITTEN_RECORD_BYTES;
         let shortens = is_merged_beyond && text.len() < before;
         let bytes = record.history_bytes();
@@ -196,14 +198,14 @@ impl Stage<'_> {
             self.put_back(wanted.hash, doc);
             return Err(Error::HistoryTooLong { key: wanted.key, bound });
         }
-        // A change over a base that was removed since would be dropped by nodes that know of the removal.
+        // Nodes that know of the removal would drop a change over a base that was removed since.
         if let Some(base) = base.filter(|base| **base != *heads)
             && !doc.descends_from_live(base, |dot| lineage.covered.covers(dot))
         {
             self.put_back(wanted.hash, doc);
             return Err(Error::UnknownBase(wanted.key));
         }
-        // Another change would leave it too large to travel.
+        // One more change would make the history too large to send, so it begins again.
         let starts_over = shortens && (size > WRITTEN_RECORD_BYTES || bytes > HISTORY_BYTES || long.is_some());
         let seen = if starts_over { doc.compaction_message() } else { None };
         let rows = doc.rows();
@@ -229,7 +231,7 @@ impl Stage<'_> {
         self.store(wanted.key, Kind::Merged, (lineage, content), Some(doc), true)
     }
 
-    /// Leaves a tombstone of the document's kind, which covers the creations that the document descends from.
+    /// Replaces the document with a tombstone of its kind, which covers the creations that the document descends from.
     fn delete(&mut self, key: &Key, hash: KeyHash, durable: bool) -> Result<Pending, Error> {
         let origin = self.writer.config.node;
         let Some(record) = &self.load(hash)?.record else { return Ok(Pending::Absent) };
@@ -242,7 +244,7 @@ impl Stage<'_> {
         Ok(self.change(hash, record, None, durable, 0))
     }
 
-    /// Starts the next incarnation from the current content. It covers the creations before it, as a deletion would.
+    /// Starts the next incarnation from the current content. It covers the creations before it, as a deletion does.
     fn compact(&mut self, key: &Key, hash: KeyHash) -> Result<Pending, Error> {
         let writer = self.writer.writer;
         let Some(record) = self.load(hash)?.record.as_ref().filter(|record| record.is_live()) else {
@@ -263,8 +265,8 @@ impl Stage<'_> {
         })
     }
 
-    /// What a compaction says of the changes it has seen. Nothing when they cannot be loaded: it is the way out of a damaged history
-    /// too, and then the edits of others that it has not seen go.
+    /// Returns the message by which a compaction names the changes it has seen; `None` if they cannot be loaded. A compaction
+    /// also repairs a damaged history, and then drops the edits of other nodes that it has not seen.
     fn seen(&mut self, key: &Key, hash: KeyHash) -> Result<Option<String>, Error> {
         let doc = match contain(|| self.take_doc(hash)) {
             Ok(Err(cause @ Error::Io(_))) => return Err(cause),
@@ -283,12 +285,12 @@ impl Stage<'_> {
         Stamp { counter, node: self.writer.config.node, run: self.writer.run }
     }
 
-    /// A record that is known to be staged.
+    /// Returns a record that the caller has staged.
     pub(super) fn staged(&self, hash: KeyHash) -> &Record {
         self.batch.staged.get(&hash).and_then(|staged| staged.record.as_ref()).expect("it was staged to be looked at")
     }
 
-    /// Keeps a document that was taken and not changed.
+    /// Returns to the batch a document that was taken and not changed.
     pub(super) fn put_back(&mut self, hash: KeyHash, doc: Doc) {
         if let Some(staged) = self.batch.staged.get_mut(&hash) {
             staged.doc = Some(doc);
@@ -328,8 +330,9 @@ impl Stage<'_> {
         Pending::Written { hash, version, dropped_bytes: 0, in_place: None }
     }
 
-    /// The answer to a write that found its content in place.
+    /// Returns the answer to a write that found its content in place.
     pub(super) fn unchanged(&mut self, hash: KeyHash, durable: bool) -> Pending {
+        // A document that the batch has changed receives its sequence number from the commit.
         let staged = self.batch.staged.get(&hash).filter(|staged| staged.changed.is_none());
         let in_place = staged.and_then(|staged| staged.record.as_ref()).map(|record| record.sequence);
         let version = self.staged(hash).version(&hash);
@@ -344,7 +347,7 @@ fn parse(key: &Key, text: &str) -> Result<Object, Error> {
     json::parse_any_size(text.as_bytes()).map_err(|cause| Error::Json { key: key.clone(), reason: cause.to_string() })
 }
 
-/// Over the limit only what shrinks a document that a merge pushed over it.
+/// Checks the size limit. Above it, only a write that shrinks an already larger document passes: a merge can exceed the limit.
 fn check_size(key: &Key, text: &str, before: Option<&str>) -> Result<(), Error> {
     let bytes = text.len();
     match before {
@@ -354,7 +357,8 @@ fn check_size(key: &Key, text: &str, before: Option<&str>) -> Result<(), Error> 
     }
 }
 
-/// As [`check_size`], for what Automerge takes for each field and element of a merged document.
+/// Checks the number of fields and elements of a merged document, each of which costs Automerge memory, by the rule of
+/// [`check_size`].
 fn check_elements(wanted: &Wanted, before: Option<&str>) -> Result<(), Error> {
     let elements = json::elements(&wanted.object);
     if elements <= DOCUMENT_ELEMENTS {
@@ -368,8 +372,8 @@ fn check_elements(wanted: &Wanted, before: Option<&str>) -> Result<(), Error> {
     }
 }
 
-/// Refuses what peers would not take of a document as a put has made it. `bytes`: of its history, unless it is folded; whether
-/// it must be.
+/// Refuses a document that peers would not take after a put. `bytes` is the length of its history unless it is folded. Returns
+/// true if it must be folded.
 fn check_growth(key: &Key, doc: &mut Doc, bytes: usize) -> Result<bool, Error> {
     if let Some(bound) = Bounds::of_rows(WRITTEN_ROWS).exceeded(doc.expansion(), doc.authorship()) {
         return Err(Error::HistoryTooLong { key: key.clone(), bound });
@@ -383,7 +387,7 @@ fn check_growth(key: &Key, doc: &mut Doc, bytes: usize) -> Result<bool, Error> {
     }
 }
 
-/// Whether the changes it names are here is seen by the put: those of a deleted document are not.
+/// Returns the heads of a put's base. The put itself checks that they are known: those of a deleted document are not.
 fn merged_base(wanted: &Wanted) -> Result<Option<&[[u8; 32]]>, Error> {
     match &wanted.base {
         None => Ok(None),
@@ -411,5 +415,5 @@ fn not_of_kind() -> Error {
     Error::Bug("a record's content is not of its kind".into())
 }
 
-/// What a reply says of a document that is not there: no version.
+/// Version in the reply about a document that does not exist: empty.
 pub(super) const NO_VERSION: Version = Version(Vec::new());

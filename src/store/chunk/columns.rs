@@ -1,17 +1,17 @@
-//! Walks columns run by run, and counts.
+//! Walks columns run by run, and counts their rows.
 
 use super::ChunkError;
 use super::reader::Reader;
 use crate::limits::CHUNK_ELEMENTS;
 
-/// Bytes of expanded strings per allowed row: 96 MiB beside 1.5 million rows. Automerge holds each once while it loads a
-/// document, where a row takes half a kilobyte.
+/// Limit of the expanded strings, in bytes per allowed row: 96 MiB for 1.5 million rows. Automerge holds each string once
+/// while it loads a document; a row takes half a kilobyte.
 pub(super) const STRING_BYTES_PER_ROW: u64 = 64;
-/// Column numbers beyond this one are unknown to Automerge 0.12, which confuses them with known ones.
+/// Number of column specifications. Automerge 0.12 confuses columns with higher ones with those it knows.
 const SPECIFICATIONS: u64 = 256;
 const DEFLATED: u64 = 0b1000;
 
-// The lowest three bits of a column's specification.
+// Column types: the lowest three bits of a column's specification.
 const GROUP: u64 = 0;
 const DELTA: u64 = 3;
 const BOOLEAN: u64 = 4;
@@ -19,16 +19,16 @@ const STRING: u64 = 5;
 const VALUE_LENGTHS: u64 = 6;
 const VALUES: u64 = 7;
 
-/// The columns that say how many operations have replaced one, how many one replaces, and what it does.
+/// Columns with the number of operations that replace an operation, the number of those it replaces, and its action.
 const SUCCESSORS: u64 = 0x80;
 const PREDECESSORS: u64 = 0x70;
 const ACTIONS: u64 = 0x42;
-/// The action of a deletion.
+/// Action of a deletion.
 const DELETE: u64 = 3;
 
 const LONG_VALUES: ChunkError = ChunkError::Malformed("values are longer than their column");
 
-/// What is left of the limits.
+/// Rows, strings and elements counted so far, against their limits.
 #[derive(Debug)]
 pub(super) struct Tally {
     rows_limit: u64,
@@ -42,12 +42,12 @@ impl Tally {
         Tally { rows_limit, rows: 0, string_bytes: 0, elements: 0 }
     }
 
-    /// Rows and bytes of strings.
+    /// Returns the number of rows and the bytes of strings.
     pub(super) fn counted(&self) -> (u64, u64) {
         (self.rows, self.string_bytes)
     }
 
-    /// Whether a column of `rows` may still come.
+    /// Returns the number of rows if it is within what is left of the limit.
     fn check_rows(&self, rows: Option<u64>) -> Result<u64, ChunkError> {
         match rows {
             Some(rows) if rows <= self.rows_limit - self.rows => Ok(rows),
@@ -55,13 +55,13 @@ impl Tally {
         }
     }
 
-    /// Rows that were found, or what costs as much as they do.
+    /// Counts rows, or items that cost as much as rows.
     pub(super) fn add_rows(&mut self, rows: Option<u64>) -> Result<(), ChunkError> {
         self.rows += self.check_rows(rows)?;
         Ok(())
     }
 
-    /// Rows that may show as fields or elements.
+    /// Counts rows that may be visible as fields or elements.
     fn add_elements(&mut self, elements: u64) -> Result<(), ChunkError> {
         self.elements += elements;
         if self.elements > CHUNK_ELEMENTS { Err(ChunkError::Elements(CHUNK_ELEMENTS)) } else { Ok(()) }
@@ -77,7 +77,7 @@ impl Tally {
     }
 }
 
-/// The directory of a group of columns: each one's specification and length in bytes.
+/// The directory of a group of columns: the specification and the length in bytes of each.
 #[derive(Debug)]
 pub(super) struct Columns(Vec<(u64, usize)>);
 
@@ -101,7 +101,7 @@ impl Columns {
         Ok(Columns(columns))
     }
 
-    /// The bytes of one column, empty when there is none; `data` begins with the first column's.
+    /// Returns the bytes of one column, empty if it is absent. `data` begins with the first column.
     pub(super) fn find<'a>(&self, wanted: u64, mut data: Reader<'a>) -> Result<Reader<'a>, ChunkError> {
         for (specification, length) in &self.0 {
             let column = data.take(*length)?;
@@ -112,7 +112,7 @@ impl Columns {
         Ok(Reader::new(&[]))
     }
 
-    /// Walks the columns of a document's operations. Those that no other has replaced show as fields and elements.
+    /// Walks the operation columns of a document. Operations that no other replaces are visible as fields and elements.
     pub(super) fn walk_document(&self, reader: &mut Reader<'_>, tally: &mut Tally) -> Result<(), ChunkError> {
         let successors = self.find(SUCCESSORS, *reader)?;
         let rows = self.walk(reader, tally)?;
@@ -120,8 +120,8 @@ impl Columns {
         tally.add_elements(rows.saturating_sub(replaced))
     }
 
-    /// Walks the columns of a change's operations, and returns how many there are. Those that replace none show as fields and elements,
-    /// and a deletion takes one away.
+    /// Walks the operation columns of a change, and returns the number of operations. Operations that replace none are visible
+    /// as fields and elements; a deletion removes one.
     pub(super) fn walk_change(&self, reader: &mut Reader<'_>, tally: &mut Tally) -> Result<u64, ChunkError> {
         let (predecessors, actions) = (self.find(PREDECESSORS, *reader)?, self.find(ACTIONS, *reader)?);
         let rows = self.walk(reader, tally)?;
@@ -131,10 +131,10 @@ impl Columns {
         Ok(rows)
     }
 
-    /// Walks the columns' bytes; returns how many rows the longest has.
+    /// Walks the bytes of the columns, and returns the number of rows of the longest.
     pub(super) fn walk(&self, reader: &mut Reader<'_>, tally: &mut Tally) -> Result<u64, ChunkError> {
         let mut longest = 0;
-        // What the column of value lengths asks of the column of values: its number, and how many bytes.
+        // Column of value lengths that awaits its column of values: its specification, and the bytes it needs.
         let mut asked = (0, 0);
         for (specification, length) in &self.0 {
             let column = Reader::new(reader.take(*length)?);
@@ -162,7 +162,7 @@ fn check_values(specification: u64, length: u64, asked: &mut (u64, u64)) -> Resu
     if held || bytes == 0 { Ok(()) } else { Err(LONG_VALUES) }
 }
 
-/// Returns how many rows the column has, and the sum of its values where that means something (`None` on overflow).
+/// Returns the number of rows of a column, and the sum of its values if that is meaningful (`None` on overflow).
 fn walk_column(specification: u64, column: Reader<'_>, tally: &mut Tally) -> Result<(u64, Option<u64>), ChunkError> {
     let mut sum = Some(0u64);
     let mut add = |value: u64, times: u64| sum = sum.and_then(|sum| sum.checked_add(value.checked_mul(times)?));
@@ -194,7 +194,7 @@ fn walk_column(specification: u64, column: Reader<'_>, tally: &mut Tally) -> Res
     Ok((rows, sum))
 }
 
-/// A run-length encoded column: `value` reads one value and is told how often it is repeated.
+/// Walks a run-length encoded column. `value` reads one value and receives the number of its repetitions.
 fn walk_runs(
     mut column: Reader<'_>,
     tally: &mut Tally,
@@ -204,6 +204,7 @@ fn walk_runs(
     while !column.is_empty() {
         let count = column.signed()?;
         let times = if count == 0 { column.unsigned()? } else { count.unsigned_abs() };
+        // Checked before the values are read: a run of millions must not be walked.
         rows = tally.check_rows(rows.checked_add(times))?;
         match count {
             0 => {}
@@ -218,7 +219,7 @@ fn walk_runs(
     Ok(rows)
 }
 
-/// Rows of a run-length encoded column of numbers, which was walked already, whose value is `wanted`.
+/// Counts the rows with a `wanted` value in a run-length encoded column of numbers, which must have been walked already.
 fn rows_where(mut column: Reader<'_>, wanted: impl Fn(u64) -> bool) -> Result<u64, ChunkError> {
     let mut rows = 0;
     while !column.is_empty() {
@@ -236,7 +237,7 @@ fn rows_where(mut column: Reader<'_>, wanted: impl Fn(u64) -> bool) -> Result<u6
     Ok(rows)
 }
 
-/// Runs of false and true in turn.
+/// Walks alternating runs of false and true.
 fn walk_booleans(mut column: Reader<'_>, tally: &Tally) -> Result<u64, ChunkError> {
     let mut rows = 0u64;
     while !column.is_empty() {

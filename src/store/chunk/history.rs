@@ -1,7 +1,7 @@
-//! The history in a document chunk: which change builds on which, and how many operations each has.
+//! The history in a document chunk: the dependencies and the number of operations of each change.
 //!
-//! Automerge reserves memory for as many operations as the numbers of a change say, whether or not the chunk has them,
-//! and follows dependencies without looking whether there is such a change.
+//! Automerge reserves memory for as many operations as the numbers of a change imply, even if the chunk does not contain them,
+//! and follows dependencies without checking that the change exists.
 
 use super::ChunkError;
 use super::columns::Columns;
@@ -15,7 +15,7 @@ const DEPENDENCIES: u64 = 0x43;
 const UNKNOWN_DEPENDENCY: ChunkError = ChunkError::Malformed("a change depends on none before it");
 const OPERATION_NUMBER: ChunkError = ChunkError::Malformed("operations are numbered out of range");
 
-/// The columns that matter here.
+/// The columns of changes that describe the history.
 pub(super) struct History<'a> {
     last_operations: Reader<'a>,
     dependency_counts: Reader<'a>,
@@ -31,7 +31,7 @@ impl<'a> History<'a> {
         })
     }
 
-    /// Checks columns that were walked already, so that their rows are known to be few.
+    /// Checks the columns, which must have been walked already, so that the number of their rows is within the limit.
     pub(super) fn check(self, rows_limit: u64) -> Result<(), ChunkError> {
         let last_operations = absolute(expand(self.last_operations, Reader::signed)?)?;
         let counts = expand(self.dependency_counts, Reader::unsigned)?;
@@ -47,6 +47,7 @@ impl<'a> History<'a> {
                 let before = last_operations[..index].get(dependency).ok_or(UNKNOWN_DEPENDENCY)?;
                 built_on = built_on.max(*before);
             }
+            // The operations of a change are numbered from the highest number it builds on.
             let own = u64::from(last_operations[index].checked_sub(built_on).ok_or(OPERATION_NUMBER)?);
             (operations, longest) = (operations + own, own.max(longest));
         }
@@ -58,7 +59,7 @@ impl<'a> History<'a> {
     }
 }
 
-/// The rows of a run-length encoded column; `None` is a null.
+/// Expands a run-length encoded column; `None` stands for null.
 fn expand<'a, T: Copy>(
     mut column: Reader<'a>,
     read: impl Fn(&mut Reader<'a>) -> Result<T, ChunkError>,
@@ -81,7 +82,7 @@ fn expand<'a, T: Copy>(
     Ok(rows)
 }
 
-/// Differences to numbers.
+/// Converts differences to absolute numbers.
 fn absolute(differences: Vec<Option<i64>>) -> Result<Vec<u32>, ChunkError> {
     let mut number = 0i64;
     let add = |difference: Option<i64>| {

@@ -1,11 +1,11 @@
-//! Reads numbers and lengths, none of which may say more than there are bytes.
+//! Reads numbers and lengths; a length never exceeds the bytes that are left.
 
 use super::ChunkError;
 
 const TRUNCATED: ChunkError = ChunkError::Malformed("it ends too early");
 const NUMBER: ChunkError = ChunkError::Malformed("a number is too large or too long");
 
-/// Bytes not read yet.
+/// Unread bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -34,13 +34,13 @@ impl<'a> Reader<'a> {
         Ok(self.take(1)?[0])
     }
 
-    /// Bytes behind their length.
+    /// Reads a length and that number of bytes.
     pub(super) fn prefixed(&mut self) -> Result<&'a [u8], ChunkError> {
         let length = self.count(1)?;
         self.take(length)
     }
 
-    /// A count of things that take at least `bytes_each`.
+    /// Reads the number of items that take at least `bytes_each`.
     pub(super) fn count(&mut self, bytes_each: usize) -> Result<usize, ChunkError> {
         match usize::try_from(self.unsigned()?) {
             Ok(count) if count <= self.rest.len() / bytes_each => Ok(count),
@@ -48,11 +48,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An unsigned LEB128 number in its shortest form.
+    /// Reads an unsigned LEB128 number in its shortest form.
     pub(super) fn unsigned(&mut self) -> Result<u64, ChunkError> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
+            // The tenth byte has room for one bit, and a last byte of zero is not the shortest form.
             if shift == 63 && byte > 1 || shift > 0 && byte == 0 {
                 return Err(NUMBER);
             }
@@ -64,12 +65,13 @@ impl<'a> Reader<'a> {
         Err(NUMBER)
     }
 
-    /// A signed LEB128 number in its shortest form.
+    /// Reads a signed LEB128 number in its shortest form.
     pub(super) fn signed(&mut self) -> Result<i64, ChunkError> {
         let mut number = 0i64;
         let mut previous = 0u8;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
+            // A last byte that only repeats the sign is not the shortest form.
             let only_repeats_the_sign = byte == 0 && previous & 0x40 == 0 || byte == 0x7f && previous & 0x40 != 0;
             if shift == 63 && !matches!(byte, 0 | 0x7f) || shift > 0 && only_repeats_the_sign {
                 return Err(NUMBER);

@@ -13,7 +13,7 @@ fn actor(number: u8) -> ActorId {
     ActorId::from([number; 16])
 }
 
-/// Documents of many shapes, edited on two sides and merged.
+/// Returns documents of many shapes, edited on two sides and merged.
 fn shapes() -> Vec<AutoCommit> {
     let fills: [fn(&mut AutoCommit); 7] = [|_| {}, scalars, nesting, list, counters, long_strings, many_changes];
     let mut shapes = Vec::new();
@@ -128,7 +128,7 @@ fn rows_are_counted_over_all_chunks() {
     assert_eq!(check(&[&whole[..], &whole].concat(), 2_005), Err(ChunkError::Rows(2_005)));
 }
 
-/// A document whose list gains so many nulls in each of several changes.
+/// Returns a document with a list that gains these numbers of nulls, each in one change.
 fn of_nulls(lengths: &[usize]) -> AutoCommit {
     let mut document = AutoCommit::new().with_actor(actor(1));
     let list = document.put_object(ROOT, "list", ObjType::List).expect("a list");
@@ -209,7 +209,7 @@ fn unsigned(mut number: u64) -> Vec<u8> {
     bytes
 }
 
-/// A positive number's signed form.
+/// Encodes a positive number in the signed form.
 fn signed(number: u64) -> Vec<u8> {
     let mut bytes = unsigned(number);
     if bytes.last().is_some_and(|last| last & 0x40 != 0) {
@@ -219,13 +219,13 @@ fn signed(number: u64) -> Vec<u8> {
     bytes
 }
 
-/// A chunk with a right checksum.
+/// Returns a chunk with a correct checksum.
 fn chunk(kind: u8, body: &[u8]) -> Vec<u8> {
     let hashed = [&[kind][..], &unsigned(body.len() as u64), body].concat();
     [&MAGIC[..], &digest::digest(&digest::SHA256, &hashed).as_ref()[..4], &hashed].concat()
 }
 
-/// A change chunk whose operations have these columns.
+/// Returns a change chunk with these columns of operations.
 fn change_with(columns: &[(u8, Vec<u8>)]) -> Vec<u8> {
     let mut body = vec![0, 1, 7, 1, 1, 0, 0, 0, columns.len() as u8];
     for (specification, bytes) in columns {
@@ -301,7 +301,7 @@ fn many_actors_times_many_changes_are_refused() {
     assert_eq!(check(&bytes, 1_000), Err(ChunkError::Clocks(16_000)));
 }
 
-/// A document chunk without operations, whose changes have these columns: last operations, numbers of dependencies,
+/// Returns a document chunk without operations, with these columns of changes: last operations, numbers of dependencies,
 /// dependencies.
 fn document_with(last_operations: &[u8], counts: &[u8], dependencies: &[u8]) -> Vec<u8> {
     let columns = [(0x13, last_operations), (0x40, counts), (0x43, dependencies)];

@@ -1,4 +1,4 @@
-//! Commands from peers: checked once, when their body first comes, and joined with what is held.
+//! Commands from peers: verifies a body when it first arrives, and joins the copy with the stored one.
 
 use super::signed::is_long_past;
 use super::{Command, CommandResult, Deadline, Rank};
@@ -10,7 +10,7 @@ use crate::store::stage::Stage;
 use crate::store::{COMMANDS, Content, Error, IncomingCommand, Key, KeyHash, Kind, Lineage, PeerRun, Record};
 
 impl Stage<'_> {
-    /// Takes a command that is not held here, if its issuer signed it.
+    /// Stores a command that is not stored yet, if its issuer signed it.
     pub(in crate::store) fn adopt_command(
         &mut self,
         hash: KeyHash,
@@ -33,7 +33,7 @@ impl Stage<'_> {
         Ok(Taken::In)
     }
 
-    /// Joins a command with what is held of it.
+    /// Joins a command with the stored copy.
     pub(in crate::store) fn combine_command(
         &mut self,
         hash: KeyHash,
@@ -45,7 +45,7 @@ impl Stage<'_> {
         let Some(Record { name: Some(key), content: Content::Command(ours), .. }) = held else {
             return Ok(Taken::Refused("a command where a result is".into()));
         };
-        // What is held was checked when it came.
+        // The stored body was verified when it arrived.
         let same = ours.signed == incoming.signed;
         let body = if same { Ok(ours.signed.read()) } else { incoming.signed.check(&key) };
         let theirs =
@@ -55,6 +55,7 @@ impl Stage<'_> {
             Err(reason) => return Ok(Taken::Refused(reason)),
         };
         let Some(joined) = ours.join(&theirs) else { return Ok(Taken::In) };
+        // A copy that equals the sender's is not sent back to it; a joined one is.
         let from = if joined.state() == theirs.state() { self.source(from)? } else { 0 };
         self.take_command(hash, Some(key), origin, joined, from);
         Ok(Taken::In)
@@ -75,8 +76,8 @@ impl Stage<'_> {
         self.change(hash, record, None, true, from);
     }
 
-    /// What a peer sent, with the time it has left on this machine's clock: never more than its issuer gave it, and none when
-    /// that time is long past.
+    /// Converts a received command, and the time it has left to this machine's clock: at most what its issuer signed, and none
+    /// if that has long passed.
     fn received(&self, incoming: IncomingCommand, body: &CommandBody) -> Result<Command, String> {
         let ranks: Option<Vec<Rank>> = incoming.ranks.iter().map(|rank| Rank::from_number(*rank)).collect();
         let ranks = ranks.ok_or("has a status this node does not know")?;
@@ -93,7 +94,7 @@ impl Stage<'_> {
         Ok(Command::new(incoming.signed, body, ranks, incoming.cancel_requested, deadline))
     }
 
-    /// Whether the command a result belongs to was removed here.
+    /// Returns true if the command of a result was removed here.
     pub(in crate::store) fn is_of_removed(&mut self, result: Option<&Key>) -> Result<bool, Error> {
         let Some((id, _)) = result.and_then(|key| key.id().split_once(':')) else { return Ok(false) };
         let Ok(command) = Key::new(COMMANDS, id) else { return Ok(false) };
@@ -102,7 +103,7 @@ impl Stage<'_> {
 }
 
 impl CommandResult {
-    /// What a peer sent of a result.
+    /// Checks and converts a received result.
     pub(in crate::store) fn received(rank: u8, result: Vec<u8>, error: String) -> Result<CommandResult, String> {
         let rank = Rank::from_number(rank).filter(|rank| !matches!(rank, Rank::Pending | Rank::Expired));
         let rank = rank.ok_or("a result with a status that is no end")?;
@@ -124,7 +125,7 @@ impl CommandResult {
         Ok(received)
     }
 
-    /// With what a read returns.
+    /// Returns the result with the JSON that reads return.
     pub(in crate::store) fn shown(self, key: Option<&Key>) -> CommandResult {
         match key {
             Some(key) => CommandResult::new(key, self.rank, self.result, self.error),

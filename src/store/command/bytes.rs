@@ -1,4 +1,4 @@
-//! Commands and results as they lie in a record (docs/storage.md, "Commands").
+//! Encoding of commands and results within a record (docs/storage.md, "Commands").
 
 use super::content::{result_state, state};
 use super::{Command, CommandResult, Deadline, Rank, Signed};
@@ -37,7 +37,7 @@ pub(in crate::store) fn encode_result(out: &mut Vec<u8>, result: &CommandResult)
     put_bytes(out, result.json.as_bytes());
 }
 
-/// Either of the two, and the JSON that ends it.
+/// A parsed command or result, with the JSON that ends it.
 pub(in crate::store) enum Parsed<'a> {
     Command(CommandRef<'a>, &'a str),
     Result(ResultRef<'a>, &'a str),
@@ -98,7 +98,7 @@ impl<'a> CommandRef<'a> {
         Signed { body: self.body.to_vec(), signature: self.signature }
     }
 
-    /// See [`Command::state`].
+    /// Same as [`Command::state`].
     pub(in crate::store) fn state(&self) -> Vec<u8> {
         state(&self.signed().digest(), self.ranks.iter().copied(), self.cancel_requested)
     }
@@ -116,7 +116,7 @@ impl<'a> CommandRef<'a> {
 }
 
 impl ResultRef<'_> {
-    /// See [`CommandResult::state`].
+    /// Same as [`CommandResult::state`].
     pub(in crate::store) fn state(&self) -> Vec<u8> {
         result_state(self.rank as u8, self.result, self.error)
     }

@@ -1,68 +1,69 @@
-//! What a node asks the store to do with a command.
+//! Changes of commands that a node requests of the store.
 
 use super::{COMMANDS, CommandError, Rank, Signed, is_json};
 use crate::limits::{COMMAND_ERROR_BYTES, COMMAND_RESULT_BYTES};
 use crate::store::{Key, KeyError, Put, Write};
 
-/// A change of one command. It is checked and carried out as one with the commit, so two that race cannot both pass.
+/// A change of one command. It is checked in the commit that makes it, so that of two conflicting changes only one passes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommandWrite {
-    /// In `commands`, without a colon.
+    /// Key of the command, in collection `commands` and without a colon in its id.
     pub key: Key,
-    /// What is to change.
+    /// Change to make.
     pub change: CommandChange,
 }
 
-/// See [`CommandWrite`].
+/// Kinds of changes; see [`CommandWrite`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CommandChange {
-    /// A new command. The same body again is answered as done already.
+    /// Issues a new command. Issuing the same body again succeeds without a change.
     Issue(Signed),
-    /// What an agent says of it.
+    /// Records an agent's status.
     Report(Report),
-    /// What an agent that runs it says meanwhile.
+    /// Records the progress of an agent that executes the command.
     Progress(Progress),
-    /// Ask for its end. Of these agents, which are attached here, those that have not accepted it are CANCELLED at once.
+    /// Requests the end of the command. Those of the locally attached agents in `attached` that have not accepted it are
+    /// CANCELLED at once.
     RequestCancel { attached: Vec<String> },
-    /// These agents, which are attached here, have not accepted what is to be cancelled.
+    /// Sets these locally attached agents, which have not accepted the command, to CANCELLED if its end was requested.
     ConfirmCancel { agents: Vec<String> },
-    /// These did not accept it in time.
+    /// Sets these agents, which did not accept it in time, to EXPIRED.
     Expire { agents: Vec<String> },
-    /// Forget it, results included, for good.
+    /// Removes the command and its results for good.
     Remove,
 }
 
-/// What an agent says of a command that is for it.
+/// An agent's report on a command addressed to it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Report {
-    /// Who.
+    /// Id of the agent.
     pub agent: String,
     /// Executing, cancelled, failed or completed.
     pub rank: Rank,
-    /// It began earlier, and this is no acceptance: the time left no longer matters.
+    /// True if execution began earlier, so that the report is not an acceptance and the deadline does not apply.
     pub begun: bool,
-    /// JSON, or empty.
+    /// Result as JSON, or empty.
     pub result: String,
-    /// Words.
+    /// Error message, or empty.
     pub error: String,
 }
 
-/// How far an agent is with a command it runs.
+/// Progress of an agent that executes a command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Progress {
-    /// Who.
+    /// Id of the agent.
     pub agent: String,
-    /// At most [`crate::limits::COMMAND_PROGRESS_BYTES`].
+    /// Text of at most [`crate::limits::COMMAND_PROGRESS_BYTES`] bytes.
     pub words: String,
-    /// 0 to 100.
+    /// Percentage, 0 to 100.
     pub percent: u32,
 }
 
 impl CommandWrite {
-    /// A change of command `id`.
+    /// Returns a change of command `id`.
     ///
     /// # Errors
-    /// That is no document id.
+    /// `id` is not a valid document id.
     pub fn new(id: &str, change: CommandChange) -> Result<CommandWrite, KeyError> {
         Ok(CommandWrite { key: Key::new(COMMANDS, id)?, change })
     }
@@ -75,22 +76,22 @@ impl From<CommandWrite> for Write {
     }
 }
 
-/// What a report comes to.
+/// Effect of a report.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Judgement {
-    /// The status climbs.
+    /// The status advances.
     Climbs,
-    /// It stands there already, or higher.
+    /// The status is the reported one already, or higher.
     Stands,
-    /// The report is refused; the status climbs to the second, if that is not known yet.
+    /// The report is refused. The status advances to the given rank, if there is one.
     Refused(CommandError, Option<Rank>),
 }
 
 impl Report {
-    /// Whether it is one an agent may make.
+    /// Checks that an agent may make this report.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The first fault found.
     pub(crate) fn check(&self) -> Result<(), CommandError> {
         let malformed = |why: &str| Err(CommandError::Malformed(why.into()));
         match self {
@@ -104,7 +105,7 @@ impl Report {
         }
     }
 
-    /// What it comes to for a target at `held` of the command in `key`.
+    /// Decides the effect of the report on a target with status `held` of the command in `key`.
     pub(crate) fn judge(&self, key: &Key, held: Rank, expired: bool, cancel_requested: bool) -> Judgement {
         let key = || key.clone();
         let accepts = self.rank == Rank::Executing && !self.begun;
@@ -118,6 +119,7 @@ impl Report {
             Rank::Expired if accepts => Judgement::Refused(CommandError::Expired(key()), None),
             Rank::Cancelled if accepts => Judgement::Refused(CommandError::Cancelled(key()), None),
             Rank::Failed | Rank::Completed if accepts => Judgement::Refused(CommandError::Ended(key()), None),
+            // Any other report states what has happened, so it counts even if it is late.
             held if self.rank > held => Judgement::Climbs,
             _ => Judgement::Stands,
         }

@@ -1,4 +1,4 @@
-//! What a command record holds, and how two copies of one combine.
+//! The content of a command record, and the join of two copies.
 
 use super::json;
 use super::signed::Signed;
@@ -6,41 +6,41 @@ use super::{Deadline, Rank};
 use crate::mesh::CommandBody;
 use crate::store::Key;
 
-/// A command. What is behind `deadline` and `ended` is this node's own: no part of the version.
+/// A command. `deadline` and `ended` are local to this node and not part of the version.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Command {
-    /// What the issuer signed.
+    /// Body and signature by the issuer.
     pub signed: Signed,
-    /// One for each target, in the body's order.
+    /// Status of each target, in the order of the body.
     pub ranks: Vec<Rank>,
-    /// Somebody asked for its end.
+    /// True if the end of the command was requested.
     pub cancel_requested: bool,
-    /// Until when it may be accepted.
+    /// Time until which the command may be accepted.
     pub deadline: Deadline,
-    /// This node's age ([`crate::store`]'s own clock, milliseconds) when it first held it with nothing more expected.
+    /// Age of this node's database (`age.rs`), in milliseconds, when it first held the command with all targets at their end.
     pub ended: Option<u64>,
-    /// What a read returns.
+    /// JSON of the command, as reads return it.
     pub json: String,
 }
 
-/// What one target made of a command.
+/// Progress or result of one target of a command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommandResult {
-    /// Cancelled, failed or completed; or executing, for how far it is.
+    /// Cancelled, failed or completed; or executing, for progress.
     pub rank: Rank,
-    /// JSON, or empty. Of what is executing, the words and their number (`progress.rs`).
+    /// Result as JSON, or empty. While executing: the progress and its number (`progress.rs`).
     pub result: String,
-    /// Words.
+    /// Error message, or empty.
     pub error: String,
-    /// What a read returns.
+    /// JSON of the result, as reads return it.
     pub json: String,
 }
 
-/// Differences below this are the time copies spend on their way, and no reason to write.
+/// Smallest difference between two deadlines that is stored, in milliseconds. Smaller ones are the transit times of copies.
 const NOTICED_MS: u64 = 1_000;
 
 impl Command {
-    /// A command nobody has answered yet.
+    /// Returns a new command with all targets pending.
     #[must_use]
     pub(crate) fn issued(signed: Signed, body: &CommandBody, deadline: Deadline) -> Command {
         let ranks = vec![Rank::Pending; body.targets.len()];
@@ -58,29 +58,30 @@ impl Command {
         Command { signed, ranks, cancel_requested, deadline, ended: None, json }
     }
 
-    /// Writes anew what a read returns.
+    /// Updates the JSON from the other fields.
     pub(crate) fn show(&mut self) {
         self.json = json::command(&self.signed, &self.signed.read(), &self.ranks, self.cancel_requested);
     }
 
-    /// Whether nothing more is expected of any target.
+    /// Returns true if no further status of any target is expected.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ranks.iter().all(|rank| rank.is_terminal())
     }
 
-    /// Notes when it ended, or that it has not.
+    /// Sets the time at which the command ended, or clears it if it has not.
     pub(crate) fn note_end(&mut self, age_ms: u64) {
         self.ended = if self.has_ended() { self.ended.or(Some(age_ms)) } else { None };
     }
 
-    /// What tells two versions apart beside the incarnation: the body, the statuses, the wish to cancel.
+    /// Returns the bytes that distinguish two versions of one incarnation: the body's digest, the statuses, the request to
+    /// cancel.
     pub(crate) fn state(&self) -> Vec<u8> {
         state(&self.signed.digest(), self.ranks.iter().map(|rank| *rank as u8), self.cancel_requested)
     }
 
-    /// Both copies in one: of two bodies the one with the smaller digest, of each status the higher, of the time left the less.
-    /// `None`: nothing in `theirs` is new.
+    /// Joins two copies: of different bodies the one with the smaller digest, of each status the higher, of the time left the
+    /// shorter. Returns `None` if `theirs` adds nothing.
     #[must_use]
     pub fn join(&self, theirs: &Command) -> Option<Command> {
         if self.signed != theirs.signed {
@@ -102,7 +103,7 @@ impl Command {
     }
 }
 
-/// The deadline that comes first. What is not known here stays unknown, and what is not known there says nothing.
+/// Returns the earlier deadline. A local one of another boot stays unknown, and a remote one of another boot is ignored.
 fn sooner(ours: Deadline, theirs: Deadline) -> Deadline {
     match (ours, theirs) {
         (Deadline::At { boot, boot_ms }, Deadline::At { boot: there, boot_ms: at })
@@ -114,7 +115,7 @@ fn sooner(ours: Deadline, theirs: Deadline) -> Deadline {
     }
 }
 
-/// See [`Command::state`].
+/// Encodes [`Command::state`] from its parts.
 pub(crate) fn state(digest: &[u8; 32], ranks: impl Iterator<Item = u8>, cancel_requested: bool) -> Vec<u8> {
     let mut out = digest.to_vec();
     out.extend(ranks);
@@ -123,25 +124,25 @@ pub(crate) fn state(digest: &[u8; 32], ranks: impl Iterator<Item = u8>, cancel_r
 }
 
 impl CommandResult {
-    /// Of one target of the command in `key`'s id.
+    /// Returns the result of one target, which the id of `key` names together with the command.
     pub(crate) fn new(key: &Key, rank: Rank, result: String, error: String) -> CommandResult {
         let json = json::result(key, rank, &result, &error);
         CommandResult { rank, result, error, json }
     }
 
-    /// What tells two versions apart: the status, the result, the error.
+    /// Returns the bytes that distinguish two versions: the status, the result, the error.
     pub(crate) fn state(&self) -> Vec<u8> {
         result_state(self.rank as u8, &self.result, &self.error)
     }
 
-    /// Whether `theirs` replaces this one: a higher rank, then newer words, then the greater state.
+    /// Returns true if `theirs` replaces this one: a higher rank, then newer progress, then the greater state.
     pub(crate) fn yields_to(&self, theirs: &CommandResult) -> bool {
         let order = |result: &CommandResult| (result.rank, result.progress_number(), result.state());
         order(self) < order(theirs)
     }
 }
 
-/// See [`CommandResult::state`].
+/// Encodes [`CommandResult::state`] from its parts.
 pub(crate) fn result_state(rank: u8, result: &str, error: &str) -> Vec<u8> {
     use ring::digest::{SHA256, digest};
     let mut out = vec![rank];

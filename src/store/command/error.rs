@@ -1,4 +1,4 @@
-//! Why a change of a command is refused.
+//! Refusals of changes of commands.
 
 use std::fmt;
 
@@ -7,32 +7,33 @@ use peat_ipc::Code;
 use crate::limits::{COMMAND_ERROR_BYTES, COMMAND_PROGRESS_BYTES, COMMAND_RESULT_BYTES};
 use crate::store::Key;
 
-/// See the module's documentation. The caller is to blame.
+/// Reason for refusing a change of a command. The caller is to blame.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum CommandError {
-    /// The id is taken: by another body, or by a command that was removed.
+    /// The id is taken, by another body or by a removed command.
     Exists(Key),
-    /// There is no such command here.
+    /// The command is not stored here.
     Unknown(String),
-    /// The command is not for this agent.
+    /// The command is not addressed to this agent.
     NotForAgent { command: String, agent: String },
-    /// The node does not trust whoever issued it.
+    /// This node does not trust the issuer of the command.
     Untrusted(String),
-    /// It was not accepted in time.
+    /// The command was not accepted in time.
     Expired(Key),
-    /// It was cancelled, or is to be, before it was accepted.
+    /// The command was cancelled, or its end was requested, before it was accepted.
     Cancelled(Key),
-    /// It was accepted and has ended: it is not begun again.
+    /// The command was accepted and has ended; it must not begin again.
     Ended(Key),
-    /// A body, or a report, that says what none may; a sentence without its end.
+    /// A body or a report is invalid, for this reason; a sentence without a full stop.
     Malformed(String),
-    /// A result over [`COMMAND_RESULT_BYTES`], or an error over [`COMMAND_ERROR_BYTES`]: which, and its bytes.
+    /// A result, an error or progress exceeds its limit ([`COMMAND_RESULT_BYTES`], [`COMMAND_ERROR_BYTES`],
+    /// `COMMAND_PROGRESS_BYTES`): the name of the part, and its length in bytes.
     TooLarge(&'static str, usize),
 }
 
 impl CommandError {
-    /// The code a client is told.
+    /// Returns the error code for the client.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {

@@ -1,4 +1,4 @@
-//! What reads and subscriptions show of a command: the names of `peat.sidecar.v1.Command`, keys sorted.
+//! JSON of commands and results for reads and subscriptions: field names of `peat.sidecar.v1.Command`, keys sorted.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use crate::mesh::CommandBody;
 use crate::mesh::command_body::Addressed;
 use crate::store::Key;
 
-/// A command with the status of each target.
+/// Returns the JSON of a command, with the status of each target.
 pub(super) fn command(signed: &Signed, body: &CommandBody, ranks: &[Rank], cancel_requested: bool) -> String {
     let mut shown = Map::new();
     let mut set = |key: &str, value: Value| _ = shown.insert(key.into(), value);
@@ -37,7 +37,7 @@ pub(super) fn command(signed: &Signed, body: &CommandBody, ranks: &[Rank], cance
     Value::Object(shown).to_string()
 }
 
-/// What a target made of a command.
+/// Returns the JSON of a target's progress or result.
 pub(super) fn result(key: &Key, rank: Rank, result: &str, error: &str) -> String {
     let (command, agent) = key.id().split_once(':').unwrap_or((key.id(), ""));
     let mut shown = json!({ "command_id": command, "agent_id": agent, "status": rank.name() });

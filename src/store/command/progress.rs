@@ -1,6 +1,6 @@
-//! How far an agent is with a command it runs: words and percent, in the record its result will take the place of.
+//! Progress of an agent that executes a command: text and percentage, in the record that its result will replace.
 //!
-//! The words carry a number, so that of two copies the newer one is kept everywhere whatever their order, and no clock decides.
+//! It carries a number, so that the newer of two copies wins in any order of merges and without a clock.
 
 use serde_json::json;
 
@@ -8,17 +8,17 @@ use super::{CommandResult, Progress, Rank};
 use crate::limits::COMMAND_PROGRESS_BYTES;
 use crate::store::Key;
 
-/// What [`CommandResult::result`] holds while the rank is executing.
+/// Content of [`CommandResult::result`] while the rank is executing.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Words {
-    /// Counts what was said of this command by this agent, as far as the node that wrote it knew.
+    /// Number of progress reports by this agent on this command, as known to the node that wrote it.
     pub(crate) number: u64,
     pub(crate) percent: u32,
     pub(crate) words: String,
 }
 
 impl Words {
-    /// `None`: it is none of a form a node writes.
+    /// Parses the form that nodes write, or returns `None`.
     pub(crate) fn parse(text: &str) -> Option<Words> {
         let value: serde_json::Value = serde_json::from_str(text).ok()?;
         let percent = value["percent"].as_u64().filter(|percent| *percent <= 100)?;
@@ -34,13 +34,13 @@ impl CommandResult {
         CommandResult::new(key, Rank::Executing, words.to_string(), String::new())
     }
 
-    /// How far it is; `None` when it is over.
+    /// Returns the progress and its number; `None` once the target has ended.
     #[must_use]
     pub(crate) fn words(&self) -> Option<Words> {
         if self.rank == Rank::Executing { Words::parse(&self.result) } else { None }
     }
 
-    /// Words and percent of what is executing; `None` when it is over.
+    /// Returns the text and percentage of a target that executes; `None` once it has ended.
     #[must_use]
     pub fn progress(&self) -> Option<(String, u32)> {
         self.words().map(|words| (words.words, words.percent))

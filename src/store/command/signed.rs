@@ -1,5 +1,5 @@
-//! The part of a command that its issuer signed: kept byte for byte, because another encoding of the same words would not
-//! verify.
+//! The part of a command that its issuer signed. It is kept byte for byte, because another encoding of the same message would
+//! not verify.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,20 @@ use crate::limits::{COMMAND_BODY_BYTES, COMMAND_PAYLOAD_BYTES, COMMAND_TARGETS, 
 use crate::mesh::CommandBody;
 use crate::store::{COMMANDS, Key};
 
-/// What no other signature of a node's key covers.
+/// Prefix of the signed bytes, which separates these signatures from any others made with a node's key.
 const DOMAIN: &[u8] = b"peat-command-v1\0";
 
-/// A clock that shows an earlier time was never set: 2025-01-01, Unix seconds.
+/// Earliest plausible wall clock time, in Unix seconds: 2025-01-01. A clock that shows an earlier time was never set.
 const CLOCK_SET: i64 = 1_735_689_600;
-/// How far clocks that are set may differ: a day, which covers a local time taken for UTC.
+/// Tolerated difference between clocks that are set, in seconds: a day, which covers a local time taken for UTC.
 const CLOCKS_DIFFER_S: i64 = 86_400;
 
 /// A command's body and its issuer's signature.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Signed {
-    /// A [`CommandBody`], encoded.
+    /// Encoded [`CommandBody`].
     pub body: Vec<u8>,
-    /// Ed25519.
+    /// Ed25519 signature by the issuer.
     pub signature: [u8; 64],
 }
 
@@ -41,16 +41,16 @@ impl Signed {
         Signed { body, signature }
     }
 
-    /// What the body says, without judging it; empty for what is no body.
+    /// Decodes the body without checking it; empty if it cannot be decoded.
     #[must_use]
     pub fn read(&self) -> CommandBody {
         CommandBody::decode(self.body.as_slice()).unwrap_or_default()
     }
 
-    /// What the body says, if it is whole, within the limits, of this key and by its issuer.
+    /// Decodes the body, and checks that it is complete, within the limits, of this key and signed by its issuer.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The first fault found, as a sentence.
     pub fn check(&self, key: &Key) -> Result<CommandBody, String> {
         if self.body.len() > COMMAND_BODY_BYTES {
             return Err(format!("command {key} has {} bytes; the limit is {COMMAND_BODY_BYTES}", self.body.len()));
@@ -66,7 +66,7 @@ impl Signed {
         }
     }
 
-    /// Tells two bodies under one id apart; of two, the smaller wins.
+    /// Returns a hash that distinguishes two bodies under one id; the smaller wins.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut context = Context::new(&SHA256);
@@ -76,15 +76,15 @@ impl Signed {
     }
 }
 
-/// The issuer a body names.
+/// Returns the issuer that a body names.
 pub(crate) fn issuer(body: &CommandBody) -> Option<EndpointId> {
     body.issuer.as_ref().try_into().ok().map(EndpointId)
 }
 
-/// Whether a body is one that a node may issue and others take.
+/// Checks that a body is one that a node may issue and others accept.
 ///
 /// # Errors
-/// What is wrong with it, a sentence without its end.
+/// The first fault found, as a sentence without a full stop.
 pub(crate) fn check(key: &Key, body: &CommandBody) -> Result<(), String> {
     let ttl_ms = u64::try_from(COMMAND_TTL.as_millis()).unwrap_or(u64::MAX);
     let distinct: BTreeSet<&String> = body.targets.iter().collect();
@@ -115,15 +115,15 @@ pub(crate) fn check(key: &Key, body: &CommandBody) -> Result<(), String> {
     }
 }
 
-/// Whether a command could no longer be accepted for longer than clocks differ, as far as this node's own clock can be believed. It
-/// was withheld then: the time left that comes with it is not its issuer's word. A clock that is not set says nothing, here or at
-/// the issuer.
+/// Returns true if the time to accept a command has passed by more than clocks may differ. The command was withheld then, and
+/// the time left that its sender claims contradicts the issuer. A clock that was never set, here or at the issuer, decides
+/// nothing.
 pub(crate) fn is_long_past(expires_at: i64, wall_ms: i64) -> bool {
     let now = wall_ms.div_euclid(1_000);
     expires_at >= CLOCK_SET && now >= CLOCK_SET && now.saturating_sub(expires_at) > CLOCKS_DIFFER_S
 }
 
-/// Whether two commands are to be accepted by the same time: the same one, or as long after they were made.
+/// Returns true if two commands expire at the same time, or equally long after their creation.
 pub(crate) fn same_time(held: (i64, i64), given: (i64, i64)) -> bool {
     let length = |(created_at, expires_at): (i64, i64)| {
         let timed = created_at != 0 && expires_at != 0;
@@ -140,10 +140,10 @@ fn cut(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-/// Where a target's result is kept.
+/// Returns the key of a target's result.
 ///
 /// # Errors
-/// The agent's id is none, or too long beside the command's.
+/// The agent's id is not a document id, or is too long together with the command's.
 pub(crate) fn result_key(command: &Key, agent: &str) -> Result<Key, String> {
     let wrong = |cause| format!("command {command} for agent '{}': {cause}", cut(agent));
     Key::new(COMMANDS, agent).map_err(wrong)?;

@@ -1,4 +1,4 @@
-//! A command as `fleet` and `api` look at it, with times on this boot's clock.
+//! A command as `fleet` and `api` read it, with times on this boot's clock.
 
 use super::{Command, Rank};
 use crate::clock::Now;
@@ -7,25 +7,26 @@ use crate::mesh::CommandBody;
 use crate::store::age::Clocks;
 use crate::store::{Content, Record};
 
-/// See the module's documentation.
+/// A decoded command record; see the module documentation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommandView {
-    /// What was signed.
+    /// Body that the issuer signed.
     pub body: CommandBody,
-    /// Its issuer's.
+    /// Signature by the issuer.
     pub signature: [u8; 64],
-    /// One for each of the body's targets, as they are stored.
+    /// Stored status of each target, in the order of the body.
     pub ranks: Vec<Rank>,
-    /// Somebody asked for its end.
+    /// True if the end of the command was requested.
     pub cancel_requested: bool,
-    /// The boot time at which it can no longer be accepted; `None`: never. 0 when the machine has started anew since.
+    /// Boot time in milliseconds at which it can no longer be accepted; `None` if it never expires, 0 if the machine has
+    /// restarted since.
     pub until: Option<u64>,
-    /// The boot time at which nothing more was expected of any target; before this boot it is negative.
+    /// Boot time in milliseconds at which all targets had ended; negative if that was before this boot.
     pub ended: Option<i64>,
 }
 
 impl CommandView {
-    /// A record's command, if it holds one.
+    /// Returns the command in a record, if it is one.
     pub(in crate::store) fn of(record: &Record, clocks: Clocks) -> Option<CommandView> {
         let Content::Command(command) = &record.content else { return None };
         let Command { signed, ranks, cancel_requested, deadline, ended, .. } = &**command;
@@ -39,36 +40,36 @@ impl CommandView {
         })
     }
 
-    /// Who issued it.
+    /// Returns the issuer.
     #[must_use]
     pub fn issuer(&self) -> EndpointId {
         super::signed::issuer(&self.body).unwrap_or_default()
     }
 
-    /// Whom it is for, and how far each is.
+    /// Returns the targets, each with its stored status.
     pub fn targets(&self) -> impl Iterator<Item = (&str, Rank)> {
         self.body.targets.iter().map(String::as_str).zip(self.ranks.iter().copied())
     }
 
-    /// The same as everybody would see it now: who has not accepted it and no longer can, has missed it.
+    /// Returns the targets with their status at `now`: a target that has not accepted an expired command is EXPIRED.
     pub fn targets_now(&self, now: Now) -> impl Iterator<Item = (&str, Rank)> {
         let expired = self.has_expired(now);
         self.targets().map(move |(agent, rank)| (agent, if expired { rank.max(Rank::Expired) } else { rank }))
     }
 
-    /// How far `agent` is; `None` when the command is not for it.
+    /// Returns the status of `agent`, or `None` if the command is not addressed to it.
     #[must_use]
     pub fn rank_of(&self, agent: &str) -> Option<Rank> {
         self.targets().find(|(target, _)| *target == agent).map(|(_, rank)| rank)
     }
 
-    /// Milliseconds left to accept it in; `None`: any number.
+    /// Returns the milliseconds left to accept the command, or `None` if it never expires.
     #[must_use]
     pub fn left_ms(&self, now: Now) -> Option<u64> {
         self.until.map(|until| until.saturating_sub(now.boot_ms))
     }
 
-    /// Whether it can no longer be accepted.
+    /// Returns true if the command can no longer be accepted.
     #[must_use]
     pub fn has_expired(&self, now: Now) -> bool {
         self.left_ms(now) == Some(0)

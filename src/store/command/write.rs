@@ -1,4 +1,4 @@
-//! Changes of commands, staged: what agents, issuers and nodes ask becomes part of a batch, or is refused.
+//! Changes of commands by agents, issuers and nodes: stages them in a batch, or refuses them.
 
 use super::change::Judgement;
 use super::signed::{result_key, same_time};
@@ -8,7 +8,7 @@ use crate::store::batch::Pending;
 use crate::store::stage::Stage;
 use crate::store::{Content, Error, Key, KeyHash, Kind, Lineage, Record};
 
-/// Commands are never put again once they were removed, so there is one incarnation.
+/// Incarnation of every command: a removed command is never put again.
 pub(in crate::store) const ONLY_INCARNATION: u64 = 1;
 
 impl Stage<'_> {
@@ -54,7 +54,8 @@ impl Stage<'_> {
         Ok(self.change_to(key, hash, Content::Command(Box::new(command))))
     }
 
-    /// What an agent says. A report that comes too late is refused, and what makes it late is written all the same.
+    /// Applies an agent's report. One that comes too late is refused, and the status that makes it late is written all the
+    /// same.
     fn report(&mut self, key: &Key, hash: KeyHash, report: Report) -> Result<Pending, Error> {
         report.check()?;
         let mut command = self.held_command(key, hash)?;
@@ -83,7 +84,7 @@ impl Stage<'_> {
         let silent = report.result.is_empty() && report.error.is_empty();
         let result = CommandResult::new(&key, report.rank, report.result, report.error);
         let supersedes = match self.load(hash)?.record.as_ref().map(|record| &record.content) {
-            // What is over says so only where it would otherwise be shown in progress.
+            // A result without content is stored only to replace progress.
             None => !silent,
             Some(Content::Result(held)) => held.yields_to(&result),
             Some(_) => false,
@@ -94,7 +95,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// The newest words of an agent that runs the command. They may be lost with the power, and end with the work.
+    /// Stores the newest progress of an agent that executes the command. It is not flushed, and its result replaces it.
     fn progress(&mut self, command: &Key, hash: KeyHash, progress: &Progress) -> Result<Pending, Error> {
         let held = self.held_command(command, hash)?;
         let targets = held.signed.read().targets;
@@ -131,7 +132,7 @@ impl Stage<'_> {
         }
     }
 
-    /// The command, and what its targets made of it, never come back.
+    /// Removes the command and its results for good.
     fn remove_command(&mut self, hash: KeyHash) -> Result<Pending, Error> {
         match self.load(hash)?.record.as_ref().map(|record| &record.content) {
             None => return Ok(Pending::Absent),
@@ -142,8 +143,8 @@ impl Stage<'_> {
         Ok(self.bury(hash, 0, true))
     }
 
-    /// Leaves tombstones of the results of a command that is about to go. Whoever removed it may never have had the results:
-    /// the tombstones are this node's own news, for everybody.
+    /// Replaces the results of a command that is about to be removed with tombstones. The node that removed it may not have
+    /// had them, so the tombstones are changes of this node and are sent to all peers.
     pub(in crate::store) fn remove_results(&mut self, hash: KeyHash) -> Result<(), Error> {
         let Some(Record { name: Some(key), content: Content::Command(command), .. }) = &self.load(hash)?.record else {
             return Ok(());
@@ -158,7 +159,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Leaves a tombstone of a record that is staged.
+    /// Replaces a staged record with a tombstone.
     pub(in crate::store) fn bury(&mut self, hash: KeyHash, from: u32, durable: bool) -> Pending {
         let origin = self.writer.config.node;
         let (kind, incarnation) = (Kind::Command, ONLY_INCARNATION);
@@ -211,7 +212,7 @@ impl Stage<'_> {
         self.change(hash, record, None, true, 0)
     }
 
-    /// A command with its JSON, and when it ended, as they follow from the rest.
+    /// Updates the JSON of a command, and the time at which it ended, from its other fields.
     pub(in crate::store) fn finished(&self, content: Content) -> Content {
         match content {
             Content::Command(mut command) => {
@@ -224,7 +225,8 @@ impl Stage<'_> {
     }
 }
 
-/// Whether two bodies under one id ask for the same; when it was asked, and whom that meant then, may differ.
+/// Returns true if two bodies under one id are the same request. Their times of creation and their resolved targets may
+/// differ.
 fn same_words(held: &CommandBody, body: &CommandBody) -> bool {
     held.addressed == body.addressed
         && held.command_type == body.command_type
@@ -232,7 +234,7 @@ fn same_words(held: &CommandBody, body: &CommandBody) -> bool {
         && same_time((held.created_at, held.expires_at), (body.created_at, body.expires_at))
 }
 
-/// Raises the status of those of `agents` who have not accepted the command.
+/// Raises the status of those of `agents` that have not accepted the command.
 fn lift(command: &mut Command, targets: &[String], agents: &[String], to: Rank) {
     for (agent, rank) in targets.iter().zip(&mut command.ranks) {
         if *rank == Rank::Pending && agents.contains(agent) {

@@ -1,38 +1,38 @@
-//! Why a text is not a document's JSON, and where in it.
+//! Reasons to refuse a text as a document's JSON, with their position.
 
 use std::fmt;
 
 use crate::limits::{DOCUMENT_JSON_BYTES, JSON_NESTING_LEVELS};
 
-/// A text that was refused: what is wrong, under which key, at which byte.
+/// A refused text: the problem and its position.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct JsonError {
-    /// What is wrong.
+    /// Problem that was found.
     pub problem: Problem,
-    /// Where, as a JSON pointer (RFC 6901); empty for the document itself.
+    /// JSON pointer (RFC 6901) to the value; empty for the document itself.
     pub path: String,
-    /// The byte of the text at which it showed.
+    /// Offset in the text at which the problem was found, in bytes.
     pub offset: usize,
 }
 
-/// What is wrong with a text.
+/// Problem of a text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Problem {
     /// The bytes are not UTF-8.
     NotUtf8,
-    /// Not JSON: what was expected.
+    /// The text is not JSON; this was expected.
     Syntax(&'static str),
-    /// JSON, but not an object.
+    /// The text is JSON, but not an object.
     NotAnObject,
-    /// This key stands twice in one object.
+    /// The key occurs twice in one object.
     RepeatedKey(String),
-    /// More levels than [`JSON_NESTING_LEVELS`].
+    /// There are more levels than [`JSON_NESTING_LEVELS`].
     TooDeep,
-    /// The nearest `f64` to this number is infinite, or zero although the number is not.
+    /// The nearest `f64` to the number is infinite, or is zero although the number is not.
     OutsideF64(String),
-    /// This integer is outside `i64` and `u64`.
+    /// The integer is outside `i64` and `u64`.
     OutsideIntegers(String),
-    /// Larger than [`DOCUMENT_JSON_BYTES`].
+    /// The text exceeds [`DOCUMENT_JSON_BYTES`].
     TooLarge { bytes: usize },
 }
 
@@ -41,7 +41,7 @@ impl JsonError {
         JsonError { problem, path: String::new(), offset }
     }
 
-    /// The same error seen from one level further out.
+    /// Returns the error with its path extended by the enclosing key or index.
     #[must_use]
     pub(super) fn within(mut self, step: &str) -> JsonError {
         let step = step.replace('~', "~0").replace('/', "~1");
@@ -51,7 +51,7 @@ impl JsonError {
     }
 }
 
-/// At most this much of a text is repeated in a message.
+/// Maximum length of a quotation in a message, in characters.
 const SHOWN_CHARS: usize = 40;
 
 fn shown(text: &str) -> String {

@@ -1,6 +1,6 @@
-//! A strict JSON (RFC 8259) reader.
+//! A strict JSON (RFC 8259) parser.
 //!
-//! Of our own because the usual ones let the last of two equal keys win and round long integers without a word.
+//! The common parsers silently let the last of two equal keys win and round long integers.
 
 use serde_json::{Map, Number, Value};
 
@@ -18,12 +18,12 @@ impl<'a> Parser<'a> {
         Parser { text, at: 0, white: 0 }
     }
 
-    /// The size of what was read, the white space between tokens left out.
+    /// Returns the length of the text read so far, without the white space between tokens.
     pub(super) fn bytes_without_white_space(&self) -> usize {
         self.at - self.white
     }
 
-    /// The whole text: one object.
+    /// Parses the whole text, which must be one object.
     pub(super) fn document(&mut self) -> Result<Map<String, Value>, JsonError> {
         self.skip_white();
         let start = self.at;
@@ -88,7 +88,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The opening bracket or brace of a container at `level`.
+    /// Reads the opening bracket or brace of a container at `level`.
     fn open(&mut self, level: usize) -> Result<(), JsonError> {
         if level > JSON_NESTING_LEVELS {
             return Err(JsonError::new(Problem::TooDeep, self.at));
@@ -98,7 +98,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// After an element: true at the end of the container, false when another element must follow.
+    /// Reads the separator after an element. Returns true at the end of the container, false if another element must follow.
     fn ends(&mut self, close: u8, expected: &'static str) -> Result<bool, JsonError> {
         self.skip_white();
         if self.take(close) {
@@ -147,7 +147,7 @@ impl<'a> Parser<'a> {
         Ok(plain)
     }
 
-    /// `\uXXXX`, or two of them that make a surrogate pair.
+    /// Reads `\uXXXX`, or two of them that form a surrogate pair.
     fn code_point(&mut self) -> Result<char, JsonError> {
         let start = self.at;
         let whole = "a \\u escape of a whole character";
@@ -215,14 +215,14 @@ impl<'a> Parser<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Takes `byte` if it comes next.
+    /// Reads `byte` if it comes next; returns true if it did.
     fn take(&mut self, byte: u8) -> bool {
         let there = self.peek() == Some(byte);
         self.at += usize::from(there);
         there
     }
 
-    /// Takes `byte` and the white space after it.
+    /// Reads `byte` and the white space after it.
     fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), JsonError> {
         if !self.take(byte) {
             return Err(self.syntax(expected));
@@ -242,7 +242,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// An integer of 64 bits, with or without a sign. `-0` is a float: no integer keeps its sign.
+/// Parses an integer of 64 bits, with or without a sign. `-0` is a float, because no integer keeps its sign.
 fn exact_integer(text: &str) -> Result<Number, Problem> {
     if text == "-0" {
         return float(text);
@@ -251,7 +251,7 @@ fn exact_integer(text: &str) -> Result<Number, Problem> {
     number.map_err(|_| Problem::OutsideIntegers(text.to_owned()))
 }
 
-/// The nearest `f64`, unless that is infinite, or zero for a number that is not.
+/// Returns the nearest `f64`, unless that is infinite, or is zero although the number is not.
 fn float(text: &str) -> Result<Number, Problem> {
     let digits = text.split(['e', 'E']).next().unwrap_or_default();
     let is_zero = !digits.bytes().any(|byte| matches!(byte, b'1'..=b'9'));

@@ -1,10 +1,9 @@
-//! Which elements of a wanted array are which elements of the one shown.
+//! Aligns the elements of a wanted array with those of the current one.
 //!
-//! Owns the guess of what a writer did that only handed in the result: which elements stayed, which changed inside, which
-//! are new. Objects are told apart by a field ([`identity`]), everything else by its content. Must never take one object for
-//! another whose identifying field stands in both arrays. The work is near linear in the length of the arrays: what
-//! compares all elements with all is bounded by [`CELLS`] and [`ALL_CELLS`], what compares in order by
-//! [`diff::shortest`].
+//! Owns the guess of a writer's edits from their result only: the elements that stayed, that changed inside, and that are new.
+//! Objects are matched by a field ([`identity`]), other elements by their content. Must never match two different objects if
+//! the identifying field of one occurs in both arrays. The work is nearly linear in the length of the arrays: comparisons of
+//! all elements with all are bounded by [`CELLS`] and [`ALL_CELLS`], comparisons in order by [`diff::shortest`].
 
 mod diff;
 mod identity;
@@ -18,20 +17,20 @@ use serde_json::Value;
 use crate::store::json::same;
 use identity::Identity;
 
-/// Elements that change in place although nothing tells them apart, in stretches of equal length. Each costs an operation
-/// in the middle of the array; what is longer is replaced, which costs a tenth.
+/// Maximum length of two stretches without identities in which elements change in place. Each change costs an operation in the
+/// middle of the array; a longer stretch is replaced, at a tenth of the cost.
 pub(super) const IN_PLACE: usize = 4_096;
-/// Pairs of elements compared in one stretch: 256 elements with 256.
+/// Maximum number of pairs compared in one stretch: 256 elements with 256.
 const CELLS: usize = 1 << 16;
-/// Pairs of elements compared in all stretches of two arrays.
+/// Maximum number of pairs compared in all stretches of two arrays.
 const ALL_CELLS: usize = 1 << 22;
-/// How often a stretch is cut at elements that occur once in each.
+/// Maximum number of times a stretch is divided at elements that occur once in each array.
 const CUTS: usize = 8;
-/// Hashes kept of an element's fields: the smallest ones, so that those of two elements can be compared.
+/// Number of hashes kept of an element's fields: the smallest, so that those of two elements are comparable.
 const SKETCH_HASHES: usize = 32;
 
-/// What it is worth to pair two equal elements, two of one kind that share everything, two of one kind, and two of
-/// different kinds.
+/// Scores of a pair: equal elements; elements of one kind that share everything (in addition to the next); elements of one
+/// kind; elements of different kinds.
 const EQUAL_SCORE: usize = 32;
 const SHARED_SCORE: usize = 12;
 const KIND_SCORE: usize = 2;
@@ -40,13 +39,13 @@ const LEAST_SCORE: usize = 1;
 /// One step along both arrays, from their beginnings.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Step {
-    /// `new` is `old`, perhaps changed inside or replaced in its place.
+    /// The element `new` is `old`, perhaps changed inside or replaced in its place.
     Keep { old: usize, new: usize },
-    /// Elements that are gone, and elements that stand in their place. One of the two may be empty.
+    /// The elements `old` are removed, and `new` are inserted in their place. One of the two may be empty.
     Replace { old: Range<usize>, new: Range<usize> },
 }
 
-/// The steps that turn `old` into `new`.
+/// Returns the steps that turn `old` into `new`.
 pub(super) fn align(old: &[Value], new: &[Value]) -> Vec<Step> {
     let head = old.iter().zip(new).take_while(|(old, new)| same(old, new)).count();
     let (old_rest, new_rest) = (&old[head..], &new[head..]);
@@ -58,7 +57,7 @@ pub(super) fn align(old: &[Value], new: &[Value]) -> Vec<Step> {
     steps(&pairs, old.len(), new.len())
 }
 
-/// The steps between and at these pairs of indices, both of which rise.
+/// Returns the steps at and between these pairs of indices, which must increase in both.
 fn steps(pairs: &[(usize, usize)], olds: usize, news: usize) -> Vec<Step> {
     let mut steps = Vec::with_capacity(pairs.len());
     let (mut old, mut new) = (0, 0);
@@ -74,15 +73,15 @@ fn steps(pairs: &[(usize, usize)], olds: usize, news: usize) -> Vec<Step> {
     steps
 }
 
-/// The traits of an element that are compared.
+/// Compared features of an element.
 struct Print {
     whole: u64,
     kind: std::mem::Discriminant<Value>,
-    /// The smallest hashes of its fields or elements, sorted.
+    /// Smallest hashes of its fields or elements, sorted.
     sketch: Vec<u64>,
-    /// The value of the identifying field.
+    /// Hash of the value of its identifying field.
     id: Option<u64>,
-    /// That value stands in both arrays.
+    /// True if that value occurs in both arrays.
     shared: bool,
 }
 
@@ -99,7 +98,7 @@ impl Print {
         Print { whole: hash(value), kind: std::mem::discriminant(value), sketch, id, shared: false }
     }
 
-    /// The worth of taking `new` for this element.
+    /// Returns the score of matching `new` with this element.
     fn score(&self, new: &Print) -> usize {
         if self.whole == new.whole {
             return EQUAL_SCORE;
@@ -112,14 +111,14 @@ impl Print {
     }
 }
 
-/// Hashes with fixed keys: the same arrays are aligned the same way every time.
+/// Hashes with fixed keys, so that the same arrays are always aligned in the same way.
 fn hash(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
 }
 
-/// How many numbers two sorted lists have in common.
+/// Counts the numbers that two sorted lists have in common.
 fn shared(a: &[u64], b: &[u64]) -> usize {
     let (mut at, mut count) = (0, 0);
     for number in a {
@@ -134,9 +133,9 @@ fn shared(a: &[u64], b: &[u64]) -> usize {
 struct Aligner {
     old: Vec<Print>,
     new: Vec<Print>,
-    /// Different values of the identifying field always mean different elements.
+    /// True if different values of the identifying field always mean different elements.
     strict: bool,
-    /// Pairs of elements that may still be compared.
+    /// Number of pairs that may still be compared.
     cells: usize,
     pairs: Vec<(usize, usize)>,
 }
@@ -154,8 +153,8 @@ impl Aligner {
         aligner.pairs.into_iter()
     }
 
-    /// The longest series of pairs with the same identifying field, and of equal elements without one: of what occurs once
-    /// in each array. Marks the elements whose field stands in both.
+    /// Returns the longest series of pairs with the same identifying field, or equal elements without one, that occur once in
+    /// each array. Marks the elements with a field that occurs in both.
     fn identified(&mut self) -> Vec<(usize, usize)> {
         let mut places: HashMap<(bool, u64), Places> = HashMap::new();
         let name = |print: &Print| print.id.map_or((false, print.whole), |id| (true, id));
@@ -171,7 +170,7 @@ impl Aligner {
         self.old[old].whole == self.new[new].whole
     }
 
-    /// Whether nothing says that these are different elements.
+    /// Returns true unless the identifying fields show that the elements are different.
     fn may_pair(&self, old: usize, new: usize) -> bool {
         let (old, new) = (&self.old[old], &self.new[new]);
         match (old.id, new.id) {
@@ -192,7 +191,7 @@ impl Aligner {
         self.pairs.extend((old_end..old.end).zip(new_end..new.end));
     }
 
-    /// Pairs elements of two stretches that neither begin nor end alike.
+    /// Pairs elements of two stretches that neither begin nor end with equal elements.
     fn pair_middle(&mut self, old: Range<usize>, new: Range<usize>, cuts: usize) {
         if old.is_empty() || new.is_empty() || self.pair_best(&old, &new) {
             return;
@@ -225,7 +224,7 @@ impl Aligner {
         self.pair(from_old..old.end, from_new..new.end, cuts);
     }
 
-    /// Pairs elements of two stretches that have nothing in common.
+    /// Pairs elements of two stretches without common elements.
     fn pair_unlike(&mut self, old: Range<usize>, new: Range<usize>) {
         if self.pair_best(&old, &new) || old.len() != new.len() || old.len() > IN_PLACE {
             return;
@@ -234,7 +233,7 @@ impl Aligner {
         self.pairs.extend(pairs);
     }
 
-    /// The pairing of highest score, by dynamic programming over all pairs; false when those are too many.
+    /// Finds the pairing of the highest score, by dynamic programming over all pairs. Returns false if there are too many.
     fn pair_best(&mut self, old: &Range<usize>, new: &Range<usize>) -> bool {
         let cells = old.len().saturating_mul(new.len());
         if cells > CELLS.min(self.cells) {
@@ -243,7 +242,8 @@ impl Aligner {
         self.cells -= cells;
         let width = new.len() + 1;
         let cell = |i: usize, j: usize| i * width + j;
-        // Of each pair, the score of pairing them, 0 where that must not be; and of each pair of rests, the best score.
+        // `scores`: for each pair the score of pairing it, 0 if it must not be; `best`: for each pair of suffixes the best
+        // total.
         let mut scores = vec![0; (old.len() + 1) * width];
         let mut best = vec![0; (old.len() + 1) * width];
         for i in (0..old.len()).rev() {
@@ -270,7 +270,7 @@ impl Aligner {
         true
     }
 
-    /// Equal elements that occur once in each stretch and in the same order: the longest such series.
+    /// Returns the longest series of equal elements that occur once in each stretch, in the same order.
     fn anchors(&self, old: &Range<usize>, new: &Range<usize>) -> Vec<(usize, usize)> {
         let mut places: HashMap<u64, Places> = HashMap::new();
         for index in old.clone() {
@@ -283,7 +283,7 @@ impl Aligner {
     }
 }
 
-/// The places of equal elements.
+/// Positions of equal elements in both arrays.
 #[derive(Default)]
 struct Places {
     old: Place,
@@ -310,7 +310,7 @@ impl Places {
     }
 }
 
-/// The longest series of what stands once in each array.
+/// Returns the longest series of elements that occur once in each array.
 fn rising(places: impl Iterator<Item = Places>) -> Vec<(usize, usize)> {
     let once = places.filter_map(|places| match (places.old, places.new) {
         (Place::Once(old), Place::Once(new)) => Some((old, new)),

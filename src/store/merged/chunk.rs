@@ -1,24 +1,25 @@
-//! Chunks as they come from peers.
+//! Chunks from peers.
 //!
-//! Owns what of Automerge's storage format a peer may send: whole documents and single changes, uncompressed, each intact.
+//! Owns the part of Automerge's storage format that a peer may send: whole documents and single changes, uncompressed, each
+//! intact.
 
 use automerge::{Automerge, Change};
 
 use super::error::MergedError;
 
-/// What each chunk begins with.
+/// First bytes of each chunk.
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
-/// Magic, checksum and kind; the length follows.
+/// Length of magic, checksum and type, in bytes; the length of the chunk follows.
 const FIXED_BYTES: usize = 9;
 
-/// One chunk, read.
+/// A decoded chunk.
 pub(super) enum Chunk {
     Document(Box<Automerge>),
     Change(Box<Change>),
 }
 
 impl Chunk {
-    /// All changes in it.
+    /// Returns all changes of the chunk.
     pub(super) fn into_changes(self) -> Vec<Change> {
         match self {
             Chunk::Change(change) => vec![*change],
@@ -27,7 +28,7 @@ impl Chunk {
     }
 }
 
-/// The chunks that `bytes` is the concatenation of. After an error there are no more.
+/// Splits concatenated chunks and decodes them. After an error there are no more.
 pub(super) fn split(mut bytes: &[u8]) -> impl Iterator<Item = Result<Chunk, MergedError>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
@@ -46,7 +47,7 @@ pub(super) fn split(mut bytes: &[u8]) -> impl Iterator<Item = Result<Chunk, Merg
     })
 }
 
-/// The length of the chunk that begins here, its header included.
+/// Returns the length of the chunk that begins here, including its header.
 pub(super) fn whole_length(bytes: &[u8]) -> Option<usize> {
     if !bytes.starts_with(&MAGIC) {
         return None;
@@ -74,7 +75,7 @@ fn document(chunk: &[u8]) -> Result<Box<Automerge>, MergedError> {
     Automerge::load(chunk).map(Box::new).map_err(|cause| malformed(&cause.to_string()))
 }
 
-/// Automerge reads a single change without looking at its checksum, so that is done here.
+/// Decodes a single change. Automerge reads one without checking its checksum, so this does.
 fn change(chunk: &[u8]) -> Result<Change, MergedError> {
     let change = Change::try_from(chunk).map_err(|cause| malformed(&cause.to_string()))?;
     if change.hash().0[..4] != chunk[MAGIC.len()..FIXED_BYTES - 1] {

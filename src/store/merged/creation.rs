@@ -1,7 +1,7 @@
-//! Creations within a document: how one begins, which are in it, and what is left of it without some of them.
+//! Creations within a document: begins them, finds them, and removes some of them.
 //!
-//! A creation is a change that builds on none. Its time is its incarnation and its actor begins with its writer, so that a node
-//! which merges two creations can take them apart again (docs/merged.md, "Deleted and made again").
+//! A creation is a change that builds on none. Its time is its incarnation and its actor begins with its writer, so that a
+//! node that merges two creations can separate them again (docs/merged.md, "Deleted and made again").
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use super::{Doc, MergedError, edit};
 use crate::store::Dot;
 
 impl Doc {
-    /// A new document with this content. Its first change is there even if the content is empty, and has `message`.
+    /// Returns a new document with this content. It has a first change, with `message`, even if the content is empty.
     ///
     /// # Errors
     /// The content nests too deep.
@@ -36,14 +36,13 @@ impl Doc {
         Ok(doc)
     }
 
-    /// Makes `actor` the author of what is put from now on. An actor must never write to two histories: see
-    /// `store::stage`.
+    /// Sets the actor of further puts. An actor must never write to two histories: see `store::stage`.
     pub fn act_as(&mut self, actor: [u8; 16]) {
         self.automerge.set_actor(ActorId::from(actor));
     }
 
-    /// What is left without the changes that descend from covered creations only; `None` when that is all of it, or nothing.
-    /// A change that also descends from another creation stays, and so does all it builds on.
+    /// Returns the document without the changes that descend from covered creations only; `None` if that is all of it, or
+    /// nothing. A change that also descends from another creation remains, and so does everything it builds on.
     ///
     /// # Errors
     /// The document is damaged.
@@ -52,6 +51,7 @@ impl Doc {
         let places: HashMap<_, _> = changes.iter().enumerate().map(|(place, change)| (change.hash(), place)).collect();
         let builds_on = |place: usize| changes[place].deps().iter().filter_map(|hash| places.get(hash).copied());
         let mut kept = vec![false; changes.len()];
+        // Changes are in causal order: first keep what descends from a live creation, then, backwards, all that it builds on.
         for place in 0..changes.len() {
             kept[place] = match changes[place].deps() {
                 [] => !is_covered(&creation(&changes[place])),
@@ -75,8 +75,8 @@ impl Doc {
         Ok(Some(doc))
     }
 
-    /// Whether one of these changes descends from a creation that is not covered. A change that builds on none that does would be
-    /// dropped by [`Doc::without`] on other nodes.
+    /// Returns true if one of these changes descends from a creation that is not covered. Other nodes drop a change that
+    /// descends from none by [`Doc::without`].
     #[must_use]
     pub fn descends_from_live(&self, heads: &[[u8; 32]], is_covered: impl Fn(&Dot) -> bool) -> bool {
         let changes = self.automerge.get_changes_meta(&[]);
@@ -100,12 +100,13 @@ impl Doc {
     }
 }
 
-/// The creation that a change without predecessors is.
+/// Returns the creation that a change without predecessors stands for.
 pub(super) fn creation(change: &automerge::Change) -> Dot {
     creation_of(change.actor_id(), change.timestamp())
 }
 
-/// The creation made by an actor at a time, which is its incarnation. For changes of other software any dot that they name.
+/// Returns the creation made by an actor at a time, which is its incarnation. Changes of other software yield an arbitrary
+/// dot.
 fn creation_of(actor: &ActorId, time: i64) -> Dot {
     let mut writer = [0; 8];
     let actor = actor.to_bytes();

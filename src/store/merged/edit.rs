@@ -1,8 +1,8 @@
-//! Writes a wanted content over what is shown, with as few operations as say the difference.
+//! Writes a wanted content over the current one, with the fewest operations that express the difference.
 //!
 //! Owns the rule that a union is edited as a whole: a field set in it is set in the oldest and the newest of its maps and
-//! removed from the others, a field removed from it is removed from each. If another node concurrently removes one of the
-//! maps, the edit stands in the other; and an edit costs no more in a union of many maps than in one of two.
+//! removed from the others; a field removed from it is removed from each. If another node concurrently removes one of the
+//! maps, the edit remains in the other. An edit costs no more in a union of many maps than in one of two.
 
 use automerge::transaction::{Transactable, Transaction};
 use automerge::{AutomergeError, ObjId, Prop};
@@ -13,7 +13,7 @@ use super::scalar::{escape, stored, stored_map, stored_scalar};
 use super::view::{ListNode, MapNode, Node};
 use crate::store::json::same;
 
-/// A long array of which less than one element in 16 stays is set as a whole.
+/// Fraction of elements that must stay: a long array with less than one in 16 is set as a whole.
 const STAYING: usize = 16;
 
 type Outcome = Result<(), AutomergeError>;
@@ -23,7 +23,7 @@ pub(super) fn begin(tx: &mut Transaction<'_>, wanted: &Map<String, Value>) -> Ou
     tx.init_root_from_hydrate(&stored_map(wanted))
 }
 
-/// Whether no object or array that is shown changes from within.
+/// Returns true if no existing object or array changes from within.
 pub(super) fn is_flat(shown: &Map<String, Value>, wanted: &Map<String, Value>) -> bool {
     wanted.iter().all(|(key, wanted)| match (shown.get(key), wanted) {
         (Some(shown @ Value::Object(_)), Value::Object(_)) | (Some(shown @ Value::Array(_)), Value::Array(_)) => {
@@ -33,7 +33,7 @@ pub(super) fn is_flat(shown: &Map<String, Value>, wanted: &Map<String, Value>) -
     })
 }
 
-/// Makes the object shown as `node` equal to `wanted`.
+/// Makes the object at `node` equal to `wanted`.
 pub(super) fn write(tx: &mut Transaction<'_>, node: &MapNode, wanted: &Map<String, Value>) -> Outcome {
     for key in node.fields.keys().filter(|key| !wanted.contains_key(*key)) {
         for id in &node.ids {
@@ -46,6 +46,7 @@ pub(super) fn write(tx: &mut Transaction<'_>, node: &MapNode, wanted: &Map<Strin
             changed?;
             continue;
         }
+        // In a union, the oldest and the newest map have the field (see the module documentation).
         for (index, id) in node.ids.iter().enumerate() {
             if index == 0 || index + 1 == node.ids.len() {
                 set(tx, id, escape(key).as_ref().into(), known, wanted)?;
@@ -57,8 +58,8 @@ pub(super) fn write(tx: &mut Transaction<'_>, node: &MapNode, wanted: &Map<Strin
     Ok(())
 }
 
-/// The elements that Automerge passes, one by one, on its way to those that differ. Only as of an earlier time it does so;
-/// at present it has an index.
+/// Returns the number of elements that Automerge passes, one by one, on the way to those that differ. It does so only as of an
+/// earlier time; for the current content it has an index.
 pub(super) fn passed(node: &MapNode, wanted: &Map<String, Value>) -> usize {
     let fields = wanted.iter().filter_map(|(key, wanted)| Some(passed_within(node.fields.get(key)?, wanted)));
     fields.fold(0, usize::saturating_add)
@@ -87,7 +88,7 @@ fn passed_in_list(node: &ListNode, wanted: &[Value]) -> usize {
     passed.fold(0, usize::saturating_add)
 }
 
-/// Changes a value from within, or says by `None` that it must be set as a whole.
+/// Changes a value from within, or returns `None` if it must be set as a whole.
 fn inside(tx: &mut Transaction<'_>, known: Option<&Node>, wanted: &Value) -> Option<Outcome> {
     match (known?, wanted) {
         (Node::Map(node), Value::Object(wanted)) => Some(write(tx, node, wanted)),
@@ -105,21 +106,21 @@ fn set(tx: &mut Transaction<'_>, id: &ObjId, place: Prop, known: Option<&Node>, 
     if let Some(Node::Scalar(known)) = known
         && known == wanted
     {
-        // Equal but not the same: 0.0 and -0.0. Automerge would take the second for the first and write nothing.
+        // Equal but not the same: 0.0 and -0.0. Automerge takes them for one value and would write nothing.
         tx.put(id, place.clone(), ())?;
     }
     tx.put(id, place, stored_scalar(wanted))
 }
 
-/// Changes an array from within, or says by `None` that it is long and next to nothing of it stays: then it is set as a
-/// whole, at a small part of the cost.
+/// Changes an array from within, or returns `None` for a long one of which little stays: it is set as a whole, at a fraction
+/// of the cost.
 fn write_list(tx: &mut Transaction<'_>, node: &ListNode, wanted: &[Value]) -> Option<Outcome> {
-    // From the end, so that the places of what comes before stay as they are. Automerge also does that in half the time.
+    // From the end, so that the positions before it remain valid. It also takes Automerge half the time.
     let steps = steps(node, wanted)?;
     Some(steps.into_iter().rev().try_for_each(|step| write_step(tx, node, wanted, step)))
 }
 
-/// The steps that change an array from within; `None` when it is set as a whole.
+/// Returns the steps that change an array from within; `None` if it is to be set as a whole.
 fn steps(node: &ListNode, wanted: &[Value]) -> Option<Vec<Step>> {
     let shown: Vec<Value> = node.items.iter().map(Node::json).collect();
     let steps = align(&shown, wanted);

@@ -1,4 +1,4 @@
-//! Why a merged document could not be used or changed.
+//! Errors of merged documents.
 
 use std::fmt;
 
@@ -6,18 +6,18 @@ use automerge::AutomergeError;
 
 use crate::limits::JSON_NESTING_LEVELS;
 
-/// What went wrong with a merged document.
+/// Reason that a merged document cannot be used or changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum MergedError {
-    /// Our own stored bytes do not make sense: why.
+    /// The stored bytes cannot be decoded, for this reason.
     Damaged(String),
-    /// A peer's chunks do not make sense, or are of a kind peers do not send: why.
+    /// A peer's chunks cannot be decoded, or have a type that peers do not send.
     Malformed(String),
-    /// Well-formed changes that contradict what is here: how.
+    /// Well-formed changes contradict existing ones.
     Refused(String),
     /// A peer's changes nest deeper than a document may.
     TooDeep,
-    /// A base names a change that is not here.
+    /// A base names a missing change.
     UnknownBase,
     /// A put with a superseded base changes more elements of long arrays than can be found as of its base.
     TooMuchAtBase,

@@ -1,8 +1,8 @@
-//! Edits that a compaction has not seen, made again on top of it.
+//! Makes edits that a compaction has not seen again on top of it.
 //!
-//! A compaction's first change names, in its message, how far it had seen the changes of each actor (docs/merged.md,
-//! "Compacting while others edit"). A node that holds further changes works out what they did and writes that as one change. The
-//! bytes of that change depend on nothing but the two documents, so nodes that hold the same write the same.
+//! The first change of a compaction names in its message the changes of each actor that it had seen (docs/merged.md,
+//! "Compacting while others edit"). A node with further changes works out their effect and writes it as one change. The bytes
+//! of that change depend only on the two documents, so nodes with the same documents write the same change.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -16,28 +16,28 @@ use super::view::View;
 use super::{Doc, MergedError, edit};
 use crate::store::Dot;
 
-/// What a message that holds a clock begins with.
+/// First word of a message that holds a clock.
 const PREFIX: &str = "seen";
-/// Actors of earlier compactions that a clock names besides those of the document; the newest ones.
+/// Maximum number of actors of earlier compactions in a clock, besides those of the document; the newest are kept.
 const EARLIER_ACTORS: usize = 64;
-/// Actors in a clock. A document that more have written to is compacted without one.
+/// Maximum number of actors in a clock. A document with more is compacted without one.
 const ACTORS: usize = 1_024;
 
-/// The first 8 bytes of SHA-256 over an actor.
+/// First 8 bytes of SHA-256 over an actor.
 type Tag = u64;
 
-/// How many changes of each actor were seen.
+/// Number of seen changes of each actor.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Clock(BTreeMap<Tag, u64>);
 
-/// What became of the edits that a compaction had not seen.
+/// Outcome for the edits that a compaction had not seen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rebased {
     /// There were none.
     Nothing,
-    /// They are made again.
+    /// They were made again.
     Again,
-    /// This many changes are not: no compaction leads from one document to the other.
+    /// This many changes were dropped: no compaction leads from one document to the other.
     Dropped(usize),
 }
 
@@ -52,7 +52,7 @@ impl Clock {
         self.0.get(&tag(actor)).is_some_and(|seen| *seen >= sequence)
     }
 
-    /// Sees what `other` has seen, of new actors at most this many.
+    /// Adds the changes that `other` has seen, for at most this many new actors.
     fn join(&mut self, other: &Clock, mut new_actors: usize) {
         for (tag, seen) in &other.0 {
             if let Some(known) = self.0.get_mut(tag) {
@@ -64,7 +64,7 @@ impl Clock {
         }
     }
 
-    /// As a message; empty when there are too many actors to name.
+    /// Returns the clock as a message, or `None` if it has too many actors.
     fn message(&self) -> Option<String> {
         if self.0.len() > ACTORS {
             return None;
@@ -84,13 +84,13 @@ impl Clock {
     }
 }
 
-/// The clock that a change has in its message.
+/// Returns the clock in the message of a change.
 fn clock_of(change: &Change) -> Option<Clock> {
     Clock::parse(change.message()?)
 }
 
 impl Doc {
-    /// How far this document has seen every actor, for the message of a compaction.
+    /// Returns the clock of this document, for the message of a compaction.
     fn clock(&self) -> Clock {
         let (mut clock, mut earlier) = (Clock::default(), Vec::new());
         for change in self.automerge.get_changes(&[]) {
@@ -106,13 +106,13 @@ impl Doc {
         clock
     }
 
-    /// The message that a compaction of this document has.
+    /// Returns the message for a compaction of this document.
     #[must_use]
     pub fn compaction_message(&self) -> Option<String> {
         self.clock().message()
     }
 
-    /// Whether it began with a compaction that says what it had seen.
+    /// Returns true if the document began with a compaction that names the changes it had seen.
     #[must_use]
     pub fn is_compacted(&self) -> bool {
         self.automerge.get_changes_meta(&[]).iter().any(|change| {
@@ -121,8 +121,9 @@ impl Doc {
         })
     }
 
-    /// Makes again, in this document, what `old` holds and the compactions in this one had not seen, over a compaction that is not
-    /// covered itself: a change that descends from covered creations only would be dropped by [`Doc::without`] on other nodes.
+    /// Makes again, in this document, the edits in `old` that the compactions in this one had not seen. It builds on a
+    /// compaction that is not covered itself: other nodes drop a change that descends from covered creations only, by
+    /// [`Doc::without`].
     ///
     /// # Errors
     /// One of the documents is damaged.
@@ -140,20 +141,23 @@ impl Doc {
             let clock = clock_of(change).filter(|_| change.deps().is_empty() && !is_covered(&creation(change)));
             clock.is_some_and(|clock| ours.iter().any(|ours| clock.saw(ours.actor_id(), ours.seq())))
         };
+        // The smallest hash, so that all nodes build on the same compaction.
         let Some(compaction) = theirs.iter().filter(compacts_ours).map(Change::hash).min() else {
             return Ok(Rebased::Dropped(unseen));
         };
+        // A three-way merge: from the last content that the compactions had seen, to that of the compaction and to that of
+        // `old`.
         let common = heads(ours.iter().filter(|change| is_known(change)));
         let before = at(&old.automerge, &common)?;
         let compacted = at(&self.automerge, &[compaction])?;
         let wanted = three_way(&before, &compacted, old.json())?;
         let held = self.automerge.get_heads();
         self.put_again(compaction, old, &wanted)?;
-        // The change has the same bytes each time: it may have come, or been made here, before.
+        // The change always has the same bytes: it may have arrived, or been made here, before.
         Ok(if self.automerge.get_heads() == held { Rebased::Nothing } else { Rebased::Again })
     }
 
-    /// Writes `wanted` over a compaction, as what `old` did.
+    /// Writes `wanted` over a compaction, as the effect of `old`.
     fn put_again(&mut self, compaction: ChangeHash, old: &Doc, wanted: &Map<String, Value>) -> Result<(), MergedError> {
         let mut context = Context::new(&SHA256);
         context.update(b"peat-rebase");
@@ -161,8 +165,8 @@ impl Doc {
         old.heads().iter().for_each(|head| context.update(head));
         context.update(crate::store::json::to_text(wanted).as_bytes());
         let actor = ActorId::from(&context.finish().as_ref()[..16]);
-        // Automerge numbers operations after all that a document holds. So that the change has the same bytes on every node, it is made
-        // where nothing but the compaction is.
+        // Automerge numbers operations after all those of a document. The change is made in a document with only the
+        // compaction, so that its bytes are the same on every node.
         let mut alone = self.automerge.fork_at(&[compaction])?.with_actor(actor);
         let view = View::read(&alone);
         let message = old.compaction_message();
@@ -176,13 +180,13 @@ impl Doc {
     }
 }
 
-/// Those of causally closed changes on which no other one builds.
+/// Returns the changes, of a causally closed set, that no other builds on.
 fn heads<'a>(changes: impl Iterator<Item = &'a Change> + Clone) -> Vec<ChangeHash> {
     let built_on: BTreeSet<ChangeHash> = changes.clone().flat_map(|change| change.deps().iter().copied()).collect();
     changes.map(Change::hash).filter(|hash| !built_on.contains(hash)).collect()
 }
 
-/// The content when these were the heads.
+/// Returns the content at these heads.
 fn at(document: &Automerge, heads: &[ChangeHash]) -> Result<Map<String, Value>, MergedError> {
     if heads.is_empty() {
         return Ok(Map::new());
@@ -190,7 +194,7 @@ fn at(document: &Automerge, heads: &[ChangeHash]) -> Result<Map<String, Value>, 
     Ok(View::read(&document.fork_at(heads)?).root.into_json())
 }
 
-/// `theirs` with what leads from `before` to `ours`, as a merge would have it.
+/// Returns `theirs` merged with the changes that lead from `before` to `ours`.
 fn three_way(
     before: &Map<String, Value>,
     theirs: &Map<String, Value>,

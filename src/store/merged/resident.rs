@@ -1,47 +1,49 @@
 //! Memory of a loaded document.
 //!
-//! Automerge loads the values of a document chunk as one block of bytes and cuts it where operations are inserted. The front of
-//! a cut keeps the room of the block it was cut from, so that each operation may hold as many bytes as the whole block until the
-//! document is copied: a copy has no room to spare. Owns when that is done, and how much memory a document is said to take.
+//! Automerge loads the values of a document chunk as one block of bytes, and splits it where operations are inserted. The
+//! front part of a split keeps the capacity of the whole block, so that each operation may retain as many bytes as the block
+//! had, until the document is copied: a copy has no spare capacity. Owns the time of that copy, and the estimate of a
+//! document's memory.
 
 use automerge::{Automerge, AutomergeError, Change, ReadDoc, Stats};
 use serde_json::{Map, Value};
 
-/// Spare room that one call may gather before the document is copied.
+/// Spare capacity that one call may accumulate before the document is copied, in bytes.
 const SLACK_BYTES: usize = 4 << 20;
-/// Operations after which changes are taken in: until then each takes half a kilobyte, afterwards a tenth of that.
+/// Maximum number of operations applied at once. Until they are applied, each takes half a kilobyte, and afterwards a tenth of
+/// that.
 const OPERATIONS_AT_ONCE: usize = 1 << 16;
-/// With each copy the largest block left is taken to be smaller by one part in this many.
+/// Divisor by which each copy lowers the estimate of the largest block.
 const DECAY_PARTS: usize = 16;
-/// Blocks up to this are not cut but filled (hexane's own bound for a block of values).
+/// Size up to which blocks are filled rather than split, in bytes (hexane's own limit for a block of values).
 const BLOCK_BYTES: usize = 4 << 10;
 
-/// Memory of an empty document, of an operation beyond its value, of a change: measured with Automerge 0.12.
+/// Memory of an empty document, of an operation without its value, and of a change, in bytes: measured with Automerge 0.12.
 const BASE_BYTES: usize = 18 << 10;
 const OPERATION_BYTES: usize = 14;
 const CHANGE_BYTES: usize = 152;
-/// Room of a node of a map's tree, its entries included, and how many entries it has on average.
+/// Memory of a node in a map's tree with its entries, in bytes, and the average number of entries.
 const NODE_BYTES: usize = 640;
 const NODE_ENTRIES: usize = 8;
-/// What the allocator adds to a string.
+/// Overhead of the allocator for a string, in bytes.
 const STRING_BYTES: usize = 16;
 
-/// Room that a document's blocks hold beyond their bytes, at most.
+/// Upper bounds of the capacity that a document's blocks hold beyond their bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Slack {
-    /// Bytes of the largest block, at most.
+    /// Upper bound of the largest block, in bytes.
     block: usize,
-    /// Bytes held in vain since the last copy, at most.
+    /// Upper bound of the spare capacity since the last copy, in bytes.
     spare: usize,
 }
 
 impl Slack {
-    /// That of a document loaded from a chunk of so many bytes.
+    /// Returns the slack of a document loaded from a chunk of this length.
     pub(super) fn of_loaded(chunk_bytes: usize) -> Slack {
         Slack { block: chunk_bytes, spare: 0 }
     }
 
-    /// Takes in changes, a few at a time.
+    /// Applies changes in portions, and copies the document between them as needed.
     pub(super) fn apply(&mut self, document: &mut Automerge, changes: Vec<Change>) -> Result<(), AutomergeError> {
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
@@ -63,7 +65,7 @@ impl Slack {
         Ok(())
     }
 
-    /// The document gained operations, one by one.
+    /// Accounts for operations that the document gained one by one.
     pub(super) fn grew(&mut self, document: &mut Automerge, operations: u64) {
         let operations = usize::try_from(operations).unwrap_or(usize::MAX);
         self.spare = self.spare.saturating_add(self.block.saturating_mul(operations));
@@ -71,7 +73,7 @@ impl Slack {
         self.give_back(document, SLACK_BYTES.max(of_document(&stats, self.block)));
     }
 
-    /// Copies a document that may hold more than `limit` in vain.
+    /// Copies a document that may hold more than `limit` of spare capacity.
     fn give_back(&mut self, document: &mut Automerge, limit: usize) {
         if self.block == 0 || self.spare < limit {
             return;
@@ -85,7 +87,7 @@ impl Slack {
     }
 }
 
-/// About how much memory an Automerge document takes whose chunks have this size.
+/// Returns the approximate memory of an Automerge document with chunks of this length, in bytes.
 pub(super) fn of_document(stats: &Stats, history_bytes: usize) -> usize {
     let times = |number: u64, bytes: usize| usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(bytes);
     let operations = times(stats.num_ops, OPERATION_BYTES);
@@ -93,13 +95,13 @@ pub(super) fn of_document(stats: &Stats, history_bytes: usize) -> usize {
     [operations, changes, history_bytes].into_iter().fold(BASE_BYTES, usize::saturating_add)
 }
 
-/// About how much memory an object takes.
+/// Returns the approximate memory of an object, in bytes.
 pub(super) fn of_object(object: &Map<String, Value>) -> usize {
     let fields = object.iter().map(|(key, value)| STRING_BYTES + key.len() + beyond(value));
     object.len().div_ceil(NODE_ENTRIES) * NODE_BYTES + fields.sum::<usize>()
 }
 
-/// Memory of a value beyond its place in an object or array.
+/// Returns the memory of a value beyond its slot in an object or array, in bytes.
 fn beyond(value: &Value) -> usize {
     match value {
         Value::Object(object) => of_object(object),

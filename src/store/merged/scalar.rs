@@ -1,4 +1,4 @@
-//! JSON keys and scalars as Automerge has them.
+//! Mapping of JSON keys and scalars to Automerge.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,21 +7,22 @@ use automerge::hydrate;
 use automerge::{ScalarValue, ScalarValueRef};
 use serde_json::{Map, Number, Value};
 
-/// Marks a key that needed escaping.
+/// Prefix of a key that needed escaping.
 const ESCAPE: char = '\0';
 
-/// The key as Automerge holds it. An empty key is not one for every reader of the format, so it is written as a NUL; keys
-/// that begin with NUL get one more.
+/// Returns the key as Automerge stores it. Not every reader of the format accepts an empty key, so it is written as a NUL;
+/// keys that begin with NUL get one more.
 pub(super) fn escape(key: &str) -> Cow<'_, str> {
     if key.is_empty() || key.starts_with(ESCAPE) { Cow::Owned(format!("{ESCAPE}{key}")) } else { Cow::Borrowed(key) }
 }
 
-/// Undoes [`escape`].
+/// Reverses [`escape`].
 pub(super) fn unescape(key: &str) -> &str {
     key.strip_prefix(ESCAPE).unwrap_or(key)
 }
 
-/// What a stored scalar shows. What JSON has no word for (only a foreign writer can have written it) is null.
+/// Returns a stored scalar as JSON. A value that JSON cannot express (which only other software can have written) becomes
+/// null.
 pub(super) fn shown(scalar: &ScalarValueRef<'_>) -> Value {
     match scalar {
         ScalarValueRef::Str(text) => Value::String(text.clone().into_owned()),
@@ -35,7 +36,7 @@ pub(super) fn shown(scalar: &ScalarValueRef<'_>) -> Value {
     }
 }
 
-/// A value as it is stored, whole.
+/// Returns a whole value as it is stored.
 pub(super) fn stored(value: &Value) -> hydrate::Value {
     match value {
         Value::Object(map) => hydrate::Value::Map(stored_map(map)),
@@ -44,11 +45,11 @@ pub(super) fn stored(value: &Value) -> hydrate::Value {
     }
 }
 
-/// [`stored`] for an object.
+/// Returns an object as [`stored`] does.
 pub(super) fn stored_map(map: &Map<String, Value>) -> hydrate::Map {
     let fields = map.iter().map(|(key, value)| (escape(key).into_owned(), field(value)));
     let mut stored = hydrate::Map::default();
-    // Automerge writes the fields sorted, so that the order of this map reaches nothing.
+    // Automerge writes the fields sorted, so the order of this map has no effect.
     *stored = fields.collect::<HashMap<_, _>>();
     stored
 }
@@ -57,7 +58,7 @@ fn field(value: &Value) -> hydrate::MapValue {
     hydrate::MapValue { value: stored(value), conflict: false }
 }
 
-/// A scalar as it is stored; null for an object or array, which has no such form.
+/// Returns a scalar as it is stored; null for an object or array, which has no such form.
 pub(super) fn stored_scalar(value: &Value) -> ScalarValue {
     match value {
         Value::Bool(truth) => ScalarValue::Boolean(*truth),

@@ -31,7 +31,7 @@ fn assert_shows(doc: &Doc, value: Value) {
     assert_eq!(Value::Object(doc.json().clone()), value);
 }
 
-/// Each takes what the other has.
+/// Lets each document apply the changes that only the other has.
 fn meet(a: &mut Doc, b: &mut Doc) {
     let (from_a, from_b) = (a.changes_after(&b.heads()), b.changes_after(&a.heads()));
     assert_ne!(a.apply(&from_b).unwrap(), Applied::Missing);
@@ -40,7 +40,7 @@ fn meet(a: &mut Doc, b: &mut Doc) {
     assert_eq!(a.json(), b.json());
 }
 
-/// Two nodes that hold `value` and can be edited apart.
+/// Returns two nodes that hold `value` and can be edited independently.
 fn pair(value: Value) -> (Doc, Doc) {
     let mut a = doc(1);
     put(&mut a, value);
@@ -133,7 +133,7 @@ fn a_map_made_again_on_two_nodes_keeps_both_contents() {
     assert_shows(&a, json!({"m": {"a": 1, "b": 1}}));
 }
 
-/// Two nodes that agree on `{"m": {"a": 1, "b": 1}}`, a union.
+/// Returns two nodes that agree on `{"m": {"a": 1, "b": 1}}`, a union.
 fn union() -> (Doc, Doc) {
     let (mut a, mut b) = (doc(1), doc(2));
     put(&mut a, json!({"m": {"a": 1}}));
@@ -187,7 +187,7 @@ fn a_put_merges_with_what_came_since_its_base() {
     let wanted = object(json!({"x": 1, "y": 5, "l": [1, 2, 8], "m": {}}));
     a.put(Some(&base), &wanted).unwrap();
     assert_shows(&a, json!({"x": 2, "y": 5, "l": [9, 2, 8], "m": {"b": 1}}));
-    // And once more from there, when the actor that wrote apart from itself is known already.
+    // Repeat, now that the actor of concurrent puts is known.
     a.put(Some(&base), &object(json!({"x": 1, "y": 6, "l": [1, 2, 3], "m": {"a": 1}}))).unwrap();
     let mut b = Doc::load(&a.save(), [2; 16]).unwrap();
     assert_eq!(b.json(), a.json());
@@ -305,7 +305,7 @@ fn a_sample_reaches_from_the_heads_to_the_beginning() {
     assert_eq!(sample[0], a.heads()[0]);
     assert!(sample.len() <= 32 && sample.len() > 8);
     assert!(sample.iter().all(|hash| a.knows(hash)));
-    // A node that stopped at any point finds something it knows not far before that point.
+    // A node that stopped at any point finds a known change not far before that point.
     let mut b = b;
     let missing = a.changes_after(&b.heads());
     assert_eq!(b.apply(&missing).unwrap(), Applied::AllNew);
@@ -332,7 +332,7 @@ fn an_empty_document_is_one() {
     assert_eq!(b.apply(&stored).unwrap(), Applied::Nothing);
     put(&mut a, json!({"x": 1}));
     assert_eq!(b.apply(&a.changes_after(&b.heads())).unwrap(), Applied::Changed);
-    // A put that saw the empty document merges with what came since.
+    // A put based on the empty document merges with later changes.
     b.put(Some(&[]), &object(json!({"y": 2}))).unwrap();
     meet(&mut a, &mut b);
     assert_shows(&a, json!({"x": 1, "y": 2}));

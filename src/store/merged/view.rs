@@ -1,8 +1,8 @@
-//! What a document shows: the JSON, and beside each object and array the Automerge object behind it.
+//! The visible content of a document: its JSON, and the Automerge object behind each object and array.
 //!
-//! Owns the answer to "several values stand here, which is shown?". When all of them are maps, which nodes made
-//! independently, their union is; otherwise the one with the highest operation id (counter, then actor). Both depend on
-//! nothing but the set of changes.
+//! Owns the choice between several values in one place. If all of them are maps, which nodes created independently, their
+//! union is visible; otherwise the value with the highest operation id (counter, then actor). Both depend only on the set of
+//! changes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,15 +13,15 @@ use serde_json::{Map, Value};
 use super::scalar::{shown, unescape};
 use crate::limits::JSON_NESTING_LEVELS;
 
-/// A document's content.
+/// Content of a document.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) root: MapNode,
-    /// Something nests deeper than a document may; it is shown as null.
+    /// True if a value nests deeper than a document may; it reads as null.
     pub(super) too_deep: bool,
 }
 
-/// A value that is shown.
+/// A visible value.
 #[derive(Debug)]
 pub(super) enum Node {
     Scalar(Value),
@@ -29,10 +29,10 @@ pub(super) enum Node {
     List(ListNode),
 }
 
-/// An object, and the Automerge maps it is the union of: usually one.
+/// An object, and the Automerge maps that it is the union of, usually one.
 #[derive(Debug)]
 pub(super) struct MapNode {
-    /// In the order of their operation ids.
+    /// Ids of the maps, in the order of their operations.
     pub(super) ids: Vec<ObjId>,
     pub(super) fields: BTreeMap<String, Node>,
 }
@@ -45,7 +45,7 @@ pub(super) struct ListNode {
 }
 
 impl View {
-    /// Reads the content of `document`: at present, or as of where a transaction stands.
+    /// Reads the content of `document`: the current one, or that at the heads of a transaction.
     pub(super) fn read(document: &impl ReadDoc) -> View {
         let mut reader = Reader { document, single: SINGLE_OBJECTS, gathered: None, too_deep: false };
         let root = reader.map(vec![ROOT], 1);
@@ -72,8 +72,8 @@ impl Node {
 }
 
 impl MapNode {
-    /// A document's root, for an edit that is flat ([`super::edit::is_flat`]): whatever is in it only stays, goes, or is replaced,
-    /// so that the document need not be read.
+    /// Returns the root of a document for a flat edit ([`super::edit::is_flat`]): each value in it stays, goes or is replaced,
+    /// so the document need not be read.
     pub(super) fn flat(shown: Map<String, Value>) -> MapNode {
         MapNode { ids: vec![ROOT], fields: shown.into_iter().map(|(key, value)| (key, Node::Scalar(value))).collect() }
     }
@@ -87,13 +87,13 @@ impl MapNode {
     }
 }
 
-/// One of the values that stand at a place.
+/// One of the values in a place.
 struct Candidate {
     id: ObjId,
     value: Found,
 }
 
-/// A stored value, its content not yet read.
+/// A stored value, with its content not read yet.
 enum Found {
     Scalar(Value),
     Object(ObjType),
@@ -108,7 +108,7 @@ impl Found {
 impl From<ValueRef<'_>> for Found {
     fn from(value: ValueRef<'_>) -> Found {
         match value {
-            // An abandoned kind: Automerge creates such objects, but neither reads nor writes in them.
+            // An abandoned type: Automerge creates such objects, but neither reads nor writes in them.
             ValueRef::Object(ObjType::Table) => Found::Scalar(Value::Null),
             ValueRef::Object(kind) => Found::Object(kind),
             ValueRef::Scalar(scalar) => Found::Scalar(shown(&scalar)),
@@ -125,11 +125,11 @@ impl From<Stored<'_>> for Found {
     }
 }
 
-/// A place in a map or list, and of the values that stand there the one with the highest operation id.
+/// A place in a map or list, with the value of the highest operation id.
 struct Item {
     place: Prop,
     winner: Candidate,
-    /// Other values stand there too.
+    /// True if there are other values in the place.
     conflict: bool,
 }
 
@@ -147,21 +147,21 @@ impl From<ListRangeItem<'_>> for Item {
     }
 }
 
-/// So many objects are read one by one, which suits small documents; then the whole document is read in one pass, which
-/// costs more to begin and much less for each object.
+/// Number of objects that are read one by one, which suits small documents. Beyond it the whole document is read in one pass,
+/// which costs more at first and much less for each object.
 const SINGLE_OBJECTS: usize = 4;
 
 struct Reader<'a, D> {
     document: &'a D,
-    /// Objects that may still be read one by one.
+    /// Number of objects that may still be read one by one.
     single: usize,
-    /// The items of objects not yet taken, once the document was read in one pass.
+    /// Items of the objects not taken yet, once the document has been read in one pass.
     gathered: Option<HashMap<ObjId, Vec<Item>>>,
     too_deep: bool,
 }
 
 impl<D: ReadDoc> Reader<'_, D> {
-    /// The items of a map or list that is the winner at its place.
+    /// Returns the items of a map or list that is the winner in its place.
     fn items(&mut self, id: &ObjId, kind: ObjType) -> Vec<Item> {
         if self.single > 0 {
             self.single -= 1;
@@ -173,8 +173,8 @@ impl<D: ReadDoc> Reader<'_, D> {
         self.gathered().remove(id).unwrap_or_default()
     }
 
-    /// The items of a map that is perhaps not the winner at its place. Everything in it is then gathered too, as no
-    /// winners lead there from the root; and what is in it is not read one by one.
+    /// Returns the items of a map that may not be the winner in its place. Everything in it is gathered too, because no
+    /// winners lead to it from the root; its content is not read one by one.
     fn united_items(&mut self, id: &ObjId) -> Vec<Item> {
         self.single = 0;
         let document = self.document;
@@ -193,7 +193,7 @@ impl<D: ReadDoc> Reader<'_, D> {
         })
     }
 
-    /// The union of the maps `ids`, at this level of nesting.
+    /// Returns the union of the maps `ids`, at this level of nesting.
     fn map(&mut self, ids: Vec<ObjId>, level: usize) -> MapNode {
         let fields = match ids.as_slice() {
             [id] => self.fields(id, level),
@@ -232,7 +232,7 @@ impl<D: ReadDoc> Reader<'_, D> {
         self.resolve(candidates, level)
     }
 
-    /// All values that stand at the place of `item`.
+    /// Returns all values in the place of `item`.
     fn candidates(&self, parent: &ObjId, item: Item) -> Vec<Candidate> {
         if !item.conflict {
             return vec![item.winner];
@@ -241,7 +241,7 @@ impl<D: ReadDoc> Reader<'_, D> {
         all.into_iter().map(|(value, id)| Candidate { id, value: value.into() }).collect()
     }
 
-    /// Which of several values is shown.
+    /// Returns the visible one of several values.
     fn resolve(&mut self, mut candidates: Vec<Candidate>, level: usize) -> Node {
         candidates.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         if candidates.len() > 1 && candidates.iter().all(|candidate| candidate.value.is_map()) {
@@ -254,7 +254,7 @@ impl<D: ReadDoc> Reader<'_, D> {
         }
     }
 
-    /// The only value that counts at its place.
+    /// Returns the only value that counts in its place.
     fn one(&mut self, Candidate { id, value }: Candidate, level: usize) -> Node {
         match value {
             Found::Scalar(value) => Node::Scalar(value),
@@ -266,7 +266,7 @@ impl<D: ReadDoc> Reader<'_, D> {
         }
     }
 
-    /// Reads a container inside one at `level`, unless that would be too deep.
+    /// Reads a container inside one at `level`, unless it would be too deep.
     fn nest(&mut self, level: usize, read: impl FnOnce(&mut Self, usize) -> Node) -> Node {
         if level < JSON_NESTING_LEVELS {
             return read(self, level + 1);
@@ -276,7 +276,7 @@ impl<D: ReadDoc> Reader<'_, D> {
     }
 }
 
-/// Adds the items of an object and of all that are reached from it by winners.
+/// Adds the items of an object and of everything that winners lead to from it.
 fn gather(document: &impl ReadDoc, from: &ObjId, into: &mut HashMap<ObjId, Vec<Item>>) {
     for DocObjItem { obj, item } in document.iter_at(from, None) {
         let item = match item {
@@ -291,7 +291,7 @@ fn gather(document: &impl ReadDoc, from: &ObjId, into: &mut HashMap<ObjId, Vec<I
     }
 }
 
-/// The key that a place in a map is shown under.
+/// Returns the visible key of a place in a map.
 fn key(place: &Prop) -> String {
     match place {
         Prop::Map(key) => unescape(key).to_owned(),

@@ -20,7 +20,7 @@ fn latest(name: &str, counter: u64, writer: u8, run: RunId, json: &str) -> Incom
     }
 }
 
-/// Of a creation by `writer`.
+/// Returns the lineage of a creation by `writer`.
 fn created_by(writer: u8) -> Lineage {
     Lineage { dots: Dots::from_iter([Dot { writer: [writer; 8], incarnation: 1 }]), ..Lineage::default() }
 }
@@ -203,7 +203,7 @@ fn a_register_of_a_forgotten_run_of_ours_is_written_over_by_what_we_wrote_since(
     let Body::Latest { stamp, .. } = bench.outgoing("platforms/x").body else { panic!() };
     assert_eq!((stamp.counter, stamp.run), (41, bench.store.run()));
     assert_eq!(bench.entry("platforms/x").from, 0);
-    // What we have not written since is taken back.
+    // A version without a later local write is taken back.
     bench.take_in(PEER, vec![latest("platforms/y", 40, 1, RunId([77; 16]), r#"{"old":true}"#)]);
     assert_eq!(bench.json("platforms/y").unwrap(), r#"{"old":true}"#);
 }
@@ -293,7 +293,7 @@ fn changes_beside_those_that_came_are_missed_though_nothing_builds_on_them() {
         a.snapshot().changes_since(&key("cells/x").hash(), &c.snapshot().sample(&key("cells/x").hash()).unwrap());
     b.write("cells/x", Put::Patch { json: r#"{"b":1}"#.into(), base: None }).unwrap();
     b.take(&a, "cells/x");
-    // B serves C with A's change alone, as if C had B's own change already.
+    // B serves C with A's change only, as if C had B's change already.
     let whole = b.outgoing("cells/x");
     let Body::Merged(Merged { heads, .. }) = &whole.body else { panic!("not merged") };
     let body = Body::Merged(Merged { chunks: only_a.unwrap().unwrap(), heads: heads.clone() });
@@ -327,7 +327,7 @@ fn a_cursor_that_counts_on_what_a_reopening_lost_is_not_written() {
     assert_eq!(bench.snapshot().cursors(&PEER.node).unwrap(), []);
 }
 
-/// A deletion of what `bench` holds, as of this kind.
+/// Returns a deletion of the document that `bench` holds, with this kind.
 fn deletion(bench: &Bench, name: &str, kind: Kind) -> Incoming {
     let mut other = Bench::of(2);
     other.take(bench, name);
@@ -376,7 +376,7 @@ fn a_version_that_overtakes_the_one_it_builds_on_is_in_once_both_are_here() {
     let applied = b.take_in(a.peer_run(), vec![newer.clone(), older.clone()]);
     assert_eq!((applied.missing.len(), applied.refused.len()), (0, 0));
     assert_eq!(b.version_hash(name), a.version_hash(name));
-    // What nothing of the batch brings is missing, whatever comes behind it.
+    // A base that nothing in the batch brings is missing, even if other versions follow.
     let mut c = Bench::of(3);
     a.put(name, r#"{"a":3}"#);
     let held = a.snapshot().sample(&key(name).hash()).unwrap();

@@ -1,4 +1,4 @@
-//! Commands: issued once, answered upwards only, joined the same way everywhere.
+//! Commands: issued once, with statuses that only advance, joined in the same way on every node.
 
 use super::*;
 use crate::clock::BootId;
@@ -61,7 +61,7 @@ impl Bench {
         self.command(id).ranks
     }
 
-    /// The process starts anew, `off` later, in boot `boot`.
+    /// Restarts the process, in boot `boot` and at boot time `boot_ms`.
     fn restart(self, boot: u8, boot_ms: u64) -> Bench {
         let Bench { number, disk, store, now, starts } = self;
         drop(store);
@@ -266,7 +266,7 @@ fn received(bench: &mut Bench, incoming: Incoming) -> Vec<String> {
     bench.take_in(PEER, vec![incoming]).refused.into_iter().map(|(_, why)| why).collect()
 }
 
-/// A command as a peer sends it.
+/// Returns a command as a peer sends it.
 fn sent(body: &CommandBody, ranks: &[u8], until: Option<u64>) -> Incoming {
     let name = key(&format!("commands/{}", body.id));
     let (signed, ranks) = (sign(body), ranks.to_vec());
@@ -393,7 +393,7 @@ fn what_a_peer_sends_of_a_command_is_on_disk_before_anybody_is_told() {
     assert_eq!(b.crash().ranks("k"), [Rank::Failed]);
 }
 
-/// Deterministic, seeded: any number of copies, changed anywhere, exchanged in any order, with losses and repetitions.
+/// A deterministic, seeded test: three copies, changed and exchanged in any order, with losses and repetitions.
 #[test]
 fn statuses_never_go_back_whatever_the_order_of_merges_and_all_copies_agree_in_the_end() {
     for seed in 1..=40 {
@@ -502,7 +502,7 @@ fn of_two_words_of_progress_all_copies_keep_the_newer_and_a_result_beats_both() 
     assert!(a.json("commands/k:a1").unwrap().contains("COMMAND_STATUS_FAILED"));
 }
 
-/// The one that removed the command may never have had its result: it would have nothing where others have a tombstone.
+/// The node that removed the command may never have had its result, and would have no tombstone of it unlike other nodes.
 #[test]
 fn what_becomes_of_a_result_is_told_to_who_removed_its_command_too() {
     let (mut a, mut b) = (Bench::of(1), Bench::of(2));
@@ -526,7 +526,7 @@ fn a_command_that_was_withheld_for_a_year_can_no_longer_be_accepted() {
         (MADE, true),
         (MADE + 3_600, true),
         (MADE + 365 * 86_400, false),
-        // A clock that was never set says nothing.
+        // A clock that was never set decides nothing.
         (5, true),
     ] {
         let mut bench = Bench::new();

@@ -1,4 +1,4 @@
-//! Counters that come from peers: none of them uses a name up.
+//! Counters from peers: no single one exhausts a name.
 
 use super::*;
 use crate::store::codec::put_varint;
@@ -7,7 +7,7 @@ use crate::store::{Covered, Dot, Dots, RunId, Sibling, Stamp};
 
 const PEER: PeerRun = PeerRun { node: EndpointId([9; 32]), run: RunId([9; 16]) };
 
-/// A deletion that claims to have seen creations up to this one: of one writer, or of all.
+/// Returns a deletion that claims to have seen creations up to this incarnation: of one writer, or of all.
 fn tombstone(name: &str, kind: Kind, incarnation: u64, of_all: bool) -> Incoming {
     let covered = if of_all {
         let mut bytes = Vec::new();
@@ -22,7 +22,7 @@ fn tombstone(name: &str, kind: Kind, incarnation: u64, of_all: bool) -> Incoming
     Incoming { hash, name: None, kind, incarnation, origin, lineage, body: Body::Tombstone }
 }
 
-/// Creates, changes, deletes and creates a document again on one node; the other one takes each version.
+/// Creates, changes, deletes and creates a document again on one node; the other applies each version.
 fn is_usable(a: &mut Bench, b: &mut Bench, name: &str) {
     for round in 0..3 {
         for n in 0..2 {
@@ -131,7 +131,7 @@ fn a_counter_beyond_the_highest_is_refused_of_a_version_and_of_its_siblings() {
     assert_eq!(bench.json("platforms/x").as_deref(), Some(r#"{"n":1}"#));
 }
 
-/// A change that builds on `document` and numbers its one operation so.
+/// Returns a change that builds on `document`, with its one operation numbered `number`.
 fn change_numbered(document: &Incoming, number: u64) -> Incoming {
     let Body::Merged(merged) = &document.body else { panic!("not merged") };
     let held = automerge::Automerge::load(&merged.chunks).expect("loads");

@@ -1,9 +1,9 @@
-//! A deletion removes what it has seen; a creation that it has not seen survives it.
+//! Deletions remove what they have seen; a creation that one has not seen survives it.
 
 use super::*;
 use crate::store::{COVERED_DOTS, Dot, Dots, LIVE_DOTS, Sibling};
 
-/// Lets two nodes exchange what they hold of a document until both hold the same.
+/// Lets two nodes exchange a document until both hold the same.
 fn meet(one: &mut Bench, other: &mut Bench, name: &str) {
     for _ in 0..4 {
         let held = |bench: &Bench| bench.snapshot().record(&key(name).hash()).unwrap().is_some();
@@ -118,7 +118,7 @@ fn documents_made_again_and_again_by_one_run_leave_a_tombstone_of_one_size() {
     }
 }
 
-/// Each node's edit has number 1, so an actor that writes to two histories would show here.
+/// The edit of each node has number 1, so an actor that writes to two histories would be noticed.
 #[test]
 fn histories_that_were_apart_merge_whatever_was_deleted_and_made_again_between() {
     let (mut a, mut b, mut c) = (Bench::of(1), Bench::of(2), Bench::of(3));
@@ -150,12 +150,12 @@ fn the_side_that_orders_lower_gives_what_the_other_lacks() {
     newcomer.put("cells/x", r#"{"n":2}"#);
     let before = (fleet.entry("cells/x").sequence, fleet.version_hash("cells/x").order());
     assert!(before.1 > newcomer.version_hash("cells/x").order());
-    // A comparison makes the fleet send; what it leads to is the newcomer's own news.
+    // A comparison makes the fleet send; the result is a change of the newcomer.
     newcomer.take(&fleet, "cells/x");
     assert_eq!(newcomer.entry("cells/x").from, 0);
     fleet.take(&newcomer, "cells/x");
     assert_eq!(fleet.json("cells/x").unwrap(), r#"{"n":2}"#);
-    // What is superseded in spite of its higher order makes the holder say so again.
+    // A superseded version of a higher order makes its receiver send its own again.
     let old = Record::tombstone(Kind::Merged, node(1), lineage(&fleet, "cells/x").buried());
     let old = Record { lineage: Lineage { covered: lineage(&fleet, "cells/x").covered, ..old.lineage }, ..old };
     let old = Record { incarnation: old.lineage.incarnation(), ..old };
@@ -234,7 +234,7 @@ fn edits_that_a_compaction_has_not_seen_are_made_again_over_it_by_every_node_tha
         assert_eq!(bench.version_hash(name), a.version_hash(name));
     }
     assert_eq!(b.store.reader().figures().rebased.get(), 1);
-    // A second compaction knows what the first had seen.
+    // A second compaction knows the changes that the first had seen.
     a.write(name, Put::Compact).unwrap();
     a.write(name, Put::Compact).unwrap();
     c.put(name, r#"{"a":2,"b":2,"list":["x","of b"],"pose":{"lat":2,"lon":9},"late":1}"#);

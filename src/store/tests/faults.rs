@@ -42,7 +42,7 @@ fn a_disk_that_is_full_at_the_flush_keeps_what_is_owed_until_there_is_room() {
     assert_eq!(bench.store.tip().durable, 1);
 }
 
-/// Fails the disk at every write and sync of a durable put in turn.
+/// Fails the disk at each write and sync of a durable put in turn.
 #[test]
 fn after_a_storage_error_nothing_unflushed_is_claimed_and_the_store_carries_on_in_a_new_run() {
     let (journal, pages) = ("{}".to_owned(), format!(r#"{{"text":"{}"}}"#, "x".repeat(20_000)));
@@ -78,7 +78,7 @@ fn steps_until_it_succeeds(json: &str) -> u64 {
     unreachable!("a disk that fails later than the put needs it");
 }
 
-/// A database that caches nothing, and whose disk failed a read once.
+/// Returns a store without a cache, on a disk that has failed one read.
 fn after_a_failed_read() -> Bench {
     let mut bench = Bench::new();
     assert!(written(bench.request(durable("cells/a", whole("{}")))).unwrap().durable);
@@ -143,7 +143,7 @@ fn while_the_disk_stays_broken_every_request_is_answered() {
     bench.put("cells/a", "{}");
 }
 
-/// Cuts the power after every write and sync of a little history in turn.
+/// Cuts the power after each write and sync of a short history in turn.
 #[test]
 fn whatever_write_the_power_fails_at_acknowledged_durable_writes_are_there() {
     for step in 0..400 {
@@ -184,7 +184,7 @@ fn opening_a_large_database_after_a_kill_does_not_walk_it() {
     assert!(size > 64 << 20 && read < size / 50, "read {read} of {size}");
 }
 
-/// A store with a document, stopped, on a disk that has filled up since.
+/// Returns the disk of a stopped store with a document, which has filled up since.
 fn stopped_on_a_full_disk(fill: impl Fn(&Ram, bool)) -> Ram {
     let mut bench = Bench::new();
     bench.put("cells/a", r#"{"n":1}"#);

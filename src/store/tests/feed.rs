@@ -1,4 +1,4 @@
-//! What subscribers resume from: tokens, runs, and the names of the deleted.
+//! Resumption of subscribers: tokens, runs, and the names of deleted documents.
 
 use super::*;
 use crate::limits::DELETED_NAMES;
@@ -115,7 +115,7 @@ fn a_reader_that_was_behind_when_the_backup_was_made_is_not_known_once_that_is_r
     }
     let backup = Ram::of(bench.disk.bytes());
     written(bench.request(durable("platforms/a", whole(r#"{"n":1}"#)))).unwrap();
-    // It has passed by platforms/a, which has moved behind platforms/c since the backup.
+    // The scan has passed platforms/a, which has moved behind platforms/c since the backup.
     let halfway = bench.snapshot().token(run, 2);
     let restored = Bench::over(1, backup, 3);
     assert!(restored.snapshot().token_is_known(run, 2).unwrap());

@@ -1,4 +1,4 @@
-//! Files that are not what they should be are refused, and left alone.
+//! Malformed files are refused and left unchanged.
 
 use super::*;
 use crate::clock::BootId;
@@ -13,7 +13,7 @@ use crate::store::{Command, CommandResult, Covered, Dot, Dots, Rank, RunId, Sibl
 #[expect(clippy::cast_possible_truncation, reason = "it is 4096")]
 const HEADER: usize = HEADER_BYTES as usize;
 
-/// A file with some documents, closed without a shutdown.
+/// Returns a file with some documents, closed without a shutdown.
 fn file() -> Vec<u8> {
     let mut bench = Bench::new();
     for n in 0..50 {
@@ -94,7 +94,7 @@ fn a_creation_that_did_not_finish_starts_over() {
     assert_eq!(result.unwrap().reader().snapshot().unwrap().counts().live, 0);
 }
 
-/// A flipped bit anywhere is harmless (free space), an error, or stops the node; it never changes content.
+/// A flipped bit in any place is harmless (free space), an error, or stops the node. It never changes content.
 #[test]
 fn a_flipped_bit_never_changes_what_a_document_says() {
     let bytes = file();
@@ -102,7 +102,7 @@ fn a_flipped_bit_never_changes_what_a_document_says() {
     for at in (HEADER..bytes.len()).step_by(1_009) {
         let mut bytes = bytes.clone();
         bytes[at] ^= 1 << (at % 8);
-        // redb trusts some of its own pages and panics over them.
+        // redb trusts some of its pages, and panics on damaged ones.
         let read = std::panic::catch_unwind(|| contents(bytes)).unwrap_or_default();
         noticed += u32::from(read.len() < 50);
         for (n, json) in read {
@@ -112,7 +112,7 @@ fn a_flipped_bit_never_changes_what_a_document_says() {
     assert!(noticed > 0);
 }
 
-/// Every document that can be read.
+/// Returns every document that can be read.
 fn contents(bytes: Vec<u8>) -> Vec<(u32, String)> {
     let (_, Ok(store)) = open(bytes) else { return Vec::new() };
     let Ok(snapshot) = store.reader().snapshot() else { return Vec::new() };
@@ -120,7 +120,7 @@ fn contents(bytes: Vec<u8>) -> Vec<(u32, String)> {
     (0..50).filter_map(read).collect()
 }
 
-/// The bytes of an example in docs/storage.md.
+/// Returns the bytes of an example in docs/storage.md.
 fn example(name: &str) -> Vec<u8> {
     let text = include_str!("../../../docs/storage.md");
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(' '));
@@ -171,7 +171,7 @@ fn examples() -> [Record; 4] {
     [latest, tombstone, merged, siblings]
 }
 
-/// A command for two agents, one of which has ended it, and what that one made of it.
+/// Returns a command for two agents, one of which has ended it, and the result of that agent.
 fn command_examples() -> [Record; 2] {
     let body = CommandBody {
         id: "k1".into(),

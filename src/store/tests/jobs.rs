@@ -1,9 +1,9 @@
-//! Long merges run beside the store thread: what is about other documents goes on, and nothing of the order is lost.
+//! Long merges run in parallel with the store thread: requests about other documents continue, and the order is kept.
 
 use super::*;
 use crate::store::{Cursor, Finished, Job};
 
-/// The content of a document that is merged by a job.
+/// Returns the content of a document that is merged by a job.
 fn long(mark: u64) -> String {
     format!(r#"{{"mark":{mark},"text":"{}"}}"#, "x".repeat(Config::JOB_BYTES))
 }
@@ -12,7 +12,7 @@ fn submitted(call: u64, request: Request) -> Submitted {
     Submitted { ticket: Ticket::Api(call), request }
 }
 
-/// One commit; the calls that it answers.
+/// Makes one commit, and returns the calls that it answers.
 fn commit(bench: &mut Bench, requests: Vec<Submitted>) -> Vec<u64> {
     let mut replies = Vec::new();
     bench.store.handle_commit(bench.now, &mut requests.into_iter().peekable(), &mut replies);

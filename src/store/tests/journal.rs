@@ -1,4 +1,4 @@
-//! Commits that are in the journal and not in redb's pages yet are there after a crash; what is half there is not.
+//! Commits in the journal, but not yet in redb's pages, survive a crash; a torn entry does not.
 
 use super::verify::found;
 use super::*;
@@ -10,7 +10,7 @@ use crate::store::{RunId, tables};
 const JOURNAL: std::ops::Range<usize> = JOURNAL_AT as usize..(JOURNAL_AT + JOURNAL_BYTES) as usize;
 const PAGE: usize = 4096;
 
-/// What a reader sees: documents, counts, the fingerprint and the index.
+/// Returns everything that a reader sees: documents, counts, the fingerprint and the index.
 fn all(bench: &Bench) -> impl PartialEq + std::fmt::Debug + use<> {
     let snapshot = bench.snapshot();
     let entries = |kind| snapshot.entries(kind, 0).unwrap().map(|entry| format!("{entry:?}")).collect::<Vec<_>>();
@@ -18,7 +18,7 @@ fn all(bench: &Bench) -> impl PartialEq + std::fmt::Debug + use<> {
     (documents, snapshot.counts().live, snapshot.counts().tombstones, snapshot.fingerprint(), Kind::ALL.map(entries))
 }
 
-/// A store with `count` flushed commits since its first one.
+/// Returns a store with `count` flushed commits since its first one.
 fn with_commits(count: u32) -> Bench {
     let mut bench = Bench::new();
     for n in 0..count {
@@ -89,7 +89,7 @@ fn commits_of_one_page_of_several_and_of_too_many_are_there_after_a_crash() {
     }
 }
 
-/// Only the entry that was being written may be torn; it was never acknowledged.
+/// Only the entry being written may be torn, because it was never acknowledged.
 #[test]
 fn a_torn_last_entry_is_as_if_never_written_and_a_torn_earlier_one_is_damage() {
     let whole = with_commits(5).disk.crash().bytes();
@@ -132,7 +132,7 @@ fn what_a_document_says_is_never_taken_for_an_entry() {
     assert!(pages[1..].iter().all(|page| page[..40] == [0; 40]));
 }
 
-/// The entry that docs/storage.md shows.
+/// Returns the entry that docs/storage.md shows.
 pub(super) fn example() -> Vec<u8> {
     let mut changes = vec![0x80];
     changes.push(8);

@@ -1,4 +1,4 @@
-//! Registers: whole documents, the newest stamp wins.
+//! Registers: whole documents, of which the newest stamp wins.
 
 use super::*;
 

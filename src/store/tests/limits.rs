@@ -1,4 +1,4 @@
-//! Limits bind writers, not merges, and say what to do.
+//! Limits bind writers, not merges, and their errors name the remedy.
 
 use super::*;
 use crate::error::Blame;
@@ -60,7 +60,7 @@ fn a_history_over_the_limit_refuses_puts_and_names_the_remedy() {
     let mut bench = Bench::new();
     let mut grown = 0;
     let refused = loop {
-        // Every version is new text, so that nothing compresses.
+        // Every version has new text, so that nothing compresses.
         let text: String = (0..100_000).map(|at| char::from(LETTERS[(at * 7 + grown) % LETTERS.len()])).collect();
         match bench.write("cells/x", whole(&format!(r#"{{"n":{grown},"text":"{text}"}}"#))) {
             Ok(_) => grown += 1,
@@ -76,7 +76,7 @@ fn a_history_over_the_limit_refuses_puts_and_names_the_remedy() {
     bench.put("cells/x", "{}");
 }
 
-/// Each edit of a field repeats its key, for a peer that loads the history.
+/// Each edit of a field repeats its key in the history that a peer loads.
 #[test]
 fn a_writer_of_long_keys_is_refused_before_a_peer_would_refuse_it() {
     const KEYS: usize = 60;

@@ -1,4 +1,4 @@
-//! The engine's rules, one file a theme, over a disk in memory that can be told to fail.
+//! Tests of the engine's rules, one file for each topic, over a disk in memory that fails on command.
 
 mod apply;
 mod commands;
@@ -27,7 +27,7 @@ use crate::store::{
 };
 use ram::Ram;
 
-/// A counter for a random source: every id differs, every run is the same.
+/// A random source that counts: every id differs, and every test run has the same.
 #[derive(Debug)]
 struct Counter(u8);
 
@@ -38,7 +38,7 @@ impl Random for Counter {
     }
 }
 
-/// A store, its disk, and a clock that moves when told to.
+/// A store, its disk, and a clock that the test moves.
 struct Bench {
     number: u8,
     disk: Ram,
@@ -47,7 +47,7 @@ struct Bench {
     starts: u8,
 }
 
-/// What a write answers.
+/// Outcome of a write.
 #[derive(Clone, Debug, PartialEq)]
 struct Written {
     version: Version,
@@ -83,7 +83,7 @@ impl Bench {
         Bench::of(1)
     }
 
-    /// The store of node `number`.
+    /// Returns the store of node `number`.
     fn of(number: u8) -> Bench {
         Bench::over(number, Ram::default(), 1)
     }
@@ -95,7 +95,7 @@ impl Bench {
         Bench { number, disk, store, now, starts }
     }
 
-    /// Ends the process without a word: what was not flushed is gone.
+    /// Kills the process: unflushed commits are lost.
     fn crash(self) -> Bench {
         let Bench { number, disk, store, starts, .. } = self;
         let disk = disk.crash();
@@ -113,7 +113,7 @@ impl Bench {
         let submitted = (0..).zip(requests).map(|(call, request)| Submitted { ticket: Ticket::Api(call), request });
         let mut replies = Vec::new();
         self.store.handle_batch(self.now, submitted.collect::<Vec<_>>(), &mut replies);
-        // Jobs end after the others.
+        // Jobs end after the other requests.
         replies.sort_by_key(|reply| match reply.ticket {
             Ticket::Api(call) | Ticket::Sync(call) => call,
         });
@@ -141,7 +141,7 @@ impl Bench {
         }
     }
 
-    /// The document as this node would send it whole.
+    /// Returns the document as this node would send it, with all chunks.
     fn outgoing(&self, name: &str) -> Incoming {
         let snapshot = self.snapshot();
         let record = snapshot.record(&key(name).hash()).unwrap().unwrap();
@@ -154,7 +154,7 @@ impl Bench {
         PeerRun { node: node(self.number), run: self.store.run() }
     }
 
-    /// Takes in one document of `other`.
+    /// Applies one document of `other`.
     fn take(&mut self, other: &Bench, name: &str) -> Applied {
         self.take_in(other.peer_run(), vec![other.outgoing(name)])
     }
@@ -174,7 +174,7 @@ impl Bench {
         self.snapshot().record(&key(name).hash()).unwrap().unwrap().version_hash()
     }
 
-    /// The index entry of a document.
+    /// Returns the index entry of a document.
     fn entry(&self, name: &str) -> Entry {
         let snapshot = self.snapshot();
         let record = snapshot.record(&key(name).hash()).unwrap().unwrap();
@@ -193,7 +193,7 @@ impl Bench {
         self.document(name).map(|document| document.json)
     }
 
-    /// Lets `time` pass and the store do what is due.
+    /// Advances the clock by `time`, and lets the store do what is due.
     fn pass(&mut self, time: Duration) {
         self.now.mono += time;
         self.now.boot_ms += u64::try_from(time.as_millis()).unwrap();
@@ -203,7 +203,7 @@ impl Bench {
     }
 }
 
-/// A record as it travels, whole: with all its chunks.
+/// Returns a record as a peer sends it, with all its chunks.
 fn incoming(hash: KeyHash, record: Record, chunks: Vec<u8>) -> Incoming {
     let body = match record.content {
         Content::Tombstone => Body::Tombstone,

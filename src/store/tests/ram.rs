@@ -1,4 +1,4 @@
-//! A disk in memory: what was not synced is lost at a crash, and it fails when told to.
+//! A disk in memory: unsynced bytes are lost in a crash, and it fails on command.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,20 +10,20 @@ struct State {
     bytes: Vec<u8>,
     synced: Vec<u8>,
     full: bool,
-    /// The length beyond which it does not grow.
+    /// Maximum length of the disk.
     capacity: Option<usize>,
-    /// A write in place takes room too, as on file systems that copy on write.
+    /// True if a write in place takes space too, as on copy-on-write file systems.
     copies: bool,
-    /// Writes that still find room; then the disk is full.
+    /// Number of writes until the disk is full.
     writes: Option<u64>,
-    /// Writes and syncs that still succeed.
+    /// Number of writes and syncs until the disk fails.
     healthy: Option<u64>,
     unreadable: bool,
     syncs: u64,
     reads: u64,
 }
 
-/// A handle; clones share the disk.
+/// A handle to a disk; clones share it.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct Ram(Arc<Mutex<State>>);
 
@@ -36,7 +36,7 @@ impl Ram {
         self.0.lock().unwrap()
     }
 
-    /// The disk as a crash leaves it.
+    /// Returns the disk as a crash leaves it.
     pub(in crate::store) fn crash(&self) -> Ram {
         Ram::of(self.state().synced.clone())
     }
@@ -49,30 +49,30 @@ impl Ram {
         self.state().full = full;
     }
 
-    /// Lets the disk grow no more; `None` gives it room again.
+    /// Stops the disk from growing; false gives it space again.
     pub(in crate::store) fn fill(&self, full: bool) {
         let mut state = self.state();
         state.capacity = full.then_some(state.bytes.len());
         (state.full, state.copies, state.writes) = (full, false, None);
     }
 
-    /// Fails every write and sync as a full disk does, where even what is written in place takes room.
+    /// Fails every write and sync as a full disk does on a file system where even a write in place takes space.
     pub(in crate::store) fn fill_to_the_last_block(&self, full: bool) {
         self.fill(full);
         self.state().copies = full;
     }
 
-    /// The disk is full after `count` more writes, even in place.
+    /// Fills the disk after `count` more writes, even in place.
     pub(in crate::store) fn fill_after(&self, count: u64) {
         self.state().writes = Some(count);
     }
 
-    /// After `count` more writes and syncs, every one fails; `None` heals.
+    /// Fails every write and sync after `count` more; `None` repairs the disk.
     pub(in crate::store) fn fail_after(&self, count: Option<u64>) {
         self.state().healthy = count;
     }
 
-    /// Whether every read fails.
+    /// Makes every read fail, or succeed again.
     pub(in crate::store) fn set_unreadable(&self, unreadable: bool) {
         self.state().unreadable = unreadable;
     }

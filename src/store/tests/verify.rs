@@ -1,4 +1,4 @@
-//! A database that no node has open, read from end to end.
+//! Verification of a database that no node has open.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::store::backend::{Backend, Gate};
 use crate::store::tables::{CHUNKS, INDEX, KEYS, NAMES, RECORDS, STATE, State};
 use crate::store::{Verified, tables, verify};
 
-/// The disk of a node that was killed: three documents, and one that was deleted.
+/// Returns the disk of a killed node: three documents, and a deleted one.
 fn killed() -> Ram {
     let mut bench = Bench::new();
     for name in ["cells/a", "cells/b", "platforms/a", "cells/gone"] {
@@ -19,7 +19,7 @@ fn killed() -> Ram {
     bench.crash().disk.crash()
 }
 
-/// What `verify` finds of these bytes, which it leaves as they are.
+/// Returns the result of `verify` for these bytes, after checking that it leaves them unchanged.
 pub(super) fn found(bytes: &[u8]) -> Result<Option<Verified>, Error> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("documents.redb");
@@ -29,7 +29,7 @@ pub(super) fn found(bytes: &[u8]) -> Result<Option<Verified>, Error> {
     found
 }
 
-/// Changes tables behind the store's back.
+/// Changes tables without the store.
 fn meddle(disk: &Ram, change: impl FnOnce(&WriteTransaction)) -> Vec<u8> {
     let backend = Backend::new(Arc::new(disk.clone()), Gate::default()).unwrap();
     let database = Builder::new().create_with_backend(backend).unwrap();
@@ -130,7 +130,7 @@ fn counters_that_are_wrong_are_told() {
 fn damage_anywhere_in_the_file_is_told_and_never_a_panic() {
     let whole = killed().bytes();
     let text = br#"{"x":1}"#;
-    // Pages that are not in use any more hold copies.
+    // Unused pages hold copies.
     let everywhere: Vec<usize> = (0..whole.len()).filter(|at| whole[*at..].starts_with(text)).collect();
     for places in [&everywhere[..], &[whole.len() / 2], &[4096 + 10], &[4096 + 64]] {
         let mut bytes = whole.clone();

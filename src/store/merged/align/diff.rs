@@ -1,13 +1,13 @@
-//! Series that two arrays have in common.
+//! Longest common series of two arrays.
 
-/// Elements that are removed or inserted in one stretch, at most: the work grows with the square.
+/// Maximum number of removed or inserted elements in one stretch; the work grows with its square.
 const EDITS: usize = 512;
-/// Comparisons in one stretch, at most.
+/// Maximum number of comparisons in one stretch.
 const COMPARISONS: usize = 1 << 23;
 
-/// The longest subsequence whose second numbers rise, by patience sorting.
+/// Returns the longest subsequence with increasing second numbers, by patience sorting.
 pub(super) fn longest_rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
-    // For each length, the index of the pair that ends such a series lowest; and each pair's predecessor in its series.
+    // `ends`: for each length, the pair that ends such a series lowest; `before`: the predecessor of each pair in its series.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(pairs.len());
     for (index, pair) in pairs.iter().enumerate() {
@@ -23,8 +23,8 @@ pub(super) fn longest_rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     series.into_iter().map(|index| pairs[index]).collect()
 }
 
-/// The pairs of equal elements that the fewest removals and insertions leave (Myers, "An O(ND) difference algorithm").
-/// No pairs when that takes more than [`EDITS`] or [`COMPARISONS`].
+/// Returns the pairs of equal elements that remain after the fewest removals and insertions (Myers, "An O(ND) difference
+/// algorithm"), or none if that exceeds [`EDITS`] or [`COMPARISONS`].
 pub(super) fn shortest(old: &[u64], new: &[u64]) -> Vec<(usize, usize)> {
     if old.len().abs_diff(new.len()) > EDITS {
         return Vec::new();
@@ -45,27 +45,28 @@ pub(super) fn shortest(old: &[u64], new: &[u64]) -> Vec<(usize, usize)> {
 
 /// The farthest points that a number of edits reaches.
 ///
-/// A point is a number of elements of `old` and of `new` that are dealt with; a diagonal is their difference. What stands
-/// in the table is the first number, for the diagonals from `-EDITS - 1` to `EDITS + 1`.
+/// A point is a number of handled elements of `old` and one of `new`; a diagonal is their difference. The table holds the
+/// first number, for the diagonals from `-EDITS - 1` to `EDITS + 1`.
 struct Front {
     reached: Vec<usize>,
     comparisons: usize,
 }
 
-/// Whether diagonal number `at` of `edits` (each second one counts) is reached by an insertion, from the diagonal above.
+/// Returns true if diagonal number `at` of `edits` (every second one is used) is reached by an insertion, from the diagonal
+/// above.
 fn by_insertion(at: usize, edits: usize, below: impl FnOnce() -> usize, above: impl FnOnce() -> usize) -> bool {
     at == 0 || (at != 2 * edits && below() < above())
 }
 
 impl Front {
-    /// One edit further on every diagonal. True when the end of both arrays is reached.
+    /// Advances every diagonal by one edit. Returns true once the end of both arrays is reached.
     fn advance(&mut self, edits: usize, old: &[u64], new: &[u64]) -> bool {
         let first = EDITS + 1 - edits;
         for at in (0..=2 * edits).step_by(2) {
             let place = first + at;
             let inserted = by_insertion(at, edits, || self.reached[place - 1], || self.reached[place + 1]);
             let start = if inserted { self.reached[place + 1] } else { self.reached[place - 1] + 1 };
-            // The diagonal is `place - (EDITS + 1)`; of points beyond the edge of `new` there is no second number.
+            // The diagonal is `place - (EDITS + 1)`. Points beyond the edge of `new` have no second number.
             let Some(other) = (start + EDITS + 1).checked_sub(place) else { continue };
             let rests = old.get(start..).unwrap_or_default().iter().zip(new.get(other..).unwrap_or_default());
             let equal = rests.take_while(|(old, new)| old == new).count();
@@ -79,12 +80,12 @@ impl Front {
     }
 }
 
-/// Follows the way to the end back to the beginning.
+/// Follows the path from the end back to the beginning.
 fn trace(fronts: &[Vec<usize>], olds: usize, news: usize) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
     let (mut old, mut new) = (olds, news);
     for (edits, front) in fronts.iter().enumerate().skip(1).rev() {
-        // `front` is what fewer edits had reached, for the diagonals from `-edits` to `edits`.
+        // `front` has the points that fewer edits had reached, for the diagonals from `-edits` to `edits`.
         let at = old + edits - new;
         let inserted = by_insertion(at, edits, || front[at - 1], || front[at + 1]);
         let (from, below) = if inserted { (front[at + 1], at + 1) } else { (front[at - 1], at - 1) };

@@ -1,6 +1,6 @@
-//! The field by which the objects of two arrays are told apart.
+//! The field that identifies the objects of two arrays.
 //!
-//! Owns its choice: a field with a name that says so, or else the one that finds the most partners.
+//! Owns the choice of the field: one with a well-known name, or else the one that matches most objects.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use super::hash;
 
-/// Names of fields whose value is the identity of an object, in the order of preference.
+/// Names of fields that identify an object, in the order of preference.
 const NAMES: [&str; 6] = ["id", "_id", "uuid", "guid", "uid", "key"];
 
 /// The chosen field.
 #[derive(Debug)]
 pub(super) struct Identity<'a> {
     key: &'a str,
-    /// Its name says that different values mean different objects.
+    /// True if the field has a well-known name, so that different values mean different objects.
     pub(super) strict: bool,
 }
 
-/// How often a value of a field stands in the two arrays.
+/// Number of occurrences of a field's value in each array.
 #[derive(Default)]
 struct Count {
     old: usize,
@@ -27,7 +27,7 @@ struct Count {
 }
 
 impl<'a> Identity<'a> {
-    /// The identifying field of the objects in `old` and `new`, if there is one.
+    /// Returns the identifying field of the objects in `old` and `new`, if there is one.
     pub(super) fn find(old: &'a [Value], new: &'a [Value]) -> Option<Identity<'a>> {
         let mut fields: BTreeMap<&str, HashMap<u64, Count>> = BTreeMap::new();
         let objects =
@@ -42,12 +42,12 @@ impl<'a> Identity<'a> {
         let partners =
             |values: &HashMap<u64, Count>| values.values().filter(|count| (count.old, count.new) == (1, 1)).count();
         let found = fields.iter().map(|(key, values)| (partners(values), *key)).filter(|(partners, _)| *partners > 0);
-        // Of equally good ones the first by name.
+        // Of equally good fields, take the first by name.
         let best = found.max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(a.1)));
         best.map(|(_, key)| Identity { key, strict: false })
     }
 
-    /// The identity of an element, as a hash.
+    /// Returns the identity of an element, as a hash.
     pub(super) fn of(&self, value: &Value) -> Option<u64> {
         value.as_object()?.get(self.key).filter(|value| names(value)).map(hash)
     }
@@ -69,12 +69,12 @@ fn count<'a>(
         .count()
 }
 
-/// Whether a value can be an identity.
+/// Returns true if a value can be an identity.
 fn names(value: &Value) -> bool {
     value.is_string() || value.is_number()
 }
 
-/// Whether at least half of the objects of each array have a value of their own.
+/// Returns true if at least half of the objects of each array have a unique value.
 fn tells_apart(values: &HashMap<u64, Count>, objects: (usize, usize)) -> bool {
     let unique = |number: fn(&Count) -> usize| values.values().filter(|count| number(count) == 1).count();
     2 * unique(|count| count.old) >= objects.0.max(1) && 2 * unique(|count| count.new) >= objects.1.max(1)

@@ -12,7 +12,7 @@ fn array(value: Value) -> Vec<Value> {
     }
 }
 
-/// The steps in short: `=` kept, `~` kept but changed, `+` inserted, `-` deleted.
+/// Returns the steps in short form: `=` kept, `~` kept but changed, `+` inserted, `-` deleted.
 fn picture(old: &[Value], new: &[Value]) -> String {
     let mut picture = String::new();
     for step in align(old, new) {
@@ -24,7 +24,7 @@ fn picture(old: &[Value], new: &[Value]) -> String {
     picture
 }
 
-/// The pairs of indices that are kept, after a check that the steps lead from `old` to `new`.
+/// Returns the kept pairs of indices, after checking that the steps lead from `old` to `new`.
 fn kept(old: &[Value], new: &[Value]) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
     let (mut next_old, mut next_new) = (0, 0);
@@ -70,7 +70,7 @@ fn elements_are_recognised_where_they_moved_to() {
 #[test]
 fn an_object_is_never_taken_for_one_with_another_id() {
     let cases = [
-        // Replaced by another one, though the rest is equal.
+        // Replaced by a different object, although the rest is equal.
         (json!([{"id": 1, "n": 1, "m": 1}]), json!([{"id": 2, "n": 1, "m": 1}]), "-+"),
         // Swapped, and each looks more like the other one did.
         (
@@ -85,13 +85,13 @@ fn an_object_is_never_taken_for_one_with_another_id() {
             "+~~~",
         ),
         (json!([{"uuid": "a", "n": 1}, {"uuid": "b", "n": 2}]), json!([{"uuid": "b", "n": 1}]), "-~"),
-        // Of fields with other names the one with the most partners tells them apart.
+        // Among fields with other names, the one with the most partners identifies the objects.
         (
             json!([{"seq": 1, "n": 1}, {"seq": 2, "n": 2}, {"seq": 3, "n": 3}]),
             json!([{"seq": 1, "n": 2}, {"seq": 2, "n": 3}, {"seq": 3, "n": 9}]),
             "~~~",
         ),
-        // Where its value is in neither of the other elements, it may have been edited.
+        // An object with a value that neither array repeats may have been edited.
         (json!([{"name": "x", "n": 1}]), json!([{"name": "y", "n": 1}]), "~"),
     ];
     for (old, new, steps) in cases {
@@ -113,12 +113,12 @@ fn objects_keep_their_identity_in_arrays_of_any_length() {
     }
 }
 
-/// An array of objects with the given ids, whose other fields say nothing.
+/// Returns an array of objects with the given ids and random other fields.
 fn objects(ids: &[u64], seeded: &mut Seeded, key: &str) -> Vec<Value> {
     ids.iter().map(|id| json!({key: id, "a": seeded.below(3), "b": [seeded.below(2)]})).collect()
 }
 
-/// The length of the longest common subsequence, by the book.
+/// Returns the length of the longest common subsequence, by the textbook algorithm.
 fn longest_common<T: Eq>(old: &[T], new: &[T]) -> usize {
     let mut best = vec![0; new.len() + 1];
     for a in old {

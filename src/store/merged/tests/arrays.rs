@@ -13,7 +13,7 @@ fn objects(length: usize, v: usize) -> Vec<Value> {
     (0..length).map(|id| json!({"id": id, "v": v})).collect()
 }
 
-/// The element with this id.
+/// Returns the element with this id.
 fn with_id(doc: &Doc, id: usize) -> Map<String, Value> {
     let found = doc.json()["l"].as_array().unwrap().iter().filter(|item| item["id"] == id).collect::<Vec<_>>();
     assert_eq!(found.len(), 1, "id {id}");

@@ -8,7 +8,7 @@ const PAGE: &str = include_str!("../../../../docs/merged.md");
 struct Example {
     a: Doc,
     b: Doc,
-    /// Nothing was said of the document yet.
+    /// True until the document has a content.
     fresh: bool,
 }
 

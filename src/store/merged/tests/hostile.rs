@@ -1,4 +1,4 @@
-//! What peers may send that no node of ours writes.
+//! Input from peers that no node of this project writes.
 
 use automerge::transaction::Transactable;
 use automerge::{AutoCommit, ObjType, ROOT, ScalarValue};

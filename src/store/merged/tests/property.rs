@@ -1,4 +1,4 @@
-//! What must hold for any edits in any order. Seeds decide everything; a failure names the seed.
+//! Properties that hold for any edits in any order. Seeds decide everything; a failure names the seed.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::super::Hash;
 use super::{Applied, Doc};
 use crate::store::json::{same_object, to_text};
 
-/// A small generator (SplitMix64): no state outside, the same numbers everywhere.
+/// A small generator (SplitMix64), with the same numbers on every machine.
 pub(in crate::store::merged) struct Seeded(pub(in crate::store::merged) u64);
 
 impl Seeded {
@@ -41,12 +41,12 @@ impl Seeded {
         (0..self.below(4)).map(|_| (self.key(), self.value(depth))).collect()
     }
 
-    /// Few keys, so that nodes often mean the same one.
+    /// Picks one of a few keys, so that nodes often choose the same.
     fn key(&mut self) -> String {
         ["a", "b", "c", "", "\0"][self.below(5)].to_owned()
     }
 
-    /// One small edit somewhere.
+    /// Makes one small edit at a random place.
     fn edit(&mut self, map: &mut Map<String, Value>) {
         let key = self.key();
         match map.get_mut(&key) {
@@ -69,7 +69,7 @@ impl Seeded {
     }
 }
 
-/// A few nodes that edit one document, and everything that was ever shown.
+/// A few nodes that edit one document, and every content that was ever visible.
 struct World {
     seeded: Seeded,
     docs: Vec<Doc>,
@@ -127,14 +127,14 @@ impl World {
         assert_ne!(self.docs[node].apply(&chunks).unwrap(), Applied::Missing);
     }
 
-    /// A node starts again: with a new actor, from what it stored.
+    /// Restarts a node: with a new actor, from its stored bytes.
     fn restart(&mut self, node: usize) {
         let mut actor = [0; 16];
         actor[..8].copy_from_slice(&self.seeded.next().to_le_bytes());
         self.docs[node] = Doc::load(&self.docs[node].save(), actor).unwrap();
     }
 
-    /// Equal heads show the same content, here and ever before.
+    /// Checks that equal heads have the same content, on all nodes and at all times.
     fn look(&mut self, node: usize) {
         let doc = &self.docs[node];
         let text = to_text(doc.json());

@@ -1,4 +1,4 @@
-//! Documents that many nodes made apart.
+//! Documents that many nodes created independently.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn content(n: usize) -> Value {
     json!({"n": n, "status": {"gps": "ok", "n": n, "pose": {"lat": n, "tags": [n]}}})
 }
 
-/// A document that as many nodes made apart, each with all of it.
+/// Returns a document that this number of nodes created independently, and a second copy.
 fn made_on(origins: u8) -> (Doc, Doc) {
     let (mut a, mut b) = (Doc::new([1; 16]), Doc::new([2; 16]));
     for origin in 3..=origins {

@@ -1,10 +1,10 @@
-//! Random creations, edits, deletions, compactions and exchanges on three nodes, against what each of them can have seen.
+//! Random creations, edits, deletions, compactions and exchanges on three nodes, compared with what each can have seen.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// SplitMix64: a sequence that its seed determines.
+/// SplitMix64: a sequence determined by its seed.
 struct Dice(u64);
 
 impl Dice {
@@ -16,16 +16,16 @@ impl Dice {
     }
 }
 
-/// One run: the nodes, every version that any of them ever held, and what was promised.
+/// One run: the nodes, every version that any of them ever held, and the acknowledged writes.
 struct Run {
     name: &'static str,
     nodes: Vec<Bench>,
     versions: Vec<Incoming>,
-    /// Fields that were acknowledged, with the creations that the document descended from then.
+    /// Acknowledged fields, with the creations that the document descended from at that time.
     fields: Vec<(String, Lineage)>,
     /// Creations that a deletion has seen.
     seen: BTreeSet<Dot>,
-    /// Creations that were compacted, and the one that each compaction is.
+    /// Compacted creations, each with the creation that its compaction is.
     compacted: Vec<(Dot, Dot)>,
 }
 
@@ -84,13 +84,13 @@ impl Run {
         }
     }
 
-    /// Whether a deletion has seen the creation, or a compaction of it.
+    /// Returns true if a deletion has seen the creation, or a compaction of it.
     fn is_seen(&self, dot: &Dot) -> bool {
         let compactions = self.compacted.iter().filter(|(compacted, _)| compacted == dot);
         self.seen.contains(dot) || compactions.map(|(_, compaction)| compaction).any(|later| self.is_seen(later))
     }
 
-    /// Every node sends what it holds to every other, until nothing changes.
+    /// Lets every node send its version to every other, until nothing changes.
     fn converge(&mut self) {
         for _ in 0..4 {
             for (from, to) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
@@ -114,7 +114,7 @@ impl Run {
         for (field, made) in &self.fields {
             let is_shown = shown.contains(&format!(r#""{field}""#));
             let is_seen = made.all_dots().iter().all(|dot| self.is_seen(dot));
-            // A register holds its newest version only.
+            // A register holds only its newest version.
             let is_replaced = self.name.starts_with("platforms") && !shown.is_empty();
             assert!(is_shown || is_seen || is_replaced, "seed {seed}: {field} of {made:?} is gone from {shown}");
         }
@@ -128,8 +128,9 @@ impl Run {
         }
     }
 
-    /// A node that gets all versions in some order ends where the others did. With compactions it may have made edits again that
-    /// another node deleted while the compaction was on its way; then they agree on that.
+    /// Checks that a node that receives all versions in random order ends where the others did. With compactions, it may have
+    /// made edits again that another node deleted while the compaction was in transit; it then has more content than they do,
+    /// and they take it over.
     fn deliver(&mut self, number: u8, dice: &mut Dice, seed: u64) {
         if self.versions.is_empty() {
             return;
@@ -149,7 +150,7 @@ impl Run {
             assert_eq!(late.version_hash(self.name), self.nodes[0].version_hash(self.name), "seed {seed}");
             return;
         }
-        // Edits made again over a compaction are a change of the node's own; none that the others show is missing.
+        // Edits made again over a compaction are a change of that node; no field of the other nodes is missing.
         let (shown, lates) = (self.nodes[0].json(self.name), late.json(self.name));
         let fields = |json: &str| json.matches('"').count();
         for (field, _) in &self.fields {
