@@ -1,35 +1,36 @@
-//! The clock seam: what time it is, as told by whoever drives an engine.
+//! Clock seam: the time, as given to an engine by the shell that drives it.
 
 pub mod shell;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// One reading of the clocks, taken by a shell and handed to every `handle_*` call.
+/// One reading of the clocks, taken by a shell and passed to every `handle_*` call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Now {
-    /// Monotonic: deadlines and intervals. Never compared across nodes or processes.
+    /// Monotonic time, for deadlines and intervals. Never compared across nodes or processes.
     pub mono: Instant,
-    /// Unix time in milliseconds: shown to people, never decides anything. May be 1970, may jump.
+    /// Unix time in milliseconds, shown to operators; decides nothing. May be 1970, may jump.
     pub wall_ms: i64,
-    /// Milliseconds since this machine started, suspend included; the same count in every process of one boot.
+    /// Milliseconds since this machine started, suspend included; the same in every process of one boot.
     pub boot_ms: u64,
 }
 
 impl Now {
-    /// Whether `deadline` has come.
+    /// Returns true if `deadline` has passed.
     #[must_use]
     pub fn reached(self, deadline: Instant) -> bool {
         self.mono >= deadline
     }
 
-    /// The monotonic time `delay` from now.
+    /// Returns the monotonic time `delay` from now.
     #[must_use]
     pub fn after(self, delay: Duration) -> Instant {
         self.mono + delay
     }
 
-    /// The monotonic time at which [`Now::boot_ms`] will be this, if nothing suspends the machine; at most an hour ahead.
+    /// Returns the monotonic time at which [`Now::boot_ms`] will be `boot_ms` if the machine is not suspended; at most an hour
+    /// ahead.
     #[must_use]
     pub fn at_boot_ms(self, boot_ms: u64) -> Instant {
         const HOUR_MS: u64 = 3_600_000;
@@ -37,7 +38,8 @@ impl Now {
     }
 }
 
-/// One start of the machine, as the kernel names it: [`Now::boot_ms`] means nothing in another.
+/// Identity of one start of the machine, as the kernel names it. Values of [`Now::boot_ms`] from different boots are not
+/// comparable.
 #[derive(Clone, Copy, Default, Eq, PartialEq)]
 pub struct BootId(pub [u8; 16]);
 

@@ -1,4 +1,4 @@
-//! Who a node is: an Ed25519 key, and the id that is its public half.
+//! Identity of a node: an Ed25519 key; its public half is the endpoint id.
 
 mod key;
 
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 pub use key::Identity;
 
-/// A node's public Ed25519 key; written as 64 lower-case hex digits.
+/// Public Ed25519 key of a node; written as 64 lower-case hex digits.
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EndpointId(pub [u8; 32]);
 
@@ -23,7 +23,7 @@ impl fmt::Debug for EndpointId {
     }
 }
 
-/// Not 64 hex digits.
+/// Error: the text is not 64 hex digits. Contains its first 80 characters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EndpointIdError(String);
 

@@ -1,20 +1,21 @@
-//! The randomness seam.
+//! Randomness seam.
 
 use std::fmt::Debug;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// A source of random bytes: the system's in a node, a seeded generator in the simulator.
+/// Source of random bytes: the operating system's in a node, a seeded generator in the simulator.
 pub trait Random: Debug + Send {
-    /// Fills `bytes`. A source that fails ends the process: nothing safe can be done without it.
+    /// Fills `bytes`. A source that fails ends the process: no key is safe without it.
     fn fill(&mut self, bytes: &mut [u8]);
 }
 
-/// Conveniences over [`Random::fill`].
+/// Convenience methods over [`Random::fill`].
 pub trait RandomExt {
-    /// `N` random bytes.
+    /// Returns `N` random bytes.
     fn array<const N: usize>(&mut self) -> [u8; N];
-    /// A number below `bound`, which must not be 0. Slightly biased for bounds near 2^64; used for jitter, not keys.
+    /// Returns a number below `bound`, which must not be 0. Slightly biased for bounds near 2^64; used for jitter, not for
+    /// keys.
     fn below(&mut self, bound: u64) -> u64;
 }
 
@@ -30,7 +31,7 @@ impl<R: Random + ?Sized> RandomExt for R {
     }
 }
 
-/// The operating system's generator.
+/// Random generator of the operating system.
 #[derive(Debug, Default)]
 pub struct System(());
 

@@ -1,4 +1,4 @@
-//! A UDP socket with what wakes its thread, made before the thread starts so that others can wake it.
+//! UDP socket with its poll and waker, created before its thread starts so that other threads can wake it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use mio::net::UdpSocket;
 use mio::{Interest, Poll, Token, Waker};
 
-/// The socket's events.
+/// Token of the socket's events.
 pub(crate) const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
 
-/// Owned by the thread that polls it.
+/// Socket owned by the thread that polls it.
 #[derive(Debug)]
 pub struct Socket {
     pub(crate) poll: Poll,
@@ -20,14 +20,14 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds the socket. The kernel may hold up to `buffer_bytes` in each direction; it gives what it allows.
+    /// Binds the socket. Requests `buffer_bytes` of kernel buffer in each direction; the kernel may grant less.
     ///
     /// # Errors
-    /// The address is taken or not ours.
+    /// The address is in use or not one of this machine.
     pub fn bind(address: SocketAddr, buffer_bytes: usize) -> io::Result<Socket> {
         let poll = Poll::new()?;
         let mut socket = UdpSocket::bind(address)?;
-        // Larger buffers ride out a burst; less than asked for is fine.
+        // Larger buffers absorb a burst; a smaller grant is acceptable.
         _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, buffer_bytes);
         _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, buffer_bytes);
         poll.registry().register(&mut socket, SOCKET, Interest::READABLE)?;
@@ -35,7 +35,7 @@ impl Socket {
         Ok(Socket { poll, socket, waker })
     }
 
-    /// Where it is bound; with port 0 asked for, the port it got.
+    /// Returns the bound address; if port 0 was requested, with the port assigned.
     ///
     /// # Errors
     /// The socket failed.
@@ -43,14 +43,14 @@ impl Socket {
         self.socket.local_addr()
     }
 
-    /// Asks to be woken when there is room to send as well. Not asked for without need: the kernel would wake the thread
-    /// for every datagram that has left.
+    /// Registers or removes interest in room to send. It is removed when not needed: the kernel would wake the thread for every
+    /// datagram that has left.
     pub(crate) fn wait_for_room(&mut self, wanted: bool) -> io::Result<()> {
         let interest = if wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         self.poll.registry().reregister(&mut self.socket, SOCKET, interest)
     }
 
-    /// Wakes the thread.
+    /// Returns the waker of the thread.
     #[must_use]
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)

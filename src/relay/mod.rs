@@ -32,10 +32,10 @@ use crate::clock::Now;
 use crate::limits::{RELAY_IDLE, RELAY_QUEUE, RELAYED_BYTES};
 use crate::random::{Random, RandomExt};
 
-/// A cookie is valid for this long at least, and twice as long at most.
+/// Minimum lifetime of a cookie; the maximum is twice as long.
 const COOKIE_EPOCH: Duration = Duration::from_secs(60);
 
-/// See the module's documentation.
+/// Relay engine; see the module documentation.
 #[derive(Debug)]
 pub struct Relay {
     key: RelayKey,
@@ -49,7 +49,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay for the holders of `key`, without allocations.
+    /// Creates a relay for the holders of `key`, without allocations.
     #[must_use]
     pub fn new(key: RelayKey, mut random: Box<dyn Random>, now: Now) -> Relay {
         let cookies = hmac::Key::new(hmac::HMAC_SHA256, &random.array::<32>());
@@ -58,12 +58,13 @@ impl Relay {
         Relay { key, id, cookies, random, started: now.mono, table, ready, forwarded: 0 }
     }
 
-    /// Requests are checked against another key from now on; an allocation lasts until it has to be renewed.
+    /// Replaces the key that requests are verified against; existing allocations last until they have to be renewed.
     pub fn set_key(&mut self, key: RelayKey) {
         self.key = key;
     }
 
-    /// Takes a datagram from the socket. Drops what is neither a request under the key nor from the holder of an allocation.
+    /// Handles a datagram from the socket. Drops it unless it is a request under the key, or data from the holder of an
+    /// allocation.
     pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
         if datagram.first() == Some(&DATA) {
             self.forward(now, from, datagram);
@@ -123,13 +124,13 @@ impl Relay {
         }
     }
 
-    /// The next datagram to send, and its destination.
+    /// Returns the next datagram to send, and its destination.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
         self.ready.pop_front()
     }
 
-    /// The latest time for the next call of [`Relay::handle_timeout`].
+    /// Returns the latest time for the next call of [`Relay::handle_timeout`].
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
         self.table.next_sweep()
@@ -140,13 +141,13 @@ impl Relay {
         self.table.expire(now.mono);
     }
 
-    /// Ends every allocation and drops all that waits to be sent.
+    /// Ends every allocation and drops all datagrams that wait to be sent.
     pub fn forget_all(&mut self) {
         self.table.clear();
         self.ready.clear();
     }
 
-    /// Allocations, and datagrams forwarded since the start.
+    /// Returns the number of allocations, and of datagrams forwarded since the start.
     #[must_use]
     pub fn counts(&self) -> (usize, u64) {
         (self.table.len(), self.forwarded)

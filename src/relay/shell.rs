@@ -1,6 +1,6 @@
-//! The relay thread: moves datagrams between its socket and the relay.
+//! Relay thread: moves datagrams between its socket and the relay.
 //!
-//! Ends when nobody is left to give it orders.
+//! Ends when the sender of its orders is gone.
 
 use std::io;
 use std::sync::Arc;
@@ -17,40 +17,40 @@ use crate::limits::RELAYED_BYTES;
 use crate::pulse::Pulse;
 use crate::udp::Socket;
 
-/// Datagrams taken before anything else is looked at.
+/// Maximum number of datagrams received in one iteration, before orders are read again.
 const RECEIVED_A_TURN: usize = 256;
-/// What the kernel may hold for us in each direction, bytes; it gives what it allows.
+/// Requested size of the kernel's socket buffer in each direction, in bytes; the kernel may grant less.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// What the thread is told.
+/// Orders to the thread.
 #[derive(Debug)]
 pub enum Order {
-    /// False: radio silence. Nothing leaves any more, and every allocation ends.
+    /// Leaves or, if false, enters radio silence: nothing is sent, and every allocation ends.
     Active(bool),
-    /// Another key counts.
+    /// Replaces the key.
     Key(RelayKey),
 }
 
-/// Everything the thread is wired to.
+/// Channels and wakers that connect the thread to the others.
 #[derive(Debug)]
 pub struct Wiring {
-    /// From whoever decides.
+    /// Orders from the sync thread; its end ends this thread.
     pub orders: Receiver<Order>,
-    /// Told once nothing leaves any more.
+    /// Confirmations of radio silence, sent once nothing leaves any more.
     pub silent: Sender<()>,
-    /// Wakes whoever waits for that.
+    /// Wakes the thread that waits for a confirmation.
     pub waiting: Option<Arc<Waker>>,
-    /// Stamped at each turn.
+    /// Watchdog stamp of this thread, set in each iteration.
     pub pulse: Arc<Pulse>,
 }
 
-/// Runs the relay thread; `active`: not in radio silence.
+/// Runs the relay thread; with `active` false it begins in radio silence.
 ///
 /// # Errors
-/// The poll failed; nothing works without it.
+/// The poll failed; no work is possible without it.
 pub fn run(mut relay: Relay, mut socket: Socket, wiring: &Wiring, mut active: bool) -> io::Result<()> {
     let mut events = Events::with_capacity(4);
-    // One byte more than is forwarded, so that what is too long shows.
+    // One byte more than is forwarded, so that a datagram that is too long is noticed.
     let mut buffer = [0; HEADER_BYTES + RELAYED_BYTES + 1];
     loop {
         match obey(&mut relay, wiring, active) {
@@ -72,7 +72,7 @@ pub fn run(mut relay: Relay, mut socket: Socket, wiring: &Wiring, mut active: bo
     }
 }
 
-/// Takes orders; whether datagrams may leave, `None` once nobody gives any.
+/// Carries out orders; returns whether datagrams may leave, or `None` once the sender is gone.
 fn obey(relay: &mut Relay, wiring: &Wiring, mut active: bool) -> Option<bool> {
     loop {
         match wiring.orders.try_recv() {
@@ -81,7 +81,7 @@ fn obey(relay: &mut Relay, wiring: &Wiring, mut active: bool) -> Option<bool> {
                 active = wanted;
                 if !active {
                     relay.forget_all();
-                    // Whoever asked takes this without ever waiting for us.
+                    // Does not block: the requester always drains this channel.
                     wiring.silent.send(()).ok()?;
                     wiring.waiting.iter().for_each(|waker| {
                         if let Err(error) = waker.wake() {
@@ -96,7 +96,7 @@ fn obey(relay: &mut Relay, wiring: &Wiring, mut active: bool) -> Option<bool> {
     }
 }
 
-/// Takes and sends what there is; true when nothing is left to take. Under radio silence what arrives is dropped unread.
+/// Receives and forwards pending datagrams; returns true when none is left. Under radio silence they are dropped unread.
 fn turn(relay: &mut Relay, socket: &UdpSocket, buffer: &mut [u8], active: bool) -> bool {
     let now = now();
     for _ in 0..RECEIVED_A_TURN {
@@ -107,14 +107,14 @@ fn turn(relay: &mut Relay, socket: &UdpSocket, buffer: &mut [u8], active: bool) 
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-            // Linux reports what became of an earlier datagram here (an ICMP error).
+            // Linux reports the fate of an earlier datagram here (an ICMP error).
             Err(error) => log::debug!("a forwarded datagram was lost: {error}"),
         }
     }
     false
 }
 
-/// A datagram there is no room for is lost, as in any router.
+/// Sends what is ready. A datagram for which there is no room is lost, as in any router.
 fn transmit(relay: &mut Relay, socket: &UdpSocket) {
     while let Some((to, datagram)) = relay.poll_transmit() {
         if let Err(error) = socket.send_to(&datagram, to) {

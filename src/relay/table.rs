@@ -1,8 +1,8 @@
-//! The allocations of a relay: which node receives at which address, until when, and how much it has sent lately.
+//! Allocations of a relay: the address of each node, its expiry, and the bytes it has sent lately.
 //!
 //! Owns their number. One address has at most [`RELAY_ADDRESS_SHARE`] of them, one network (IPv4 /16, IPv6 /48) at most
-//! [`RELAY_NETWORK_SHARE`], and when all are taken, the network that holds most of them gives its youngest one to a network that
-//! holds fewer. So identities, which cost nothing, gain no more than the addresses they come from.
+//! [`RELAY_NETWORK_SHARE`]. When all are taken, the network that holds most gives up its youngest one to a network that holds
+//! fewer. Identities cost nothing; an attacker therefore gains no more allocations than its addresses are worth.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -20,31 +20,31 @@ struct Allocation {
     address: SocketAddr,
     token: Token,
     expires: Instant,
-    /// Counts allocations since the start: a higher number is younger.
+    /// Serial number since the start; a higher one is younger.
     number: u64,
-    /// The end of sending all it has sent, at the rate it may have.
+    /// Token bucket: the time at which everything sent so far is paid for at the permitted rate.
     paid: Instant,
 }
 
-/// All allocations.
+/// Table of all allocations.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     allocations: BTreeMap<Handle, Allocation>,
     by_address: BTreeMap<SocketAddr, Handle>,
     shares: Shares,
     made: u64,
-    /// The next look for expired allocations.
+    /// Time of the next removal of expired allocations.
     sweep: Option<Instant>,
 }
 
-/// An expired allocation is removed this much later at most; nothing is forwarded for it meanwhile.
+/// Interval of removals. An expired allocation stays in the table this long at most; nothing is forwarded for it meanwhile.
 const SWEEP: Duration = Duration::from_secs(10);
 
 fn cost(bytes: u64) -> Duration {
     Duration::from_nanos(bytes * 1_000_000_000 / RELAY_BYTES_PER_SECOND)
 }
 
-/// A network whose addresses share: IPv4 /16 or IPv6 /48.
+/// Network with a common share of allocations: IPv4 /16 or IPv6 /48.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Network {
     V4([u8; 2]),
@@ -66,7 +66,7 @@ impl Network {
     }
 }
 
-/// Allocations by address and by network.
+/// Number of allocations by address and by network.
 #[derive(Debug, Default)]
 struct Shares {
     addresses: BTreeMap<IpAddr, usize>,
@@ -93,7 +93,7 @@ impl Shares {
             || self.of_network(Network::of(ip)) >= RELAY_NETWORK_SHARE
     }
 
-    /// The network with most allocations, if giving one to `network` leaves it with no fewer than that one has then.
+    /// Returns the network with most allocations, if it would still hold no fewer than `network` after giving one to it.
     fn donor(&self, network: Network) -> Option<Network> {
         let (largest, count) = self.networks.iter().max_by_key(|(_, count)| **count)?;
         (*count > self.of_network(network) + 1).then_some(*largest)
@@ -114,9 +114,9 @@ impl Table {
         self.allocations.len()
     }
 
-    /// Gives a node that receives at `address` a new allocation with the token `fresh`, or renews or moves the one it has,
-    /// and returns its token. A live allocation moves to another host only with its token, `held`: a relay that passes on
-    /// another relay's questions cannot take it over.
+    /// Grants a node that receives at `address` a new allocation with the token `fresh`, or renews or moves its existing one,
+    /// and returns its token. A live allocation moves to another host only with its token, `held`: a relay that forwards
+    /// another relay's cookies cannot take it over.
     pub(super) fn allocate(
         &mut self,
         now: Instant,
@@ -185,7 +185,7 @@ impl Table {
         self.shares.remove(allocation.address.ip());
     }
 
-    /// The receiver of a datagram and the header to put in front; `None`: it is dropped.
+    /// Returns the destination of a datagram and its new header; `None` if it is dropped.
     pub(super) fn forward(
         &mut self,
         now: Instant,
@@ -198,6 +198,7 @@ impl Table {
         if held.token != header.token || now >= held.expires {
             return None;
         }
+        // A holder may run ahead of its rate by one burst; unused time is not credited.
         let paid = held.paid.max(now);
         if paid - now > cost(RELAY_BURST_BYTES) {
             return None;

@@ -1,4 +1,4 @@
-//! What a relay does for those who know the key, and does not do for anybody else.
+//! Service of a relay to holders of the key, and its refusal to all others.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::limits::{
 use crate::random::Random;
 use crate::sync::proof::FormationKey;
 
-/// Counts up; enough to tell bytes apart.
+/// Random source that counts up, enough to tell values apart.
 #[derive(Debug)]
 struct Counting(u8);
 
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    /// What leaves because of a datagram.
+    /// Delivers a datagram; returns the datagrams that leave because of it.
     fn send(&mut self, from: SocketAddr, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
         self.relay.handle_datagram(self.now, from, datagram);
         std::iter::from_fn(|| self.relay.poll_transmit()).collect()
@@ -69,7 +69,7 @@ impl World {
         answer
     }
 
-    /// The claim of a node that has asked once.
+    /// Returns the claim of a node after its first request.
     fn claim(&mut self, node: &(Identity, SocketAddr)) -> Claim {
         match self.ask(node, Claim::default()) {
             Answer::Cookie { relay, cookie } => Claim { relay, cookie, ..Claim::default() },
@@ -77,13 +77,13 @@ impl World {
         }
     }
 
-    /// Asks as a node does that held `token`.
+    /// Requests an allocation as a node that held `token`.
     fn ask_again(&mut self, node: &(Identity, SocketAddr), token: Token) -> Answer {
         let claim = self.claim(node);
         self.ask(node, Claim { token, ..claim })
     }
 
-    /// Asks as a node does, and returns the token.
+    /// Requests an allocation and returns its token.
     fn place(&mut self, node: &(Identity, SocketAddr)) -> Token {
         match self.ask_again(node, [0; 5]) {
             Answer::Allocated { token, .. } => token,
@@ -96,7 +96,7 @@ fn data(token: Token, to: &(Identity, SocketAddr), payload: &[u8]) -> Vec<u8> {
     [&Header { token, node: Handle::of(&to.0.id()) }.to_bytes()[..], payload].concat()
 }
 
-/// A node with the `number`th of many identities.
+/// Returns the `number`th of a series of identities, at an address.
 fn minted(number: usize, ip: [u8; 4], port: u16) -> (Identity, SocketAddr) {
     let mut seed = [3; 32];
     seed[..8].copy_from_slice(&(number as u64).to_be_bytes());
@@ -213,7 +213,7 @@ fn a_live_allocation_moves_to_another_host_only_with_its_token() {
 #[test]
 fn a_request_signed_for_another_relay_is_of_no_use() {
     let (mut honest, mut other, a) = (World::new(), World::new(), node(1));
-    // The operator of the other relay passes this relay's cookie on under its own name.
+    // The operator of the other relay forwards this relay's cookie under its own id.
     other.relay.handle_datagram(other.now, a.1, b"draws no randomness");
     let (ours, mut passed_on) = (honest.claim(&a), honest.claim(&a));
     passed_on.relay = [0xee; 16];

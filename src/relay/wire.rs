@@ -1,6 +1,6 @@
-//! What travels between a node and a relay, byte by byte (docs/wire.md), and the key both know.
+//! Format of the datagrams between a node and a relay (docs/wire.md), and the key that both know.
 //!
-//! The first byte of everything is below 0x40, which no QUIC packet's is, so that a node's one socket serves both.
+//! The first byte of each is below 0x40, unlike any QUIC packet's, so that a node needs one socket only.
 
 use std::fmt;
 
@@ -9,28 +9,28 @@ use ring::hmac;
 use crate::identity::{EndpointId, Identity};
 use crate::sync::proof::FormationKey;
 
-/// A datagram to forward, or one that was forwarded.
+/// First byte of a datagram to forward, or of a forwarded one.
 pub const DATA: u8 = 0x01;
 const REQUEST: u8 = 0x10;
 const COOKIE: u8 = 0x11;
 const ALLOCATED: u8 = 0x12;
 const REFUSED: u8 = 0x13;
 
-/// Bytes of a [`Handle`]: making an identity whose id begins like another one takes about 2^80 attempts.
+/// Size of a [`Handle`], in bytes: to create an identity with the handle of another one takes about 2^80 attempts.
 pub const HANDLE_BYTES: usize = 10;
-/// Bytes of a [`Token`].
+/// Size of a [`Token`], in bytes.
 pub const TOKEN_BYTES: usize = 5;
-/// Bytes in front of each forwarded datagram.
+/// Size of the header of each forwarded datagram, in bytes.
 pub const HEADER_BYTES: usize = 1 + TOKEN_BYTES + HANDLE_BYTES;
-/// Bytes of a request; every answer is shorter.
+/// Size of a request, in bytes; every answer is shorter.
 pub const REQUEST_BYTES: usize = 1 + SIGNED_BYTES + 8 + 32 + 64 + TAG_BYTES;
-/// Bytes of a request that its signature covers: relay, cookie and token.
+/// Size of the signed fields of a request, in bytes: relay, cookie and token.
 const SIGNED_BYTES: usize = 16 + 16 + TOKEN_BYTES;
 const TAG_BYTES: usize = 16;
 const KEY_LABEL: &[u8] = b"peat-relay-v1";
 const SIGNED_LABEL: &[u8] = b"peat-relay-v2";
 
-/// Proves that its holder may use a relay.
+/// Key that proves the permission to use a relay.
 #[derive(Clone)]
 pub struct RelayKey(hmac::Key);
 
@@ -41,7 +41,7 @@ impl fmt::Debug for RelayKey {
 }
 
 impl RelayKey {
-    /// The key of those who know the formation's key, or a relay's own.
+    /// Derives the key from the formation key, or from a key for this relay alone.
     #[must_use]
     pub fn new(shared: &FormationKey) -> RelayKey {
         RelayKey(hmac::Key::new(hmac::HMAC_SHA256, &shared.derive(KEY_LABEL)))
@@ -58,23 +58,23 @@ impl RelayKey {
     }
 }
 
-/// Compares without telling by the time it takes where two texts differ.
+/// Compares two byte strings in constant time.
 pub(super) fn same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
-/// A start of a relay: random, so that a request signed for one relay is of no use at another.
+/// Identity of one start of a relay: random, so that a request signed for one relay is useless at another.
 pub type RelayId = [u8; 16];
 
-/// Names an allocation in the datagrams of its holder, and proves to the relay that a holder which moves is the same one.
+/// Name of an allocation in its holder's datagrams; also proves that a holder with a new address is the same node.
 pub type Token = [u8; TOKEN_BYTES];
 
-/// Names a node in the header of forwarded datagrams: the first bytes of its endpoint id.
+/// Name of a node in the header of forwarded datagrams: the first bytes of its endpoint id.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Handle(pub [u8; HANDLE_BYTES]);
 
 impl Handle {
-    /// The handle of a node.
+    /// Returns the handle of a node.
     #[must_use]
     pub fn of(id: &EndpointId) -> Handle {
         let mut handle = [0; HANDLE_BYTES];
@@ -83,17 +83,17 @@ impl Handle {
     }
 }
 
-/// In front of a forwarded datagram: the allocation's token, and the other node.
+/// Header of a forwarded datagram: the allocation's token, and the other node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Header {
-    /// Of the allocation of the node that sends to the relay, or receives from it.
+    /// Token of the allocation of the node at this end: the sender towards the relay, the receiver from it.
     pub token: Token,
-    /// The receiver on the way to the relay, the sender on the way from it.
+    /// The receiver towards the relay, the sender from it.
     pub node: Handle,
 }
 
 impl Header {
-    /// Its bytes.
+    /// Returns its bytes.
     #[must_use]
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [DATA; HEADER_BYTES];
@@ -102,7 +102,7 @@ impl Header {
         bytes
     }
 
-    /// Splits a forwarded datagram.
+    /// Splits a forwarded datagram into header and payload.
     #[must_use]
     pub fn parse(datagram: &[u8]) -> Option<(Header, &[u8])> {
         let (first, rest) = datagram.split_first()?;
@@ -112,14 +112,14 @@ impl Header {
     }
 }
 
-/// The signed part of a request. All zeros in the first request to a relay, which asks for its id and a cookie.
+/// Signed part of a request. All zeros in the first request to a relay, which obtains its id and a cookie.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Claim {
-    /// The relay, as its last answer named it.
+    /// The relay's id, from its last answer.
     pub relay: RelayId,
-    /// Proves that the node receives at the address it sends from.
+    /// Cookie, which proves that the node receives at its source address.
     pub cookie: [u8; 16],
-    /// Of the allocation that the node held last; zeros without one.
+    /// Token of the node's last allocation; zeros without one.
     pub token: Token,
 }
 
@@ -137,33 +137,33 @@ impl Claim {
     }
 }
 
-/// Asks a relay for an allocation.
+/// Request for an allocation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request {
-    /// Comes back in the answer.
+    /// Nonce, which the answer repeats.
     pub nonce: [u8; 8],
-    /// The relay it is meant for, and the proofs that relay gave.
+    /// The relay addressed, and the proofs it gave.
     pub claim: Claim,
-    /// The node that asks.
+    /// The requesting node.
     pub id: EndpointId,
-    /// By the node, over the claim.
+    /// The node's signature over the claim.
     pub signature: [u8; 64],
 }
 
 impl Request {
-    /// Signed by `identity`.
+    /// Creates a request signed by `identity`.
     #[must_use]
     pub fn new(identity: &Identity, nonce: [u8; 8], claim: Claim) -> Request {
         Request { nonce, claim, id: identity.id(), signature: identity.sign(&claim.signed()) }
     }
 
-    /// True if the node it names has signed it.
+    /// Returns true if the node it names has signed it.
     #[must_use]
     pub fn is_signed(&self) -> bool {
         self.id.verify(&self.claim.signed(), &self.signature)
     }
 
-    /// Its bytes, for a relay with this key.
+    /// Returns its bytes, for a relay with this key.
     #[must_use]
     pub fn to_bytes(&self, key: &RelayKey) -> Vec<u8> {
         let mut bytes = [&[REQUEST][..], &self.nonce, &self.claim.to_bytes(), &self.id.0, &self.signature].concat();
@@ -171,7 +171,7 @@ impl Request {
         bytes
     }
 
-    /// Reads a request of a holder of `key`.
+    /// Parses a request from a holder of `key`.
     #[must_use]
     pub fn parse(datagram: &[u8], key: &RelayKey) -> Option<Request> {
         if datagram.len() != REQUEST_BYTES || datagram[0] != REQUEST {
@@ -191,16 +191,16 @@ impl Request {
     }
 }
 
-/// The reason why a relay grants no allocation.
+/// Reason for which a relay grants no allocation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refusal {
     /// Every allocation is taken, and no network holds more of them than the network of this request.
     Full = 1,
-    /// Another node's id begins with the same bytes.
+    /// The id of another node begins with the same bytes.
     Taken = 2,
-    /// The node has an allocation at another address, and did not name its token.
+    /// The node has an allocation at another address, and did not present its token.
     Elsewhere = 3,
-    /// The address or its network has as many allocations as one may have.
+    /// The address or its network holds its maximum number of allocations.
     Share = 4,
 }
 
@@ -221,19 +221,19 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The answer of a relay. Only holders of the key are answered.
+/// Answer of a relay. Only holders of the key are answered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer {
-    /// Ask again with these.
+    /// The request is to be repeated with these.
     Cookie { relay: RelayId, cookie: [u8; 16] },
     /// Datagrams are forwarded for this many seconds from now.
     Allocated { token: Token, seconds: u16 },
-    /// They are not.
+    /// No allocation is granted.
     Refused(Refusal),
 }
 
 impl Answer {
-    /// Its bytes, as the answer to `request`.
+    /// Returns its bytes, as the answer to `request`.
     #[must_use]
     pub fn to_bytes(&self, request: &Request, key: &RelayKey) -> Vec<u8> {
         let mut bytes = match self {
@@ -247,7 +247,7 @@ impl Answer {
         bytes
     }
 
-    /// Reads the answer of a holder of `key` to a request of `id`: the request's nonce, and the answer.
+    /// Parses the answer of a holder of `key` to a request of `id`; returns the request's nonce and the answer.
     #[must_use]
     pub fn parse(datagram: &[u8], id: &EndpointId, key: &RelayKey) -> Option<([u8; 8], Answer)> {
         let (fields, tag) = datagram.split_at_checked(datagram.len().checked_sub(TAG_BYTES)?)?;

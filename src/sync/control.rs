@@ -1,4 +1,4 @@
-//! What the api thread asks of the sync engine, and what it hears from it.
+//! Requests from the api thread to the sync engine, and events in the other direction.
 
 use std::time::Duration;
 
@@ -6,120 +6,122 @@ use crate::identity::EndpointId;
 use crate::store::KeyHash;
 use crate::sync::link::PerLane;
 
-/// A request from the api engine. Every one is answered by one [`Event::Answered`].
+/// Request from the api engine. Each is answered by exactly one [`Event::Answered`], unless its request says otherwise.
 #[derive(Debug)]
 pub struct Asked {
-    /// The api engine's call.
+    /// Number of the api engine's call.
     pub call: u64,
-    /// What is asked.
+    /// The request itself.
     pub control: Control,
 }
 
-/// Bytes of messages.
+/// Bytes of messages in each direction.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ByteCounts {
-    /// Handed to the link.
+    /// Bytes handed to the link.
     pub sent: u64,
-    /// Read from the link.
+    /// Bytes read from the link.
     pub received: u64,
 }
 
-/// The bytes exchanged with one peer, by class.
+/// Bytes exchanged with one peer, by lane.
 pub type Traffic = PerLane<ByteCounts>;
 
-/// What can be asked.
+/// Kinds of requests.
 #[derive(Debug)]
 pub enum Control {
-    /// Dial and admit a peer from now on, across restarts. Addresses as `HOST:PORT` or `relay:HOST:PORT`; none: those
-    /// already known. `wait`: answered only once it is admitted, or after so long with the reason why it is not.
+    /// Dials and admits a peer from now on, across restarts. Addresses are `HOST:PORT` or `relay:HOST:PORT`; if there are none,
+    /// those already known are used. With `wait` the answer comes once the peer is admitted, or after this time with the reason
+    /// why it is not.
     Connect { peer: EndpointId, addresses: Vec<String>, wait: Option<Duration> },
-    /// Drop a peer and refuse it until it is connected again, across restarts.
+    /// Disconnects a peer and refuses it until it is connected again, across restarts.
     Disconnect(EndpointId),
-    /// What is known of every peer that is not refused.
+    /// Lists every known peer that is not refused.
     ListPeers,
-    /// The same, and of those that are.
+    /// Lists every known peer, refused ones included.
     ListAllPeers,
-    /// End radio silence.
+    /// Ends radio silence.
     StartSync,
-    /// Begin radio silence; answered once no resolver query is in flight.
+    /// Begins radio silence; answered once no resolver query is in flight.
     StopSync,
-    /// Counters.
+    /// Returns the counters.
     Stats,
-    /// Counters and peers, for metrics and for people; [`crate::limits::LISTED_PEERS`] peers at most, those connected first.
+    /// Returns counters and peers, for metrics and operators; at most [`crate::limits::LISTED_PEERS`] peers, connected ones
+    /// first.
     Measure,
-    /// Answer once `peers` peers hold version `sequence` of this document, or a superseding one, durably.
+    /// Waits until `peers` peers durably hold version `sequence` of this document, or a superseding one.
     WaitPeers { key: KeyHash, sequence: u64, peers: u32 },
-    /// The call that waited has ended; answers nothing.
+    /// Abandons a waiting call that has ended; not answered.
     Abandon { call: u64 },
-    /// Tell the mesh that this node, which has agents, is there; answers nothing.
+    /// Announces to the mesh that this node, which has agents, is present; not answered.
     Announce,
 }
 
-/// What the sync engine tells the api engine.
+/// Events from the sync engine to the api engine.
 #[derive(Debug)]
 pub enum Event {
-    /// The answer to an [`Asked`].
+    /// Answer to an [`Asked`].
     Answered { call: u64, answer: Result<Answer, ControlError> },
-    /// Something a status call shows has changed.
+    /// A value shown by a status call has changed.
     Status(Status),
-    /// Another node, which has agents, is there.
+    /// Another node, which has agents, is present.
     Presence(EndpointId),
-    /// Sentences on documents that do not replicate, for the operator; those of earlier events do not hold any more.
+    /// Notices to the operator about documents that do not replicate; they replace those of earlier events.
     Notices(Vec<String>),
 }
 
-/// Answers by request.
+/// Answers, by request.
 #[derive(Debug, PartialEq)]
 pub enum Answer {
-    /// Connect, Disconnect, StartSync, StopSync, WaitPeers.
+    /// Connect, Disconnect, StartSync, StopSync or WaitPeers succeeded.
     Done,
-    /// ListPeers.
+    /// Answer to ListPeers and ListAllPeers.
     Peers(Vec<Peer>),
-    /// Stats.
+    /// Answer to Stats.
     Stats(Stats),
-    /// Measure.
+    /// Answer to Measure.
     Measured(Box<Measured>),
 }
 
-/// Why a control request failed.
+/// Reason why a control request failed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ControlError {
-    /// Connecting a peer no address is known for.
+    /// No address is known for the peer to connect.
     NoAddress(EndpointId),
     /// The peer is this node.
     Ourselves,
-    /// An address that is not `HOST:PORT` or `relay:HOST:PORT`.
+    /// The address is not `HOST:PORT` or `relay:HOST:PORT`.
     BadAddress(String),
     /// The table of peers is full ([`crate::limits::PEERS`]).
     TooManyPeers,
-    /// Disconnecting a peer nobody has heard of.
+    /// The peer to disconnect is unknown.
     Unknown(EndpointId),
-    /// The wish could not be saved; the store said why.
+    /// The setting could not be saved; contains the store's reason.
     NotSaved(String),
     /// Sync was started again before it had stopped.
     StartedAgain,
-    /// The peer was not admitted in time; why.
+    /// The peer was not admitted in time; contains the reason.
     NotAdmitted(EndpointId, String),
-    /// As many calls wait for a peer as may.
+    /// The maximum number of calls already wait for a peer.
     TooManyWait,
 }
 
-/// What status calls show; sent whenever it changes.
+/// Values shown by status calls; sent whenever one changes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Status {
     /// False under radio silence.
     pub active: bool,
-    /// Peers admitted and connected now.
+    /// Number of peers admitted and connected now.
     pub connected_peers: u32,
-    /// At least one peer is still being reconciled or caught up.
+    /// True while at least one peer is being reconciled or caught up.
     pub catching_up: bool,
-    /// Some peer was reconciled with, or could not be; or there is none to dial.
+    /// True once a peer is in sync, a dial or a session has ended, no peer is to be dialled, or sync was stopped.
     pub tried: bool,
-    /// A node whose identity two machines use, this one before others, and how many such nodes were noticed lately.
+    /// Node with an identity that two machines use, preferably this one.
     pub copied: Option<EndpointId>,
-    /// See `copied`.
+    /// Number of such nodes noticed lately.
     pub copied_nodes: u32,
-    /// Two nodes with one node id, this node and a connected peer or two connected peers.
+    /// Two nodes that share a node id: this node and a connected peer, or two connected peers.
     pub namesakes: Option<[EndpointId; 2]>,
 }
 
@@ -130,50 +132,50 @@ pub struct Stats {
     pub active: bool,
     /// See [`Status::connected_peers`].
     pub connected_peers: u32,
-    /// UDP payload bytes sent and received.
+    /// UDP payload bytes sent.
     pub bytes_sent: u64,
-    /// See `bytes_sent`.
+    /// UDP payload bytes received.
     pub bytes_received: u64,
 }
 
-/// What is measured of the links.
+/// Measurements of the links.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Measured {
-    /// See [`Stats`].
+    /// Counters; see [`Stats`].
     pub stats: Stats,
-    /// Peers this node knows of.
+    /// Number of known peers that are not refused.
     pub known_peers: usize,
-    /// Some of them.
+    /// The first [`crate::limits::LISTED_PEERS`] of them, connected ones first.
     pub peers: Vec<Peer>,
 }
 
 /// One peer, as `ListPeers` shows it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Peer {
-    /// Who.
+    /// Endpoint id of the peer.
     pub id: EndpointId,
-    /// Where it is dialled, or was seen.
+    /// Addresses at which it is dialled, or else the one at which it was last seen.
     pub addresses: Vec<String>,
-    /// Admitted and connected now.
+    /// True if it is admitted and connected now.
     pub connected: bool,
-    /// Which path is in use; `None` while not connected.
+    /// Path in use, `direct` or `relay`; `None` while not connected.
     pub path: Option<&'static str>,
-    /// Why that one, in words.
+    /// Reason for that path, as text for the operator.
     pub path_reason: String,
-    /// Smoothed round-trip time in microseconds; 0 while not connected.
+    /// Smoothed round-trip time, in microseconds; 0 while not connected.
     pub rtt_micros: u64,
-    /// Since its last durable acknowledgement, milliseconds; 0 when there was none.
+    /// Time since its last durable acknowledgement, in milliseconds; 0 if there was none.
     pub last_ack_age_ms: u64,
-    /// Documents whose newest version it has not acknowledged.
+    /// Number of documents of which it has not acknowledged the newest version.
     pub pending_documents: u64,
-    /// Documents that it does not keep, or that are not taken from it.
+    /// Number of documents that it does not keep, or that this node does not accept from it.
     pub held_documents: u64,
-    /// Its wall clock minus ours at its hello, milliseconds.
+    /// Its wall clock minus this node's when its hello arrived, in milliseconds.
     pub clock_skew_ms: i64,
-    /// Why it is not connected, or what nothing comes of while it is; empty otherwise.
+    /// Reason why it is not connected, or the stalled wait of a connected one; empty otherwise.
     pub last_error: String,
-    /// What it calls itself; empty before its first hello.
+    /// Node id from its hello; empty before the first one.
     pub name: String,
-    /// Bytes of messages sent and received since the start, by class in the order of [`crate::sync::link::Lane::ALL`].
+    /// Bytes of messages since the start, by lane in the order of [`crate::sync::link::Lane::ALL`].
     pub traffic: Traffic,
 }

@@ -1,4 +1,4 @@
-//! Between a stored record and the document that travels.
+//! Conversion between a stored record and the document message.
 
 use prost::Message as _;
 
@@ -7,12 +7,12 @@ use crate::identity::EndpointId;
 use crate::store::{self, Content, Covered, Dots, Incoming, Key, KeyHash, Kind, Lineage, Record, RunId, Signed, Stamp};
 use crate::sync::mesh::{Command, CommandResult, Document, Latest, Merged, Offer, Sibling, Tombstone, document::Body};
 
-/// Bytes of a document within a batch.
+/// Returns the encoded size of a document within a batch, in bytes.
 pub(crate) fn size(document: &Document) -> usize {
     document.encoded_len()
 }
 
-/// The record as it travels; of a `merged` one only these chunks.
+/// Converts a record to its message, with only these chunks of a `merged` one.
 pub(crate) fn document(record: &Record, hash: KeyHash, chunks: Vec<u8>, clock: SendClock) -> Document {
     let body = match &record.content {
         Content::Tombstone => Body::Tombstone(Tombstone {}),
@@ -31,8 +31,8 @@ pub(crate) fn document(record: &Record, hash: KeyHash, chunks: Vec<u8>, clock: S
     with_body(record, hash, body)
 }
 
-/// The heads of a merged record that has several. A single one builds on everything, so its own dependencies tell, unless no
-/// changes are sent at all.
+/// Returns the heads of a merged record that has several. A single head depends on all other changes and is recognised by that,
+/// unless no changes are sent at all (`always`).
 fn heads(record: &Record, always: bool) -> Vec<bytes::Bytes> {
     match &record.content {
         Content::Merged { heads, .. } if heads.len() > 1 || always => {
@@ -42,13 +42,13 @@ fn heads(record: &Record, always: bool) -> Vec<bytes::Bytes> {
     }
 }
 
-/// A merged record, offered; or `withheld`, with the reason.
+/// Returns the offer of a merged record; with a reason in `withheld` if it is not available.
 pub(crate) fn offer(record: &Record, hash: KeyHash, size: usize, withheld: String) -> Document {
     let offer = Offer { version: record.version_hash().0.to_vec().into(), size: size as u64, withheld };
     with_body(record, hash, Body::Offer(offer))
 }
 
-/// When something is sent, for what is told as time left.
+/// Boot and time of sending, from which deadlines are converted to the time left.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SendClock {
     pub(crate) boot: BootId,
@@ -90,7 +90,7 @@ fn with_body(record: &Record, hash: KeyHash, body: Body) -> Document {
     }
 }
 
-/// Creations as they travel; nothing for none.
+/// Encodes creations; empty for none.
 fn dots(dots: &Dots) -> bytes::Bytes {
     if dots.is_empty() { Vec::new() } else { dots.to_bytes() }.into()
 }
@@ -100,10 +100,10 @@ fn sibling(sibling: &store::Sibling) -> Sibling {
     Sibling { dots: dots(&sibling.dots), origin: sibling.origin.0.to_vec().into(), latest: Some(latest) }
 }
 
-/// The creations of a document that a peer sent or offers.
+/// Parses the creations of a document that a peer sent or offers.
 ///
 /// # Errors
-/// What is malformed about them.
+/// The creations are malformed; says in which way.
 pub(crate) fn lineage(document: &mut Document) -> Result<Lineage, &'static str> {
     let covered = Covered::from_bytes(&document.covered).ok_or("a malformed set of covered creations")?;
     let dots = received_dots(&document.dots)?;
@@ -132,18 +132,18 @@ fn received_stamp(latest: &Latest, origin: EndpointId) -> Result<Stamp, &'static
     Ok(Stamp { counter: latest.counter, node, run })
 }
 
-/// The hash a peer calls a document by.
+/// Parses the key hash of a document.
 pub(crate) fn key_hash(bytes: &[u8]) -> Result<KeyHash, &'static str> {
     bytes.try_into().map(KeyHash).map_err(|_| "a key hash that is not 16 bytes")
 }
 
-/// A list of change hashes.
+/// Parses a list of change hashes.
 pub(crate) fn change_hashes(hashes: &[bytes::Bytes]) -> Result<Vec<[u8; 32]>, &'static str> {
     let hash = |bytes: &bytes::Bytes| bytes.as_ref().try_into().map_err(|_| "a change hash that is not 32 bytes");
     hashes.iter().map(hash).collect()
 }
 
-/// A kind's number on the wire.
+/// Parses the wire number of a kind.
 pub(crate) fn kind(number: u32) -> Result<Kind, &'static str> {
     u8::try_from(number).ok().and_then(Kind::from_number).ok_or("a kind of document this node does not know")
 }
@@ -152,11 +152,11 @@ fn node(bytes: &[u8]) -> Result<EndpointId, &'static str> {
     bytes.try_into().map(EndpointId).map_err(|_| "an endpoint id that is not 32 bytes")
 }
 
-/// A received document, ready for the store: what it says of time left counts from `arrived`, this machine's boot time.
+/// Converts a received document for the store. Its time left counts from `arrived`, this machine's boot time in milliseconds.
 /// Offers never get here.
 ///
 /// # Errors
-/// What is malformed about it.
+/// The document is malformed; says in which way.
 pub(crate) fn incoming(mut document: Document, arrived: u64) -> Result<Incoming, &'static str> {
     let (kind, lineage) = (kind(document.kind)?, lineage(&mut document)?);
     let body = document.body.ok_or("a document without a body")?;

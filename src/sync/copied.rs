@@ -1,6 +1,6 @@
-//! Nodes whose identity two machines use, as far as this node has noticed.
+//! Nodes with an identity that two machines use, as far as this node has noticed.
 //!
-//! Owns how long a finding stands. Nothing of it is stored.
+//! Owns the lifetime of a finding. Stores none of them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use crate::clock::Now;
 use crate::identity::EndpointId;
 
-/// A finding stands for this long after the last sign of it.
+/// Lifetime of a finding after the last sign of it.
 const STANDS: Duration = Duration::from_secs(600);
-/// Nodes remembered.
+/// Maximum number of nodes remembered.
 const NODES: usize = 64;
 
-/// See the module.
+/// Current findings; see the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Copied(BTreeMap<EndpointId, Instant>);
 
 impl Copied {
-    /// Notes a sign that two machines use the identity of `node`. Returns whether that is new.
+    /// Notes a sign that two machines use the identity of `node`. Returns true if that is new.
     pub(super) fn note(&mut self, now: Now, node: EndpointId) -> bool {
         self.forget(now);
         if self.0.len() >= NODES && !self.0.contains_key(&node) {
@@ -31,14 +31,14 @@ impl Copied {
         self.0.retain(|_, at| !now.reached(*at + STANDS));
     }
 
-    /// One of them, and how many there are; `ours` comes first.
+    /// Returns one of these nodes, `ours` if it is among them, and their number.
     pub(super) fn summary(&self, ours: EndpointId) -> (Option<EndpointId>, u32) {
         let first = self.0.get_key_value(&ours).or_else(|| self.0.first_key_value()).map(|(id, _)| *id);
         (first, u32::try_from(self.0.len()).unwrap_or(u32::MAX))
     }
 }
 
-/// What the operator is told of it.
+/// Returns the message for the operator.
 pub(crate) fn words(node: EndpointId, ours: EndpointId) -> String {
     let whose = if node == ours { "this node's identity".to_owned() } else { format!("the identity of node {node}") };
     format!(

@@ -1,9 +1,9 @@
-//! Messages to bytes and back on one lane: a varint length, then that many bytes of [`Message`].
+//! Framing of messages on one lane: a varint length, then that many bytes of [`Message`].
 //!
-//! A batch over [`MESSAGE_BYTES`] travels as consecutive [`Part`]s. Nothing here knows what a message
-//! means; what does not parse is an error for the whole connection.
+//! A batch over [`MESSAGE_BYTES`] travels as consecutive [`Part`]s. This module interprets no message; bytes that do not parse
+//! are an error of the whole connection.
 //!
-//! `rules` says which messages a peer may send where, and how large each may be, on the wire and in memory. All of it is
+//! `rules` defines which messages a peer may send on which lane, and the size of each on the wire and in memory. All of it is
 //! checked before the message is decoded.
 
 mod rules;
@@ -19,33 +19,33 @@ use crate::sync::link::Lane;
 use crate::sync::mesh::{Message, Part, message::Body};
 pub use rules::{Rule, Standing};
 
-/// Payload of one part.
+/// Payload of one part, in bytes.
 const PART_BYTES: usize = 1 << 20;
-/// Ten bytes hold any 64-bit varint (protobuf encoding, "Base 128 Varints").
+/// Maximum length of a 64-bit varint, in bytes (protobuf encoding, "Base 128 Varints").
 const VARINT_BYTES: usize = 10;
 
 const _: () = assert!(PART_BYTES + 64 <= MESSAGE_BYTES, "a part fits a frame");
 
-/// Why a lane's bytes are not messages.
+/// Reason for which a lane's bytes are not messages.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum FrameError {
-    /// A length that is not a varint.
+    /// The length is not a varint.
     Length,
-    /// A frame of this many bytes, and the limit for this lane and this peer.
+    /// The frame has this many bytes, and this is the limit for the lane and the peer.
     Long(usize, usize),
-    /// Parts that add up to more than [`BATCH_BYTES_MAX`].
+    /// The parts add up to more than [`BATCH_BYTES_MAX`].
     LongParts,
-    /// Not a message.
+    /// The frame is not a message.
     Malformed,
-    /// Another message between the parts of one.
+    /// Another message came between the parts of one.
     Interleaved,
-    /// Parts of something other than a batch.
+    /// The parts are not of a batch.
     Parted,
-    /// A message that this peer must not send, or not on this lane.
+    /// This peer must not send the message, or not on this lane.
     Misplaced(&'static str, Lane),
-    /// A message of this many bytes; its rule has the limit.
+    /// The message has this many bytes, over the limit of its rule.
     Large(&'static Rule, usize),
-    /// A message whose lists take more memory than its rule allows.
+    /// The lists of the message take more memory than its rule allows.
     Costly(&'static Rule),
 }
 
@@ -90,16 +90,16 @@ fn append(message: &Message, out: &mut Vec<u8>) {
     message.encode_length_delimited(out).expect("a Vec grows as needed");
 }
 
-/// A message as it was received.
+/// Received message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
-    /// What it says.
+    /// Its body.
     pub body: Body,
     /// Bytes of memory it may hold: its frames, which its fields share, and its lists.
     pub weight: usize,
 }
 
-/// Collects one lane's bytes until they make messages.
+/// Decoder of one lane: collects bytes until they form messages.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: BytesMut,
@@ -107,16 +107,16 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Adds what arrived.
+    /// Adds received bytes.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next message on `lane` of a peer of this standing, or `None` until more bytes arrive. Unknown bodies, which later
-    /// protocols may add, are skipped once the peer is admitted.
+    /// Returns the next message on `lane` of a peer of this standing, or `None` until more bytes arrive. Unknown bodies, which
+    /// later protocols may add, are skipped once the peer is admitted.
     ///
     /// # Errors
-    /// The bytes are no message, or one that the peer must not send there.
+    /// The bytes are not a message, or one that the peer must not send there.
     pub fn poll(&mut self, lane: Lane, standing: Standing) -> Result<Option<Received>, FrameError> {
         while let Some(frame) = self.next_frame(rules::frame_bytes(lane, standing))? {
             let Some((rule, bytes)) = rules::of(&frame)? else {
@@ -167,13 +167,13 @@ impl Decoder {
         }
     }
 
-    /// Bytes held back for an unfinished message.
+    /// Returns the number of bytes held for an unfinished message.
     pub fn held(&self) -> usize {
         self.buffer.len() + self.parts.len()
     }
 }
 
-/// Decodes a message of so many bytes, which its rule allows here.
+/// Decodes a message of `bytes` bytes under its rule.
 fn decode(rule: &'static Rule, bytes: usize, frame: Bytes) -> Result<Received, FrameError> {
     if bytes > rule.bytes {
         return Err(FrameError::Large(rule, bytes));
@@ -187,7 +187,7 @@ fn decode(rule: &'static Rule, bytes: usize, frame: Bytes) -> Result<Received, F
     Ok(Received { body: message.body.ok_or(FrameError::Malformed)?, weight })
 }
 
-/// The frame's length and how many bytes said so.
+/// Returns the frame's length, and the number of bytes that encode it.
 fn read_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, FrameError> {
     let mut value = 0_u64;
     for (i, byte) in bytes.iter().take(VARINT_BYTES).enumerate() {
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(decode_all(&bytes, 100_000), vec![batch(MESSAGE_BYTES + 1)]);
     }
 
-    /// What comes of these bytes.
+    /// Returns the result of polling these bytes.
     fn poll(bytes: &[u8], lane: Lane, standing: Standing) -> Result<Option<Received>, FrameError> {
         let mut decoder = Decoder::default();
         decoder.extend(bytes);
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_batch_of_ten_million_empty_documents_is_refused_before_it_is_decoded() {
-        // Two bytes a document: encoding so many would take gigabytes as well.
+        // Two bytes a document: encoding them as structures would take gigabytes too.
         let documents = [0x12, 0x00].repeat(10_400_000);
         let mut length = Vec::new();
         prost::encoding::encode_varint(documents.len() as u64, &mut length);

@@ -1,8 +1,8 @@
-//! Documents that do not cross a link and links on which nothing moves, and why: for the log, `health`, metrics and the list of
-//! peers.
+//! Documents that do not cross a link, and links that have stalled, with the reasons: for the log, `health`, metrics and the
+//! list of peers.
 //!
-//! Owns one entry for each document, peer and direction. An entry ends once the peer has the document, or this node has the
-//! peer's version. Never decides what is held back; kept since the node's start, not on disk.
+//! Owns one entry for each document, peer and direction, in memory only. An entry ends once the peer has the document, or this
+//! node has the peer's version. Never decides to hold a document back.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::limits::{HELD_BACK, NAMED_HELD_BACK};
 use crate::store::KeyHash;
 use crate::sync::session::Awaited;
 
-/// Which way a document does not go.
+/// Direction in which a document does not cross.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Way {
     /// To the peer.
@@ -22,25 +22,25 @@ pub(crate) enum Way {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Entry {
-    /// Names the document, the peer, the limit and the remedy.
+    /// Notice that names the document, the peer, the limit and the remedy.
     sentence: String,
-    /// Of the document: a later one is another document, as far as limits go.
+    /// Incarnation of the document: limits apply to each incarnation separately.
     incarnation: u64,
 }
 
-/// See the module's documentation.
+/// Table of held documents and stalled links; see the module documentation.
 #[derive(Debug, Default)]
 pub(crate) struct HeldBack {
     entries: BTreeMap<(EndpointId, KeyHash, Way), Entry>,
-    /// Connected peers of which something has been awaited for too long, and what.
+    /// Connected peers with a stalled link, and the answer that each link waits for.
     stalled: BTreeMap<EndpointId, Awaited>,
-    /// Entries for which there was no room.
+    /// Number of notes dropped because the table was full.
     unlisted: u64,
     changed: bool,
 }
 
 impl HeldBack {
-    /// Adds an entry, or gives one another reason.
+    /// Adds an entry, or replaces the reason of an existing one.
     pub(crate) fn note(&mut self, peer: EndpointId, hash: KeyHash, way: Way, incarnation: u64, sentence: String) {
         let (key, entry) = ((peer, hash, way), Entry { sentence, incarnation });
         if self.entries.len() >= HELD_BACK && !self.entries.contains_key(&key) {
@@ -53,12 +53,12 @@ impl HeldBack {
             before.as_ref().map(|entry| &entry.sentence) != self.entries.get(&key).map(|entry| &entry.sentence);
     }
 
-    /// The incarnation of a document that does not cross.
+    /// Returns the incarnation of a document that does not cross.
     pub(crate) fn incarnation(&self, peer: EndpointId, hash: KeyHash, way: Way) -> Option<u64> {
         self.entries.get(&(peer, hash, way)).map(|entry| entry.incarnation)
     }
 
-    /// The document crosses again.
+    /// Removes an entry: the document crosses again.
     pub(crate) fn release(&mut self, peer: EndpointId, hash: KeyHash, way: Way) {
         self.changed |= self.entries.remove(&(peer, hash, way)).is_some();
         if self.entries.is_empty() {
@@ -66,14 +66,14 @@ impl HeldBack {
         }
     }
 
-    /// The peer is not to be linked with any more.
+    /// Removes all entries of a peer that this node no longer links with.
     pub(crate) fn forget(&mut self, peer: EndpointId) {
         let before = self.entries.len();
         self.entries.retain(|(of, ..), _| *of != peer);
         self.changed |= self.entries.len() != before;
     }
 
-    /// These, and no other links, do not move.
+    /// Replaces the set of stalled links.
     pub(crate) fn set_stalled(&mut self, stalled: BTreeMap<EndpointId, Awaited>) {
         self.changed |= self.stalled != stalled;
         self.stalled = stalled;
@@ -83,7 +83,7 @@ impl HeldBack {
         self.entries.is_empty()
     }
 
-    /// How many documents do not go to this peer, and how many do not come from it.
+    /// Returns the number of documents that do not go to this peer, and of those that do not come from it.
     pub(crate) fn counts(&self, peer: EndpointId) -> [u64; 2] {
         self.of_peer(peer).fold([0, 0], |[out, inward], (_, way)| match way {
             Way::Out => [out + 1, inward],
@@ -91,15 +91,15 @@ impl HeldBack {
         })
     }
 
-    /// The documents that do not cross the link with this peer.
+    /// Returns the documents that do not cross the link with this peer.
     pub(crate) fn of_peer(&self, peer: EndpointId) -> impl Iterator<Item = (KeyHash, Way)> + '_ {
         let first = (peer, KeyHash([0; 16]), Way::Out);
         let of_peer = self.entries.range(first..).take_while(move |((of, ..), _)| *of == peer);
         of_peer.map(|((_, hash, way), _)| (*hash, *way))
     }
 
-    /// The sentences when they have changed since the last call: of links first, then of [`NAMED_HELD_BACK`] documents at most, and
-    /// one that counts the others.
+    /// Returns the notices if they have changed since the last call: those of links first, then at most [`NAMED_HELD_BACK`] of
+    /// documents, and one that counts the others.
     pub(crate) fn take_notices(&mut self) -> Option<Vec<String>> {
         if !std::mem::take(&mut self.changed) {
             return None;

@@ -1,15 +1,47 @@
-//! What one peer sent, on its way through the store.
+//! Inbox of one peer: received batches on their way through the store, and the cursors they complete.
 //!
-//! Owns received batches until the store has them on disk. At most one [`Apply`] is outstanding; what arrives meanwhile is
-//! collected into the next one, so a fast peer is served in few large transactions.
+//! Owns received batches until the store has them on disk. Must never acknowledge a document that is not durable, nor write a
+//! cursor past a document that is missing.
+//!
+//! # The problem
+//!
+//! Batches arrive on four lanes at the same time, faster than a disk flushes. Each carries documents, and the cursors that hold
+//! once it is applied. A cursor that is written too early loses documents for good: after a restart the peer resumes after
+//! them. A document may arrive as a delta without its base here (a **gap**), because the sender counted on a version that this
+//! node refused or lost.
+//!
+//! One transaction per batch costs one flush per 64 KiB. To stop reading at a gap is worse: the answer to the gap comes on a
+//! lane that waits for acknowledgements, so both ends would wait for each other.
+//!
+//! # The algorithm
+//!
+//! 1. At most one [`Apply`] is outstanding. Batches that arrive meanwhile are collected into the next one, so a fast peer is
+//!    served in few large transactions.
+//! 2. An `Apply` contains the documents of all waiting batches and the furthest cursor of each kind. The store writes both in
+//!    one transaction: a cursor is on disk if and only if its documents are.
+//! 3. A gap is requested from the peer once, and holds back the cursor of merged documents alone. Such cursors are deferred,
+//!    and only the furthest of each kind is kept; it is written with the first `Apply` after the last gap has closed.
+//! 4. A gap closes when the peer answers, with the document or without it. A document still missing after the answer will not
+//!    come, and no longer holds the cursor back: its sender records it as lacking.
+//! 5. Batches of a lane are acknowledged in order, each once the sequence number of its transaction is durable and no request
+//!    for a gap is unsent. The acknowledgement names the documents that were not kept as they were last sent.
+//! 6. After an error of this machine, a full disk for example, the same batches are submitted again after `RETRY`.
 //!
 //! # Progress
 //!
-//! A batch is acknowledged once what it brought is durable, everything on its lane before it is, and the peer has been asked for
-//! what it lacks. That waits for this node's store, its disk and room on the control lane, and for nothing the peer has yet to
-//! send: a document whose base is missing (a gap) is named in the acknowledgement, and holds back the cursor of merged documents
-//! alone. A gap closes when the peer answers, with the document or without it, and the peer always answers: see
-//! [`outbox`](crate::sync::outbox).
+//! An acknowledgement waits for this node's store, its disk and room on the control lane, and for nothing the peer has yet to
+//! send. The peer always answers for a gap: see [`outbox`](crate::sync::outbox).
+//!
+//! # Bounds
+//!
+//! A lane has at most `LANE_BATCHES` unacknowledged batches, a batch at most `BATCH_DOCUMENTS` documents; more are a protocol
+//! error. Lanes are left unread from `WAITING_BYTES` on, which bounds the memory of waiting batches, apart from messages
+//! already read. `GAPS` bounds the missing documents, `SAMPLES` those for which change hashes are kept.
+//!
+//! # Tests
+//!
+//! Below, each rule alone; `sync/tests/progress.rs` and `sync/tests/large.rs` two nodes; `tests/sim` crashes and full disks
+//! under random load.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -21,74 +53,78 @@ use crate::sync::convert;
 use crate::sync::link::{Lane, PerLane};
 use crate::sync::mesh::{self, Batch, Document, document};
 
-/// Memory of received batches past which the peer's lanes are no longer read. Small documents take several times their bytes.
+/// Memory of received batches, in bytes, from which the peer's lanes are no longer read. Small documents take several times
+/// their encoded size.
 const WAITING_BYTES: usize = 32 * BATCH_BYTES;
-/// Documents whose base is missing: more than fit the windows of all lanes.
+/// Maximum number of gaps: the number of documents in one lane's window.
 const GAPS: usize = 65_536;
-/// Of as many the changes held here are kept until the peer is asked; of others its heads are read then.
+/// Number of gaps for which the changes held here are kept until the request is sent; for others the heads are read at that
+/// time.
 const SAMPLES: usize = 1_024;
-/// After the store refused a batch (a full disk), it is offered again this much later.
+/// Delay before a batch that the store refused (a full disk) is submitted again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A received batch the store does not have yet.
+/// Received batch that the store does not have yet.
 #[derive(Debug)]
 struct Received {
     lane: Lane,
     batch: Batch,
     bytes: usize,
-    /// Boot time.
+    /// Boot time of its arrival, in milliseconds.
     arrived: u64,
 }
 
 #[derive(Debug, Default)]
 struct LaneIn {
     last_number: u64,
-    /// Batch numbers not acknowledged, each with the sequence number that must be durable first.
+    /// Unacknowledged batch numbers, each with the sequence number that must be durable first; `None` until the store has
+    /// applied it.
     unacked: VecDeque<(u64, Option<u64>)>,
-    /// Documents in unacknowledged batches that are not kept as they were last sent, with the number of that batch.
+    /// Documents in unacknowledged batches that were not kept as last sent, with the number of that batch.
     lacking: BTreeMap<KeyHash, u64>,
     acked: u64,
 }
 
-/// See the module's documentation.
+/// State of what one peer sent; see the module documentation.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     peer: PeerRun,
-    /// Our store's run when the session began.
+    /// Run of this node's store at the start of the session.
     into: RunId,
-    /// The peer's database id and the digest of what does not sync, for the cursors.
+    /// The peer's database id, which cursors name.
     database: [u8; 16],
+    /// Collections that do not sync, and their digest, which cursors name.
     excluded: (BTreeSet<String>, u64),
     lanes: PerLane<LaneIn>,
     waiting: Vec<Received>,
     waiting_bytes: usize,
-    /// Documents whose base is missing and that the peer has not answered for.
+    /// Documents with a missing base for which the peer has not answered.
     gaps: BTreeSet<KeyHash>,
-    /// Those of them that the peer is still to be asked for, with what is held here, if it was kept.
+    /// Gaps yet to be requested from the peer, with the changes held here, if these were kept.
     unasked: VecDeque<(KeyHash, Option<Vec<[u8; 32]>>)>,
-    /// Cursors that are not written yet: they wait for the gaps to close.
+    /// Cursors not written yet: they wait for the gaps to close.
     deferred: BTreeMap<Kind, Cursor>,
-    /// Gaps that the peer has answered for.
+    /// Number of gaps for which the peer has answered.
     answers: u64,
-    /// What is with the store.
+    /// The outstanding [`Apply`].
     submitted: Option<Submitted>,
     retry_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Submitted {
-    /// So many of `waiting`.
+    /// Number of batches, counted from the front of `waiting`.
     batches: usize,
-    /// Those that were held back are not among them.
+    /// Cursors written with them; deferred ones are not included.
     cursors: Vec<Cursor>,
     /// Each document with its batch, in order.
     documents: Vec<(Lane, u64, KeyHash)>,
 }
 
-/// A document whose base is missing, to be asked for, and changes of it that are here; `None`: its heads will do.
+/// Document with a missing base, and the changes of it held here; with `None` the request names its heads.
 pub(crate) type Gap = (KeyHash, Option<Vec<[u8; 32]>>);
 
-/// A lane, the number up to which its batches are acknowledged, and what is not kept of them.
+/// Lane, the number up to which its batches are acknowledged, and the documents of these that were not kept.
 pub(crate) type Acked = (Lane, u64, Vec<KeyHash>);
 
 impl Inbox {
@@ -110,10 +146,10 @@ impl Inbox {
         }
     }
 
-    /// Takes a batch, and what it weighs in memory; hands back the offers in it, which concern no store.
+    /// Takes a batch and its size in memory; returns the offers in it, which do not concern the store.
     ///
     /// # Errors
-    /// The batch is out of order, or has too many documents.
+    /// The batch is out of order, has too many documents, or exceeds the window of its lane.
     pub(crate) fn receive(
         &mut self,
         now: Now,
@@ -140,15 +176,15 @@ impl Inbox {
         Ok(offers)
     }
 
-    /// Whether the peer's lanes should be left unread for now.
+    /// Returns true if the peer's lanes should be left unread for now.
     pub(crate) fn is_full(&self) -> bool {
         self.waiting_bytes >= WAITING_BYTES
     }
 
-    /// What the store should do next, if it is idle for this peer.
+    /// Returns the next request to the store, if none is outstanding for this peer.
     ///
     /// # Errors
-    /// What is malformed in a received document.
+    /// A received document is malformed; says in which way.
     pub(crate) fn poll_apply(&mut self, now: Now) -> Result<Option<Apply>, &'static str> {
         let resting = self.retry_at.is_some_and(|at| !now.reached(at));
         if self.submitted.is_some() || resting || !self.has_work() {
@@ -169,6 +205,7 @@ impl Inbox {
                 further(&mut cursors, cursor);
             }
         }
+        // Merged cursors stay deferred while a gap is open.
         submitted.cursors = cursors.into_values().filter(|cursor| self.may_move(cursor.kind)).collect();
         let cursors = submitted.cursors.clone();
         let flush = self.waiting.iter().any(|received| received.batch.flush);
@@ -177,7 +214,7 @@ impl Inbox {
         Ok(Some(Apply { from: self.peer, into: self.into, documents, cursors, flush, excluded }))
     }
 
-    /// Whether nothing is missing of a kind.
+    /// Returns true if no document of `kind` is missing.
     fn may_move(&self, kind: Kind) -> bool {
         kind != Kind::Merged || self.gaps.is_empty()
     }
@@ -192,16 +229,17 @@ impl Inbox {
         Ok(Cursor { kind, database, run: self.peer.run, sequence, horizon, excluded })
     }
 
-    /// The store applied what [`Inbox::poll_apply`] gave it.
+    /// Handles the store's result of the [`Apply`] from [`Inbox::poll_apply`].
     ///
     /// # Errors
-    /// The peer builds on too much that is missing, or sends something else than it says.
+    /// The peer builds on too many missing documents, or an answer is malformed.
     pub(crate) fn applied(&mut self, applied: Applied) -> Result<(), &'static str> {
         let Some(submitted) = self.submitted.take() else { return Ok(()) };
         let mut answered = BTreeSet::new();
         for received in self.waiting.drain(..submitted.batches).collect::<Vec<_>>() {
             self.waiting_bytes -= received.bytes;
             let unacked = &mut self.lanes[received.lane].unacked;
+            // Batch numbers are consecutive, so the distance from the oldest is the index.
             let first = unacked.front().map_or(0, |(number, _)| *number);
             let at = received.batch.number.checked_sub(first).and_then(|at| usize::try_from(at).ok());
             if let Some(entry) = at.and_then(|at| unacked.get_mut(at)) {
@@ -215,6 +253,7 @@ impl Inbox {
                 further(&mut self.deferred, cursor);
             }
         }
+        // A cursor is written unless these documents revealed a gap; a later one may have been deferred meanwhile.
         for cursor in submitted.cursors {
             let written = cursor.kind != Kind::Merged || applied.missing.is_empty();
             if written && self.deferred.get(&cursor.kind).is_some_and(|later| later.sequence <= cursor.sequence) {
@@ -225,7 +264,7 @@ impl Inbox {
         self.answers += answered.len() as u64;
         self.gaps.retain(|hash| !answered.contains(hash));
         for (hash, have) in applied.missing {
-            // What is missing although the peer has answered will not come.
+            // A document still missing after the peer has answered will not come.
             if !answered.contains(&hash) && self.gaps.insert(hash) {
                 self.unasked.push_back((hash, (self.unasked.len() < SAMPLES).then_some(have)));
             }
@@ -249,42 +288,42 @@ impl Inbox {
         }
     }
 
-    /// The documents that the store has.
+    /// Returns the documents in the outstanding [`Apply`].
     pub(crate) fn submitted(&self) -> impl Iterator<Item = KeyHash> + '_ {
         self.submitted.iter().flat_map(|submitted| &submitted.documents).map(|(_, _, hash)| *hash)
     }
 
-    /// The store refused for a reason of this machine; the same is offered again later.
+    /// Handles a refusal by the store for a reason of this machine: the same batches are submitted again after `RETRY`.
     pub(crate) fn refused(&mut self, now: Now) {
         if self.submitted.take().is_some() {
             self.retry_at = Some(now.after(RETRY));
         }
     }
 
-    /// A document to ask the peer for, unless it has answered meanwhile.
+    /// Returns a document to request from the peer, skipping those answered meanwhile.
     pub(crate) fn poll_gap(&mut self) -> Option<Gap> {
         let gaps = &self.gaps;
         std::iter::from_fn(|| self.unasked.pop_front()).find(|(hash, _)| gaps.contains(hash))
     }
 
-    /// When a refused batch is offered again.
+    /// Returns the time at which refused batches are submitted again.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    /// How many gaps the peer has answered for so far, while there is one that it has not; what waits for our own store may be
-    /// its answer.
+    /// Returns the number of gaps answered so far while one is unanswered. Returns `None` while batches wait for the store: one
+    /// of them may be the answer.
     pub(crate) fn unanswered(&self) -> Option<u64> {
         (!self.gaps.is_empty() && self.waiting.is_empty()).then_some(self.answers)
     }
 
-    /// Whether [`Inbox::poll_gap`] may have one.
+    /// Returns true if [`Inbox::poll_gap`] may return a document.
     pub(crate) fn has_unasked(&self) -> bool {
         !self.unasked.is_empty()
     }
 
-    /// Acknowledgements that have become due, now that everything up to `durable` is on disk. None before the peer was asked for
-    /// what is missing: until then it takes what it sent for what is here.
+    /// Returns the acknowledgements due now that everything up to `durable` is on disk. Returns none while a gap is
+    /// unrequested: until the peer receives the request it assumes that this node holds what was sent.
     pub(crate) fn poll_acks(&mut self, durable: u64) -> Vec<Acked> {
         let mut acks = Vec::new();
         if self.has_unasked() {
@@ -293,6 +332,7 @@ impl Inbox {
         for lane in Lane::ALL {
             let state = &mut self.lanes[lane];
             let before = state.acked;
+            // In order: the first batch that is not durable stops the lane.
             while let Some((number, Some(needed))) = state.unacked.front().copied() {
                 if needed > durable {
                     break;
@@ -310,13 +350,13 @@ impl Inbox {
         acks
     }
 
-    /// Bytes held for this peer.
+    /// Returns the number of bytes buffered for this peer.
     pub(crate) fn held(&self) -> usize {
         self.waiting_bytes
     }
 }
 
-/// Keeps the cursor of each kind that is furthest.
+/// Keeps the furthest cursor of each kind.
 fn further(cursors: &mut BTreeMap<Kind, Cursor>, cursor: Cursor) {
     let known = cursors.entry(cursor.kind).or_insert(cursor);
     if cursor.sequence > known.sequence {
@@ -375,7 +415,7 @@ mod tests {
 
     const NO_CURSOR: [u64; 0] = [];
 
-    /// Receives a batch and has the store apply it; the cursors that were written with it.
+    /// Receives a batch and has the store apply it; returns the sequence numbers of the cursors written with it.
     fn apply(inbox: &mut Inbox, now: Now, batch: Batch, missing: &[u8]) -> Vec<u64> {
         inbox.receive(now, Lane::Merged, (batch, 1)).expect("in order");
         let cursors = inbox.poll_apply(now).expect("well-formed").expect("work").cursors;

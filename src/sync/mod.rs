@@ -1,23 +1,23 @@
-//! Links to other nodes and what travels over them.
+//! Replication with other nodes: links, sessions, comparison and gossip.
 //!
-//! Owns the QUIC endpoint and one session per peer. Must never write a document itself: what arrives goes to the store,
-//! and what leaves is read from a snapshot of it.
+//! Owns the QUIC endpoint and one session per peer. Must never write a document itself: received documents go to the store, and
+//! sent documents are read from a snapshot of it.
 //!
 //! | file | idea |
 //! |---|---|
 //! | [`Engine`] `engine/` | input, output, and the sessions in between |
-//! | `peers.rs` | whom to dial, and when |
-//! | `relays.rs` | the relays it has a place at |
-//! | `session/` | one connection's conversation |
-//! | `outbox.rs`, `outbox/` | what a peer lacks: positions, batches, refusals |
-//! | `inbox.rs` | what a peer sent |
-//! | `reconcile/` | which documents differ |
+//! | `peers.rs` | the peers to dial, and the time of the next dial |
+//! | `relays.rs` | the relays at which this node has an allocation |
+//! | `session/` | the exchange over one connection |
+//! | `outbox.rs`, `outbox/` | the documents a peer lacks: positions, batches, refusals |
+//! | `inbox.rs` | the documents a peer sent |
+//! | `reconcile/` | comparison: the documents that differ |
 //! | `convert.rs`, `frame.rs` | records to messages to bytes |
 //! | `link/` | QUIC |
-//! | `proof.rs` | who may come in |
-//! | `held.rs` | which documents do not cross a link, and why |
-//! | `presence.rs` | which nodes with agents are there |
-//! | `network.rs` | what the kernel says of links, addresses and routes |
+//! | `proof.rs` | proof of the formation key, which admits a peer |
+//! | `held.rs` | documents that do not cross a link, with the reason |
+//! | `presence.rs` | gossip of the nodes that have agents |
+//! | `network.rs` | changes of links, addresses and routes, as the kernel reports them |
 //! | `shell.rs`, `resolver.rs` | the threads |
 
 mod control;

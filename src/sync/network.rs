@@ -1,7 +1,6 @@
-//! What the kernel says of this machine's links, addresses and routes: a socket of `NETLINK_ROUTE`.
+//! Changes of this machine's links, addresses and routes, as the kernel reports them on a `NETLINK_ROUTE` socket.
 //!
-//! Owns the socket and what was last heard on it. Only ever says that something has changed; what to do about it is the
-//! engine's to decide.
+//! Owns the socket and the last known state. Reports only that something has changed; the engine decides what to do about it.
 
 mod messages;
 
@@ -16,19 +15,20 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use self::messages::Known;
 
-/// Links, addresses and routes of both families (`RTMGRP_*` of rtnetlink(7)).
+/// Multicast groups for links, addresses and routes of both families (`RTMGRP_*` of rtnetlink(7)).
 const GROUPS: u32 = LINK | IPV4_ADDRESS | IPV4_ROUTE | IPV6_ADDRESS | IPV6_ROUTE;
 const LINK: u32 = 0x1;
 const IPV4_ADDRESS: u32 = 0x10;
 const IPV4_ROUTE: u32 = 0x40;
 const IPV6_ADDRESS: u32 = 0x100;
 const IPV6_ROUTE: u32 = 0x400;
-/// The kernel's messages are no longer than this; a longer one is cut, and what is left of it still says enough.
+/// Size of the read buffer, in bytes, longer than the kernel's messages. Of a longer datagram the complete messages at its
+/// beginning are read, the rest is lost.
 const BUFFER_BYTES: usize = 32 << 10;
-/// Reads in one turn of the thread.
+/// Maximum number of reads in one iteration of the thread.
 const READS_A_TURN: usize = 64;
 
-/// See the module's documentation.
+/// Netlink socket and last known state; see the module documentation.
 #[derive(Debug)]
 pub(super) struct Network {
     socket: OwnedFd,
@@ -37,7 +37,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// Opens the socket and has `token` told of news.
+    /// Opens the socket and registers it under `token`.
     pub(super) fn watch(registry: &Registry, token: Token) -> io::Result<Network> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
@@ -46,13 +46,13 @@ impl Network {
         Ok(Network { socket, known: Known::default(), buffer: vec![0; BUFFER_BYTES] })
     }
 
-    /// Reads what there is: whether something has changed, and whether there may be more to read.
+    /// Reads pending messages. Returns whether something has changed, and whether more may be pending.
     pub(super) fn read(&mut self) -> (bool, bool) {
         let mut changed = false;
         for _ in 0..READS_A_TURN {
             match rustix::io::read(&self.socket, &mut self.buffer[..]) {
                 Ok(length) => changed |= self.known.note(&self.buffer[..length]),
-                // Messages were lost: something did change.
+                // The kernel dropped messages, so something did change.
                 Err(Errno::NOBUFS) => changed = true,
                 Err(Errno::INTR) => {}
                 Err(_) => return (changed, false),

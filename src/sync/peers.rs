@@ -1,6 +1,6 @@
-//! Whom this node wants to be linked with: addresses, wishes, redial times.
+//! Peers with which this node links: addresses, settings, redial times.
 //!
-//! Owns the table of peers. Knows nothing of documents, and never dials by itself: it says who is due.
+//! Owns the table of peers. Knows nothing of documents, and never dials: it reports which peers are due.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,22 +18,22 @@ use crate::sync::link::LinkId;
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 /// Longest redial delay.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Runs remembered per peer, to notice two machines alternating under one key.
+/// Number of runs remembered per peer, to notice two machines that alternate under one key.
 const RUNS_REMEMBERED: usize = 4;
 
-/// Where a peer may be reached.
+/// Address of a peer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Address {
-    /// A literal address: never looked up.
+    /// Literal address; never looked up.
     Literal(SocketAddr),
     /// `HOST:PORT`, resolved at each dial.
     Name(String),
-    /// `relay:HOST:PORT`: the peer has a place at the relay there. The rest is one of the other two.
+    /// `relay:HOST:PORT`: the peer has an allocation at that relay. `HOST:PORT` is as in the other two.
     Relay(String),
 }
 
 impl Address {
-    /// Parses `HOST:PORT` or `relay:HOST:PORT`; IPv6 literals in brackets.
+    /// Parses `HOST:PORT` or `relay:HOST:PORT`; IPv6 literals are in brackets.
     #[must_use]
     pub fn parse(text: &str) -> Option<Address> {
         let relay = text.strip_prefix("relay:").filter(|rest| rest.contains(':'));
@@ -53,7 +53,7 @@ impl Address {
         (host_is_plain && port != 0).then(|| Address::Name(text.to_owned()))
     }
 
-    /// Whether it is a relay's.
+    /// Returns true if it is the address of a relay.
     #[must_use]
     pub fn is_relay(&self) -> bool {
         matches!(self, Address::Relay(_))
@@ -70,48 +70,48 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// What is kept of a peer's name.
+/// Maximum length kept of a peer's name, in characters.
 pub(crate) const NAME_CHARACTERS: usize = 64;
 
-/// One peer.
+/// State of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
-    /// Admitted by id alone.
+    /// True if it is admitted by its id alone.
     pub(crate) pinned: bool,
-    /// The operator disconnected it.
+    /// True if the operator disconnected it.
     pub(crate) refused: bool,
     pub(crate) addresses: Vec<Address>,
-    /// The connection attempt under way.
+    /// Current connection attempt.
     pub(crate) dialling: Option<LinkId>,
     /// Names being resolved for the attempt.
     pub(crate) resolving: Vec<String>,
-    /// The admitted session.
+    /// Admitted session.
     pub(crate) session: Option<LinkId>,
-    /// Why it is not connected, in words.
+    /// Reason why it is not connected, as text.
     pub(crate) last_error: String,
     pub(crate) dialled_at: Option<Instant>,
     pub(crate) last_ack: Option<Instant>,
     pub(crate) last_audit: Option<Instant>,
     pub(crate) skew_ms: i64,
-    /// What it calls itself.
+    /// Node id from its hello.
     pub(crate) name: String,
     pub(crate) traffic: Traffic,
-    /// Where it was last seen.
+    /// Address at which it was last seen.
     pub(crate) seen_at: Option<SocketAddr>,
-    /// Where it was seen before this node started, to be contacted once. A peer that dials this node may not notice for
-    /// long that it was gone.
+    /// Address at which it was seen before this node started, to be dialled once: a peer that dials this node may not notice
+    /// for long that it was gone.
     pub(crate) contact: Option<SocketAddr>,
-    /// The place it dials from, as it is saved.
+    /// Address from which it dials, as saved by the store.
     pub(crate) saved_place: Option<SocketAddr>,
     next_dial: Option<Instant>,
     failures: u32,
-    /// An attempt or a session has ended before.
+    /// True once an attempt or a session has ended.
     tried: bool,
     runs: Vec<RunId>,
 }
 
 impl Peer {
-    /// Whether its name is known and not cut, so that it can be compared.
+    /// Returns true if its name is known and not truncated, so that it can be compared.
     fn has_whole_name(&self) -> bool {
         !self.name.is_empty() && self.name.chars().count() < NAME_CHARACTERS
     }
@@ -120,7 +120,7 @@ impl Peer {
         !self.refused && !self.addresses.is_empty()
     }
 
-    /// Whether an attempt is to be made when there is none: again and again, or once.
+    /// Returns true if an attempt should be made while there is none: repeatedly, or once for `contact`.
     fn is_to_be_dialled(&self) -> bool {
         self.is_wanted() || (self.contact.is_some() && !self.refused)
     }
@@ -129,18 +129,18 @@ impl Peer {
         self.session.is_some() || self.dialling.is_some() || !self.resolving.is_empty()
     }
 
-    /// Dial at the next opportunity.
+    /// Makes the peer due at once and resets the backoff.
     pub(crate) fn dial_now(&mut self, now: Now) {
         self.failures = 0;
         self.next_dial = Some(now.mono);
     }
 
-    /// Dial at the next opportunity; if that fails, the backoff goes on where it was.
+    /// Makes the peer due at once; if the attempt fails, the backoff continues where it was.
     pub(crate) fn try_now(&mut self, now: Now) {
         self.next_dial = Some(now.mono);
     }
 
-    /// An attempt or a session ended: dial again after the backoff.
+    /// Schedules the next dial after an attempt or a session has ended.
     pub(crate) fn back_off(&mut self, now: Now, random: &mut dyn Random) {
         let delay = BACKOFF_MIN.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX);
         self.failures += 1;
@@ -150,13 +150,13 @@ impl Peer {
         self.next_dial = Some(now.after(jittered));
     }
 
-    /// A session got as far as exchanging documents.
+    /// Records that a session reached the exchange of documents.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
         self.last_error.clear();
     }
 
-    /// Notes the run a hello named. True when an earlier run came back: two machines share this key.
+    /// Records the run in a hello. Returns true if an earlier run came back: two machines share this key.
     pub(crate) fn met_run(&mut self, run: RunId) -> bool {
         if self.runs.last() == Some(&run) {
             return false;
@@ -170,7 +170,7 @@ impl Peer {
     }
 }
 
-/// Every peer this node knows of.
+/// Table of all known peers.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     table: BTreeMap<EndpointId, Peer>,
@@ -185,13 +185,13 @@ impl Peers {
         self.table.get_mut(id)
     }
 
-    /// Whether an attempt was made with some peer that is to be dialled, or there is none.
+    /// Returns true if a dial of some wanted peer has ended, or there is no such peer.
     pub(crate) fn are_tried(&self) -> bool {
         let mut wanted = self.table.values().filter(|peer| peer.is_wanted()).peekable();
         wanted.peek().is_none() || wanted.any(|peer| peer.tried)
     }
 
-    /// Two nodes with one node id, `ours` and a connected peer or two connected peers.
+    /// Returns two nodes that share a node id: this one and a connected peer, or two connected peers.
     pub(crate) fn namesakes(&self, ours: EndpointId, our_name: &str) -> Option<[EndpointId; 2]> {
         let connected = self.table.iter().filter(|(_, peer)| peer.session.is_some());
         let mut seen = BTreeMap::from([(our_name, ours)]);
@@ -201,7 +201,7 @@ impl Peers {
         })
     }
 
-    /// The other node, `ours` or a connected peer, that has the node id of peer `id`.
+    /// Returns the other node that has the node id of peer `id`: this one or a connected peer.
     pub(crate) fn namesake_of(&self, id: EndpointId, ours: EndpointId, our_name: &str) -> Option<EndpointId> {
         let peer = self.table.get(&id).filter(|peer| peer.has_whole_name())?;
         if peer.name == our_name {
@@ -219,7 +219,8 @@ impl Peers {
         self.table.iter_mut()
     }
 
-    /// The entry for a peer, made if need be; `None` when the table is full of peers somebody named.
+    /// Returns the entry for a peer, created if necessary. A full table drops an idle peer that is neither pinned nor refused;
+    /// `None` if there is none.
     pub(crate) fn entry(&mut self, id: EndpointId) -> Option<&mut Peer> {
         if !self.table.contains_key(&id) && self.table.len() >= PEERS {
             let idle = self.table.iter().find(|(_, peer)| !peer.pinned && !peer.refused && !peer.is_busy());
@@ -229,14 +230,14 @@ impl Peers {
         Some(self.table.entry(id).or_default())
     }
 
-    /// Who should be dialled now.
+    /// Returns the peers to dial now.
     pub(crate) fn due(&self, now: Now) -> Vec<EndpointId> {
         let due =
             |peer: &Peer| peer.is_to_be_dialled() && !peer.is_busy() && peer.next_dial.is_none_or(|at| now.reached(at));
         self.table.iter().filter(|(_, peer)| due(peer)).map(|(id, _)| *id).collect()
     }
 
-    /// When the next dial is due.
+    /// Returns the time of the next dial.
     pub(crate) fn next_dial(&self, now: Now) -> Option<Instant> {
         let idle = self.table.values().filter(|peer| peer.is_to_be_dialled() && !peer.is_busy());
         idle.map(|peer| peer.next_dial.unwrap_or(now.mono)).min()

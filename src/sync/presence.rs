@@ -1,6 +1,7 @@
-//! The flood of presence: each node that has agents says so now and then, and everybody passes it on once.
+//! Gossip of presence: each node that has agents announces itself at intervals, and every other node forwards each announcement
+//! once.
 //!
-//! Owns what was heard and passed on already. Nothing of it is stored.
+//! Owns the announcements already received and forwarded. Stores none of them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,22 +12,22 @@ use crate::limits::PRESENCE_NODES;
 use crate::store::RunId;
 use crate::sync::mesh;
 
-/// Of one node, what comes faster than this is neither told nor passed on.
+/// Minimum interval between accepted announcements of one node; faster ones are neither reported nor forwarded.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
-/// A node not heard for this long makes room for another one.
+/// Time without an announcement after which a node makes room for another.
 const FORGET: Duration = Duration::from_secs(600);
-/// A peer that connects is told of this node's own presence again, unless it is older.
+/// Maximum age of this node's own announcement at which it is repeated to a peer that connects.
 const FRESH: Duration = Duration::from_secs(30);
 
-/// What was heard of one node.
+/// Announcements received of one node.
 #[derive(Debug)]
 struct Heard {
-    /// Its newest two runs, and the highest counter of each: a late message of an earlier run is known for what it is.
+    /// Its newest two runs, with the highest counter of each, by which a late message of the earlier run is recognised.
     runs: [(RunId, u64); 2],
     at: Instant,
 }
 
-/// What was heard of every node, and what this one said itself.
+/// Announcements received of every node, and this node's last own one.
 #[derive(Debug, Default)]
 pub(super) struct Flood {
     nodes: BTreeMap<EndpointId, Heard>,
@@ -34,20 +35,20 @@ pub(super) struct Flood {
 }
 
 impl Flood {
-    /// This node's own presence, a new one.
+    /// Returns a new announcement of this node.
     pub(super) fn announce(&mut self, now: Now, node: EndpointId, run: RunId) -> mesh::Presence {
         let counter = self.said.map_or(1, |(counter, _)| counter + 1);
         self.said = Some((counter, now.mono));
         message(node, run, counter)
     }
 
-    /// This node's own presence for a peer that has just connected, while it is fresh.
+    /// Returns this node's last announcement for a peer that has just connected, while it is fresh.
     pub(super) fn again(&self, now: Now, node: EndpointId, run: RunId) -> Option<mesh::Presence> {
         let (counter, at) = self.said?;
         (!now.reached(at + FRESH)).then(|| message(node, run, counter))
     }
 
-    /// Whether this is news of another node, to be told and passed on. Malformed messages are no news.
+    /// Returns the node if this is news of another one, to be reported and forwarded. Malformed messages are not news.
     pub(super) fn take(&mut self, now: Now, ours: EndpointId, message: &mesh::Presence) -> Option<EndpointId> {
         let node = EndpointId(message.node.as_ref().try_into().ok()?);
         let run = RunId(message.run.as_ref().try_into().ok()?);
@@ -63,6 +64,7 @@ impl Flood {
         let slot = match heard.runs.iter().position(|(known, _)| *known == run) {
             Some(slot) => slot,
             None => {
+                // Replaces the older of the two runs.
                 heard.runs.swap(0, 1);
                 heard.runs[0] = (run, 0);
                 0

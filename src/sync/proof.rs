@@ -1,8 +1,8 @@
-//! The formation proof: shows knowledge of the formation key on one connection, and is worth nothing on any other.
+//! Formation proof: shows knowledge of the formation key on one connection, and is worthless on any other.
 //!
-//! HMAC-SHA-256 over fields that each have their length (u32, big endian) in front: "peat-formation-v1", the prover's
-//! role ("dialler" or "acceptor"), the app id, the prover's id, the verifier's id, and the TLS exporter of the
-//! connection. A proof cannot be reflected (role), relayed (ids) or replayed (exporter).
+//! HMAC-SHA-256 over fields that are each preceded by their length (u32, big endian): "peat-formation-v1", the prover's role
+//! ("dialler" or "acceptor"), the app id, the prover's id, the verifier's id, and the TLS exporter of the connection. A proof
+//! cannot be reflected (role), relayed (ids) or replayed (exporter).
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use ring::hmac;
 use crate::identity::EndpointId;
 use crate::limits::FORMATION_KEY_BYTES;
 
-/// First field of every proof; a change of the scheme changes it.
+/// First field of every proof; a new version of the scheme takes a new label.
 const LABEL: &[u8] = b"peat-formation-v1";
 
-/// The secret a formation shares.
+/// Secret shared by the nodes of a formation.
 #[derive(Clone)]
 pub struct FormationKey(hmac::Key);
 
@@ -26,12 +26,12 @@ impl fmt::Debug for FormationKey {
     }
 }
 
-/// Why a text is no formation key. Never shows the text.
+/// Reason why a text is not a formation key. Never contains the text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FormationKeyError {
-    /// Not standard base64.
+    /// The text is not standard base64.
     Encoding,
-    /// This many bytes, too few.
+    /// The key has only this many bytes.
     Short(usize),
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for FormationKeyError {
 impl std::error::Error for FormationKeyError {}
 
 impl FormationKey {
-    /// Reads standard base64, white space around it ignored.
+    /// Parses standard base64, ignoring white space around it.
     ///
     /// # Errors
     /// The text is not base64 or the key is too short.
@@ -61,7 +61,7 @@ impl FormationKey {
         FormationKey::new(BASE64_STANDARD.decode(text.trim()).map_err(|_| FormationKeyError::Encoding)?)
     }
 
-    /// The key itself; the bytes are wiped.
+    /// Creates a key from its bytes, and wipes them.
     ///
     /// # Errors
     /// The key is too short.
@@ -74,23 +74,23 @@ impl FormationKey {
         Ok(FormationKey(key))
     }
 
-    /// A secret of those who know the key, for another purpose.
+    /// Derives a secret for another purpose, known to all holders of the key.
     #[must_use]
     pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
         hmac::sign(&self.0, purpose).as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 }
 
-/// Which end of the connection proves.
+/// End of the connection that proves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
-    /// The end that dialled; proves first.
+    /// The end that dialled; it proves first.
     Dialler,
-    /// The end that was dialled; answers only once it has verified.
+    /// The end that was dialled; it proves only after it has verified the dialler's proof.
     Acceptor,
 }
 
-/// The proof that `sender`, at this end of the connection, knows the key; for `receiver` only.
+/// Returns the proof that `sender`, at this end of the connection, knows the key; valid for `receiver` only.
 #[must_use]
 pub fn prove(
     key: &FormationKey,
@@ -104,7 +104,7 @@ pub fn prove(
     tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// Whether `proof` is what [`prove`] gives for the same arguments; takes the same time whatever differs.
+/// Returns true if `proof` equals the result of [`prove`] for the same arguments. Takes constant time.
 #[must_use]
 pub fn verify(
     key: &FormationKey,

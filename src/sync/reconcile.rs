@@ -1,12 +1,31 @@
-//! Finds which records two nodes hold in different versions, in few and small messages.
+//! Range-based set reconciliation: finds the records that two nodes hold in different versions, in few and small messages.
 //!
-//! Range-based set reconciliation: both sides sort their records by key hash; one sends a fingerprint of everything;
-//! whoever sees a fingerprint that is not its own splits that range, until a range is small enough to list. Owns one
-//! side of one exchange over a fixed [`Set`]; must never look at a document, a store or a connection. The bytes are in
+//! Owns one side of one exchange over a fixed [`Set`]; must never read a document, a store or a connection. The bytes are in
 //! `docs/wire.md`.
 //!
-//! The sides take turns. Hand every message to [`Reconciler::handle`] and send what it returns; the exchange is over for
-//! this side once [`Reconciler::is_done`]:
+//! # The problem
+//!
+//! Two nodes hold up to hundreds of thousands of records each, nearly all of them equal, and no cursor describes the difference:
+//! one was restored from a backup, or they exchanged documents through third nodes. To list every key and version costs 32 bytes
+//! per record on a link that may carry 1 kB/s. A Merkle tree has to be maintained on disk with every commit, in a shape on which
+//! both nodes agree.
+//!
+//! # The algorithm
+//!
+//! Both sides sort their records by key hash. The fingerprint of a range of keys is a hash of the number of its records and of
+//! the sum of their hashes, so that prefix sums yield the fingerprint of any range. One side sends the fingerprint of all keys.
+//! A side that receives
+//!
+//! * a fingerprint equal to its own is done with that range;
+//! * a different fingerprint splits the range into `PARTS` of equal numbers of its own records and sends their fingerprints, or
+//!   lists its records if there are at most `LEAF_ITEMS`;
+//! * a list compares it with its own records, notes the records that the other side needs, and answers with the items of the list
+//!   that it needs itself.
+//!
+//! The number of turns thus grows with the logarithm of the set, and the bytes with the number of differences.
+//!
+//! The sides take turns. Pass every message to [`Reconciler::handle`] and send what it returns; the exchange is over for this
+//! side once [`Reconciler::is_done`]:
 //!
 //! ```
 //! use peat_node::store::{KeyHash, VersionHash};
@@ -28,8 +47,14 @@
 //! # Ok::<(), peat_node::sync::reconcile::ReconcileError>(())
 //! ```
 //!
-//! Whatever the other side sends, the work is bounded: messages by [`MESSAGE_BYTES`], turns and unanswered ranges by the
-//! size of our own set, and no key is reported twice.
+//! # Bounds
+//!
+//! The work is bounded regardless of what the other side sends: messages by [`MESSAGE_BYTES`], turns and unanswered ranges by the
+//! size of this side's set, and no key is reported twice.
+//!
+//! # Tests
+//!
+//! `reconcile/tests.rs` compares exchanges with a model, bounds their messages, and mutates honest messages.
 
 mod set;
 #[cfg(test)]
@@ -44,19 +69,19 @@ use crate::store::fingerprint::{FINGERPRINT_BYTES, Fingerprint};
 pub use set::{Item, Set};
 use wire::{Entry, Reader, Span, Status, Writer};
 
-/// No message is longer, ours or theirs.
+/// Maximum size of a message in either direction, in bytes.
 pub const MESSAGE_BYTES: usize = 60 << 10;
-/// Ranges are answered while a message's weight is below this; one more still fits.
+/// Weight of a message, in bytes, up to which further ranges are answered; one more still fits.
 const FILL_BYTES: usize = MESSAGE_BYTES - (2 << 10);
-/// What an answer takes at most besides its statuses: two bounds of 18 bytes and a count.
+/// Maximum size of an answer without its statuses, in bytes: two bounds of 18 bytes and a count.
 const ANSWER_BYTES: usize = 40;
-/// A range with no more records than this is listed, not split.
+/// Number of records up to which a range is listed rather than split.
 const LEAF_ITEMS: usize = 16;
-/// Parts of the whole key space, once it is known to differ. Only one range pays for this width, and it saves a turn.
+/// Number of parts of the whole key space, once it is known to differ. Only one range pays for this width, and it saves a turn.
 const ROOT_PARTS: usize = 64;
-/// Parts of any other range.
+/// Number of parts of any other range.
 const PARTS: usize = 12;
-/// Turns an exchange may take whatever the size of the set, and one more for every 64 items.
+/// Maximum number of turns of an exchange, plus one for every 64 items of the set.
 const BASE_TURNS: usize = 64;
 
 const _: () = assert!(
@@ -65,35 +90,35 @@ const _: () = assert!(
 );
 const _: () = assert!(FILL_BYTES + LEAF_ITEMS * 32 + 38 < MESSAGE_BYTES, "the longest list fits after the last check");
 
-/// What the other side has under a key of ours.
+/// State of the other side under a key of this side.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Theirs {
-    /// Nothing.
+    /// The other side has no record.
     Lacks,
-    /// Another version, which may need ours: one that orders before it or beside it.
+    /// The other side has another version, which may need this one: it orders before it or is concurrent.
     Differs,
 }
 
-/// What an exchange has found so far.
+/// Differences found so far.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Differences {
-    /// Keys the other side lacks or holds in a version that ours may add to, each once, in no particular order. What it
-    /// holds in a version that orders above ours is not among them.
+    /// Keys that the other side lacks or holds in a version that this side's may add to, each once, in no particular order.
+    /// Excludes keys that it holds in a version that orders above.
     pub send: Vec<(KeyHash, Theirs)>,
 }
 
-/// Why an exchange was given up. The other side is to blame for all of them but [`ReconcileError::Finished`].
+/// Reason for which an exchange was abandoned. The other side is to blame for all of them except [`ReconcileError::Finished`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ReconcileError {
-    /// A message of this many bytes, over [`MESSAGE_BYTES`].
+    /// The message has this many bytes, over [`MESSAGE_BYTES`].
     Long(usize),
-    /// Bytes that are no message: what is wrong with them.
+    /// The bytes are not a message, for this reason.
     Malformed(&'static str),
-    /// A message that does not fit what was said before: how.
+    /// The message contradicts earlier ones, in this way.
     Inconsistent(&'static str),
-    /// More turns than any honest exchange over our set takes.
+    /// The exchange takes more turns than any honest one over this set.
     Endless,
-    /// A message after the end of the exchange.
+    /// The message came after the end of the exchange.
     Finished,
 }
 
@@ -119,11 +144,11 @@ pub struct Reconciler {
     set: Set,
     state: State,
     turns: usize,
-    /// Ranges known to differ that we have not answered yet: first key to last key, disjoint.
+    /// Ranges known to differ and not answered yet: first key to last key, disjoint.
     open: BTreeMap<u128, u128>,
-    /// Ranges our last message listed, ascending; only these can be answered.
+    /// Ranges listed by the last message sent, ascending; only these can be answered.
     listed: Vec<Span>,
-    /// A bit for each item of the set that was reported.
+    /// One bit for each item of the set, set once it is reported.
     reported: Vec<u64>,
 }
 
@@ -134,13 +159,13 @@ enum State {
     Failed(ReconcileError),
 }
 
-/// What a message asks of the side that received it.
+/// Content of a received message that requires a reply.
 #[derive(Default)]
 struct Received {
     answers: Vec<(Span, Vec<Status>)>,
-    /// It wants a reply, even one that says nothing.
+    /// True if it expects a reply, even an empty one.
     expects: bool,
-    /// Its sender has more to say.
+    /// True if its sender has more to send.
     more: bool,
 }
 
@@ -158,7 +183,7 @@ impl Reconciler {
         })
     }
 
-    /// Starts an exchange between sides that know already that they differ, a turn further on; also returns the first message.
+    /// Starts an exchange between sides known to differ, which saves a turn; also returns the first message.
     #[must_use]
     pub fn initiate_differing(set: Set) -> (Reconciler, Vec<u8>) {
         Reconciler::begin(set, |reconciler, writer| _ = reconciler.advance(Span::ALL, writer))
@@ -174,25 +199,25 @@ impl Reconciler {
         (reconciler, writer.into_bytes())
     }
 
-    /// Waits for the first message of the other side.
+    /// Creates the side that waits for the first message.
     #[must_use]
     pub fn respond(set: Set) -> Reconciler {
         let reported = vec![0; set.len().div_ceil(64)];
         Reconciler { set, state: State::Talking, turns: 0, open: BTreeMap::new(), listed: Vec::new(), reported }
     }
 
-    /// Whether everything is found and nothing further will be sent or expected.
+    /// Returns true if everything is found, and no message will be sent or is expected.
     #[must_use]
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
-    /// Takes the other side's message, adds what it reveals to `found`, and returns the reply: possibly an empty one,
-    /// which must be sent all the same, or `None` when none is expected and the exchange is over.
+    /// Handles a message of the other side, adds its findings to `found`, and returns the reply: possibly an empty one, which
+    /// must be sent all the same, or `None` if none is expected and the exchange is over.
     ///
     /// # Errors
-    /// The message is malformed, contradicts what was said, or there are too many. Nothing more can be done with this
-    /// exchange then; what was found up to there is right if the other side was honest, and harmless if not.
+    /// The message is malformed, contradicts earlier ones, or exceeds the number of turns. The exchange cannot continue then;
+    /// its findings so far are right if the other side was honest, and harmless if not.
     pub fn handle(&mut self, message: &[u8], found: &mut Differences) -> Result<Option<Vec<u8>>, ReconcileError> {
         let reply = self.turn(message, found);
         if let Err(error) = reply {
@@ -252,13 +277,13 @@ impl Reconciler {
         Ok(received)
     }
 
-    /// Keeps the range open if its fingerprint is not ours.
+    /// Keeps the range open if its fingerprint differs.
     fn compare(&mut self, span: Span, theirs: Fingerprint) -> Result<(), ReconcileError> {
         self.check_not_open(span)?;
         if self.set.fingerprint(self.set.within(span)) == theirs {
             return Ok(());
         }
-        // They are parts of ranges we split, and but for the root's every such range has two items or more.
+        // They are parts of ranges split by this side, and except for the root every such range has at least two items.
         if self.open.len() >= ROOT_PARTS * PARTS + self.set.len() / 2 * PARTS {
             return Err(ReconcileError::Inconsistent("more ranges than our set can have"));
         }
@@ -266,7 +291,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// A range of theirs must be one we gave away, so not one that waits here.
+    /// Checks that a range was handed to the other side, and so does not wait here.
     fn check_not_open(&self, span: Span) -> Result<(), ReconcileError> {
         match self.open.range(..=span.last).next_back() {
             Some((_, last)) if *last >= span.first => Err(ReconcileError::Inconsistent("a range that is not theirs")),
@@ -274,7 +299,7 @@ impl Reconciler {
         }
     }
 
-    /// Goes through both sides' items of a range; returns what to tell the other side about its own.
+    /// Merges both sides' items of a range; returns the statuses of the other side's items, to be sent to it.
     fn match_items(
         &mut self,
         span: Span,
@@ -330,7 +355,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Writes all answers, and as many of the open ranges as fit, in key order. Also returns whether that expects a reply.
+    /// Writes all answers, and as many of the open ranges as fit, in key order. Also returns true if that expects a reply.
     fn compose(&mut self, answers: Vec<(Span, Vec<Status>)>) -> Result<(Vec<u8>, bool), ReconcileError> {
         let mut weight: usize = answers.iter().map(|(_, statuses)| ANSWER_BYTES + 2 * statuses.len()).sum();
         let mut answers = answers.into_iter().peekable();
@@ -344,7 +369,7 @@ impl Reconciler {
             }
             let before = writer.len();
             expects |= self.advance(Span { first, last }, &mut writer);
-            // A list's answer can be longer than the list; it has to fit the other side's message too.
+            // A list's answer can be longer than the list, and has to fit the other side's message too.
             weight += (writer.len() - before).max(ANSWER_BYTES + LEAF_ITEMS);
         }
         answers.for_each(|(span, statuses)| writer.answer(span, &statuses));
@@ -357,13 +382,14 @@ impl Reconciler {
         }
     }
 
-    /// Lists or splits a range that differs; returns whether that expects a reply.
+    /// Lists or splits a range that differs; returns true if that expects a reply.
     fn advance(&mut self, span: Span, writer: &mut Writer) -> bool {
         let ours = self.set.within(span);
         if ours.len() <= LEAF_ITEMS {
             self.list(span, writer);
             return !ours.is_empty();
         }
+        // Parts have equal numbers of this side's records, not equal spans of keys.
         let parts = if span == Span::ALL { ROOT_PARTS.min(ours.len()) } else { PARTS };
         let mut first = span.first;
         let mut start = ours.start;

@@ -1,8 +1,8 @@
-//! The relays this node has a place at, and what travels through them.
+//! Allocations of this node at relays, and the datagrams that travel through them.
 //!
-//! Owns the table of relays. A way through a relay has an address of its own, made of the relay's number here and the other
-//! node's handle there, so that everything above deals in addresses only; here they are turned into headers and back. Must
-//! send nothing by itself under radio silence: it is not asked then.
+//! Owns the table of relays. A path through a relay has an address made of the relay's number here and the other node's handle
+//! there, so that the layers above deal in addresses only; this module converts them to headers and back. Must send nothing
+//! under radio silence: it is not polled then.
 
 mod client;
 
@@ -18,20 +18,20 @@ use crate::relay::wire::{HEADER_BYTES, Handle, Header, RelayKey};
 use crate::sync::link::{RelayNumber, relay_of, relayed};
 use crate::sync::peers::Address;
 
-/// What a datagram that is not QUIC's comes to.
+/// Result of a datagram that is not QUIC's.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Heard {
-    /// It is from no relay.
+    /// It is not from a relay.
     Stranger,
-    /// It was for us, and nobody else needs to know.
+    /// It was an answer that changes nothing for other parts.
     Done,
-    /// There is a place now.
+    /// An allocation was granted.
     Up,
-    /// It came through: from there, and what follows the header.
+    /// A forwarded datagram from this address; the payload follows the header.
     Through(SocketAddr),
 }
 
-/// See the module's documentation.
+/// Table of relays; see the module documentation.
 #[derive(Debug)]
 pub(super) struct Relays {
     identity: Identity,
@@ -50,12 +50,12 @@ impl Relays {
         self.forget_all(now);
     }
 
-    /// Whether there is any.
+    /// Returns true if any relay is in use.
     pub(super) fn is_used(&self) -> bool {
         !self.clients.is_empty()
     }
 
-    /// From now on these are used, and no others.
+    /// Replaces the set of relays to use.
     pub(super) fn want(&mut self, now: Now, hosts: &BTreeSet<&str>, nonce: u64) {
         self.clients.retain(|_, client| hosts.contains(client.host.as_str()));
         for host in hosts {
@@ -71,14 +71,14 @@ impl Relays {
         }
     }
 
-    /// Every place is given up, without a word.
+    /// Gives up every allocation without notice to the relay.
     pub(super) fn forget_all(&mut self, now: Now) {
         self.clients.values_mut().for_each(|client| client.forget(now));
     }
 
     // Names.
 
-    /// Names to look up.
+    /// Returns the names to look up.
     pub(super) fn look_ups(&mut self, now: Now) -> Vec<String> {
         if self.key.is_none() {
             return Vec::new();
@@ -98,7 +98,7 @@ impl Relays {
 
     // Datagrams.
 
-    /// Takes a datagram that is not QUIC's.
+    /// Handles a datagram that is not QUIC's.
     pub(super) fn handle(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) -> Heard {
         let Some(key) = &self.key else { return Heard::Stranger };
         let asked = self.clients.iter_mut().find(|(_, client)| client.address() == Some(from));
@@ -120,8 +120,8 @@ impl Relays {
         }
     }
 
-    /// Another relay may have passed on this one's cookie, and hold an allocation here in this node's name. Those that name
-    /// themselves as this one get no further signatures for a while.
+    /// Suspends relays that imitate this one. Another relay may have forwarded this one's cookie, and hold an allocation here
+    /// in this node's name. Relays that present this one's id get no further signatures for a while.
     fn suspend_imitations(&mut self, now: Now, number: RelayNumber) {
         let Some((host, id)) = self.clients.get(&number).map(|client| (client.host.clone(), client.relay())) else {
             return;
@@ -132,8 +132,8 @@ impl Relays {
         }
     }
 
-    /// Puts the header in front of a datagram to an address of a way through a relay, and returns the relay's own; `None`:
-    /// there is no place.
+    /// Prepends the header to a datagram for a path through a relay, and returns the relay's own address; `None` without an
+    /// allocation there.
     pub(super) fn wrap(&self, now: Now, to: SocketAddr, datagram: &mut Vec<u8>) -> Option<SocketAddr> {
         let (number, node) = relay_of(to)?;
         let client = self.clients.get(&number)?;
@@ -142,7 +142,7 @@ impl Relays {
         client.address()
     }
 
-    /// A request that is due, and where it goes.
+    /// Returns the destination of a request that is due, and writes the request to `out`.
     pub(super) fn poll_transmit(&mut self, now: Now, out: &mut Vec<u8>) -> Option<SocketAddr> {
         let key = self.key.as_ref()?;
         let due =
@@ -158,24 +158,24 @@ impl Relays {
         self.clients.values().filter_map(Client::deadline).min()
     }
 
-    /// This node's address may have changed: every relay is asked now.
+    /// Repeats all requests at once, because this node's address may have changed.
     pub(super) fn ask_again(&mut self, now: Now) {
         self.clients.values_mut().for_each(|client| client.ask_again(now));
     }
 
-    /// A link has trouble: are the places still there?
+    /// Verifies soon that the allocations still exist, because a link is unanswered.
     pub(super) fn hurry(&mut self, now: Now) {
         self.clients.values_mut().for_each(|client| client.hurry(now));
     }
 
-    // Ways.
+    // Paths.
 
-    /// The relays there is a place at.
+    /// Returns the relays at which there is an allocation.
     pub(super) fn up(&self, now: Now) -> Vec<RelayNumber> {
         self.clients.iter().filter(|(_, client)| client.token(now).is_some()).map(|(number, _)| *number).collect()
     }
 
-    /// The ways to a peer through those of its relays where there is a place.
+    /// Returns the paths to a peer through those of its relays at which there is an allocation.
     pub(super) fn ways(&self, now: Now, id: &EndpointId, addresses: &[Address]) -> Vec<SocketAddr> {
         let named =
             |client: &Client| addresses.iter().any(|at| matches!(at, Address::Relay(host) if *host == client.host));
@@ -183,7 +183,7 @@ impl Relays {
         usable.map(|(number, _)| relayed(*number, Handle::of(id))).collect()
     }
 
-    /// What is wrong with the first of these relays, in words.
+    /// Returns the error of the first of these relays, as text.
     pub(super) fn trouble(&self, addresses: &[Address]) -> Option<String> {
         let host = addresses.iter().find_map(|at| if let Address::Relay(host) = at { Some(host) } else { None })?;
         if self.key.is_none() {
@@ -197,14 +197,14 @@ impl Relays {
         Some(format!("relay {host}: {words}"))
     }
 
-    /// An address as people know it.
+    /// Returns the display form of an address.
     pub(super) fn show(&self, address: SocketAddr) -> String {
         let relay = relay_of(address).and_then(|(number, _)| self.clients.get(&number));
         relay.map_or_else(|| address.to_string(), |client| format!("relay:{}", client.host))
     }
 }
 
-/// What follows the header of a datagram that came through a relay.
+/// Removes the relay's header from a forwarded datagram.
 pub(super) fn payload(datagram: &mut bytes::BytesMut) {
     bytes::Buf::advance(datagram, HEADER_BYTES);
 }
@@ -216,7 +216,7 @@ mod tests {
     use crate::relay::wire::Answer;
     use crate::sync::proof::FormationKey;
 
-    /// Counts up; enough to tell bytes apart.
+    /// Random source that counts up, enough to tell values apart.
     #[derive(Debug)]
     struct Counting(u8);
 

@@ -1,7 +1,7 @@
-//! Name look-ups, on threads of their own because the system's resolver blocks.
+//! Name look-ups, on separate threads because the system's resolver blocks.
 //!
-//! The deadline of a look-up is the engine's: it stops waiting after [`crate::sync::LOOKUP_DEADLINE`]. Here a look-up simply
-//! takes as long as the system needs, and its end is always told, so that radio silence knows when the last query ended.
+//! The engine enforces the deadline: it stops waiting after [`crate::sync::LOOKUP_DEADLINE`]. A look-up here takes as long as
+//! the system needs, and its end is always reported, so that radio silence can wait for the last query to end.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -9,23 +9,23 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
-/// Look-ups at once; further names wait in the channel.
+/// Number of concurrent look-ups; further names wait in the channel.
 pub const WORKERS: usize = 2;
-/// Names that may wait, and answers nobody has taken yet: one per peer address is the most the engine asks for.
+/// Capacity of the channels of names and of answers: the engine requests at most one name per peer address.
 pub const NAMES: usize = 4 * crate::limits::PEERS;
-/// Addresses taken of one answer.
+/// Maximum number of addresses taken from one answer.
 const ADDRESSES: usize = 8;
 
-/// The end of a look-up.
+/// Result of a look-up.
 #[derive(Debug)]
 pub struct Resolved {
-    /// `HOST:PORT`, as asked.
+    /// `HOST:PORT`, as requested.
     pub name: String,
-    /// Its addresses, or what went wrong in words.
+    /// Addresses of the name, or the error as text.
     pub result: Result<Vec<SocketAddr>, String>,
 }
 
-/// One worker: looks names up until the channel closes.
+/// Runs one worker: looks names up until the channel closes.
 pub fn run(names: &Receiver<String>, answers: &Sender<Resolved>, waker: &Arc<Waker>) {
     for name in names {
         let result = look_up(&name);
@@ -56,8 +56,8 @@ fn explain(error: &std::io::Error) -> String {
     }
 }
 
-/// Without a list of servers musl asks this machine, and is silent about it for longer than anybody waits. What stands in
-/// `/etc/hosts` and what is a number needs no server.
+/// Returns true if a look-up would query a server that does not exist: without a list of servers musl queries this machine, and
+/// times out later than any caller waits. Names in `/etc/hosts` and literal addresses need no server.
 fn asks_nobody(name: &str) -> bool {
     let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
     let listed = || std::fs::read_to_string("/etc/hosts").is_ok_and(|hosts| lists(&hosts, host));

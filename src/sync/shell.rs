@@ -1,6 +1,6 @@
-//! The sync thread: moves datagrams, replies and requests between the engine and the world.
+//! Sync thread: moves datagrams, replies and requests between the engine and the system.
 //!
-//! Ends when every sender of [`Wiring::asked`] is gone, after telling the peers.
+//! Ends when every sender of [`Wiring::asked`] is gone, after notifying the peers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,59 +23,59 @@ use crate::sync::{Asked, Engine, Event, Reloaded};
 use crate::udp::{SOCKET, Socket};
 
 const NETWORK: Token = Token(2);
-/// Datagrams taken before anything is sent.
+/// Maximum number of datagrams received in one iteration, so that sending is not starved.
 const RECEIVED_A_TURN: usize = 64;
-/// Datagrams sent before anything is taken.
+/// Maximum number of datagrams sent in one iteration, so that receiving is not starved.
 const SENT_A_TURN: usize = 64;
-/// No UDP payload is longer.
+/// Size of the receive buffer, in bytes; no UDP payload is longer.
 const DATAGRAM_BYTES: usize = 1 << 16;
-/// What the kernel may hold for us in each direction, bytes; it gives what it allows.
+/// Requested size of the kernel's socket buffer in each direction, in bytes; the kernel may grant less.
 pub const SOCKET_BUFFER_BYTES: usize = 2 << 20;
-/// The same kind of send error is logged at most this often.
+/// Minimum interval between log lines about the same kind of send error.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Everything the thread is wired to.
+/// Channels and wakers that connect the thread to the others.
 #[derive(Debug)]
 pub struct Wiring {
-    /// To the store thread.
+    /// Requests to the store thread.
     pub requests: Sender<Submitted>,
-    /// From the store thread.
+    /// Replies from the store thread.
     pub inlet: Inlet,
-    /// How far the store is.
+    /// Newest visible and newest durable sequence number of the store.
     pub tip: Arc<SharedTip>,
-    /// From the api thread.
+    /// Requests from the api thread.
     pub asked: Receiver<Asked>,
-    /// To the api thread. Holds one answer per unanswered request; a status waits in the engine when it is full.
+    /// Events to the api thread. Has room for one answer per unanswered request; a status waits in the engine while it is full.
     pub events: Sender<Event>,
     /// Wakes the api thread.
     pub api: Arc<Waker>,
-    /// To the resolver.
+    /// Names to the resolver.
     pub names: Sender<String>,
-    /// From the resolver.
+    /// Addresses from the resolver.
     pub resolved: Receiver<Resolved>,
-    /// Stamped at each turn.
+    /// Watchdog stamp of this thread, set in each iteration.
     pub pulse: Arc<Pulse>,
-    /// Settings that were read again.
+    /// Reloaded settings.
     pub reloads: Receiver<Reloaded>,
-    /// When this node is a relay too.
+    /// This node's own relay, if it runs one.
     pub relay: Option<OwnRelay>,
 }
 
-/// The thread of this node's own relay.
+/// Connection to the thread of this node's own relay.
 #[derive(Debug)]
 pub struct OwnRelay {
-    /// To it; while it is full orders wait in the engine.
+    /// Orders to the relay; while the channel is full they wait in the engine.
     pub orders: Sender<Order>,
-    /// Wakes it. It ends, once woken, when the orders' sender is gone.
+    /// Wakes the relay thread, which ends once it is woken after the sender of its orders is gone.
     pub waker: Arc<Waker>,
-    /// From it: it is silent.
+    /// Confirmations that the relay has fallen silent.
     pub silenced: Receiver<()>,
 }
 
 /// Runs the sync thread.
 ///
 /// # Errors
-/// The poll failed; nothing works without it.
+/// The poll failed; no work is possible without it.
 pub fn run(engine: Engine, socket: Socket, wiring: Wiring) -> io::Result<()> {
     let network = Network::watch(socket.poll.registry(), NETWORK);
     let network = network.map_err(|cause| {
@@ -100,12 +100,12 @@ struct Shell {
     engine: Engine,
     socket: Socket,
     network: Option<Network>,
-    /// The kernel has something to say of the network.
+    /// True if the netlink socket may have more to read.
     network_news: bool,
     wiring: Wiring,
-    /// A request the store's queue had no room for.
+    /// Request for which the store's queue had no room.
     held: Option<Submitted>,
-    /// A datagram the socket had no room for.
+    /// Datagram for which the socket had no room.
     unsent: Option<(SocketAddr, Vec<u8>)>,
     readable: bool,
     buffer: Vec<u8>,
@@ -131,6 +131,7 @@ impl Shell {
     fn sleep(&mut self, events: &mut Events, idle: bool) -> io::Result<()> {
         let now = now();
         self.wiring.pulse.stamp(now.mono);
+        // Does not sleep while input may be pending or output is left.
         let timeout = match self.engine.poll_deadline(now) {
             _ if self.readable || self.network_news || !idle => Some(Duration::ZERO),
             Some((at, reason)) => {
@@ -153,7 +154,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Everything the other threads sent. False once the api thread is gone.
+    /// Passes everything the other threads sent to the engine. Returns false once the api thread is gone.
     fn take_channels(&mut self) -> bool {
         let now = now();
         // Before the readers: the store hands out a new reader before the tip of its new run.
@@ -203,13 +204,13 @@ impl Shell {
                     self.engine.handle_datagram(now(), from, data);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-                // Linux reports what became of an earlier datagram here (an ICMP error); QUIC has its own timers.
+                // Linux reports the fate of an earlier datagram here (an ICMP error); QUIC has its own timers.
                 Err(error) => self.complain(&error),
             }
         }
     }
 
-    /// Hands out what the engine has; true when nothing is left that could be handed out now.
+    /// Delivers the output of the engine; returns true when nothing is left that could be delivered now.
     fn drain(&mut self) -> bool {
         self.pass_requests();
         self.pass_orders();
@@ -227,7 +228,7 @@ impl Shell {
             match self.wiring.requests.try_send(request) {
                 Ok(()) => {}
                 Err(TrySendError::Full(request)) => {
-                    // Woken again by the store's next commit.
+                    // The next commit of the store wakes this thread again.
                     self.held = Some(request);
                     return;
                 }
@@ -275,7 +276,7 @@ impl Shell {
                     self.wait_for_room(true);
                     return true;
                 }
-                // A datagram that cannot be sent is a lost datagram.
+                // A datagram that cannot be sent counts as lost.
                 Err(error) => self.complain(&error),
                 Ok(_) => {}
             }

@@ -13,19 +13,19 @@ struct Wait {
     have: BTreeSet<EndpointId>,
 }
 
-/// Every waiting call. The api engine bounds their number and abandons each at its deadline.
+/// All waiting calls. The api engine bounds their number and abandons each at its deadline.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     calls: BTreeMap<u64, Wait>,
 }
 
 impl Waits {
-    /// Adds a call.
+    /// Adds a call that waits for `peers` peers to hold version `sequence` of `key`.
     pub(crate) fn add(&mut self, call: u64, key: KeyHash, sequence: u64, peers: u32) {
         self.calls.insert(call, Wait { key, sequence, peers, have: BTreeSet::new() });
     }
 
-    /// The call ended by itself.
+    /// Removes a call that ended before it was satisfied.
     pub(crate) fn abandon(&mut self, call: u64) {
         self.calls.remove(&call);
     }
@@ -34,12 +34,12 @@ impl Waits {
         self.calls.is_empty()
     }
 
-    /// What is waited for.
+    /// Returns the documents and versions waited for.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (KeyHash, u64)> {
         self.calls.values().map(|wait| (wait.key, wait.sequence))
     }
 
-    /// `peer` holds version `sequence` of `key`, or a superseding one. Returns the calls this satisfies.
+    /// Records that `peer` holds version `sequence` of `key`, or a superseding one. Returns the calls that this satisfies.
     pub(crate) fn held(&mut self, peer: EndpointId, key: KeyHash, sequence: u64) -> Vec<u64> {
         let mut done = Vec::new();
         for (call, wait) in &mut self.calls {

@@ -1,4 +1,4 @@
-//! Who may come in, and which of two connections with one peer is kept.
+//! Admission of peers, and the choice between two connections with one peer.
 
 use super::{Engine, Pending};
 use crate::clock::Now;
@@ -9,11 +9,11 @@ use crate::sync::link::{CloseCode, LinkId};
 use crate::sync::proof::{self, Role};
 use crate::sync::session::{Fault, Session};
 
-/// A peer's cursors are checked by a comparison when the last one is older than this.
+/// Age of the last comparison after which a peer's cursors are audited by another one.
 const AUDIT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
-/// Of two connections that cross, both are young and were heard of just now; an earlier one that was not for this long, or two
-/// round trips if those take longer, is lost to the peer.
+/// Silence, or two round trips if those take longer, after which an earlier connection counts as lost to the peer. Two
+/// connections that cross are both young, and both were heard recently.
 const QUIET: std::time::Duration = std::time::Duration::from_millis(500);
 
 impl Engine {
@@ -52,7 +52,7 @@ impl Engine {
         session.admit(now, &self.ours, &self.reader)
     }
 
-    /// Whether the other side of a session may come in.
+    /// Checks that the peer of a session may be admitted.
     fn admission(&self, session: &Session, proof: &[u8]) -> Result<(), Fault> {
         let peer = self.peers.get(&session.peer);
         let refuse = |reason: &str| Err(Fault::new(CloseCode::NotAdmitted, reason));
@@ -66,7 +66,7 @@ impl Engine {
             return refuse("neither pinned here (--peer) nor a shared key here to prove (--shared-key)");
         };
         let exporter = self.links.export(session.link);
-        // A peer that is dialled without being pinned, because it was seen before, has to know the key as well.
+        // A peer dialled without being pinned, because it was seen before, must prove the key as well.
         let role = if session.dialled { Role::Acceptor } else { Role::Dialler };
         if proof.is_empty() {
             refuse("no formation proof: start the dialling node with --shared-key, or pin it here with --peer")
@@ -112,7 +112,8 @@ impl Engine {
         }
     }
 
-    /// Saves where a peer dials from that this node cannot dial by itself, so that it can be told of a restart.
+    /// Saves the address of a peer that dials this node and cannot be dialled by configuration, so that this node can contact
+    /// it after a restart.
     fn remember_place(&mut self, session: &Session) {
         let direct = self.links.way(session.link).is_some_and(|(through, _)| !through);
         let place = self.links.remote(session.link).filter(|_| direct && !session.dialled);
@@ -128,7 +129,7 @@ impl Engine {
         }
     }
 
-    /// Logs when a peer that has said its node id is not the only one with it.
+    /// Logs a warning if a peer reports the node id of another node.
     pub(super) fn warn_of_namesake(&mut self, now: Now, id: EndpointId) {
         let Some(other) = self.peers.namesake_of(id, self.ours.id, &self.ours.node_id) else { return };
         let whose = if other == self.ours.id { "this node".to_owned() } else { other.to_string() };
@@ -138,9 +139,10 @@ impl Engine {
         }
     }
 
-    /// Of two sessions with one peer in one run, both sides keep the one dialled by the smaller id; a newer run, or a second
-    /// session dialled by the same side, replaces the earlier. So does one that comes when the earlier is quiet: nobody dials
-    /// whom he hears, so the peer has lost the earlier one, by moving to another network say.
+    /// Chooses between two sessions with one peer. If both belong to one run and were dialled by different ends, both ends keep
+    /// the one that the smaller id dialled; a newer run, or a second session from the same dialler, replaces the earlier one.
+    /// So does a session that begins while the earlier is quiet: a node never dials a peer over a healthy link, so the peer
+    /// has lost the earlier one, e.g. after changing networks.
     fn choose(&mut self, now: Now, session: &Session, earlier: LinkId, run: RunId) -> Result<(), Fault> {
         let Some(other) = self.sessions.get(&earlier) else { return Ok(()) };
         let smaller_dialled = session.dialled == (self.ours.id < session.peer);

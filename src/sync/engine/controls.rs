@@ -1,4 +1,4 @@
-//! What the api thread asks for: connecting, radio silence, lists, waits.
+//! Requests of the api thread: connecting, radio silence, lists, waits.
 
 use std::time::{Duration, Instant};
 
@@ -13,27 +13,27 @@ use crate::sync::outbox::Outbox;
 use crate::sync::peers::{self, Address};
 use crate::sync::session::{Fault, Session};
 
-/// Why a peer that is named by its id alone is not connected.
+/// Error shown for a peer that is configured by its id alone and not connected.
 pub(super) const NO_ADDRESS: &str = "no address of it is known here and it has not dialled this node; give one of the two the \
                                      other's address (--peer ID@HOST:PORT)";
-/// Calls that may wait for a peer to be admitted.
+/// Maximum number of calls that wait for a peer to be admitted.
 const ARRIVALS: usize = 256;
 
-/// A call that waits for a peer to be admitted.
+/// Call that waits for a peer to be admitted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     call: u64,
     peer: EndpointId,
     pub(super) until: Instant,
-    /// The wish to be linked is on disk.
+    /// True once the setting is on disk.
     saved: bool,
 }
 
-/// What the other side of an attempt is told that is given up for another.
+/// Close reason of an attempt that is replaced by another.
 pub(super) const DIALLED_ANEW: &str = "dialled anew";
-/// Index entries counted at most to say how many documents a peer lacks.
+/// Maximum number of index entries counted to estimate the pending documents of a peer.
 const PENDING_COUNTED: usize = 100_000;
-/// How long the number of documents a peer lacks that is away stands for whoever looks every few seconds.
+/// Time for which a cached pending count of a disconnected peer is reused between scrapes.
 const EVERYTHING_STANDS: Duration = Duration::from_secs(10);
 
 impl Engine {
@@ -110,8 +110,8 @@ impl Engine {
         if !addresses.is_empty() {
             peer.addresses = addresses;
         }
-        // An attempt may have begun where nobody could answer, or at other addresses: it is begun anew. A link that is up, as
-        // far as anybody knows, is asked for a sign of life, and what was lost on it is sent again.
+        // An attempt may have begun without a network, or at other addresses: it is restarted. A link that appears to be up is
+        // pinged, and QUIC retransmits what was lost on it.
         peer.resolving.clear();
         if let Some(attempt) = peer.dialling.take_if(|link| !self.sessions.contains_key(link)) {
             self.links.close(now, attempt, CloseCode::Replaced, DIALLED_ANEW);
@@ -158,7 +158,7 @@ impl Engine {
         self.events.push_back(Event::Answered { call, answer });
     }
 
-    /// Answers the calls whose peers are admitted.
+    /// Answers the calls for peers that are admitted.
     fn answer_arrivals(&mut self) {
         for arrival in std::mem::take(&mut self.arrivals) {
             if arrival.saved && self.is_live(&arrival.peer) {
@@ -169,7 +169,7 @@ impl Engine {
         }
     }
 
-    /// Answers the calls whose peers are admitted, and tells those whose time is over why theirs are not.
+    /// Answers the calls for peers that are admitted, and fails those past their deadline with the reason.
     pub(super) fn check_arrivals(&mut self, now: Now) {
         if self.arrivals.is_empty() {
             return;
@@ -199,7 +199,8 @@ impl Engine {
             .collect()
     }
 
-    /// Why a path is in use; and, of a peer admitted by the formation key, that this may not be wanted any more.
+    /// Adds a warning to the reason of a path if this database is a restored backup and the peer was admitted by the formation
+    /// key: the backup may lack a later `disconnect`.
     fn with_doubt(&self, peer: &peers::Peer, reason: String) -> String {
         if self.went_back && !peer.pinned {
             format!("{reason}; this database is a restored backup, which may lack a `disconnect` of this peer")
@@ -224,7 +225,7 @@ impl Engine {
         Measured { stats: self.stats(), known_peers: known().count(), peers }
     }
 
-    /// One peer; `everything` is what all that are not connected lack, counted once.
+    /// Returns one peer as lists show it; `everything` caches the pending count shared by all disconnected peers.
     fn show(&self, now: Now, id: EndpointId, peer: &peers::Peer, everything: &mut Option<u64>) -> Peer {
         let session = peer.session.and_then(|link| self.sessions.get(&link)).filter(|session| session.is_live());
         let dialled = peer.addresses.iter().map(ToString::to_string);
@@ -254,7 +255,7 @@ impl Engine {
         }
     }
 
-    /// What a link waits for on which nothing moves.
+    /// Returns the stalled wait of a session as text.
     fn stall(&self, now: Now, session: &Session) -> Option<String> {
         session.stall(now, self.links.rtt(session.link)).map(|stall| stall.to_string())
     }
@@ -274,7 +275,8 @@ impl Engine {
         words.collect::<Vec<_>>().join("; ")
     }
 
-    /// How many documents' newest versions a peer has not acknowledged; everything, for one that is not connected.
+    /// Returns the number of documents of which a peer has not acknowledged the newest version; all for a disconnected peer.
+    /// Stops at `PENDING_COUNTED`.
     fn pending_documents(&self, outbox: Option<&Outbox>) -> u64 {
         let Ok(snapshot) = self.reader.snapshot() else { return 0 };
         let source = outbox.and_then(Outbox::source);
@@ -300,8 +302,8 @@ impl Engine {
         }
     }
 
-    /// Not one datagram leaves from here on. Answered once the resolver is quiet too, and this node's own relay, and, with
-    /// `--persist-sync`, the next start will be silent.
+    /// Begins radio silence: not one datagram is sent from here on. The call is answered once the resolver and this node's own
+    /// relay are quiet and, with `--persist-sync`, the setting is on disk, so that the next start is silent too.
     fn stop_sync(&mut self, now: Now, call: u64) {
         self.falling_silent.push(call);
         if self.active {
@@ -324,7 +326,8 @@ impl Engine {
         self.answer_silence();
     }
 
-    /// A wish that is not on disk is not kept after a restart: whoever waits is told so. The node is silent all the same.
+    /// Handles the result of saving the sync setting. A setting that is not on disk is lost at a restart, so waiting calls
+    /// fail; the node is silent all the same.
     pub(super) fn on_sync_saved(&mut self, error: Option<store::Error>) {
         self.saving_sync -= 1;
         if let Some(error) = error {
@@ -333,7 +336,7 @@ impl Engine {
         self.answer_silence();
     }
 
-    /// Tells those who wait for silence why there is none, or not for long.
+    /// Fails the calls that wait for silence, with this reason.
     fn refuse_silence(&mut self, why: &ControlError) {
         for call in std::mem::take(&mut self.falling_silent) {
             self.events.push_back(Event::Answered { call, answer: Err(why.clone()) });
@@ -366,7 +369,7 @@ impl Engine {
         }
     }
 
-    /// A peer acknowledged documents: which waits does that satisfy, directly or because its cursor passed them?
+    /// Answers the waits satisfied by a session: by documents it acknowledged, or by its cursors having passed them.
     pub(super) fn check_waits(&mut self, session: &Session, acked: &[(KeyHash, u64)]) {
         if self.waits.is_empty() {
             return;
@@ -382,8 +385,8 @@ impl Engine {
         done.into_iter().for_each(|call| self.done(call));
     }
 
-    /// Whether the peer has confirmed all up to the newest version of a document, and holds that: not one of a collection that does
-    /// not sync with it, nor one that it refused or could not be sent.
+    /// Returns true if the peer has confirmed everything up to the newest version of a document, and holds that version: the
+    /// collection syncs with it, and the version was neither refused nor withheld.
     fn has_passed(&self, session: &Session, key: &KeyHash) -> bool {
         let (Ok(snapshot), Some(outbox)) = (self.reader.snapshot(), session.outbox()) else { return false };
         let Ok(Some(record)) = snapshot.record(key) else { return false };

@@ -1,4 +1,4 @@
-//! Dialling: who is due, names to look up, attempts that take too long.
+//! Dialling: peers that are due, names to look up, attempts that take too long.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::limits::{ADMISSION, FIRST_ANSWER};
 use crate::sync::link::{CloseCode, LinkId};
 use crate::sync::peers::{Address, Peer};
 
-/// A dial waits this long for a name; a later answer is used if it is still of use.
+/// Time that a dial waits for the addresses of a name; a later answer is used if the dial still needs it.
 pub const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Engine {
@@ -35,7 +35,7 @@ impl Engine {
         literals.extend(self.relays.ways(now, &id, &peer.addresses));
         let names = peer.resolving.clone();
         if literals.is_empty() && names.is_empty() {
-            // Every way leads through relays, and there is no place at any: dialled once there is.
+            // Every path leads through relays at which there is no allocation; the peer is dialled once there is one.
             peer.last_error = self.relays.trouble(&peer.addresses).unwrap_or_default();
             peer.back_off(now, &mut *self.random);
         }
@@ -112,7 +112,7 @@ impl Engine {
         }
     }
 
-    /// Gives up look-ups and attempts that have not become a session in time.
+    /// Gives up look-ups, and attempts that have not become a session in time.
     pub(super) fn check_dials(&mut self, now: Now) {
         self.check_lookups(now);
         let late: Vec<(EndpointId, LinkId)> = self
@@ -132,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// When an attempt is given up: sooner when nobody has answered.
+    /// Returns the time at which an attempt is given up: earlier if no datagram has arrived.
     fn patience_ends(&self, peer: &Peer) -> Option<Instant> {
         let answered = peer.dialling.is_some_and(|link| self.links.was_heard(link));
         Some(peer.dialled_at? + if answered { ADMISSION } else { FIRST_ANSWER })

@@ -1,4 +1,4 @@
-//! How sessions end: a fault, the peer's wish, or silence.
+//! End of sessions: a fault, a close by the peer, or silence.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use crate::limits::ADMISSION;
 use crate::sync::link::{CloseCode, LinkId};
 use crate::sync::session::{Fault, Session};
 
-/// With an answer outstanding, a link silent for this long, or this many round trips, is asked for a sign of life,
+/// Silence after which a link with an answer outstanding is pinged: the larger of a duration and a number of round trips.
 const SILENCE_PING: (Duration, u32) = (Duration::from_secs(5), 3);
-/// and for this long, or this many, is dead. Without one, QUIC's idle timeout of 30 s decides.
+/// Silence after which it is closed, likewise. Without an answer outstanding, QUIC's idle timeout (30 s) decides.
 const SILENCE_DEAD: (Duration, u32) = (Duration::from_secs(10), 8);
 
 impl Engine {
-    /// Closes a session for a fault, its own or the peer's.
+    /// Closes a session after a fault of this node or of the peer.
     pub(super) fn end(&mut self, now: Now, link: LinkId, fault: &Fault) {
         let Some(session) = self.drop_session(link) else { return };
         self.close(now, link, session.peer, fault);
@@ -43,7 +43,7 @@ impl Engine {
         }
     }
 
-    /// Takes a session out of the tables.
+    /// Removes a session from the tables.
     pub(super) fn drop_session(&mut self, link: LinkId) -> Option<Session> {
         let session = self.sessions.remove(&link)?;
         if let Some(peer) = self.peers.get_mut(&session.peer)
@@ -88,8 +88,7 @@ impl Engine {
         }
     }
 
-    /// Says of each link on which nothing moves what it waits for, once, and gives it up when that lasts: a new one begins with what is
-    /// on disk at both ends.
+    /// Reports each stall once, and closes the link if it lasts: a new session resumes from the state on disk at both ends.
     pub(super) fn check_stalls(&mut self, now: Now) {
         let mut stalled = Vec::new();
         for session in self.sessions.values_mut() {
@@ -109,12 +108,12 @@ impl Engine {
         self.sessions.values().filter_map(|session| session.stall_deadline(self.links.rtt(session.link))).min()
     }
 
-    /// Since when the peer of a session could have answered and was not heard.
+    /// Returns the time since which the peer of a session owed an answer and was not heard.
     fn quiet_since(&self, session: &Session) -> Instant {
         self.links.last_heard(session.link).max(session.expects_since())
     }
 
-    /// A satellite's link is not dead for being slow.
+    /// Returns the larger of a duration and a number of round trips: a satellite link is slow, not dead.
     fn patience(&self, link: LinkId, (time, round_trips): (Duration, u32)) -> Duration {
         time.max(self.links.rtt(link) * round_trips)
     }
@@ -123,6 +122,7 @@ impl Engine {
         let expecting = self.sessions.values().filter(|session| session.expects_answer());
         let at = expecting.map(|session| {
             let heard = self.quiet_since(session);
+            // A ping counts only if it was sent after the peer was last heard.
             let pinged = self.links.last_pinged(session.link).is_some_and(|at| at >= heard);
             let silence = heard + self.patience(session.link, if pinged { SILENCE_DEAD } else { SILENCE_PING });
             if session.is_live() { silence } else { silence.min(session.since + ADMISSION) }

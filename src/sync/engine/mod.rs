@@ -1,9 +1,9 @@
-//! The sync engine: what happened goes in, what to do next comes out.
+//! Sync engine: input in, actions out, without I/O.
 //!
 //! Owns the links, the sessions and the table of peers. After every `handle_*` call drain, in this order,
-//! [`Engine::poll_store`], [`Engine::poll_event`], [`Engine::poll_resolve`] and [`Engine::poll_transmit`], each until
-//! `None`; then wait for input or for [`Engine::poll_deadline`]. Reads documents through the [`Reader`] it was given and
-//! asks the store for every write.
+//! [`Engine::poll_store`], `poll_relay`, [`Engine::poll_event`], [`Engine::poll_resolve`] and [`Engine::poll_transmit`], each
+//! until `None`; then wait for input or for [`Engine::poll_deadline`]. Reads documents through the [`Reader`] it was given and
+//! requests every write from the store.
 
 mod admission;
 mod controls;
@@ -44,88 +44,88 @@ use crate::sync::relays::Relays;
 use crate::sync::session::{Fault, Ours, Session};
 use crate::sync::waits::Waits;
 
-/// Requests to the store that may be unanswered at once.
+/// Maximum number of unanswered requests to the store.
 pub const STORE_OUTSTANDING: usize = 64;
 
-/// A peer named in the configuration.
+/// Peer named in the configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PeerSpec {
-    /// Who it is; admitted by this id alone.
+    /// Endpoint id of the peer; admits it without a proof.
     pub id: EndpointId,
-    /// Where to dial it; none: it dials us.
+    /// Addresses to dial; if there are none, the peer dials this node.
     pub addresses: Vec<Address>,
 }
 
-/// What the engine needs to know.
+/// Configuration of the engine.
 #[derive(Debug)]
 pub struct Config {
-    /// Shown to peers.
+    /// Node id, shown to peers.
     pub node_id: String,
-    /// Nodes of another application are not admitted.
+    /// Application id; nodes of another application are not admitted.
     pub app_id: String,
-    /// Admits whoever proves it.
+    /// Formation key, which admits every node that proves it.
     pub formation_key: Option<FormationKey>,
-    /// What relays take instead of the formation key.
+    /// Key for relays, if it is not the formation key.
     pub relay_key: Option<FormationKey>,
-    /// This node is a relay too, on a thread of its own.
+    /// True if this node also runs a relay, on a separate thread.
     pub is_relay: bool,
-    /// Named peers.
+    /// Configured peers.
     pub peers: Vec<PeerSpec>,
-    /// How fast links may send.
+    /// Rates at which links may send.
     pub link_rates: LinkRates,
-    /// Collections whose documents are `latest` here.
+    /// Collections of `latest` documents on this node.
     pub latest_collections: BTreeSet<String>,
-    /// False: begin in radio silence.
+    /// False to begin in radio silence.
     pub active: bool,
-    /// Remember StartSync and StopSync across restarts.
+    /// True to remember StartSync and StopSync across restarts.
     pub persist_sync: bool,
 }
 
-/// Why the engine wants to be woken.
+/// Reason for which the engine is to be woken.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Wake {
     /// More can be sent at once.
     More,
-    /// A QUIC timer.
+    /// A QUIC timer expires.
     Link,
-    /// A peer is due to be dialled, or an attempt has taken too long.
+    /// A peer is due to be dialled, or an attempt times out.
     Dial,
-    /// A silent link is to be asked, or given up.
+    /// A silent link is to be pinged or closed.
     Silence,
-    /// Nothing moves on a link.
+    /// A stall is to be reported.
     Stall,
-    /// A session's own timer.
+    /// A session timer expires.
     Session,
-    /// The network has changed again, or a link has not answered since it did.
+    /// A change of the network is to be handled, or a link has not answered since one.
     Network,
-    /// A relay is to be asked.
+    /// A request to a relay is due.
     Relay,
 }
 
-/// What the store owes us an answer to.
+/// Unanswered request to the store.
 #[derive(Debug)]
 pub(super) enum Pending {
     Apply(LinkId),
     Save {
         call: Option<u64>,
     },
-    /// Whether sync is on, for the next start.
+    /// Saves whether sync is on, for the next start.
     SaveSync,
 }
 
-/// See the module's documentation.
+/// Sync engine; see the module documentation.
 #[derive(Debug)]
 pub struct Engine {
     pub(super) ours: Ours,
     formation_key: Option<FormationKey>,
-    /// A relay's own key is used, whatever becomes of the formation key.
+    /// True if relays use their own key, so that reloading the formation key does not affect them.
     own_relay_key: bool,
     pub(super) relays: Relays,
-    /// What this node's own relay is told.
+    /// Orders for this node's own relay; `None` if it does not run one.
     relay_orders: Option<VecDeque<Order>>,
-    /// How often it has been told to fall silent and has not said yet that it is.
+    /// Number of confirmations of silence that the own relay owes.
     relay_owes: u32,
-    /// The configuration's peers.
+    /// Peers of the configuration.
     named: Vec<PeerSpec>,
     persist_sync: bool,
     pub(super) reader: Reader,
@@ -140,24 +140,24 @@ pub struct Engine {
     next_ticket: u64,
     pub(super) events: VecDeque<Event>,
     pub(super) lookups: VecDeque<String>,
-    /// Names with the resolver, and since when.
+    /// Names being resolved, with the time of the request.
     pub(super) looking_up: BTreeMap<String, Instant>,
     pub(super) waits: Waits,
     pub(super) held: HeldBack,
     pub(super) flood: Flood,
     pub(super) copied: Copied,
-    /// A peer showed that the database is a restored backup.
+    /// True if a peer showed that the database is a restored backup.
     pub(super) went_back: bool,
-    /// Nodes heard of that the api engine is still to be told of.
+    /// Present nodes to be reported to the api engine.
     pub(super) present: BTreeSet<EndpointId>,
-    /// Settings of sync that are not on disk yet.
+    /// Number of sync settings not on disk yet.
     pub(super) saving_sync: usize,
     /// ConnectPeer calls that wait for their peers.
     arrivals: Vec<controls::Arrival>,
-    /// StopSync calls to answer once no look-up is in flight and the wish is on disk.
+    /// StopSync calls to answer once no look-up is in flight and the setting is on disk.
     pub(super) falling_silent: Vec<u64>,
     status: Status,
-    /// All documents, as last counted for metrics, and when.
+    /// Number of all documents, as last counted for metrics, and the time of the count.
     pub(super) everything: Option<(Instant, u64)>,
     bytes_sent: u64,
     bytes_received: u64,
@@ -168,7 +168,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// A node's engine, ready to dial.
+    /// Creates the engine of a node, ready to dial.
     ///
     /// # Errors
     /// The store could not be read, or a peer named in `config` is this node.
@@ -262,7 +262,7 @@ impl Engine {
         }
     }
 
-    /// Logs which peers were named by their ids alone: one of the two has to know where the other is.
+    /// Logs a warning for each peer configured by its id alone: one of the two nodes has to know the other's address.
     fn note_unreachable(&self) {
         let unreachable = |peer: &super::peers::Peer| peer.pinned && !peer.refused && peer.addresses.is_empty();
         for (id, _) in self.peers.iter().filter(|(_, peer)| unreachable(peer) && peer.contact.is_none()) {
@@ -272,7 +272,7 @@ impl Engine {
 
     // Input.
 
-    /// A datagram arrived. Under radio silence it is dropped unread.
+    /// Handles a datagram. Under radio silence it is dropped unread.
     pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, data: BytesMut) {
         if !self.active {
             return;
@@ -286,7 +286,7 @@ impl Engine {
         self.settle(now);
     }
 
-    /// The store answered.
+    /// Handles a reply of the store.
     pub fn handle_reply(&mut self, now: Now, reply: Reply) {
         let Ticket::Sync(ticket) = reply.ticket else { return };
         match self.pending.remove(&ticket) {
@@ -298,7 +298,7 @@ impl Engine {
         self.settle(now);
     }
 
-    /// The store committed.
+    /// Handles a commit of the store.
     pub fn handle_tip(&mut self, now: Now, tip: Tip) {
         if tip != self.tip {
             self.tip = tip;
@@ -307,7 +307,8 @@ impl Engine {
         }
     }
 
-    /// The store was reopened after an error. What was not flushed is gone, so every session begins anew.
+    /// Handles the reopening of the store after an error. Unflushed commits are lost, so every session is closed and starts
+    /// over.
     pub fn handle_reader(&mut self, now: Now, reader: Reader) {
         self.reader = reader;
         for link in self.sessions.keys().copied().collect::<Vec<_>>() {
@@ -316,25 +317,25 @@ impl Engine {
         self.settle(now);
     }
 
-    /// This node's own relay says that it is silent.
+    /// Handles a confirmation that this node's own relay is silent.
     pub fn handle_relay_silent(&mut self) {
         self.relay_owes = self.relay_owes.saturating_sub(1);
         self.answer_silence();
     }
 
-    /// The api engine asks.
+    /// Handles a request of the api engine.
     pub fn handle_asked(&mut self, now: Now, asked: Asked) {
         self.on_control(now, asked);
         self.settle(now);
     }
 
-    /// A look-up of [`Engine::poll_resolve`] ended.
+    /// Handles the end of a look-up requested by [`Engine::poll_resolve`].
     pub fn handle_resolved(&mut self, now: Now, name: &str, result: Result<&[SocketAddr], &String>) {
         self.on_resolved(now, name, result);
         self.settle(now);
     }
 
-    /// A link, an address or a route of this machine came, went or changed.
+    /// Handles a change of a link, an address or a route of this machine.
     pub fn handle_network_changed(&mut self, now: Now) {
         if self.active {
             self.roaming.news(now);
@@ -343,7 +344,7 @@ impl Engine {
         self.settle(now);
     }
 
-    /// A deadline of [`Engine::poll_deadline`] came.
+    /// Handles the expiry of [`Engine::poll_deadline`].
     pub fn handle_timeout(&mut self, now: Now) {
         if self.active {
             self.links.handle_timeout(now);
@@ -356,7 +357,7 @@ impl Engine {
         self.settle(now);
     }
 
-    /// The node is stopping: tells every peer. Drain [`Engine::poll_transmit`] once more afterwards.
+    /// Closes every session because the node stops. Drain [`Engine::poll_transmit`] once more afterwards.
     pub fn handle_shutdown(&mut self, now: Now) {
         for link in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.links.close(now, link, CloseCode::Restarting, "the node is shutting down");
@@ -366,25 +367,25 @@ impl Engine {
 
     // Output.
 
-    /// A request for the store.
+    /// Returns a request for the store.
     #[must_use]
     pub fn poll_store(&mut self) -> Option<Submitted> {
         self.store_out.pop_front()
     }
 
-    /// Something for the api engine.
+    /// Returns an event for the api engine.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front().or_else(|| self.present.pop_first().map(Event::Presence))
     }
 
-    /// A `HOST:PORT` to look up; its end is told by [`Engine::handle_resolved`].
+    /// Returns a `HOST:PORT` to look up; [`Engine::handle_resolved`] takes the result.
     #[must_use]
     pub fn poll_resolve(&mut self) -> Option<String> {
         self.lookups.pop_front()
     }
 
-    /// One datagram into `out` (cleared first), and where to send it.
+    /// Writes one datagram to `out` (cleared first) and returns its destination.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Now, out: &mut Vec<u8>) -> Option<SocketAddr> {
         if !self.active {
@@ -395,19 +396,19 @@ impl Engine {
         Some(to)
     }
 
-    /// What this node's own relay is to be told.
+    /// Returns an order for this node's own relay.
     #[must_use]
     pub fn poll_relay(&mut self) -> Option<Order> {
         self.relay_orders.as_mut()?.pop_front()
     }
 
-    /// False under radio silence.
+    /// Returns false under radio silence.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.active
     }
 
-    /// When to call [`Engine::handle_timeout`] at the latest, and why.
+    /// Returns the latest time at which to call [`Engine::handle_timeout`], and the reason.
     #[must_use]
     pub fn poll_deadline(&mut self, now: Now) -> Option<(Instant, Wake)> {
         let arrival = self.arrivals.iter().map(|arrival| (arrival.until, Wake::Dial)).min();
@@ -425,18 +426,18 @@ impl Engine {
         [more, link, dial, silence, stall, session, network, relay, arrival].into_iter().flatten().min()
     }
 
-    /// Bytes buffered for each connected peer, QUIC's own buffers aside.
+    /// Returns the bytes buffered for each connected peer, without QUIC's own buffers.
     pub fn buffered(&self) -> impl Iterator<Item = (EndpointId, usize)> {
         self.sessions.values().map(|session| (session.peer, session.held()))
     }
 
-    /// What status calls show.
+    /// Returns the values shown by status calls.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status
     }
 
-    /// The counters.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
@@ -470,6 +471,7 @@ impl Engine {
             for link in std::mem::take(&mut self.dirty) {
                 self.run_session(now, link);
             }
+            // Running sessions can cause further events of links.
             self.take_link_events(now);
         }
         self.check_arrivals(now);
@@ -506,7 +508,7 @@ impl Engine {
         let tried = self.status.tried || !self.active || reached || self.peers.are_tried();
         let (copied, copied_nodes) = self.copied.summary(self.ours.id);
         let active = self.active;
-        // All peers are looked at, so only when one came or went.
+        // Compares all peers, so only after one has come or gone.
         let namesakes = if connected == self.status.connected_peers {
             self.status.namesakes
         } else {

@@ -1,4 +1,4 @@
-//! Presence on its way: said by this node, heard from others, passed on.
+//! Gossip of presence: announced by this node, received from others, forwarded.
 
 use super::Engine;
 use crate::clock::Now;
@@ -6,7 +6,7 @@ use crate::sync::mesh;
 use crate::sync::session::Session;
 
 impl Engine {
-    /// Tells every peer that this node is there.
+    /// Announces to every peer that this node is present.
     pub(super) fn announce(&mut self, now: Now) {
         if self.active {
             let presence = self.flood.announce(now, self.ours.id, self.reader.run());
@@ -14,14 +14,15 @@ impl Engine {
         }
     }
 
-    /// A peer that has just connected hears of this node without waiting for the next announcement.
+    /// Sends this node's last announcement to a peer that has just connected, ahead of the next one.
     pub(super) fn greet_present(&self, now: Now, session: &mut Session) {
         if let Some(presence) = self.flood.again(now, self.ours.id, self.reader.run()) {
             session.tell_presence(&presence);
         }
     }
 
-    /// A peer said that some node is there. The session it came from is not among `sessions` while it is at work.
+    /// Handles an announcement. The session it came from is absent from `sessions` while it is being run, so it does not get
+    /// the message back.
     pub(super) fn on_presence(&mut self, now: Now, presence: &mesh::Presence) {
         if let Some(node) = self.flood.take(now, self.ours.id, presence) {
             self.present.insert(node);

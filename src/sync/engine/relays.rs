@@ -1,4 +1,4 @@
-//! Ways through relays: places at them, datagrams through them, and silence of this node's own.
+//! Paths through relays: allocations, datagrams through them, and silence of this node's own relay.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,13 +16,13 @@ use crate::sync::proof::FormationKey;
 use crate::sync::relays::{self, Heard};
 use crate::sync::session::Session;
 
-/// Whether a datagram's first byte says QUIC (RFC 9000, section 17); ours are below 0x40.
+/// Returns true if a datagram's first byte is QUIC's (RFC 9000, section 17); this protocol's own are below 0x40.
 pub(super) fn is_quic(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| first & 0xc0 != 0)
 }
 
 impl Engine {
-    /// What relays this node uses follows from its peers' addresses.
+    /// Updates the set of relays in use from the addresses of the peers.
     pub(super) fn know_relays(&mut self, now: Now) {
         let wanted = self.peers.iter().filter(|(_, peer)| !peer.refused);
         let named = wanted.flat_map(|(_, peer)| &peer.addresses).filter_map(|at| match at {
@@ -46,7 +46,7 @@ impl Engine {
         }
     }
 
-    /// A datagram that is not QUIC's: a relay's, or about a link's way.
+    /// Handles a datagram that is not QUIC's: from a relay, or about a link's path.
     pub(super) fn on_other(&mut self, now: Now, from: SocketAddr, mut data: BytesMut) {
         match self.relays.handle(now, from, &data) {
             Heard::Through(way) => {
@@ -59,7 +59,7 @@ impl Engine {
         }
     }
 
-    /// There is one more way to some peers.
+    /// Handles a new allocation, which adds a path to some peers.
     fn on_relay_up(&mut self, now: Now) {
         self.links.set_relays(self.relays.up(now));
         for (id, peer) in self.peers.iter_mut() {
@@ -72,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// A peer that dialled us through a relay learns by probes that we may reach it directly.
+    /// Lets a peer that dialled through a relay learn, by probes, that this node can reach it directly.
     pub(super) fn tell_addresses(&mut self, now: Now, session: &Session) {
         let through = self.links.way(session.link).is_some_and(|(through, _)| through);
         let Some(peer) = self.peers.get(&session.peer).filter(|_| through && !session.dialled) else { return };
@@ -90,7 +90,7 @@ impl Engine {
             if relay_of(to).is_none() {
                 return Some(to);
             }
-            // Without a place there it is lost, as on any path.
+            // Without an allocation there the datagram is lost, as on any path.
             if let Some(relay) = self.relays.wrap(now, to, out) {
                 return Some(relay);
             }

@@ -1,4 +1,4 @@
-//! Settings that change while the node runs: who is admitted, and whom it links with.
+//! Settings that change while the node runs: the formation key, the peers, and the rates of links.
 
 use std::collections::BTreeSet;
 
@@ -10,20 +10,20 @@ use crate::sync::link::{CloseCode, LinkRates};
 use crate::sync::peers::Address;
 use crate::sync::proof::FormationKey;
 
-/// What a reload may change.
+/// Settings that a reload may change.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// Counts for links to come; those that are up stay.
+    /// Formation key for new links; existing links stay up.
     pub formation_key: Option<FormationKey>,
-    /// All that the configuration names.
+    /// All peers of the configuration.
     pub peers: Vec<PeerSpec>,
-    /// How fast links may send.
+    /// Rates at which links may send.
     pub link_rates: LinkRates,
 }
 
 impl Engine {
-    /// The configuration was read again. Peers that it no longer names, and ConnectPeer does not either, are unlinked; what
-    /// DisconnectPeer refused stays refused.
+    /// Applies a reloaded configuration. Disconnects peers that are no longer named, unless ConnectPeer named them; peers
+    /// refused by DisconnectPeer stay refused.
     pub fn handle_reloaded(&mut self, now: Now, reloaded: Reloaded) {
         self.reload_relay_key(now, reloaded.formation_key.as_ref());
         self.formation_key = reloaded.formation_key;
@@ -79,7 +79,7 @@ impl Engine {
     }
 }
 
-/// Where ConnectPeer has a peer dialled; `None`: it was not asked to.
+/// Returns the addresses at which ConnectPeer has a peer dialled; `None` if it was not called for the peer.
 fn connected_to(saved: &[Link], id: EndpointId) -> Option<Vec<Address>> {
     saved.iter().filter(|link| link.peer == id).find_map(|link| match &link.wish {
         LinkWish::Connect(addresses) => Some(addresses.iter().filter_map(|text| Address::parse(text)).collect()),

@@ -1,4 +1,4 @@
-//! The network under this node has changed: what is tried at once, and how often.
+//! Reaction to changes of this machine's network: what is retried at once, and how often.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,25 +10,26 @@ use crate::sync::link::{CloseCode, LinkId};
 use crate::sync::peers::Peer;
 use crate::sync::session::Fault;
 
-/// Changes come in bursts: a link, then its address, then its routes. After one was acted on the next ones wait this long,
+/// Pause after acting on a change. Changes come in bursts: a link, then its address, then its routes. Doubles while they
+/// continue, up to `PAUSE_MAX`.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// twice as long each time while they go on, up to this (an interface that flaps),
+/// Longest pause, for an interface that flaps.
 const PAUSE_MAX: Duration = Duration::from_secs(4);
-/// until nothing has changed for this long.
+/// Time without a change after which the pause returns to its minimum.
 const CALM: Duration = Duration::from_secs(10);
-/// A link that is asked for a sign of life after a change has this long to answer, or [`ROUND_TRIPS`] if those take longer.
+/// Time that a link has to answer after a change, or [`ROUND_TRIPS`] if those take longer.
 const ANSWER: Duration = Duration::from_secs(1);
-/// See [`ANSWER`]. A lost question is asked again after about three.
+/// Number of round trips, see [`ANSWER`]: a lost ping is repeated after about three.
 const ROUND_TRIPS: u32 = 5;
 
-/// A link that was asked.
+/// Ping sent to a link after a change.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     at: Instant,
     until: Instant,
 }
 
-/// What has changed and was not acted on, and which links have not answered since.
+/// Changes not acted on yet, and links that have not answered since the last one.
 #[derive(Debug, Default)]
 pub(super) struct Roaming {
     due: Option<Instant>,
@@ -38,17 +39,18 @@ pub(super) struct Roaming {
 }
 
 impl Roaming {
-    /// Something has changed.
+    /// Records a change.
     pub(super) fn news(&mut self, now: Now) {
         let rested = self.acted.map_or(now.mono, |acted| now.mono.max(acted + self.pause));
         self.due.get_or_insert(rested);
     }
 
-    /// Whether a change is to be acted on now.
+    /// Returns true if a change is to be acted on now.
     fn is_due(&mut self, now: Now) -> bool {
         if !self.due.is_some_and(|at| now.reached(at)) {
             return false;
         }
+        // Backs off while changes continue, and starts over after a calm period.
         let calm = self.acted.is_none_or(|acted| now.reached(acted + CALM));
         self.pause = if calm { PAUSE_MIN } else { (2 * self.pause).min(PAUSE_MAX) };
         self.acted = Some(now.mono);
@@ -62,7 +64,7 @@ impl Roaming {
 }
 
 impl Engine {
-    /// Acts on changes once they are due, and gives up links that have not answered since.
+    /// Acts on changes once they are due, and closes links that have not answered since.
     pub(super) fn check_network(&mut self, now: Now) {
         if self.roaming.is_due(now) {
             self.relays.ask_again(now);
@@ -76,17 +78,16 @@ impl Engine {
         for (link, session) in &self.sessions {
             self.links.probe(now, *link);
             let answer = ANSWER.max(self.links.rtt(*link) * ROUND_TRIPS);
-            // Another way is taken before the link is given up.
+            // Failover to another path comes before the link is given up.
             let wait = if self.links.has_choice(*link) { 3 * answer } else { answer };
-            // Who cannot be dialled is left to dial us.
+            // A peer that cannot be dialled must not lose its link: only it can dial.
             if session.is_live() && self.peers.get(&session.peer).is_some_and(Peer::is_wanted) {
                 self.roaming.asked.entry(*link).or_insert(Asked { at: now.mono, until: now.mono + wait });
             }
         }
     }
 
-    /// Peers that wait for their backoff are dialled now, and attempts under way, which may have begun where nobody could
-    /// answer, begin anew.
+    /// Dials peers in backoff now, and restarts attempts under way, which may have begun without a network.
     fn try_everyone(&mut self, now: Now) {
         for (_, peer) in self.peers.iter_mut() {
             if let Some(attempt) = peer.dialling.take_if(|link| !self.sessions.contains_key(link)) {

@@ -1,4 +1,4 @@
-//! Giving sessions what came for them, and hearing what they report.
+//! Running sessions: feeds them their input and handles their reports.
 
 use super::{Engine, Pending, STORE_OUTSTANDING};
 use std::collections::BTreeSet;
@@ -143,7 +143,7 @@ impl Engine {
 
     // Documents that do not cross.
 
-    /// A peer does not have the newest version of a document, for this reason.
+    /// Notes that a peer does not have the newest version of a document, for this reason.
     fn hold_back(&mut self, now: Now, peer: EndpointId, hash: KeyHash, reason: &str) {
         let record = self.held_record(hash);
         let incarnation = record.as_ref().map_or(1, |record| record.incarnation);
@@ -162,14 +162,15 @@ impl Engine {
         self.reader.snapshot().and_then(|snapshot| snapshot.record(&hash)).ok().flatten()
     }
 
-    /// A peer has what it was sent of a document. Of a deleted or compacted one there is nothing more that this node lacks.
+    /// Releases a document that the peer acknowledged. If it is deleted or compacted here, this node lacks nothing of it
+    /// either.
     fn release_acked(&mut self, peer: EndpointId, hash: KeyHash) {
         self.held.release(peer, hash, Way::Out);
         self.release_if_superseded(peer, hash, Way::In);
     }
 
-    /// What did not cross an earlier link may have reached the other end by another way as what it has become since. If that does not
-    /// cross either, it is noted when it is offered.
+    /// Releases documents that have been superseded since an earlier link: the other end may have received the newer form by
+    /// another path. If that does not cross either, it is noted when it is offered.
     fn release_superseded(&mut self, peer: EndpointId) {
         for (hash, way) in self.held.of_peer(peer).collect::<Vec<_>>() {
             self.release_if_superseded(peer, hash, way);
@@ -193,7 +194,7 @@ impl Engine {
         self.held.note(peer, hash, way, incarnation, sentence);
     }
 
-    // The store's answers.
+    // Results from the store.
 
     pub(super) fn on_applied(&mut self, now: Now, link: LinkId, result: Result<Outcome, store::Error>) {
         let Some(session) = self.sessions.get_mut(&link) else { return };
@@ -210,7 +211,7 @@ impl Engine {
                     let open: BTreeSet<_> = applied.missing.iter().map(|(hash, _)| *hash).collect();
                     for hash in session.submitted().filter(|hash| !open.contains(hash)) {
                         self.held.release(id, hash, Way::In);
-                        // What the peer still lacks of it, if anything, is found when it would be sent.
+                        // If the peer still lacks something of it, that is noted when it is next sent.
                         self.held.release(id, hash, Way::Out);
                     }
                 }

@@ -1,4 +1,4 @@
-//! Which messages a peer may send where, and how large each may be.
+//! Rules of messages: the lane of each, and its maximum size.
 //!
 //! | message | lane | bytes on the wire | of lists in memory |
 //! |---|---|---|---|
@@ -22,27 +22,27 @@ use crate::sync::link::Lane;
 use crate::sync::mesh::Message;
 use crate::sync::reconcile;
 
-/// Whether a peer has been admitted.
+/// Admission state of a peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Standing {
-    /// It has shown a key, and neither is pinned nor has proved that it knows the formation key. Or this node dialled it and waits
-    /// for its answer.
+    /// The peer has shown a key, and is neither pinned nor has proved that it knows the formation key; or this node dialled it
+    /// and waits for its answer.
     Stranger,
-    /// It is admitted.
+    /// The peer is admitted.
     Member,
 }
 
-/// What holds of one kind of message.
+/// Rule for one kind of message.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Rule {
-    /// In `message.body`.
+    /// Field number in `message.body`.
     number: u32,
-    /// With an article.
+    /// Name with its article, for errors.
     pub name: &'static str,
     place: Place,
-    /// Bytes on the wire, without its envelope.
+    /// Maximum bytes on the wire, without the envelope.
     pub bytes: usize,
-    /// Memory its lists may take.
+    /// Maximum bytes of memory that its lists may take.
     pub list_bytes: usize,
 }
 
@@ -52,10 +52,10 @@ enum Place {
     Documents,
 }
 
-/// Key and length of a message in its envelope.
+/// Size of the envelope, in bytes: key and length of a message.
 const ENVELOPE_BYTES: usize = 8;
 const AUTH_BYTES: usize = 64;
-/// The key and the length of 16 bytes.
+/// Size of a document key in a list, in bytes: field key, length, and 16 bytes.
 const KEY_BYTES: usize = 18;
 const PART: u32 = 8;
 const BATCH: u32 = 5;
@@ -87,19 +87,19 @@ impl Rule {
         self.number == PART
     }
 
-    /// Whether it may be longer than a frame.
+    /// Returns true if it may be longer than a frame.
     pub(super) fn travels_in_parts(&self) -> bool {
         self.number == BATCH
     }
 }
 
-/// The longest frame.
+/// Returns the maximum length of a frame.
 pub(super) fn frame_bytes(lane: Lane, standing: Standing) -> usize {
     let allowed = RULES.iter().filter(|rule| rule.allows(lane, standing)).map(|rule| rule.bytes + ENVELOPE_BYTES);
     allowed.max().unwrap_or(0).min(MESSAGE_BYTES)
 }
 
-/// The rule for the message in a frame, and its length without the envelope; `None` for a body that is not known here, or none.
+/// Returns the rule for the message in a frame, and its length without the envelope; `None` for an unknown body, or none.
 pub(super) fn of(frame: &[u8]) -> Result<Option<(&'static Rule, usize)>, FrameError> {
     let mut rest = frame;
     if rest.is_empty() {
@@ -108,12 +108,12 @@ pub(super) fn of(frame: &[u8]) -> Result<Option<(&'static Rule, usize)>, FrameEr
     let (number, wire_type) = decode_key(&mut rest).map_err(|_| FrameError::Malformed)?;
     let Some(rule) = RULES.iter().find(|rule| rule.number == number) else { return Ok(None) };
     let length = decode_varint(&mut rest).map_err(|_| FrameError::Malformed)?;
-    // One body and nothing after it: a second one would be merged with it, or take its place.
+    // A second body would be merged with the first, or replace it.
     let fits = wire_type == WireType::LengthDelimited && usize::try_from(length) == Ok(rest.len());
     if fits { Ok(Some((rule, rest.len()))) } else { Err(FrameError::Malformed) }
 }
 
-/// Memory that the lists in a message take.
+/// Returns the memory that the lists in a message take.
 pub(super) fn lists(frame: &[u8], most: usize) -> Result<usize, CostError> {
     Message::INDEX.cost(frame, most)
 }

@@ -1,4 +1,4 @@
-//! How QUIC is set up: windows, timers and keys.
+//! QUIC configuration: windows, timers and keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,33 +18,33 @@ use crate::sync::link::keys::{CidGenerator, Cids, Generator};
 use crate::sync::link::pace::{Rate, Steady};
 use crate::sync::link::tls;
 
-/// A link on which nothing is heard for this long is gone. QUIC counts anew when it first asks for a sign of life (RFC
-/// 9000, section 10.1), so a link that dies while idle is noticed after [`KEEP_ALIVE`] and this: 30 s.
+/// Idle timeout. QUIC restarts it with the first keep-alive (RFC 9000, section 10.1), so a link that dies while idle is
+/// detected after [`KEEP_ALIVE`] and this: 30 s.
 const IDLE: Duration = Duration::from_secs(18);
-/// An idle link says something this often.
+/// Interval of keep-alives on an idle link.
 const KEEP_ALIVE: Duration = Duration::from_secs(12);
-/// What a round trip is assumed to take before one was measured.
+/// Round-trip time assumed before one was measured.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// Bytes a peer may send on one lane before they are read.
+/// Receive window of one lane, in bytes.
 const LANE_WINDOW_BYTES: u32 = 256 << 10;
-/// Bytes a peer may send on all lanes of one link before they are read, once it is admitted. Four lanes are left unread while the
-/// store takes nothing; there must be room for the fifth, control, because acknowledgements come on it.
+/// Receive window of all lanes of one link, in bytes, once it is admitted. Four lanes are left unread while the store takes
+/// nothing; there must be room for the fifth, control, which carries acknowledgements.
 pub(super) const LINK_WINDOW_BYTES: u32 = 5 * LANE_WINDOW_BYTES;
 /// The same before it is admitted.
 const UNPROVEN_WINDOW_BYTES: u32 = 64 << 10;
 /// Bytes written but not yet acknowledged by the peer's QUIC, on all lanes of one link.
 pub(super) const SEND_WINDOW_BYTES: u64 = 512 << 10;
-/// Datagrams that may arrive between a connection's first one and its acceptance, which is immediate.
+/// Bytes of datagrams buffered between a connection's first one and its acceptance, which is immediate.
 const INCOMING_BYTES: u64 = 16 << 10;
-/// Handshake bytes that may wait for a lost predecessor.
+/// Handshake bytes buffered out of order.
 const CRYPTO_BYTES: usize = 8 << 10;
-/// Length of the id a dialler invents for the acceptor; RFC 9000 wants 8 at least.
+/// Length of the connection id that a dialler chooses for the acceptor, in bytes; RFC 9000 requires at least 8.
 const INITIAL_CID_BYTES: usize = 16;
 
 const _: () = assert!(LINK_WINDOW_BYTES as usize / LANE_WINDOW_BYTES as usize >= Lane::ALL.len());
 const _: () = assert!(KEEP_ALIVE.as_secs() + IDLE.as_secs() <= 30, "when a dead idle link is noticed");
 
-/// Everything the endpoint is made of.
+/// Configuration of the endpoint.
 pub(super) struct Setup {
     pub(super) endpoint: EndpointConfig,
     pub(super) server: ServerConfig,
@@ -92,7 +92,7 @@ fn client(identity: &Identity, random: &'static Generator) -> ClientConfig {
     config
 }
 
-/// For a link of this rate, if it gets one, and whose round trips are known to take this long, if they are.
+/// Returns the transport configuration of a link with this rate, and this round-trip time if one is known.
 pub(super) fn transport(bidirectional: u32, rate: &Rate, rtt: Option<Duration>) -> TransportConfig {
     let mut config = TransportConfig::default();
     config.congestion_controller_factory(Arc::new(Steady(rate.clone())));
@@ -113,7 +113,7 @@ pub(super) fn transport(bidirectional: u32, rate: &Rate, rtt: Option<Duration>) 
     config
 }
 
-/// The time retry tokens are dated with: what the engine was last told, on a scale of its own.
+/// Time in retry tokens: the engine's last reading, from an arbitrary origin.
 #[derive(Debug)]
 pub(super) struct Clock {
     started: Instant,

@@ -1,4 +1,4 @@
-//! One link: a QUIC connection, its lanes and what its user has been told of them.
+//! One link: a QUIC connection, its lanes, and the events reported to the caller.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -16,28 +16,28 @@ use crate::sync::link::route::Route;
 use crate::sync::link::way::Way;
 use crate::sync::link::{CloseCode, DownReason, Lane, LinkEvent, LinkId, tls};
 
-/// Bytes of a peer's closing sentence that are kept.
+/// Maximum number of bytes kept of a peer's close reason.
 const REASON_BYTES: usize = 256;
 
-/// What a link with a rate is handed beyond what its round trips hold.
+/// Bytes handed to QUIC on a link with a rate, in addition to those in flight.
 const SEND_AHEAD_BYTES: u64 = 8 << 10;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Phase {
     /// From the first datagram to [`LinkEvent::Up`].
     Opening,
-    /// The user may read and write.
+    /// The caller may read and write.
     Up,
-    /// The user has heard or said the last word; QUIC is tidying up.
+    /// The last event was reported, or the caller has closed the link; QUIC completes the close.
     Closing,
 }
 
-/// What a dialled link is after.
+/// Target of a dialled link.
 #[derive(Debug)]
 pub(super) struct Dial {
     pub(super) peer: EndpointId,
     pub(super) route: Route,
-    /// The first datagram, for candidates that come later.
+    /// First datagram, to be sent to candidates that are added later.
     pub(super) first: Vec<u8>,
 }
 
@@ -50,26 +50,27 @@ pub(super) struct Link {
     pub(super) phase: Phase,
     pub(super) dial: Option<Dial>,
     pub(super) since: Instant,
-    /// When a datagram last arrived, and from where.
+    /// Time and source of the last datagram.
     pub(super) heard: Option<(Instant, SocketAddr)>,
     pub(super) pinged: Option<Instant>,
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
-    /// An address that turned out to be another node's, and whose.
+    /// Address found to belong to another node, and that node.
     pub(super) misled: Option<(SocketAddr, EndpointId)>,
-    /// Its rate lets nothing leave before.
+    /// Time before which the rate lets no datagram leave.
     held_until: Option<Instant>,
-    /// Where it stands in the table of deadlines.
+    /// Its entry in the table of deadlines.
     pub(super) deadline: Option<Instant>,
-    /// It stands in the queue of those that may have something to send.
+    /// True if it is in the queue of links that may have a datagram to send.
     pub(super) queued: bool,
-    /// Which way it goes, and whether that works.
+    /// Path state.
     pub(super) way: Way,
     lanes: Lanes,
-    /// Whose key the peer has shown.
+    /// Endpoint id of the key that the peer has shown.
     pub(super) peer: Option<EndpointId>,
-    /// Lanes with an event of the kind on its way to the user.
+    /// Lanes with a readable event that is queued or held back.
     readable: LaneSet,
+    /// Lanes with a writable event that is queued or held back.
     writable: LaneSet,
 }
 
@@ -107,7 +108,7 @@ impl Link {
 
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let opening = (self.phase == Phase::Opening).then(|| self.since + self.patience());
-        // What a closing link has left to send does not wait for its rate.
+        // The last datagrams of a closing link do not wait for its rate.
         let held = self.held_until.filter(|_| self.phase != Phase::Closing);
         opening.into_iter().chain(self.conn.poll_timeout()).chain(held).chain(self.way_deadline()).min()
     }
@@ -116,30 +117,30 @@ impl Link {
         if self.dial.is_some() && self.heard.is_none() { FIRST_ANSWER } else { ADMISSION }
     }
 
-    /// When the next datagram may leave, if not now; the link wakes up then.
+    /// Returns true if no datagram may leave yet; the deadline then wakes the link.
     pub(super) fn holds(&mut self, now: Instant) -> bool {
         self.held_until = self.rate.get().and_then(|_| self.pace.wait(now));
         self.held_until.is_some()
     }
 
-    /// A datagram leaves.
+    /// Accounts for a datagram that leaves.
     pub(super) fn sent(&mut self, now: Instant, bytes: usize) {
         self.sent_bytes += bytes as u64;
         if let Some(rate) = self.rate.get() {
             self.pace.sent(now, rate, bytes);
-            // No more is handed to QUIC than the link carries in about a second, or in one and a half round trips: what is handed
-            // over is neither coalesced with what is newer nor overtaken by what is more urgent.
+            // Hands QUIC no more than the link carries in about a second, or in one and a half round trips: bytes handed over
+            // can be neither coalesced with newer ones nor overtaken by more urgent ones.
             let window = SEND_AHEAD_BYTES + product_bytes(rate, self.conn.rtt() * 3 / 2);
             self.conn.set_send_window(window.min(SEND_WINDOW_BYTES));
         }
     }
 
-    /// Whose key the peer has shown.
+    /// Returns the endpoint id of the key that the peer has shown.
     pub(super) fn peer(&self) -> Option<EndpointId> {
         self.peer
     }
 
-    /// Whether it should have been up by now.
+    /// Returns true if the link should have been up by now.
     pub(super) fn is_late(&self, now: Instant) -> bool {
         self.phase == Phase::Opening && now >= self.since + self.patience()
     }
@@ -212,7 +213,8 @@ impl Link {
         }
     }
 
-    /// Once the peer is known and the control lane there, tells of both and of what has been held back until then.
+    /// Reports the link as up once the peer is known and the control lane exists, and then the events held back until that
+    /// point.
     fn try_up(&mut self, events: &mut VecDeque<LinkEvent>) {
         let Some(peer) = self.peer.filter(|_| self.phase == Phase::Opening && self.lanes.has_control()) else { return };
         self.phase = Phase::Up;
@@ -222,7 +224,7 @@ impl Link {
         events.extend(self.writable.iter().map(|lane| LinkEvent::Writable { link, lane }));
     }
 
-    /// An event of this link has reached the user.
+    /// Records that an event of this link was delivered to the caller.
     pub(super) fn delivered(&mut self, event: &LinkEvent) {
         match event {
             LinkEvent::Readable { lane, .. } => self.readable.remove(*lane),
@@ -239,7 +241,7 @@ impl Link {
         if self.phase == Phase::Up { self.lanes.read(&mut self.conn, lane, into, max) } else { Ok(false) }
     }
 
-    /// Closes the link over something the peer did.
+    /// Closes the link because the peer broke the protocol.
     pub(super) fn break_off(&mut self, now: Instant, what: String, events: &mut VecDeque<LinkEvent>) {
         self.close(now, CloseCode::Protocol, &what);
         self.down(DownReason::Misbehaved(what), events);
@@ -249,7 +251,7 @@ impl Link {
         self.conn.close(now, VarInt::from_u32(code as u32), Bytes::copy_from_slice(reason.as_bytes()));
     }
 
-    /// The end, as the user is told it if it ever knew of the link.
+    /// Reports the end of the link, if the caller knows of it.
     pub(super) fn down(&mut self, reason: DownReason, events: &mut VecDeque<LinkEvent>) {
         let known = self.phase == Phase::Up || self.dial.is_some();
         if self.phase != Phase::Closing && known {
@@ -279,7 +281,8 @@ impl Link {
     }
 }
 
-/// A handshake that failed. TLS says by an alert of its own that there is no application protocol in common (RFC 7301, 3.2).
+/// Returns the reason of a failed handshake. TLS has an alert for the absence of a common application protocol (RFC 7301,
+/// section 3.2).
 fn incompatible(code: TransportErrorCode, reason: &[u8]) -> DownReason {
     const NO_APPLICATION_PROTOCOL: u8 = 120;
     if code == TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL) {
@@ -291,7 +294,7 @@ fn incompatible(code: TransportErrorCode, reason: &[u8]) -> DownReason {
     DownReason::Incompatible(format!("{code}: {}", sentence(reason)))
 }
 
-/// A sentence from the peer, fit for a log: bounded, without control characters.
+/// Sanitizes a peer's text for the log: bounded, without control characters.
 fn sentence(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_BYTES)]);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()

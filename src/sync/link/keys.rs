@@ -1,5 +1,5 @@
-//! Random bytes and connection ids: everything unpredictable in QUIC, drawn from one seed so that a simulation can repeat
-//! itself.
+//! Random bytes and connection ids: everything unpredictable in QUIC, derived from one seed so that a simulation is
+//! reproducible.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -12,12 +12,12 @@ use rustls::crypto::{GetRandomFailed, SecureRandom};
 
 use crate::sync::link::LinkId;
 
-/// Length of the connection ids this node issues: a nonce and a tag of half of that each.
+/// Length of the connection ids this node issues, in bytes: a nonce and a tag, half of it each.
 pub(super) const CID_BYTES: usize = 8;
-/// Ids of one link that are remembered. QUIC keeps at most 8 in use; what is older is retired.
+/// Maximum number of ids remembered per link. QUIC keeps at most 8 in use; older ones are retired.
 const CIDS_PER_LINK: usize = 32;
 
-/// HMAC-SHA-256 in counter mode over a seed.
+/// Random generator: HMAC-SHA-256 in counter mode over a seed.
 pub(super) struct Generator {
     key: hmac::Key,
     blocks: AtomicU64,
@@ -56,21 +56,21 @@ impl SecureRandom for Generator {
     }
 }
 
-/// The connection ids this node has issued, and for which link.
+/// Connection ids this node has issued, with the link of each.
 ///
-/// An id carries a tag under a key that outlives restarts, so that a node that has just started recognises the ids of its
-/// former run, tells their users with a stateless reset, and answers nothing to what merely looks like QUIC.
+/// An id carries a tag under a key that outlives restarts. A node that has just started thus recognises the ids of its former
+/// run, sends their peers a stateless reset, and does not answer datagrams that merely resemble QUIC.
 #[derive(Debug)]
 pub(super) struct Cids {
     tags: hmac::Key,
     random: &'static Generator,
-    /// Shared with quinn-proto's generator, in the same thread: never contended.
+    /// Shared with quinn-proto's generator in the same thread: never contended.
     issued: Mutex<Issued>,
 }
 
 #[derive(Debug, Default)]
 struct Issued {
-    /// Whom the ids issued now are for.
+    /// Link for which ids are issued now.
     owner: Option<LinkId>,
     links: BTreeMap<[u8; CID_BYTES], LinkId>,
     ids: BTreeMap<LinkId, VecDeque<[u8; CID_BYTES]>>,
@@ -82,17 +82,17 @@ impl Cids {
         Arc::new(Cids { tags, random, issued: Mutex::default() })
     }
 
-    /// The ids issued from now on are for this link, or for none.
+    /// Issues the next ids for this link, or for none.
     pub(super) fn issue_for(&self, owner: Option<LinkId>) {
         self.issued().owner = owner;
     }
 
-    /// The link an id was issued for.
+    /// Returns the link an id was issued for.
     pub(super) fn link(&self, id: &[u8]) -> Option<LinkId> {
         self.issued().links.get(id).copied()
     }
 
-    /// Whether an id was issued by this node, in this run or another.
+    /// Returns true if an id was issued by this node, in this run or another.
     pub(super) fn is_ours(&self, id: &[u8]) -> bool {
         id.len() == CID_BYTES && self.tag(&id[..CID_BYTES / 2]) == id[CID_BYTES / 2..]
     }
@@ -137,7 +137,7 @@ impl Issued {
     }
 }
 
-/// What quinn-proto asks for ids.
+/// Generator through which quinn-proto requests ids.
 #[derive(Debug)]
 pub(super) struct CidGenerator(pub(super) Arc<Cids>);
 
@@ -159,7 +159,7 @@ impl ConnectionIdGenerator for CidGenerator {
     }
 }
 
-/// The destination connection id in front of a datagram, without judging the rest: `(long header, id)`.
+/// Returns the destination connection id of a datagram as `(long header, id)`, without validating the rest.
 pub(super) fn destination_cid(datagram: &[u8]) -> Option<(bool, &[u8])> {
     let (first, rest) = datagram.split_first()?;
     if first & 0x80 == 0 {

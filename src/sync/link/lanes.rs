@@ -1,11 +1,11 @@
-//! The streams of one link and the lanes they are. A lane is opened once, lives as long as its link, and is never ended
-//! alone: a peer that does otherwise has broken the protocol.
+//! Streams of one link, which are its lanes. A lane is opened once, lives as long as its link, and is never ended alone: a peer
+//! that ends one has broken the protocol.
 
 use quinn_proto::{Connection, Dir, ReadError, StreamEvent, StreamId};
 
 use crate::sync::link::{Lane, PerLane};
 
-/// What a peer must not do with lanes.
+/// Violation of the rules of lanes by a peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Broken {
     UnknownLane(u8),
@@ -25,12 +25,12 @@ impl std::fmt::Display for Broken {
     }
 }
 
-/// A set of lanes.
+/// Set of lanes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct LaneSet(u8);
 
 impl LaneSet {
-    /// Whether the lane was not in it.
+    /// Adds a lane; returns true if it was not in the set.
     pub(super) fn insert(&mut self, lane: Lane) -> bool {
         let before = self.0;
         self.0 |= 1 << lane as u8;
@@ -46,7 +46,7 @@ impl LaneSet {
     }
 }
 
-/// What a stream event means.
+/// Lanes affected by a stream event.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     pub(super) readable: LaneSet,
@@ -56,7 +56,7 @@ pub(super) struct Activity {
 #[derive(Clone, Copy, Debug)]
 struct Outgoing {
     stream: StreamId,
-    /// Its first byte, the lane's number, is written.
+    /// True once its first byte, the lane's number, is written.
     named: bool,
 }
 
@@ -64,12 +64,12 @@ struct Outgoing {
 pub(super) struct Lanes {
     outgoing: PerLane<Option<Outgoing>>,
     incoming: PerLane<Option<StreamId>>,
-    /// Streams whose first byte has not arrived.
+    /// Streams of which the first byte has not arrived.
     unnamed: Vec<StreamId>,
 }
 
 impl Lanes {
-    /// The dialler's control lane; the acceptor hears of it with the first bytes.
+    /// Opens the control lane of the dialler; the acceptor learns of it with the first bytes.
     pub(super) fn open_control(&mut self, conn: &mut Connection) -> Result<(), Broken> {
         let stream = conn.streams().open(Dir::Bi).ok_or(Broken::Refused)?;
         self.take_control(conn, stream);
@@ -86,7 +86,7 @@ impl Lanes {
         self.incoming[Lane::Control] = Some(stream);
     }
 
-    /// Writes what fits now. Whenever that is not everything, an [`Activity::writable`] comes later.
+    /// Writes what fits now; returns the number of bytes. If that is not all, an [`Activity::writable`] follows.
     pub(super) fn write(&mut self, conn: &mut Connection, lane: Lane, bytes: &[u8]) -> usize {
         let Some(outgoing) = self.outgoing(conn, lane) else { return 0 };
         if !outgoing.named {
@@ -114,7 +114,7 @@ impl Lanes {
         self.outgoing[lane]
     }
 
-    /// Appends at most `max` bytes; true if there may be more.
+    /// Appends at most `max` bytes; returns true if there may be more.
     pub(super) fn read(
         &mut self,
         conn: &mut Connection,
@@ -162,7 +162,7 @@ impl Lanes {
         Ok(activity)
     }
 
-    /// The lane that the peer sends on this stream.
+    /// Returns the lane that the peer sends on this stream.
     fn lane_of(&self, id: StreamId) -> Option<Lane> {
         self.incoming.iter().find(|(_, stream)| **stream == Some(id)).map(|(lane, _)| lane)
     }
@@ -203,7 +203,7 @@ impl Lanes {
         lanes
     }
 
-    /// The peer allows more streams than before; a lane that could not be opened can be now.
+    /// Marks lanes that could not be opened as writable, because the peer allows more streams now.
     fn unopened(&self, activity: &mut Activity) {
         for lane in Lane::ALL.into_iter().filter(|lane| self.outgoing[*lane].is_none()) {
             activity.writable.insert(lane);
@@ -211,8 +211,8 @@ impl Lanes {
     }
 }
 
-/// Control and commands go before everything. The other lanes share what is left packet by packet: strict priorities would
-/// let a busy one starve those below it.
+/// Sets the priority of a lane. Control and commands precede everything. The other lanes share the rest packet by packet: with
+/// strict priorities a busy lane would starve those below it.
 fn prioritise(conn: &mut Connection, stream: StreamId, lane: Lane) {
     let priority = match lane {
         Lane::Control => 2,

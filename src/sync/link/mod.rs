@@ -1,11 +1,11 @@
 //! Links to other nodes: authenticated, encrypted lanes of bytes over QUIC, without I/O.
 //!
-//! Owns the QUIC endpoint, its connections and the addresses they are reached by. Knows nothing of documents, formation
-//! keys or who may talk: whoever holds a key of its own gets a link up, and the user decides what to make of it. Must
-//! never answer more than it was sent by somebody who has not shown that he can be reached.
+//! Owns the QUIC endpoint, its connections and the addresses they are reached by. Knows nothing of documents, formation keys or
+//! admission: any holder of a key gets a link, and the caller decides about it. Never sends an unvalidated address more than
+//! three times the bytes it received from it (anti-amplification, RFC 9000 section 8.1).
 //!
-//! After any call that takes `&mut self`, drain [`Links::poll_event`], then [`Links::poll_transmit`], until both return
-//! `None`; then sleep until [`Links::poll_deadline`] or the next datagram.
+//! After any call that takes `&mut self`, drain [`Links::poll_event`], then [`Links::poll_transmit`], until both return `None`;
+//! then wait for [`Links::poll_deadline`] or the next datagram.
 //!
 //! | file | idea |
 //! |---|---|
@@ -13,10 +13,10 @@
 //! | `traffic.rs` | datagrams and time in, datagrams and events out |
 //! | `connection.rs` | one link |
 //! | `lanes.rs` | its streams |
-//! | `route.rs` | the addresses of a dial |
-//! | `shares.rs` | places before admission, by network |
-//! | `pace.rs` | how fast a link may send |
-//! | `way.rs`, `probe.rs` | direct or through a relay, and when that changes |
+//! | `route.rs` | the candidate paths of a dial |
+//! | `shares.rs` | limits before admission, by network |
+//! | `pace.rs` | configured rates |
+//! | `way.rs`, `probe.rs` | path failover: direct or through a relay |
 //! | `tls.rs` | keys as credentials |
 //! | `keys.rs` | random bytes and connection ids |
 //! | `config.rs` | windows and timers |
@@ -60,11 +60,11 @@ use shares::Unproven;
 pub use types::{CloseCode, DownReason, Lane, LinkError, LinkEvent, LinkId, PerLane};
 pub use way::Reason;
 
-/// The smallest batches a narrow link is given.
+/// Smallest batch size for a link with a low rate, in bytes.
 const BATCH_BYTES_MIN: usize = 2 << 10;
-/// Round trips that take this long are remembered for the next dial.
+/// Round-trip time from which it is remembered for the next dial.
 const LONG_ROUND_TRIP: Duration = Duration::from_millis(100);
-/// What is assumed of the next dial at most.
+/// Maximum round-trip time assumed for the next dial.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(3);
 const EXPORT_LABEL: &[u8] = b"EXPORTER-peat-formation-v1";
 
@@ -82,28 +82,28 @@ pub struct Links {
     client: ClientConfig,
     server: Arc<ServerConfig>,
     rates: LinkRates,
-    /// Round trips that take long, by peer, for the next dial's patience.
+    /// Long round-trip times by peer, which set the timers of the next dial.
     round_trips: BTreeMap<EndpointId, Duration>,
     cids: Arc<Cids>,
     clock: Arc<Clock>,
     links: BTreeMap<LinkId, Link>,
-    /// quinn-proto's numbers of the links.
+    /// Links by the handles of quinn-proto.
     handles: BTreeMap<usize, LinkId>,
     next: u64,
-    /// Accepted links the user has not admitted, those closing included.
+    /// Accepted links that the caller has not admitted, closing ones included.
     unproven: Unproven,
     deadlines: BTreeSet<(Instant, LinkId)>,
     events: VecDeque<LinkEvent>,
-    /// Links that may have something to send, each once, taking turns.
+    /// Links that may have a datagram to send, each once, served round robin.
     senders: VecDeque<LinkId>,
     residents: Residents,
-    /// What messages about ways call the links.
+    /// Links by the subject of their path messages.
     subjects: BTreeMap<[u8; 8], LinkId>,
-    /// Relays there is a place at.
+    /// Relays at which this node has an allocation.
     relays: Vec<RelayNumber>,
-    /// A link that has not been answered may go through one of them.
+    /// True if a link was unanswered, so that an allocation may be lost.
     doubt: bool,
-    /// Finished datagrams: answers on behalf of no link, and copies for the further candidates of a dial.
+    /// Finished datagrams: responses without a link, and copies for the further candidates of a dial.
     ready: VecDeque<Ready>,
     sent_bytes: u64,
     received_bytes: u64,
@@ -116,11 +116,11 @@ impl fmt::Debug for Links {
 }
 
 impl Links {
-    /// An endpoint without links. Everything random about them follows from what `random` gives now, but for the keys
-    /// agreed with peers, which show in no size and no timing.
+    /// Creates an endpoint without links. Everything random about it derives from the output of `random` now, except the keys
+    /// agreed with peers, which affect no size and no timing.
     #[must_use]
     pub fn new(identity: &Identity, random: &mut dyn Random, now: Now) -> Links {
-        // rustls wants its random source for ever. A node makes one in its life.
+        // rustls requires a static random source. A node creates one in its life.
         let generator: &'static Generator = Box::leak(Box::new(Generator::new(&random.array())));
         let cids = Cids::new(&identity.derive("peat-quic-cid-v1"), generator);
         let clock = Clock::new(now.mono);
@@ -153,7 +153,7 @@ impl Links {
         }
     }
 
-    /// How fast links may send: those to come, and those that are up.
+    /// Sets the rates of new and existing links.
     pub fn set_rates(&mut self, rates: LinkRates) {
         self.rates = rates;
         for link in self.links.values() {
@@ -169,7 +169,7 @@ impl Links {
     /// answers.
     ///
     /// # Errors
-    /// Nothing can be dialled; no event will come.
+    /// The dial cannot begin; no event follows.
     pub fn dial(&mut self, now: Now, peer: EndpointId, candidates: &[SocketAddr]) -> Result<LinkId, LinkError> {
         if peer == self.us {
             return Err(LinkError::Ourselves);
@@ -184,14 +184,14 @@ impl Links {
         rate.set(self.rates.of(&peer));
         let client = self.client_config(&peer, &rate);
         let dialled = self.endpoint.connect(now.mono, client, virtual_address(id), "peat");
-        // Only exhausted connection ids can be the reason, and there are 2^32 of them.
+        // The only cause can be exhausted connection ids, of which there are 2^32.
         let (handle, conn) = dialled.map_err(|_| LinkError::TooMany)?;
         self.insert(now, id, (handle, conn, rate), Some(Dial { peer, route, first: Vec::new() }));
         Ok(id)
     }
 
-    /// Adds addresses at which the peer may be reached, through relays or not. While none has answered the dial goes there
-    /// too; later they are what is tried when the one in use does not answer, or when a direct one may be used again.
+    /// Adds addresses of the peer, direct or through relays. Until a candidate has answered the dial includes them; later they
+    /// are alternatives for when the current path fails, or for a return to a direct one.
     pub fn add_candidates(&mut self, now: Now, link: LinkId, candidates: &[SocketAddr]) {
         let Some(known) = self.links.get_mut(&link) else { return };
         let Some(dial) = &mut known.dial else { return known.way.know(now.mono, candidates) };
@@ -201,14 +201,14 @@ impl Links {
         }
     }
 
-    /// The same for ways through relays, to a link whichever side dialled it.
+    /// Adds paths through relays to a link that this node dialled; ignored for an accepted link: the peer selects its path.
     pub fn add_ways(&mut self, now: Now, link: LinkId, ways: &[SocketAddr]) {
         if self.links.get(&link).is_some_and(|known| known.dial.is_some()) {
             self.add_candidates(now, link, ways);
         }
     }
 
-    /// The user talks to this peer from now on: the link no longer counts as unproven and gets its full window.
+    /// Admits the peer: the link no longer counts as unproven and gets its full window.
     pub fn admitted(&mut self, link: LinkId) {
         self.unproven.remove(link);
         if let Some(link) = self.links.get_mut(&link) {
@@ -217,7 +217,7 @@ impl Links {
         self.reschedule(link);
     }
 
-    /// Ends a link and tells the other side, if there is one. No event follows.
+    /// Closes a link and notifies the peer, if there is one. No event follows.
     pub fn close(&mut self, now: Now, link: LinkId, code: CloseCode, reason: &str) {
         self.events.retain(|event| event.link() != link);
         let Some(known) = self.links.get_mut(&link) else { return };
@@ -229,7 +229,7 @@ impl Links {
         self.drive(now, link);
     }
 
-    /// Ends a link without a single datagram, now or later. No event follows.
+    /// Removes a link without sending a datagram, now or later. No event follows.
     pub fn forget(&mut self, link: LinkId) {
         self.events.retain(|event| event.link() != link);
         self.ready.retain(|ready| ready.link != Some(link));
@@ -239,7 +239,7 @@ impl Links {
         }
     }
 
-    /// Ends every link, those still closing included, and drops every answer, without a single datagram.
+    /// Removes every link, closing ones included, and drops every response, without sending a datagram.
     pub fn forget_all(&mut self) {
         for link in self.links.keys().copied().collect::<Vec<_>>() {
             self.forget(link);
@@ -276,7 +276,7 @@ impl Links {
         self.cids.forget(id);
     }
 
-    /// How long round trips to a peer took.
+    /// Remembers a long round-trip time to a peer.
     fn remember(&mut self, link: &Link) {
         let Some(peer) = link.peer() else { return };
         let rtt = link.conn.rtt();
@@ -296,7 +296,8 @@ impl Links {
         client
     }
 
-    /// For an accepted connection, whose peer is not known yet.
+    /// Returns the configuration of an accepted connection with its rate, before its peer is known; `None` if no rate is
+    /// configured.
     fn server_config(&self, rate: &Rate) -> Option<Arc<ServerConfig>> {
         if self.rates.is_empty() {
             return None;
@@ -308,8 +309,8 @@ impl Links {
 
     // Using a link.
 
-    /// Appends to a lane; returns how many bytes were taken. Less than all: [`LinkEvent::Writable`] comes once there is
-    /// room again. A link that is not up takes nothing.
+    /// Appends to a lane; returns the number of bytes taken. If that is not all, [`LinkEvent::Writable`] follows once there is
+    /// room. A link that is not up takes none.
     pub fn write(&mut self, _now: Now, link: LinkId, lane: Lane, bytes: &[u8]) -> usize {
         let Some(known) = self.links.get_mut(&link) else { return 0 };
         let written = known.write(lane, bytes);
@@ -317,7 +318,8 @@ impl Links {
         written
     }
 
-    /// Appends at most `max` bytes that arrived on a lane to `into`. True: there may be more, and no event will tell.
+    /// Appends at most `max` bytes that arrived on a lane to `into`. Returns true if there may be more, for which no event
+    /// follows.
     pub fn read(&mut self, now: Now, link: LinkId, lane: Lane, into: &mut Vec<u8>, max: usize) -> bool {
         let Some(known) = self.links.get_mut(&link) else { return false };
         match known.read(lane, into, max) {
@@ -333,8 +335,8 @@ impl Links {
         }
     }
 
-    /// Bytes only the two ends of this very connection know, the same at both (RFC 8446, section 7.5). Zeros, which prove
-    /// nothing, for a link that is not up.
+    /// Returns bytes known only to the two ends of this connection, equal at both (RFC 8446, section 7.5). Returns zeros, which
+    /// prove nothing, for a link that is not up.
     #[must_use]
     pub fn export(&self, link: LinkId) -> [u8; 32] {
         let mut bytes = [0; 32];
@@ -345,7 +347,7 @@ impl Links {
         bytes
     }
 
-    /// Document bytes one batch should have, so that what comes after it does not wait for more than half a second.
+    /// Returns the number of document bytes per batch, such that the next batch waits for at most half a second.
     #[must_use]
     pub fn batch_bytes(&self, link: LinkId) -> usize {
         let rate = self.links.get(&link).and_then(|link| link.rate.get());
@@ -353,13 +355,13 @@ impl Links {
         usize::try_from(half).unwrap_or(BATCH_BYTES).clamp(BATCH_BYTES_MIN, BATCH_BYTES)
     }
 
-    /// Whether anything was ever heard on a link.
+    /// Returns true if a datagram ever arrived on a link.
     #[must_use]
     pub fn was_heard(&self, link: LinkId) -> bool {
         self.links.get(&link).is_some_and(|link| link.heard.is_some())
     }
 
-    /// Asks the peer for a sign of life.
+    /// Pings the peer.
     pub fn ping(&mut self, now: Now, link: LinkId) {
         if let Some(known) = self.links.get_mut(&link) {
             known.conn.ping();
@@ -368,8 +370,8 @@ impl Links {
         self.reschedule(link);
     }
 
-    /// The network under this node may have changed: asks the peer for a sign of life, on a dialled link by way of the address
-    /// this node has now, under an id of the peer's that nobody has seen with the old one (RFC 9000, section 9.5).
+    /// Pings the peer after a change of this machine's network. A dialled link does so from the current address, with a
+    /// connection id of the peer that was not used on the old path (RFC 9000, section 9.5).
     pub fn probe(&mut self, now: Now, link: LinkId) {
         match self.links.get_mut(&link) {
             Some(known) if known.dial.is_some() => {
@@ -382,37 +384,38 @@ impl Links {
         }
     }
 
-    /// When [`Links::ping`] was last called.
+    /// Returns the time of the last [`Links::ping`].
     #[must_use]
     pub fn last_pinged(&self, link: LinkId) -> Option<Instant> {
         self.links.get(&link).and_then(|link| link.pinged)
     }
 
-    /// When a datagram last arrived on this link; the start of the node for one that is unknown or has heard nothing.
+    /// Returns the time at which a datagram last arrived on this link; the start of the node for an unknown link or one without
+    /// any.
     #[must_use]
     pub fn last_heard(&self, link: LinkId) -> Instant {
         self.links.get(&link).and_then(|link| link.heard).map_or(self.started, |(at, _)| at)
     }
 
-    /// Smoothed round-trip time; zero for an unknown link.
+    /// Returns the smoothed round-trip time; zero for an unknown link.
     #[must_use]
     pub fn rtt(&self, link: LinkId) -> Duration {
         self.links.get(&link).map_or(Duration::ZERO, |link| link.conn.rtt())
     }
 
-    /// The address in use, or the first candidate while none has answered.
+    /// Returns the address in use, or the first candidate while none has answered.
     #[must_use]
     pub fn remote(&self, link: LinkId) -> Option<SocketAddr> {
         self.links.get(&link).and_then(Link::remote)
     }
 
-    /// UDP payload bytes (sent, received) on a link.
+    /// Returns the UDP payload bytes (sent, received) on a link.
     #[must_use]
     pub fn bytes(&self, link: LinkId) -> (u64, u64) {
         self.links.get(&link).map_or((0, 0), |link| (link.sent_bytes, link.received_bytes))
     }
 
-    /// UDP payload bytes (sent, received) since the start, datagrams of no link included.
+    /// Returns the UDP payload bytes (sent, received) since the start, including datagrams without a link.
     #[must_use]
     pub fn total_bytes(&self) -> (u64, u64) {
         (self.sent_bytes, self.received_bytes)

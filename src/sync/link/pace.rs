@@ -1,4 +1,4 @@
-//! How fast a link may send when its operator has said so.
+//! Pacing of links at a rate that the operator has configured.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -11,24 +11,24 @@ use quinn_proto::congestion::{Controller, ControllerFactory, CubicConfig};
 
 use crate::identity::EndpointId;
 
-/// A sender that was late catches up on this much.
+/// Longest lateness of a sender that is made up for.
 const LATE: Duration = Duration::from_millis(4);
-/// Of IPv6 and UDP; IPv4's is 20 bytes shorter.
+/// Size of the IPv6 and UDP headers, in bytes; IPv4's are 20 bytes shorter.
 const HEADERS_BYTES: u64 = 48;
-/// Datagrams in flight that are always allowed, so that a handshake and the first round trip do not wait.
+/// Bytes in flight that are always allowed, so that a handshake and the first round trip do not wait.
 const FLOOR_BYTES: u64 = 10 * 1_200;
 
-/// Rates of links, bytes a second.
+/// Rates of links, in bytes per second.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LinkRates {
-    /// Of every link.
+    /// Rate of every link without one in `peers`.
     pub all: Option<u64>,
-    /// Of links with these peers, instead.
+    /// Rates of links with these peers.
     pub peers: BTreeMap<EndpointId, u64>,
 }
 
 impl LinkRates {
-    /// The rate of links with a peer; `None`: as fast as it goes.
+    /// Returns the rate of links with a peer; `None` if it is unlimited.
     #[must_use]
     pub fn of(&self, peer: &EndpointId) -> Option<u64> {
         self.peers.get(peer).copied().or(self.all)
@@ -39,7 +39,7 @@ impl LinkRates {
     }
 }
 
-/// A link's rate, shared with its congestion controller. Without one the controller is the usual one.
+/// Rate of a link, shared with its congestion controller. Without a rate the default controller applies.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rate(Arc<AtomicU64>);
 
@@ -53,31 +53,32 @@ impl Rate {
     }
 }
 
-/// A token bucket, kept as the time at which what was sent so far has left a link of the given rate.
+/// Token bucket, represented by the time at which everything sent so far has left a link of the given rate.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     free_at: Option<Instant>,
 }
 
 impl Pace {
-    /// When the next datagram may leave; `None`: now.
+    /// Returns the time at which the next datagram may leave; `None` if it may leave now.
     pub(super) fn wait(&self, now: Instant) -> Option<Instant> {
         self.free_at.filter(|at| *at > now)
     }
 
-    /// A datagram leaves.
+    /// Accounts for a datagram that leaves.
     pub(super) fn sent(&mut self, now: Instant, rate: u64, bytes: usize) {
+        // A sender that wakes late makes up for at most `LATE`; longer idleness earns nothing.
         let begun = self.free_at.map_or(now, |at| at.max(now.checked_sub(LATE).unwrap_or(now)));
         self.free_at = Some(begun + Duration::from_nanos((bytes as u64 + HEADERS_BYTES) * 1_000_000_000 / rate));
     }
 }
 
-/// What a link of this rate has under way in one round trip.
+/// Returns the bandwidth-delay product: the bytes in flight on a link of this rate during one round trip.
 pub(super) fn product_bytes(rate: u64, rtt: Duration) -> u64 {
     u64::try_from(u128::from(rate) * rtt.as_micros() / 1_000_000).unwrap_or(u64::MAX)
 }
 
-/// Makes the congestion controllers of one link.
+/// Factory of the congestion controllers of one link.
 #[derive(Debug)]
 pub(super) struct Steady(pub(super) Rate);
 
@@ -88,10 +89,10 @@ impl ControllerFactory for Steady {
     }
 }
 
-/// With a rate: what fits the link in two round trips, whatever is lost. The rate is kept by [`Pace`], so losses are the
-/// link's weather and no sign of congestion; a radio that loses one datagram in twenty would otherwise be left half idle
-/// (a window that shrinks with each loss settles at five datagrams). Two, because what is lost is known to be so only after
-/// more than one. Without a rate: the usual controller.
+/// Congestion controller of a link. With a configured rate, the window is the bandwidth-delay product of two round trips,
+/// regardless of losses: [`Pace`] keeps the rate, so losses are random (radio) and no sign of congestion. A loss-based window
+/// would settle at about five datagrams with 5 % loss and leave half of the link idle. Two round trips, because a loss is
+/// detected only after more than one. Without a rate, the default controller applies.
 struct Window {
     rate: Rate,
     rtt: Duration,

@@ -1,8 +1,46 @@
-//! Does a way to the peer work? Asked and told beside QUIC, under a key only the two ends of a link know.
+//! Path probes: tests whether a path to the peer works, with messages beside QUIC that only the two ends of a link can produce.
 //!
-//! QUIC knows of one path, the one in use. Before another is taken, a probe as long as QUIC's datagrams goes there and its
-//! answer comes back; and the end that was dialled, which cannot change the way, tells the dialler when it hears nothing.
-//! Must never answer what does not verify, nor with more than it was sent.
+//! Must never answer a message that does not verify, nor with more bytes than it received.
+//!
+//! # The problem
+//!
+//! While a link uses a relay, its direct paths have to be tested without moving the connection to them: QUIC tests only the
+//! path in use (PATH_CHALLENGE belongs to a migration that has begun). A small ping would not do either: a path may carry it
+//! and still drop datagrams of full size, and a path that answers once may be about to fail again, at the edge of radio range
+//! for example. A link that follows every single answer oscillates.
+//!
+//! # The messages
+//!
+//! Each has a kind, the subject, a number and a tag, and is padded with zeros (`docs/wire.md`). Both ends derive 40 bytes from
+//! the TLS exporter: 8 are the subject, sent in the clear, by which the receiver finds the link; 32 are the key of the tag. The
+//! tag covers the role of the sender, so a message cannot be reflected, and a key per connection prevents use on another link.
+//! Their first byte is below 0x40, unlike any QUIC packet's, so that both share a socket.
+//!
+//! * A *probe* has `PROBE_BYTES` bytes, QUIC's own minimum datagram size, so that a path that carries it carries QUIC. The
+//!   answer has the same length, which tests the other direction and amplifies nothing.
+//! * *Deaf* is sent by an acceptor that receives nothing; it carries only the fields and the tag.
+//!
+//! # The algorithm
+//!
+//! `Prober` is the schedule of one link, active while a relay is in use:
+//!
+//! 1. The first round is due `FIRST` after the relay was taken; the delay doubles after each round, up to `LAST`. Each round
+//!    has a new number, which goes to all direct addresses of the peer.
+//! 2. The first answer to the current round is remembered with its source, and one more round is scheduled after `CONFIRM`.
+//! 3. An answer to that round from the same source confirms the path, and the dialler takes it. If none comes before the next
+//!    round, the first answer is forgotten.
+//!
+//! Answers to earlier rounds are ignored, and so is a *deaf* with a number not above the last one accepted: a delayed or
+//! replayed message moves nothing.
+//!
+//! # Bounds
+//!
+//! Probing costs one datagram of 1,200 bytes per address and round: with eight addresses, at most 9.6 kB every 15 s in the long
+//! run. The state is one address, one number for each direction and one timer.
+//!
+//! # Tests
+//!
+//! Below, the tags; `sync/tests/relay.rs`, the schedule over a simulated network.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,48 +48,49 @@ use std::time::{Duration, Instant};
 
 use ring::hmac;
 
-/// Bytes of a probe and its answer: what cannot pass these cannot pass QUIC's datagrams.
+/// Size of a probe and its answer, in bytes: a path that drops these drops QUIC's datagrams too (RFC 9000 section 14).
 pub(super) const PROBE_BYTES: usize = 1_200;
-/// What tells in it; the rest is zeros.
+/// Size of the fields, in bytes: kind, subject and number. The tag follows, then zeros.
 const FIELDS: usize = 17;
 const MESSAGE_BYTES: usize = FIELDS + 16;
-/// What a link's probes are known and proved by, from the TLS exporter.
+/// Size of the secret from the TLS exporter, in bytes: the subject (8) and the key of the tags (32).
 pub const SECRET_BYTES: usize = 40;
 pub(super) const EXPORT_LABEL: &[u8] = b"EXPORTER-peat-path-v1";
 
-/// First probe after a relay was taken; while nothing answers the next comes after twice as long, up to
+/// Delay before the first probe after switching to a relay; doubles after each round.
 const FIRST: Duration = Duration::from_secs(1);
+/// Longest delay between two rounds of probes.
 const LAST: Duration = Duration::from_secs(15);
-/// An answer is confirmed by another one, asked for so much later.
+/// Delay between a first answer and the probe that confirms it.
 const CONFIRM: Duration = Duration::from_millis(100);
 
-/// What a message says.
+/// Meaning of a path message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// Do you hear me?
+    /// Asks whether the peer receives this.
     Probe = 2,
-    /// I do.
+    /// Answers a probe.
     Answer = 3,
-    /// I do not hear you; take the way this came by.
+    /// Reports that the sender receives nothing; the receiver should take the path by which this came.
     Deaf = 4,
 }
 
-/// A message about ways.
+/// Message about paths.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Message {
-    /// What it says.
+    /// Meaning of the message.
     pub kind: Kind,
-    /// The sender counts up; an answer has the number of what it answers.
+    /// Counter of the sender; an answer repeats the number of its probe.
     pub number: u64,
 }
 
-/// The link a datagram says it is about, if it looks like such a message at all.
+/// Returns the subject of a datagram, if it has the form of a path message.
 pub(super) fn subject(datagram: &[u8]) -> Option<[u8; 8]> {
     let (kind, rest) = datagram.split_first()?;
     (2..=4).contains(kind).then(|| rest.first_chunk().copied())?
 }
 
-/// What the two ends of one link know.
+/// Secret shared by the two ends of one link.
 pub struct Secret([u8; SECRET_BYTES]);
 
 impl fmt::Debug for Secret {
@@ -61,13 +100,13 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// From the TLS exporter: 8 bytes its messages carry in the clear, and the key of their tags.
+    /// Wraps the bytes of the TLS exporter: 8 that messages carry in the clear, then the key of their tags.
     #[must_use]
     pub fn new(exported: [u8; SECRET_BYTES]) -> Secret {
         Secret(exported)
     }
 
-    /// What its messages carry in the clear.
+    /// Returns the part of the secret that messages carry in the clear.
     pub(super) fn subject(&self) -> [u8; 8] {
         *self.0.first_chunk().expect("it is longer")
     }
@@ -80,7 +119,7 @@ impl Secret {
         context
     }
 
-    /// The bytes of a message, zeros behind it up to `length`.
+    /// Returns the bytes of a message, padded with zeros up to `length`.
     #[must_use]
     pub fn write(&self, by_dialler: bool, message: Message, length: usize) -> Vec<u8> {
         let mut bytes = [&[message.kind as u8][..], &self.subject(), &message.number.to_be_bytes()].concat();
@@ -89,11 +128,12 @@ impl Secret {
         bytes
     }
 
-    /// The message of the other end, if it is one.
+    /// Returns the message in a datagram, if its tag verifies as one of the other end.
     #[must_use]
     pub fn read(&self, by_dialler: bool, datagram: &[u8]) -> Option<Message> {
         let (fields, rest) = datagram.split_at_checked(FIELDS)?;
         let expected = self.tagged(by_dialler, fields).sign();
+        // Compares in constant time.
         let differs = |tag: &[u8]| tag.iter().zip(expected.as_ref()).fold(0, |differs, (a, b)| differs | (a ^ b)) != 0;
         if differs(rest.get(..MESSAGE_BYTES - FIELDS)?) {
             return None;
@@ -103,21 +143,21 @@ impl Secret {
     }
 }
 
-/// When to probe, and what the answers so far say.
+/// Schedule of probes, and the answers so far.
 #[derive(Debug, Default)]
 pub(super) struct Prober {
     number: u64,
     next: Option<Instant>,
     wait: Duration,
-    /// Where the answer came from that the next one is to confirm.
+    /// Source of the first answer, which the next one has to confirm.
     answered: Option<SocketAddr>,
     confirming: bool,
-    /// Of the last message of the peer that was heeded.
+    /// Highest number of the peer's messages accepted so far.
     heard: u64,
 }
 
 impl Prober {
-    /// A relay is in use from now on.
+    /// Starts probing: the link uses a relay from now on.
     pub(super) fn start(&mut self, now: Instant) {
         self.wait = FIRST;
         self.answered = None;
@@ -132,7 +172,7 @@ impl Prober {
         self.next
     }
 
-    /// The number of the probes that are due.
+    /// Returns the number of the round that is due.
     pub(super) fn poll(&mut self, now: Instant) -> Option<u64> {
         self.next.filter(|at| *at <= now)?;
         if !std::mem::take(&mut self.confirming) {
@@ -143,13 +183,13 @@ impl Prober {
         Some(self.number())
     }
 
-    /// The number of the next message.
+    /// Returns the number of the next message.
     pub(super) fn number(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
 
-    /// An answer came from there; whether that is enough to take that way.
+    /// Handles an answer from an address; returns true if it confirms that path.
     pub(super) fn on_answer(&mut self, now: Instant, number: u64, from: SocketAddr) -> bool {
         if self.next.is_none() || number != self.number {
             return false;
@@ -164,7 +204,7 @@ impl Prober {
         self.answered == Some(from)
     }
 
-    /// Whether a message of the peer is newer than those that were heeded.
+    /// Returns true if a message of the peer is newer than all accepted before.
     pub(super) fn is_news(&mut self, number: u64) -> bool {
         let news = number > self.heard;
         self.heard = self.heard.max(number);

@@ -1,5 +1,5 @@
-//! Where a dialled link's datagrams go. QUIC is told one virtual address per dial; the ways underneath are tried side by side
-//! until one answers, and changed when the one in use no longer does.
+//! Paths of a dialled link. QUIC knows one virtual address per dial; below it, the candidate paths are tried in parallel until
+//! one answers, and replaced when the selected one no longer does.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -10,25 +10,25 @@ use crate::limits::CANDIDATES;
 use crate::relay::wire::Handle;
 use crate::sync::link::LinkId;
 
-/// For so long an address is remembered to be another node's.
+/// Time for which an address is remembered to belong to another node.
 const RESIDENCE: Duration = Duration::from_secs(60);
-/// Addresses remembered at most.
+/// Maximum number of addresses remembered.
 const RESIDENTS: usize = 256;
-/// Relays are tried when no direct address has answered by then.
+/// Delay before relays are tried while no direct address has answered.
 const RELAY_AFTER: Duration = Duration::from_millis(300);
 
-/// A relay this node uses.
+/// Number of a relay that this node uses.
 pub type RelayNumber = u16;
 
-/// The ways of one dial.
+/// Candidate paths of one dial.
 #[derive(Debug)]
 pub(super) struct Route {
-    /// Direct ones first.
+    /// Candidates, direct ones first.
     candidates: Vec<SocketAddr>,
     chosen: Option<SocketAddr>,
-    /// Once the peer has shown its key, nothing but what is known to lead to it counts.
+    /// True once the handshake is complete: from then on only datagrams from known candidates are accepted.
     settled: bool,
-    /// Relays wait until then.
+    /// Time at which relays join the dial; `None` if they already have, or there is no need to wait.
     relays_from: Option<Instant>,
 }
 
@@ -41,8 +41,8 @@ impl Route {
         route
     }
 
-    /// Adds candidates, [`CANDIDATES`] at most and as many through relays; returns those that the first datagrams are to go to
-    /// as well.
+    /// Adds candidates, at most [`CANDIDATES`] direct ones and as many through relays; returns those to which the first
+    /// datagrams have to be sent as well.
     pub(super) fn add(&mut self, candidates: &[SocketAddr]) -> Vec<SocketAddr> {
         let new = self.insert(candidates);
         if self.chosen.is_some() {
@@ -64,20 +64,20 @@ impl Route {
         new
     }
 
-    /// When the relays' turn comes.
+    /// Returns the time at which relays join the dial.
     pub(super) fn relays_from(&self) -> Option<Instant> {
         self.relays_from.filter(|_| self.chosen.is_none())
     }
 
-    /// The relays' turn has come: the ways through them.
+    /// Lets relays join the dial and returns the paths through them.
     pub(super) fn join_relays(&mut self) -> Vec<SocketAddr> {
         self.relays_from = None;
         self.candidates.iter().copied().filter(|at| is_relayed(*at)).collect()
     }
 
-    /// Whether a datagram for this dial may come from there; the first that does decides the way. A host with several
-    /// addresses may answer from one that was not asked, so before the handshake is complete any source will do: it knew
-    /// the connection id.
+    /// Returns true if a datagram for this dial may come from this address; the first candidate to answer is selected. A host
+    /// with several addresses may answer from one that was not dialled, so any source is accepted before the handshake is
+    /// complete: it knew the connection id.
     pub(super) fn accepts(&mut self, from: SocketAddr) -> bool {
         let known = self.candidates.contains(&from);
         if self.chosen.is_none() && known {
@@ -86,34 +86,36 @@ impl Route {
         !self.settled || known
     }
 
-    /// The handshake is complete; it ended with a datagram from there.
+    /// Records that the handshake completed with a datagram from this address.
     pub(super) fn settle(&mut self, from: SocketAddr) {
         self.settled = true;
         let chosen = *self.chosen.get_or_insert(from);
         self.learn(chosen);
     }
 
-    /// The peer was heard from there; whether that is news.
+    /// Adds an address from which the peer was heard; returns true if it is new.
     pub(super) fn learn(&mut self, from: SocketAddr) -> bool {
         !self.insert(&[from]).is_empty()
     }
 
-    /// From now on this one is used.
+    /// Selects this path.
     pub(super) fn choose(&mut self, way: SocketAddr) {
         self.learn(way);
         self.chosen = Some(way);
     }
 
-    /// The one to try when the one in use does not answer: from a direct one the first relay, otherwise the next of all.
+    /// Returns the path to try when the selected one does not answer: after a direct one the first relay, otherwise the next
+    /// candidate.
     pub(super) fn alternative(&self) -> Option<SocketAddr> {
         let chosen = self.chosen?;
         let relay = self.candidates.iter().find(|at| is_relayed(**at)).filter(|_| !is_relayed(chosen));
+        // Candidates are sorted with direct ones first, so the next one leads through all relays before it wraps.
         let place = self.candidates.iter().position(|at| *at == chosen)?;
         let next = self.candidates[(place + 1) % self.candidates.len()];
         Some(relay.copied().unwrap_or(next)).filter(|at| *at != chosen)
     }
 
-    /// The direct addresses.
+    /// Returns the direct candidates.
     pub(super) fn direct(&self) -> impl Iterator<Item = SocketAddr> {
         self.candidates.iter().copied().filter(|at| !is_relayed(*at))
     }
@@ -122,25 +124,25 @@ impl Route {
         self.candidates.iter().any(|at| is_relayed(*at))
     }
 
-    /// Where the next datagram goes: everywhere until something answered.
+    /// Returns the destinations of the next datagram: all candidates until one has answered.
     pub(super) fn targets(&self) -> &[SocketAddr] {
         let waiting = if self.relays_from.is_some() { self.direct().count() } else { self.candidates.len() };
         self.chosen.as_ref().map_or(&self.candidates[..waiting], std::slice::from_ref)
     }
 
-    /// The address in use, or the first candidate.
+    /// Returns the selected address, or the first candidate.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.targets().first().copied()
     }
 
-    /// Whether this address is the one in use.
+    /// Returns true if this address is the selected one.
     pub(super) fn is_chosen(&self, address: SocketAddr) -> bool {
         self.chosen == Some(address)
     }
 }
 
-/// Nodes met at addresses where another was wanted. The first address that answers decides a dial; without this memory a
-/// fast stranger at one address would keep a node from ever reaching its peer at another.
+/// Nodes found at addresses where another was dialled. The first address that answers decides a dial; without this memory a
+/// fast stranger at one address could keep a node from ever reaching its peer at another.
 #[derive(Debug, Default)]
 pub(super) struct Residents(BTreeMap<SocketAddr, (EndpointId, Instant)>);
 
@@ -152,7 +154,7 @@ impl Residents {
         }
     }
 
-    /// The candidates that are not known to be another node's; all of them if there is no such.
+    /// Returns the candidates not known to belong to another node, or all of them if none is left.
     pub(super) fn likely(&self, now: Instant, peer: EndpointId, candidates: &[SocketAddr]) -> Vec<SocketAddr> {
         let strange = |address: &SocketAddr| {
             let met = self.0.get(&canonical(*address));
@@ -163,18 +165,19 @@ impl Residents {
     }
 }
 
-/// Prefixes in the space of unique local addresses (RFC 4193) that no interface has: of dials, and of paths through relays.
+/// Prefix of the virtual addresses of dials, in the unique local address space (RFC 4193); no interface uses it.
 const DIALS: [u16; 3] = [0xfd70, 0x6561, 0x7400];
+/// Prefix of the virtual addresses of paths through relays.
 const RELAYED: [u16; 2] = [0xfd72, 0x656c];
 
-/// The address QUIC knows a dial by.
+/// Returns the address by which QUIC knows a dial.
 pub(super) fn virtual_address(link: LinkId) -> SocketAddr {
     let [a, b, c, d] = [48, 32, 16, 0].map(|shift| u16::try_from(link.0 >> shift & 0xffff).expect("16 bits"));
     let [x, y, z] = DIALS;
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(x, y, z, 0, a, b, c, d)), 1)
 }
 
-/// The address of the way to a node through a relay.
+/// Returns the virtual address of the path to a node through a relay.
 #[must_use]
 pub fn relayed(relay: RelayNumber, node: Handle) -> SocketAddr {
     let mut octets = [0; 16];
@@ -186,7 +189,7 @@ pub fn relayed(relay: RelayNumber, node: Handle) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::from(octets)), 1)
 }
 
-/// The relay and the node of such an address.
+/// Returns the relay and the node of such an address.
 #[must_use]
 pub fn relay_of(address: SocketAddr) -> Option<(RelayNumber, Handle)> {
     let IpAddr::V6(ip) = address.ip() else { return None };
@@ -195,12 +198,12 @@ pub fn relay_of(address: SocketAddr) -> Option<(RelayNumber, Handle)> {
     ([x, y] == RELAYED).then_some((relay, Handle(handle)))
 }
 
-/// Whether an address stands for a way through a relay.
+/// Returns true if an address stands for a path through a relay.
 pub(super) fn is_relayed(address: SocketAddr) -> bool {
     relay_of(address).is_some()
 }
 
-/// One spelling per address: IPv4 never as an IPv6-mapped address.
+/// Returns the one form of an address: IPv4 never as an IPv6-mapped address.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {

@@ -1,5 +1,5 @@
-//! Places of connections that are not admitted yet: one network has at most [`UNPROVEN_SHARE`] of them, and when all are taken,
-//! the network with most of them gives its oldest one to a network with fewer.
+//! Limits of connections that are not admitted yet: one network has at most [`UNPROVEN_SHARE`] of them, and when all are taken,
+//! the network with most of them gives up its oldest one to a network with fewer.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use crate::limits::{UNPROVEN_CONNECTIONS, UNPROVEN_SHARE};
 use crate::sync::link::LinkId;
 
-/// Addresses that share: IPv4 /24 or IPv6 /48. A relay is a network too: [`super::relayed`] puts its number into the first 48 bits.
+/// Network with a common share: IPv4 /24 or IPv6 /48. A relay counts as a network: [`super::relayed`] puts its number into the
+/// first 48 bits.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Network {
     V4([u8; 3]),
@@ -29,18 +30,18 @@ impl Network {
     }
 }
 
-/// What becomes of a newcomer.
+/// Decision about a new connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Place {
     /// There is room.
     Free,
-    /// There is room once this link is gone.
+    /// There is room once this link is removed.
     After(LinkId),
     /// Its network has its share, or no network has more than it would have.
     None,
 }
 
-/// See the module's documentation.
+/// Connections that are not admitted; see the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Unproven {
     links: BTreeMap<LinkId, Network>,
@@ -85,7 +86,7 @@ mod tests {
         SocketAddr::from(([10, 0, network, host], 7))
     }
 
-    /// So many links of each of these networks.
+    /// Returns a table with this number of links for each of these networks.
     fn filled(networks: &[(u8, usize)]) -> Unproven {
         let mut unproven = Unproven::default();
         for (network, count) in networks {

@@ -1,4 +1,4 @@
-//! Two endpoints wired to each other in memory, under virtual time.
+//! Endpoints wired to each other in memory, under virtual time.
 
 mod dialling;
 mod lanes;

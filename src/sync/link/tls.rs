@@ -1,5 +1,5 @@
-//! TLS 1.3 with raw Ed25519 public keys (RFC 7250) on both sides. The key is the credential: the handshake shows that the
-//! peer holds the key it presents, and whose key that is decides everything else.
+//! TLS 1.3 with raw Ed25519 public keys (RFC 7250) on both sides. The key is the credential: the handshake proves that the peer
+//! holds the key it presents, and everything else follows from the identity of that key.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::identity::{EndpointId, Identity};
 pub(super) const ALPN: &[u8] = b"peat/2";
 const BUILDS: &str = "the ring provider supports TLS 1.3";
 
-/// The dialling side's configuration.
+/// Returns the configuration of the dialling side.
 pub(super) fn client(identity: &Identity, random: &'static dyn SecureRandom) -> ClientConfig {
     let provider = provider(random);
     let verifier = Arc::new(AnyEd25519(Arc::clone(&provider)));
@@ -33,13 +33,13 @@ pub(super) fn client(identity: &Identity, random: &'static dyn SecureRandom) -> 
         .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(Arc::new(key));
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // A resumed session would show no key, and names say nothing here.
+    // A resumed session would show no key, and server names carry no information here.
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     config
 }
 
-/// The accepting side's configuration.
+/// Returns the configuration of the accepting side.
 pub(super) fn server(identity: &Identity, random: &'static dyn SecureRandom) -> ServerConfig {
     let provider = provider(random);
     let verifier = Arc::new(AnyEd25519(Arc::clone(&provider)));
@@ -55,7 +55,7 @@ pub(super) fn server(identity: &Identity, random: &'static dyn SecureRandom) -> 
     config
 }
 
-/// The node whose key the peer of a session has shown.
+/// Returns the endpoint id of the key that the peer of a session has shown.
 pub(super) fn peer_id(session: &dyn quinn_proto::crypto::Session) -> Option<EndpointId> {
     let identity = session.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     identity.first().and_then(|key| EndpointId::from_spki(key))
@@ -79,7 +79,7 @@ fn certified_key(identity: &Identity) -> Arc<CertifiedKey> {
     Arc::new(CertifiedKey::new(vec![CertificateDer::from(identity.id().to_spki())], key))
 }
 
-/// Certificates have validity periods, raw keys have none: nothing here asks the time.
+/// Time source that returns 0: raw keys, unlike certificates, have no validity period.
 #[derive(Debug)]
 struct NoClock;
 
@@ -89,7 +89,7 @@ impl TimeProvider for NoClock {
     }
 }
 
-/// Lets in whoever holds the Ed25519 key it presents, and nothing but such keys.
+/// Verifier that accepts any holder of the Ed25519 key it presents, and no other kind of key.
 #[derive(Debug)]
 struct AnyEd25519(Arc<CryptoProvider>);
 

@@ -1,6 +1,7 @@
 //! Datagrams and time in, datagrams and events out.
 //!
-//! Must never let a datagram cost more than the link it belongs to, nor answer a stranger with more than he sent.
+//! Must never let a datagram cost more than the link it belongs to, nor send an unvalidated address more than three times the
+//! bytes received from it.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -18,13 +19,13 @@ use crate::sync::link::route::{canonical, virtual_address};
 use crate::sync::link::shares::Place;
 use crate::sync::link::{DownReason, LinkEvent, LinkId, Links, Ready};
 
-/// Finished datagrams that wait to be sent; more are dropped.
+/// Maximum number of finished datagrams that wait to be sent; more are dropped.
 const READY: usize = 256;
-/// Past this many unproven connections, newcomers first show that they can be reached (a QUIC retry).
+/// Number of unproven connections from which new ones must first validate their address (a QUIC retry).
 const RETRY_AFTER: usize = UNPROVEN_CONNECTIONS / 2;
 
 impl Links {
-    /// Takes a datagram from the socket. Whatever it is, it costs at most the link it belongs to.
+    /// Handles a datagram from the socket. A malicious one affects at most the link it belongs to.
     pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, data: BytesMut) {
         self.received_bytes += data.len() as u64;
         self.clock.set(now.mono);
@@ -33,6 +34,7 @@ impl Links {
             return self.on_way_message(now, from, subject, &data);
         }
         let Some((long, cid)) = destination_cid(&data) else { return };
+        // By connection id, not by address: datagrams of a dialled link come from any of its candidates.
         if let Some(link) = self.cids.link(cid) {
             self.deliver_to(now, link, from, data);
         } else if long || self.cids.is_ours(cid) {
@@ -56,8 +58,8 @@ impl Links {
         self.deliver(now, remote, from, data);
     }
 
-    /// A short datagram with an id that is not ours can only be a stateless reset, which QUIC tells by its sender: by
-    /// its virtual address for a link that was dialled.
+    /// Delivers a short datagram with a foreign connection id, which can only be a stateless reset. QUIC matches resets by
+    /// their sender: the virtual address for a dialled link.
     fn deliver_reset(&mut self, now: Now, from: SocketAddr, data: BytesMut) {
         let dialled = |link: &&Link| link.dial.as_ref().is_some_and(|dial| dial.route.is_chosen(from));
         for link in self.links.values().filter(dialled).map(|link| link.id).collect::<Vec<_>>() {
@@ -66,7 +68,7 @@ impl Links {
         self.deliver(now, from, from, data);
     }
 
-    /// `remote` is the sender as QUIC knows it, `from` as the socket does.
+    /// Delivers a datagram to QUIC. `remote` is the sender as QUIC knows it, `from` as the socket does.
     fn deliver(&mut self, now: Now, remote: SocketAddr, from: SocketAddr, data: BytesMut) {
         let (bytes, mut response) = (data.len() as u64, Vec::new());
         match self.endpoint.handle(now.mono, remote, None, None, data, &mut response) {
@@ -103,7 +105,7 @@ impl Links {
             return self.respond(from, response);
         }
         if self.unproven.len() >= RETRY_AFTER && !incoming.remote_address_validated() {
-            // A newcomer that is not validated may always be sent a retry.
+            // A retry can always be sent to an address that is not validated.
             if self.endpoint.retry(incoming, &mut response).is_ok() {
                 self.respond(from, response);
             }
@@ -137,7 +139,7 @@ impl Links {
         }
     }
 
-    /// Ends a link that is not admitted, for a newcomer from a network with fewer.
+    /// Ends a link that is not admitted, to make room for one from a network with fewer.
     fn give_way(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.down(DownReason::Crowded, &mut self.events);
@@ -155,7 +157,7 @@ impl Links {
         }
     }
 
-    /// To be called once [`Links::poll_deadline`] has come; harmless at any time.
+    /// Handles the expiry of [`Links::poll_deadline`]; harmless at any time.
     pub fn handle_timeout(&mut self, now: Now) {
         self.clock.set(now.mono);
         let due = self.deadlines.iter().take_while(|(at, _)| *at <= now.mono);
@@ -173,7 +175,7 @@ impl Links {
         }
     }
 
-    /// Moves what a connection and the endpoint have to say to each other and to the user.
+    /// Exchanges events between a connection, the endpoint and the caller until none is left.
     pub(super) fn drive(&mut self, now: Now, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let mut drained = false;
@@ -198,7 +200,7 @@ impl Links {
         if drained { self.remove(id) } else { self.reschedule(id) }
     }
 
-    /// Something about the link has changed: its deadline, and perhaps it has something to send.
+    /// Updates the deadline of a changed link, and queues it as it may have a datagram to send.
     pub(super) fn reschedule(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         if !link.queued {
@@ -222,7 +224,7 @@ impl Links {
         }
     }
 
-    /// Puts the next datagram into `out` (cleared first) and returns where to send it.
+    /// Writes the next datagram to `out` (cleared first) and returns its destination.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Now, out: &mut Vec<u8>) -> Option<SocketAddr> {
         out.clear();
@@ -260,7 +262,7 @@ impl Links {
         None
     }
 
-    /// Turns the address QUIC sends to into a real one; the first of several, with copies for the others.
+    /// Converts the address QUIC sends to into a real one: the first of several, with copies queued for the others.
     fn address(&mut self, now: Now, id: LinkId, to: SocketAddr, datagram: &[u8]) -> Option<SocketAddr> {
         let link = self.links.get_mut(&id)?;
         link.sent(now.mono, datagram.len());
@@ -276,7 +278,7 @@ impl Links {
         Some(*first)
     }
 
-    /// The next thing that happened.
+    /// Returns the next event.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<LinkEvent> {
         let event = self.events.pop_front()?;
@@ -286,7 +288,7 @@ impl Links {
         Some(event)
     }
 
-    /// When to call [`Links::handle_timeout`] next.
+    /// Returns the time at which to call [`Links::handle_timeout`].
     #[must_use]
     pub fn poll_deadline(&mut self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)

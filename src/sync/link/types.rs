@@ -1,4 +1,4 @@
-//! The words the link layer and its user share.
+//! Types shared by the link layer and its caller.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,14 +7,14 @@ use std::ops::{Index, IndexMut};
 use crate::error::Blame;
 use crate::identity::EndpointId;
 
-/// One connection, dialled or accepted. Never used twice.
+/// Number of one connection, dialled or accepted. Never reused.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LinkId(pub u64);
 
-/// The streams of a link, the most urgent first.
+/// Streams of a link, the most urgent first.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Lane {
-    /// Bidirectional, opened by the dialler.
+    /// Session messages; a bidirectional stream that the dialler opens.
     Control = 0,
     /// Commands.
     Command = 1,
@@ -22,7 +22,7 @@ pub enum Lane {
     Merged = 2,
     /// Latest documents.
     Latest = 3,
-    /// Catching up.
+    /// Backlog of documents.
     Bulk = 4,
 }
 
@@ -30,7 +30,7 @@ impl Lane {
     /// Every lane, the most urgent first.
     pub const ALL: [Lane; 5] = [Lane::Control, Lane::Command, Lane::Merged, Lane::Latest, Lane::Bulk];
 
-    /// The lane whose unidirectional streams begin with this byte.
+    /// Returns the lane of unidirectional streams that begin with this byte.
     #[must_use]
     pub fn from_byte(byte: u8) -> Option<Lane> {
         Lane::ALL.into_iter().skip(1).find(|lane| *lane as u8 == byte)
@@ -42,12 +42,12 @@ impl Lane {
 pub struct PerLane<T>([T; Lane::ALL.len()]);
 
 impl<T> PerLane<T> {
-    /// The values, the most urgent lane first.
+    /// Returns the values, the most urgent lane first.
     pub fn iter(&self) -> impl Iterator<Item = (Lane, &T)> {
         Lane::ALL.into_iter().zip(&self.0)
     }
 
-    /// See [`PerLane::iter`].
+    /// Returns the values for modification; see [`PerLane::iter`].
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Lane, &mut T)> {
         Lane::ALL.into_iter().zip(&mut self.0)
     }
@@ -88,23 +88,23 @@ impl fmt::Display for Lane {
     }
 }
 
-/// What happened on the links.
+/// Events of links.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LinkEvent {
-    /// The peer has proved that it holds `peer`'s key, and the control lane is open. A dialler learns nothing of the
-    /// acceptor's consent by this; only the acceptor's first message tells.
+    /// The peer has proved that it holds `peer`'s key, and the control lane is open. This does not tell the dialler that the
+    /// acceptor admits it; only the acceptor's first message does.
     Up { link: LinkId, peer: EndpointId, dialled: bool },
-    /// There is something to read. To be followed by [`super::Links::read`] until that returns false.
+    /// Bytes can be read. Call [`super::Links::read`] until it returns false.
     Readable { link: LinkId, lane: Lane },
-    /// A lane that took less than it was given takes more.
+    /// A lane that took only part of a write has room again.
     Writable { link: LinkId, lane: Lane },
-    /// The link is gone and what was not read is lost. The last event of a link; every dialled link and every link that
-    /// was up gets it, unless [`super::Links::close`] or [`super::Links::forget`] ended it.
+    /// The link is gone, and unread bytes are lost. The last event of a link; every dialled link and every link that was up
+    /// gets it, unless [`super::Links::close`] or [`super::Links::forget`] ended it.
     Down { link: LinkId, reason: DownReason },
 }
 
 impl LinkEvent {
-    /// Which link it happened on.
+    /// Returns the link of the event.
     #[must_use]
     pub fn link(&self) -> LinkId {
         match self {
@@ -116,10 +116,10 @@ impl LinkEvent {
     }
 }
 
-/// Why a dial could not even begin.
+/// Reason why a dial could not begin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LinkError {
-    /// No address to try.
+    /// There is no address to dial.
     NoAddress,
     /// The peer is this node.
     Ourselves,
@@ -139,50 +139,50 @@ impl fmt::Display for LinkError {
 
 impl std::error::Error for LinkError {}
 
-/// Why a link is closed, as the other side is told it; a sentence goes with it.
+/// Reason for closing a link, as sent to the peer together with a text.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum CloseCode {
-    /// The other side sent what it must not send.
+    /// The peer broke the protocol.
     Protocol = 1,
-    /// A failure of the closing node.
+    /// The closing node failed.
     Internal = 2,
-    /// Neither pinned nor proved, or refused by the operator.
+    /// The peer is neither pinned nor proved the key, or the operator refused it.
     NotAdmitted = 3,
     /// Another link between the two nodes is kept.
     Replaced = 4,
     /// The closing node stops or restarts; nothing is wrong.
     Restarting = 5,
-    /// The other side did not answer in time.
+    /// The peer did not answer in time.
     Silent = 6,
-    /// The dialled address is not the wanted node's.
+    /// The dialled address belongs to another node.
     WrongPeer = 7,
 }
 
-/// Why a link went down.
+/// Reason why a link went down.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DownReason {
-    /// The other side closed it; the code is a [`CloseCode`] if it runs this version.
+    /// The peer closed it; the code is a [`CloseCode`] if the peer runs this version.
     Closed { code: u64, reason: String },
-    /// Nothing was heard for the idle timeout.
+    /// No datagram arrived for the idle timeout.
     Silent,
-    /// No address answered, or the handshake did not end in time.
+    /// No address answered, or the handshake did not complete in time.
     NoAnswer,
-    /// Another node lives at the dialled address.
+    /// The dialled address belongs to another node.
     WrongPeer { expected: EndpointId, found: EndpointId, at: SocketAddr },
-    /// The other side does not know this connection; it has restarted.
+    /// The peer does not know this connection: it has restarted.
     Reset,
-    /// The other side takes no connections at the moment.
+    /// The peer accepts no connections at present.
     Refused,
-    /// It was not admitted yet, its network had the most such links, and a link from another network took its place.
+    /// The link was not admitted yet, its network had the most such links, and one from another network took its place.
     Crowded,
-    /// The two sides do not understand each other: no common protocol or version.
+    /// The two ends have no protocol or version in common.
     Incompatible(String),
-    /// The other side sent what it must not send.
+    /// The peer broke the protocol.
     Misbehaved(String),
 }
 
 impl DownReason {
-    /// Who has to change something.
+    /// Returns the party that has to act.
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {

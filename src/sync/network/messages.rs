@@ -1,9 +1,10 @@
-//! Messages of rtnetlink(7), and which of them are news. The kernel repeats itself: a router's advertisement renews an
-//! address every few seconds, and a radio tells of its signal; neither changes where datagrams can go.
+//! Parser of rtnetlink(7) messages, and a filter for those that are news. The kernel repeats itself: a router advertisement
+//! renews an address every few seconds, and a radio reports its signal strength; neither changes where datagrams can go.
 
 use std::collections::BTreeMap;
 
-/// Links, addresses and routes remembered. Past that everything is forgotten, and what comes again counts as news once.
+/// Maximum number of links, addresses and routes remembered. Beyond it all are forgotten, and each repetition counts as news
+/// once.
 const KNOWN: usize = 4_096;
 
 const NEW_LINK: u16 = 16;
@@ -13,37 +14,37 @@ const DELETED_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
 const DELETED_ROUTE: u16 = 25;
 
-/// `IFF_UP`, `IFF_RUNNING`, `IFF_LOWER_UP`: what a link needs to carry anything.
+/// `IFF_UP`, `IFF_RUNNING`, `IFF_LOWER_UP`: flags of a link that can carry data.
 const LINK_WORKS: u32 = 0x1 | 0x40 | 0x1_0000;
-/// `IFA_F_DADFAILED`, `IFA_F_TENTATIVE`: an address that cannot be used, or not yet.
+/// `IFA_F_DADFAILED`, `IFA_F_TENTATIVE`: flags of an address that is unusable, or not usable yet.
 const ADDRESS_WAITS: u32 = 0x08 | 0x40;
-/// `RTM_F_CLONED`: an entry of a cache.
+/// `RTM_F_CLONED`: flag of a cache entry.
 const ROUTE_CLONED: u32 = 0x200;
 
-/// `IFA_ADDRESS`, `IFA_LOCAL`.
+/// `IFA_ADDRESS`, `IFA_LOCAL`: attributes that identify an address.
 const OF_ADDRESS: [u16; 2] = [1, 2];
-/// `RTA_DST`, `RTA_OIF`, `RTA_GATEWAY`, `RTA_PRIORITY`.
+/// `RTA_DST`, `RTA_OIF`, `RTA_GATEWAY`, `RTA_PRIORITY`: attributes that identify a route.
 const OF_ROUTE: [u16; 4] = [1, 4, 5, 6];
 
 const HEADER_BYTES: usize = 16;
 const ADDRESS_BYTES: usize = 8;
 const ROUTE_BYTES: usize = 12;
 
-/// One link, address or route.
+/// Link, address or route.
 #[derive(Debug, Eq, PartialEq)]
 struct Thing {
-    /// What tells it from others.
+    /// Bytes that identify it.
     name: Vec<u8>,
-    /// What matters of its state; `None`: it is gone.
+    /// Relevant state; `None` once it is deleted.
     state: Option<u32>,
 }
 
-/// What was last heard of each.
+/// Last known state of each link, address and route.
 #[derive(Debug, Default)]
 pub(super) struct Known(BTreeMap<Vec<u8>, u32>);
 
 impl Known {
-    /// Takes the messages of one read; whether any is news.
+    /// Takes the messages of one read; returns true if any is news.
     pub(super) fn note(&mut self, mut bytes: &[u8]) -> bool {
         let mut news = false;
         while let Some((kind, body, rest)) = split(bytes) {
@@ -67,7 +68,7 @@ impl Known {
     }
 }
 
-/// The first message: its type, its body, and what follows it.
+/// Splits off the first message; returns its type, its body, and the bytes that follow it.
 fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = usize::try_from(number(bytes, 0)?).ok()?;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
@@ -91,12 +92,12 @@ fn thing(kind: u16, body: &[u8]) -> Option<Thing> {
         _ => return None,
     };
     let gone = matches!(kind, DELETED_LINK | DELETED_ADDRESS | DELETED_ROUTE);
-    // A link is known by 4 bytes, so no two kinds are mixed up; the byte in front keeps addresses and routes apart.
+    // The name of a link has 4 bytes, so links are never confused with others; the type in front tells addresses from routes.
     name.insert(0, if gone { u8::try_from(kind - 1).ok()? } else { u8::try_from(kind).ok()? });
     Some(Thing { name, state: (!gone).then_some(state) })
 }
 
-/// The attributes of these types, in the order they come.
+/// Returns the attributes of these types, in the order of the message.
 fn attributes(mut bytes: &[u8], wanted: &[u16]) -> Vec<u8> {
     let mut found = Vec::new();
     while let Some(head) = bytes.get(..4) {
@@ -134,7 +135,7 @@ mod tests {
         message(kind, &[&[0; 4][..], &index.to_ne_bytes(), &flags.to_ne_bytes(), &[0xff; 4]].concat())
     }
 
-    /// An address with an attribute that says how long it is valid: `IFA_CACHEINFO`.
+    /// Returns an address message with a lifetime in its `IFA_CACHEINFO` attribute.
     fn address(kind: u16, flags: u8, last: u8, valid: u32) -> Vec<u8> {
         let head = [&[2, 24, flags, 0][..], &3_u32.to_ne_bytes()].concat();
         let local = [&8_u16.to_ne_bytes()[..], &2_u16.to_ne_bytes(), &[10, 0, 0, last]].concat();

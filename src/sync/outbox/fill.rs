@@ -1,4 +1,4 @@
-//! Filling batches from a snapshot: documents that are due, the live index, the backlog.
+//! Fills batches from a snapshot: documents that are due, the live index, the backlog.
 
 use super::lacked::{self, Lacked};
 use super::{Exception, LACKING, NONE, Outbox, Owed, VERSIONS};
@@ -10,10 +10,10 @@ use crate::sync::link::Lane;
 use crate::sync::mesh::{Batch, Document};
 use crate::sync::reconcile::Theirs;
 
-/// Index entries looked at for one batch; skipped ones count.
+/// Maximum number of index entries examined by one scan of a batch, skipped ones included; bounds the time of a call.
 const SCAN_ENTRIES: usize = 4_096;
 
-/// A batch being filled.
+/// Batch under construction.
 #[derive(Debug)]
 pub(super) struct Filling {
     pub(super) documents: Vec<Document>,
@@ -55,12 +55,12 @@ impl Filling {
 }
 
 impl Outbox {
-    /// The next batch for `lane`, or `None` when nothing is owed on it or too much is in flight. `urgent`: somebody waits
-    /// for an acknowledgement, so the peer is asked to flush, with an empty batch if need be. `most`: document bytes after which
-    /// the batch is closed.
+    /// Returns the next batch for `lane`, or `None` if nothing is owed on it or its window is full. With `urgent` a caller
+    /// waits for an acknowledgement, so the peer is asked to flush, by an empty batch if necessary. The batch is closed after
+    /// `most` bytes of documents.
     ///
     /// # Errors
-    /// The store could not be read; the outbox is as before.
+    /// The store could not be read; the outbox is unchanged.
     pub(crate) fn fill(
         &mut self,
         now: Now,
@@ -83,6 +83,7 @@ impl Outbox {
             Lane::Merged => self.fill_kind(Kind::Merged, snapshot, &mut filling)?,
             Lane::Latest => self.fill_kind(Kind::Latest, snapshot, &mut filling)?,
         }
+        // An empty batch carries the request to flush that a caller waits for.
         let nudge = urgent && self.lanes[lane].relaxed;
         debug_assert!(self.is_consistent(), "each exception is due, or waits for the peer");
         let nothing = filling.documents.is_empty() && filling.answered.is_empty() && !nudge;
@@ -95,7 +96,7 @@ impl Outbox {
         self.fill_live(kind, snapshot, filling)
     }
 
-    /// Sends what the peer asks for, or that it cannot be sent, and what came since what it has.
+    /// Sends requested documents, or an answer that they cannot be sent, and the changes since the version a peer has.
     fn fill_due(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
         while !filling.is_full() {
             let Some(hash) = self.due[kind].front().copied() else { break };
@@ -132,6 +133,7 @@ impl Outbox {
                 (Some(_), None) | (None, _) => _ = self.exceptions.remove(&hash),
                 (Some(Owed::Offered { .. } | Owed::Crowded(_)), _) => {}
             }
+            // Removed last, so that an error above leaves the document due.
             self.due[kind].pop_front();
         }
         Ok(())
@@ -143,6 +145,7 @@ impl Outbox {
             return Ok(());
         }
         let mut entries = snapshot.entries(kind, start.scanned)?;
+        // While a backlog is left, the peer is only certain to have the versions that the backlog has passed.
         let held = |scanned: u64| start.backlog.map_or(scanned, |(passed, _)| passed);
         for _ in 0..SCAN_ENTRIES {
             if filling.is_full() || self.exceptions.len() >= EXCEPTIONS {
@@ -209,7 +212,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends the version at `entry`, or passes over it when the peer has it.
+    /// Sends the version at `entry`, or skips it if the peer has it.
     fn pass(
         &mut self,
         (entry, kind): (&Entry, Kind),
@@ -217,6 +220,7 @@ impl Outbox {
         held: u64,
         filling: &mut Filling,
     ) -> Result<(), Error> {
+        // It came from this peer, or an exception will send the newest version.
         if (entry.from != 0 && Some(entry.from) == self.source) || self.leave_to_answer(&entry.hash, kind) {
             return Ok(());
         }
@@ -229,7 +233,7 @@ impl Outbox {
         }
         let Some(record) = self.readable(entry.hash, snapshot.record_at(entry))? else { return Ok(()) };
         if self.travels(&record, snapshot)? {
-            // Nothing can be built on what the peer did not keep.
+            // The peer cannot apply a delta to a version it did not keep.
             let held = if self.lacking.contains(&entry.hash) { 0 } else { held };
             let lacks = self.lacks_all && held == 0;
             self.send(&record, (entry.hash, held, lacks), snapshot, filling)?;
@@ -237,8 +241,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether a document's collection syncs with the peer. A tombstone's name is kept apart, of the newest ones; a peer refuses what
-    /// passes here without one and does not fit.
+    /// Returns true if the document's collection syncs with the peer. Names of tombstones are stored apart, for the newest ones
+    /// only; a tombstone without a name passes here, and a peer that excludes its collection refuses it.
     pub(crate) fn travels(&self, record: &Record, snapshot: &Snapshot) -> Result<bool, Error> {
         if self.excluded.is_empty() {
             return Ok(true);
@@ -247,8 +251,8 @@ impl Outbox {
         Ok(!record.name.iter().chain(&deleted).any(|name| self.excluded.contains(name.collection())))
     }
 
-    /// What was read of a document, and nothing of one that is damaged: that costs the document, not the link. The peer lacks
-    /// it then.
+    /// Returns what was read of a document, or `None` if the record is damaged: damage costs the document, not the link. The
+    /// peer is then noted as lacking the document.
     fn readable<T>(&mut self, hash: KeyHash, read: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
         match read {
             Err(cause @ (Error::Damaged(_) | Error::History { .. })) => {
@@ -263,7 +267,8 @@ impl Outbox {
         }
     }
 
-    /// Whether a document is owed out of order: what is sent then is its newest version, whatever was passed of it.
+    /// Returns true if a document is owed out of order: its newest version is sent then, regardless of the versions passed
+    /// here.
     pub(super) fn leave_to_answer(&mut self, hash: &KeyHash, kind: Kind) -> bool {
         let Some(exception) = self.exceptions.get_mut(hash).filter(|exception| exception.kind == kind) else {
             return false;
@@ -274,7 +279,8 @@ impl Outbox {
         true
     }
 
-    /// Adds a record to the batch: whole, as the changes after `held`, or, when large, as an offer. Whether as an offer.
+    /// Adds a record to the batch: whole, as the changes after `held`, or, if large, as an offer. Returns true if it was
+    /// offered.
     fn send(
         &mut self,
         record: &Record,
@@ -290,6 +296,7 @@ impl Outbox {
             }
             let newer = history.after(held);
             let too_large = newer.iter().map(|part| part.length).sum::<usize>() > RECORD_BYTES;
+            // Offered first: the peer may have most of a large document, and a difference may fit where the whole does not.
             if (newer == history.parts() && history.size() > OFFER_BYTES && !lacks) || too_large {
                 let owed = Owed::Offered { passed: false, incarnation: record.incarnation };
                 self.exceptions.insert(hash, Exception { kind: record.kind, sequence: record.sequence, owed });

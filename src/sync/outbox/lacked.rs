@@ -1,21 +1,22 @@
-//! What a peer lacks of a document that it asks for, and whether it would take that.
+//! The part of a requested document that a peer lacks, and whether the peer would accept it.
 
 use crate::limits::{CHUNK_ROWS, RECORD_BYTES};
 use crate::store::{Content, Error, KeyHash, Record, Snapshot, chunk};
 use crate::sync::convert::{self, SendClock};
 use crate::sync::mesh::Document;
 
-/// Chunks this short expand to nothing that a peer would refuse to load: a change of a few bytes for each of its writers' edits.
+/// Size of chunks, in bytes, up to which they are sent unchecked: a change of a few bytes for each edit, which no peer refuses
+/// to load.
 const UNCHECKED_BYTES: usize = 1 << 10;
 
-/// What is sent to a peer that has asked for a document.
+/// Answer to a peer that has requested a document.
 pub(super) enum Lacked {
     Document(Box<Document>),
-    /// It is not sent, for this reason.
+    /// The document is not sent, for this reason.
     Withheld(String),
 }
 
-/// Bytes of a merged record's chunks.
+/// Returns the number of bytes of a merged record's chunks; 0 for other kinds.
 pub(super) fn history_bytes(record: &Record) -> usize {
     match &record.content {
         Content::Merged { history, .. } => history.size(),
@@ -23,7 +24,7 @@ pub(super) fn history_bytes(record: &Record) -> usize {
     }
 }
 
-/// Why a peer would not take these chunks.
+/// Returns the reason for which a peer would reject these chunks.
 pub(super) fn withholds(chunks: &[u8]) -> Option<String> {
     match chunks.len() {
         ..=UNCHECKED_BYTES => None,
@@ -34,7 +35,8 @@ pub(super) fn withholds(chunks: &[u8]) -> Option<String> {
     }
 }
 
-/// What a peer that has these changes lacks: only that, or the whole document where that is more to take than the whole.
+/// Returns the changes a peer lacks that has the changes `have`; the whole document if a peer would reject the difference
+/// alone.
 fn lacking(snapshot: &Snapshot, hash: &KeyHash, have: &[[u8; 32]]) -> Result<Option<Vec<u8>>, Error> {
     let changes = snapshot.changes_since(hash, have)?;
     if have.is_empty() || changes.as_deref().and_then(withholds).is_none() {
@@ -44,8 +46,8 @@ fn lacking(snapshot: &Snapshot, hash: &KeyHash, have: &[[u8; 32]]) -> Result<Opt
     Ok(if whole.as_deref().and_then(withholds).is_none() { whole } else { changes })
 }
 
-/// What a peer lacks of a document that has these changes of it; `None` if there is no such document. Without changes, too: what the
-/// record covers may be what the peer lacks.
+/// Returns the part of a document that a peer with the changes `have` lacks, or `None` if the document does not exist. It is a
+/// document even without changes: the peer may lack the creations that the record covers.
 pub(super) fn lacked(
     record: &Record,
     hash: KeyHash,

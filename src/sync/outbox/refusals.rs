@@ -1,15 +1,15 @@
-//! Documents that the peer cannot take, or that are not sent to it.
+//! Documents that the peer cannot take, and documents withheld from it.
 
 use super::{LACKING, Outbox, Owed};
 use crate::limits::EXCEPTIONS;
 use crate::store::{KeyHash, Record};
 
 impl Outbox {
-    /// The peer cannot take what it was offered, or was sent, of a document. `held`: sequence number and incarnation of what is held
-    /// here now. Whether this is news: each version on its way is refused once.
+    /// Records that the peer cannot take a document it was offered or sent. `held` returns the sequence number and incarnation
+    /// stored here now. Returns true if this is new: each version in flight is refused once.
     ///
     /// # Errors
-    /// It was offered and sent nothing of it.
+    /// The peer was neither offered nor sent the document.
     pub(crate) fn decline(
         &mut self,
         hash: KeyHash,
@@ -51,12 +51,12 @@ impl Outbox {
         }
     }
 
-    /// The peer sent a version of its own, so what it could not take before it may take now.
+    /// Records that the peer sent its own version: it may be able to take the document now.
     pub(crate) fn heard_of(&mut self, hash: &KeyHash) {
         self.declined.remove(hash);
     }
 
-    /// Passes over a version that the peer cannot have.
+    /// Notes that a version was passed over because the peer cannot take it.
     pub(super) fn withhold(&mut self, record: &Record, hash: KeyHash, reason: String) {
         self.note_declined(hash, record.incarnation);
         if self.withheld.len() < EXCEPTIONS {
@@ -64,7 +64,7 @@ impl Outbox {
         }
     }
 
-    /// Documents that were not sent since the last call, with the reason.
+    /// Returns the documents withheld since the last call, each with the reason.
     pub(crate) fn take_withheld(&mut self) -> Vec<(KeyHash, String)> {
         std::mem::take(&mut self.withheld)
     }

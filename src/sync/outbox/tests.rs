@@ -10,7 +10,7 @@ fn outbox() -> Outbox {
     Outbox::new(peer, Start::After(PerKind::default()), 0, false, BTreeSet::new())
 }
 
-/// Pretends that a batch with these documents has left.
+/// Pretends that a batch with these documents was sent.
 fn send(outbox: &mut Outbox, documents: &[(KeyHash, u64)]) -> u64 {
     let lane = &mut outbox.lanes[Lane::Latest];
     lane.last_number += 1;

@@ -1,4 +1,4 @@
-//! The sorted items of one side and the index that fingerprints any range of them.
+//! Sorted items of one side, indexed so that the fingerprint of any range of them costs a few hashes.
 //!
 //! Immutable once built, and cheap to clone, so that several exchanges share one.
 
@@ -9,12 +9,12 @@ use super::wire::Span;
 use crate::store::fingerprint::{Fingerprint, fingerprint, summand};
 use crate::store::{KeyHash, VersionHash};
 
-/// One record: what it is called and which version is held.
+/// One record: its key and the version held.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Item {
-    /// The record's key; unique within a set.
+    /// Key of the record; unique within a set.
     pub hash: KeyHash,
-    /// Equal on two nodes exactly when their records are.
+    /// Hash of its version; equal on two nodes exactly when their records are.
     pub version: VersionHash,
 }
 
@@ -28,10 +28,10 @@ impl Item {
     }
 }
 
-/// Items between two stored prefix sums. A fingerprint hashes up to this many items again at each of its ends.
+/// Number of items between two stored prefix sums. A fingerprint hashes up to this many items again at each of its ends.
 const STRIDE: usize = 8;
 
-/// The items of one side. 34 bytes an item.
+/// Items of one side; 34 bytes each.
 #[derive(Clone, Debug)]
 pub struct Set(Arc<Inner>);
 
@@ -39,7 +39,7 @@ pub struct Set(Arc<Inner>);
 struct Inner {
     /// Ascending by key.
     items: Box<[Item]>,
-    /// `sums[n]`: the summands of the first `n * STRIDE` items, added modulo 2^128.
+    /// `sums[n]` is the sum modulo 2^128 of the summands of the first `n * STRIDE` items.
     sums: Box<[u128]>,
 }
 
@@ -59,13 +59,13 @@ impl Set {
         Set(Arc::new(Inner { items: items.into_boxed_slice(), sums: sums.into_boxed_slice() }))
     }
 
-    /// How many items there are.
+    /// Returns the number of items.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.items.len()
     }
 
-    /// Whether there is no item.
+    /// Returns true if there are no items.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.items.is_empty()
@@ -84,16 +84,17 @@ impl Set {
         &self.0.items[range]
     }
 
-    /// The indices of the items whose keys lie in `span`.
+    /// Returns the indices of the items with keys in `span`.
     pub(super) fn within(&self, span: Span) -> Range<usize> {
         let start = self.0.items.partition_point(|item| item.key() < span.first);
         let length = self.0.items[start..].partition_point(|item| item.key() <= span.last);
         start..start + length
     }
 
-    /// The roundest key above item `index - 1` and not above item `index`: short to send.
+    /// Returns the key with the most trailing zero bytes above item `index - 1` and not above item `index`: short to send.
     pub(super) fn bound_before(&self, index: usize) -> u128 {
         let (below, above) = (self.item(index - 1).key(), self.item(index).key());
+        // Keeps the bytes up to the first one in which the keys differ, and clears the rest.
         let shared_bytes = (below ^ above).leading_zeros() / 8;
         above & !(u128::MAX.checked_shr(8 * (shared_bytes + 1)).unwrap_or(0))
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::store::VersionHash;
 
-/// Key to version: the model an exchange is compared with.
+/// Key to version: the model that an exchange is compared with.
 type Records = BTreeMap<[u8; 16], [u8; 16]>;
 
-/// SplitMix64.
+/// SplitMix64 generator.
 struct Seeded(u64);
 
 impl Seeded {
@@ -28,7 +28,7 @@ impl Seeded {
         (u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()
     }
 
-    /// Keys of one of the shapes a store, or somebody who picks ids on purpose, can have.
+    /// Returns a key of one of the shapes that a store, or an attacker who selects ids, can produce.
     fn key(&mut self, shape: u64) -> [u8; 16] {
         let number = u128::from(self.below(3_000));
         match shape {
@@ -52,7 +52,7 @@ fn set(records: &Records) -> Set {
     )
 }
 
-/// What `ours` has to send to a node that holds `theirs`.
+/// Returns the records that `ours` has to send to a node that holds `theirs`.
 fn expected(ours: &Records, theirs: &Records) -> Vec<(KeyHash, Theirs)> {
     let missing = |(key, version): (&[u8; 16], &[u8; 16])| match theirs.get(key) {
         None => Some((KeyHash(*key), Theirs::Lacks)),
@@ -64,7 +64,7 @@ fn expected(ours: &Records, theirs: &Records) -> Vec<(KeyHash, Theirs)> {
 
 #[derive(Debug)]
 struct Exchange {
-    /// Each message's bytes, in order.
+    /// Bytes of each message, in order.
     messages: Vec<Vec<u8>>,
     a: Vec<(KeyHash, Theirs)>,
     b: Vec<(KeyHash, Theirs)>,
@@ -76,12 +76,12 @@ impl Exchange {
     }
 }
 
-/// Runs an exchange to its end and sorts what both sides found.
+/// Runs an exchange to its end and sorts the findings of both sides.
 fn exchange(a: &Records, b: &Records) -> Exchange {
     exchange_from(Reconciler::initiate(set(a)), b)
 }
 
-/// The same from a first message on.
+/// Runs an exchange from a first message on.
 fn exchange_from((mut side_a, first): (Reconciler, Vec<u8>), b: &Records) -> Exchange {
     let (mut found_a, mut found_b) = (Differences::default(), Differences::default());
     let mut side_b = Reconciler::respond(set(b));
@@ -115,7 +115,7 @@ fn assert_right(a: &Records, b: &Records) -> Exchange {
     done
 }
 
-/// Two nodes' records, related in one of the ways two nodes can be.
+/// Returns the records of two nodes, related in one of the possible ways.
 fn pair(random: &mut Seeded) -> (Records, Records) {
     let (shape, count) = (random.below(6), [0, 1, 2, 16, 17, 40, 300, 2_500][random.below(8) as usize]);
     let a = random.records(count, shape);
@@ -214,7 +214,7 @@ fn a_hundred_thousand_items_take_four_and_a_half_megabytes_at_most() {
     assert!(set(&Seeded(9).records(100_000, 0)).heap_bytes() <= 4_500_000);
 }
 
-/// An honest message with a few bytes changed, dropped or repeated.
+/// Returns an honest message with a few bytes changed, dropped or repeated.
 fn mutate(random: &mut Seeded, message: &[u8]) -> Vec<u8> {
     let mut bytes = message.to_vec();
     for _ in 0..=random.below(3) {

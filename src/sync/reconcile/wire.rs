@@ -1,7 +1,7 @@
-//! The bytes of a reconciliation message: `docs/wire.md`, "Reconciliation messages".
+//! Format of a reconciliation message: `docs/wire.md`, "Reconciliation messages".
 //!
-//! A message is a row of entries in key order, each about the keys from where the one before it ended up to its own
-//! bound. The reader accepts any bytes and allocates no more than they hold.
+//! A message is a sequence of entries in key order, each about the keys from the end of the entry before it up to a bound. The
+//! reader accepts any bytes and allocates no more than they hold.
 
 use prost::encoding::{decode_varint, encode_varint};
 
@@ -18,12 +18,12 @@ const FINGERPRINT: u8 = 1;
 const ITEMS: u8 = 2;
 const ANSWER: u8 = 3;
 
-/// The rest of a head: no bound follows, the entry reaches to the last key of all.
+/// Low bits of a head without a bound: the entry reaches to the last key of all.
 const TO_THE_END: u8 = 0b11_1100;
-/// A message that ends with this byte has a continuation: "skip to the end", which nothing else needs.
+/// Final byte of a message that has a continuation: "skip to the end", which is otherwise never needed.
 const MORE: u8 = TO_THE_END;
 
-/// Keys as big-endian numbers, both ends included.
+/// Range of keys as big-endian numbers, both ends included.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Span {
     pub(super) first: u128,
@@ -33,7 +33,7 @@ pub(super) struct Span {
 impl Span {
     pub(super) const ALL: Span = Span { first: 0, last: u128::MAX };
 
-    /// How many leading bytes all keys of the span share.
+    /// Returns the number of leading bytes that all keys of the span share.
     fn shared_bytes(self) -> usize {
         shared_bytes(self.first, self.last)
     }
@@ -43,31 +43,31 @@ fn shared_bytes(a: u128, b: u128) -> usize {
     (a ^ b).leading_zeros() as usize / 8
 }
 
-/// What a side says of one of the items the other side listed.
+/// Status of one item that the other side listed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Status {
-    /// Which item of the list.
+    /// Index of the item in the list.
     pub(super) position: usize,
-    /// What the side that says it has under that key.
+    /// State of the reporting side under that key.
     pub(super) theirs: Theirs,
 }
 
-/// What a message says of one span.
+/// Statement of a message about one span.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Entry {
     /// "My items here have this fingerprint."
     Fingerprint(Fingerprint),
     /// "These are all my items here."
     Items(Vec<Item>),
-    /// "Of the items you listed, I do not have these."
+    /// "Of the items you listed, I lack these, or hold these in another version."
     Answer(Vec<Status>),
 }
 
-/// Writes entries in ascending order of their spans; what lies between them is skipped.
+/// Writer of entries in ascending order of their spans; the gaps are skipped.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     out: Vec<u8>,
-    /// The first key not covered yet.
+    /// First key not covered yet.
     next: u128,
 }
 
@@ -85,7 +85,7 @@ impl Writer {
         self.out.extend_from_slice(fingerprint);
     }
 
-    /// `items` are all within `span`.
+    /// Writes a list; `items` are all within `span`.
     pub(super) fn items(&mut self, span: Span, items: &[Item]) {
         self.begin(ITEMS, span);
         encode_varint(items.len() as u64, &mut self.out);
@@ -96,7 +96,7 @@ impl Writer {
         }
     }
 
-    /// `statuses` are in ascending order of their positions.
+    /// Writes an answer; `statuses` are in ascending order of their positions.
     pub(super) fn answer(&mut self, span: Span, statuses: &[Status]) {
         self.begin(ANSWER, span);
         encode_varint(statuses.len() as u64, &mut self.out);
@@ -108,7 +108,7 @@ impl Writer {
         }
     }
 
-    /// Ends the message with the promise of another.
+    /// Ends the message with the mark of a continuation.
     pub(super) fn more(&mut self) {
         self.out.push(MORE);
     }
@@ -124,8 +124,8 @@ impl Writer {
         }
     }
 
-    /// `end` is the first key after the entry: as many bytes as it shares with the previous one, then its own up to the
-    /// last that is not zero.
+    /// Writes a head and its bound. `end` is the first key after the entry: the number of bytes it shares with the previous
+    /// bound, then the others up to the last that is not zero.
     #[expect(clippy::cast_possible_truncation, reason = "both lengths are at most 16")]
     fn head(&mut self, mode: u8, end: u128) {
         let shared = shared_bytes(self.next, end);
@@ -140,11 +140,11 @@ impl Writer {
     }
 }
 
-/// Reads the entries of a message; those that are skipped are not shown.
+/// Reader of the entries of a message; skipped ones are not returned.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
-    /// The first key not covered yet; none once the last key of all was covered.
+    /// First key not covered yet; `None` once the last key of all is covered.
     next: Option<u128>,
     more: bool,
 }
@@ -156,12 +156,12 @@ impl<'a> Reader<'a> {
         Reader { rest: message, next: Some(0), more: false }
     }
 
-    /// Whether the message ended with the promise of another; known once the entries are read.
+    /// Returns true if the message has a continuation; known once the entries are read.
     pub(super) fn more(&self) -> bool {
         self.more
     }
 
-    /// The next entry that is not skipped, or `None` at the end of the message.
+    /// Returns the next entry that is not skipped, or `None` at the end of the message.
     pub(super) fn next_entry(&mut self) -> Result<Option<(Span, Entry)>, ReconcileError> {
         while let Some((&head, rest)) = self.rest.split_first() {
             if head == MORE {
@@ -244,7 +244,7 @@ impl<'a> Reader<'a> {
         Ok(statuses)
     }
 
-    /// A count of things that take at least `bytes_each`; refused when the message is too short for them.
+    /// Returns a count of elements of at least `bytes_each` bytes; fails if the message is too short for them.
     fn count(&mut self, bytes_each: usize) -> Result<usize, ReconcileError> {
         let count = self.varint()?;
         match usize::try_from(count) {

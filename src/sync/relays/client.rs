@@ -1,4 +1,4 @@
-//! One relay as a node uses it: asked for an allocation, and asked again before the allocation ends.
+//! Client of one relay: requests an allocation, and renews it before it expires.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,27 +7,26 @@ use crate::clock::Now;
 use crate::identity::{EndpointId, Identity};
 use crate::relay::wire::{Answer, Claim, Refusal, RelayId, RelayKey, Request, Token};
 
-/// Interval of requests while the relay answers. Keeps the bindings of address translators, and notices soon that a relay has
-/// restarted.
+/// Interval of requests while the relay answers. Keeps NAT bindings alive, and detects soon that a relay has restarted.
 const REFRESH: Duration = Duration::from_secs(10);
-/// A request that is not answered is sent again after this, then after twice as long, and so on,
+/// Delay before an unanswered request is repeated; doubles each time, up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_millis(250);
-/// up to this.
+/// Longest delay before an unanswered request is repeated.
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// When a link has trouble, its relay is asked at most this often.
+/// Minimum interval of requests prompted by an unanswered link.
 const HURRY: Duration = Duration::from_secs(1);
-/// After this many unanswered requests in a row the name is resolved again.
+/// Number of consecutive unanswered requests after which the name is resolved again.
 const LOOK_AGAIN: u32 = 4;
-/// A relay that passes on the answers of another one is not asked for this long: its cookie, and with it the allocation that it
-/// holds in this node's name, has expired by then.
+/// Time for which a relay that forwards another one's answers is not used: its cookie, and the allocation that it holds in this
+/// node's name, have expired by then.
 const SUSPENDED: Duration = Duration::from_secs(180);
 
-/// What a relay's answer comes to.
+/// Result of a relay's answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Progress {
-    /// Nothing has changed that another part needs to know.
+    /// Nothing has changed for other parts.
     None,
-    /// There is an allocation now, and there was none before.
+    /// An allocation was granted; there was none before.
     Up,
     /// The relay serves this node's id at another address.
     Elsewhere,
@@ -37,19 +36,19 @@ pub(super) enum Progress {
 pub(super) struct Client {
     /// `HOST:PORT`.
     pub(super) host: String,
-    /// Where the host is, as far as is known.
+    /// Known addresses of the host.
     addresses: Vec<SocketAddr>,
-    /// Which of them is tried.
+    /// Index of the address in use, modulo their number.
     turn: usize,
     pub(super) looking_up: bool,
-    /// What the next request claims: the relay's last answers.
+    /// Claim of the next request, from the relay's last answers.
     claim: Claim,
     token: Option<(Token, Instant)>,
     nonce: u64,
     asked: Option<Instant>,
     next: Instant,
     failures: u32,
-    /// Why there is no place.
+    /// Reason why there is no allocation.
     trouble: String,
 }
 
@@ -75,7 +74,7 @@ impl Client {
         (!self.addresses.is_empty()).then(|| self.addresses[self.turn % self.addresses.len()])
     }
 
-    /// The token of the place there is.
+    /// Returns the token of the current allocation.
     pub(super) fn token(&self, now: Now) -> Option<Token> {
         self.token.filter(|(_, until)| !now.reached(*until)).map(|(token, _)| token)
     }
@@ -84,12 +83,12 @@ impl Client {
         &self.trouble
     }
 
-    /// There is a place, as far as is known.
+    /// Returns true if there is an allocation, as far as is known.
     pub(super) fn is_up(&self) -> bool {
         self.token.is_some()
     }
 
-    /// No place, and nothing known but its name.
+    /// Drops the allocation and all state of requests; name, addresses and claim stay.
     pub(super) fn forget(&mut self, now: Now) {
         self.token = None;
         self.asked = None;
@@ -98,7 +97,7 @@ impl Client {
         self.next = now.mono;
     }
 
-    /// Whether its name is to be looked up before it can be asked.
+    /// Returns true if its name has to be looked up before a request can be sent.
     pub(super) fn wants_look_up(&self, now: Now) -> bool {
         self.addresses.is_empty() && !self.looking_up && now.reached(self.next)
     }
@@ -122,16 +121,17 @@ impl Client {
         (!self.looking_up).then_some(self.next)
     }
 
-    /// The request that is due.
+    /// Returns the request that is due.
     pub(super) fn poll_request(&mut self, now: Now, identity: &Identity, key: &RelayKey) -> Option<Vec<u8>> {
         if self.addresses.is_empty() || !now.reached(self.next) {
             return None;
         }
+        // Drops an expired token, and keeps the expiry of a valid one.
         self.token = self.token(now).map(|token| (token, self.token.map_or(now.mono, |(_, until)| until)));
         if self.asked.is_some() {
             self.failures += 1;
             "it does not answer; it may be off, out of reach, or have another key".clone_into(&mut self.trouble);
-            // The place may be at one address of a host that has several.
+            // The allocation may be at another address of a host that has several.
             if self.token(now).is_none() {
                 self.turn += 1;
                 if self.failures.is_multiple_of(LOOK_AGAIN) && self.host.parse::<SocketAddr>().is_err() {
@@ -154,7 +154,7 @@ impl Client {
         self.asked = None;
         match answer {
             Answer::Cookie { relay, cookie } => {
-                // A relay that accepts none of its cookies is asked at the rate of one that does not answer.
+                // A relay that accepts none of its own cookies is polled at the rate of one that does not answer.
                 let unchanged = self.claim.cookie == cookie && self.claim.relay == relay;
                 self.claim = Claim { relay, cookie, ..self.claim };
                 self.next = if unchanged { now.after(RETRY_MAX) } else { now.mono };
@@ -177,12 +177,12 @@ impl Client {
         }
     }
 
-    /// The relay as it names itself; zeros while it has not answered.
+    /// Returns the relay's id; zeros before its first answer.
     pub(super) fn relay(&self) -> RelayId {
         self.claim.relay
     }
 
-    /// Asks no more for a while: it named itself as the relay at `host`, which serves this node's id at another address.
+    /// Suspends requests: it presented the id of the relay at `host`, which serves this node's id at another address.
     pub(super) fn suspend(&mut self, now: Now, host: &str) {
         self.forget(now);
         self.claim = Claim::default();
@@ -190,14 +190,14 @@ impl Client {
         self.next = now.after(SUSPENDED);
     }
 
-    /// Asks at once, as if nothing had been asked before.
+    /// Sends a request at once, as if none had been sent before.
     pub(super) fn ask_again(&mut self, now: Now) {
         self.asked = None;
         self.failures = 0;
         self.next = now.mono;
     }
 
-    /// A link has trouble: asks whether the place is still there, unless that was asked just now.
+    /// Verifies that the allocation still exists, because a link is unanswered, unless a request is outstanding.
     pub(super) fn hurry(&mut self, now: Now) {
         if self.asked.is_none() {
             let due = now.after(HURRY);

@@ -1,4 +1,4 @@
-//! Finding out what the other side lacks when its cursors cannot tell.
+//! Comparison: determines which documents the peer lacks when its cursors do not suffice.
 
 use std::collections::BTreeSet;
 
@@ -8,20 +8,20 @@ use crate::sync::link::Lane;
 use crate::sync::mesh::{Reconcile, message::Body};
 use crate::sync::reconcile::{Differences, Item, Reconciler, Set};
 
-/// Index entries looked at in one go; so the thread is never away for longer than its peers wait for an acknowledgement.
+/// Maximum number of index entries gathered per call, so that the thread returns to its other peers before they time out.
 const GATHERED_A_TURN: usize = 8_192;
 
-/// A comparison under way.
+/// Comparison in progress.
 #[derive(Debug)]
 pub(super) struct Comparison {
     step: Step,
-    /// A message that waits until what was found has been sent.
+    /// Message of the peer that waits until the documents found so far have been sent.
     held: Option<bytes::Bytes>,
-    /// What the set was built from.
+    /// Newest sequence number in the snapshot that the set was built from.
     visible: u64,
-    /// We say the first word.
+    /// True if this end sends the first message.
     begins: bool,
-    /// The plans show that something differs.
+    /// True if the plans show that the sets differ.
     differs: bool,
 }
 
@@ -32,7 +32,7 @@ enum Step {
 }
 
 impl Session {
-    /// Begins to compare everything in `snapshot` with what the peer holds.
+    /// Begins to compare everything in `snapshot` with the records of the peer.
     pub(super) fn compare(&mut self, ours: &Ours, snapshot: Snapshot, differs: bool) {
         let visible = snapshot.visible();
         let gathering = Gathering { snapshot, kinds: &Kind::ALL, after: 0, items: Vec::new() };
@@ -40,7 +40,7 @@ impl Session {
         self.comparison = Some(Comparison { step, held: None, visible, begins: ours.id < self.peer, differs });
     }
 
-    /// Goes on gathering what there is to compare; whether there is more of it.
+    /// Continues to gather the records to compare; returns true if there are more.
     pub(super) fn gather(&mut self) -> Result<bool, store::Error> {
         let Some(Comparison { step: Step::Gathering(gathering), .. }) = &mut self.comparison else { return Ok(false) };
         let excluded = self.met.as_ref().map(|met| &met.excluded.0).filter(|names| !names.is_empty());
@@ -74,7 +74,7 @@ impl Session {
         self.continue_comparison()
     }
 
-    /// Takes the next step of the comparison, unless what was found so far is still to be sent.
+    /// Takes the next step of the comparison, unless documents found so far are still to be sent.
     pub(super) fn continue_comparison(&mut self) -> Result<(), Fault> {
         let (Some(comparison), Some(outbox)) = (&mut self.comparison, &mut self.outbox) else { return Ok(()) };
         if !outbox.takes_found() {
@@ -103,18 +103,18 @@ impl Session {
     }
 }
 
-/// Every record that may travel on this link, as reconciliation sees it, read a part at a time from one snapshot.
+/// Incremental reader of every record that may cross this link, from one snapshot, as items of a comparison.
 #[derive(Debug)]
 struct Gathering {
     snapshot: Snapshot,
-    /// Those whose index is not read to its end.
+    /// Kinds with an index that is not read to its end.
     kinds: &'static [Kind],
     after: u64,
     items: Vec<Item>,
 }
 
 impl Gathering {
-    /// Reads on; false once everything is read.
+    /// Reads the next entries; returns false once everything is read.
     fn go_on(&mut self, excluded: Option<&BTreeSet<String>>) -> Result<bool, store::Error> {
         let mut left = GATHERED_A_TURN;
         while let Some((kind, rest)) = self.kinds.split_first() {
@@ -129,6 +129,7 @@ impl Gathering {
                     self.items.push(Item { hash: entry.hash, version: entry.version });
                 }
             }
+            // The budget may end exactly with the index; the next call then finds it read.
             if left == 0 {
                 return Ok(true);
             }

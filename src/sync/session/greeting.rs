@@ -1,4 +1,4 @@
-//! The first three messages: proof, hello, plan.
+//! Handshake of a session: proof, hello, plan.
 
 use std::collections::BTreeSet;
 
@@ -16,11 +16,11 @@ use crate::sync::mesh::{self, Auth, Hello, Plan, message::Body};
 use crate::sync::outbox::{Outbox, Start};
 use crate::sync::peers::NAME_CHARACTERS;
 
-/// A plan.
+/// Plan of one end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wish {
     reconcile: bool,
-    /// Of everything its side holds; `None` where not everything travels.
+    /// Fingerprint of all records of that end; `None` if some of them do not cross the link.
     fingerprint: Option<Fingerprint>,
 }
 
@@ -30,7 +30,7 @@ impl Wish {
         Plan { reconcile: self.reconcile, fingerprint: fingerprint.into() }
     }
 
-    /// What a peer sent; nothing of it is kept but these few bytes.
+    /// Parses the plan of a peer.
     fn parse(plan: &Plan) -> Result<Wish, &'static str> {
         let fingerprint = match plan.fingerprint.as_ref() {
             [] => None,
@@ -39,30 +39,30 @@ impl Wish {
         Ok(Wish { reconcile: plan.reconcile, fingerprint })
     }
 
-    /// Whether both sides hold the same; `None` if fingerprints cannot tell.
+    /// Returns true if both ends hold the same records, false if not; `None` if the fingerprints cannot tell.
     fn equals(self, theirs: Wish) -> Option<bool> {
         Some(self.fingerprint? == theirs.fingerprint?)
     }
 }
 
-/// What we told the peer that we want.
+/// Plan that was sent to the peer.
 #[derive(Debug)]
 pub(super) struct Planned {
     wish: Wish,
-    /// The newest sequence number of what the fingerprint is of.
+    /// Newest sequence number that the fingerprint covers.
     visible: u64,
-    /// Positions after which the peer lacks what we have; `None` when only a comparison can tell. What is written after the plan
-    /// was sent must not change them: the peer acts on the plan.
+    /// Positions after which the peer lacks records of this node; `None` if only a comparison can tell. Later commits must not
+    /// change them: the peer acts on the plan as it was sent.
     resume: Option<PerKind<u64>>,
 }
 
 impl Session {
-    /// Sends our proof (empty without a key): the dialler at once, the acceptor once the dialler is admitted.
+    /// Sends this node's proof (empty without a key): the dialler at once, the acceptor once the dialler is admitted.
     pub(crate) fn prove(&mut self, proof: Vec<u8>) {
         self.say(Lane::Control, Body::Auth(Auth { proof: proof.into() }));
     }
 
-    /// The other side is admitted: say hello.
+    /// Sends the hello, once the peer is admitted.
     ///
     /// # Errors
     /// The store could not be read.
@@ -109,7 +109,7 @@ impl Session {
         self.plan(reader)
     }
 
-    /// Decides whether the cursors of the peer's hello suffice, and says so.
+    /// Decides whether the cursors in the peer's hello suffice, and sends the plan.
     fn plan(&mut self, reader: &Reader) -> Result<(), Fault> {
         let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
         let resume = self.resume_point(reader, &snapshot).map_err(|error| Fault::store(&error))?;
@@ -129,7 +129,7 @@ impl Session {
         self.start_if_planned(ours, reader)
     }
 
-    /// See [`Planned::resume`].
+    /// Returns the value of [`Planned::resume`].
     fn resume_point(&self, reader: &Reader, snapshot: &Snapshot) -> Result<Option<PerKind<u64>>, store::Error> {
         let Some(met) = &self.met else { return Ok(None) };
         let mut after = PerKind::default();
@@ -139,17 +139,20 @@ impl Session {
                 continue;
             }
             let (Ok(kind), Ok(run)) = (convert::kind(cursor.kind), cursor.run.as_ref().try_into()) else { continue };
+            // One cursor into history that this node has lost leaves only a comparison.
             if !snapshot.token_is_known(RunId(run), cursor.sequence.max(cursor.horizon))? {
                 return Ok(None);
             }
             known = true;
             after[kind] = cursor.sequence;
         }
+        // A side without records lacks everything, which a comparison would not show any better.
         let nothing_to_compare = met.records == 0 || records(snapshot) == 0;
         Ok((known || nothing_to_compare).then_some(after))
     }
 
-    /// Whether the peer has changes of this database from a run that it does not list, and more of them than it holds.
+    /// Returns true if the peer has changes of this database from a run that the database does not list, and more of them than
+    /// it holds: the database was restored from a backup.
     fn went_back(&self, reader: &Reader, snapshot: &Snapshot) -> Result<bool, store::Error> {
         let cursors = self.met.iter().flat_map(|met| &met.cursors);
         for cursor in cursors.filter(|cursor| cursor.database == reader.database().as_slice()) {
@@ -166,12 +169,13 @@ impl Session {
         let peer = PeerRun { node: self.peer, run: met.run };
         let excluded = met.excluded.clone();
         let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
+        // Either side can require a comparison.
         let compares = mine.wish.reconcile || theirs.reconcile;
         let (equals, planned_at) = (mine.wish.equals(*theirs), mine.visible);
         let start = mine.resume.filter(|_| !compares).map_or(Start::Compare, Start::After);
         let lacks_all = met.records == 0;
         let is_equal = compares && equals == Some(true);
-        // What came since the fingerprint was taken is yet to be sent.
+        // Commits since the fingerprint was taken are yet to be sent.
         let visible = if is_equal { planned_at } else { snapshot.visible() };
         let mut outbox = Outbox::new(peer, start, visible, lacks_all, excluded.0.clone());
         if is_equal {
@@ -204,7 +208,8 @@ fn records(snapshot: &Snapshot) -> u64 {
     counts.live + counts.tombstones
 }
 
-/// 0 for no collections; else the first 8 bytes of SHA-256 over their names, a zero byte after each.
+/// Returns 0 for no collections; otherwise the first 8 bytes of SHA-256 over their names, each followed by a zero byte, or 1
+/// for 0.
 fn digest_of(collections: &BTreeSet<String>) -> u64 {
     if collections.is_empty() {
         return 0;

@@ -1,7 +1,7 @@
-//! One connection's conversation: admission, hello, plan, comparison, then documents both ways for good.
+//! Session with one peer over one connection: admission, hello, plan, comparison, then documents in both directions.
 //!
-//! Symmetric: dialled or accepted makes a difference only for who proves itself first. Takes decoded messages, leaves
-//! bytes for the link in one buffer per lane. Never touches the QUIC connection, never decides whom to dial.
+//! Symmetric, except that the dialler proves itself first. Takes decoded messages, and leaves bytes for the link in one buffer
+//! per lane. Never touches the QUIC connection, and never decides which peer to dial.
 
 mod comparison;
 mod greeting;
@@ -30,12 +30,12 @@ use turns::Turns;
 pub(crate) use watch::Awaited;
 use watch::Watch;
 
-/// A lane's turn is its weight times this fraction of a batch.
+/// Divisor of the quantum: a lane's turn is its weight times this fraction of a batch.
 const QUANTA: usize = 16;
-/// Offers whose answers wait for room on the control lane.
+/// Maximum number of offers with answers that wait for room on the control lane.
 const OFFERS: usize = 2 * crate::limits::EXCEPTIONS;
 
-/// Why a session ends by our decision.
+/// Reason for which this node ends a session.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Fault {
     pub(crate) code: CloseCode,
@@ -62,30 +62,30 @@ impl From<&'static str> for Fault {
     }
 }
 
-/// What a session reports.
+/// Reports of a session to the engine.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// The other side has shown what it can to be admitted; answer with [`Session::admit`] or close.
+    /// The peer sent its proof; answer with [`Session::admit`] or close.
     Proved { proof: Vec<u8> },
-    /// Its hello arrived.
+    /// The peer's hello arrived.
     Met { run: RunId, skew_ms: i64, name: String, mismatched: Vec<String> },
-    /// The peer has changes of this database that it does not hold itself: it was restored from a backup.
+    /// The peer has changes of this node's database that the database itself lacks: it was restored from a backup.
     WentBack,
-    /// Both plans are known; a comparison is part of it or not.
+    /// Both plans are known; `compares` if one of them requires a comparison.
     Live { compares: bool },
-    /// Some node, not necessarily the peer, is there.
+    /// Some node, not necessarily the peer, is present.
     Present(mesh::Presence),
-    /// The peer holds these durably.
+    /// The peer holds these documents durably.
     Acked(Vec<(store::KeyHash, u64)>),
-    /// The peer does not keep what it was sent, or offered, of this document.
+    /// The peer did not keep the version of this document that it was sent or offered.
     Refused(store::KeyHash),
     /// This document is not sent, for this reason.
     Withheld(store::KeyHash, String),
-    /// What the peer holds of a document is not taken, or not to be had.
+    /// This node does not accept the peer's version of a document, or the peer cannot send it.
     Declined(Declined),
 }
 
-/// What every session of this node shares.
+/// Properties of this node that its sessions share.
 #[derive(Debug)]
 pub(crate) struct Ours {
     pub(crate) id: EndpointId,
@@ -102,7 +102,7 @@ enum Stage {
     Live,
 }
 
-/// The peer's hello, as far as it is needed later.
+/// Parts of the peer's hello that are needed later.
 #[derive(Debug)]
 struct Met {
     run: RunId,
@@ -118,11 +118,11 @@ struct LaneIo {
     out: Vec<u8>,
     written: usize,
     readable: bool,
-    /// Bytes handed to the link.
+    /// Number of bytes handed to the link.
     sent: u64,
 }
 
-/// See the module's documentation.
+/// State of one session; see the module documentation.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) link: LinkId,
@@ -137,21 +137,21 @@ pub(crate) struct Session {
     comparison: Option<Comparison>,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
-    /// Answers to offers.
+    /// Answers to offers, not sent yet.
     wants: Vec<Want>,
-    /// Offers since the last answers left.
+    /// Number of offers received since the last answers were sent.
     offers: usize,
-    /// Received documents that the store refused, to be told.
+    /// Received documents that the store refused, not reported to the peer yet.
     refused: Vec<store::KeyHash>,
     move_at: Option<Instant>,
     reports: Vec<Report>,
-    /// Whose turn it is among the lanes that share what is left.
+    /// Deficit round robin among the lanes that share the rest of the link.
     turns: Turns,
     batch_bytes: usize,
     watch: Watch,
-    /// Since when an answer is outstanding, whichever.
+    /// Time since which some answer has been outstanding.
     expects_since: Option<Instant>,
-    /// Compare even if the cursors suffice.
+    /// True to compare even if the cursors suffice.
     pub(crate) audit: bool,
 }
 
@@ -183,22 +183,22 @@ impl Session {
         }
     }
 
-    /// What happened since the last call.
+    /// Returns the reports since the last call.
     pub(crate) fn take_reports(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)
     }
 
-    /// Whether documents flow.
+    /// Returns true once documents flow.
     pub(crate) fn is_live(&self) -> bool {
         self.stage == Stage::Live
     }
 
-    /// Whether everything that existed at the session's start is there.
+    /// Returns true if the peer has everything that existed at the start of the session.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.outbox.as_ref().is_some_and(Outbox::is_caught_up)
     }
 
-    /// The peer's run, once it said hello.
+    /// Returns the peer's run, once its hello arrived.
     pub(crate) fn run(&self) -> Option<RunId> {
         self.met.as_ref().map(|met| met.run)
     }
@@ -207,18 +207,19 @@ impl Session {
         self.outbox.as_ref()
     }
 
-    /// Whether an answer of the peer is outstanding: silence then means a dead link sooner.
+    /// Returns true if an answer of the peer is outstanding, so that silence is detected earlier.
     pub(crate) fn expects_answer(&self) -> bool {
         let unsent = self.lanes.iter().any(|(_, lane)| lane.written < lane.out.len());
         !self.is_live() || unsent || self.outbox.as_ref().is_some_and(Outbox::awaits_ack)
     }
 
-    /// Since when an answer has been outstanding without a break: what was not heard before says nothing of the link.
+    /// Returns the time since which an answer has been outstanding without interruption: earlier silence says nothing about the
+    /// link.
     pub(crate) fn expects_since(&self) -> Instant {
         self.expects_since.unwrap_or(self.since)
     }
 
-    /// Bytes buffered for this peer, both ways; the QUIC connection's own buffers are not among them.
+    /// Returns the number of bytes buffered for this peer in both directions, without the buffers of its QUIC connection.
     pub(crate) fn held(&self) -> usize {
         let lanes: usize = self.lanes.iter().map(|(_, lane)| lane.decoder.held() + lane.out.len()).sum();
         lanes + self.inbox.as_ref().map_or(0, Inbox::held)
@@ -230,12 +231,13 @@ impl Session {
         frame::encode(body, &mut self.lanes[lane].out);
     }
 
-    /// Document bytes after which a batch is closed.
+    /// Sets the number of document bytes after which a batch is closed.
     pub(crate) fn set_batch_bytes(&mut self, bytes: usize) {
         self.batch_bytes = bytes;
     }
 
-    /// Hands each lane's bytes to `write`, which says how many the link took: control and commands first, the others in turns.
+    /// Passes each lane's bytes to `write`, which returns how many the link took: control and commands first, then the others
+    /// in turns.
     pub(crate) fn flush(&mut self, mut write: impl FnMut(Lane, &[u8]) -> usize) {
         for lane in [Lane::Control, Lane::Command] {
             let io = &mut self.lanes[lane];
@@ -260,8 +262,8 @@ impl Session {
         }
     }
 
-    /// Tells the peer of a node that is there, unless too much waits for it already: there will be another time. Whether
-    /// it was told.
+    /// Sends an announcement of presence, unless too many bytes wait already; another one will follow. Returns true if it was
+    /// sent.
     pub(crate) fn tell_presence(&mut self, presence: &mesh::Presence) -> bool {
         let control = &self.lanes[Lane::Control];
         let told = self.is_live() && control.out.len() - control.written < BATCH_BYTES;
@@ -277,26 +279,26 @@ impl Session {
 
     // Incoming bytes.
 
-    /// There is something to read on `lane`.
+    /// Marks `lane` as readable.
     pub(crate) fn mark_readable(&mut self, lane: Lane) {
         self.lanes[lane].readable = true;
     }
 
-    /// The lanes that should be read now.
+    /// Returns the lanes that should be read now.
     pub(crate) fn lanes_to_read(&self) -> Vec<Lane> {
         let full = self.inbox.as_ref().is_some_and(Inbox::is_full);
         let open = |lane: &Lane| *lane == Lane::Control || (!full && self.is_live());
         Lane::ALL.into_iter().filter(|lane| self.lanes[*lane].readable && open(lane)).collect()
     }
 
-    /// Takes bytes of one lane; `more` says whether the link holds more of them.
+    /// Takes bytes of one lane; `more` is true if the link holds more of them.
     pub(crate) fn feed(&mut self, lane: Lane, bytes: &[u8], more: bool) {
         let io = &mut self.lanes[lane];
         io.readable = more;
         io.decoder.extend(bytes);
     }
 
-    /// Handles the next message that was fed on `lane`; false when there is none. Look at the reports after each.
+    /// Handles the next message on `lane`; returns false if there is none. Take the reports after each call.
     ///
     /// # Errors
     /// The peer broke the protocol, or the store could not be read.
@@ -370,7 +372,7 @@ impl Session {
         let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
         for key in keys {
             let hash = convert::key_hash(key)?;
-            // What cannot be read is not held, as far as the peer is concerned.
+            // To the peer, a record that cannot be read counts as not held.
             let held = || snapshot.record(&hash).ok().flatten().map(|record| (record.sequence, record.incarnation));
             if outbox.decline(hash, held).map_err(Fault::protocol)? {
                 self.reports.push(Report::Refused(hash));
@@ -391,7 +393,7 @@ impl Session {
         Ok(())
     }
 
-    /// The next thing for the store to apply.
+    /// Returns the next request to the store.
     ///
     /// # Errors
     /// A received document is malformed.
@@ -402,10 +404,10 @@ impl Session {
         }
     }
 
-    /// The store's answer to [`Session::poll_apply`].
+    /// Handles the store's result of [`Session::poll_apply`].
     ///
     /// # Errors
-    /// The peer builds on too much that is missing.
+    /// The peer builds on too many missing documents.
     pub(crate) fn handle_applied(&mut self, applied: Applied) -> Result<(), Fault> {
         let Some(inbox) = &mut self.inbox else { return Ok(()) };
         self.refused.extend(applied.refused.iter().map(|(hash, _)| *hash));
@@ -415,19 +417,19 @@ impl Session {
         inbox.applied(applied).map_err(Fault::protocol)
     }
 
-    /// The documents that the store was given by [`Session::poll_apply`] and has not answered.
+    /// Returns the documents of the outstanding [`Session::poll_apply`].
     pub(crate) fn submitted(&self) -> impl Iterator<Item = store::KeyHash> + '_ {
         self.inbox.iter().flat_map(Inbox::submitted)
     }
 
-    /// The store could not take it now; the same comes again later.
+    /// Handles a temporary refusal by the store; the same documents are submitted again later.
     pub(crate) fn handle_refused(&mut self, now: Now) {
         if let Some(inbox) = &mut self.inbox {
             inbox.refused(now);
         }
     }
 
-    /// When this session wants to be filled although nothing happens.
+    /// Returns the time at which this session is to be run although nothing happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let retry = self.inbox.as_ref().and_then(Inbox::retry_at);
         self.move_at.into_iter().chain(retry).min()

@@ -1,4 +1,4 @@
-//! Offers of merged documents: what of them this node asks for, and what it cannot take.
+//! Offers of merged documents: the parts this node requests, and the documents it cannot take.
 
 use super::Fault;
 use crate::limits::RECORD_BYTES;
@@ -6,28 +6,28 @@ use crate::store::{self, Reader};
 use crate::sync::convert;
 use crate::sync::mesh::{self, Want, document};
 
-/// Letters that are kept of a peer's reason.
+/// Maximum number of characters kept of a peer's reason.
 const WITHHELD_LETTERS: usize = 200;
 
-/// The answer to an offer.
+/// Answer to an offer.
 #[derive(Debug)]
 pub(super) enum Answer {
     Want(Want),
     Decline(Declined),
 }
 
-/// An offer that cannot be taken.
+/// Offer that cannot be taken.
 #[derive(Debug)]
 pub(crate) struct Declined {
     pub(crate) hash: store::KeyHash,
     pub(crate) incarnation: u64,
-    /// The peer itself does not send it.
+    /// True if the peer itself withholds the document.
     pub(super) is_withheld: bool,
-    /// Names the document and the limit.
+    /// Notice that names the document and the limit.
     pub(crate) sentence: String,
 }
 
-/// What this node lacks of an offered document.
+/// Returns the request for what this node lacks of an offered document, or declines it.
 pub(super) fn answer_offer(offer: &mesh::Document, reader: &Reader) -> Result<Answer, Fault> {
     let hash = convert::key_hash(&offer.key)?;
     let Some(document::Body::Offer(offered)) = &offer.body else { return Err("an offer without a version".into()) };
@@ -43,7 +43,7 @@ pub(super) fn answer_offer(offer: &mesh::Document, reader: &Reader) -> Result<An
         deleted || record.version_hash().0 == offered.version.as_ref()
     });
     let comparable = held.is_some_and(|record| record.is_live());
-    // What a node lacks that holds an earlier version may be little, however large the whole is.
+    // A node with an earlier version may lack little, regardless of the total size.
     let too_large = offered.size > RECORD_BYTES as u64 && !comparable;
     if !satisfied && (too_large || !offered.withheld.is_empty()) {
         let (is_withheld, sentence) = (!offered.withheld.is_empty(), decline(offer, offered));
@@ -54,7 +54,7 @@ pub(super) fn answer_offer(offer: &mesh::Document, reader: &Reader) -> Result<An
     Ok(Answer::Want(Want { key: offer.key.clone(), have, satisfied }))
 }
 
-/// What the operator is told of an offer that is declined.
+/// Returns the operator's notice of an offer that is declined.
 fn decline(offer: &mesh::Document, offered: &mesh::Offer) -> String {
     let name = store::Key::new(offer.collection.as_str(), offer.doc_id.as_str());
     let name = name.map_or_else(|_| "a document".to_owned(), |name| format!("document {name}"));

@@ -1,4 +1,4 @@
-//! Filling the lanes: acknowledgements and requests first, then what the peer lacks.
+//! Filling the lanes: acknowledgements and requests first, then the documents a peer lacks.
 
 use super::{Fault, Outbox, Report, Session};
 use crate::clock::Now;
@@ -7,18 +7,18 @@ use crate::sync::inbox::Inbox;
 use crate::sync::link::Lane;
 use crate::sync::mesh::{self, message::Body};
 
-/// Progress over skipped versions alone is told this much later, so that it rides with something else if it can.
+/// Delay of a batch that only moves cursors past skipped versions, so that another batch can carry them.
 const MOVE_DELAY: std::time::Duration = std::time::Duration::from_secs(5);
-/// Keys in one message.
+/// Maximum number of keys in one message.
 const REFUSED_A_MESSAGE: usize = 1_024;
-/// Documents asked for before what was said has left.
+/// Maximum number of documents requested while earlier requests wait to be sent.
 const WANTS_A_TURN: usize = 256;
-/// Batches made for each lane before other sessions have their turn.
+/// Maximum number of batches per lane in one call, before other sessions are run.
 const BATCHES_A_TURN: usize = 8;
 
 impl Session {
-    /// Fills every lane that has room with what the peer lacks, acknowledgements first. Returns whether more could follow
-    /// at once.
+    /// Fills every lane that has room with the documents the peer lacks, acknowledgements first. Returns true if more could
+    /// follow at once.
     ///
     /// # Errors
     /// The store could not be read.
@@ -46,8 +46,8 @@ impl Session {
         Ok(more || (self.is_clear(Lane::Control) && self.inbox.as_ref().is_some_and(Inbox::has_unasked)))
     }
 
-    /// Tells the peer what came of what it sent: what is wrong, what is asked for, and then, only then, what is acknowledged.
-    /// None of it waits for the peer.
+    /// Sends the results of what the peer sent: refusals, then requests, and only then acknowledgements. None of it waits for
+    /// the peer.
     fn answer(&mut self, durable: u64, snapshot: &Snapshot) -> Result<(), store::Error> {
         if !self.is_clear(Lane::Control) {
             return Ok(());
@@ -78,7 +78,7 @@ impl Session {
         Ok(())
     }
 
-    /// Makes a batch for each lane that has none waiting, as long as the link takes them.
+    /// Builds a batch for each lane that has none waiting, as long as the link takes them.
     fn fill_lanes(
         &mut self,
         now: Now,
@@ -109,7 +109,8 @@ impl Session {
         Ok(true)
     }
 
-    /// `urgent`: a call waits for the peer's confirmation, perhaps of what this alone would confirm, the peer's own versions.
+    /// Sends a batch that only moves cursors, once it is due. With `urgent` a call waits for a confirmation that such a batch
+    /// alone may bring, of the peer's own versions for example.
     fn move_cursors(&mut self, now: Now, urgent: bool) {
         let Some(outbox) = &mut self.outbox else { return };
         if !outbox.can_move() {

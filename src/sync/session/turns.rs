@@ -1,11 +1,11 @@
-//! Lanes that share what control and commands leave of a link: by weight, in turns, so that none starves.
+//! Deficit round robin over the lanes that share what control and commands leave of a link: each gets its weight, none starves.
 
 use crate::sync::link::Lane;
 
-/// Who shares, and how much of the link each gets when all have something to send.
+/// Lanes that share, with the weight of each: its share of the link while all have bytes to send.
 const WEIGHTS: [(Lane, usize); 3] = [(Lane::Merged, 4), (Lane::Latest, 2), (Lane::Bulk, 1)];
 
-/// Whose turn it is, and what is left of it. A turn that ends because the link is full goes on when there is room again.
+/// Current lane, and the bytes left of its turn. A turn that ends because the link is full continues when there is room again.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Turns {
     at: usize,
@@ -13,9 +13,10 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Asks lanes in turn to hand over at most so many bytes, until none can. `hand` answers how many the link took and how
-    /// many still wait.
+    /// Lets lanes in turn hand over at most the bytes left of their turns, until none can. `hand` returns how many bytes the
+    /// link took and how many still wait.
     pub(super) fn share(&mut self, quantum: usize, mut hand: impl FnMut(Lane, usize) -> (usize, usize)) {
+        // The turn to resume: the one in progress when no lane could hand over more.
         let mut full_at = *self;
         let mut stuck = 0;
         while stuck < WEIGHTS.len() {
@@ -29,7 +30,7 @@ impl Turns {
                 stuck = 0;
             }
             if waiting > 0 && self.left > 0 {
-                // It is the link that takes no more, or this lane's receiver.
+                // Either the link takes no more, or the receiver of this lane.
                 if stuck == 0 {
                     full_at = *self;
                 }
@@ -53,7 +54,8 @@ mod tests {
 
     use super::*;
 
-    /// Lets each lane have `waiting` bytes over and over, on a link that takes `room` bytes each time; who sent how much.
+    /// Gives each lane `waiting` bytes in every round, on a link that takes `room` bytes per round; returns the bytes sent by
+    /// lane.
     fn shared(rounds: usize, room: usize, waiting: &[(Lane, usize)]) -> BTreeMap<Lane, usize> {
         let (mut turns, mut sent) = (Turns::default(), BTreeMap::new());
         for _ in 0..rounds {

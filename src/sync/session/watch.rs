@@ -1,7 +1,7 @@
-//! Noticing that what this node waits for does not come.
+//! Detection of stalls: answers of the peer that do not come.
 //!
-//! Owns what was seen of each wait when it last moved. The protocol leaves no lane standing (see
-//! [`outbox`](crate::sync::outbox)); a peer with a defect may, and one whose disk is full does as long as it is.
+//! Owns the last progress of each wait. The protocol leaves no lane stalled (see [`outbox`](crate::sync::outbox)); a defective
+//! peer may, and a peer with a full disk does while it is full.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use crate::sync::inbox::Inbox;
 use crate::sync::link::Lane;
 use crate::sync::outbox::Outbox;
 
-/// A wait in which nothing moves is reported after this long, or this many round trips,
+/// Time without progress after which a wait is reported: the larger of a duration and a number of round trips.
 const REPORTED: (Duration, u32) = (Duration::from_secs(60), 40);
-/// and after this long, or this many, the link is given up, to begin with a new one. A path of 1 kB/s takes that long to carry what
-/// QUIC was handed ahead.
+/// Time without progress after which the link is closed, to start over with a new one. A path of 1 kB/s takes that long to
+/// carry what QUIC has buffered.
 const GIVEN_UP: (Duration, u32) = (Duration::from_secs(600), 400);
 
-/// What a session can wait for.
+/// Answers that a session can wait for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Awaited {
-    /// The acknowledgement of what was sent on a lane.
+    /// Acknowledgement of the batches sent on a lane.
     Acknowledgement(Lane),
-    /// The answer to an offered document.
+    /// Answer to an offered document.
     Answer,
-    /// A document that was asked for.
+    /// Document that was requested.
     Document,
 }
 
@@ -50,12 +50,12 @@ impl fmt::Display for Awaited {
     }
 }
 
-/// A wait in which nothing has moved for so long.
+/// Wait that has made no progress for some time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Stall {
     pub(crate) awaited: Awaited,
     pub(crate) lasts: Duration,
-    /// It has lasted so long that the link should be given up.
+    /// True if it has lasted so long that the link should be closed.
     pub(crate) is_final: bool,
 }
 
@@ -65,17 +65,17 @@ impl fmt::Display for Stall {
     }
 }
 
-/// See the module's documentation.
+/// Progress of the waits; see the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// By [`Awaited::ALL`]: how far the wait was, and since when.
+    /// Mark of each wait, indexed like [`Awaited::ALL`], and the time of its last change.
     waits: [Option<(u64, Instant)>; Awaited::ALL.len()],
-    /// The stall that was reported.
+    /// Stall that was reported.
     told: Option<Awaited>,
 }
 
 impl Session {
-    /// Looks how far each wait is.
+    /// Updates the mark of each wait.
     pub(super) fn look(&mut self, now: Now) {
         self.expects_since = self.expects_answer().then(|| self.expects_since.unwrap_or(now.mono));
         for (at, awaited) in Awaited::ALL.into_iter().enumerate() {
@@ -88,7 +88,7 @@ impl Session {
         }
     }
 
-    /// A number that changes when a wait moves; `None` when there is nothing to wait for.
+    /// Returns a number that changes when a wait makes progress; `None` if there is nothing to wait for.
     fn mark(&self, awaited: Awaited) -> Option<u64> {
         match awaited {
             Awaited::Acknowledgement(lane) => {
@@ -105,7 +105,7 @@ impl Session {
         waits.filter_map(|(awaited, wait)| Some((awaited, wait?.1))).min_by_key(|(_, since)| *since)
     }
 
-    /// The wait that has lasted longest, once it is worth a word, on a link of this round trip.
+    /// Returns the longest wait, once it is long enough to be reported on a link with this round-trip time.
     pub(crate) fn stall(&self, now: Now, rtt: Duration) -> Option<Stall> {
         let (awaited, since) = self.longest_wait()?;
         let lasts = now.mono.saturating_duration_since(since);
@@ -113,19 +113,19 @@ impl Session {
         reached(REPORTED).then(|| Stall { awaited, lasts, is_final: reached(GIVEN_UP) })
     }
 
-    /// The stall, if it is not reported yet.
+    /// Returns the stall, if it is not reported yet or has become final.
     pub(crate) fn take_stall(&mut self, now: Now, rtt: Duration) -> Option<Stall> {
         let stall = self.stall(now, rtt);
         let told = std::mem::replace(&mut self.watch.told, stall.map(|stall| stall.awaited));
         stall.filter(|stall| told.is_none() || stall.is_final)
     }
 
-    /// What was reported and has not come since.
+    /// Returns the reported stall that still lasts.
     pub(crate) fn stalled(&self) -> Option<Awaited> {
         self.watch.told
     }
 
-    /// When there will be something to say of a stall.
+    /// Returns the time at which a stall is to be reported or becomes final.
     pub(crate) fn stall_deadline(&self, rtt: Duration) -> Option<Instant> {
         let (_, since) = self.longest_wait()?;
         let (time, round_trips) = if self.watch.told.is_some() { GIVEN_UP } else { REPORTED };

@@ -1,4 +1,4 @@
-//! Who may come in.
+//! Admission of peers.
 
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ fn a_restored_backup_that_lost_a_disconnect_says_so_of_the_peer_it_lets_in_again
     mesh.converge();
     mesh.run_for(Duration::from_secs(10));
     let backup = mesh.backup(0);
-    // The node is stopped for a backup, and goes on in another run.
+    // The node is stopped for a backup, and then continues in another run.
     let disk = mesh.backup(0);
     mesh.restore(0, &setup, disk);
     mesh.run_for(Duration::from_secs(60));

@@ -22,13 +22,13 @@ fn issued(id: &str, ttl_ms: u64) -> Put {
     Put::Command(CommandChange::Issue(Signed::sign(&issuer, &body)))
 }
 
-/// Issues a command on `node`; its id.
+/// Issues a command on `node`; returns its id.
 pub(super) fn issue(mesh: &mut Mesh, node: usize) -> String {
     mesh.write(node, "commands", "k", issued("k", 0));
     "k".to_owned()
 }
 
-/// Whether `node` has the command.
+/// Returns true if `node` has the command.
 pub(super) fn has(mesh: &Mesh, node: usize, id: &str) -> bool {
     held(mesh, node, id).is_some()
 }
@@ -38,7 +38,7 @@ fn report(rank: Rank, result: &str) -> Put {
     Put::Command(CommandChange::Report(Report { agent: "a1".into(), rank, begun: false, result, error }))
 }
 
-/// Three nodes in a row.
+/// Creates three nodes in a row.
 fn line() -> Mesh {
     let dials = |dials: Vec<usize>| Setup { dials, ..Setup::default() };
     Mesh::new(vec![dials(vec![]), dials(vec![0]), dials(vec![1])])

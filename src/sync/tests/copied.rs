@@ -1,4 +1,4 @@
-//! Two machines under one identity: what they write does not circulate, and it is said.
+//! Two machines under one identity: their writes do not circulate, and the operator is warned.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::store::Put;
 
 const LATEST: &str = "platforms";
 
-/// Hubs 0 and 1 linked with each other; node 2 at the first, its copy 3 at the second.
+/// Creates hubs 0 and 1, linked with each other, node 2 at the first, and its copy 3 at the second.
 fn copies_behind_two_hubs() -> Mesh {
     let dials = |hub: usize| Setup { dials: vec![hub], ..Setup::default() };
     let mut mesh = Mesh::new(vec![Setup::default(), dials(0), dials(0), Setup { copy_of: Some(2), ..dials(1) }]);

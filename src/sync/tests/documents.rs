@@ -1,4 +1,4 @@
-//! Documents get where they must, and nowhere twice.
+//! Documents arrive at every node that should have them, once.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn what_one_node_writes_every_node_of_a_line_gets() {
     assert_eq!(mesh.get(2, "platforms", "before").as_deref(), Some(r#"{"n":1}"#));
 }
 
-/// The plans of both sides are made of what each held then; what is written until they meet is held by neither plan.
+/// The plans of both sides describe what each held then; later writes are in neither plan.
 #[test]
 fn what_is_written_while_two_nodes_meet_arrives_whenever_it_is_written() {
     for millis in 0..40 {
@@ -177,7 +177,7 @@ fn a_reconnect_with_nothing_new_costs_a_handshake_and_no_documents() {
     assert!(bytes < 8_192, "{bytes} bytes to reconnect");
 }
 
-/// A pair with three hundred documents of each kind, in sync.
+/// Creates a pair with three hundred documents of each kind, in sync.
 fn filled() -> Mesh {
     let mut mesh = Mesh::pair();
     for i in 0..300 {
@@ -202,7 +202,7 @@ fn a_replaced_disk_is_filled_again_and_what_it_had_alone_is_not_resurrected() {
     assert_eq!(mesh.get(1, "notes", "n7"), None);
 }
 
-/// Bytes on the control lane from the moment that two nodes, `apart` for so long, can reach each other.
+/// Returns the bytes on the control lane from the moment that two nodes, `apart` for this time, can reach each other.
 fn said_after(mesh: &mut Mesh, apart: Duration, meanwhile: impl FnOnce(&mut Mesh)) -> u64 {
     let said = |mesh: &mut Mesh| {
         let ByteCounts { sent, received } = measure(mesh, 0).peers[0].traffic[Lane::Control];
@@ -225,7 +225,7 @@ fn nodes_that_hold_the_same_see_it_from_their_plans_and_compare_nothing() {
     mesh.run_for(Duration::from_secs(8));
     let usual = said_after(&mut mesh, Duration::from_secs(60), |_| ());
     let equal = said_after(&mut mesh, DAY, |_| ());
-    // The wishes themselves, and that both cursors are confirmed anew.
+    // The plans themselves, and the confirmation of both cursors.
     assert!(equal <= usual + 20, "{equal} bytes, {usual} where cursors suffice");
     let differing = said_after(&mut mesh, DAY, |mesh| _ = mesh.put(1, "platforms", "p7", r#"{"i":"another"}"#));
     assert!(differing > usual + 100, "{differing} bytes for a comparison");
@@ -252,7 +252,7 @@ fn collections_of_different_kinds_do_not_sync_and_the_rest_does() {
     assert_eq!(mesh.get(1, "notes", "n").as_deref(), Some(r#"{"a":1}"#));
 }
 
-/// Nodes at which `notes` is of these kinds, in a line.
+/// Creates a line of nodes at which `notes` has these kinds.
 fn of_kinds(latest: &[bool]) -> Mesh {
     let collections = |latest: bool| if latest { vec!["platforms", "notes"] } else { vec!["platforms"] };
     let dials = |node: usize| if node == 0 { vec![] } else { vec![node - 1] };

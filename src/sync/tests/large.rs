@@ -1,4 +1,4 @@
-//! Documents that no link carries: they are held back by name, and everything else flows.
+//! Documents too large for any link: they are held back by name, and everything else replicates.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use super::mesh::{Mesh, Setup};
 use crate::limits::RECORD_BYTES;
 use crate::store::{Content, Key, Put};
 
-/// Of each of two fields: together more than travels in one record.
+/// Size of each of two fields, in bytes: together they exceed one record.
 const FIELD_BYTES: usize = RECORD_BYTES / 2 + 1;
 
-/// Two nodes that are not linked yet, and the first holds what two others made of one document apart: over 16 MiB.
+/// Creates two nodes that are not linked yet. The first holds the merge of one document written apart by two others: over 16
+/// MiB.
 fn merged_beyond_the_limit() -> Mesh {
     let mut mesh = Mesh::pair();
     mesh.bring(0, "notes", "big", field(1));
@@ -21,7 +22,7 @@ fn merged_beyond_the_limit() -> Mesh {
     mesh
 }
 
-/// Who created a document with one long field, and its chunks.
+/// Returns the creator of a document with one long field, and its chunks.
 fn field(writer: u8) -> (u8, Vec<u8>) {
     let mut document = AutoCommit::new().with_actor(ActorId::from([writer; 16]));
     let text = char::from(b'a' + writer).to_string().repeat(FIELD_BYTES);
@@ -38,7 +39,7 @@ fn size(mesh: &Mesh, node: usize) -> usize {
     }
 }
 
-/// Waits until both operators are told.
+/// Waits until both operators are notified.
 fn await_notices(mesh: &mut Mesh) {
     let named = |notices: &[String]| notices.iter().any(|notice| notice.contains("document notes/big"));
     let told = mesh.run_until(Duration::from_secs(20), |mesh| (0..2).all(|node| named(&mesh.nodes[node].notices)));
@@ -50,7 +51,7 @@ fn arrives(mesh: &mut Mesh, node: usize, id: &str) {
     assert!(there, "notes/{id} is not at node {node}");
 }
 
-/// Small again, it replicates and is not named any more.
+/// Asserts that the document, small again, replicates and is no longer named.
 fn recovers(mesh: &mut Mesh) {
     mesh.converge();
     let quiet = mesh.run_until(Duration::from_secs(20), |mesh| (0..2).all(|node| mesh.nodes[node].notices.is_empty()));
@@ -74,7 +75,7 @@ fn a_record_over_the_limit_is_held_back_by_name_and_everything_else_flows() {
     assert_eq!(mesh.peers(1)[0].held_documents, 1);
     assert!(mesh.nodes[0].notices[0].contains("peat-node compact notes big"), "{:?}", mesh.nodes[0].notices);
 
-    // A restart of the link changes nothing.
+    // A new session changes nothing.
     mesh.cut(0, 1);
     mesh.run_for(Duration::from_secs(40));
     mesh.heal();
@@ -105,7 +106,7 @@ fn a_compacted_record_that_is_still_over_the_limit_travels_once_it_is_shortened(
     mesh.write(0, "notes", "big", Put::Compact);
     mesh.put(0, "notes", "after", "{}");
     arrives(&mut mesh, 1, "after");
-    // Without one of its fields it fits: a patch that leaves so much out starts it over.
+    // Without one of its fields it fits: a patch that removes so large a part starts a new incarnation.
     let without = r#"{"f1":null}"#.to_owned();
     mesh.write(0, "notes", "big", Put::Patch { json: without, base: None });
     recovers(&mut mesh);

@@ -1,4 +1,4 @@
-//! What is measured of links: by peer, by class, and whether anybody was tried.
+//! Measurements of links: by peer, by lane, and whether a dial was attempted.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! A few whole nodes (store and sync engine each) on an in-memory network under virtual time.
 //!
-//! The faults live in `tests/sim`; here the network is merely slow, so that each test can say exactly what must happen.
+//! Faults are injected in `tests/sim`; here the network is merely slow, so that each test can state exactly what must happen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,12 +24,12 @@ use crate::sync::{
     Address, Answer, Asked, Config, Control, ControlError, Engine, Event, LinkRates, Peer, PeerSpec, Reloaded,
 };
 
-/// How every link behaves, in each direction.
+/// Properties of every link, in each direction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wire {
     pub(super) delay: Duration,
     pub(super) loss_per_mille: u64,
-    /// IP and UDP headers count as bytes too. What comes faster waits.
+    /// Rate that includes IP and UDP headers; datagrams beyond it wait.
     pub(super) bytes_per_second: Option<u64>,
 }
 
@@ -39,13 +39,13 @@ impl Default for Wire {
     }
 }
 
-/// Of IP and UDP.
+/// Size of the IP and UDP headers, in bytes.
 pub(super) const HEADERS_BYTES: u64 = 28;
-/// The address of a node that has moved is that of a node with a number so much higher.
+/// Offset of node numbers: a node that has moved takes the address of the node with its number plus this.
 const MOVED: usize = 100;
-/// What is at the place of this node is a relay.
+/// Number of the node at the address of which the relay is.
 pub(super) const RELAY: usize = 99;
-/// More steps than any test here needs.
+/// Maximum number of steps, more than any test here needs.
 const STEPS: usize = 2_000_000;
 
 #[derive(Debug)]
@@ -108,33 +108,33 @@ pub(super) struct Node {
     key: Option<&'static [u8]>,
     pub(super) rate: Option<u64>,
     pub(super) answers: BTreeMap<u64, Result<Answer, ControlError>>,
-    /// Whose presence it was told of, in order.
+    /// Nodes reported to it as present, in order.
     pub(super) present: Vec<EndpointId>,
-    /// What its operator is told of documents that do not replicate.
+    /// Notices to its operator about documents that do not replicate.
     pub(super) notices: Vec<String>,
-    /// False: it is down; nothing reaches it.
+    /// False if it is down; nothing reaches it.
     up: bool,
-    /// What its store is asked and does not answer for the time being.
+    /// Requests to its store while the store is held; `None` if it answers.
     held: Option<Vec<Submitted>>,
-    /// It does not run for the time being (SIGSTOP); its socket keeps what arrives.
+    /// Datagrams in its socket while its process is stopped (SIGSTOP); `None` if it runs.
     stopped: Option<Vec<(SocketAddr, Vec<u8>)>>,
     wall_skew_ms: i64,
 }
 
-/// How a node is configured.
+/// Configuration of a node.
 #[derive(Clone)]
 pub(super) struct Setup {
     pub(super) key: Option<&'static [u8]>,
     pub(super) pins: Vec<usize>,
     pub(super) dials: Vec<usize>,
-    /// Peers that may be reached through the relay, too.
+    /// Peers that can also be reached through the relay.
     pub(super) relayed: Vec<usize>,
     pub(super) latest: Vec<&'static str>,
     pub(super) app_id: &'static str,
     pub(super) active: bool,
-    /// Bytes a second.
+    /// Rate in bytes per second.
     pub(super) link_rate: Option<u64>,
-    /// Whose identity it has, if it is a copy.
+    /// Node that this one is a copy of, if it is one.
     pub(super) copy_of: Option<usize>,
 }
 
@@ -155,14 +155,14 @@ impl Default for Setup {
     }
 }
 
-/// A datagram on its way.
+/// Datagram in flight.
 struct Flight {
     from: (usize, SocketAddr),
     to: SocketAddr,
     datagram: Vec<u8>,
 }
 
-/// The network and its nodes.
+/// Network and its nodes.
 pub(super) struct Mesh {
     pub(super) nodes: Vec<Node>,
     pub(super) relay: Option<Relay>,
@@ -170,10 +170,10 @@ pub(super) struct Mesh {
     start: Instant,
     flying: BTreeMap<(Instant, u64), Flight>,
     pub(super) wire: Wire,
-    /// When a direction has sent what it was given so far.
+    /// Time at which a direction has sent everything given to it so far.
     free_at: BTreeMap<(usize, usize), Instant>,
     pub(super) losses: Seeded,
-    /// Where nodes that have moved are now.
+    /// Current addresses of nodes that have moved.
     moved: BTreeMap<usize, SocketAddr>,
     sent: u64,
     calls: u64,
@@ -224,12 +224,12 @@ impl Mesh {
         mesh
     }
 
-    /// Two nodes with one formation key; the second dials the first.
+    /// Creates two nodes with one formation key; the second dials the first.
     pub(super) fn pair() -> Mesh {
         Mesh::new(vec![Setup::default(), Setup { dials: vec![0], ..Setup::default() }])
     }
 
-    /// A node at the start of number `start`, which is unlike every other.
+    /// Creates a node at its start number `start`, which seeds its randomness.
     fn node(index: usize, setup: &Setup, now: Now, disk: MemoryDisk, start: u64) -> Node {
         let mut random = Seeded::new(7 + index as u64 + 1_000 * start);
         let identity = identity(setup.copy_of.unwrap_or(index));
@@ -330,7 +330,7 @@ impl Mesh {
         }
     }
 
-    /// When a datagram has passed the narrow part of the link.
+    /// Returns the time at which a datagram has passed the bottleneck of the link.
     fn throttle(&mut self, from: usize, to: usize, bytes: u64) -> Instant {
         let Some(rate) = self.wire.bytes_per_second else { return self.now.mono };
         let free_at = self.free_at.entry((from, to)).or_insert(self.now.mono);
@@ -343,7 +343,7 @@ impl Mesh {
         self.moved.get(&node).copied().unwrap_or_else(|| address(node))
     }
 
-    /// A relay that knows the formation's key; another one in place of one that was there.
+    /// Starts a relay that knows the formation key, in place of an earlier one.
     pub(super) fn start_relay(&mut self, seed: u64) {
         let key = FormationKey::new(Setup::default().key.expect("a key").to_vec()).expect("long enough");
         self.relay = Some(Relay::new(RelayKey::new(&key), Box::new(Seeded::new(seed)), self.now));
@@ -374,7 +374,7 @@ impl Mesh {
         self.drain(to);
     }
 
-    /// A node's store answers nothing that its sync engine asks.
+    /// Makes a node's store leave the requests of its sync engine unanswered.
     pub(super) fn hold_store(&mut self, node: usize) {
         self.nodes[node].held = Some(Vec::new());
     }
@@ -388,12 +388,12 @@ impl Mesh {
         self.drain(node);
     }
 
-    /// A node's process is stopped, as by SIGSTOP.
+    /// Stops a node's process, as SIGSTOP does.
     pub(super) fn stop(&mut self, node: usize) {
         self.nodes[node].stopped = Some(Vec::new());
     }
 
-    /// A stopped node goes on, with what has arrived; the store answers once its sync thread has read it all.
+    /// Continues a stopped node with the datagrams that have arrived; the store answers once the sync thread has read them all.
     pub(super) fn go_on(&mut self, node: usize) {
         let now = self.now_at(node);
         for (from, datagram) in self.nodes[node].stopped.take().unwrap_or_default() {
@@ -484,7 +484,7 @@ impl Mesh {
         entries.into_iter().map(|entry| (entry.hash.0, entry.version.0)).collect()
     }
 
-    /// The JSON of every record of a node, by key hash; empty for a deleted one.
+    /// Returns the JSON of every record of a node, by key hash; empty for a deleted one.
     pub(super) fn state(&self, node: usize) -> BTreeMap<[u8; 16], String> {
         let snapshot = self.nodes[node].store.reader().snapshot().expect("a memory disk reads");
         let content = |hash: [u8; 16]| {
@@ -498,12 +498,12 @@ impl Mesh {
         self.nodes[node].store.reader().snapshot().expect("a memory disk reads")
     }
 
-    /// The clocks, as a node without skew reads them.
+    /// Returns the clocks, as a node without skew reads them.
     pub(super) fn now(&self) -> Now {
         self.now
     }
 
-    // Doing.
+    // Actions.
 
     pub(super) fn write(&mut self, node: usize, collection: &str, id: &str, put: Put) -> u64 {
         let now = self.now_at(node);
@@ -522,7 +522,7 @@ impl Mesh {
         }
     }
 
-    /// Brings a merged document that `writer` created into a node's store, as if a third node had met it.
+    /// Adds a merged document created by `writer` to a node's store, as if received from a third node.
     pub(super) fn bring(&mut self, node: usize, collection: &str, id: &str, (writer, chunks): (u8, Vec<u8>)) {
         let key = Key::new(collection, id).expect("a valid key");
         let third = EndpointId([0x33; 32]);
@@ -559,7 +559,7 @@ impl Mesh {
         snapshot.document(&key).expect("reads").map(|document| document.json)
     }
 
-    /// The commit that wrote a document as it is now.
+    /// Returns the sequence number of the commit that wrote the newest version of a document.
     pub(super) fn sequence(&self, node: usize, collection: &str, id: &str) -> u64 {
         let snapshot = self.nodes[node].store.reader().snapshot().expect("a memory disk reads");
         let key = Key::new(collection, id).expect("a valid key");
@@ -574,7 +574,7 @@ impl Mesh {
         call
     }
 
-    /// A node reads its configuration again: these peers, and the formation key it has.
+    /// Reloads a node's configuration with these peers and its current formation key.
     pub(super) fn reload(&mut self, node: usize, peers: Vec<PeerSpec>) {
         let now = self.now_at(node);
         let formation_key = self.nodes[node].key.map(|key| FormationKey::new(key.to_vec()).expect("long enough"));
@@ -605,7 +605,7 @@ impl Mesh {
         self.cuts.extend([(a, b), (b, a)]);
     }
 
-    /// From `a` to `b` only.
+    /// Cuts the direction from `a` to `b`.
     pub(super) fn cut_one_way(&mut self, a: usize, b: usize) {
         self.cuts.insert((a, b));
     }
@@ -614,12 +614,12 @@ impl Mesh {
         self.cuts.clear();
     }
 
-    /// A node has another address from now on; what is sent to its former one is lost.
+    /// Moves a node to another address; datagrams to its former one are lost.
     pub(super) fn relocate(&mut self, node: usize) {
         self.moved.insert(node, address(node + MOVED));
     }
 
-    /// The kernel tells a node that its network has changed.
+    /// Reports a change of the network to a node, as the kernel does.
     pub(super) fn network_changed(&mut self, node: usize) {
         let now = self.now_at(node);
         self.nodes[node].engine.handle_network_changed(now);
@@ -630,7 +630,7 @@ impl Mesh {
         self.nodes[node].wall_skew_ms = skew_ms;
     }
 
-    /// A copy of a node's disk, as it is when nothing is unflushed.
+    /// Returns a copy of a node's disk, in the state in which nothing is unflushed.
     pub(super) fn backup(&self, node: usize) -> MemoryDisk {
         let (disk, copy) = (&self.nodes[node].disk, MemoryDisk::default());
         let mut bytes = vec![0; usize::try_from(disk.used()).expect("a small disk")];
@@ -639,26 +639,26 @@ impl Mesh {
         copy
     }
 
-    /// Starts a node again on another disk.
+    /// Restarts a node on another disk.
     pub(super) fn restore(&mut self, node: usize, setup: &Setup, disk: MemoryDisk) {
         self.starts += 1;
         self.nodes[node] = Mesh::node(node, setup, self.now, disk, self.starts);
     }
 
-    /// Replaces a node's disk with an empty one and starts it again.
+    /// Replaces a node's disk with an empty one and restarts it.
     pub(super) fn replace_disk(&mut self, node: usize, setup: &Setup) {
         self.restore(node, setup, MemoryDisk::default());
         assert_eq!(self.nodes[node].latest.len(), setup.latest.len());
     }
 
-    /// Bytes and datagrams between two nodes since the last call, both ways.
+    /// Returns the bytes and datagrams between two nodes since the last call, in both directions.
     pub(super) fn take_carried(&mut self) -> (u64, u64) {
         let all = std::mem::take(&mut self.carried).into_values();
         all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 }
 
-/// What a person reads of a failure.
+/// Shortens the text of a failure to a readable length.
 fn shortened(text: &str) -> String {
     text.chars().take(4_000).collect()
 }

@@ -1,4 +1,4 @@
-//! What must hold between nodes on a network without faults.
+//! Properties that hold between nodes on a network without faults.
 
 mod admission;
 mod commands;

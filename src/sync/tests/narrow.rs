@@ -1,15 +1,15 @@
-//! Links that are narrow, lossy and far, under the engines as they ship.
+//! Narrow, lossy and distant links, under the engines as shipped.
 
 use std::time::Duration;
 
 use super::commands::{has, issue};
 use super::mesh::{HEADERS_BYTES, Mesh, Seeded, Setup, Wire};
 
-/// 64 kbit/s, 800 ms each way, one datagram in twenty lost.
+/// Radio by satellite: 64 kbit/s, 800 ms each way, 5 % loss.
 const RADIO: Wire = Wire { delay: Duration::from_millis(800), loss_per_mille: 50, bytes_per_second: Some(RATE) };
 const RATE: u64 = 8_000;
 
-/// Two nodes that keep to a rate; the second dials the first.
+/// Creates two nodes that keep to a rate; the second dials the first.
 fn pair(rate: Option<u64>, wire: Wire) -> Mesh {
     let setup = Setup { link_rate: rate, ..Setup::default() };
     let mut mesh = Mesh::new(vec![setup.clone(), Setup { dials: vec![0], ..setup }]);
@@ -18,14 +18,14 @@ fn pair(rate: Option<u64>, wire: Wire) -> Mesh {
     mesh
 }
 
-/// A document of about a kilobyte that nothing makes smaller.
+/// Returns an incompressible document of about a kilobyte.
 fn document(number: u64) -> String {
     let text: String =
         (0..120).map(|at| format!("{:08x}", (number + 1).wrapping_mul(0x9e37_79b9 * (at + 1)) & 0xffff_ffff)).collect();
     format!(r#"{{"n":{number},"text":"{text}"}}"#)
 }
 
-/// Text of so many characters that nothing makes smaller than six bits each.
+/// Returns text of this number of characters, compressible to no less than six bits each.
 fn noise(seed: u64, characters: usize) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut state = seed;
@@ -46,7 +46,7 @@ fn fill(mesh: &mut Mesh, collection: &str, count: u64) -> u64 {
         .sum()
 }
 
-/// Within ten minutes: narrow links take their time.
+/// Runs until both nodes agree, within ten minutes: narrow links are slow.
 fn converge(mesh: &mut Mesh) {
     let deadline = now(mesh) + Duration::from_secs(600);
     while mesh.state(0) != mesh.state(1) {
@@ -59,7 +59,7 @@ fn now(mesh: &Mesh) -> Duration {
     Duration::from_millis(mesh.now().boot_ms)
 }
 
-/// One loss at the end costs a seventh of the rate: several runs, each with losses of its own, say what the radio carries.
+/// One loss at the end costs a seventh of the rate, so the result is taken over several runs with independent losses.
 #[test]
 fn a_lossy_radio_carries_seven_tenths_of_its_rate_in_documents_and_is_never_idle() {
     let goodputs: Vec<f64> = (1..=6).map(goodput_with_losses).collect();
@@ -122,7 +122,7 @@ fn a_command_overtakes_a_catch_up_within_three_round_trips() {
 
 #[test]
 fn a_command_overtakes_a_catch_up_of_a_hundred_mebibytes_within_three_round_trips() {
-    // Six bits of each character are noise, which is what remains of it on the wire.
+    // Six bits of each character are noise, which remains on the wire.
     const DOCUMENTS: u64 = (100 << 20) / ((900 << 10) * 6 / 8) + 1;
     let wire = Wire { delay: Duration::from_millis(50), loss_per_mille: 0, bytes_per_second: Some(1_000_000) };
     for rate in [Some(1_000_000), None] {
@@ -137,7 +137,8 @@ fn a_command_overtakes_a_catch_up_of_a_hundred_mebibytes_within_three_round_trip
     }
 }
 
-/// Two nodes of which one has much to catch up with, and a command to the first that has come within three round trips.
+/// Creates two nodes of which one has a large backlog to receive, and asserts that a command to the first arrives within three
+/// round trips.
 fn overtaken(rate: Option<u64>, wire: Wire, fill: impl FnOnce(&mut Mesh)) -> Mesh {
     let setup = Setup { link_rate: rate, ..Setup::default() };
     let mut mesh = Mesh::new(vec![setup.clone(), Setup { dials: vec![0], ..setup }]);
@@ -203,7 +204,7 @@ fn a_link_with_a_rate_keeps_to_it() {
     assert!(rate <= RATE as f64 * 1.03, "{rate} bytes a second");
 }
 
-/// Bytes on the wire from node 0 to node 1 in ten seconds, under a node that has more to send than that.
+/// Returns the bytes on the wire from node 0 to node 1 in ten seconds, while node 0 has more to send than that.
 fn carried_in_ten_seconds(mesh: &mut Mesh) -> u64 {
     mesh.take_carried();
     mesh.run_for(Duration::from_secs(10));

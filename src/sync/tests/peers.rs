@@ -1,11 +1,11 @@
-//! What operators ask and are told of peers, and peers that were seen before a restart.
+//! Requests about peers and their answers, and peers seen before a restart.
 
 use std::time::Duration;
 
 use super::mesh::{Mesh, Setup, address};
 use crate::sync::{Address, Answer, Control, ControlError, PeerSpec};
 
-/// The peers that are listed without being asked for by `all`.
+/// Returns the number of peers in a list without `all`.
 fn listed(mesh: &mut Mesh, node: usize) -> usize {
     let call = mesh.ask(node, Control::ListPeers);
     match mesh.nodes[node].answers.remove(&call) {
@@ -32,7 +32,7 @@ fn a_disconnected_peer_is_listed_only_when_asked_for_with_address_and_reason_acr
         let disk = mesh.backup(1);
         mesh.restore(1, &Setup::default(), disk);
     }
-    // Its address is known still.
+    // Its address is still known.
     let call = mesh.ask(1, Control::Connect { peer, addresses: Vec::new(), wait: None });
     assert_eq!(mesh.nodes[1].answers.get(&call), Some(&Ok(Answer::Done)));
     mesh.connect_all();
@@ -79,7 +79,7 @@ fn a_node_that_was_down_for_long_is_linked_at_once_whatever_its_peers_wait_for()
     mesh.connect_all();
     let disk = mesh.backup(0);
     mesh.cut(0, 1);
-    // Its peer tries every half minute in the end.
+    // Its peer dials every half minute in the end.
     mesh.run_for(Duration::from_secs(600));
     mesh.heal();
     mesh.restore(0, &Setup::default(), disk);
@@ -129,7 +129,7 @@ fn a_peer_that_was_disconnected_is_not_contacted() {
     assert_eq!(mesh.carried.get(&(0, 1)), None);
 }
 
-/// Has node 1 connect to node 0 and wait for `seconds`.
+/// Connects node 1 to node 0 and waits for `seconds`.
 fn connect(mesh: &mut Mesh, to: usize, seconds: u64) -> u64 {
     let (peer, addresses) = (mesh.id(0), vec![address(to).to_string()]);
     mesh.ask(1, Control::Connect { peer, addresses, wait: Some(Duration::from_secs(seconds)) })

@@ -1,11 +1,11 @@
-//! Presence reaches every node once, by whatever way there is, and nothing of it is kept.
+//! Presence reaches every node once, by any path, and is not stored.
 
 use std::time::Duration;
 
 use super::mesh::{Mesh, Setup};
 use crate::sync::Control;
 
-/// How often node `of` was told that node 0 is there.
+/// Returns the number of times that node 0 was reported as present to node `of`.
 fn heard(mesh: &Mesh, of: usize) -> usize {
     let zero = mesh.id(0);
     mesh.nodes[of].present.iter().filter(|id| **id == zero).count()

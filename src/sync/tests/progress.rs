@@ -1,14 +1,14 @@
-//! No lane comes to a standstill, whatever is edited while something of it is on its way.
+//! No lane stalls, regardless of edits to documents in flight.
 
 use std::time::Duration;
 
 use super::mesh::Mesh;
 use crate::store::Put;
 
-/// A history that is offered, not sent, once its chunks are one.
+/// Size of a text, in bytes. Its history is offered rather than sent once its chunks are compacted into one.
 const OFFERED: usize = 5_000;
 
-/// Two linked nodes whose messages take so long one way, and a large document that both hold.
+/// Creates two linked nodes with this one-way delay, and a large document that both hold.
 fn pair(delay: Duration) -> Mesh {
     let mut mesh = Mesh::pair();
     mesh.put(0, "notes", "large", &format!(r#"{{"n":0,"text":"{}"}}"#, "x".repeat(OFFERED)));
@@ -48,7 +48,7 @@ fn a_peer_that_stopped_for_a_moment_gets_every_edit_made_meanwhile() {
     mesh.converge();
 }
 
-/// Edits one document again and again, then another once; how long the other takes, and how long the last edit.
+/// Edits one document repeatedly, then another once; returns the delay of the other, and of the last edit.
 fn flood(mesh: &mut Mesh, collection: &str, json: impl Fn(usize) -> String, every: Duration) -> (Duration, Duration) {
     let mut last = String::new();
     for n in 1..=400 {
@@ -68,7 +68,7 @@ fn flood(mesh: &mut Mesh, collection: &str, json: impl Fn(usize) -> String, ever
 
 #[test]
 fn a_document_edited_without_end_delays_no_other_and_arrives_as_it_is_last() {
-    // 1 MB/s, and two hundred edits a second of 20 kB, of which the last is all that is needed, and of 2 kB with a history.
+    // 1 MB/s, and two hundred edits per second: of 20 kB, of which only the last is needed, and of 2 kB with a history.
     for (collection, repeats) in [("platforms", 2_500), ("notes", 250)] {
         let text = |n: usize| format!(r#"{{"n":{n},"text":"{}"}}"#, format!("{n:08}").repeat(repeats));
         let mut mesh = Mesh::pair();
@@ -80,7 +80,7 @@ fn a_document_edited_without_end_delays_no_other_and_arrives_as_it_is_last() {
     }
 }
 
-/// QUIC says something on an idle link every 12 s.
+/// QUIC sends a keep-alive on an idle link every 12 s.
 #[test]
 fn a_link_that_was_idle_is_not_given_up_at_its_first_word() {
     for quarters in 36..52 {

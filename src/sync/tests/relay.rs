@@ -1,11 +1,11 @@
-//! Ways: direct where that works, through a relay where it does not, and from one to the other without losing anything.
+//! Paths: direct if that works, otherwise through a relay, with changes in either direction that lose nothing.
 
 use std::time::Duration;
 
 use super::mesh::{Mesh, Setup};
 use crate::sync::{Answer, Control};
 
-/// The second node dials the first, directly or through the relay, and both have a place there.
+/// Creates two nodes with allocations at the relay; the second dials the first, directly or through the relay.
 fn pair(direct: bool) -> Mesh {
     let dials = if direct { vec![0] } else { vec![] };
     let mut mesh = Mesh::new(vec![
@@ -16,12 +16,12 @@ fn pair(direct: bool) -> Mesh {
     mesh
 }
 
-/// A pair on the direct way; only the second dials, so it is one connection.
+/// Creates a pair on a direct path; only the second dials, so there is one connection.
 fn direct() -> Mesh {
     let mut mesh = pair(true);
     mesh.connect_all();
     assert!(mesh.run_until(Duration::from_secs(20), |mesh| way(mesh) == "direct"), "{:#?}", mesh.peers(1));
-    // Some round trips for QUIC to know the way by.
+    // A few round trips, so that QUIC has measured the path.
     mesh.put(0, "notes", "first", r#"{"a":1}"#);
     mesh.converge();
     mesh.run_for(Duration::from_secs(1));
@@ -32,7 +32,8 @@ fn way(mesh: &mut Mesh) -> &'static str {
     mesh.peers(1)[0].path.unwrap_or("none")
 }
 
-/// Puts a document on `from` and waits until the other has it; fails if that takes longer, or if they part meanwhile.
+/// Puts a document on `from` and waits until the other node has it; fails if that takes longer, or if the session ends
+/// meanwhile.
 fn arrives(mesh: &mut Mesh, from: usize, id: &str, within: Duration) {
     mesh.put(from, "notes", id, r#"{"a":1}"#);
     let arrived = mesh.run_until(within, |mesh| {
@@ -127,7 +128,7 @@ fn a_relay_that_is_not_there_is_named() {
 
 #[test]
 fn a_node_that_dialled_through_a_relay_learns_where_its_peer_can_be_reached_directly() {
-    // The first knows the second's address, and the second, whose link is kept or not, only the relay.
+    // The first knows the second's address; the second knows only the relay, and its link may be the one kept.
     for order in [[0, 1], [1, 0]] {
         let knows = Setup { dials: vec![order[1]], relayed: vec![order[1]], ..Setup::default() };
         let does_not = Setup { relayed: vec![order[0]], ..Setup::default() };

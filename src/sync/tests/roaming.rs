@@ -1,14 +1,14 @@
-//! Nodes that move from network to network, and what they try when they notice.
+//! Nodes that move between networks, and their reaction to it.
 
 use std::time::Duration;
 
 use super::mesh::{Mesh, Setup};
 use crate::sync::Control;
 
-/// From the moment there is a path.
+/// Time allowed from the moment there is a path.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// Two nodes that dial each other.
+/// Creates two nodes that dial each other.
 fn mutual() -> Mesh {
     Mesh::new(vec![Setup { dials: vec![1], ..Setup::default() }, Setup { dials: vec![0], ..Setup::default() }])
 }

@@ -1,4 +1,4 @@
-//! Radio silence, dead links, and what an idle link costs.
+//! Radio silence, dead links, and the cost of an idle link.
 
 use std::time::Duration;
 

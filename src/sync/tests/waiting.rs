@@ -1,4 +1,4 @@
-//! Waiting until peers hold a version.
+//! Waits until peers hold a version.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn a_wait_for_what_the_peer_itself_wrote_ends_at_once() {
     }
 }
 
-/// Two nodes at which `notes` is `merged` and `latest`.
+/// Creates two nodes at which `notes` is `merged` and `latest` respectively.
 fn mismatched() -> Mesh {
     let odd = Setup { dials: vec![0], latest: vec!["platforms", "notes"], ..Setup::default() };
     let even = Setup { latest: vec!["platforms"], ..Setup::default() };

@@ -1,4 +1,4 @@
-//! A network in memory: every datagram takes a fixed time, unless a rule of the test drops it.
+//! In-memory network: every datagram takes a fixed time, unless a rule of the test drops it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use crate::identity::{EndpointId, Identity};
 use crate::random::Random;
 use crate::sync::link::{Lane, LinkEvent, LinkId, Links};
 
-/// One way.
+/// One-way delay.
 pub(super) const DELAY: Duration = Duration::from_millis(5);
 
-/// A small seeded generator; good enough to tell bytes apart.
+/// Small seeded generator; enough to tell values apart.
 #[derive(Debug)]
 pub(super) struct Seeded(pub(super) u64);
 
@@ -27,7 +27,7 @@ impl Random for Seeded {
     }
 }
 
-/// Each in a network of its own.
+/// Returns the address of a node; each node is in a separate network.
 pub(super) fn address(number: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, number, 1], 7000))
 }
@@ -70,7 +70,7 @@ impl Net {
         Net { now, started: now.mono, nodes, flying: BTreeMap::new(), sent: 0, passes, trace: Vec::new() }
     }
 
-    /// A net in which node 0 has a link to node 1.
+    /// Creates a net in which node 0 has a link to node 1.
     pub(super) fn linked(seed: u64) -> (Net, LinkId, LinkId) {
         let mut net = Net::new(seed, 2);
         let dialled = net.dial(0, 1);
@@ -126,7 +126,7 @@ impl Net {
         self.now.mono - self.started
     }
 
-    /// Lets everything happen that happens within `time`.
+    /// Runs everything that happens within `time`.
     pub(super) fn run(&mut self, time: Duration) {
         let end = self.now.mono + time;
         for step in 0.. {

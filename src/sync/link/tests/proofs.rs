@@ -1,4 +1,4 @@
-//! The formation proof on real connections.
+//! Formation proof on real connections.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn key() -> FormationKey {
     FormationKey::new(vec![7; 32]).expect("long enough")
 }
 
-/// Dials and says something; returns the link at both ends.
+/// Dials and sends a message; returns the link at both ends.
 fn connect(net: &mut Net, from: usize, to: usize) -> (LinkId, LinkId) {
     let before = net.nodes[to].events.len();
     let dialled = net.dial(from, to);

@@ -37,7 +37,7 @@ fn forgotten_links_send_nothing() {
     net.links(0).forget_all();
     assert!(dialling > dialled);
     let before = net.trace.len();
-    // The other side is not heard either, as under radio silence; there is nobody to answer it.
+    // Nothing passes in either direction, as under radio silence, so there is no answer.
     net.passes = Box::new(|_| false);
     net.run(60 * SECOND);
     assert!(net.trace[before..].iter().all(|datagram| datagram.from != address(1)));
@@ -89,7 +89,7 @@ fn garbage_is_survived() {
     assert_eq!(net.read_all(1, accepted, Lane::Control), b"still here");
 }
 
-/// Networks of strangers that dial one node, node 0; each as often as all of them could be let in.
+/// Networks of strangers that dial node 0; each strange node dials as often as there are places for unproven connections.
 const NETWORKS: u8 = 6;
 
 fn strangers_dial(net: &mut Net) -> Vec<(usize, LinkId)> {
@@ -100,7 +100,7 @@ fn strangers_dial(net: &mut Net) -> Vec<(usize, LinkId)> {
 #[test]
 fn strangers_are_bounded_and_go_away() {
     let mut net = Net::new(1, NETWORKS + 1);
-    // The acceptor's answers are lost, so nobody can show an address.
+    // The acceptor's answers are lost, so no stranger can validate an address.
     net.passes = Box::new(|datagram| datagram.from != address(1));
     strangers_dial(&mut net);
     net.run(SECOND);
