@@ -1,4 +1,4 @@
-//! Generates the messages nodes exchange, and tables of the fields of those that clients see, without a system `protoc`.
+//! Generates the messages between nodes and field tables of the public messages, without a system `protoc`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use protox::prost_reflect::prost_types::{
 
 type Failed = Box<dyn std::error::Error>;
 
-/// What clients see; the order is that of the embedded descriptors.
+/// Public protocol files, in the order of the embedded descriptors.
 const PUBLIC: [&str; 3] = ["peat/sidecar/v1/sidecar.proto", "peat/agent/v1/agent.proto", "grpc/health/v1/health.proto"];
 
 fn main() -> Result<(), Failed> {
@@ -31,7 +31,7 @@ fn main() -> Result<(), Failed> {
     Ok(())
 }
 
-/// The generated type of a message that has one of its own: map entries have none.
+/// Returns the path of the Rust type generated for a message; map entries and foreign packages have none.
 fn rust_type(message: &str) -> Option<String> {
     let (package, name) = message.trim_start_matches('.').rsplit_once('.')?;
     let module = match package {
@@ -43,13 +43,13 @@ fn rust_type(message: &str) -> Option<String> {
     Some(format!("{module}::{name}"))
 }
 
-/// Everything that `src/schema.rs` declares the shapes of.
+/// The tables that `src/schema` declares the types of.
 #[derive(Default)]
 struct Schema {
-    /// Full names and the messages; nested ones too.
+    /// Messages with their full names, nested ones included.
     messages: Vec<(String, DescriptorProto)>,
     enums: Vec<(String, EnumDescriptorProto)>,
-    /// Every name once, one after the other.
+    /// All distinct names, concatenated; tables refer to them by offset and length.
     names: String,
     methods: Vec<(String, String)>,
 }
@@ -131,7 +131,7 @@ impl Schema {
         Ok(code)
     }
 
-    /// Which Rust type is which message, and the bytes each takes in a list; 0 for those without a type.
+    /// Emits the mapping from Rust types to messages, and the size of each type in bytes; 0 for messages without a type.
     fn described(&self, code: &mut String) -> Result<(), Failed> {
         let mut sizes = String::new();
         for (index, (name, _)) in self.messages.iter().enumerate() {

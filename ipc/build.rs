@@ -1,4 +1,4 @@
-//! Generates the messages a client needs, without a system `protoc`.
+//! Generates the messages that clients use, without a system `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../proto";

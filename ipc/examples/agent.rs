@@ -1,4 +1,4 @@
-//! An agent: it registers, beats, says what it runs, and carries out commands, each of them once. What it manages is a file.
+//! An agent that registers, sends heartbeats, reports its workload, and runs each command once. It manages a file.
 //!
 //! cargo run -p peat-ipc --example agent -- unix:///run/user/1000/peat-node.sock camera-7
 
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .register(registration)?;
     agent.heartbeat(State { status: PlatformStatus::Ready.into(), ..State::default() });
     println!("registered at {}", agent.wait_registered(Duration::from_secs(30))?.node_id);
-    // Ends when standard input does.
+    // Runs until standard input is closed.
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     println!("everything told: {}", agent.close(Duration::from_secs(30)));
     Ok(())
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn carry_out(work: &Work<'_>, manifest: &Path) -> Outcome {
     println!("{} {} {}", work.id(), work.command_type(), work.payload_json());
     match work.command_type() {
-        // The same payload again, under another id, while this one has not got through: done once.
+        // A retry with the same payload under another id shares the result, until the node has confirmed this one.
         "rollout" => work.once(work.payload_json(), |_| roll_out(manifest, work.payload_json())).into(),
         "wait" => {
             while !work.is_cancelled() {

@@ -1,4 +1,4 @@
-//! An agent without a stream: it puts its platform, asks for its commands, and reports on them.
+//! An agent without a stream: puts its platform, polls for its commands, and reports their status.
 //!
 //! cargo run -p peat-ipc --example polling -- unix:///run/user/1000/peat-node.sock camera-8
 
@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [_, node, id] = &arguments[..] else { return Err("usage: polling NODE ID".into()) };
     let mut client = Client::connect(&node.parse()?)?;
     loop {
-        // A sign of life: without one for --stale-after the agent is STALE.
+        // Each put is a sign of life; after --stale-after without one the agent is STALE.
         let platform = Platform { id: id.clone(), name: "polls".into(), ..Platform::default() };
         client.put_platform(&PutPlatformRequest { platform: Some(platform) })?;
         let pending = GetCommandsRequest { target_id: id.clone(), pending_only: true, ..Default::default() };
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// Accepts, works, reports. The node refuses an acceptance that comes too late or a second time.
+/// Accepts, runs and reports a command. The node rejects an acceptance that is late or repeated.
 fn carry_out(client: &mut Client, id: &str, command: Command) -> Result<(), peat_ipc::Error> {
     let mine = Command { target_id: id.to_owned(), targets: Vec::new(), ..command };
     report(client, Command { status: CommandStatus::Executing.into(), ..mine.clone() })?;

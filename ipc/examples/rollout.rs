@@ -1,4 +1,4 @@
-//! A hub: it issues a rollout to a group, and watches it complete.
+//! A controller that issues a rollout to a group of agents and waits for its completion.
 //!
 //! cargo run -p peat-ipc --example rollout -- unix:///run/user/1000/peat-node.sock cameras '{"version": "6.5"}'
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         command_type: "rollout".into(),
         payload_json: payload.clone(),
         created_at,
-        // A minute to be accepted in; accepted work may take longer.
+        // Agents must accept within a minute; accepted work may take longer.
         expires_at: created_at + 60,
         ..Command::default()
     };

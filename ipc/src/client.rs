@@ -1,7 +1,7 @@
 //! Calls over one connection, blocking.
 //!
-//! A [`Client`] owns its socket and two buffers. It must never lose a response: what arrives for another call than the one
-//! waited for is kept until that one is finished or forgotten.
+//! A [`Client`] owns its socket and two buffers. It must never lose a response: frames of other calls than the one being waited
+//! for are kept until their call is finished or cancelled.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -17,27 +17,27 @@ use crate::stream::Stream;
 use crate::subscription::WINDOW;
 use crate::{CallError, Code, Error, PREFACE, Rpc, Subscription, Target};
 
-/// Most bytes one read takes.
+/// Maximum number of bytes per read.
 const READ_BYTES: usize = 64 << 10;
-/// Requests queued by [`Client::start`] are written once this many bytes wait.
+/// Queue size, in bytes, at which [`Client::start`] writes without waiting for a [`Client::finish`].
 const QUEUE_BYTES: usize = 64 << 10;
-/// How much longer than a call's deadline the client waits for the node to say that it passed.
+/// Time beyond a call's deadline that the client allows the node to report the deadline.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
-/// After so long without a call a connection may have ended, which is looked for before the next one.
+/// Idle time after which the client checks that the connection is still open before the next call.
 const REST: Duration = Duration::from_secs(1);
 
-/// How a call is made.
+/// Options of a single call.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct CallOptions {
-    /// The node gives up after this. `None`: the method's default.
+    /// Time after which the node gives up, enforced by the node. `None`: the method's default.
     pub deadline: Option<Duration>,
-    /// The client gives up after this, and the connection with it, when the node does not take the request or does not
-    /// answer. `None`: a second after the deadline, and never without one.
+    /// Time after which the client gives up, when the node does not read the request or does not answer; the connection counts
+    /// as failed. `None`: a second after the deadline, or never if there is no deadline.
     pub limit: Option<Duration>,
 }
 
-/// A call whose response has not been taken; see [`Client::start`].
+/// A call in flight; see [`Client::start`].
 #[derive(Debug)]
 #[must_use = "the response stays in the client until it is finished or forgotten"]
 pub struct Pending<R> {
@@ -47,7 +47,7 @@ pub struct Pending<R> {
 
 /// A connection to a node.
 ///
-/// Thirty-two calls in flight:
+/// This keeps thirty-two calls in flight:
 ///
 /// ```no_run
 /// use peat_ipc::{Client, sidecar::GetStatusRequest};
@@ -68,24 +68,24 @@ pub struct Pending<R> {
 #[derive(Debug)]
 pub struct Client {
     stream: Stream,
-    /// Where to connect again; `None`: the socket was handed over.
+    /// Address for reconnecting; `None` if the socket was passed in.
     target: Option<Target>,
-    /// When it was last of use.
+    /// Time of the last request.
     used: Instant,
     decoder: Decoder,
-    /// Where reads land first.
+    /// Buffer that reads fill.
     scratch: Box<[u8]>,
     /// Frames not yet written.
     queue: Vec<u8>,
     last_call: u64,
-    /// What came for calls nobody waited for yet.
+    /// Frames of calls that are not being waited for.
     arrived: BTreeMap<u64, Vec<Body>>,
-    /// Calls whose frames are kept when they are not waited for.
+    /// Calls that have not ended; frames of other calls are dropped.
     open: Calls,
     token: String,
 }
 
-/// Unfinished calls. Ids only grow and most calls end in order, so this is a short sorted list.
+/// Ids of unfinished calls. Ids only grow and most calls end in order, so a short sorted list is fastest.
 #[derive(Debug, Default)]
 struct Calls(Vec<u64>);
 
@@ -110,16 +110,16 @@ impl Calls {
 }
 
 impl Client {
-    /// Connects and queues the preface, which travels with the first call. A connection that the node ended while no call was
-    /// under way, for it was idle or the node restarted, is made again with the next call.
+    /// Connects and queues the preface, which is sent with the first call. If the node closes the connection while no call is
+    /// in flight, because it was idle or the node restarted, the next call reconnects.
     ///
     /// # Errors
-    /// Nobody listens there, or this process may not open the socket.
+    /// No node listens at `target`, or this process may not open the socket.
     pub fn connect(target: &Target) -> Result<Client, Error> {
         Ok(Client { target: Some(target.clone()), ..Client::on(Stream::connect(target)?) })
     }
 
-    /// As [`Client::connect`], on a connected socket.
+    /// Creates a client on a connected socket. Unlike [`Client::connect`], it cannot reconnect.
     #[must_use]
     pub fn over(socket: UnixStream) -> Client {
         Client::on(Stream::from(socket))
@@ -140,7 +140,7 @@ impl Client {
         }
     }
 
-    /// Sends `token` with every call from now on; TCP listeners may ask for one.
+    /// Sends `token` with every call from now on; TCP listeners may require one.
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Client {
         self.token = token.into();
@@ -157,8 +157,8 @@ impl Client {
         self.take_response::<R>(call, limit)
     }
 
-    /// Queues a unary call without waiting. It is written when a response is waited for, by [`Client::flush`], or once
-    /// 64 KiB are queued.
+    /// Queues a unary call without waiting. It is written by the next [`Client::finish`] that has to read, by
+    /// [`Client::flush`], or once 64 KiB are queued.
     ///
     /// # Errors
     /// The connection failed.
@@ -170,7 +170,7 @@ impl Client {
         Ok(Pending { call, request: PhantomData })
     }
 
-    /// Waits for the response of a call that was started. Calls may be finished in any order.
+    /// Waits for the response of a started call. Calls may be finished in any order.
     ///
     /// # Errors
     /// The node answered with an error, or the connection failed.
@@ -179,7 +179,7 @@ impl Client {
         self.take_response::<R>(pending.call, None)
     }
 
-    /// Cancels a call that was started; its response is dropped.
+    /// Cancels a started call; its response is dropped.
     ///
     /// # Errors
     /// The connection failed.
@@ -188,7 +188,7 @@ impl Client {
         self.cancel(pending.call)
     }
 
-    /// Writes what is queued.
+    /// Writes the queued frames.
     ///
     /// # Errors
     /// The connection failed.
@@ -206,7 +206,7 @@ impl Client {
         Ok(())
     }
 
-    /// What the node said before it closed the connection, when writing shows that it did.
+    /// Returns the error that the node sent before it closed the connection, after a write has failed.
     fn last_words(&mut self) -> Option<Error> {
         self.stream.set_timeout(Some(DEADLINE_GRACE)).ok()?;
         loop {
@@ -219,7 +219,7 @@ impl Client {
         }
     }
 
-    /// Subscribes to changes; the client is borrowed until the subscription is dropped.
+    /// Subscribes to changes. The client is borrowed until the subscription is dropped.
     ///
     /// ```no_run
     /// # let mut client = peat_ipc::Client::connect(&"unix:///run/peat-node.sock".parse()?)?;
@@ -234,13 +234,13 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// The connection failed. What the node says comes as the first item.
+    /// The connection failed. An error of the node is returned as the first item.
     pub fn subscribe(&mut self, request: &SubscribeRequest) -> Result<Subscription<&mut Client>, Error> {
         let call = self.open_stream(request)?;
         Ok(Subscription::new(self, call))
     }
 
-    /// As [`Client::subscribe`], keeping the client inside.
+    /// Subscribes to changes like [`Client::subscribe`], but moves the client into the subscription.
     ///
     /// # Errors
     /// The connection failed.
@@ -249,11 +249,11 @@ impl Client {
         Ok(Subscription::new(self, call))
     }
 
-    /// Watches the agents of the fleet: those there are, `SNAPSHOT_END`, then every change. The client is borrowed until the
-    /// watch is dropped.
+    /// Watches the agents of the fleet: returns the current ones, `SNAPSHOT_END`, then every change. The client is borrowed
+    /// until the watch is dropped.
     ///
     /// # Errors
-    /// The connection failed. What the node says comes as the first item.
+    /// The connection failed. An error of the node is returned as the first item.
     pub fn watch_agents(&mut self) -> Result<Subscription<&mut Client, AgentChange>, Error> {
         let call = self.open_stream(&WatchAgentsRequest {})?;
         Ok(Subscription::new(self, call))
@@ -265,7 +265,7 @@ impl Client {
         Ok(call)
     }
 
-    /// The next item of a stream; `None` at its end.
+    /// Returns the next item of a stream; `None` at its end.
     pub(crate) fn next_item<M: Message + Default>(&mut self, call: u64) -> Result<Option<M>, Error> {
         match self.wait(call, None)? {
             Body::Item(bytes) => M::decode(bytes).map(Some).map_err(Error::Response),
@@ -301,8 +301,8 @@ impl Client {
         call
     }
 
-    /// Makes a connection again that was left alone for long and has ended meanwhile. Nothing is lost with it: no call was under
-    /// way. Where that fails, the call says so.
+    /// Reconnects if the connection was idle and has ended. Nothing is lost, since no call was in flight. If reconnecting
+    /// fails, the call that follows reports the failure.
     fn connect_again(&mut self) {
         let now = deadline_in(Duration::ZERO);
         let rested = now.saturating_duration_since(std::mem::replace(&mut self.used, now)) >= REST;
@@ -317,7 +317,7 @@ impl Client {
         }
     }
 
-    /// Whether the node has ended the connection. What it said of calls that were forgotten is taken in.
+    /// Returns true if the node has closed the connection. Frames of cancelled calls that are read meanwhile go to the decoder.
     fn has_ended(&mut self) -> bool {
         loop {
             match self.stream.read_waiting(&mut self.scratch) {
@@ -338,7 +338,7 @@ impl Client {
         }
     }
 
-    /// The error that `body` is, which ends the call.
+    /// Converts a frame that ends the call into an error.
     fn failed(&mut self, call: u64, body: Body) -> Error {
         self.open.remove(call);
         match body {
@@ -349,7 +349,7 @@ impl Client {
         }
     }
 
-    /// The next frame of `call`. Writes what is queued only when it has to read.
+    /// Returns the next frame of `call`. Writes queued frames only if it has to read, so that requests are batched.
     fn wait(&mut self, call: u64, limit: Option<Duration>) -> Result<Body, Error> {
         if let Some(body) = self.take_arrived(call) {
             return Ok(body);
@@ -383,13 +383,13 @@ impl Client {
         Some(body)
     }
 
-    /// Keeps a frame for a call that is not being waited for; call 0 is the connection's own end.
+    /// Stores a frame of a call that is not being waited for. Call 0 is the connection: its error ends all calls.
     fn keep(&mut self, call: u64, body: Body) -> Result<(), Error> {
         if call == 0 {
             let Body::Error(error) = body else { return Err(Error::Unexpected("a frame without a call")) };
             return Err(Error::Closed(CallError::new(Code::from_number(error.code), error.message)));
         }
-        // Frames of cancelled calls may still be on their way.
+        // Frames of a cancelled call may still arrive.
         if self.open.contains(call) {
             self.arrived.entry(call).or_default().push(body);
         }
@@ -397,7 +397,7 @@ impl Client {
     }
 }
 
-/// One typed method per RPC, each with the default options.
+/// Defines one typed method per unary RPC, with default options.
 macro_rules! typed {
     ($($name:ident($request:ident) -> $response:ident;)*) => {
         impl Client {
@@ -441,7 +441,7 @@ typed! {
     list_agents(ListAgentsRequest) -> ListAgentsResponse;
 }
 
-/// At least 1, since 0 asks for the default.
+/// Converts a deadline to milliseconds, at least 1, since 0 requests the default.
 fn milliseconds(deadline: Duration) -> u32 {
     u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX).max(1)
 }
@@ -451,7 +451,7 @@ fn deadline_in(limit: Duration) -> Instant {
     Instant::now() + limit
 }
 
-/// At least a millisecond: a socket's timeout of 0 would mean none.
+/// Returns the time left until `end`, at least a millisecond: a socket timeout of 0 is invalid.
 #[expect(clippy::disallowed_methods, reason = "a blocking client keeps its own time")]
 fn remaining(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
@@ -464,7 +464,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one GetStatus, in two parts, and ends the connection when the stream is dropped.
+    /// Answers one GetStatus, in two parts, and closes the connection when the stream is dropped.
     fn serve_once(listener: &UnixListener) -> UnixStream {
         let (mut stream, _) = listener.accept().expect("a client");
         let mut bytes = [0; 64];
@@ -490,7 +490,7 @@ mod tests {
         });
         let mut client = Client::connect(&Target::Unix(directory.clone())).expect("connected");
         assert_eq!(client.get_status(&GetStatusRequest {}).expect("answered").node_id, "n1");
-        // The end is there once a read sees it; then the clock is all that is missing.
+        // Once a read has seen the end, only the idle time is missing.
         client.stream.set_timeout(Some(Duration::from_secs(20))).expect("set");
         client.read().expect_err("the node ended it");
         client.used -= REST;

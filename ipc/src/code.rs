@@ -1,4 +1,4 @@
-//! The sixteen error codes every call can end with.
+//! The sixteen error codes that a call can end with.
 
 /// gRPC's canonical status codes (grpc/doc/statuscodes.md), without `OK`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -6,35 +6,35 @@
 pub enum Code {
     /// The caller cancelled the call.
     Cancelled = 1,
-    /// A failure nothing more is known about.
+    /// The cause is unknown.
     Unknown = 2,
-    /// The request is wrong whatever the node's state.
+    /// The request is invalid, independent of the node's state.
     InvalidArgument = 3,
-    /// The deadline passed first; a write that had begun stands.
+    /// The deadline passed first. A write that had begun remains in effect.
     DeadlineExceeded = 4,
-    /// No such thing.
+    /// The requested object does not exist.
     NotFound = 5,
-    /// It exists already, with other content.
+    /// The object exists with different content.
     AlreadyExists = 6,
     /// The caller may not do this.
     PermissionDenied = 7,
-    /// A limit or the disk is full; the message names which.
+    /// A limit was reached or the disk is full; the message names the limit.
     ResourceExhausted = 8,
-    /// The node's state does not allow this now.
+    /// The node's state does not allow this operation now.
     FailedPrecondition = 9,
-    /// The base is not current; read again and retry.
+    /// The base version is not current; read again and retry.
     Aborted = 10,
-    /// A token that points at nothing the node still knows.
+    /// The token refers to a position that the node no longer knows.
     OutOfRange = 11,
-    /// No such method.
+    /// The method does not exist.
     Unimplemented = 12,
     /// A bug in the node.
     Internal = 13,
-    /// Not now; try again.
+    /// The node cannot serve this now; retry later.
     Unavailable = 14,
     /// Stored bytes are damaged.
     DataLoss = 15,
-    /// Who is calling is not known.
+    /// The caller's identity is unknown.
     Unauthenticated = 16,
 }
 
@@ -59,19 +59,19 @@ impl Code {
         Code::Unauthenticated,
     ];
 
-    /// The code with this number; a number outside 1 to 16 is [`Code::Unknown`].
+    /// Returns the code with this number, or [`Code::Unknown`] for a number outside 1 to 16.
     #[must_use]
     pub fn from_number(number: u32) -> Code {
         Code::ALL.into_iter().find(|code| code.number() == number).unwrap_or(Code::Unknown)
     }
 
-    /// 1 to 16.
+    /// Returns the number on the wire, 1 to 16.
     #[must_use]
     pub fn number(self) -> u32 {
         self as u32
     }
 
-    /// The name as the specification spells it, `INVALID_ARGUMENT`.
+    /// Returns the name in the specification's spelling, such as `INVALID_ARGUMENT`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The one call with messages both ways: an agent's stream, as two halves that two threads may hold.
+//! The bidirectional call, an agent's stream, split into two halves that two threads can own.
 
 use std::net::Shutdown;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::stream::Stream;
 use crate::subscription::WINDOW;
 use crate::{CallError, Code, Error, PREFACE, Target};
 
-/// The only call of the connection.
+/// Id of the stream, the only call on its connection.
 const CALL: u64 = 1;
 const READ_BYTES: usize = 64 << 10;
-/// How long the node may take to read what it is sent.
+/// Write timeout: a node that does not read for this long has failed.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connects and begins the stream with `first`.
+/// Connects and opens the stream with `first`.
 pub(crate) fn open(target: &Target, token: &str, first: agent_message::Body) -> Result<(Uplink, Downlink), Error> {
     begin(Stream::connect(target)?, token, first)
 }
@@ -34,7 +34,7 @@ fn begin(stream: Stream, token: &str, first: agent_message::Body) -> Result<(Upl
     Ok((uplink, downlink))
 }
 
-/// What the agent says.
+/// Half of the stream that carries messages from the agent to the node.
 #[derive(Debug)]
 pub(crate) struct Uplink {
     stream: Stream,
@@ -47,19 +47,19 @@ impl Uplink {
         self.flush()
     }
 
-    /// Lets the node send more.
+    /// Grants the node credit for `items` more messages.
     pub(crate) fn grant(&mut self, items: u32) -> Result<(), Error> {
         put_credit(&mut self.buffer, CALL, items);
         self.flush()
     }
 
-    /// Nothing more is said; what the node still says is read.
+    /// Closes the sending direction. Messages from the node can still be read.
     pub(crate) fn finish(&self) {
-        // A connection that is gone already is as good.
+        // A connection that has already failed needs no shutdown.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// The other half ends too.
+    /// Shuts the connection down in both directions, which also ends the [`Downlink`].
     pub(crate) fn cut(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
@@ -72,7 +72,7 @@ impl Uplink {
     }
 }
 
-/// What the node says.
+/// Half of the stream that carries messages from the node to the agent.
 #[derive(Debug)]
 pub(crate) struct Downlink {
     stream: Stream,
@@ -82,7 +82,7 @@ pub(crate) struct Downlink {
 }
 
 impl Downlink {
-    /// The next message; `None` when none came within `patience`.
+    /// Returns the next message, or `None` if none arrives within `patience`.
     pub(crate) fn next(&mut self, patience: Duration) -> Result<Option<NodeMessage>, Error> {
         loop {
             if let Some((call, body)) = self.decoder.next_frame()? {
@@ -97,7 +97,7 @@ impl Downlink {
         }
     }
 
-    /// What may be granted again, by half windows.
+    /// Returns the credit to grant once half a window has been consumed, which saves one write per message.
     pub(crate) fn spent(&mut self) -> Option<u32> {
         (self.taken >= WINDOW / 2).then(|| std::mem::take(&mut self.taken))
     }

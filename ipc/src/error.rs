@@ -1,4 +1,4 @@
-//! How a call can fail: refused by the node, or lost on the way.
+//! Errors of calls: rejected by the node, or failed in transit.
 
 use std::fmt;
 use std::io;
@@ -11,14 +11,14 @@ use crate::frame::FrameError;
 /// The node's answer to a call that failed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CallError {
-    /// Which of the sixteen.
+    /// One of the sixteen codes.
     pub code: Code,
-    /// What was wrong, which limit, and what to do.
+    /// The cause, the limit involved, and the remedy.
     pub message: String,
 }
 
 impl CallError {
-    /// An error with this code and text.
+    /// Creates an error with this code and message.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> CallError {
         CallError { code, message: message.into() }
@@ -33,26 +33,26 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
-/// Why a call has no response.
+/// The reason that a call has no response.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The node answered, with an error. The connection is as good as before.
+    /// The node answered with an error. The connection remains usable.
     Call(CallError),
-    /// The node closed the connection and said why. Every unfinished call is lost.
+    /// The node closed the connection and gave a reason. Every unfinished call is lost.
     Closed(CallError),
-    /// The connection failed, or the node closed it without a word. Every unfinished call is lost.
+    /// The connection failed, or the node closed it without a reason. Every unfinished call is lost.
     Transport(io::Error),
     /// The node sent bytes that are not a frame.
     Frame(FrameError),
     /// The node sent a response that is not the message this method returns.
     Response(DecodeError),
-    /// The node sent a frame that does not fit the call: which, and for what.
+    /// The node sent a frame that does not fit the call; the text names the frame and the call.
     Unexpected(&'static str),
 }
 
 impl Error {
-    /// The node's own error, if it answered.
+    /// Returns the node's error, if the node answered the call.
     #[must_use]
     pub fn call(&self) -> Option<&CallError> {
         match self {
@@ -61,7 +61,7 @@ impl Error {
         }
     }
 
-    /// Whether the connection can carry further calls.
+    /// Returns true if the error is the answer to this call, so that the connection can carry further calls.
     #[must_use]
     pub fn is_call(&self) -> bool {
         matches!(self, Error::Call(_))

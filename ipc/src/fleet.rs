@@ -1,27 +1,27 @@
-//! What the fleet runs, as this node knows it.
+//! Queries over the fleet's state, as the local node knows it.
 
 use crate::sidecar::{ChangeType, GetPlatformsRequest, Platform, SubscribeRequest};
 use crate::{Client, Error};
 
-/// One document of `deployments`.
+/// One document of the `deployments` collection.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Deployment {
     /// The document's id, `{agent}:{package}`.
     pub id: String,
-    /// Which agent runs it.
+    /// The agent that runs the package.
     pub agent_id: String,
-    /// What it runs.
+    /// The package that it runs.
     pub package: String,
-    /// In which version.
+    /// The version of the package.
     pub version: String,
-    /// How it does; a number where the agent's enum is written as one.
+    /// The deployment's status; a number if the document holds the enum as one.
     pub status: String,
     /// The whole document.
     pub json_data: String,
 }
 
 impl Client {
-    /// Every platform this node knows, with the liveness of its agent.
+    /// Returns every platform this node knows, with the liveness of its agent.
     ///
     /// # Errors
     /// The node answered with an error, or the connection failed.
@@ -29,7 +29,8 @@ impl Client {
         Ok(self.get_platforms(&GetPlatformsRequest {})?.platforms)
     }
 
-    /// Every deployment this node knows, however many there are.
+    /// Returns every deployment this node knows. Reads a snapshot stream, so the result is not limited by the size of a
+    /// response.
     ///
     /// # Errors
     /// The node answered with an error, or the connection failed.
@@ -57,7 +58,8 @@ impl Deployment {
     }
 }
 
-/// A field of a JSON object as a node writes it: a string without its escapes, or what else is there as it is written.
+/// Returns a field of a JSON object in the node's compact encoding: a string unescaped, any other value as its text. Much
+/// smaller than a JSON parser, which this crate does not depend on.
 fn field(json: &str, name: &str) -> Option<String> {
     let mut rest = json.strip_prefix('{')?;
     loop {
@@ -72,7 +74,7 @@ fn field(json: &str, name: &str) -> Option<String> {
     }
 }
 
-/// The string that `text` begins with, and what is after it.
+/// Parses the string that `text` begins with; returns it and the remainder.
 fn string(text: &str) -> Option<(String, &str)> {
     let mut chars = text.strip_prefix('"')?.char_indices();
     let mut out = String::new();
@@ -114,7 +116,7 @@ fn unit_low(chars: &mut std::str::CharIndices<'_>) -> Option<u32> {
     unit(chars)?.checked_sub(0xdc00).filter(|low| *low < 0x400)
 }
 
-/// How long the value is that `text` begins with.
+/// Returns the length in bytes of the value that `text` begins with.
 fn value(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
     let mut at = 0;

@@ -1,4 +1,5 @@
-//! A subscription that outlives its connection: it resumes where it was, and begins anew where that is impossible.
+//! A subscription that outlives its connection: resumes after the last change, and starts from a snapshot where that is
+//! impossible.
 
 use std::collections::VecDeque;
 
@@ -6,17 +7,17 @@ use crate::agents::Backoff;
 use crate::sidecar::{ChangeType, DocumentChange, SubscribeRequest};
 use crate::{Client, Code, Error, Subscription, Target};
 
-/// What a follower is told.
+/// Event of a [`Following`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Followed {
-    /// A document is this now, or is gone.
+    /// A document has changed or was deleted.
     Change(DocumentChange),
-    /// What was known is out of date, and everything there is follows, up to a change of type SNAPSHOT_END. Documents that are
-    /// not among it are gone.
+    /// The position was lost: discard the known state. A snapshot follows, up to a change of type SNAPSHOT_END; documents that
+    /// are not in it are deleted.
     Anew,
 }
 
-/// Changes, across restarts of the node and of the connection.
+/// Iterator of changes that survives restarts of the node and losses of the connection.
 ///
 /// ```no_run
 /// use peat_ipc::{Followed, Following, sidecar::SubscribeRequest};
@@ -38,13 +39,13 @@ pub struct Following {
     subscription: Option<Subscription<Client>>,
     backoff: Backoff,
     told: VecDeque<Followed>,
-    /// A snapshot has begun and not ended; to lose it is to begin anew.
+    /// True from the start of a snapshot to its end. A snapshot cannot be resumed, only restarted.
     in_snapshot: bool,
     ended: bool,
 }
 
 impl Following {
-    /// Follows what `request` asks for. Connects when it is first asked for a change.
+    /// Creates a subscription to what `request` selects. Connects when the first change is requested.
     #[must_use]
     pub fn new(target: Target, request: SubscribeRequest) -> Following {
         Following {
@@ -66,10 +67,10 @@ impl Following {
         self
     }
 
-    /// Waits for the next change, for as long as it takes.
+    /// Blocks until the next change. Reconnects as often as needed.
     ///
     /// # Errors
-    /// The node refuses the subscription for what it is; trying again would not help.
+    /// The node rejects the subscription itself; a retry would fail again.
     pub fn next_change(&mut self) -> Result<Followed, Error> {
         loop {
             if let Some(followed) = self.told.pop_front() {
@@ -116,7 +117,8 @@ impl Following {
         self.told.push_back(Followed::Anew);
     }
 
-    /// The connection is lost. Half a snapshot is worth nothing, and without a change no position is known to continue at.
+    /// Drops the connection and waits before the next attempt. A partial snapshot is useless, and without a change there is no
+    /// position to resume from, so both start from a snapshot.
     fn pause(&mut self) {
         let had = self.subscription.take().is_some();
         if had && (self.in_snapshot || self.request.resume_run.is_empty()) {
@@ -129,7 +131,7 @@ impl Following {
 impl Iterator for Following {
     type Item = Result<Followed, Error>;
 
-    /// Ends after an error.
+    /// Returns `None` after an error.
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return None;
@@ -140,7 +142,7 @@ impl Iterator for Following {
     }
 }
 
-/// Whether the same request will be refused again.
+/// Returns true if the node would reject the same request again.
 fn lasting(code: Code) -> bool {
     matches!(
         code,

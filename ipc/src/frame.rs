@@ -1,7 +1,7 @@
-//! Frames: a varint length and a [`Frame`] of that many bytes, the delimited form that protobuf libraries ship.
+//! Frames: a varint length and a [`Frame`] of that many bytes, the delimited form that protobuf libraries provide.
 //!
-//! [`Decoder`] takes bytes as they come and gives whole frames. The `put_*` functions append frames to a buffer without an
-//! intermediate copy of the message; the bytes are those of `Frame::encode_length_delimited`.
+//! [`Decoder`] accepts bytes in pieces of any size and returns whole frames. The `put_*` functions append frames to a buffer
+//! without an intermediate copy of the message; the bytes equal those of `Frame::encode_length_delimited`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,19 +15,20 @@ use crate::CallError;
 use crate::envelope::frame::Body;
 use crate::envelope::{Cancel, End, Error as ErrorBody, Frame};
 
-/// The largest frame, without its length.
+/// Maximum size of a frame in bytes, without its length prefix.
 pub const FRAME_BYTES: usize = 4 << 20;
-/// Of which a response, item or request message may take this much; the rest is for the envelope.
+/// Maximum size in bytes of the response, item or request message in a frame; the rest is for the envelope.
 pub const PAYLOAD_BYTES: usize = FRAME_BYTES - 4096;
-/// The longest length that stands for [`FRAME_BYTES`] or less, written in the shortest or in any longer form.
+/// Maximum length of the varint in bytes. A length need not be written in its shortest form.
 const VARINT_BYTES: usize = 10;
 
-/// The largest response or item, in parts.
+/// Maximum size in bytes of a response or item sent in parts.
 pub const MESSAGE_BYTES: usize = 64 << 20;
-/// Of a message over [`PAYLOAD_BYTES`] each frame but the last carries this much.
+/// Size in bytes of each part but the last, for a message over [`PAYLOAD_BYTES`].
 const PART_BYTES: usize = 1 << 20;
 
-/// Why bytes are not a frame. The connection cannot go on: where the next frame begins is not known, or not to be trusted.
+/// The reason that bytes are not a frame. The connection cannot continue: the start of the next frame is unknown or not
+/// trustworthy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum FrameError {
@@ -39,7 +40,7 @@ pub enum FrameError {
     Length,
     /// The bytes are not a [`Frame`] message.
     Message(DecodeError),
-    /// The frame says nothing: none of the bodies known here.
+    /// The frame has no body, or one unknown to this version.
     NoBody,
     /// The parts of a message are over [`MESSAGE_BYTES`].
     LongParts,
@@ -67,7 +68,7 @@ impl std::error::Error for FrameError {
     }
 }
 
-/// Where the first frame's message lies in `bytes`: `None` while the length or the message is incomplete.
+/// Returns the range of the first frame's message in `bytes`; `None` while the length or the message is incomplete.
 ///
 /// # Errors
 /// The length is 0, too long or malformed.
@@ -77,7 +78,7 @@ pub fn locate(bytes: &[u8]) -> Result<Option<Range<usize>>, FrameError> {
     Ok((end <= bytes.len()).then_some(start..end))
 }
 
-/// The length in front of `bytes`, and how many bytes it takes.
+/// Returns the length that `bytes` begins with, and the number of bytes it takes.
 fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, FrameError> {
     let mut value: u64 = 0;
     for (index, byte) in bytes.iter().take(VARINT_BYTES).enumerate() {
@@ -101,7 +102,7 @@ fn checked(length: u64) -> Result<usize, FrameError> {
     }
 }
 
-/// A frame's call and body from its message bytes, without the length.
+/// Decodes a frame's call and body from its message, without the length prefix.
 ///
 /// # Errors
 /// The bytes are not a [`Frame`], or it has no body.
@@ -111,7 +112,7 @@ pub fn decode(message: &[u8]) -> Result<(u64, Body), FrameError> {
     Ok((frame.call, body))
 }
 
-/// Whole frames out of bytes that come in any pieces.
+/// Assembles frames from bytes that arrive in any pieces.
 ///
 /// ```
 /// use peat_ipc::frame::{Decoder, put_credit};
@@ -129,30 +130,30 @@ pub fn decode(message: &[u8]) -> Result<(u64, Body), FrameError> {
 pub struct Decoder {
     bytes: Vec<u8>,
     start: usize,
-    /// What came of unfinished messages, by call; `None`: parts are given as they come.
+    /// Parts of unfinished messages, by call; `None`: each part is returned as its own frame.
     parts: Option<BTreeMap<u64, Vec<u8>>>,
 }
 
 impl Decoder {
-    /// An empty buffer up to this size is kept for the next frame; a larger one is given back.
+    /// Capacity that an empty buffer keeps for the next frame, in bytes; more is released.
     const KEPT_BYTES: usize = 64 << 10;
 
-    /// A decoder that puts parts together: it gives whole responses and items.
+    /// Creates a decoder that joins parts and returns whole responses and items.
     #[must_use]
     pub fn joining() -> Decoder {
         Decoder { parts: Some(BTreeMap::new()), ..Decoder::default() }
     }
 
-    /// Appends bytes that arrived.
+    /// Appends received bytes.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.compact();
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next frame: its call and body; `None` until more bytes come.
+    /// Returns the next frame's call and body; `None` until more bytes arrive.
     ///
     /// # Errors
-    /// The bytes are not a frame; nothing after them can be read.
+    /// The bytes are not a frame; the bytes after them cannot be decoded.
     pub fn next_frame(&mut self) -> Result<Option<(u64, Body)>, FrameError> {
         while let Some((call, body)) = self.one_frame()? {
             if let Some(body) = self.join(call, body)? {
@@ -162,7 +163,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// The body, whole; `None` until more of it comes.
+    /// Returns the complete body; `None` while more parts are expected.
     fn join(&mut self, call: u64, body: Body) -> Result<Option<Body>, FrameError> {
         let Some(parts) = &mut self.parts else { return Ok(Some(body)) };
         let mut whole = |last: Bytes| match parts.remove(&call) {
@@ -199,7 +200,7 @@ impl Decoder {
         Ok(Some(frame))
     }
 
-    /// The bytes not yet taken.
+    /// Returns the bytes that have not been consumed.
     #[must_use]
     pub fn peek(&self) -> &[u8] {
         &self.bytes[self.start..]
@@ -210,13 +211,13 @@ impl Decoder {
         self.start = (self.start + count).min(self.bytes.len());
     }
 
-    /// How many bytes are not yet taken.
+    /// Returns the number of bytes that have not been consumed.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// Moves what is left to the front, once everything or most of it was taken.
+    /// Moves the unconsumed bytes to the front once more than half of the buffer is consumed, which keeps the copying linear.
     fn compact(&mut self) {
         if self.start == self.bytes.len() {
             self.bytes.clear();
@@ -230,18 +231,18 @@ impl Decoder {
     }
 }
 
-/// What a request frame says beside its message.
+/// The fields of a request frame besides its message.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct RequestHeader<'a> {
-    /// The number of the method.
+    /// Number of the method.
     pub method: u32,
-    /// Milliseconds; 0 is the method's default.
+    /// Deadline in milliseconds; 0 selects the method's default.
     pub deadline_ms: u32,
-    /// Items of a stream taken before more are granted.
+    /// Number of stream items that the node may send before more are granted.
     pub credit: u32,
-    /// For TCP listeners that ask for one; else empty.
+    /// Token for TCP listeners that require one; empty otherwise.
     pub token: &'a str,
-    /// Whether the client's decoder is [`Decoder::joining`].
+    /// True if the client's decoder is [`Decoder::joining`].
     pub takes_parts: bool,
 }
 
@@ -271,22 +272,22 @@ pub fn put_request(out: &mut Vec<u8>, call: u64, header: RequestHeader<'_>, mess
     put_number(out, 6, header.takes_parts.into());
 }
 
-/// Appends a response frame whose message has `length` bytes and is written by `encode`.
+/// Appends a response frame with a message of `length` bytes, which `encode` writes.
 pub fn put_response(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
     put_message(out, call, 3, length, encode);
 }
 
-/// Appends a stream item whose message has `length` bytes and is written by `encode`.
+/// Appends a stream item with a message of `length` bytes, which `encode` writes.
 pub fn put_item(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
     put_message(out, call, 4, length, encode);
 }
 
-/// Appends a response of any length up to [`MESSAGE_BYTES`], in parts where it must be.
+/// Appends a response of up to [`MESSAGE_BYTES`], split into parts if it exceeds [`PAYLOAD_BYTES`].
 pub fn put_response_in_parts(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
     put_in_parts(out, call, 3, length, encode);
 }
 
-/// Appends a stream item of any length up to [`MESSAGE_BYTES`], in parts where it must be.
+/// Appends a stream item of up to [`MESSAGE_BYTES`], split into parts if it exceeds [`PAYLOAD_BYTES`].
 pub fn put_item_in_parts(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
     put_in_parts(out, call, 4, length, encode);
 }
@@ -310,27 +311,27 @@ pub fn put_end(out: &mut Vec<u8>, call: u64) {
     put_body(out, call, Body::End(End {}));
 }
 
-/// Appends an error, which ends the call; call 0 is the connection itself.
+/// Appends an error, which ends the call; on call 0 it ends the connection.
 pub fn put_error(out: &mut Vec<u8>, call: u64, error: &CallError) {
     put_body(out, call, Body::Error(ErrorBody { code: error.code.number(), message: error.message.clone() }));
 }
 
-/// Appends a cancellation.
+/// Appends a cancellation of the call.
 pub fn put_cancel(out: &mut Vec<u8>, call: u64) {
     put_body(out, call, Body::Cancel(Cancel {}));
 }
 
-/// Appends a grant of `items` more stream items.
+/// Appends a grant of credit for `items` more stream items.
 pub fn put_credit(out: &mut Vec<u8>, call: u64, items: u32) {
     put_body(out, call, Body::Credit(items));
 }
 
-/// Appends one message of a client stream.
+/// Appends one message of a client's stream.
 pub fn put_upload(out: &mut Vec<u8>, call: u64, message: &impl Message) {
     put_message(out, call, 9, message.encoded_len(), |out| message.encode_raw(out));
 }
 
-/// Appends that a client stream has no more messages.
+/// Appends the end of a client's stream.
 pub fn put_half_close(out: &mut Vec<u8>, call: u64) {
     put_body(out, call, Body::HalfClose(End {}));
 }
@@ -349,7 +350,7 @@ fn put_message(out: &mut Vec<u8>, call: u64, field: u32, length: usize, encode: 
     debug_assert_eq!(out.len() - begin, length, "a message is as long as it said");
 }
 
-/// The frame's length, for a body field of `body` bytes, and its call.
+/// Appends the frame's length, for a body field of `body` bytes, and its call id.
 fn put_head(out: &mut Vec<u8>, call: u64, body: usize) {
     let length = number_len(1, call) + body;
     out.reserve(length + 4);

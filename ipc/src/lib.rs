@@ -1,7 +1,8 @@
 //! A client for a peat-node: framing, generated messages and blocking calls over a unix socket or TCP.
 //!
-//! Nothing here starts a thread or needs a runtime. A unary call is one write and one read; [`Client::start`] and
-//! [`Client::finish`] keep many calls in flight on one connection; [`Client::subscribe`] is an iterator of changes.
+//! The crate starts no threads, except those of an [`Agent`], and needs no async runtime. A unary call is one write and one
+//! read; [`Client::start`] and [`Client::finish`] keep many calls in flight on one connection; [`Client::subscribe`] returns an
+//! iterator of changes.
 //!
 //! ```no_run
 //! use peat_ipc::{Client, sidecar::GetDocumentRequest};
@@ -15,11 +16,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The bytes are described in `docs/wire.md`. [`frame`] and [`method`] are what the node's side uses as well.
+//! `docs/wire.md` specifies the bytes. The node uses [`frame`] and [`method`] as well.
 
 pub use prost;
 
-// The generated code of one package names another's messages by these paths.
+// Generated code refers to messages of other packages by these module paths.
 mod generated {
     #![allow(missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
     pub mod sidecar {
@@ -34,12 +35,12 @@ mod generated {
     }
 }
 
-/// The link between an agent and its node, `peat.agent.v1`.
+/// Messages between an agent and its node, `peat.agent.v1`.
 pub use generated::agent::v1 as agent;
-/// The public interface, `peat.sidecar.v1`.
+/// Messages of the public API, `peat.sidecar.v1`.
 pub use generated::sidecar::v1 as sidecar;
 
-/// The envelope of the native IPC, `peat.ipc.v1`.
+/// Envelope of the native IPC, `peat.ipc.v1`.
 pub mod envelope {
     #![allow(missing_debug_implementations, clippy::all, clippy::pedantic)]
     include!(concat!(env!("OUT_DIR"), "/peat.ipc.v1.rs"));
@@ -68,5 +69,5 @@ pub use method::{Method, Rpc};
 pub use subscription::Subscription;
 pub use target::{Target, TargetError};
 
-/// What a client sends first: `00 70 65 61 74 2f 31 0a`, a zero byte and `peat/1` and a line feed.
+/// First bytes that a client sends: `00 70 65 61 74 2f 31 0a`, a zero byte, `peat/1` and a line feed.
 pub const PREFACE: [u8; 8] = *b"\0peat/1\n";

@@ -4,22 +4,22 @@ use prost::{DecodeError, Message};
 
 use crate::sidecar::*;
 
-/// The number of `peat.agent.v1.AgentLink.Connect`, the one method of another service and the one with uploads: the request's
-/// payload is the first `AgentMessage` or empty, each further one is an upload, each item is a `NodeMessage`.
+/// Number of `peat.agent.v1.AgentLink.Connect`, the only method of another service and the only one with uploads. The request's
+/// payload is the first `AgentMessage` or empty, each further one is an upload, and each item is a `NodeMessage`.
 pub const AGENT_LINK: u32 = 27;
 
-/// A request message: it belongs to one method and is answered by one kind of message.
+/// A request message, which identifies its method and its response type.
 pub trait Rpc: Message {
     /// The method that takes this request.
     const METHOD: Method;
-    /// What answers it: the whole answer of a unary call, or one item of a stream.
+    /// Type of the response: the whole answer of a unary call, or one item of a stream.
     type Response: Message + Default;
 }
 
-/// One line per method; numbers are never reused.
+/// Defines the methods, one line each; numbers are never reused.
 macro_rules! methods {
     ($($number:literal $name:ident($request:ident) -> $response:ident;)*) => {
-        /// A method; the discriminant is its number in a request frame. 0 is none.
+        /// A method of the service; the discriminant is its number in a request frame. Number 0 is not used.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         #[repr(u32)]
         #[allow(missing_docs, reason = "the service definition documents each")]
@@ -31,7 +31,7 @@ macro_rules! methods {
             /// Every method, in numeric order.
             pub const ALL: &[Method] = &[$(Method::$name,)*];
 
-            /// The method with this number.
+            /// Returns the method with this number.
             #[must_use]
             pub fn from_number(number: u32) -> Option<Method> {
                 match number {
@@ -40,7 +40,7 @@ macro_rules! methods {
                 }
             }
 
-            /// The name in the service definition, `GetStatus`.
+            /// Returns the name in the service definition, such as `GetStatus`.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
@@ -54,7 +54,7 @@ macro_rules! methods {
             type Response = $response;
         })*
 
-        /// A request of any method, decoded.
+        /// A decoded request of any method.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs, reason = "one variant per method")]
         pub enum Request {
@@ -72,7 +72,7 @@ macro_rules! methods {
                 }
             }
 
-            /// The method asked for.
+            /// Returns the method of this request.
             #[must_use]
             pub fn method(&self) -> Method {
                 match self {
@@ -81,7 +81,7 @@ macro_rules! methods {
             }
         }
 
-        /// A response of any method: a unary answer, or one item of a stream.
+        /// A response of any method: a unary answer or one item of a stream.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs, reason = "one variant per method")]
         pub enum Response {
@@ -89,7 +89,7 @@ macro_rules! methods {
         }
 
         impl Response {
-            /// Bytes of the encoded message.
+            /// Returns the size of the encoded message in bytes.
             #[must_use]
             pub fn encoded_len(&self) -> usize {
                 match self {
@@ -143,13 +143,13 @@ methods! {
 }
 
 impl Method {
-    /// The number in a request frame.
+    /// Returns the number in a request frame.
     #[must_use]
     pub fn number(self) -> u32 {
         self as u32
     }
 
-    /// Whether the answer is a stream of items.
+    /// Returns true if the answer is a stream of items.
     #[must_use]
     pub fn is_stream(self) -> bool {
         matches!(self, Method::Subscribe | Method::WatchAgents)

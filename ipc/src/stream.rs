@@ -1,4 +1,4 @@
-//! The socket under a client: unix or TCP, blocking, with a time limit on reads.
+//! The client's socket: unix or TCP, blocking, with timeouts for reads and writes.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,7 +13,7 @@ enum Socket {
     Tcp(TcpStream),
 }
 
-/// A connected socket. Remembers its timeouts, so that setting the same one again costs nothing.
+/// A connected socket that caches its timeouts, so that setting the same one again needs no system call.
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: Socket,
@@ -61,7 +61,7 @@ impl Stream {
         Ok(())
     }
 
-    /// The same socket once more, for another thread.
+    /// Duplicates the handle, for another thread.
     pub(crate) fn try_clone(&self) -> io::Result<Stream> {
         let socket = match &self.socket {
             Socket::Unix(stream) => Socket::Unix(stream.try_clone()?),
@@ -77,7 +77,7 @@ impl Stream {
         }
     }
 
-    /// Reads what is there already; `None`: nothing is. 0 is the end of the stream.
+    /// Reads bytes that have already arrived; `None` if there are none, `Some(0)` at the end of the stream.
     pub(crate) fn read_waiting(&mut self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
         self.set_nonblocking(true)?;
         let read = match &mut self.socket {
@@ -98,8 +98,8 @@ impl Stream {
         }
     }
 
-    /// Writes all of `bytes`, with as much time for each part as `remaining` says. A socket that took a part only is shut
-    /// down: what would follow is no frame.
+    /// Writes all of `bytes`; `remaining` returns the timeout of each write. On a timeout the socket is shut down, since bytes
+    /// that follow a partial frame could not be decoded.
     pub(crate) fn write_all(&mut self, bytes: &[u8], remaining: impl Fn() -> Option<Duration>) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -134,7 +134,7 @@ impl Stream {
         }
     }
 
-    /// Reads some bytes; the end of the stream is an error.
+    /// Reads at least one byte; the end of the stream is an error.
     pub(crate) fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = match &mut self.socket {

@@ -1,4 +1,4 @@
-//! A subscription as a blocking iterator that grants credit as it consumes.
+//! A subscription as a blocking iterator that grants credit as items are consumed.
 
 use std::borrow::BorrowMut;
 use std::marker::PhantomData;
@@ -8,17 +8,17 @@ use prost::Message;
 use crate::sidecar::DocumentChange;
 use crate::{Client, Error};
 
-/// Items the node may send ahead of the consumer. Small enough that a consumer that pauses holds little, large enough that
-/// the link stays full.
+/// Number of items the node may send ahead of the consumer. Small enough to bound the memory of a paused consumer, large enough
+/// to keep the connection busy.
 pub(crate) const WINDOW: u32 = 256;
 
-/// Changes, as [`Client::subscribe`] and [`Client::into_subscription`] give them; ends after the first error. Dropping it
-/// cancels the call, and the client can be used again. `M` is what the stream is made of.
+/// Iterator of the items of a stream, as returned by [`Client::subscribe`] and [`Client::into_subscription`]; `M` is the type
+/// of an item. Ends after the first error. Dropping it cancels the call and leaves the client usable.
 #[derive(Debug)]
 pub struct Subscription<C: BorrowMut<Client>, M: Message + Default = DocumentChange> {
     client: C,
     call: u64,
-    /// Items taken since credit was last granted.
+    /// Number of items consumed since credit was last granted.
     taken: u32,
     ended: bool,
     items: PhantomData<fn() -> M>,
@@ -29,10 +29,10 @@ impl<C: BorrowMut<Client>, M: Message + Default> Subscription<C, M> {
         Subscription { client, call, taken: 0, ended: false, items: PhantomData }
     }
 
-    /// Waits for the next change. `Ok(None)`: the node ended the stream.
+    /// Blocks until the next change; `Ok(None)` if the node has ended the stream.
     ///
     /// # Errors
-    /// The node refused or ended the subscription with an error (OUT_OF_RANGE: resume is impossible, take a
+    /// The node rejected or ended the subscription with an error (OUT_OF_RANGE: the position cannot be resumed, request a
     /// snapshot), or the connection failed.
     pub fn next_change(&mut self) -> Result<Option<M>, Error> {
         if self.ended {
@@ -47,7 +47,7 @@ impl<C: BorrowMut<Client>, M: Message + Default> Subscription<C, M> {
         item
     }
 
-    /// Grants again what was taken, by half windows: one small write for many items.
+    /// Grants credit for consumed items once they are half a window: one small write for many items.
     fn grant(&mut self) -> Result<(), Error> {
         if self.taken >= WINDOW / 2 {
             self.client.borrow_mut().grant(self.call, self.taken)?;
@@ -68,7 +68,7 @@ impl<C: BorrowMut<Client>, M: Message + Default> Iterator for Subscription<C, M>
 impl<C: BorrowMut<Client>, M: Message + Default> Drop for Subscription<C, M> {
     fn drop(&mut self) {
         if !self.ended {
-            // A connection that cannot take the cancellation is ending, and the call with it.
+            // If the cancellation cannot be written, the connection is failing, which ends the call too.
             let _ = self.client.borrow_mut().cancel(self.call);
         }
     }

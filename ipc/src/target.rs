@@ -1,10 +1,10 @@
-//! Where a node listens: `unix:///path` or `tcp://HOST:PORT`.
+//! Addresses of a node's API: `unix:///path` or `tcp://HOST:PORT`.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// An address of a node's API, as `--listen` and `--node` take it.
+/// An address of a node's API, in the syntax of `--listen` and `--node`.
 ///
 /// ```
 /// use peat_ipc::Target;
@@ -16,13 +16,13 @@ use std::str::FromStr;
 /// ```
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Target {
-    /// A unix socket; an absolute path.
+    /// Absolute path of a unix socket.
     Unix(PathBuf),
-    /// `HOST:PORT`.
+    /// Host and port, as `HOST:PORT`.
     Tcp(String),
 }
 
-/// Not an address of a node's API.
+/// The error for text that is not an address of a node's API.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TargetError {
     text: String,

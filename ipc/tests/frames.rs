@@ -1,4 +1,4 @@
-//! Frames against prost's own delimited form, whole and in pieces, and what is not a frame.
+//! Compares frames with prost's delimited encoding, whole and in pieces, and checks that malformed bytes are rejected.
 
 use peat_ipc::envelope::frame::Body;
 use peat_ipc::envelope::{Cancel, End, Error, Frame, Request};

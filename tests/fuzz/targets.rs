@@ -1,7 +1,7 @@
-//! Everything that reads bytes from others, each as a function that must return whatever it is given.
+//! Parsers of untrusted bytes, each as a function that must return for any input.
 //!
 //! Used twice: by libFuzzer (`cargo +nightly fuzz run --fuzz-dir tests/fuzz TARGET`), and by the seeded loop in
-//! `tests/integration/malformed`, which needs nothing but the stable compiler.
+//! `tests/integration/malformed`, which needs only the stable compiler.
 
 use peat_node::identity::EndpointId;
 use peat_node::limits::{BATCH_LIST_BYTES, CHUNK_ROWS};
@@ -16,7 +16,7 @@ use peat_node::sync::reconcile::{Differences, Item, MESSAGE_BYTES, Reconciler, S
 use peat_node::watcher::{Config, Held, Question, Task, Watcher, Write};
 use peat_node::{clock, random};
 
-/// Frames of the native IPC, in pieces as a socket would deliver them.
+/// Parses frames of the native IPC, in pieces as a socket would deliver them.
 pub(crate) fn ipc_frames(bytes: &[u8]) {
     let mut decoder = peat_ipc::frame::Decoder::default();
     for piece in bytes.chunks(7) {
@@ -28,7 +28,7 @@ pub(crate) fn ipc_frames(bytes: &[u8]) {
     }
 }
 
-/// What relays and nodes read from each other, and what is said of ways, as datagrams from anybody.
+/// Parses datagrams between relays and nodes, and path messages, from any sender.
 pub(crate) fn relay_datagrams(bytes: &[u8]) {
     let key = RelayKey::new(&FormationKey::new(vec![7; 32]).expect("long enough"));
     let now = clock::shell::now();
@@ -41,7 +41,7 @@ pub(crate) fn relay_datagrams(bytes: &[u8]) {
     let _ = Secret::new([7; SECRET_BYTES]).read(true, bytes);
 }
 
-/// Frames between nodes, in pieces as a stream would deliver them, of strangers and of members.
+/// Parses frames between nodes, in pieces as a stream would deliver them, of strangers and of members.
 pub(crate) fn mesh_frames(bytes: &[u8]) {
     for (lane, standing) in
         [(Lane::Control, Standing::Stranger), (Lane::Control, Standing::Member), (Lane::Bulk, Standing::Member)]
@@ -57,7 +57,7 @@ pub(crate) fn mesh_frames(bytes: &[u8]) {
     }
 }
 
-/// Both roles of a reconciliation over a set that the first byte chooses; each message follows its length.
+/// Runs one role of a reconciliation; the first byte chooses the role and the set. Each message follows its length.
 pub(crate) fn reconcile(bytes: &[u8]) {
     let Some((&choice, bytes)) = bytes.split_first() else { return };
     let side = if choice & 1 == 0 { Reconciler::respond(set(choice)) } else { Reconciler::initiate(set(choice)).0 };
@@ -78,7 +78,7 @@ fn feed(mut side: Reconciler, records: usize, mut bytes: &[u8]) {
     assert!(found.send.len() <= records, "no key is found twice");
 }
 
-/// Four records for each number below `choice`, spread over the key space.
+/// Returns four records for each number below `choice`, spread over the key space.
 pub(crate) fn set(choice: u8) -> Set {
     let item = |number: u32| {
         let key = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
@@ -87,12 +87,12 @@ pub(crate) fn set(choice: u8) -> Set {
     Set::build((0..u32::from(choice) * 4).map(item).collect())
 }
 
-/// Automerge chunks of a peer.
+/// Checks Automerge chunks of a peer.
 pub(crate) fn chunks(bytes: &[u8]) {
     let _ = chunk::check(bytes, CHUNK_ROWS);
 }
 
-/// A client's JSON. What is taken comes back the same.
+/// Parses a client's JSON. Accepted text must survive a round trip.
 pub(crate) fn json_text(bytes: &[u8]) {
     if let Ok(map) = json::parse(bytes) {
         let text = json::to_text(&map);
@@ -101,7 +101,8 @@ pub(crate) fn json_text(bytes: &[u8]) {
     }
 }
 
-/// An answer of a watched agent; the first byte chooses the question. What is written is the agent's, and not twice.
+/// Handles an answer of a watched agent; the first byte chooses the question. Writes must concern the agent, and the same
+/// answer must not be written twice.
 pub(crate) fn watched_answers(bytes: &[u8]) {
     let Some((&choice, body)) = bytes.split_first() else { return };
     let asked = Question::ALL[usize::from(choice) % Question::ALL.len()];
@@ -114,7 +115,7 @@ pub(crate) fn watched_answers(bytes: &[u8]) {
     assert_eq!(answer(&mut watcher, now, asked, body), 0, "the same answer is no change");
 }
 
-/// One poll; how many writes it came to.
+/// Runs one poll and returns the number of writes it caused.
 fn answer(watcher: &mut Watcher, now: clock::Now, asked: Question, body: &[u8]) -> usize {
     let mut writes = 0;
     watcher.handle_timeout(now);

@@ -1,4 +1,4 @@
-//! The other end of a link that speaks the protocol and keeps none of its limits.
+//! A hostile peer: a link that speaks the protocol and ignores its limits.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -15,11 +15,11 @@ use peat_node::sync::proof::{FormationKey, Role, prove};
 
 use crate::node::Node;
 
-/// Steps of waiting; each is a millisecond at least.
+/// Maximum number of steps to wait; each takes at least a millisecond.
 const STEPS: usize = 20_000;
 const APP_ID: &str = "peat-default";
 
-/// One identity, one socket, one link.
+/// An attacker with one identity, one socket and one link.
 pub struct Attacker {
     socket: UdpSocket,
     links: Links,
@@ -27,23 +27,23 @@ pub struct Attacker {
     us: EndpointId,
     victim: EndpointId,
     up: bool,
-    /// Why the link is gone.
+    /// The reason the link was closed.
     pub gone: Option<String>,
-    /// What came on the control lane.
+    /// Messages received on the control lane.
     heard: Vec<Body>,
     decoder: Decoder,
     batches: u64,
 }
 
 impl Attacker {
-    /// Dials `victim` from `address` and waits until the link is up or gone.
+    /// Dials `victim` from `address` and waits until the link is up or closed.
     pub fn dial(address: &str, victim: &Node, seed: u8) -> Attacker {
         let mut attacker = Attacker::begin(address, victim, seed);
         attacker.wait("the link is up or gone", |attacker| attacker.up || attacker.gone.is_some());
         attacker
     }
 
-    /// Only sends the first datagrams.
+    /// Dials `victim` and sends only the first datagrams.
     pub fn begin(address: &str, victim: &Node, seed: u8) -> Attacker {
         let identity = Identity::from_seed([seed; 32]);
         let socket = UdpSocket::bind(address).expect("a loopback address");
@@ -68,7 +68,7 @@ impl Attacker {
         attacker
     }
 
-    /// Whether the node has closed the link.
+    /// Returns true if the node has closed the link.
     pub fn is_gone(&mut self) -> bool {
         self.step();
         self.gone.is_some()
@@ -84,11 +84,11 @@ impl Attacker {
         panic!("the attacker waits in vain: {what}; {:?}", self.gone);
     }
 
-    /// Moves datagrams both ways once.
+    /// Moves datagrams in both directions once.
     fn step(&mut self) {
         let (mut out, mut buffer) = (Vec::new(), [0; 2_048]);
         while let Some(to) = self.links.poll_transmit(now(), &mut out) {
-            // What the kernel has no room for is lost, as on any network.
+            // A full send buffer drops the datagram, as a network may.
             let _ = self.socket.send_to(&out, to);
         }
         while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
@@ -118,7 +118,7 @@ impl Attacker {
         }
     }
 
-    /// Writes bytes to a lane until all are taken or the link is gone. The first byte of a lane is written by the link itself.
+    /// Writes bytes to a lane until all are accepted or the link is closed. The link itself writes the first byte of a lane.
     pub fn write(&mut self, lane: Lane, mut bytes: &[u8]) {
         for _ in 0..STEPS {
             if bytes.is_empty() || self.gone.is_some() {
@@ -128,10 +128,10 @@ impl Attacker {
             bytes = &bytes[written..];
             self.step();
         }
-        // The node reads no more of this lane; that is a limit too.
+        // The node has stopped reading this lane, which also enforces a limit.
     }
 
-    /// Sends a message, in parts if it is long.
+    /// Sends a message, split into parts if it is long.
     pub fn say(&mut self, lane: Lane, body: Body) {
         let mut bytes = Vec::new();
         frame::encode(body, &mut bytes);
@@ -144,7 +144,7 @@ impl Attacker {
         self.say(Lane::Bulk, Body::Batch(Batch { number: self.batches, documents, ..Batch::default() }));
     }
 
-    /// Proves that it knows the key.
+    /// Sends a proof of the formation key.
     pub fn prove(&mut self, key: &str) {
         let key = FormationKey::parse(key).expect("a key");
         let proof = prove(&key, Role::Dialler, APP_ID, &self.us, &self.victim, &self.links.export(self.link));
@@ -154,7 +154,7 @@ impl Attacker {
         });
     }
 
-    /// Says hello and plans, so that documents may flow.
+    /// Sends a hello and a plan, after which documents are accepted.
     pub fn greet(&mut self) {
         self.say(Lane::Control, Body::Hello(self.hello()));
         self.say(Lane::Control, Body::Plan(Plan::default()));
@@ -174,7 +174,7 @@ impl Attacker {
         }
     }
 
-    /// An admitted peer, ready to send documents.
+    /// Creates an admitted peer that is ready to send documents.
     pub fn member(address: &str, victim: &Node, seed: u8, key: &str) -> Attacker {
         let mut attacker = Attacker::dial(address, victim, seed);
         attacker.prove(key);
@@ -183,7 +183,7 @@ impl Attacker {
         attacker
     }
 
-    /// Who it is.
+    /// Returns the attacker's endpoint id.
     pub fn id(&self) -> EndpointId {
         self.us
     }

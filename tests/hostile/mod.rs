@@ -1,7 +1,8 @@
-//! A hostile peer beside honest traffic, against a real node in a memory cgroup with the chart's limit, where one can be made.
+//! A hostile peer beside honest traffic, against a real node; in a memory cgroup with the chart's limit, where one can be
+//! created.
 //!
-//! Each test is one way to attack. Required of all: the node's memory stays within the limit, honest puts and honest sync take no
-//! longer than they may, and afterwards everything is as before.
+//! Each test is one attack. All of them require that the node's memory stays within the limit, that honest puts and honest
+//! replication stay within their time limits, and that the node works normally afterwards.
 
 mod attacker;
 mod scene;
@@ -16,10 +17,10 @@ use peat_node::sync::mesh::message::Body;
 use peat_node::sync::mesh::{Batch, Cursor, Document, Hello, Merged, Part, Refused, Tombstone, Want, document};
 use scene::Scene;
 
-/// Connections of a crowd.
+/// Number of connections in a crowd.
 const CROWD: u8 = 60;
 
-/// A message of so many empty documents, as bytes; made without making the documents.
+/// Encodes a message with `count` empty documents, without creating the documents.
 fn empty_documents(count: usize) -> Vec<u8> {
     let documents = [0x12, 0x00].repeat(count);
     let mut length = Vec::new();
@@ -27,7 +28,7 @@ fn empty_documents(count: usize) -> Vec<u8> {
     [&[0x2a], length.as_slice(), &documents].concat()
 }
 
-/// Bytes of a message as parts.
+/// Sends the bytes of a message as parts.
 fn in_parts(attacker: &mut Attacker, lane: Lane, bytes: &[u8]) {
     let pieces = bytes.chunks(1 << 20).count();
     for (index, piece) in bytes.chunks(1 << 20).enumerate() {
@@ -78,7 +79,7 @@ fn a_crowd_of_strangers_of_one_network_leaves_room_for_an_honest_newcomer() {
         for stranger in &mut crowd {
             stranger.is_gone();
         }
-        // A member of another network.
+        // This member comes from another network.
         let newcomer = Attacker::member("127.0.3.1:0", &scene.victim, 99, &scene.key);
         assert_eq!(newcomer.gone, None);
     });
@@ -133,7 +134,7 @@ fn a_member_who_refuses_and_asks_for_what_it_was_never_sent_is_thrown_out_or_ans
     });
 }
 
-/// A merged document whose list gains so many nulls in each of several changes.
+/// Creates a merged document with a list that grows by the given number of nulls in each of several changes.
 fn nulls(id: &str, writer: &Attacker, lengths: &[usize]) -> Document {
     let name = Key::new("missions", id).expect("a name");
     let mut document = AutoCommit::new().with_actor(ActorId::from([9; 16]));

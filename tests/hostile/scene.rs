@@ -1,4 +1,4 @@
-//! A node under attack, an honest peer and an honest client of it, and what they measure.
+//! A node under attack, with an honest peer and an honest client that measure its service.
 
 use std::fs;
 use std::path::Path;
@@ -13,14 +13,14 @@ use tempfile::TempDir;
 
 use crate::node::{Node, directory, eventually, run};
 
-/// The chart's limit.
+/// Memory limit of the Helm chart, in bytes.
 const MEMORY_BYTES: u64 = 256 << 20;
-/// The 99th percentile of honest puts. An unoptimized build takes several times as long for everything.
+/// Limit on the 99th percentile of honest puts. An unoptimised build takes several times as long.
 const PUT: Duration = if cfg!(debug_assertions) { Duration::from_secs(1) } else { Duration::from_millis(100) };
-/// From a put at the honest peer to its arrival.
+/// Limit on the time from a put at the honest peer to its arrival.
 const SYNC: Duration = if cfg!(debug_assertions) { Duration::from_secs(5) } else { Duration::from_secs(1) };
 
-/// See the module's documentation.
+/// A victim, an honest peer and their traffic; see the module's documentation.
 pub struct Scene {
     _homes: [TempDir; 2],
     pub victim: Node,
@@ -29,11 +29,11 @@ pub struct Scene {
     group: Option<String>,
 }
 
-/// A memory cgroup with the chart's limit, where this process may make one, and the command that puts a node into it.
+/// Creates a memory cgroup with the chart's limit, if permitted, and returns it with the command that moves a node into it.
 fn cgroup() -> (Option<String>, Vec<String>) {
     let name = format!("peat-hostile-{}-{:?}", std::process::id(), std::thread::current().id()).replace(['(', ')'], "");
     for (root, file) in [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")] {
-        // Where no memory controller is in charge, the kernel has put no such file there.
+        // The limit's file is missing where the memory controller is not enabled.
         if !Path::new(root).join("cgroup.procs").exists() || fs::create_dir(format!("{root}/{name}")).is_err() {
             continue;
         }
@@ -62,7 +62,7 @@ impl Scene {
         Scene { _homes: homes, victim, honest, key, group }
     }
 
-    /// Runs an attack next to honest traffic, and checks that it made no difference to that.
+    /// Runs an attack beside honest traffic, and checks that the traffic was not affected.
     pub fn withstands(&self, attack: impl FnOnce(&Scene)) {
         let client = Traffic::of(&self.victim);
         attack(self);
@@ -72,7 +72,7 @@ impl Scene {
         self.is_well();
     }
 
-    /// A put at the honest peer arrives.
+    /// Checks that a put at the honest peer arrives at the victim in time.
     #[expect(clippy::disallowed_methods, reason = "a test measures another process, in real time")]
     pub fn is_in_sync(&self, id: &str) {
         let mut client = client(&self.honest);
@@ -82,7 +82,7 @@ impl Scene {
         assert!(begun.elapsed() <= SYNC, "honest sync took {:?}", begun.elapsed());
     }
 
-    /// Its memory has stayed within the limit, it runs, and the honest peer is connected.
+    /// Checks that the victim runs, that its memory has stayed within the limit, and that the honest peer is connected.
     pub fn is_well(&self) {
         let pid = self.victim.pid().as_raw_nonzero();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
@@ -145,7 +145,7 @@ impl Traffic {
         Traffic { ends, thread }
     }
 
-    /// The 99th percentile.
+    /// Stops the client and returns the 99th percentile of its put times.
     fn end(self) -> Duration {
         self.ends.store(true, Ordering::Relaxed);
         let mut times = self.thread.join().expect("the client ends");

@@ -1,4 +1,4 @@
-//! The Rust client's agent on a real node, and what becomes of it when the stream between them is cut.
+//! The Rust client's agent on a real node, including cuts of the stream between them.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader};
@@ -19,7 +19,7 @@ use crate::node::{Node, directory, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A path to the node's socket that can be cut.
+/// A proxy in front of the node's socket that can cut connections.
 struct Proxy {
     target: Target,
     cut: Arc<AtomicBool>,
@@ -64,7 +64,7 @@ fn forward(client: &UnixStream, node: &UnixStream, open: &Mutex<Vec<UnixStream>>
     for (from, to) in [(client, node), (node, client)] {
         let (mut from, mut to) = (clone(from), clone(to));
         spawn(move || {
-            // Either end may go at any time.
+            // Either end may close at any time.
             let _ = io::copy(&mut from, &mut to);
             let _ = to.shutdown(Shutdown::Write);
         });
@@ -99,7 +99,7 @@ fn status(node: &Node, id: &str) -> String {
     command["targets"][0]["status"].as_str().expect("a status").to_owned()
 }
 
-/// Sends `r1` a command of this type; its id.
+/// Sends `r1` a command of this type and returns its id.
 fn send(node: &Node, kind: &str, payload: &str) -> String {
     let sent = node.json("send", &["--agent", "r1", kind, payload]);
     sent["id"].as_str().or_else(|| sent["commandId"].as_str()).unwrap_or_else(|| panic!("{sent}")).to_owned()
@@ -223,18 +223,18 @@ fn a_following_goes_on_through_a_restart_of_the_node() {
     assert_eq!(next(), "two", "and nothing a second time");
 }
 
-/// A running example.
+/// A running example program.
 struct Example(Child);
 
 impl Drop for Example {
     fn drop(&mut self) {
-        // One that has ended by itself is as good.
+        // The process may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Where the examples are, built as they are now.
+/// Builds the examples and returns their directory.
 fn examples() -> PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let directory = Path::new(env!("CARGO_BIN_EXE_peat-node")).parent().expect("a directory");

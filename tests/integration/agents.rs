@@ -1,4 +1,4 @@
-//! Agents of real nodes: attached on one, seen on the other, told what to do from anywhere.
+//! Agents of real nodes: attached to one, visible on the other, and commanded from both.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,12 +16,12 @@ use tempfile::TempDir;
 
 use crate::node::{Node, directory, eventually, run};
 
-/// Long enough for a busy machine, short enough to wait for.
+/// Long enough for a busy machine, short enough for a test to wait for.
 const TIMES: [&str; 6] = ["--heartbeat", "0.5", "--stale-after", "3", "--dead-after", "6"];
-/// Nobody falls silent in these tests.
+/// Intervals for tests in which no agent becomes silent.
 const PATIENT: [&str; 2] = ["--heartbeat", "1"];
 
-/// An agent on a stream of its own.
+/// An agent on a separate stream.
 struct Agent {
     socket: UnixStream,
     decoder: Decoder,
@@ -51,7 +51,7 @@ impl Agent {
         self.socket.write_all(&bytes).expect("taken");
     }
 
-    /// What the node says next; `Err`: why it ended the stream.
+    /// Returns the node's next message, or the reason it ended the stream.
     fn next(&mut self) -> Result<node_message::Body, String> {
         loop {
             if let Some((_, body)) = self.decoder.next_frame().expect("frames") {
@@ -82,7 +82,7 @@ impl Agent {
         }
     }
 
-    /// Runs the next command as told.
+    /// Accepts the next command, reports it as completed with `result`, and returns its id.
     fn run_one(&mut self, result: &str) -> String {
         let id = self.accept_one();
         self.report(&id, Stage::Completed, result);
@@ -125,7 +125,7 @@ impl Pair {
     }
 }
 
-/// What a node shows of an agent.
+/// Returns an agent as a node lists it.
 fn seen(node: &Node, id: &str) -> Option<serde_json::Value> {
     let agents = node.json("agents", &[])["agents"].as_array().expect("a list").clone();
     agents.into_iter().find(|agent| agent["agentId"] == id)
@@ -300,7 +300,7 @@ fn commands_are_listed_however_many_and_pushed_however_large() {
     assert!(node.run("commands", &["--status", "lost"]).fails(2).contains("none of pending"));
 }
 
-/// A command of the program while it runs.
+/// A running command of the program, and its output.
 struct Following(Child, std::io::Lines<BufReader<std::process::ChildStdout>>);
 
 impl Following {
@@ -318,7 +318,7 @@ impl Following {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

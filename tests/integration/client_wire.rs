@@ -1,4 +1,4 @@
-//! The client half of `docs/wire.md`: its examples are the bytes of peat-ipc, its tables those of the code.
+//! The client half of `docs/wire.md`: checks its examples against the bytes of peat-ipc and its tables against the code.
 
 use peat_ipc::agent::{
     AgentMessage, Heartbeat, HeartbeatAck, NodeMessage, Register, Registered, agent_message, node_message,

@@ -1,4 +1,4 @@
-//! The api thread over real sockets, with a real store beside it and a sync thread that only says yes.
+//! The api thread over real sockets, with a real store and a stub sync thread that accepts every request.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -36,7 +36,7 @@ fn access() -> Access {
     }
 }
 
-/// An api thread and what it needs; stopped when dropped.
+/// A running api thread with its dependencies; stopped when dropped.
 struct Served {
     addresses: Vec<Listen>,
     stop: Stop,
@@ -186,7 +186,7 @@ fn many_calls_in_flight_are_answered_each_by_its_own() {
         client.finish(write).expect("written");
     }
     let reads: Vec<_> = (0..200).map(|n| client.start(&get(&format!("d{n}"))).expect("sent")).collect();
-    // Taken in another order than they were begun.
+    // Calls may be finished in an order other than that of their start.
     for (n, read) in reads.into_iter().enumerate().rev() {
         assert_eq!(client.finish(read).expect("read").json_data, Some(format!(r#"{{"n":{n}}}"#)));
     }

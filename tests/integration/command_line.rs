@@ -1,4 +1,4 @@
-//! Arguments as they are meant, positions that outlive a crash, and nodes that do not answer.
+//! Command-line arguments, positions that survive a crash, and nodes that do not answer.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -37,7 +37,7 @@ fn an_id_that_looks_like_an_option_stands_behind_two_hyphens() {
     assert!(words.contains("empty"), "{words}");
 }
 
-/// The lines of `watch` up to the one that `last` accepts.
+/// Returns the lines of `watch` up to the first that `last` accepts.
 fn watched(node: &Node, arguments: &[&str], last: impl Fn(&str) -> bool) -> Vec<String> {
     let mut watch = node.call("watch", arguments);
     let mut watch = watch.stdout(Stdio::piped()).spawn().expect("runs");
@@ -55,7 +55,7 @@ fn watched(node: &Node, arguments: &[&str], last: impl Fn(&str) -> bool) -> Vec<
     seen
 }
 
-/// The position a line of `watch` begins with.
+/// Returns the position at the start of a line of `watch`.
 fn position(line: &str) -> String {
     line.split('\t').next().expect("a column").to_owned()
 }
@@ -64,12 +64,12 @@ fn ends_snapshot(line: &str) -> bool {
     line.contains("snapshot-end")
 }
 
-/// Writes documents that are not flushed, and returns the position behind the last.
+/// Writes documents without flushing them, and returns the position after the last.
 fn unflushed(node: &Node, count: u64) -> String {
     for n in 0..count {
         node.run("put", &["platforms", &format!("p{n}"), "{}"]).ok();
     }
-    // While more is written the position is one that a crash cannot take back.
+    // While further writes are in progress, the reported position is one that survives a crash.
     eventually("a position in what is not flushed", || {
         let position = position(watched(node, &["--snapshot"], ends_snapshot).last().expect("the end"));
         let sequence: u64 = position.split('@').next().expect("a number").parse().expect("a number");
@@ -111,7 +111,7 @@ fn a_position_is_printed_as_it_is_given_back() {
     assert!(next[0].contains("c/new"), "{next:?}");
 }
 
-/// A node that is stopped, and goes on when this is dropped.
+/// A suspended node, which is resumed on drop.
 struct Stopped(Pid);
 
 impl Stopped {

@@ -1,4 +1,4 @@
-//! Documents over the command line.
+//! Documents through the command line.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -133,7 +133,7 @@ fn watch_prints_the_snapshot_then_what_changes_and_resumes() {
     assert!(!words.is_empty());
 }
 
-/// `watch --json` in a process of its own.
+/// A running `watch --json` process.
 struct Watch {
     child: std::process::Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
@@ -153,7 +153,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -207,7 +207,7 @@ fn another_user_may_write_documents_but_not_change_links() {
     assert!(words.contains("may not open"), "{words}");
 }
 
-/// The program where every user can run it.
+/// Copies the program to a place where every user may execute it.
 fn readable_program(directory: &std::path::Path) -> std::path::PathBuf {
     let copy = directory.join("peat-node");
     std::fs::copy(env!("CARGO_BIN_EXE_peat-node"), &copy).expect("copied");

@@ -1,4 +1,4 @@
-//! Data directories that are not as they should be: refused by name, and left as they are.
+//! Invalid data directories: the node names the problem, refuses to start, and changes nothing.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -8,14 +8,14 @@ use rustix::process::Signal;
 
 use crate::node::{Node, directory, eventually, run, skip};
 
-/// Starts a node that must refuse to run; its words and its exit code.
+/// Starts a node that must refuse to run; returns its exit code and its messages.
 fn refused(home: &Path) -> (i32, String) {
     let mut child = Node::command(home, &["--bind", "127.0.0.1:0"]).spawn().expect("the program runs");
     let status = eventually("the node refuses", || child.try_wait().expect("our child"));
     (status.code().expect("not killed"), fs::read_to_string(home.join("log")).expect("a log"))
 }
 
-/// A home whose node has stored a document and ended.
+/// Creates a home in which a node has stored a document and stopped.
 fn used() -> tempfile::TempDir {
     let home = directory();
     let mut node = Node::start(home.path(), &[]);
@@ -114,7 +114,7 @@ fn verify_reads_the_database_of_a_stopped_node_and_refuses_that_of_a_running_one
     let whole = fs::read(&database).expect("there");
     assert!(run(&["verify", "--data-dir", data]).ok().contains("1 documents"));
     let mut flipped = whole.clone();
-    // Pages that are not in use any more hold copies.
+    // Pages that are no longer in use contain copies.
     for at in 0..whole.len() {
         flipped[at] ^= if whole[at..].starts_with(br#"{"a":1}"#) { 0xff } else { 0 };
     }
@@ -127,7 +127,7 @@ fn verify_reads_the_database_of_a_stopped_node_and_refuses_that_of_a_running_one
     assert!(run(&["verify", "--data-dir", "/nowhere"]).fails(1).contains("/nowhere"));
 }
 
-/// CRC-32C, bit by bit.
+/// Computes CRC-32C bit by bit, independently of the code under test.
 fn checksum(bytes: &[u8]) -> [u8; 4] {
     let step = |crc: u32| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
     let crc = bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)));

@@ -1,4 +1,4 @@
-//! Real nodes over ways that are far, narrow and lossy: a forwarder between them delays, loses and holds to a rate.
+//! Real nodes over long, narrow and lossy paths: a forwarder between them delays and drops datagrams and limits their rate.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::forwarder::{Forwarder, Quality};
 use crate::node::{Node, directory, eventually, run};
 
-/// Two nodes in directories of their own; the second dials the first over a way of this quality.
+/// Starts two nodes in separate directories; the second dials the first over a path of this quality.
 fn pair(homes: [&Path; 2], quality: Quality, flags: &[&str]) -> (Node, Node) {
     let key = run(&["keygen"]).ok();
     let flags = [&["--shared-key", key.trim()], flags].concat();
@@ -21,7 +21,7 @@ fn count(node: &Node, collection: &str) -> usize {
     node.run("list", &[collection]).ok().lines().count()
 }
 
-/// A document of about eight kilobytes, of which nothing makes less than four.
+/// Creates a document of about 8 KB that does not compress below 4 KB.
 fn document(number: u64) -> String {
     let text: String =
         (0..500).map(|at| format!("{:016x}", (500 * number + at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
@@ -35,7 +35,7 @@ fn over_a_lossy_radio_everything_newest_arrives_and_a_command_before_what_was_wr
     let homes = [directory(), directory()];
     let (here, there) = pair([homes[0].path(), homes[1].path()], radio, &["--link-rate", "64kbit"]);
     eventually("a link", || (there.json("status", &[])["connectedPeers"] == 1).then_some(()));
-    // A quarter of a minute of the radio's time, at least.
+    // These take at least a quarter of a minute of the radio's capacity.
     for number in 0..30 {
         here.run("put", &["missions", &format!("m{number}"), &document(number)]).ok();
     }

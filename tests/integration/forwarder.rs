@@ -1,18 +1,19 @@
-//! A way to a real node that can be cut, made slow, narrow and lossy: it passes the datagrams of one dialler on, over loopback.
+//! A path to a real node that can be cut, delayed, throttled and made lossy: forwards the datagrams of one dialler over
+//! loopback.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Datagrams under way in one direction; more are lost.
+/// Maximum number of datagrams in transit in one direction; further ones are lost.
 const UNDER_WAY: usize = 4_096;
-/// What waits longer than this for its turn on a narrow way is lost, as in a router's queue.
+/// Maximum queueing time on a throttled path; datagrams that would wait longer are lost, as in a router's queue.
 const QUEUE: Duration = Duration::from_secs(1);
-/// Of IP and UDP; a narrow way carries them too.
+/// Size of the IP and UDP headers in bytes, which count against the rate.
 const HEADERS_BYTES: usize = 28;
 
-/// How a way behaves, in each direction.
+/// Quality of a path, in each direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quality {
     pub cut: bool,
@@ -21,14 +22,14 @@ pub struct Quality {
     pub bytes_per_second: Option<u64>,
 }
 
-/// See the module's documentation. Its threads end with the test's process.
+/// A forwarder; see the module's documentation. Its threads end with the test's process.
 pub struct Forwarder {
     pub address: SocketAddr,
     quality: Arc<Mutex<Quality>>,
 }
 
 impl Forwarder {
-    /// A way to the node at this address.
+    /// Creates a path to the node at this address.
     pub fn to(node: &str, quality: Quality) -> Forwarder {
         let [outer, inner] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
         inner.connect(node).expect("loopback");
@@ -67,7 +68,7 @@ struct Datagram {
     bytes: Vec<u8>,
 }
 
-/// One direction, in two threads: one takes what comes, one hands it over when it has arrived.
+/// Forwards one direction with two threads: one receives datagrams, one delivers them when they are due.
 fn carry(
     quality: &Arc<Mutex<Quality>>,
     mut receive: impl FnMut(&mut [u8]) -> Option<usize> + Send + 'static,
@@ -78,7 +79,7 @@ fn carry(
     spawn(move || {
         let (mut buffer, mut fate, mut free_at) = ([0; 2_048], 0x9e37_79b9_7f4a_7c15, now());
         loop {
-            // Where the node was just killed the kernel says so, once for each datagram: nothing to end for.
+            // The kernel reports a killed node once per datagram; the forwarder must outlive that.
             let Some(length) = receive(&mut buffer) else { continue };
             let quality = *quality.lock().expect("never poisoned");
             if let Some(arrives) = quality.arrival(length, &mut free_at, &mut fate)
@@ -98,7 +99,7 @@ fn carry(
 }
 
 impl Quality {
-    /// When a datagram that comes now is at the other end, if it gets there.
+    /// Returns the arrival time of a datagram received now, or `None` if it is lost.
     fn arrival(&self, length: usize, free_at: &mut Instant, fate: &mut u64) -> Option<Instant> {
         let now = now();
         *fate = fate.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -137,7 +138,7 @@ fn a_way_loses_delays_and_holds_to_its_rate_as_told() {
     let quality = Quality { loss_per_mille: 50, bytes_per_second: Some(10_000), ..Quality::default() };
     let (begun, mut free_at, mut fate) = (now(), now(), 1);
     let arrived: Vec<Instant> = (0..1_000).filter_map(|_| quality.arrival(72, &mut free_at, &mut fate)).collect();
-    // A second of queue at a hundred bytes each, and what the loop itself took.
+    // A second of queue at a hundred bytes each, plus the sending time of the loop itself.
     assert!((100..=103).contains(&arrived.len()), "{}", arrived.len());
     assert!(*arrived.last().expect("some") >= begun + Duration::from_secs(1));
     let quality = Quality { bytes_per_second: None, delay: Duration::from_millis(800), ..quality };

@@ -1,4 +1,4 @@
-//! HTTP to a node in a process of its own: the socket and the port that take frames take it too.
+//! HTTP to a real node, on the socket and the port that also accept native frames.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::node::{Node, directory, eventually, run};
 
-/// The TCP address the node has taken.
+/// Returns the port in the node's log.
 fn port(node: &Node) -> String {
     eventually("a TCP address in the log", || {
         let log = node.log();
@@ -17,7 +17,7 @@ fn port(node: &Node) -> String {
     })
 }
 
-/// What is answered until the node closes the connection.
+/// Sends a request and returns all bytes until the node closes the connection.
 fn ask(mut stream: impl Read + Write, request: &str) -> String {
     stream.write_all(request.as_bytes()).expect("sent");
     let mut answer = String::new();

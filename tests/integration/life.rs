@@ -1,4 +1,4 @@
-//! Starting, stopping and being killed.
+//! Starting, stopping and killing a node.
 
 use rustix::process::Signal;
 
@@ -62,7 +62,7 @@ fn threads_are_named_and_pinned_when_asked() {
     let home = directory();
     let node = Node::start(home.path(), &["--pin"]);
     let pid = std::fs::read_to_string(node.data().join("lock")).expect("locked").trim().to_owned();
-    // A thread names itself once it has been given a processor.
+    // A thread sets its name when it is first scheduled.
     for role in ["peat-api", "peat-store", "peat-sync", "peat-resolver"] {
         eventually(role, || {
             let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");

@@ -1,7 +1,7 @@
-//! Real processes: the node as it ships, started, spoken to over its command line, and killed.
+//! Real processes: the released program, started, used through its command line, and killed.
 //!
-//! One module per theme, one test per sentence that must hold. Nothing sleeps for a while and hopes: tests wait for a
-//! condition, with a deadline.
+//! One module per topic, one test per statement that must hold. Tests never sleep for a fixed time: they wait for a condition
+//! with a deadline.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 

@@ -1,4 +1,4 @@
-//! How much memory loaded documents take.
+//! Memory use of loaded documents.
 
 use std::fs;
 
@@ -9,16 +9,16 @@ use crate::node::{Node, directory, eventually};
 
 const DOCUMENTS: usize = 6;
 const FIELDS: usize = 30;
-/// Of one field: 60 KB a document, and 600 KB of its history.
+/// Size of one field in bytes: 60 KB per document, and 600 KB of history.
 const FIELD_BYTES: usize = 2_000;
 const PATCHES: usize = 270;
-/// Unanswered calls at a time.
+/// Maximum number of calls in flight.
 const FLYING: usize = 16;
 const CACHE_BYTES: usize = 8 << 20;
-/// What one load may take for a moment, the allocator's share, and the rest of the process.
+/// Allowance in bytes for one load in progress, the allocator's overhead, and the rest of the process.
 const BESIDE_BYTES: usize = 24 << 20;
 
-/// What the kernel says of the node's memory.
+/// Returns the resident memory that the kernel reports for the node, in bytes.
 fn resident_bytes(node: &Node) -> usize {
     let pid = fs::read_to_string(node.data().join("lock")).expect("locked");
     let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).expect("it runs");
@@ -35,7 +35,7 @@ fn value(edition: usize) -> String {
     format!("{edition:0FIELD_BYTES$}")
 }
 
-/// Sets a field of each document, a few calls at a time.
+/// Sets a field of each document, with a few calls in flight.
 fn patch(client: &mut Client, editions: impl Iterator<Item = usize>) {
     let mut flying: Vec<Pending<PatchDocumentRequest>> = Vec::new();
     for (edition, document) in editions.flat_map(|edition| (0..DOCUMENTS).map(move |document| (edition, document))) {

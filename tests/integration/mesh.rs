@@ -1,4 +1,4 @@
-//! Nodes in processes of their own that meet over loopback.
+//! Node processes that connect over loopback.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::node::{Node, directory, eventually, run};
 
-/// Waits until `node` is connected with `peers` others.
+/// Waits until `node` is connected to `peers` peers.
 fn connected(node: &Node, peers: u64) {
     eventually(&format!("{peers} connected"), || (node.json("status", &[])["connectedPeers"] == peers).then_some(()));
 }

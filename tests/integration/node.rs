@@ -1,4 +1,4 @@
-//! A node in a process of its own, and its command line.
+//! A node process and its command line.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// How long a test waits for what must happen. Generous: a machine may be busy, and only a failing test waits it out.
+/// Time limit of each expected event. Generous, for a busy machine; only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at a condition.
+/// Interval between checks of a condition.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The program under test, without anything of this process's own configuration.
+/// Returns the program under test, without the configuration in this process's environment.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peat-node"));
     for (name, _) in std::env::vars_os() {
@@ -27,7 +27,7 @@ pub fn program() -> Command {
     command
 }
 
-/// Waits until `condition` gives a value.
+/// Waits until `condition` yields a value.
 #[expect(clippy::disallowed_methods, reason = "a test waits for another process, in real time")]
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -40,14 +40,14 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// Names a test that this machine cannot run; CI must be able to run all of them. Written past the test harness, which
-/// shows nothing of tests that pass.
+/// Reports a test that this machine cannot run; fails in CI, which must run all of them. Written past the test harness, which
+/// hides the output of passing tests.
 pub fn skip(test: &str, needs: &str) {
     assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{test} needs {needs}");
     writeln!(std::io::stderr(), "SKIPPED {test}: needs {needs}").expect("stderr is there");
 }
 
-/// What a finished command left.
+/// Exit code and output of a finished command.
 #[derive(Debug)]
 pub struct Done {
     pub code: i32,
@@ -64,14 +64,14 @@ impl Done {
         }
     }
 
-    /// Its stdout; the test fails when it did not succeed.
+    /// Returns its stdout; fails the test if it did not succeed.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "{}", self.words);
         self.out
     }
 
-    /// Its words; the test fails when it did not exit with `code`.
+    /// Returns its stderr; fails the test if it did not exit with `code`.
     #[track_caller]
     pub fn fails(self, code: i32) -> String {
         assert_eq!(self.code, code, "{} {}", self.out, self.words);
@@ -80,7 +80,7 @@ impl Done {
     }
 }
 
-/// The same command, run by another one.
+/// Wraps a command so that another command runs it.
 pub fn run_by(inside: &[String], command: Command, home: &Path) -> Command {
     let Some((program, arguments)) = inside.split_first() else { return command };
     let mut outer = Command::new(program);
@@ -100,7 +100,7 @@ pub fn run(arguments: &[&str]) -> Done {
     Done::of(&program().args(arguments).output().expect("the program runs"))
 }
 
-/// A directory for the things of one test.
+/// Creates a temporary directory for one test.
 pub fn directory() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
@@ -111,19 +111,19 @@ pub struct Node {
     child: Option<Child>,
     home: PathBuf,
     flags: Vec<String>,
-    /// What the program is run by.
+    /// Command prefix that runs the program.
     inside: Vec<String>,
     pub bind: String,
     pub id: String,
 }
 
 impl Node {
-    /// Starts a node whose data directory is `home/data` and waits until it is ready.
+    /// Starts a node with the data directory `home/data` and waits until it is ready.
     pub fn start(home: &Path, flags: &[&str]) -> Node {
         Node::start_inside(Vec::new(), "127.0.0.1:0", home, flags)
     }
 
-    /// The same, run by the command `inside` and bound to `bind`.
+    /// Starts a node with the command prefix `inside`, bound to `bind`.
     pub fn start_inside(inside: Vec<String>, bind: &str, home: &Path, flags: &[&str]) -> Node {
         let flags = flags.iter().map(ToString::to_string).collect();
         let (home, bind) = (home.to_owned(), bind.to_owned());
@@ -132,7 +132,7 @@ impl Node {
         node
     }
 
-    /// The command that starts the node, with its words in `home/log`.
+    /// Returns the command that starts the node, with its log in `home/log`.
     pub fn command(home: &Path, flags: &[&str]) -> Command {
         let mut command = program();
         let (data, socket) = (home.join("data"), format!("unix://{}/socket", home.display()));
@@ -141,7 +141,7 @@ impl Node {
         command
     }
 
-    /// Starts the node on the data and the port it had before.
+    /// Restarts the node with its previous data and port.
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
@@ -160,7 +160,7 @@ impl Node {
         self.id = after("endpoint id ").to_owned();
     }
 
-    /// The node's own words so far.
+    /// Returns the node's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.home.join("log")).expect("a log")
     }
@@ -173,20 +173,20 @@ impl Node {
         self.home.join("data")
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub fn target(&self) -> String {
         format!("unix://{}/socket", self.home.display())
     }
 
-    /// How a peer names this node.
+    /// Returns the node's peer specification, as in `--peer`.
     pub fn spec(&self) -> String {
         format!("{}@{}", self.id, self.bind)
     }
 
-    /// A command to this node.
+    /// Returns a command to this node.
     pub fn call(&self, command: &str, arguments: &[&str]) -> Command {
         let mut program = program();
-        // A machine may be busy; tests of the default give no timeout themselves.
+        // A busy machine needs a long timeout; tests of the default pass none.
         let timeout = if arguments.contains(&"--timeout") { None } else { Some(["--timeout", "60"]) };
         program.arg(command).args(["--node", &self.target()]).args(timeout.into_iter().flatten()).args(arguments);
         program
@@ -197,43 +197,43 @@ impl Node {
         Done::of(&self.call(command, arguments).output().expect("the program runs"))
     }
 
-    /// A field of a command's `--json`.
+    /// Runs a command with `--json` and returns its output.
     pub fn json(&self, command: &str, arguments: &[&str]) -> serde_json::Value {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
         serde_json::from_str(&self.run(command, &arguments).ok()).expect("JSON")
     }
 
-    /// The document, if it is there.
+    /// Returns the document, if it exists.
     pub fn get(&self, collection: &str, id: &str) -> Option<String> {
         let done = self.run("get", &[collection, id]);
         (done.code != 3).then(|| done.ok().trim_end().to_owned())
     }
 
-    /// Waits until the document is `expected`.
+    /// Waits until the document equals `expected`.
     pub fn shows(&self, collection: &str, id: &str, expected: &str) {
         eventually(&format!("{collection}/{id} is {expected}"), || {
             (self.get(collection, id).as_deref() == Some(expected)).then_some(())
         });
     }
 
-    /// The process.
+    /// Returns the process id.
     pub fn pid(&self) -> Pid {
         Pid::from_child(self.child.as_ref().expect("it runs"))
     }
 
-    /// kill -9.
+    /// Kills the process with SIGKILL.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().expect("our child");
         child.wait().expect("our child");
     }
 
-    /// Stops the process, or lets it go on.
+    /// Sends the process a signal, such as SIGSTOP or SIGCONT.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), signal).expect("our child");
     }
 
-    /// Asks the node to end and waits for it.
+    /// Sends the node a signal and waits for its exit.
     pub fn stop(&mut self, signal: Signal) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
         kill_process(Pid::from_child(&child), signal).expect("our child");
@@ -246,7 +246,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Nothing to be done about a child that cannot be killed.
+            // A child that cannot be killed is left behind.
             let _ = child.kill();
             let _ = child.wait();
         }

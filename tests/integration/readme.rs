@@ -1,4 +1,4 @@
-//! Compares the README and docs/cli.md with the code: what the pages promise exists, and what exists is on a page.
+//! Compares the README and docs/cli.md with the code: everything documented exists, and everything that exists is documented.
 
 use argh::ArgsInfo;
 use peat_node::cli::arguments::Arguments;
@@ -45,7 +45,7 @@ fn every_command_is_on_the_cli_page() {
     }
 }
 
-/// The README has the two commands first and is short; details are on the pages it links.
+/// The README starts with the two commands and is short; details are on the linked pages.
 #[test]
 fn the_readme_is_short() {
     let words = README.split_whitespace().count();

@@ -1,4 +1,4 @@
-//! Nodes that meet through a relay, each in a process of its own, over loopback.
+//! Node processes that connect through a relay, over loopback.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::forwarder::{Forwarder, Quality};
 use crate::node::{Node, directory, eventually, run};
 use crate::relays::{Relay, key_file};
 
-/// From losing the direct way to a document on the other side. The engines keep to 2 s (`src/sync/tests/relay.rs`); the rest is for
-/// a busy machine and the processes of the command line.
+/// Limit on the time from losing the direct path to a document's arrival. The engines need up to 2 s
+/// (`src/sync/tests/relay.rs`); the rest allows for a busy machine and the processes of the command line.
 const FALLBACK: Duration = Duration::from_secs(5);
 
 fn path(node: &Node) -> String {
@@ -28,7 +28,7 @@ fn id_of(home: &Path) -> String {
     run(&["id", "--data-dir", home.join("data").to_str().expect("text")]).ok().trim().to_owned()
 }
 
-/// Puts a document that a peer has before the answer; how long that took.
+/// Puts a document, waits until a peer has it, and returns the time taken.
 #[expect(clippy::disallowed_methods, reason = "a test measures real time")]
 fn put_everywhere(node: &Node, id: &str) -> Duration {
     let before = Instant::now();
@@ -41,7 +41,7 @@ fn two_nodes_meet_through_a_relay_alone_and_again_when_it_comes_back() {
     let (a_home, b_home) = (directory(), directory());
     let (key_path, key) = key_file(a_home.path());
     let mut relay = Relay::start(&key_path);
-    // Bound, and never read: an address at which nobody answers.
+    // This socket is bound and never read: an address that does not answer.
     let nobody = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let nobody = nobody.local_addr().expect("bound");
     let spec = |id: &str| format!("{id}@{nobody}+relay:{}", relay.listen);
@@ -66,7 +66,7 @@ fn a_relay_takes_over_when_the_direct_way_is_lost_and_gives_back_when_it_returns
     let flags = |peer: String| ["--shared-key".to_owned(), key.clone(), "--peer".to_owned(), peer];
     let start =
         |home: &Path, flags: &[String]| Node::start(home, &flags.iter().map(String::as_str).collect::<Vec<_>>());
-    // B has a place at the relay because of a peer it never meets, and does not dial A.
+    // B has an allocation at the relay because of a peer that never connects, and does not dial A.
     let nobody = format!("{}@{relayed}", "ab".repeat(32));
     let b = start(b_home.path(), &flags(nobody));
     let direct = Forwarder::to(&b.bind, Quality::default());

@@ -1,4 +1,4 @@
-//! `peat-node relay` in a process of its own, and the key of its own that it admits nodes by.
+//! A `peat-node relay` process, and the separate key with which it admits nodes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::node::{directory, eventually, program, run, run_by};
 
-/// A key in a file of its own.
+/// Creates a key and a file that contains it.
 pub fn key_file(home: &Path) -> (PathBuf, String) {
     let (path, key) = (home.join("key"), run(&["keygen"]).ok());
     fs::write(&path, &key).expect("written");
@@ -21,7 +21,7 @@ pub fn key_file(home: &Path) -> (PathBuf, String) {
 pub struct Relay {
     child: Option<Child>,
     home: TempDir,
-    /// What the program is run by.
+    /// Command prefix that runs the program.
     inside: Vec<String>,
     pub listen: String,
     key: PathBuf,
@@ -33,7 +33,7 @@ impl Relay {
         Relay::start_inside(Vec::new(), "127.0.0.1:0", key)
     }
 
-    /// The same, run by the command `inside` and bound to `listen`.
+    /// Starts a relay with the command prefix `inside`, bound to `listen`.
     pub fn start_inside(inside: Vec<String>, listen: &str, key: &Path) -> Relay {
         let mut relay =
             Relay { child: None, home: directory(), inside, listen: listen.to_owned(), key: key.to_owned() };
@@ -41,7 +41,7 @@ impl Relay {
         relay
     }
 
-    /// Starts it on the port it had before.
+    /// Restarts the relay on its previous port.
     pub fn start_again(&mut self) {
         let log = self.home.path().join("log");
         let mut command = program();
@@ -56,7 +56,7 @@ impl Relay {
         });
     }
 
-    /// kill -9.
+    /// Kills the process with SIGKILL.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().expect("our child");
@@ -67,7 +67,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Nothing to be done about a child that cannot be killed.
+            // A child that cannot be killed is left behind.
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -1,4 +1,4 @@
-//! docs/security.md promises a test for each of its sentences; this keeps the names true.
+//! Checks that every test named in docs/security.md exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,12 +18,12 @@ fn every_test_that_the_security_page_names_exists() {
     assert!(named.len() > 50, "only {} tests were recognised on the page", named.len());
 }
 
-/// Code on the page that is all lower case with an underscore is the name of a test.
+/// Returns true for lower-case code with an underscore, which is a test's name on that page.
 fn is_test_name(word: &str) -> bool {
     word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// The names of all functions that follow a `#[test]`.
+/// Collects the names of all functions that follow a `#[test]`.
 fn collect(folder: &Path, tests: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("listed").path();

@@ -1,10 +1,10 @@
-//! Clocks, threads and queues without a bound appear where they are allowed and nowhere else, so that everything else can
-//! run under the simulator. Clippy refuses the calls (clippy.toml); this test lists who may allow itself one.
+//! Clocks, threads and unbounded queues appear only in the listed files, so that all other code can run under the simulator.
+//! Clippy rejects the calls (clippy.toml); this test lists the files that may use `expect` or `allow` for them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What only a shell may call, and the files that are shells. Nobody may make a queue without a bound.
+/// Calls reserved for shells, and the files that are shells. Unbounded queues are forbidden everywhere.
 const ALLOWED: [(&str, &[&str]); 6] = [
     ("Instant::now", &["ipc/src/agents/clock.rs", "ipc/src/client.rs", "src/cli/remote.rs", "src/clock/shell.rs"]),
     ("SystemTime::now", &["ipc/src/agents/clock.rs", "src/clock/shell.rs"]),
@@ -34,7 +34,7 @@ fn sources(directory: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// The code of a file: without comments, and without its tests, which stand at its end or in files of their own.
+/// Returns the code of a file without comments and without its tests, which are at its end or in separate files.
 fn code(text: &str) -> String {
     let code = text.split("\n#[cfg(test)]\nmod ").next().expect("at least one part");
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")

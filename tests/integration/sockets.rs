@@ -1,4 +1,4 @@
-//! Where a node listens: the limits of paths, sockets of other nodes, and how commands find it.
+//! Listening sockets: limits of paths, conflicts with other nodes, and discovery by commands.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::node::{Done, Node, directory, eventually, program, run};
 
-/// A socket path in `home` with `bytes` bytes.
+/// Returns a socket path in `home` with a length of `bytes` bytes.
 fn path_of(home: &Path, bytes: usize) -> String {
     let start = format!("{}/", home.display());
     format!("{start}{}", "s".repeat(bytes - start.len()))
@@ -49,7 +49,7 @@ fn a_node_that_ends_leaves_the_socket_that_another_one_put_in_its_place() {
     assert!(id.contains(&second.id), "{id}");
 }
 
-/// Whether a client that has connected is left without an answer for a while.
+/// Returns true if a connected client receives no answer for a while.
 fn is_left_waiting(mut stream: UnixStream) -> bool {
     let mut bytes = PREFACE.to_vec();
     let header = RequestHeader { method: 1, ..RequestHeader::default() };
@@ -80,7 +80,7 @@ fn a_node_without_descriptors_left_says_so_once_a_minute_and_serves_again() {
     assert!((1..=1 + minutes).contains(&complaints), "{}", node.log());
 }
 
-/// A node in the environment of a container: a runtime directory of its own, and everything else by flags.
+/// Starts a node as in a container, with `RUNTIME_DIRECTORY` set and all else given by flags.
 fn contained(home: &Path, flags: &[&str]) -> Command {
     let mut command = program();
     command.env("RUNTIME_DIRECTORY", home.join("run")).args(flags);

@@ -1,4 +1,4 @@
-//! Standard output and standard error: readers that have gone, readers that do not read, and nothing at all behind them.
+//! Standard output and standard error: closed readers, readers that do not read, and missing streams.
 
 use std::fs::File;
 use std::io::{PipeWriter, Read, Write};
@@ -13,12 +13,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::{Node, directory, eventually, program};
 
-/// A pipe whose reader has gone.
+/// Returns a pipe with a closed reader.
 fn broken() -> PipeWriter {
     std::io::pipe().expect("a pipe").1
 }
 
-/// The exit codes of a command with broken streams, and with one that has no room.
+/// Returns the exit codes of a command with broken streams and with a full device.
 fn codes(mut command: Command) -> Vec<Option<i32>> {
     let full = || File::options().write(true).open("/dev/full").expect("there");
     let gone = command.stdout(broken()).stderr(broken()).status().expect("the program runs").code();
@@ -58,13 +58,13 @@ fn a_failure_keeps_its_exit_code_with_broken_full_and_closed_streams() {
         assert_eq!(codes(command()), [Some(expected); 3], "{arguments:?}");
         assert_eq!(closed(&command()).status().expect("sh runs").code(), Some(expected), "{arguments:?}, closed");
     }
-    // Words beside the data are no reason to fail either.
+    // Messages on stderr must not cause a failure either.
     let mut keygen = program();
     keygen.args(["keygen", "--out", &out, "--count", "1"]).stdout(broken()).stderr(broken());
     assert_eq!(keygen.status().expect("the program runs").code(), Some(0));
 }
 
-/// A pipe that takes no byte more, and its reader.
+/// Returns a full pipe and its reader.
 fn full_pipe() -> (std::io::PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     let flags = fcntl_getfl(&writer).expect("flags");
@@ -75,7 +75,7 @@ fn full_pipe() -> (std::io::PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// A node that says everything on `stderr`.
+/// Starts a node that logs at debug level to `stderr`.
 fn talkative(home: &Path, stderr: PipeWriter) -> Child {
     let mut command = Node::command(home, &["--bind", "127.0.0.1:0", "--log", "debug"]);
     command.stderr(stderr).spawn().expect("the program runs")
@@ -108,7 +108,7 @@ fn a_log_without_a_reader_blocks_no_call_and_dropped_lines_are_counted_and_repor
     let home = directory();
     let (mut reader, writer) = full_pipe();
     let child = talkative(home.path(), writer);
-    // Each connection that ends is a line.
+    // Each connection that ends logs a line.
     eventually("lines are lost", || {
         let mut client = client(home.path());
         client.call(&GetStatusRequest {}, CallOptions::default()).expect("answered");

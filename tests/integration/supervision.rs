@@ -1,5 +1,5 @@
-//! The node as a service manager sees it: what it tells, how it is watched, and the sockets it is handed. The tests play the
-//! manager with a datagram socket and an inherited descriptor.
+//! The node under a service manager: its notifications, its watchdog, and inherited sockets. The tests play the manager with a
+//! datagram socket and an inherited descriptor.
 
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -15,10 +15,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::{Done, Node, directory, eventually, program};
 
-/// Becomes the node, as the process that the manager means, with its stdin as the socket it is handed.
+/// Shell script that becomes the node, as the process the manager started, with its stdin as the inherited socket.
 const ACTIVATE: &str = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0 </dev/null"#;
 
-/// The manager's end of a node's life.
+/// The manager's side of a node.
 struct Service {
     child: Child,
     heard: UnixDatagram,
@@ -39,14 +39,14 @@ impl Service {
         Service { child: command.spawn().expect("the program runs"), heard }
     }
 
-    /// The next thing the node tells.
+    /// Returns the node's next notification.
     fn hear(&self) -> String {
         let mut bytes = [0; 4096];
         let count = self.heard.recv(&mut bytes).expect("the node tells something in time");
         String::from_utf8(bytes[..count].to_vec()).expect("text")
     }
 
-    /// Passes over what else is told until a line is `wanted`.
+    /// Skips notifications until one contains the line `wanted`.
     fn hear_line(&self, wanted: &str) -> String {
         loop {
             let told = self.hear();
@@ -67,7 +67,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Nothing to be done about a child that cannot be killed.
+        // A child that cannot be killed is left behind.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -114,7 +114,7 @@ fn the_watchdog_hears_of_an_idle_node_whose_threads_all_go_round() {
     let home = directory();
     let service = Service::start(home.path(), |command| {
         command.env("WATCHDOG_USEC", "3000000");
-        // With a watcher whose agent is not there.
+        // A watcher is configured for an agent that cannot be reached.
         command.args(["--agent-addr", "http://127.0.0.1:9", "--agent-poll-interval", "60"]);
     });
     service.hear_line("READY=1");
@@ -141,7 +141,7 @@ fn a_socket_that_is_handed_over_is_served_and_outlives_the_node() {
     let path = home.path().join("socket");
     let listener = UnixListener::bind(&path).expect("bound");
     let file = path.metadata().expect("made").ino();
-    // Somebody calls before the node is there.
+    // This client connects before the node runs.
     let early = program().args(["status", "--node", &target(home.path())]).stdout(Stdio::piped()).spawn();
     for _ in 0..2 {
         let heard = UnixDatagram::bind(home.path().join("notify")).expect("bound");
@@ -169,7 +169,7 @@ fn a_descriptor_that_is_no_listening_socket_is_a_mistake_of_the_operator() {
     assert!(words.contains("LISTEN_FDS"), "{words}");
 }
 
-/// A key as systemd hands over credentials: read-only, in a read-only directory.
+/// Writes a key as systemd passes credentials: read-only, in a read-only directory.
 fn write_key(home: &Path, key: &str) -> String {
     let path = home.join("shared-key");
     let _ = std::fs::remove_file(&path);

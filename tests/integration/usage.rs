@@ -1,4 +1,4 @@
-//! The command line and the configuration, as far as no node is needed.
+//! The command line and the configuration, where no node is needed.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;

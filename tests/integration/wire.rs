@@ -1,6 +1,6 @@
-//! The bytes in `docs/wire.md` are what the code reads and writes.
+//! Checks that the bytes in `docs/wire.md` are those that the code reads and writes.
 //!
-//! Examples are fenced blocks that begin with `hex` and a name; what follows a `;` is for the reader.
+//! Examples are fenced blocks that begin with `hex` and a name; text after a `;` is a comment.
 
 use peat_node::identity::{EndpointId, Identity};
 use peat_node::relay::wire::{Answer, Claim, Handle, Header, Refusal, RelayKey, Request};
@@ -20,7 +20,7 @@ use peat_node::sync::reconcile::{Differences, Item, Reconciler, Set, Theirs};
 use prost::Message as _;
 use ring::hmac;
 
-/// The bytes of one example.
+/// Returns the bytes of one example.
 pub(crate) fn example(name: &str) -> Vec<u8> {
     let page = include_str!("../../docs/wire.md");
     let fence = format!("```hex {name}\n");
@@ -30,7 +30,7 @@ pub(crate) fn example(name: &str) -> Vec<u8> {
     words.flat_map(bytes).collect()
 }
 
-/// `4b`, or `4b*16` for sixteen of them.
+/// Parses a word: `4b`, or `4b*16` for sixteen of them.
 fn bytes(word: &str) -> Vec<u8> {
     let (digits, times) = word.split_once('*').unwrap_or((word, "1"));
     let byte = u8::from_str_radix(digits, 16).expect("hex digits");
@@ -41,7 +41,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x} ")).collect()
 }
 
-/// Compares, and shows what the page should say.
+/// Compares an example with the actual bytes, and shows the correct text on failure.
 fn assert_example(name: &str, actual: &[u8]) {
     assert_eq!(hex(&example(name)), hex(actual), "example {name} in docs/wire.md");
 }

@@ -1,8 +1,8 @@
-//! A disk in memory that knows which writes a crash may still take back.
+//! A disk in memory that models which writes a crash can undo.
 //!
-//! Writes and length changes stay *unsynced* until `sync_data`. At a crash each unsynced write is kept, lost, or torn at
-//! sector granularity, as the seed says. Errors, a capacity and slow syncs are injected. A disk whose power is off fails
-//! everything, so what a dropped store still tries to write does not count.
+//! Writes and length changes stay *unsynced* until `sync_data`. In a crash each unsynced write is kept, lost, or torn at sector
+//! granularity, as the seed decides. Errors, a capacity and slow syncs can be injected. A disk without power fails every
+//! operation, so late writes of a dropped store have no effect.
 
 use std::fmt;
 use std::io;
@@ -14,10 +14,10 @@ use peat_node::store::Disk;
 use crate::faults::{Fault, Tally};
 use crate::prng::Prng;
 
-/// What a disk writes in one piece or not at all.
+/// Unit that a disk writes atomically, in bytes.
 const SECTOR_BYTES: usize = 512;
 
-/// How often a disk fails, in parts per million of operations.
+/// Failure rates of a disk, in parts per million of operations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskFaults {
     pub read_ppm: u64,
@@ -32,25 +32,25 @@ enum Unsynced {
 }
 
 struct Platter {
-    /// What a crash cannot take back.
+    /// Synced content, which survives a crash.
     durable: Vec<u8>,
-    /// What reads see.
+    /// Content that reads return.
     current: Vec<u8>,
     unsynced: Vec<Unsynced>,
     faults: DiskFaults,
     capacity: usize,
-    /// Length that a reservation has paid for already.
+    /// Length already covered by a reservation.
     reserved: usize,
-    /// Operations until the power fails by itself.
+    /// Number of operations until the power fails; `None`: it does not.
     fuse: Option<u64>,
     powered: bool,
-    /// Virtual time the operations took since last asked.
+    /// Virtual time spent in operations since last taken.
     busy: Duration,
     random: Prng,
     tally: Arc<Tally>,
 }
 
-/// A handle to a simulated disk; clones are the same disk.
+/// A handle to a simulated disk; clones share the disk.
 #[derive(Clone)]
 pub struct SimDisk {
     platter: Arc<Mutex<Platter>>,
@@ -68,7 +68,7 @@ fn power_failure() -> io::Error {
 }
 
 impl SimDisk {
-    /// A disk that holds `image`.
+    /// Creates a disk that contains `image`.
     pub fn new(image: Vec<u8>, random: Prng, tally: Arc<Tally>) -> SimDisk {
         let platter = Platter {
             current: image.clone(),
@@ -90,23 +90,23 @@ impl SimDisk {
         self.platter.lock().expect("no panic while the disk is locked")
     }
 
-    /// From now on the disk fails this often.
+    /// Sets the failure rates.
     pub fn set_faults(&self, faults: DiskFaults) {
         self.platter().faults = faults;
     }
 
-    /// `spare`: bytes the file may still grow by; `None`: no limit.
+    /// Sets the number of bytes the file may still grow by; `None`: no limit.
     pub fn set_spare(&self, spare: Option<usize>) {
         let mut platter = self.platter();
         platter.capacity = spare.map_or(usize::MAX, |spare| platter.current.len() + spare);
     }
 
-    /// The power fails after this many more writes, length changes and syncs; `None`: not by itself.
+    /// Cuts the power after this many more writes, length changes and syncs; `None`: not at all.
     pub fn set_fuse(&self, operations: Option<u64>) {
         self.platter().fuse = operations;
     }
 
-    /// Lets a checker look without meeting, or drawing, a fault. (Reading may write: redb makes room in its cache.)
+    /// Runs a checker without injecting or drawing faults. Reads count as well: redb may write when it evicts cached pages.
     pub fn undisturbed<T>(&self, look: impl FnOnce() -> T) -> T {
         let (faults, fuse) = {
             let mut platter = self.platter();
@@ -118,24 +118,24 @@ impl SimDisk {
         seen
     }
 
-    /// Whether the fuse is unblown and the power was not cut.
+    /// Returns true unless the power was cut or the fuse has blown.
     pub fn is_powered(&self) -> bool {
         self.platter().powered
     }
 
-    /// Virtual time spent since last asked.
+    /// Takes the virtual time spent in operations since the last call.
     pub fn take_busy(&self) -> Duration {
         std::mem::take(&mut self.platter().busy)
     }
 
-    /// Cuts the power and returns what is left on the disk.
+    /// Cuts the power and returns the surviving content.
     pub fn crash(&self) -> Vec<u8> {
         let mut platter = self.platter();
         platter.powered = false;
         platter.survivors()
     }
 
-    /// What a crash now would leave, as a backup taken from a running machine has it.
+    /// Returns the content a crash now would leave, like a backup taken from a running machine.
     pub fn backup(&self) -> Vec<u8> {
         self.platter().survivors()
     }
@@ -222,7 +222,7 @@ impl Platter {
     }
 }
 
-/// Writes `data` at `offset`, growing the image when a lost length change left it short.
+/// Writes `data` at `offset`, growing the image if a lost length change left it short.
 fn put(image: &mut Vec<u8>, offset: usize, data: &[u8]) {
     let end = offset + data.len();
     if image.len() < end {
@@ -268,8 +268,8 @@ impl redb::StorageBackend for SimDisk {
         Ok(())
     }
 
-    /// A failed sync leaves the writes unsynced: a later sync that succeeds covers them. (Linux may drop them instead and
-    /// report success the next time; no program that writes through the page cache survives that, so it is not simulated.)
+    /// A failed sync leaves the writes unsynced, and a later successful sync covers them. (Linux may drop them and report
+    /// success the next time; no program that writes through the page cache survives that, so it is not simulated.)
     fn sync_data(&self) -> io::Result<()> {
         let mut platter = self.platter();
         platter.burn()?;

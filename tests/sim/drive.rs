@@ -1,4 +1,4 @@
-//! Drives a store as its thread does: in several commits, with jobs that run beside them and end whenever chance says.
+//! Drives a store as its thread does: several commits, and concurrent jobs that end at random times.
 
 use peat_node::clock::Now;
 use peat_node::store::{Finished, Job, Reply, Store, Submitted};
@@ -7,12 +7,12 @@ use crate::disk::SimDisk;
 use crate::faults::{Fault, Tally};
 use crate::prng::Prng;
 
-/// Merges of more bytes than this are jobs: most of them, some, or none.
+/// Draws the size above which merges become jobs: most of them, some, or none.
 pub fn job_bytes(random: &mut Prng) -> usize {
     *random.pick(&[0, 64, 300, 300, 1_000, 16 << 10])
 }
 
-/// Requests on their way through a store.
+/// Requests in progress in a store.
 pub struct Drive {
     requests: Vec<Submitted>,
     running: Option<Running>,
@@ -24,7 +24,7 @@ impl Drive {
         Drive { requests, running: None, replies: Vec::new() }
     }
 
-    /// Commits once, or ends or begins a job. Whether there is more to do.
+    /// Performs one commit, or starts or ends a job. Returns true if there is more to do.
     pub fn step(&mut self, store: &mut Store<SimDisk>, now: Now, random: &mut Prng, tally: &Tally) -> bool {
         let begun = self.requests.is_empty();
         if !begun {
@@ -49,13 +49,13 @@ impl Drive {
         self.requests.splice(..0, some);
     }
 
-    /// Every answer.
+    /// Returns all replies.
     pub fn replies(self) -> Vec<Reply> {
         self.replies
     }
 }
 
-/// A job computes at some moment between its beginning and its end.
+/// A job, which computes at a random time between its start and its end.
 enum Running {
     Not(Job),
     Done(Finished),

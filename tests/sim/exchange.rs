@@ -1,4 +1,4 @@
-//! Carries documents from one store to another without a network: what a session does, in its simplest form.
+//! Copies documents from one store to another without a network: a session in its simplest form.
 
 use peat_node::identity::EndpointId;
 use peat_node::store::{
@@ -8,10 +8,10 @@ use peat_node::store::{
 
 use crate::prng::Prng;
 
-/// Documents of one batch at most.
+/// Maximum number of documents in a batch.
 const BATCH: usize = 8;
 
-/// Where documents come from.
+/// A store that documents are copied from.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub reader: Reader,
@@ -32,7 +32,7 @@ fn position(source: &Source, snapshot: &Snapshot, target: &Snapshot, kind: Kind)
     Ok(0)
 }
 
-/// The next batch `target` lacks of `source`'s documents of one kind; `None` when it lacks none.
+/// Returns the next batch of one kind that `target` lacks, or `None` if it is up to date.
 pub fn next(source: &Source, target: &Reader, kind: Kind, random: &mut Prng) -> Result<Option<Apply>, Error> {
     let (snapshot, there) = (source.reader.snapshot()?, target.snapshot()?);
     let after = position(source, &snapshot, &there, kind)?;
@@ -68,7 +68,7 @@ pub fn next(source: &Source, target: &Reader, kind: Kind, random: &mut Prng) -> 
     Ok((reached > after).then_some(apply))
 }
 
-/// The document as it travels to a node that has everything up to `held`.
+/// Encodes a document for a node that has everything up to `held`.
 fn incoming(record: &Record, entry: Entry, snapshot: &Snapshot, held: u64) -> Result<Incoming, Error> {
     let body = match &record.content {
         Content::Tombstone => Body::Tombstone,
@@ -83,7 +83,7 @@ fn incoming(record: &Record, entry: Entry, snapshot: &Snapshot, held: u64) -> Re
     Ok(Incoming { hash: entry.hash, name, kind, incarnation, origin, lineage, body })
 }
 
-/// The answer to a batch some of whose bases were missing.
+/// Returns the reply to a batch in which some bases were missing.
 pub fn lacking(source: &Source, missing: &[(peat_node::store::KeyHash, Vec<[u8; 32]>)]) -> Result<Request, Error> {
     let snapshot = source.reader.snapshot()?;
     let mut documents = Vec::new();
@@ -108,7 +108,7 @@ pub fn lacking(source: &Source, missing: &[(peat_node::store::KeyHash, Vec<[u8; 
     }))
 }
 
-/// A batch in few words.
+/// Summarises a batch on one line.
 pub fn summary(apply: &Apply) -> String {
     let short = |bytes: &[u8]| bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>();
     let one = |document: &Incoming| {
@@ -121,7 +121,7 @@ pub fn summary(apply: &Apply) -> String {
     format!("{documents:?} up to {cursors:?}, flush {}", apply.flush)
 }
 
-/// The identity of machine `number`.
+/// Returns the identity of machine `number`.
 pub fn endpoint(number: usize) -> EndpointId {
     EndpointId([u8::try_from(number).expect("few machines") + 1; 32])
 }

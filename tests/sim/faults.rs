@@ -1,19 +1,19 @@
-//! Every kind of fault the simulator injects, and of work out of the ordinary, and how often it did.
+//! The kinds of injected faults and unusual operations, and their counts.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! faults {
     ($($variant:ident $name:literal,)*) => {
-        /// A kind of fault, or of unusual work.
+        /// A kind of fault, or of unusual operation.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub enum Fault { $($variant,)* }
 
         impl Fault {
-            /// Every kind.
+            /// All kinds.
             pub const ALL: &'static [Fault] = &[$(Fault::$variant,)*];
 
-            /// How reports call it.
+            /// Returns the name in reports.
             pub fn name(self) -> &'static str {
                 match self { $(Fault::$variant => $name,)* }
             }
@@ -89,7 +89,7 @@ faults! {
     MergeUnknown "merged version with a write nobody was answered for",
 }
 
-/// How often each kind was injected. Shared by everything in one simulated world.
+/// Number of injections of each kind, shared by everything in one simulated world.
 #[derive(Debug)]
 pub struct Tally {
     counts: Vec<AtomicU64>,
@@ -102,17 +102,17 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// One more.
+    /// Counts one injection.
     pub fn count(&self, fault: Fault) {
         self.counts[fault as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many so far.
+    /// Returns the count so far.
     pub fn of(&self, fault: Fault) -> u64 {
         self.counts[fault as usize].load(Ordering::Relaxed)
     }
 
-    /// The kinds in `wanted` that never happened.
+    /// Returns the kinds in `wanted` that were never injected.
     pub fn never(&self, wanted: &[Fault]) -> Vec<&'static str> {
         wanted.iter().filter(|fault| self.of(**fault) == 0).map(|fault| fault.name()).collect()
     }

@@ -1,4 +1,4 @@
-//! One database on one disk, with its checkers: what the store-only simulation drives.
+//! One database on one disk, with its checkers; the unit of the store-only simulation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::prng::Prng;
 use crate::seeds::Violation;
 use crate::workload;
 
-/// A database, its disk, and what is known of it.
+/// A database, its disk, and the checkers' knowledge of it.
 #[derive(Debug)]
 pub struct Machine {
     number: usize,
@@ -36,11 +36,11 @@ pub struct Machine {
     follower: Follower,
     backup: Option<Vec<u8>>,
     random: Prng,
-    /// When jobs end.
+    /// Decides the end of jobs.
     pace: Prng,
     tally: Arc<Tally>,
     disks: u64,
-    /// Faults of any kind may have been injected since the last healing.
+    /// True if faults may have been injected since the last healing.
     pub troubled: bool,
 }
 
@@ -51,7 +51,7 @@ struct Open {
 }
 
 impl Open {
-    /// Reads through the new database, if the store opened it anew: what it acknowledges from here on is of a new run.
+    /// Switches to the new database if the store has reopened it; acknowledgements from now on belong to a new run.
     fn notice_reopening(&mut self, ledger: &mut Ledger) {
         if let Some(reader) = self.store.poll_reopened() {
             self.reader = reader;
@@ -60,7 +60,7 @@ impl Open {
     }
 }
 
-/// A client's write as the checkers remember it.
+/// A client's write, as the checkers record it.
 #[derive(Debug)]
 pub struct Issued {
     pub key: Key,
@@ -103,17 +103,18 @@ impl Machine {
         self.open.is_some()
     }
 
-    /// What another machine may read of this one.
+    /// Returns a source that another machine can read from.
     pub fn source(&self) -> Option<Source> {
         self.open.as_ref().map(|open| Source { reader: open.reader.clone(), tip: open.store.tip() })
     }
 
-    /// Whether its disk may fail, or has lost its power over a read: redb makes room in its cache for it, which may write.
+    /// Returns true if its disk may fail, or has lost power during a read: redb evicts pages from its cache for it, which may
+    /// write.
     pub fn may_fail(&self) -> bool {
         self.troubled || !self.disk.is_powered()
     }
 
-    /// Opens the database when it is closed. Fails quietly under injected faults.
+    /// Opens the database if it is closed. Failures under injected faults are ignored.
     pub fn start(&mut self, now: Now, keys: &[Key]) -> Result<(), Violation> {
         if self.open.is_some() {
             return Ok(());
@@ -136,7 +137,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The disk as the crash left it, under power again.
+    /// Replaces the disk by its surviving content, powered again.
     fn replug(&mut self) {
         let image = self.disk.crash();
         self.open = None;
@@ -148,7 +149,7 @@ impl Machine {
         self.disk = SimDisk::new(image, self.random.fork("disk", self.disks), Arc::clone(&self.tally));
     }
 
-    /// After anything that may have written: notices a blown fuse or a reopening, and compares.
+    /// Handles a blown fuse or a reopening and compares; to be called after anything that may have written.
     fn settle(&mut self, opened: bool, keys: &[Key]) -> Result<(), Violation> {
         if !self.disk.is_powered() {
             self.tally.count(Fault::CrashInCommit);
@@ -177,19 +178,20 @@ impl Machine {
         }
     }
 
-    /// From now on the disk fails this often.
+    /// Sets the failure rates of the disk.
     pub fn set_faults(&mut self, faults: DiskFaults) {
         self.troubled = true;
         self.disk.set_faults(faults);
     }
 
-    /// From now on the database may grow by this much only.
+    /// Sets the number of bytes the database may still grow by.
     pub fn set_spare(&mut self, bytes: usize) {
         self.troubled = true;
         self.disk.set_spare(Some(bytes));
     }
 
-    /// The disk works again and has room. The store notices within seconds, what only readers met with the next write.
+    /// Repairs the disk and lifts its capacity. The store notices within seconds; errors that only readers met, with the next
+    /// write.
     pub fn heal(&mut self, now: Now, keys: &[Key]) -> Result<(), Violation> {
         self.disk.set_faults(DiskFaults::default());
         self.disk.set_spare(None);
@@ -205,7 +207,7 @@ impl Machine {
         Err(Violation::new("recovery", "the store still refuses to flush ten seconds after the disk recovered"))
     }
 
-    /// The power is cut between two commits.
+    /// Cuts the power between two commits.
     pub fn crash(&mut self) {
         if self.open.is_some() {
             self.tally.count(Fault::Crash);
@@ -213,18 +215,18 @@ impl Machine {
         }
     }
 
-    /// Another, empty disk.
+    /// Replaces the disk by an empty one.
     pub fn replace_disk(&mut self) {
         self.tally.count(Fault::DiskReplaced);
         self.swap_disk(Vec::new());
     }
 
-    /// Remembers the disk as it is.
+    /// Takes a backup of the disk.
     pub fn back_up(&mut self) {
         self.backup = Some(self.disk.backup());
     }
 
-    /// The disk as it was when last remembered, if it was; whether it was.
+    /// Restores the last backup; returns false if there is none.
     pub fn restore(&mut self) -> bool {
         let Some(image) = self.backup.clone() else { return false };
         self.tally.count(Fault::BackupRestored);
@@ -239,7 +241,7 @@ impl Machine {
         self.ledger.replaced();
     }
 
-    /// Lets the store do what is due by `now`.
+    /// Runs the store's timers that are due at `now`.
     pub fn tick(&mut self, now: Now, keys: &[Key]) -> Result<(), Violation> {
         if let Some(open) = &mut self.open
             && open.store.poll_deadline().is_some_and(|deadline| now.reached(deadline))
@@ -250,14 +252,15 @@ impl Machine {
         Ok(())
     }
 
-    /// Submits requests that are no client's writes.
+    /// Submits requests other than client writes.
     pub fn submit(&mut self, now: Now, requests: Vec<Request>, keys: &[Key]) -> Result<Vec<Reply>, Violation> {
         let replies = self.batch(now, requests, keys)?;
         self.settle(false, keys)?;
         Ok(replies)
     }
 
-    /// Looks after every commit: what a crash may leave of a later one is what an earlier one showed.
+    /// Commits requests and observes after every commit, since a crash during a later commit may leave the state of an earlier
+    /// one.
     fn batch(&mut self, now: Now, requests: Vec<Request>, keys: &[Key]) -> Result<Vec<Reply>, Violation> {
         let expected = requests.len();
         let numbered = (0..).zip(requests).map(|(number, request)| Submitted { ticket: Ticket::Api(number), request });
@@ -294,12 +297,12 @@ impl Machine {
         serde_json::from_str(&document.json).ok()
     }
 
-    /// A version a client may have seen.
+    /// Returns the current version of a document, as a client may have read it.
     pub fn version(&self, key: &Key) -> Option<Version> {
         Some(self.open.as_ref()?.reader.snapshot().ok()?.document(key).ok()??.version)
     }
 
-    /// Submits client writes, and checks the answers and the content they lead to.
+    /// Submits client writes and checks the replies and the resulting content.
     pub fn write(
         &mut self,
         now: Now,
@@ -382,7 +385,7 @@ impl Machine {
         })
     }
 
-    /// What a client is shown of a document of the model; an error after a fault of the disk that the store has not met yet.
+    /// Reads a document of the model as a client sees it; fails after a disk fault that the store has not noticed yet.
     pub fn sight(&self, key: &Key) -> Result<Option<Sight>, Error> {
         let Some(open) = &self.open else { return Ok(None) };
         self.disk.undisturbed(|| {
@@ -396,14 +399,14 @@ impl Machine {
         })
     }
 
-    /// Whether it holds anything under this key, be it a tombstone.
+    /// Returns true if there is a record under this key, including a tombstone.
     pub fn has_record(&self, key: &Key) -> bool {
         let Some(open) = &self.open else { return false };
         let look = || open.reader.snapshot().and_then(|snapshot| snapshot.record(&key.hash()));
         self.disk.undisturbed(look).is_ok_and(|record| record.is_some())
     }
 
-    /// Submits a write of the model, and tells the model of it when it is answered.
+    /// Submits a write of the model, and records it in the model once answered.
     pub fn edit(
         &mut self,
         now: Now,
@@ -441,7 +444,7 @@ impl Machine {
         model.wrote((self.number, key), (heads, &after.heads), edit.base.as_deref(), edit.view.as_ref(), meant)
     }
 
-    /// Compares the documents of the model with what they must have in the end.
+    /// Checks that the documents of the model contain every change they must contain.
     pub fn compare_kept(&self, keys: &[Key], model: &Model) -> Result<(), Violation> {
         keys.iter().try_for_each(|key| {
             let sight = self.sight(key).map_err(|error| unexpected("looking at it", &error))?;
@@ -449,7 +452,7 @@ impl Machine {
         })
     }
 
-    /// Compares the documents of the model with what they must show.
+    /// Checks that the documents of the model show the content they must show.
     pub fn compare_merges(&self, keys: &[Key], model: &Model) -> Result<(), Violation> {
         for key in keys {
             if let Ok(Some(sight)) = self.sight(key) {
@@ -460,7 +463,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Lets the follower take some changes, and compares what it has once it has them all.
+    /// Lets the follower take some changes, and compares its state once it has caught up.
     pub fn follow(&mut self, keys: &[Key], most: usize) -> Result<(), Violation> {
         let Some(open) = &self.open else { return Ok(()) };
         if self.troubled {

@@ -1,9 +1,9 @@
-//! The simulator: the shipped engines over simulated disks, networks and clocks.
+//! The simulator: the production engines over simulated disks, networks and clocks.
 //!
-//! One seed decides everything: how many machines there are, what clients write, what breaks, and when. A failure prints
-//! the command that replays it. Each scenario has two phases: while faults are injected nothing wrong may happen, and once
-//! they have stopped everything must converge. The checkers ([`checkers`]) know nothing of the code they check but its
-//! public answers, and a defect planted on purpose shows that they look.
+//! One seed decides everything: the number of machines, the writes of clients, the faults, and their times. A failure prints
+//! the command that replays it. Each scenario has two phases: while faults are injected no invariant may be violated, and once
+//! they have stopped everything must converge. The checkers ([`checkers`]) use only the public API of the code they check, and
+//! a deliberately planted bug proves that they detect it.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
@@ -29,10 +29,10 @@ use peat_node::store::Planted;
 use faults::Tally;
 use seeds::Verdict;
 
-/// Seeds of stores without a network, and of whole nodes, that every test run covers.
+/// Number of seeds that every test run covers, of stores without a network and of whole nodes.
 const STORES_SEEDS: u64 = 2_000;
 const MESH_SEEDS: u64 = 200;
-/// Seeds within which a planted defect must be noticed.
+/// Number of seeds within which a planted bug must be detected.
 const CANARY_SEEDS: u64 = 200;
 
 #[test]
@@ -59,7 +59,7 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
-/// The first seed that notices that writes are acknowledged before they are on disk.
+/// Finds the first seed that detects that writes are acknowledged before they are on disk.
 fn canary(name: &str, scenario: impl Fn(u64, &Arc<Tally>) -> Verdict) {
     let tally = Arc::default();
     let catches = |seed: &u64| {

@@ -1,4 +1,4 @@
-//! A network of one-way links that lose, duplicate, delay, reorder and throttle datagrams, or carry none at all.
+//! A network of one-way links that lose, duplicate, delay, reorder and throttle datagrams, or drop all of them.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -9,25 +9,25 @@ use crate::faults::{Fault, Tally};
 use crate::prng::Prng;
 use crate::time::Time;
 
-/// How one direction between two nodes behaves.
+/// The behaviour of one direction between two nodes.
 #[derive(Clone, Debug)]
 pub struct Weather {
     pub loss_per_mille: u64,
     pub duplicate_per_mille: u64,
     pub delay: Duration,
-    /// Added to the delay, up to this much, for each datagram anew; so datagrams overtake each other.
+    /// Maximum random addition to the delay, drawn for each datagram, so that datagrams overtake each other.
     pub jitter: Duration,
-    /// `None`: as fast as it comes.
+    /// Rate limit; `None`: unlimited.
     pub bytes_per_second: Option<u64>,
-    /// Bytes a throttled link holds back at most; what comes on top is lost.
+    /// Maximum number of bytes that a throttled link queues; further datagrams are lost.
     pub queue_bytes: u64,
-    /// Longer datagrams are lost.
+    /// Maximum datagram size in bytes; longer ones are lost.
     pub mtu: usize,
     pub cut: bool,
 }
 
 impl Weather {
-    /// A link nothing is wrong with.
+    /// Returns the behaviour of a link without impairments.
     pub fn fair() -> Weather {
         Weather {
             loss_per_mille: 0,
@@ -41,7 +41,7 @@ impl Weather {
         }
     }
 
-    /// A link some things are wrong with.
+    /// Draws the behaviour of a link with some impairments.
     pub fn foul(random: &mut Prng) -> Weather {
         let some = |random: &mut Prng, most: u64| if random.chance(500) { random.below(most) } else { 0 };
         let least = if random.chance(100) { 500 } else { 1_232 };
@@ -61,27 +61,27 @@ impl Weather {
 #[derive(Debug)]
 struct Link {
     weather: Weather,
-    /// When what was accepted so far has left a throttled link.
+    /// Time at which a throttled link has sent everything it accepted.
     free_at: Time,
-    /// The latest arrival scheduled so far.
+    /// Latest arrival scheduled so far.
     latest: Time,
 }
 
-/// All links. A node is its number.
+/// All links. A node is identified by its number.
 #[derive(Debug)]
 pub struct Net {
     links: BTreeMap<(usize, usize), Link>,
-    /// Which network each node is in; 0 is where it is dialled.
+    /// Network of each node; 0 is the one in which it is dialled.
     networks: Vec<u8>,
     random: Prng,
     tally: Arc<Tally>,
     pub sent: u64,
 }
 
-/// Networks a node may be in.
+/// Number of networks a node can move between.
 pub const NETWORKS: u8 = 4;
 
-/// Where node `number` is dialled.
+/// Returns the address at which node `number` is dialled.
 pub fn address(number: usize) -> SocketAddr {
     address_in(0, number)
 }
@@ -92,24 +92,24 @@ fn address_in(network: u8, number: usize) -> SocketAddr {
 }
 
 impl Net {
-    /// Links in fair weather between all of `nodes`.
+    /// Creates fair links between all of `nodes`.
     pub fn new(nodes: usize, random: Prng, tally: &Arc<Tally>) -> Net {
         let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
         let link = |pair| (pair, Link { weather: Weather::fair(), free_at: Time::ZERO, latest: Time::ZERO });
         Net { links: pairs.map(link).collect(), networks: vec![0; nodes], random, tally: Arc::clone(tally), sent: 0 }
     }
 
-    /// A node goes to another network; whether it was elsewhere before.
+    /// Moves a node to another network; returns true if it was in a different one.
     pub fn carry(&mut self, number: usize, network: u8) -> bool {
         std::mem::replace(&mut self.networks[number], network) != network
     }
 
-    /// Where a node is now.
+    /// Returns a node's current address.
     pub fn place(&self, number: usize) -> SocketAddr {
         address_in(self.networks[number], number)
     }
 
-    /// Who is at `at`, if anybody.
+    /// Returns the node at address `at`, if there is one.
     pub fn listener(&self, at: SocketAddr) -> Option<usize> {
         let found = (0..self.networks.len()).find(|number| self.place(*number) == at);
         if found.is_none() {
@@ -118,7 +118,7 @@ impl Net {
         found
     }
 
-    /// Changes one direction.
+    /// Sets the behaviour of one direction.
     pub fn set(&mut self, from: usize, to: usize, weather: Weather) {
         self.link(from, to).weather = weather;
     }
@@ -128,7 +128,7 @@ impl Net {
         self.link(from, to).weather.cut = cut;
     }
 
-    /// Fair weather everywhere.
+    /// Makes all links fair.
     pub fn calm(&mut self) {
         self.links.values_mut().for_each(|link| link.weather = Weather::fair());
     }
@@ -137,7 +137,7 @@ impl Net {
         self.links.get_mut(&(from, to)).expect("every pair has its links")
     }
 
-    /// A datagram of `bytes` leaves at `now`: when it arrives, possibly never, possibly twice.
+    /// Sends a datagram of `bytes` at `now`; returns its arrival times: none, one or two.
     pub fn send(&mut self, now: Time, from: usize, to: usize, bytes: usize) -> Vec<Time> {
         self.sent += 1;
         let weather = self.link(from, to).weather.clone();
@@ -166,7 +166,7 @@ impl Net {
         }
     }
 
-    /// When the datagram has passed a throttled link; `None` when its queue is full.
+    /// Returns the time at which the datagram leaves a throttled link; `None` if the queue is full.
     fn throttle(&mut self, now: Time, from: usize, to: usize, bytes: u64) -> Option<Time> {
         let link = self.links.get_mut(&(from, to)).expect("every pair has its links");
         let Some(rate) = link.weather.bytes_per_second else { return Some(now) };

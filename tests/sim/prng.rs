@@ -1,5 +1,5 @@
-//! The one source of chance: a small seeded generator (xoshiro256**), forked by label so that a draw added in one place
-//! does not shift every other.
+//! The only source of randomness: a small seeded generator (xoshiro256**), forked by label so that an additional draw in one
+//! place does not shift the others.
 
 use peat_node::random::Random;
 
@@ -18,13 +18,13 @@ fn splitmix(state: &mut u64) -> u64 {
 }
 
 impl Prng {
-    /// The generator of `seed`.
+    /// Creates the generator of `seed`.
     pub fn new(seed: u64) -> Prng {
         let mut state = seed;
         Prng { state: std::array::from_fn(|_| splitmix(&mut state)) }
     }
 
-    /// An independent generator that depends on this one's state and the label, and does not advance this one.
+    /// Creates an independent generator from this one's state and a label, without advancing this one.
     pub fn fork(&self, label: &str, number: u64) -> Prng {
         let mut mixed = self.state[0] ^ self.state[2].rotate_left(17) ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93);
         for byte in label.bytes() {
@@ -33,7 +33,7 @@ impl Prng {
         Prng::new(splitmix(&mut mixed))
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         let result = self.state[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let shifted = self.state[1] << 17;
@@ -46,32 +46,32 @@ impl Prng {
         result
     }
 
-    /// A number below `bound`, which must not be 0.
+    /// Returns a number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.bits() % bound
     }
 
-    /// An index below `bound`.
+    /// Returns an index below `bound`.
     pub fn index(&mut self, bound: usize) -> usize {
         usize::try_from(self.below(bound as u64)).expect("below a usize")
     }
 
-    /// A number from `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
 
-    /// True `per_mille` times in a thousand.
+    /// Returns true with a probability of `per_mille` in a thousand.
     pub fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1_000) < per_mille
     }
 
-    /// True `ppm` times in a million.
+    /// Returns true with a probability of `ppm` in a million.
     pub fn chance_ppm(&mut self, ppm: u64) -> bool {
         ppm > 0 && self.below(1_000_000) < ppm
     }
 
-    /// One of `items`.
+    /// Returns one of `items`.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.index(items.len())]
     }

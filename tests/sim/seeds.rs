@@ -1,4 +1,4 @@
-//! Which seeds to run, on which threads, and what is printed about them.
+//! Selection of seeds, the threads that run them, and the report.
 
 use std::any::Any;
 use std::io::{Write, stderr};
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use crate::faults::{Fault, Tally};
 
-/// Threads that run seeds.
+/// Number of threads that run seeds.
 const THREADS: usize = 2;
 
-/// What a checker found.
+/// A violated invariant.
 #[derive(Clone, Debug)]
 pub struct Violation {
     pub checker: &'static str,
@@ -25,11 +25,11 @@ impl Violation {
     }
 }
 
-/// The outcome of one seed: its tally and summary, or what went wrong.
+/// The outcome of one seed: a summary, or the violation.
 pub type Verdict = Result<String, Violation>;
 
-/// The seeds to run: `PEAT_SIM_SEEDS` as `a..b`, `a,b,c` or one number; otherwise `count`, half of them the same every time and
-/// half of them the commit's own.
+/// Returns the seeds to run: `PEAT_SIM_SEEDS` as `a..b`, `a,b,c` or one number; otherwise `count`, half of them fixed and half
+/// derived from the commit.
 pub fn chosen(count: u64) -> Vec<u64> {
     let half = count / 2;
     match (std::env::var("PEAT_SIM_SEEDS"), commit()) {
@@ -39,7 +39,7 @@ pub fn chosen(count: u64) -> Vec<u64> {
     }
 }
 
-/// Whether the caller chose seeds; a choice need not meet every fault.
+/// Returns true if the caller chose the seeds; a choice need not include every fault.
 pub fn are_chosen() -> bool {
     std::env::var("PEAT_SIM_SEEDS").is_ok_and(|text| !text.is_empty())
 }
@@ -52,7 +52,7 @@ fn parse(text: &str) -> Vec<u64> {
     }
 }
 
-/// The first digits of the commit's hash, so that every commit tries seeds that no other has tried.
+/// Returns the first digits of the commit's hash, so that every commit tries new seeds.
 fn commit() -> Option<u64> {
     const DIGITS: usize = 12;
     let output = Command::new("git").args(["rev-parse", "HEAD"]).output().ok()?;
@@ -71,13 +71,13 @@ pub fn run_one(seed: u64, tally: &Arc<Tally>, scenario: impl Fn(u64, &Arc<Tally>
     ran.unwrap_or_else(|panic| Err(Violation::new("no panic", words(panic.as_ref()))))
 }
 
-/// Says something past the test harness, which keeps to itself what a passing test prints.
+/// Writes past the test harness, which hides the output of passing tests.
 pub fn say(text: &str) {
     writeln!(stderr(), "{text}").ok();
 }
 
-/// Runs `scenario` of the test whose name has `name` in it on every seed, prints what was injected, and fails on a violation or when a fault of `wanted` never
-/// happened.
+/// Runs `scenario` on every seed, prints the number of injected faults, and fails on a violation or if a fault of `wanted` was
+/// never injected. `name` is part of the name of the test, for the replay command.
 pub fn swarm(name: &str, seeds: &[u64], wanted: &[Fault], scenario: impl Fn(u64, &Arc<Tally>) -> Verdict + Sync) {
     let (tally, next, failed) = (Arc::<Tally>::default(), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let worker = || {
@@ -106,14 +106,14 @@ pub fn swarm(name: &str, seeds: &[u64], wanted: &[Fault], scenario: impl Fn(u64,
     assert!(are_chosen() || never.is_empty(), "{name}: never injected: {never:?}");
 }
 
-/// Prints what happens when `PEAT_SIM_TRACE` is set: for replaying one seed.
+/// Prints events if `PEAT_SIM_TRACE` is set, for replaying one seed.
 pub fn trace(words: impl FnOnce() -> String) {
     if std::env::var_os("PEAT_SIM_TRACE").is_some() {
         say(&words());
     }
 }
 
-/// The command that runs one seed again.
+/// Returns the command that replays one seed.
 fn replay(name: &str, seed: u64) -> String {
     format!("replay: make sim SCENARIO={name} SEEDS={seed}")
 }

@@ -21,7 +21,7 @@ use crate::seeds::{self, Verdict, Violation};
 use crate::time::Clock;
 use crate::workload;
 
-/// What this scenario must inject at least once over all seeds.
+/// Faults that this scenario must inject at least once over all seeds.
 pub const FAULTS: &[Fault] = &[
     Fault::Crash,
     Fault::CrashInCommit,
@@ -46,11 +46,11 @@ pub const FAULTS: &[Fault] = &[
     Fault::MergeCompared,
 ];
 
-/// Steps of the faulty phase.
+/// Number of steps in the faulty phase.
 const STEPS: u64 = 120;
-/// Versions of a document that clients at one machine remember.
+/// Number of versions of a document that the clients of one machine remember.
 const SEEN: usize = 4;
-/// Rounds of exchange within which everything must have converged.
+/// Maximum number of exchange rounds until convergence.
 const ROUNDS: usize = 60;
 
 struct World {
@@ -59,9 +59,9 @@ struct World {
     ids: u64,
     promises: Promises,
     model: Model,
-    /// What clients at each machine have seen of the model's documents, oldest first.
+    /// Versions of the model's documents that clients of each machine have read, oldest first.
     seen: BTreeMap<(usize, Key), Vec<Sight>>,
-    /// Elements of a new array of the model.
+    /// Number of elements in a new array of the model.
     elements: u64,
     clock: Clock,
     elapsed: Duration,
@@ -70,7 +70,7 @@ struct World {
     tally: Arc<Tally>,
 }
 
-/// Runs one seed; `base` is where virtual time begins.
+/// Runs one seed; `base` is the start of virtual time.
 pub fn run(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Verdict {
     let mut world = World::new(seed, planted, base, tally);
     for _ in 0..STEPS {
@@ -145,7 +145,7 @@ impl World {
         self.machines[number].compare_merges(&model::keys(), &self.model)
     }
 
-    /// A client of the model writes once, or edits one document as fast as it can.
+    /// Performs one write of the model, or edits one document at the maximum rate.
     fn edit(&mut self, number: usize) -> Result<(), Violation> {
         let key = model::key(&mut self.random);
         let quick = if self.random.chance(60) { self.random.between(20, 60) } else { 0 };
@@ -187,7 +187,7 @@ impl World {
         Issued { key, put, durable: self.random.chance(300) }
     }
 
-    /// One batch of one kind to `to` from some other machine; whether there was anything to send.
+    /// Sends one batch of one kind to `to` from a random machine; returns true if there was anything to send.
     fn exchange(&mut self, to: usize) -> Result<(), Violation> {
         let from = self.random.index(self.machines.len());
         let kind = *self.random.pick(&Kind::ALL);
@@ -251,7 +251,7 @@ impl World {
         self.machines[number].submit(now, vec![request], &self.keys).map(drop)
     }
 
-    /// Faults that take nothing away that was promised.
+    /// Injects faults that lose nothing that was promised.
     fn disturb(&mut self, number: usize) -> Result<(), Violation> {
         let now = self.now();
         let machine = &mut self.machines[number];
@@ -301,7 +301,7 @@ impl World {
         Ok(())
     }
 
-    /// Exchanges until nobody lacks anything.
+    /// Exchanges until no machine lacks anything; returns the number of rounds.
     fn converge(&mut self) -> Result<usize, Violation> {
         for round in 0..ROUNDS {
             let mut moved = false;
@@ -360,7 +360,7 @@ impl World {
     }
 }
 
-/// A disk that fails, rarely or often.
+/// Draws the failure rates of a disk, rare or frequent.
 fn faults(random: &mut Prng) -> DiskFaults {
     let often = *random.pick(&[0, 2_000, 50_000]);
     DiskFaults {

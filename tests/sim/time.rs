@@ -1,4 +1,4 @@
-//! Virtual time, the queue of what happens when, and clocks that do not agree.
+//! Virtual time, the event queue, and clocks that disagree.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use peat_node::clock::{BootId, Now};
 
-/// Virtual time since the world began.
+/// Virtual time since the start of the world.
 pub type Time = Duration;
 
-/// What is to happen, ordered by time, then by the order in which it was scheduled.
+/// Future events, ordered by time, then by the order in which they were scheduled.
 #[derive(Debug)]
 pub struct Queue<E> {
     now: Time,
@@ -25,34 +25,34 @@ impl<E> Default for Queue<E> {
 }
 
 impl<E> Queue<E> {
-    /// The time of the event taken last.
+    /// Returns the time of the event taken last.
     pub fn now(&self) -> Time {
         self.now
     }
 
-    /// Lets `event` happen at `time`, or now when that has passed.
+    /// Schedules `event` at `time`, or now if that has passed.
     pub fn schedule(&mut self, time: Time, event: E) {
         self.order.push(Reverse((time.max(self.now), self.scheduled)));
         self.events.insert(self.scheduled, event);
         self.scheduled += 1;
     }
 
-    /// Lets `event` happen `delay` from now.
+    /// Schedules `event` at `delay` from now.
     pub fn after(&mut self, delay: Duration, event: E) {
         self.schedule(self.now + delay, event);
     }
 
-    /// When the next event happens.
+    /// Returns the time of the next event.
     pub fn next(&self) -> Option<Time> {
         self.order.peek().map(|Reverse((time, _))| *time)
     }
 
-    /// Nothing happens until `time`, which comes.
+    /// Advances to `time` without an event.
     pub fn idle_until(&mut self, time: Time) {
         self.now = self.now.max(time);
     }
 
-    /// The next event; time moves to it.
+    /// Takes the next event and advances the time to it.
     pub fn pop(&mut self) -> Option<E> {
         let Reverse((time, number)) = self.order.pop()?;
         self.now = time;
@@ -60,19 +60,19 @@ impl<E> Queue<E> {
     }
 }
 
-/// One node's idea of the time: its monotonic clock runs fast or slow, its wall clock says anything.
+/// The clocks of one node: the monotonic one runs fast or slow, the wall clock shows any time.
 #[derive(Clone, Debug)]
 pub struct Clock {
     base: Instant,
     drift_ppm: i64,
     wall_ms_at_zero: i64,
-    /// Which start of the machine this is, and when it was.
+    /// Number of the machine's current boot, and its time.
     boots: u64,
     booted: Time,
 }
 
 impl Clock {
-    /// `base` is where every node's monotonic clock began.
+    /// Creates clocks; `base` is the origin of every node's monotonic clock.
     pub fn new(base: Instant, drift_ppm: i64, wall_ms_at_zero: i64) -> Clock {
         Clock { base, drift_ppm, wall_ms_at_zero, boots: 0, booted: Time::ZERO }
     }
@@ -82,20 +82,20 @@ impl Clock {
         self.wall_ms_at_zero = wall_ms_at_zero;
     }
 
-    /// The machine starts anew.
+    /// Reboots the machine.
     pub fn reboot(&mut self, time: Time) {
         self.boots += 1;
         self.booted = time;
     }
 
-    /// What the machine calls this start of its.
+    /// Returns the machine's boot id.
     pub fn boot_id(&self) -> BootId {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.boots.to_le_bytes());
         BootId(id)
     }
 
-    /// What the node's clocks say at `time`.
+    /// Returns the node's clocks at `time`.
     pub fn at(&self, time: Time) -> Now {
         let local = self.local(time);
         let wall_ms =
@@ -111,7 +111,7 @@ impl Clock {
         Duration::from_nanos(u64::try_from(drifted).expect("drift is a small share"))
     }
 
-    /// The earliest time at which the node's monotonic clock has reached `deadline`.
+    /// Returns the earliest time at which the node's monotonic clock reaches `deadline`.
     pub fn when(&self, deadline: Instant) -> Time {
         let local = deadline.saturating_duration_since(self.base);
         let nanos = i128::try_from(local.as_nanos()).expect("deadlines lie days ahead at most");
@@ -124,7 +124,7 @@ impl Clock {
     }
 }
 
-/// The one reading of the real clock: virtual times are counted from it.
+/// Returns the origin of virtual time, the only reading of the real clock.
 #[expect(clippy::disallowed_methods, reason = "the simulator is a shell; `Instant` has no other origin")]
 pub fn base() -> Instant {
     Instant::now()

@@ -1,24 +1,24 @@
-//! What clients write: documents with everything JSON has, each write with a mark nobody else used.
+//! The writes of clients: documents with every JSON type, and a unique mark in each write.
 
 use peat_node::store::{Key, Put, Version};
 use serde_json::{Map, Number, Value, json};
 
 use crate::prng::Prng;
 
-/// Collections the workload writes to.
+/// Collections that the workload writes to.
 pub const COLLECTIONS: [&str; 3] = ["tracks", "notes", "grow"];
 
-/// Documents of this collection are only ever added to (one field a write), deleted and compacted, so that it is known
-/// which fields must be there.
+/// Collection of documents that grow only: a write adds one field, and documents are deleted and compacted, so the fields that
+/// must be present are known.
 pub const GROW: &str = "grow";
 
-/// One of the few keys everybody writes.
+/// Draws one of the few keys that all clients write.
 pub fn key(random: &mut Prng, ids: u64) -> Key {
     let collection = *random.pick(&COLLECTIONS);
     Key::new(collection, format!("d{}", random.below(ids))).expect("a valid key")
 }
 
-/// Every key [`key`] can give.
+/// Returns every key that [`key`] can return.
 pub fn keys(ids: u64) -> Vec<Key> {
     let all = COLLECTIONS.iter().flat_map(|collection| (0..ids).map(move |id| (*collection, id)));
     all.map(|(collection, id)| Key::new(collection, format!("d{id}")).expect("a valid key")).collect()
@@ -51,19 +51,19 @@ fn object(random: &mut Prng, depth: u32) -> Map<String, Value> {
     (0..random.below(5)).map(|_| ((*random.pick(&NAMES)).to_owned(), value(random, depth))).collect()
 }
 
-/// A document with mark `mark`.
+/// Creates a document with mark `mark`.
 pub fn document(random: &mut Prng, mark: u64) -> Map<String, Value> {
     let mut document = object(random, 3);
     document.insert("mark".into(), json!(mark));
     document
 }
 
-/// The field of a [`GROW`] document that write `mark` adds.
+/// Returns the name of the field that write `mark` adds to a [`GROW`] document.
 pub fn field(mark: u64) -> String {
     format!("w{mark}")
 }
 
-/// The field a write adds, when it is one that only adds.
+/// Returns the field that a write adds, if it only adds one.
 pub fn grown(put: &Put) -> Option<String> {
     let name = match put {
         Put::Fields(fields) => fields.keys().next().cloned(),
@@ -76,7 +76,7 @@ pub fn grown(put: &Put) -> Option<String> {
     name.filter(|name| name.starts_with('w'))
 }
 
-/// A write to `key`. `base`: a version the writer saw.
+/// Creates a write to `key`. `base`: a version that the writer has read.
 pub fn put(random: &mut Prng, key: &Key, mark: u64, base: Option<Version>) -> Put {
     match random.below(100) {
         0..12 => return Put::Delete,
@@ -99,7 +99,7 @@ fn text(document: Map<String, Value>) -> String {
     Value::Object(document).to_string()
 }
 
-/// The same write once more.
+/// Copies a write.
 pub fn copy(put: &Put) -> Put {
     match put {
         Put::Whole { json, base } => Put::Whole { json: json.clone(), base: base.clone() },
@@ -111,7 +111,7 @@ pub fn copy(put: &Put) -> Put {
     }
 }
 
-/// RFC 7396, as the oracle computes it.
+/// Applies a JSON merge patch (RFC 7396), independently of the store.
 pub fn patched(target: Option<&Value>, patch: &Value) -> Value {
     let Value::Object(patch) = patch else { return patch.clone() };
     let mut result = target.and_then(Value::as_object).cloned().unwrap_or_default();
@@ -127,7 +127,7 @@ pub fn patched(target: Option<&Value>, patch: &Value) -> Value {
     Value::Object(result)
 }
 
-/// The content after `put` on `before`; `None` when the oracle cannot tell (a merge with what others wrote).
+/// Returns the content after `put` on `before`; `None` if the oracle cannot tell (a merge with concurrent writes).
 pub fn expected(before: Option<&Value>, put: &Put) -> Option<Option<Value>> {
     let parse = |json: &str| serde_json::from_str::<Value>(json).expect("the workload writes JSON");
     match put {

@@ -1,4 +1,4 @@
-//! How long to wait before the next try.
+//! Randomised exponential delay between connection attempts.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -7,8 +7,8 @@ use std::time::Duration;
 const LEAST: Duration = Duration::from_millis(500);
 const MOST: Duration = Duration::from_secs(30);
 
-/// Half a second at first, twice as long each time up to 30 s, and a random part of that, so that a fleet does not come back
-/// all at once.
+/// Exponential backoff with jitter: each pause is drawn uniformly between 500 ms and an upper bound that starts at 1 s and
+/// doubles up to 30 s. The jitter keeps a fleet from reconnecting all at once.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
@@ -27,7 +27,7 @@ impl Backoff {
         self.next = LEAST;
     }
 
-    /// There is no hurry.
+    /// Raises the upper bound to its maximum, for failures that a quick retry cannot mend.
     pub(crate) fn slow_down(&mut self) {
         self.next = MOST;
     }

@@ -1,4 +1,4 @@
-//! The only place of this module where clocks are read.
+//! The clocks of this module; no other file of it reads one.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

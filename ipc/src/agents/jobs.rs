@@ -1,8 +1,9 @@
-//! Commands on their way through an agent: pushed, accepted, begun, ended, confirmed.
+//! The life of a command in an agent: pushed, accepted, started, ended, confirmed.
 //!
-//! Owns the order of things and the ledger. Sans I/O but for the ledger's file: it is told what the node says and what
-//! the workers do, and says what the node is to be told. Must never let a command begin twice, nor begin before the node has
-//! confirmed that it may.
+//! Owns the state machine of each command and the ledger. Sans I/O except for the ledger's file: `handle_*` methods report
+//! messages of the node and other events, workers call `take`, `permit` and `end`, and `poll_updates` returns what to send.
+//! Must never let a command begin twice, nor before the node has confirmed the acceptance: the node decides between a command's
+//! expiry and its start, so an agent that began earlier could run a command that was reported as expired.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -15,29 +16,30 @@ use crate::agent::command_update::Stage;
 use crate::agent::{CommandPush, CommandUpdate, UpdateAck};
 use crate::sidecar::Command;
 
-/// Commands that are not over, at once; more are left with the node, which pushes them again.
+/// Maximum number of unfinished commands. The node keeps further ones and pushes them again.
 const JOBS: usize = 1_024;
-/// Bytes of results and words that travel in a registration; the others follow it one by one.
+/// Maximum size of the results and errors in a registration, in bytes; the others follow it one by one.
 const REGISTER_BYTES: usize = 512 << 10;
-/// How long the result of interrupted work is used again.
+/// Time for which the result of interrupted work is reused.
 const REUSE_SECONDS: i64 = 3_600;
-/// After a node has said that it does not hold a command: how long until it is told again, twice as long each time,
+/// Delay before an update is repeated to a node that does not hold its command; doubles with each repetition up to
+/// [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_secs(5);
-/// up to this.
+/// Upper bound of that delay.
 const AGAIN_MAX: Duration = Duration::from_secs(600);
-/// How long a command may be unknown to every node the agent meets before its report is dropped.
+/// Time after which the report of a command is dropped if no node the agent connects to has held the command.
 const ABSENT: Duration = Duration::from_secs(24 * 3_600);
-/// What a command fails with whose agent was restarted in the middle of it.
+/// Error of commands that were running when the agent was restarted.
 pub(super) const RESTARTED: &str = "the agent was restarted while the command ran";
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum At {
-    /// To be taken by a worker.
+    /// Queued; no worker has taken it.
     Waiting,
-    /// The node was or will be asked whether it may begin.
+    /// Taken by a worker; ACCEPTED is or will be sent to the node and awaits confirmation.
     Accepting,
     Running,
-    /// Over; the node is to be told.
+    /// Ended; the node has not confirmed the end.
     Done,
 }
 
@@ -45,23 +47,25 @@ enum At {
 struct Job {
     command: Command,
     at: At,
-    /// When it can no longer be accepted.
+    /// Time after which it can no longer be accepted.
     deadline: Option<Instant>,
-    /// The ledger has it as accepted.
+    /// True if the ledger has it as accepted.
     accepted: bool,
-    /// What the node is to be told until it confirms that.
+    /// Update to send until the node confirms it.
     update: Option<CommandUpdate>,
-    /// It was, on this link.
+    /// True if the update was sent on this stream.
     sent: bool,
-    /// The node's word on ACCEPTED: it may begin.
+    /// True if the node has confirmed ACCEPTED: the command may begin.
     confirmed: bool,
-    /// The ledger has it as begun, ahead of that.
+    /// True if the ledger has it as started, ahead of the confirmation.
     prepared: bool,
-    /// The link was lost between acceptance and the confirmation of the end.
+    /// True if the stream was lost between acceptance and confirmation of the end.
     interrupted: bool,
-    /// The node does not hold the command: when it is told again, since when that is so, and how often it was told.
+    /// Next repetition to a node that does not hold the command.
     again: Option<Instant>,
+    /// First answer that the node does not hold the command.
     absent: Option<Instant>,
+    /// Number of repetitions.
     told: u32,
     keys: Vec<String>,
     cancel: Arc<AtomicBool>,
@@ -87,7 +91,7 @@ impl Job {
         }
     }
 
-    /// Whether the node is to be told again, because the command may come to it yet; notes when.
+    /// Schedules a repetition of the update and returns true, unless the command has been missing at the node for [`ABSENT`].
     fn outlasts(&mut self, now: Instant) -> bool {
         let absent = *self.absent.get_or_insert(now);
         self.again = Some(now + AGAIN_MIN.saturating_mul(1 << self.told.min(10)).min(AGAIN_MAX));
@@ -95,23 +99,23 @@ impl Job {
         now.saturating_duration_since(absent) < ABSENT
     }
 
-    /// The newest of what the node should know.
+    /// Returns the newest update for the node.
     fn said(&self) -> CommandUpdate {
         self.update.clone().unwrap_or_else(|| update(&self.command.id, Stage::Accepted))
     }
 }
 
-/// What a worker that wants to begin is told.
+/// Answer to a worker that wants to begin a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Permit {
-    /// The node has not answered yet.
+    /// The node has not confirmed the acceptance yet.
     Wait,
     Begin,
-    /// Expired, cancelled, or not for this agent.
+    /// The command expired, was cancelled, or is not for this agent.
     Refused,
 }
 
-/// Takes back that a command begins, when that will not be soon.
+/// Withdraws the ledger's early start record of a command that will not begin soon.
 fn unprepare(ledger: &mut Ledger, job: &mut Job) -> io::Result<()> {
     if job.prepared && job.at < At::Running {
         ledger.accept(&job.command)?;
@@ -120,14 +124,14 @@ fn unprepare(ledger: &mut Ledger, job: &mut Job) -> io::Result<()> {
     Ok(())
 }
 
-/// See the module's documentation.
+/// The commands of an agent and their ledger; see the module's documentation.
 #[derive(Debug)]
 pub(super) struct Jobs {
     ledger: Ledger,
     jobs: BTreeMap<String, Job>,
     inbox: VecDeque<String>,
     progress: Vec<CommandUpdate>,
-    /// Answers to repeated pushes, which no job stands for.
+    /// Answers to repeated pushes of commands that have no pending update.
     replies: Vec<CommandUpdate>,
 }
 
@@ -136,7 +140,7 @@ pub(super) fn update(id: &str, stage: Stage) -> CommandUpdate {
 }
 
 impl Jobs {
-    /// Takes up what the ledger has from before: what was accepted and not begun is run, what was begun has failed.
+    /// Loads the ledger: commands that were accepted but not started are queued, started ones are reported as failed.
     pub(super) fn new(ledger: Ledger) -> io::Result<Jobs> {
         let found: Vec<(String, Open)> = ledger.unfinished().map(|(id, open)| (id.clone(), open.clone())).collect();
         let mut jobs =
@@ -161,9 +165,9 @@ impl Jobs {
         Ok(jobs)
     }
 
-    // What the node says.
+    // Messages of the node and other events.
 
-    /// A command was pushed, perhaps not for the first time.
+    /// Handles a pushed command, which may be a repetition.
     pub(super) fn handle_push(&mut self, now: Instant, push: CommandPush) {
         let Some(command) = push.command.filter(|command| !command.id.is_empty()) else { return };
         let deadline = (push.time_left_ms > 0).then(|| now + Duration::from_millis(push.time_left_ms.min(1 << 42)));
@@ -171,7 +175,7 @@ impl Jobs {
             self.replies.push(update(&command.id, stage));
         } else if let Some(job) = self.jobs.get_mut(&command.id) {
             job.deadline = deadline;
-            // Said again: the node does not know it.
+            // A repeated push shows that the node has not stored the update.
             job.sent = false;
             if job.at > At::Accepting && job.update.is_none() {
                 self.replies.push(job.said());
@@ -182,7 +186,7 @@ impl Jobs {
         }
     }
 
-    /// The command's sender wants it to end.
+    /// Handles a cancellation by the command's sender.
     pub(super) fn handle_cancel(&mut self, id: &str) -> io::Result<()> {
         let Some(job) = self.jobs.get_mut(id) else {
             let stage = match self.ledger.settled(id) {
@@ -206,14 +210,14 @@ impl Jobs {
         Ok(())
     }
 
-    /// The node has stored or refused an update.
+    /// Handles the node's answer to an update, which it has stored or rejected.
     pub(super) fn handle_ack(&mut self, now: Instant, ack: &UpdateAck) -> io::Result<()> {
         let Some(job) = self.jobs.get_mut(&ack.command_id) else { return Ok(()) };
         if job.update.as_ref().is_none_or(|update| update.stage != ack.stage) {
             return Ok(());
         }
         if ack.not_here && job.outlasts(now) {
-            // No worker waits for a command that may come in hours.
+            // The node may receive the command only in hours, so no worker is blocked for it.
             if job.at == At::Accepting {
                 job.at = At::Waiting;
                 return unprepare(&mut self.ledger, job);
@@ -235,20 +239,20 @@ impl Jobs {
         }
     }
 
-    /// What was said may not have arrived.
+    /// Handles the loss of the stream: updates sent on it may not have arrived.
     pub(super) fn handle_link_lost(&mut self) {
         self.progress.clear();
         self.replies.clear();
         for job in self.jobs.values_mut() {
             job.sent = false;
             job.interrupted |= job.accepted;
-            // If that cannot be written down, a restart counts it as interrupted.
+            // If this write fails, a restart treats the command as interrupted, which is safe.
             let _ = unprepare(&mut self.ledger, job);
         }
         self.again(|_| true);
     }
 
-    /// What the node did not hold it may hold by now.
+    /// Repeats updates that are due to a node that did not hold their commands.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.again(|at| at <= now);
     }
@@ -264,9 +268,9 @@ impl Jobs {
         }
     }
 
-    // What the node is to be told.
+    // Messages to the node.
 
-    /// What a registration lists: every command that was accepted and whose end the node has not confirmed.
+    /// Returns the updates to list in a registration: one for every accepted command that the node has not confirmed as ended.
     pub(super) fn registered(&mut self) -> Vec<CommandUpdate> {
         let mut bytes = 0;
         let listed = self.jobs.values_mut().filter(|job| job.accepted).map(|job| {
@@ -282,7 +286,7 @@ impl Jobs {
         listed.collect()
     }
 
-    /// What is to be said on this link now.
+    /// Returns the updates to send on this stream now.
     #[must_use]
     pub(super) fn poll_updates(&mut self) -> Vec<CommandUpdate> {
         let mut updates = std::mem::take(&mut self.replies);
@@ -296,15 +300,15 @@ impl Jobs {
         updates
     }
 
-    // What the workers do.
+    // Calls of the workers.
 
-    /// The next command a worker may ask for; from then on the node knows that it is accepted.
+    /// Returns the next command for a worker and queues its acceptance for the node.
     pub(super) fn take(&mut self, now: Instant) -> io::Result<Option<(Command, Arc<AtomicBool>)>> {
         while let Some(id) = self.inbox.pop_front() {
             let Some(job) = self.jobs.get_mut(&id).filter(|job| job.at == At::Waiting) else { continue };
             if !job.accepted {
                 if job.deadline.is_some_and(|deadline| now >= deadline) {
-                    // Its node has it expire; nobody is told anything.
+                    // The node that issued it lets it expire, so no report is needed.
                     self.jobs.remove(&id);
                     continue;
                 }
@@ -320,8 +324,8 @@ impl Jobs {
         Ok(None)
     }
 
-    /// Writes down that a command that was taken begins, while the node makes up its mind about it: neither waits for the
-    /// other's disk. An agent that is restarted just then reports work interrupted that had not begun.
+    /// Records that a taken command starts, while the node decides on its acceptance, so that the two disk writes overlap. An
+    /// agent restarted at this point reports the command as interrupted although it had not begun.
     pub(super) fn prepare(&mut self, id: &str) -> io::Result<()> {
         let Some(job) = self.jobs.get_mut(id).filter(|job| job.at == At::Accepting && !job.prepared) else {
             return Ok(());
@@ -331,7 +335,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Whether a command that was taken may begin. Once it says so the work may have had effects.
+    /// Returns the permit of a taken command. After [`Permit::Begin`] the work may have had effects.
     pub(super) fn permit(&mut self, id: &str) -> io::Result<Permit> {
         match self.jobs.get_mut(id).filter(|job| job.at == At::Accepting) {
             None => Ok(Permit::Refused),
@@ -346,13 +350,13 @@ impl Jobs {
         }
     }
 
-    /// Shown to whoever watches the command, if the node is there to hear it.
+    /// Queues a progress report, replacing an older one. It is lost if there is no stream.
     pub(super) fn report(&mut self, progress: CommandUpdate) {
         self.progress.retain(|other| other.command_id != progress.command_id);
         self.progress.push(progress);
     }
 
-    /// A command ended.
+    /// Records the end of a command.
     pub(super) fn end(&mut self, update: CommandUpdate) -> io::Result<()> {
         let Some(job) = self.jobs.get_mut(&update.command_id) else { return Ok(()) };
         (job.at, job.sent, job.accepted) = (At::Done, false, true);
@@ -363,7 +367,7 @@ impl Jobs {
     }
 
     fn settle(&mut self, id: &str, stage: Option<Stage>) -> io::Result<()> {
-        // What is written down as begun, and was not, must not be found so.
+        // A start record of a command that never began must not survive a crash, so this settlement is synced.
         let prepared = self.jobs.get(id).is_some_and(|job| job.prepared && job.at < At::Running);
         self.ledger.settle(id, stage, prepared)?;
         let Some(job) = self.jobs.remove(id) else { return Ok(()) };
@@ -376,14 +380,15 @@ impl Jobs {
         Ok(())
     }
 
-    /// Whether work is under way, or the end of some is not known to the node.
+    /// Returns true while a command runs or its end is unconfirmed.
     pub(super) fn unsettled(&self) -> bool {
         self.jobs.values().any(|job| job.at >= At::Running)
     }
 
-    // Work done once.
+    // Shared work.
 
-    /// Command `id` does what `key` names; the result when that was done already by one that did not get through.
+    /// Attaches `key` to command `id`, and returns the stored result if interrupted work under that key left one within the
+    /// last hour.
     pub(super) fn claim(&mut self, id: &str, key: &str, now_seconds: i64) -> Option<String> {
         if let Some(job) = self.jobs.get_mut(id) {
             job.keys.push(key.to_owned());

@@ -1,9 +1,9 @@
-//! What became of commands, across restarts, so that none runs twice.
+//! The durable state of an agent's commands, so that none runs twice across restarts.
 //!
-//! One file of records, each a length (4 bytes), an FNV-1a hash (8 bytes), both little-endian, and a protobuf message.
-//! Records are only appended, on disk before the append returns where that matters, and replaced now and then by one
-//! file of those that still count. An incomplete end was never confirmed to anybody and is dropped. Without a directory all
-//! this is kept in memory alone.
+//! One file of records, each a length (4 bytes), an FNV-1a hash (8 bytes), both little-endian, and a protobuf message. Records
+//! are appended, and synced before the append returns where a loss would matter. Once the file has outgrown its contents, it is
+//! rewritten with the records that still count and replaced atomically. An incomplete record at the end was never acknowledged
+//! and is dropped. Without a directory the state is kept in memory only.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -17,30 +17,30 @@ use crate::agent::command_update::Stage;
 use crate::sidecar::Command;
 
 const NAME: &str = "commands.ledger";
-/// What may be appended beyond twice the size after the last compaction before the next.
+/// Growth allowed beyond twice the size after the last compaction, in bytes, before the next one.
 const SLACK_BYTES: u64 = 1 << 20;
-/// Ids of commands that are over, the newest ones.
+/// Maximum number of confirmed command ids that are remembered; the oldest are dropped.
 const REMEMBERED_IDS: usize = 10_000;
-/// Results of interrupted work.
+/// Maximum number of stored results of interrupted work; the oldest are dropped.
 const REMEMBERED_RESULTS: usize = 256;
 const HEAD_BYTES: usize = 12;
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, prost::Enumeration)]
 #[repr(i32)]
 enum Kind {
-    /// Whose ledger this is; the first record.
+    /// The agent that owns the ledger; the first record.
     Owner = 0,
-    /// The node is told that the command will run; the work has not begun. The body is the command.
+    /// The command is accepted and the work has not begun. The body is the command.
     Accepted = 1,
-    /// The work may have had effects from here on.
+    /// The command has started; from here on the work may have had effects.
     Started = 2,
-    /// It is over, and the node may not know. The body is the update.
+    /// The command has ended, and the node may not know. The body is the update.
     Done = 3,
-    /// The node knows. Without a stage the command never began, and may come again.
+    /// The node has confirmed the end. Without a stage the command never began and may be pushed again.
     Settled = 4,
-    /// The result of work done once; the body is the result.
+    /// The result of shared work; the body is the result.
     Result = 5,
-    /// That result is of no more use.
+    /// The result under this key is no longer needed.
     Forget = 6,
 }
 
@@ -48,14 +48,14 @@ enum Kind {
 struct Record {
     #[prost(enumeration = "Kind", tag = "1")]
     kind: i32,
-    /// The command's id, the agent's, or a content key.
+    /// Id of the command or the agent, or the content key.
     #[prost(string, tag = "2")]
     id: String,
     #[prost(bytes = "vec", tag = "3")]
     body: Vec<u8>,
     #[prost(enumeration = "Stage", tag = "4")]
     stage: i32,
-    /// Unix seconds.
+    /// Time of a result, in Unix seconds.
     #[prost(int64, tag = "5")]
     at: i64,
 }
@@ -66,18 +66,18 @@ impl Record {
     }
 }
 
-/// A command whose end the node has not confirmed.
+/// State of a command that the node has not confirmed as ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Open {
-    /// To be run.
+    /// Accepted and not started.
     Accepted(Command),
-    /// Begun.
+    /// Started and not ended.
     Started,
-    /// Over.
+    /// Ended with this update.
     Done(CommandUpdate),
 }
 
-/// See the module's documentation.
+/// The records of one agent, in memory and on disk; see the module's documentation.
 #[derive(Debug)]
 pub(super) struct Ledger {
     owner: String,
@@ -92,7 +92,7 @@ pub(super) struct Ledger {
 #[derive(Debug)]
 struct Disk {
     directory: PathBuf,
-    /// Held for as long as the ledger is in use.
+    /// Lock file, locked for the lifetime of the ledger.
     _lock: File,
     file: File,
     bytes: u64,
@@ -100,7 +100,7 @@ struct Disk {
 }
 
 impl Ledger {
-    /// The ledger of agent `owner` in `directory`, which is made when it is missing.
+    /// Opens the ledger of agent `owner` in `directory`, which is created if missing.
     pub(super) fn open(owner: &str, directory: Option<&Path>) -> io::Result<Ledger> {
         let mut ledger = Ledger {
             owner: owner.to_owned(),
@@ -121,17 +121,17 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Commands whose end the node has not confirmed.
+    /// Returns the commands that the node has not confirmed as ended.
     pub(super) fn unfinished(&self) -> impl Iterator<Item = (&String, &Open)> {
         self.open.iter()
     }
 
-    /// How a command ended that is over for the node too.
+    /// Returns the final stage of a command that the node has confirmed.
     pub(super) fn settled(&self, id: &str) -> Option<Stage> {
         self.settled.get(id).copied()
     }
 
-    /// The result of interrupted work, and when it ended.
+    /// Returns the result of interrupted work and the time it was stored, in Unix seconds.
     pub(super) fn result(&self, key: &str) -> Option<(&[u8], i64)> {
         self.results.get(key).map(|(result, at)| (result.as_slice(), *at))
     }
@@ -148,7 +148,8 @@ impl Ledger {
         self.append(Record { body: update.encode_to_vec(), ..Record::new(Kind::Done, &update.command_id) }, true)
     }
 
-    /// The node knows how the command ended; `None`: it never began. Should the disk lose this, the node is told once more.
+    /// Records that the node has confirmed the end of a command; `None`: it never began. If a crash loses an unsynced record,
+    /// the node is sent the update once more.
     pub(super) fn settle(&mut self, id: &str, stage: Option<Stage>, sync: bool) -> io::Result<()> {
         let stage = stage.unwrap_or(Stage::Unspecified).into();
         self.append(Record { stage, ..Record::new(Kind::Settled, id) }, sync)
@@ -172,14 +173,14 @@ impl Ledger {
         if let Ok((file, bytes)) = rewritten {
             (disk.file, disk.bytes, disk.compact_at) = (file, bytes, 2 * bytes + SLACK_BYTES);
         } else {
-            // The file that is there is as good; later, perhaps.
+            // The existing file is intact; try again after more growth.
             disk.compact_at = disk.bytes + SLACK_BYTES;
         }
         self.disk = Some(disk);
         Ok(())
     }
 
-    /// Follows one record.
+    /// Applies one record to the state in memory.
     fn note(&mut self, record: Record) -> io::Result<()> {
         let kind = Kind::try_from(record.kind).map_err(|_| damaged("a record of an unknown kind"))?;
         let Record { id, body, stage, at, .. } = record;
@@ -226,7 +227,7 @@ impl Ledger {
         }
     }
 
-    /// Reads what is there. To forget a command is to run it again, so anything but an incomplete end is an error.
+    /// Loads the file. Losing a record could run a command twice, so any damage other than an incomplete end is an error.
     fn load(&mut self, path: &Path) -> io::Result<()> {
         let bytes = match std::fs::read(path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -243,7 +244,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Replaces the file by one that says only what still counts.
+    /// Replaces the file with one that holds only the records that still count.
     fn rewrite(&self, directory: &Path) -> io::Result<(File, u64)> {
         let (path, new) = (directory.join(NAME), directory.join(format!("{NAME}.new")));
         let mut bytes = Vec::new();
@@ -276,7 +277,7 @@ impl Ledger {
 }
 
 impl Disk {
-    /// All of it or nothing.
+    /// Appends a record completely or not at all.
     fn append(&mut self, record: &Record, sync: bool) -> io::Result<()> {
         let mut bytes = Vec::new();
         put(&mut bytes, record);
@@ -290,7 +291,7 @@ impl Disk {
     }
 }
 
-/// One process at a time.
+/// Locks the directory for this process.
 fn lock(directory: &Path) -> io::Result<File> {
     std::fs::create_dir_all(directory)?;
     let lock = OpenOptions::new().write(true).create(true).truncate(false).open(directory.join("lock"))?;
@@ -311,7 +312,7 @@ fn put(out: &mut Vec<u8>, record: &Record) {
     out.extend_from_slice(&body);
 }
 
-/// The first record and what is after it; `None` instead of the latter when the record is the incomplete end.
+/// Returns the first record and the bytes after it; `None` in place of the bytes if the record is an incomplete end.
 #[expect(clippy::type_complexity, reason = "used once")]
 fn next_record(bytes: &[u8]) -> io::Result<Option<(Record, Option<&[u8]>)>> {
     let torn = Ok(Some((Record::default(), None)));
@@ -321,7 +322,7 @@ fn next_record(bytes: &[u8]) -> io::Result<Option<(Record, Option<&[u8]>)>> {
     let (length, hash) = head.split_at(4);
     let length = length.try_into().map_or(0, u32::from_le_bytes) as usize;
     let Some((body, after)) = rest.split_at_checked(length) else { return torn };
-    // A file that was made longer before its bytes were written ends in zeros.
+    // If the file was extended on disk before its data was written, it ends in zeros.
     if bytes.iter().all(|byte| *byte == 0) {
         return torn;
     }

@@ -1,4 +1,4 @@
-//! The thread that keeps the stream to the node: registers, beats, hears, and begins anew when the stream is lost.
+//! The thread that keeps the stream to the node: registers, sends heartbeats, receives, and reconnects when the stream is lost.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use crate::agent::{ConfigUpdate, Goodbye, Heartbeat, NodeMessage, Registered, St
 use crate::duplex::{self, Downlink};
 use crate::{CallError, Code, Error};
 
-/// How long the node may take to answer a registration.
+/// Time that the node has to answer a registration.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The shortest interval between heartbeats that a node can ask for.
+/// Lower bound on the heartbeat interval, whichever interval the node requests.
 const LEAST_BEAT: Duration = Duration::from_millis(50);
-/// How long a heartbeat may go unanswered at least, however often the node wants them: it may just be slow.
+/// Lower bound on the time an unanswered heartbeat is tolerated, however short the interval: the node may just be slow.
 const BEAT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Keeps the agent linked until it leaves.
+/// Keeps the agent connected until it leaves.
 pub(super) fn run(shared: &Shared) {
     let mut backoff = Backoff::default();
     loop {
@@ -31,7 +31,8 @@ pub(super) fn run(shared: &Shared) {
                 inner.take_back(&refused.message);
             }
             if error.call().is_some_and(|error| error.code == Code::Aborted) {
-                // Another process has taken the id; two that both insist must not do so twice a second.
+                // Another process has taken the id. Two processes that claim the same id must not evict each other twice a
+                // second.
                 backoff.slow_down();
             }
         }
@@ -48,7 +49,7 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// One stream, from its beginning to its end.
+/// Runs one stream from its opening to its end.
 fn attend(shared: &Shared, backoff: &mut Backoff) -> Result<(), Error> {
     let register = shared.lock().register();
     let (uplink, downlink) = duplex::open(&shared.target, &shared.token, agent_message::Body::Register(register))?;
@@ -67,14 +68,14 @@ struct Attending<'a> {
     beats: Beats,
 }
 
-/// When the next heartbeat is due.
+/// The heartbeat schedule and its acknowledgements.
 struct Beats {
     next: Instant,
     /// `None` until the node has answered the registration.
     interval: Option<Duration>,
     sent: u64,
     answered: u64,
-    /// Since when a heartbeat waits for its answer.
+    /// Start of the wait for the oldest unacknowledged heartbeat.
     waiting: Instant,
 }
 
@@ -94,7 +95,7 @@ impl Beats {
         }
     }
 
-    /// The number of a heartbeat that is due.
+    /// Returns the number of the heartbeat to send, or `None` if none is due; fails if the node has stopped answering.
     fn take(&mut self, now: Instant) -> Result<Option<u64>, Error> {
         if now < self.next {
             return Ok(None);
@@ -141,7 +142,7 @@ impl Attending<'_> {
     fn handle(&mut self, message: NodeMessage, backoff: &mut Backoff) {
         let now = clock::now();
         let mut inner = self.shared.lock();
-        // What this version does not know it passes over.
+        // Messages unknown to this version decode to `None` and are ignored.
         match message.body {
             Some(node_message::Body::Registered(registered)) => {
                 backoff.reset();
@@ -179,7 +180,7 @@ impl Attending<'_> {
 }
 
 impl Inner {
-    /// The node knows the agent; what it does not know yet follows.
+    /// Records the node's answer. After the first one, sends the state that was reported before the agent was registered.
     fn registered(&mut self, registered: Registered) {
         let first = self.terms.replace(registered).is_none();
         self.agree();
@@ -198,7 +199,8 @@ impl Inner {
         }
     }
 
-    /// Says how the agent is, now. Its number is nobody's: only the regular ones are waited for.
+    /// Sends a heartbeat with `state` now. It carries number 0, so no acknowledgement is awaited; only the regular heartbeats
+    /// have one.
     pub(super) fn beat_with(&mut self, state: State) {
         if self.terms.is_some() {
             self.send(agent_message::Body::Heartbeat(Heartbeat { number: 0, state: Some(state) }));

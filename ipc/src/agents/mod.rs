@@ -1,17 +1,18 @@
-//! An application as an agent: registered with the node beside it, beating, running commands.
+//! An application as an agent: registers with the local node, sends heartbeats and runs commands.
 //!
-//! Owns the stream to the node and the record of commands. Must never run a command twice, and never needs the node to be
-//! there: what the agent has to say is said when it comes.
+//! Owns the stream to the node and the ledger of commands. Must never run a command twice, and must work without a node: state,
+//! deployments and results are delivered when the stream is next established.
 //!
-//! Each agent has threads of its own, all named: `peat-agent`, which keeps the stream, and `peat-agent-N`, which run
-//! commands, as many at once as [`Connect::workers`] says. The handler is called on those.
+//! Each agent has named threads: `peat-agent` keeps the stream, and `peat-agent-N` run commands, [`Connect::workers`] of them
+//! at a time. The handler is called on the latter.
 //!
 //! | file | idea |
 //! |---|---|
-//! | `link.rs` | the stream: register, beat, hear, begin anew |
+//! | `link.rs`, `backoff.rs` | the stream: register, send heartbeats, receive, reconnect |
 //! | `jobs.rs` | commands from push to confirmed end |
-//! | `ledger.rs` | what became of them, across restarts |
-//! | `work.rs`, `once.rs` | running them; work done once |
+//! | `ledger.rs` | the state of commands, across restarts |
+//! | `work.rs`, `once.rs` | running commands; work that several commands share |
+//! | `shared.rs`, `clock.rs` | the state that the threads share; clock reads |
 
 mod backoff;
 mod clock;
@@ -37,13 +38,13 @@ pub use self::work::{Outcome, Work};
 use crate::agent::{Register, Registered, State, Workload, agent_message};
 use crate::{CallError, Client, Code, Error, Target};
 
-/// How many commands run at once when nobody says.
+/// Default number of commands that run concurrently.
 const WORKERS: usize = 4;
 
-/// How long a node may take to hear that the agent leaves.
+/// Time that a dropped agent waits for the node to receive its goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// An agent that is kept registered until it is closed or dropped.
+/// An agent that stays registered until it is closed or dropped.
 ///
 /// ```no_run
 /// use peat_ipc::agent::{Register, State};
@@ -80,40 +81,40 @@ impl std::fmt::Debug for Connect {
 }
 
 impl Connect {
-    /// The token of a TCP listener that asks for one.
+    /// Sets the token for a TCP listener that requires one.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Connect {
         self.token = token.into();
         self
     }
 
-    /// Where to remember what became of commands, so that none runs twice when the agent is restarted. A directory of its own,
-    /// made when it is missing. Without it the agent remembers for as long as it lives.
+    /// Sets the directory that keeps the state of commands, so that none runs twice across restarts of the agent. It belongs to
+    /// this agent alone and is created if missing. Without it, the state lasts as long as the agent.
     #[must_use]
     pub fn remember_in(mut self, directory: impl Into<PathBuf>) -> Connect {
         self.memory = Some(directory.into());
         self
     }
 
-    /// How many commands may run at once (4).
+    /// Sets the number of commands that run concurrently (default 4).
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Connect {
         self.workers = workers.max(1);
         self
     }
 
-    /// What runs commands. It may take as long as it likes, and blocks only its own thread. Without a handler commands wait
-    /// at the node until they expire.
+    /// Sets the handler that runs commands. It may block for any length of time; it blocks only its worker thread. Without a
+    /// handler, commands stay pending at the node until they expire.
     #[must_use]
     pub fn on_command<O: Into<Outcome>>(mut self, handler: impl Fn(&Work<'_>) -> O + Send + Sync + 'static) -> Connect {
         self.handler = Some(Box::new(move |work| handler(work).into()));
         self
     }
 
-    /// Starts the agent. It registers as soon as the node can be reached, and again whenever the stream was lost.
+    /// Starts the agent. It registers as soon as the node can be reached, and again each time the stream is lost.
     ///
     /// # Errors
-    /// The record of commands cannot be used, or a thread not be started.
+    /// The ledger of commands cannot be opened, or a thread cannot be started.
     pub fn register(self, registration: Register) -> io::Result<Agent> {
         let workers = if self.handler.is_some() { self.workers } else { 0 };
         let shared = Shared::new(self.target, self.token, self.handler, registration, self.memory.as_deref())?;
@@ -129,13 +130,13 @@ impl Connect {
 }
 
 impl Agent {
-    /// An agent of the node at `target`, to be registered.
+    /// Returns a builder for an agent of the node at `target`.
     #[must_use]
     pub fn connect(target: Target) -> Connect {
         Connect { target, token: String::new(), memory: None, workers: WORKERS, handler: None }
     }
 
-    /// What the node answered to the registration; `None` while there is no stream.
+    /// Returns the node's answer to the registration; `None` while the agent is not registered.
     #[must_use]
     pub fn terms(&self) -> Option<Registered> {
         self.shared.lock().terms.clone()
@@ -144,7 +145,7 @@ impl Agent {
     /// Waits until the node has answered the registration.
     ///
     /// # Errors
-    /// DEADLINE_EXCEEDED with what is in the way; the agent goes on trying.
+    /// DEADLINE_EXCEEDED with the last failure in its message; the agent keeps trying.
     pub fn wait_registered(&self, patience: Duration) -> Result<Registered, CallError> {
         let end = clock::now() + patience;
         let mut inner = self.shared.lock();
@@ -161,15 +162,15 @@ impl Agent {
         }
     }
 
-    /// What is in the way, if something is, in words: of the stream, of commands, or what the node refused of what the agent last
-    /// said of itself.
+    /// Returns a description of the current failure, if any: of the stream or of the ledger, or else the node's reason for
+    /// rejecting the agent's last registration or state.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let inner = self.shared.lock();
         inner.trouble.clone().or_else(|| inner.refusal.clone())
     }
 
-    /// Says how the agent is, at once and after every reconnect. Workloads named here are reported as by
+    /// Sends the agent's state now and after every reconnect. Workloads named here are reported as by
     /// [`Agent::report_deployment`].
     pub fn heartbeat(&self, state: State) {
         let mut inner = self.shared.lock();
@@ -180,7 +181,7 @@ impl Agent {
             state.workloads.iter().for_each(|workload| inner.put_workload(workload.clone()));
         }
         inner.beat_with(state.clone());
-        // The registration brings them along.
+        // The registration carries the workloads after a reconnect.
         inner.state = Some(State { workloads: Vec::new(), workloads_complete: false, ..state });
     }
 
@@ -200,7 +201,7 @@ impl Agent {
         inner.beat_with(State { workloads, workloads_complete: true, ..State::default() });
     }
 
-    /// Changes what is registered. The id stays.
+    /// Changes the registration and sends it. The agent's id does not change.
     pub fn update(&self, change: impl FnOnce(&mut Register)) {
         let mut inner = self.shared.lock();
         inner.refusal = None;
@@ -211,7 +212,7 @@ impl Agent {
         inner.send(agent_message::Body::Register(register));
     }
 
-    /// A connection of its own to the same node, for calls.
+    /// Connects a separate client to the same node, for calls.
     ///
     /// # Errors
     /// The node cannot be reached.
@@ -219,8 +220,9 @@ impl Agent {
         Ok(Client::connect(&self.shared.target)?.with_token(self.shared.token.clone()))
     }
 
-    /// Waits until every command that has begun is over and the node knows, at most for `patience`; then says goodbye. False:
-    /// some is not. Its end is recorded, and told when the agent is started again on the same record.
+    /// Waits up to `patience` until every command that has begun has ended and the node has confirmed it, then says goodbye.
+    /// Returns false if some are unconfirmed: their ends are in the ledger and are reported when an agent is next started with
+    /// it.
     #[must_use]
     pub fn close(self, patience: Duration) -> bool {
         let end = clock::now() + patience;
@@ -233,7 +235,7 @@ impl Agent {
 }
 
 impl Drop for Agent {
-    /// Says goodbye, and gives the node a second to take it. Handlers that still run end by themselves.
+    /// Says goodbye and waits up to a second for the node to receive it. Handlers that still run are left to finish.
     fn drop(&mut self) {
         let end = clock::now() + GOODBYE;
         let mut inner = self.shared.lock();

@@ -1,4 +1,4 @@
-//! Work that several commands want and that is done once.
+//! Work that several commands request under one key and that runs once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,19 +8,19 @@ use std::time::Duration;
 use super::clock;
 use super::shared::Shared;
 
-/// Between two looks at whether a waiting command was cancelled; every change wakes it earlier.
+/// Interval at which a waiting command checks for its cancellation; any change wakes it earlier.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// One attempt at work done once, as the work sees it.
+/// One run of shared work, as the work itself sees it.
 #[derive(Debug, Default)]
 pub struct Attempt {
-    /// Of every command that waits for it.
+    /// Cancellation flags of all commands that wait for the result.
     cancels: Mutex<Vec<Arc<AtomicBool>>>,
     outcome: OnceLock<Result<String, String>>,
 }
 
 impl Attempt {
-    /// Whether nobody wants the result any more: every command that waits for it was cancelled.
+    /// Returns true if every command that waits for the result was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         let cancels = self.cancels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +70,8 @@ fn wait(shared: &Shared, attempt: &Attempt, cancel: &Arc<AtomicBool>) -> Result<
     }
 }
 
-/// A result that could not be written down is none: after a restart it would be forgotten, and the work done again.
+/// Publishes the outcome of the work. A result that the ledger could not record becomes an error: a restart would lose it and
+/// the work would run again.
 fn finish(shared: &Shared, key: &str, attempt: &Attempt, result: Result<String, String>) -> Result<String, String> {
     let mut inner = shared.lock();
     let result = result.and_then(|result| {

@@ -1,4 +1,4 @@
-//! What the threads of one agent share: a mutex that is never held while a handler runs, and a condition for every change.
+//! The state that the threads of one agent share: a mutex that is never held while a handler runs, and condition variables.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -17,14 +17,14 @@ use crate::agent::{Register, Registered, State, Workload, agent_message};
 use crate::duplex::Uplink;
 use crate::sidecar::Command;
 
-/// See the module's documentation.
+/// The agent's settings and its locked state; see the module's documentation.
 pub(super) struct Shared {
     pub(super) target: Target,
     pub(super) token: String,
     pub(super) handler: Option<Handler>,
     inner: Mutex<Inner>,
     changed: Condvar,
-    /// Workers without a command wait on this one, so that news wakes only whom it is for.
+    /// Idle workers wait on this separate condition variable, so that other changes do not wake them.
     work: Condvar,
 }
 
@@ -34,37 +34,39 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// What an agent says of itself.
+/// Registration and state as the agent last reported them.
 #[derive(Clone, Debug)]
 pub(super) struct Said {
     registration: Register,
     state: Option<State>,
 }
 
-/// Everything that changes.
+/// The mutable state of an agent, guarded by the mutex.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) jobs: Jobs,
-    /// Workers without a command, and commands that the thread of the stream has taken for them.
+    /// Number of workers without a command.
     pub(super) idle: usize,
+    /// Commands that the stream's thread has already taken for idle workers.
     pub(super) handed: VecDeque<(Command, Arc<AtomicBool>)>,
     pub(super) attempts: BTreeMap<String, Arc<Attempt>>,
     pub(super) registration: Register,
-    /// What the agent said of itself last, beside its workloads.
+    /// State that the agent last reported, without its workloads.
     pub(super) state: Option<State>,
-    /// Present from a Register to the end of its stream.
+    /// Sending half of the stream, from registration to the end of the stream.
     pub(super) uplink: Option<Uplink>,
-    /// The node's answer to it.
+    /// The node's answer to the registration.
     pub(super) terms: Option<Registered>,
     pub(super) leaving: bool,
-    /// The thread of the stream has ended.
+    /// True once the stream's thread has ended.
     pub(super) gone: bool,
-    /// What was said last that the node may still refuse, and what it took before that.
+    /// Report that was last sent and that the node may still reject.
     pub(super) offered: Option<Said>,
+    /// Last report that the node accepted.
     pub(super) agreed: Option<Said>,
-    /// What the node refused of what the agent said of itself, until it says something else.
+    /// The node's reason for rejecting a report, until the agent changes it.
     pub(super) refusal: Option<String>,
-    /// Why there is no link, or why commands do not get on, in words.
+    /// Description of the failure that prevents a stream or keeps commands from advancing.
     pub(super) trouble: Option<String>,
 }
 
@@ -100,7 +102,7 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of the lock until something changes, at most for `patience`.
+    /// Releases the lock until something changes, for at most `patience`.
     pub(super) fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, patience: Duration) -> MutexGuard<'a, Inner> {
         let waited = self.changed.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner);
         waited.0
@@ -110,7 +112,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Lets a worker wait until there may be a command for it.
+    /// Blocks a worker until a command may be available, for at most `patience`.
     pub(super) fn wait_for_work<'a>(
         &self,
         mut inner: MutexGuard<'a, Inner>,
@@ -123,12 +125,13 @@ impl Shared {
         inner
     }
 
-    /// There may be commands for workers, or the agent leaves.
+    /// Wakes all workers: commands may be available, or the agent is leaving.
     pub(super) fn notify_workers(&self) {
         self.work.notify_all();
     }
 
-    /// Takes commands for the workers that wait, so that the node hears at once that they are accepted.
+    /// Takes commands on behalf of idle workers, so that the node receives their acceptance without waiting for a thread
+    /// switch.
     pub(super) fn hand_out(&self, inner: &mut Inner, now: Instant) {
         while inner.handed.len() < inner.idle {
             let taken = inner.jobs.take(now);
@@ -140,14 +143,14 @@ impl Shared {
 }
 
 impl Inner {
-    /// Says what the node does not know of commands.
+    /// Sends all command updates that are due on this stream.
     pub(super) fn tell(&mut self) {
         for update in self.jobs.poll_updates() {
             self.send(agent_message::Body::CommandUpdate(update));
         }
     }
 
-    /// Sends, if there is a link. One that fails is cut, so that the thread that reads it sees its end.
+    /// Sends `body` if there is a stream. Cuts a stream that fails, so that its reading thread sees the end.
     pub(super) fn send(&mut self, body: agent_message::Body) {
         if let Some(uplink) = &mut self.uplink
             && uplink.send(body).is_err()
@@ -157,7 +160,7 @@ impl Inner {
         }
     }
 
-    /// Notes what the ledger said.
+    /// Unwraps a result of the ledger; an error becomes the agent's current failure.
     pub(super) fn recorded<T>(&mut self, result: io::Result<T>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -173,7 +176,7 @@ impl Inner {
         Register { commands: self.jobs.registered(), ..self.registration.clone() }
     }
 
-    /// Everything said up to here is taken once the node answers what is sent next.
+    /// Marks the current registration and state as offered: the node's next answer accepts them.
     pub(super) fn offer(&mut self) {
         self.offered = Some(Said { registration: self.registration.clone(), state: self.state.clone() });
     }
@@ -184,7 +187,7 @@ impl Inner {
         }
     }
 
-    /// Goes back to what the node took: it would refuse the rest again at every registration.
+    /// Reverts to the last accepted report. The node would reject the rest again at every registration.
     pub(super) fn take_back(&mut self, why: &str) {
         if let Some(said) = self.agreed.clone() {
             (self.registration, self.state) = (said.registration, said.state);
@@ -192,7 +195,7 @@ impl Inner {
         }
     }
 
-    /// Adds a workload to what is registered, or replaces the one of its name.
+    /// Adds a workload to the registration, replacing one with the same name.
     pub(super) fn put_workload(&mut self, workload: Workload) {
         self.drop_workload(&workload.name);
         self.registration.workloads.push(workload);

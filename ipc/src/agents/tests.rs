@@ -1,4 +1,4 @@
-//! An agent over a real socket, and a node that does as the test says.
+//! Tests of an agent over a real socket, against a scripted node.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::frame::{Decoder, put_error, put_item};
 use crate::sidecar::Command;
 use crate::stream::Stream;
 
-/// How long what must happen may take; only a failing test waits for it.
+/// Time limit of each expected event; only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Node {
@@ -29,7 +29,7 @@ struct Node {
     path: PathBuf,
 }
 
-/// One connection of the agent.
+/// One connection of the agent, as the node sees it.
 struct Link {
     stream: Stream,
     decoder: Decoder,
@@ -68,7 +68,7 @@ impl Node {
         link
     }
 
-    /// Lets the agent in; what it registered.
+    /// Accepts the agent's connection and returns it with the registration it sent.
     fn welcome(&self, beat_ms: u32) -> (Link, Register) {
         let mut link = self.accept();
         let agent_message::Body::Register(register) = link.next() else { panic!("not a Register") };
@@ -85,7 +85,7 @@ impl Link {
         self.decoder.extend(&bytes[..count]);
     }
 
-    /// The next thing the agent says, credit aside.
+    /// Returns the agent's next message, skipping credit.
     fn next(&mut self) -> agent_message::Body {
         loop {
             match self.decoder.next_frame().unwrap() {
@@ -130,7 +130,7 @@ impl Link {
         self.say(node_message::Body::UpdateAck(ack));
     }
 
-    /// The agent says this of that command, and the node stores it.
+    /// Expects an update of that command with that stage, and acknowledges it.
     fn hears(&mut self, id: &str, stage: Stage) -> CommandUpdate {
         let update = self.update();
         assert_eq!((update.command_id.as_str(), update.stage()), (id, stage), "{update:?}");
@@ -147,7 +147,7 @@ fn done() -> Outcome {
     Outcome::Completed("{}".into())
 }
 
-/// A handler that counts, says that it has begun, and waits until it may end.
+/// Returns a handler that counts its runs, signals its start, and blocks until released.
 fn held() -> (Arc<AtomicUsize>, Receiver<String>, Sender0, impl Fn(&Work<'_>) -> Outcome) {
     let runs = Arc::new(AtomicUsize::new(0));
     let (began, begins): (SyncSender<String>, _) = sync_channel(8);
@@ -234,7 +234,7 @@ fn a_command_pushed_again_runs_once_across_restarts_too() {
     drop(agent);
 }
 
-/// The last worker may need a moment to let go of the record.
+/// Polls `condition` until it yields a value: the last worker may need a moment to release the ledger.
 fn eventually<T>(mut condition: impl FnMut() -> Option<T>) -> T {
     for _ in 0..3_000 {
         match condition() {
@@ -437,7 +437,7 @@ fn what_the_node_refuses_of_an_agents_state_is_told_and_taken_back() {
     assert!(agent.trouble().unwrap().contains("control character"));
 }
 
-/// What a node says that does not hold the command.
+/// Returns the acknowledgement of a node that does not hold the command.
 fn not_here(said: &CommandUpdate) -> UpdateAck {
     let refused = "there is no command here".into();
     UpdateAck { command_id: said.command_id.clone(), stage: said.stage, refused, not_here: true }
@@ -447,7 +447,7 @@ fn stored(said: &CommandUpdate) -> UpdateAck {
     UpdateAck { command_id: said.command_id.clone(), stage: said.stage, ..UpdateAck::default() }
 }
 
-/// A job that was accepted; its first report.
+/// Returns the first update of a job that was accepted.
 fn accepted(jobs: &mut Jobs, now: std::time::Instant) -> CommandUpdate {
     let command = Some(Command { id: "c1".into(), ..Command::default() });
     jobs.handle_push(now, CommandPush { command, time_left_ms: 0 });
@@ -494,7 +494,7 @@ fn a_command_the_node_does_not_hold_waits_without_a_worker_and_runs_when_it_does
     assert_eq!(jobs.permit("c1").unwrap(), Permit::Begin);
 }
 
-/// A command accepted and written down as begun ahead of the node's word, on disk at `path`.
+/// Returns an accepted command with an early start record in the ledger at `path`.
 fn prepared(path: &std::path::Path) -> (Jobs, CommandUpdate) {
     let (now, mut jobs) = (clock::now(), Jobs::new(Ledger::open("a1", Some(path)).unwrap()).unwrap());
     let said = accepted(&mut jobs, now);

@@ -1,4 +1,4 @@
-//! The threads that run commands, and what a handler is given.
+//! The worker threads, and the command as a handler sees it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,25 +14,25 @@ use crate::agent::CommandUpdate;
 use crate::agent::command_update::Stage;
 use crate::sidecar::Command;
 
-/// What runs commands.
+/// Function that runs a command.
 pub(super) type Handler = Box<dyn Fn(&Work<'_>) -> Outcome + Send + Sync>;
 
-/// How long to wait before the ledger is tried again; every change wakes a worker earlier.
+/// Interval after which an idle worker retries a failed ledger; any change wakes it earlier.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a node takes of a result, and of words.
+/// The node's limits on a result, an error message and a progress message.
 const RESULT_BYTES: usize = 256 << 10;
 const ERROR_BYTES: usize = 4 << 10;
 const PROGRESS_BYTES: usize = 1 << 10;
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// Well; the result is JSON, or empty.
+    /// The command succeeded; the result is JSON or empty.
     Completed(String),
-    /// Not well; in words.
+    /// The command failed; the text is the error message.
     Failed(String),
-    /// Because its sender asked for that.
+    /// The command ended because its sender cancelled it.
     Cancelled,
 }
 
@@ -62,12 +62,12 @@ impl Outcome {
     }
 }
 
-/// How much of `text` is kept.
+/// Returns the longest prefix length of `text` that is at most `most` bytes and ends on a character boundary.
 fn boundary(text: &str, most: usize) -> usize {
     (0..=text.len().min(most)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// A command that is being run.
+/// A command while it runs.
 #[derive(Debug)]
 pub struct Work<'a> {
     shared: &'a Shared,
@@ -76,38 +76,39 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// The command's id: nothing with this id runs a second time.
+    /// Returns the command's id. A command with this id never runs a second time.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.command.id
     }
 
-    /// What kind of command it is.
+    /// Returns the command's type.
     #[must_use]
     pub fn command_type(&self) -> &str {
         &self.command.command_type
     }
 
-    /// What it brings, JSON.
+    /// Returns the command's payload, which is JSON.
     #[must_use]
     pub fn payload_json(&self) -> &str {
         &self.command.payload_json
     }
 
-    /// The whole of it.
+    /// Returns the whole command.
     #[must_use]
     pub fn command(&self) -> &Command {
         &self.command
     }
 
-    /// Whether its sender wants it to end. A handler that ends for that reason says [`Outcome::Cancelled`].
+    /// Returns true if the sender has cancelled the command. A handler that stops for this reason returns
+    /// [`Outcome::Cancelled`].
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.cancel.load(Ordering::Acquire)
     }
 
-    /// Shows how far it is to whoever watches: the newest words, every five seconds at most, up to 1 KiB. Lost when the node
-    /// cannot be reached.
+    /// Reports progress, up to 1 KiB of text. The node publishes the newest report, at most one every five seconds; reports are
+    /// lost while the node is unreachable.
     pub fn progress(&self, words: impl Into<String>, percent: u32) {
         let mut progress = words.into();
         progress.truncate(boundary(&progress, PROGRESS_BYTES));
@@ -118,13 +119,13 @@ impl Work<'_> {
         }
     }
 
-    /// Does work under a key that says what is done, so that a retry under a new id does not do it again: while the work of
-    /// another command runs under the key, this one waits for it and shares its result. When the agent lost its node, or was
-    /// restarted, before the command of that result got through, the result is used again for an hour. A command that got
-    /// through is over: the same key then begins anew. A failure is not used again.
+    /// Runs work under a key that names its effect, so that a retry of it under a new command id does not repeat it. While
+    /// another command runs work under the same key, this one waits for it and shares its result. If the agent lost its node or
+    /// was restarted before the node confirmed that command, the result is reused for an hour. Once the node has confirmed the
+    /// command, the key is free and the work runs again. Failures are not reused.
     ///
     /// # Errors
-    /// The work failed, or this command was cancelled while it waited; in words.
+    /// The work failed, or this command was cancelled while it waited; the text is the error message.
     pub fn once(
         &self,
         content_key: &str,
@@ -134,14 +135,15 @@ impl Work<'_> {
     }
 }
 
-/// One worker: takes commands until the agent leaves.
+/// Runs one worker: takes commands until the agent leaves.
 pub(super) fn run(shared: &Shared) {
     while let Some(work) = next(shared) {
         let Some(handler) = &shared.handler else { return };
         let outcome = catch_unwind(AssertUnwindSafe(|| handler(&work)));
         let outcome = outcome.unwrap_or_else(|_| Outcome::Failed("the handler panicked".into()));
         let mut inner = shared.lock();
-        // What could not be written down is told all the same; after a restart the command counts as interrupted.
+        // An outcome that the ledger could not record is reported all the same; after a restart the command counts as
+        // interrupted.
         let ended = inner.jobs.end(outcome.update(work.id()));
         inner.recorded(ended);
         inner.tell();
@@ -150,7 +152,7 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-/// Waits for a command that may begin; `None`: the agent leaves.
+/// Blocks until a command may begin, and returns it; `None` once the agent is leaving.
 fn next(shared: &Shared) -> Option<Work<'_>> {
     let mut inner = shared.lock();
     loop {

@@ -1,4 +1,4 @@
-//! Agents on the native IPC, many of them on one connection: frames out, frames in, no socket.
+//! Agents on the native IPC, several per connection: frames in and out, without a socket.
 
 use bench_peers::Failure;
 use peat_ipc::PREFACE;
@@ -9,10 +9,10 @@ use peat_ipc::method::AGENT_LINK;
 use peat_ipc::prost::Message;
 use peat_ipc::sidecar::PlatformStatus;
 
-/// Messages a node may send on a stream before it is granted more.
+/// Number of messages a node may send on a stream before more are granted.
 const CREDIT: u32 = 64;
 
-/// Whether a heartbeat says how the agent is, or just that it is.
+/// The content of a heartbeat: bare, or with the agent's state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Beat {
     Bare,
@@ -22,10 +22,10 @@ pub(crate) enum Beat {
 /// The streams of several agents on one connection.
 pub(crate) struct Agents {
     first: usize,
-    /// Bytes to be written.
+    /// Bytes to write.
     pub(crate) out: Vec<u8>,
     decoder: Decoder,
-    /// Messages taken of each stream since its last grant.
+    /// Messages received on each stream since its last grant.
     taken: Vec<u32>,
     beats: u64,
     registered: usize,
@@ -33,7 +33,7 @@ pub(crate) struct Agents {
 }
 
 impl Agents {
-    /// The agents `first` and the following ones, about to register.
+    /// Creates `count` agents, numbered from `first`, with their registrations queued.
     pub(crate) fn new(first: usize, count: usize) -> Agents {
         let mut agents = Agents {
             first,
@@ -56,7 +56,7 @@ impl Agents {
         self.taken.len()
     }
 
-    /// One agent beats.
+    /// Queues a heartbeat of one agent.
     pub(crate) fn beat(&mut self, stream: usize, beat: Beat) {
         self.beats += 1;
         let state = (beat == Beat::WithState).then(|| state(self.first + stream));
@@ -64,7 +64,7 @@ impl Agents {
         put_upload(&mut self.out, call(stream), &message(agent_message::Body::Heartbeat(heartbeat)));
     }
 
-    /// Takes what the node wrote.
+    /// Handles bytes from the node.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.decoder.extend(bytes);
         while let Some((call, body)) = self.decoder.next_frame()? {
@@ -87,18 +87,18 @@ impl Agents {
         }
     }
 
-    /// Whether every agent's registration was answered.
+    /// Returns true if every registration was answered.
     pub(crate) fn are_registered(&self) -> bool {
         self.registered == self.count()
     }
 
-    /// Heartbeats that are not answered.
+    /// Returns the number of unanswered heartbeats.
     pub(crate) fn unanswered(&self) -> u64 {
         self.beats - self.acknowledged
     }
 }
 
-/// Calls of a connection begin at 1.
+/// Returns the call id of a stream; the ids of a connection start at 1.
 fn call(stream: usize) -> u64 {
     stream as u64 + 1
 }
@@ -119,7 +119,7 @@ fn register(number: usize) -> Register {
     }
 }
 
-/// What the registration said already, but for the status: the first one changes that.
+/// Returns the registered state with a different status, so that only the first heartbeat changes anything.
 fn state(number: usize) -> State {
     State { status: PlatformStatus::Ready.into(), workloads: vec![workload(number)], ..State::default() }
 }

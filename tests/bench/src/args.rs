@@ -1,4 +1,4 @@
-//! The command line.
+//! Command-line arguments.
 
 use std::path::PathBuf;
 
@@ -12,19 +12,19 @@ const USAGE: &str =
   --without-http  the same built with --no-default-features, to see what HTTP takes
   --dir    where nodes keep their data; on the disk to be measured (target/data)";
 
-/// What to do.
+/// The action to perform.
 pub(crate) enum Command {
-    /// Be a peer, for a measurement in another process.
+    /// Serves a peer, for a measurement in another process.
     Serve { peer: Peer, socket: PathBuf, sizes: Sizes },
-    /// Name the rows.
+    /// Lists the rows.
     List,
-    /// Measure.
+    /// Measures.
     Bench(Options),
 }
 
-/// How to measure.
+/// Options of a measurement.
 pub(crate) struct Options {
-    /// Parts of row names; none means all rows.
+    /// Prefixes of row names; empty for all rows.
     pub(crate) rows: Vec<String>,
     pub(crate) quick: bool,
     pub(crate) node: PathBuf,

@@ -21,23 +21,23 @@ const ONE_ROW: Duration = Duration::from_secs(4 * 60);
 /// Time in which a row ends once its nodes are gone.
 const UNWIND: Duration = Duration::from_secs(10);
 
-/// What a row may ask of its surroundings.
+/// The environment of a row.
 pub(crate) struct Bench {
     pub(crate) quick: bool,
     /// The release binary.
     pub(crate) node: PathBuf,
-    /// The same without its default features.
+    /// The release binary without default features.
     pub(crate) without_http: Option<PathBuf>,
     scratch: PathBuf,
 }
 
 impl Bench {
-    /// `full` repetitions of something, or a tenth of them when only trying things out.
+    /// Returns `full`, or a tenth of it for a quick run.
     pub(crate) fn times(&self, full: usize) -> usize {
         if self.quick { full.div_ceil(10) } else { full }
     }
 
-    /// An empty directory, on the disk that is measured.
+    /// Creates an empty directory on the measured disk.
     pub(crate) fn directory(&self, name: &str) -> Result<PathBuf, Failure> {
         let path = self.scratch.join(name);
         if path.exists() {
@@ -48,7 +48,7 @@ impl Bench {
     }
 }
 
-/// Whether every line may stand.
+/// Runs the rows; returns true if no line failed.
 pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
     let end = Instant::now() + ALL_ROWS;
     let bench = Arc::new(Bench {

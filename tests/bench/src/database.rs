@@ -1,4 +1,4 @@
-//! Looks into, and tampers with, the database of a node that is not running.
+//! Inspects and modifies the database of a stopped node.
 
 use std::io;
 use std::ops::Bound;
@@ -8,32 +8,33 @@ use bench_peers::Failure;
 use peat_node::store::FileDisk;
 use redb::{BackendError, Database, ReadableDatabase, ReadableTableMetadata, StorageBackend, TableDefinition};
 
-/// The node's own header and its journal, before redb's pages (docs/storage.md). A node that was stopped has all in those.
+/// Offset of redb's pages in bytes, after the node's header and its journal (docs/storage.md). After a clean stop the pages
+/// contain all data.
 const PAGES_AT: u64 = 4096 + 32_768;
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const CHUNKS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("chunks");
 const CURSORS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("cursors");
 
-/// How much is stored, without the trees it is stored in.
+/// Amount of stored data, without the overhead of the trees.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stored {
-    /// Records, tombstones included.
+    /// Number of records, tombstones included.
     pub(crate) records: u64,
-    /// Their keys and values, and their chunks.
+    /// Bytes of their keys, values and chunks.
     pub(crate) bytes: u64,
 }
 
-/// The records of the node whose data directory is `data`.
+/// Measures the records of the node with the data directory `data`.
 pub(crate) fn stored(data: &Path) -> Result<Stored, Failure> {
     let database = open(data)?;
     let transaction = database.begin_read()?;
     let [records, chunks] = [transaction.open_table(RECORDS)?, transaction.open_table(CHUNKS)?];
     let bytes = records.stats()?.stored_bytes() + chunks.stats()?.stored_bytes();
-    // The counters are a row too.
+    // The counters occupy one row of the table.
     Ok(Stored { records: records.len()? - 1, bytes })
 }
 
-/// Makes the node forget how far it has come with every peer, as if the checkpoints had been lost.
+/// Deletes the node's cursors of all peers, as if the checkpoints had been lost.
 pub(crate) fn forget_cursors(data: &Path) -> Result<(), Failure> {
     let database = open(data)?;
     let transaction = database.begin_write()?;
@@ -70,7 +71,7 @@ impl StorageBackend for Pages {
         self.0.write(offset + PAGES_AT, data)
     }
 
-    // The file itself is locked for as long as it is open.
+    // The file itself is locked while it is open.
     fn try_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
         Ok(true)
     }

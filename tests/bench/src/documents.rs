@@ -1,4 +1,4 @@
-//! The documents that are stored and carried: 300 bytes of JSON each, as a track or a platform would be.
+//! The documents that are stored and replicated: 300 bytes of JSON each, typical of a track or a platform.
 
 use std::collections::VecDeque;
 
@@ -6,22 +6,22 @@ use bench_peers::Failure;
 use peat_ipc::sidecar::{GetDocumentRequest, PutDocumentRequest};
 use peat_ipc::{Client, Pending};
 
-/// Bytes of every document.
+/// Size of every document in bytes.
 pub(crate) const BYTES: usize = 300;
 /// A collection of kind `latest`.
 pub(crate) const LATEST: &str = "tracks";
 /// A collection of kind `merged`.
 pub(crate) const MERGED: &str = "notes";
-/// Puts that are on their way while many are made.
+/// Maximum number of pipelined puts.
 const FLYING: usize = 128;
 
-/// The id of document `number`.
+/// Returns the id of document `number`.
 pub(crate) fn id(number: usize) -> String {
     format!("track-{number:06}")
 }
 
-/// Document `number` in its `edition`th edition, as the node would store it: keys sorted, no number with a zero to drop at
-/// its end. Editions differ in three fields; what is in the others does not compress.
+/// Returns edition `edition` of document `number` in the node's canonical form: sorted keys and no number with a trailing zero.
+/// Editions differ in three fields; the values of the others do not compress.
 pub(crate) fn json(number: usize, edition: usize) -> String {
     let unit = |seed: usize| mix((number * 31 + edition * 7 + seed) as u64) % 1_000_000;
     let head = format!(
@@ -37,7 +37,7 @@ pub(crate) fn json(number: usize, edition: usize) -> String {
     head + &noise + tail
 }
 
-/// splitmix64's finisher: the same numbers on every run.
+/// The finaliser of splitmix64, which gives the same numbers on every run.
 fn mix(value: u64) -> u64 {
     let mut mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -45,7 +45,7 @@ fn mix(value: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// A put of one document.
+/// Creates a put of one document.
 pub(crate) fn put(collection: &str, number: usize, edition: usize, durable: bool) -> PutDocumentRequest {
     PutDocumentRequest {
         collection: collection.into(),
@@ -56,12 +56,12 @@ pub(crate) fn put(collection: &str, number: usize, edition: usize, durable: bool
     }
 }
 
-/// A read of one document.
+/// Creates a read of one document.
 pub(crate) fn get(collection: &str, number: usize) -> GetDocumentRequest {
     GetDocumentRequest { collection: collection.into(), doc_id: id(number) }
 }
 
-/// Puts many documents, pipelined; the last one durably, and so all of them.
+/// Puts many documents, pipelined; the last one durably, which makes all of them durable.
 pub(crate) fn load(
     client: &mut Client,
     collection: &str,
@@ -73,7 +73,7 @@ pub(crate) fn load(
     pipeline(client, puts)
 }
 
-/// Makes calls with many of them unanswered at a time.
+/// Makes calls with many of them in flight.
 pub(crate) fn pipeline(client: &mut Client, puts: impl IntoIterator<Item = PutDocumentRequest>) -> Result<(), Failure> {
     let mut flying: VecDeque<Pending<PutDocumentRequest>> = VecDeque::with_capacity(FLYING);
     for put in puts {

@@ -1,7 +1,7 @@
-//! Nodes without clients (a store and links each) in one process, under virtual time, over a network with weather.
+//! Nodes without clients (a store and links each) in one process, under virtual time, over an impaired network.
 //!
-//! The engines are the shipped ones. Several nodes may share a store, so that a thousand of them fit. What node 0 takes of the
-//! processor is counted.
+//! The engines are the production ones. Several nodes may share a store, so that a thousand of them fit into memory. The
+//! processor time of node 0 is measured.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,17 +19,17 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::mesh::disk::CountingDisk;
 
-/// Of IP and UDP.
+/// Size of the IP and UDP headers in bytes.
 pub(crate) const HEADERS_BYTES: u64 = 28;
-/// A thread that wants to go on at once still takes some time.
+/// Time that a thread takes before it continues.
 const TURN: Duration = Duration::from_micros(20);
 
-/// How every link behaves, each way.
+/// The behaviour of every link, in each direction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weather {
     pub(crate) delay: Duration,
     pub(crate) loss_per_mille: u64,
-    /// Headers included; what comes faster waits.
+    /// Rate limit including headers; faster traffic is queued.
     pub(crate) bytes_per_second: Option<u64>,
     pub(crate) cut: bool,
 }
@@ -46,7 +46,7 @@ struct Node {
     due: Option<Duration>,
 }
 
-/// See the module's documentation.
+/// The nodes, their stores and the network; see the module's documentation.
 pub(crate) struct Field {
     base: Instant,
     pub(crate) time: Duration,
@@ -58,12 +58,12 @@ pub(crate) struct Field {
     free_at: BTreeMap<(usize, usize), Duration>,
     sent: u64,
     losses: u64,
-    /// What node 0 took of the processor.
+    /// Processor time used by node 0.
     pub(crate) spent: Duration,
 }
 
 impl Field {
-    /// Nothing yet.
+    /// Creates an empty field.
     pub(crate) fn new(weather: Weather) -> Field {
         Field {
             base: Instant::now(),
@@ -80,7 +80,7 @@ impl Field {
         }
     }
 
-    /// One more store; its number.
+    /// Adds a store and returns its number.
     pub(crate) fn store(&mut self) -> Result<usize, Failure> {
         let config = store::Config::new(identity(self.nodes.len()).id());
         let disk = CountingDisk::new(&Arc::default());
@@ -88,7 +88,7 @@ impl Field {
         Ok(self.stores.len() - 1)
     }
 
-    /// One more node, silent until it is started: it dials some, and lets others in.
+    /// Adds a node, inactive until started, which dials some peers and accepts others.
     pub(crate) fn node(
         &mut self,
         store: usize,
@@ -123,17 +123,17 @@ impl Field {
         Now { mono: self.base + self.time, wall_ms: 1_750_000_000_000 + millis as i64, boot_ms: millis }
     }
 
-    /// A node begins to talk.
+    /// Starts replication on a node.
     pub(crate) fn start(&mut self, node: usize) {
         self.with(node, |sync, now| sync.handle_asked(now, Asked { call: 0, control: Control::StartSync }));
     }
 
-    /// The kernel tells a node that its network has changed.
+    /// Delivers the kernel's notification that a node's network has changed.
     pub(crate) fn network_changed(&mut self, node: usize) {
         self.with(node, Engine::handle_network_changed);
     }
 
-    /// How many peers a node is linked with.
+    /// Returns the number of peers that a node is linked to.
     pub(crate) fn connected(&self, node: usize) -> u32 {
         self.nodes[node].sync.stats().connected_peers
     }
@@ -150,13 +150,13 @@ impl Field {
         Ok(())
     }
 
-    /// Whether a store holds this content.
+    /// Returns true if a store holds this content.
     pub(crate) fn holds(&self, store: usize, id: &str, json: &str) -> Result<bool, Failure> {
         let document = self.stores[store].reader().snapshot()?.document(&Key::new("tracks", id)?)?;
         Ok(document.is_some_and(|document| document.json == json))
     }
 
-    /// How far a store's index is.
+    /// Returns the newest visible sequence number of a store.
     pub(crate) fn visible(&self, store: usize) -> u64 {
         self.stores[store].tip().visible
     }
@@ -171,7 +171,7 @@ impl Field {
         }
     }
 
-    /// Lets things happen until `done` or for `limit`; whether `done` held.
+    /// Runs until `done` holds or `limit` has passed; returns true if `done` held.
     pub(crate) fn run(&mut self, limit: Duration, mut done: impl FnMut(&Field) -> bool) -> bool {
         let end = self.time + limit;
         loop {
@@ -202,7 +202,7 @@ impl Field {
         }
     }
 
-    /// Something happens to a node, and it does what follows from it.
+    /// Applies an event to a node and carries out the consequences.
     fn with(&mut self, node: usize, happens: impl FnOnce(&mut Engine, Now)) {
         self.counted(node, |field, now| {
             happens(&mut field.nodes[node].sync, now);
@@ -238,7 +238,7 @@ impl Field {
             let (before, mut replies) = (self.stores[store].tip(), Vec::new());
             self.stores[store].handle_batch(now, requests, &mut replies);
             replies.into_iter().for_each(|reply| self.nodes[number].sync.handle_reply(now, reply));
-            // Virtual disks need no time to sync.
+            // Virtual disks sync in no time.
             let mut flushed = Vec::new();
             let flush = Submitted { ticket: Ticket::Api(0), request: Request::Flush };
             self.stores[store].handle_batch(now, [flush], &mut flushed);
@@ -269,7 +269,7 @@ impl Field {
     }
 }
 
-/// What this thread has taken of the processor so far.
+/// Returns the processor time this thread has used.
 pub(crate) fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))

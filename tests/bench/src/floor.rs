@@ -1,4 +1,4 @@
-//! The disk's floor: what no durable write can be faster than.
+//! The disk's lower bound on the duration of a durable write.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -8,7 +8,7 @@ use bench_peers::Failure;
 
 use crate::bench::Bench;
 
-/// A file that grows by 400 bytes and a sync at a time.
+/// A file that grows by 400 bytes per sync.
 pub(crate) struct Appender {
     file: File,
 }
@@ -19,7 +19,7 @@ impl Appender {
         Ok(Appender { file: OpenOptions::new().create(true).append(true).open(path)? })
     }
 
-    /// Appends 400 bytes, syncs, and says how many seconds that took.
+    /// Appends 400 bytes and syncs; returns the duration in seconds.
     pub(crate) fn append(&mut self) -> Result<f64, Failure> {
         let begun = Instant::now();
         self.file.write_all(&[0x5a; 400])?;

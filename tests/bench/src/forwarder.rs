@@ -1,4 +1,4 @@
-//! A UDP forwarder between two nodes that counts what passes: the witness for everything said about bytes on the wire.
+//! A UDP forwarder between two nodes that counts traffic, independently of the nodes' counters.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use bench_peers::Failure;
 
-/// How long a forwarding thread may take to notice that it is no longer needed.
+/// Maximum time until a forwarding thread notices that it is no longer needed.
 const NOTICE: Duration = Duration::from_millis(50);
-/// A QUIC packet that only acknowledges is smaller than this, one that carries a message is not.
+/// Size in bytes that separates QUIC packets with only acknowledgements from those that carry a message.
 const MESSAGE_BYTES: usize = 45;
 
-/// What has passed. Bytes are UDP payload.
+/// Counted traffic. Bytes are UDP payload.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) bytes: u64,
-    /// Runs of packets with messages in the same direction.
+    /// Number of runs of message packets in the same direction.
     pub(crate) turns: u64,
     last: Option<Direction>,
     client: Option<SocketAddr>,
@@ -40,7 +40,7 @@ impl Traffic {
     }
 }
 
-/// Forwards between whoever sends to it and one target.
+/// Forwards between one sender and one target.
 pub(crate) struct Forwarder {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -71,18 +71,18 @@ impl Forwarder {
         Ok(Forwarder { address, shared, threads })
     }
 
-    /// Where to send to.
+    /// Returns the address to send to.
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// Starts counting anew.
+    /// Resets the counters.
     pub(crate) fn reset(&self) {
         let mut traffic = self.shared.lock();
         *traffic = Traffic { client: traffic.client, ..Traffic::default() };
     }
 
-    /// What passed since the last reset.
+    /// Returns the traffic since the last reset.
     pub(crate) fn traffic(&self) -> Traffic {
         *self.shared.lock()
     }
@@ -131,7 +131,7 @@ impl Shared {
     }
 }
 
-/// Nothing to read yet, or nobody there to read it (a node is being restarted).
+/// Returns true for errors without data to read or without a receiver (a node is being restarted).
 fn passing(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::ConnectionRefused | ErrorKind::Interrupted)
 }
@@ -140,7 +140,7 @@ impl Drop for Forwarder {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // A thread that panicked has said so.
+            // A panic of the thread has already been reported.
             let _ = thread.join();
         }
     }

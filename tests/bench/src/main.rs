@@ -1,8 +1,8 @@
-//! `make bench`: what peat-node does, measured beside what it is compared with, in one table.
+//! `make bench`: measures peat-node beside comparable systems and prints one table.
 //!
-//! Each row ([`row::Row`]) starts what it needs, measures it and its floor alternately, and gives back lines for the
-//! table. The node measured is the release binary; only what no process can show (a slow disk, an hour of heartbeats, a
-//! fleet of twenty nodes) uses the engines as a library.
+//! Each row ([`row::Row`]) starts the processes it needs, measures the subject and its lower bound alternately, and returns
+//! lines of the table. The measured node is the release binary; only what no process can show (a slow disk, an hour of
+//! heartbeats, a fleet of twenty nodes) uses the engines as a library.
 
 mod agents;
 mod args;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every row is good enough.
+/// Runs the command; returns true if no line failed.
 fn run() -> Result<bool, Failure> {
     match Command::parse(std::env::args().skip(1))? {
         Command::Serve { peer, socket, sizes } => bench_peers::serve(peer, &socket, sizes).map(|()| true),

@@ -1,7 +1,7 @@
-//! Whole nodes in one process under virtual time: the shipped engines, disks that count, a network that loses nothing.
+//! Whole nodes in one process under virtual time: the production engines, counting disks, and a network without loss.
 //!
-//! Commits and hand-offs between threads take no time, a datagram takes [`DELAY`]. `tests/sim` is where things go wrong;
-//! here they go on for hours, and what they cost is counted. `node.rs` is one node, `disk.rs` its disk.
+//! Commits and messages between threads take no time, a datagram takes [`DELAY`]. `tests/sim` injects faults; this mesh runs
+//! for hours without them and counts the cost. `node.rs` is one node, `disk.rs` its disk.
 
 pub(crate) mod disk;
 mod node;
@@ -18,21 +18,21 @@ use peat_node::fleet;
 use self::node::Node;
 use crate::agents::Beat;
 
-/// How long a datagram takes.
+/// Transit time of a datagram.
 const DELAY: Duration = Duration::from_micros(300);
-/// A thread that wants to go on at once still takes some time.
+/// Time that a thread takes before it continues.
 const TURN: Duration = Duration::from_micros(20);
 const PORT: u16 = 4242;
 
-/// What has been counted since the start.
+/// Counters since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counted {
-    /// Of all datagrams, UDP payload.
+    /// UDP payload of all datagrams, in bytes.
     pub(crate) datagram_bytes: u64,
     pub(crate) datagrams: u64,
-    /// Messages of presence that a node took from a peer as news.
+    /// Presence messages with new information that nodes received from peers.
     pub(crate) presences: u64,
-    /// Written to disks.
+    /// Bytes written to disks.
     pub(crate) disk_bytes: u64,
     pub(crate) beats: u64,
 }
@@ -51,24 +51,24 @@ impl std::ops::Sub for Counted {
     }
 }
 
-/// Nodes in a ring, each with as many agents.
+/// A ring of nodes with equally many agents each.
 pub(crate) struct Mesh {
     base: Instant,
     time: Duration,
     nodes: Vec<Node>,
-    /// Datagrams on their way, by arrival.
+    /// Datagrams in transit, by arrival time.
     flying: BTreeMap<(Duration, u64), (usize, SocketAddr, Vec<u8>)>,
     agents: usize,
     beat: Beat,
     next_beat: usize,
-    /// When it is; `None` before all are registered.
+    /// Time of the next heartbeat; `None` before all agents are registered.
     beat_at: Option<Duration>,
     counted: Counted,
 }
 
 impl Mesh {
-    /// All nodes started at time zero, their agents registered one node after the other within a heartbeat interval, so
-    /// that nodes do not speak all at once later.
+    /// Starts all nodes at time zero and registers their agents, one node after the other within a heartbeat interval, so that
+    /// the nodes do not send in step later.
     pub(crate) fn new(nodes: usize, agents_each: usize, beat: Beat) -> Result<Mesh, Failure> {
         let base = Instant::now();
         let mut mesh = Mesh {
@@ -95,7 +95,7 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// Lets this much time pass, each agent beating once a heartbeat interval, all of them spread evenly over it.
+    /// Runs for `duration`, with one heartbeat per agent and interval, spread evenly.
     pub(crate) fn run(&mut self, duration: Duration) -> Result<Counted, Failure> {
         let before = self.counted();
         let end = self.time + duration;
@@ -119,13 +119,13 @@ impl Mesh {
         }
     }
 
-    /// How many agents each node shows LIVE.
+    /// Returns the number of agents that each node lists as LIVE.
     pub(crate) fn live(&mut self) -> Result<Vec<usize>, Failure> {
         let now = self.now();
         self.nodes.iter_mut().map(|node| node.live(now)).collect()
     }
 
-    /// Heartbeats that no node has answered.
+    /// Returns the number of unanswered heartbeats.
     pub(crate) fn unanswered(&self) -> u64 {
         self.nodes.iter().map(Node::unanswered).sum()
     }
@@ -135,7 +135,7 @@ impl Mesh {
         Now { mono: self.base + self.time, wall_ms: 1_750_000_000_000 + millis as i64, boot_ms: millis }
     }
 
-    /// Everything since the start.
+    /// Returns the counters since the start.
     pub(crate) fn counted(&self) -> Counted {
         let disk_bytes = self.nodes.iter().map(|node| node.written()).sum();
         Counted { disk_bytes, ..self.counted }
@@ -169,7 +169,7 @@ impl Mesh {
         self.drain(node)
     }
 
-    /// Carries out what a node's engines want, until they want nothing more.
+    /// Carries out the output of a node's engines until there is none left.
     fn drain(&mut self, number: usize) -> Result<(), Failure> {
         let now = self.now();
         let node = &mut self.nodes[number];

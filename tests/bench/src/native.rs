@@ -1,4 +1,4 @@
-//! The node's own IPC as one of the things to call.
+//! The node's native IPC as a caller.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use peat_ipc::envelope::{Frame, Request};
 use peat_ipc::prost::Message;
 use peat_ipc::{CallOptions, Client, Rpc};
 
-/// Makes the same call over and over.
+/// Repeats the same call.
 pub(crate) struct Native<R> {
     client: Client,
     request: R,
@@ -20,7 +20,7 @@ impl<R: Rpc> Native<R> {
         Native { client, request }
     }
 
-    /// What the call moves over the socket each way, for the echo.
+    /// Returns the bytes that the call moves over the socket in each direction, for the echo.
     pub(crate) fn sizes(&mut self) -> Result<Sizes, Failure> {
         let response = self.client.call(&self.request, CallOptions::default())?;
         let payload = self.request.encode_to_vec().into();
@@ -29,7 +29,7 @@ impl<R: Rpc> Native<R> {
     }
 }
 
-/// Bytes of a frame of a call whose number takes two bytes, as most do.
+/// Returns the size of a frame with a two-byte call id, the most frequent size.
 fn framed(body: Body) -> usize {
     Frame { call: 300, body: Some(body) }.encode_length_delimited_to_vec().len()
 }

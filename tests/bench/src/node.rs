@@ -1,4 +1,4 @@
-//! A peat-node under measurement: the release binary as a process of its own, with its data on the measured disk.
+//! The node under measurement: the release binary in a separate process, with its data on the measured disk.
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -14,9 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::bench::Bench;
 use crate::wait::{until, wait_for};
 
-/// What nodes of one measurement share, so that they admit each other.
+/// Formation key of the nodes of one measurement.
 pub(crate) const SHARED_KEY: &str = "YmVuY2htYXJrIGJlbmNobWFyayBiZW5jaG1hcmsgMzI=";
-/// A cursor that could not move with its batch moves within five seconds.
+/// Time after which the cursors have advanced: a cursor that could not advance with its batch follows within five seconds.
 const SETTLE: Duration = Duration::from_secs(6);
 
 pub(crate) struct Node {
@@ -29,7 +29,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node with an empty data directory, not yet running.
+    /// Creates a node with an empty data directory, not yet running.
     pub(crate) fn new(bench: &Bench, name: &str) -> Result<Node, Failure> {
         let directory = bench.directory(name)?;
         let socket = std::env::temp_dir().join(format!("peat-bench-{}-{name}.sock", std::process::id()));
@@ -37,12 +37,12 @@ impl Node {
         Ok(Node { binary: bench.node.clone(), directory, socket, port, flags: Vec::new(), child: None })
     }
 
-    /// Dials the node `id` at `address` from the next start on.
+    /// Makes the node dial the node `id` at `address` from the next start on.
     pub(crate) fn dials(&mut self, id: &str, address: &str) {
         self.flags = vec!["--peer".into(), format!("{id}@{address}")];
     }
 
-    /// Gives it a flag from the next start on.
+    /// Adds a flag from the next start on.
     pub(crate) fn flag(&mut self, name: &str, value: &str) {
         self.flags.extend([name.into(), value.into()]);
     }
@@ -72,7 +72,7 @@ impl Node {
         self.client()
     }
 
-    /// A new connection, once the node answers.
+    /// Connects a client once the node answers.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         wait_for(|| {
             let mut client = Client::connect(&Target::Unix(self.socket.clone()))?;
@@ -81,7 +81,7 @@ impl Node {
         })
     }
 
-    /// Asks the process to end, and waits until it has.
+    /// Asks the process to end and waits for its exit.
     pub(crate) fn stop(&mut self) -> Result<(), Failure> {
         if let Some(mut child) = self.child.take() {
             kill_process(Pid::from_child(&child), Signal::TERM)?;
@@ -90,7 +90,7 @@ impl Node {
         Ok(())
     }
 
-    /// Ends the process without asking it.
+    /// Kills the process.
     pub(crate) fn kill(&mut self) -> Result<(), Failure> {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
@@ -99,12 +99,12 @@ impl Node {
         Ok(())
     }
 
-    /// Where other nodes find it.
+    /// Returns the address for other nodes.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Where clients find it.
+    /// Returns the socket for clients.
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
@@ -113,12 +113,12 @@ impl Node {
         self.port
     }
 
-    /// Its data directory.
+    /// Returns the data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
 
-    /// Its directory in `/proc`.
+    /// Returns the process's directory in `/proc`.
     pub(crate) fn proc(&self) -> PathBuf {
         let id = self.child.as_ref().map_or(0, Child::id);
         Path::new("/proc").join(id.to_string())
@@ -128,24 +128,24 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It may have died; then there is nothing to kill.
+            // The process may have exited already.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// The node's id, as peers know it.
+/// Returns the node's endpoint address, as peers know it.
 pub(crate) fn id(client: &mut Client) -> Result<String, Failure> {
     Ok(client.get_status(&GetStatusRequest {})?.endpoint_addr)
 }
 
-/// How many documents the node holds.
+/// Returns the number of documents the node holds.
 pub(crate) fn documents(client: &mut Client) -> Result<u64, Failure> {
     Ok(client.get_health(&GetHealthRequest {})?.documents)
 }
 
-/// UDP payload bytes since the node's start, both ways.
+/// Returns the UDP payload bytes sent and received since the node's start.
 pub(crate) fn wire_bytes(client: &mut Client) -> Result<u64, Failure> {
     let stats = client.get_sync_stats(&GetSyncStatsRequest {})?;
     Ok(stats.bytes_sent + stats.bytes_received)
@@ -156,7 +156,7 @@ pub(crate) fn connected(client: &mut Client) -> Result<(), Failure> {
     until("a peer is connected", || Ok(client.get_status(&GetStatusRequest {})?.connected_peers > 0))
 }
 
-/// Waits until no peer lacks anything and the peers have noted that they do not.
+/// Waits until no peer lacks a document and the peers have stored their cursors.
 pub(crate) fn settled(client: &mut Client) -> Result<(), Failure> {
     until("no peer lacks a document", || {
         let peers = client.list_peers(&ListPeersRequest::default())?.peers;

@@ -1,4 +1,4 @@
-//! What `/proc` says of a node, and where processes run.
+//! Figures of a node from `/proc`, and processor affinity.
 
 use std::fs;
 use std::path::Path;
@@ -7,9 +7,9 @@ use bench_peers::Failure;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// This thread, and every process it starts, on one processor; until it is dropped, for the thread. Two processes that call each
-/// other take four times as long when the scheduler gives each a processor of its own that sleeps between calls, and it
-/// decides that anew in every run.
+/// Pins this thread, and every process it starts, to one processor; the thread until this is dropped. Two processes that call
+/// each other take four times as long if the scheduler spreads them over processors that sleep between calls, and its choice
+/// differs from run to run.
 #[derive(Debug)]
 pub(crate) struct OneProcessor(CpuSet);
 
@@ -26,7 +26,7 @@ impl OneProcessor {
 
 impl Drop for OneProcessor {
     fn drop(&mut self) {
-        // It ran there before.
+        // Restores the previous affinity, which was valid before.
         let _ = sched_setaffinity(None, &self.0);
     }
 }
@@ -43,23 +43,23 @@ pub(crate) fn kill_children() {
     }
 }
 
-/// Resident memory, in bytes.
+/// Memory of a process, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
-    /// All of it.
+    /// All resident memory.
     pub(crate) resident: f64,
     /// The part that is not backed by a file.
     pub(crate) anonymous: f64,
 }
 
-/// Memory of the process whose directory in `/proc` is `process`.
+/// Returns the memory of the process with the `/proc` directory `process`.
 pub(crate) fn memory(process: &Path) -> Result<Memory, Failure> {
     let status = fs::read_to_string(process.join("status"))?;
     let kib = |name| field(&status, name).map(|kib| kib as f64 * 1024.0);
     Ok(Memory { resident: kib("VmRSS:")?, anonymous: kib("RssAnon:")? })
 }
 
-/// How often any of its threads has been woken since its start.
+/// Returns the number of wake-ups of its threads since its start.
 pub(crate) fn wakeups(process: &Path) -> Result<u64, Failure> {
     let mut total = 0;
     for task in fs::read_dir(process.join("task"))? {
@@ -69,12 +69,12 @@ pub(crate) fn wakeups(process: &Path) -> Result<u64, Failure> {
     Ok(total)
 }
 
-/// Bytes that it has made the kernel write to disks, since its start.
+/// Returns the number of bytes it has caused the kernel to write to disks since its start.
 pub(crate) fn written(process: &Path) -> Result<u64, Failure> {
     field(&fs::read_to_string(process.join("io"))?, "write_bytes:")
 }
 
-/// Seconds that a process (`/proc/ID`), or one thread (`/proc/ID/task/ID`), has been on a processor.
+/// Returns the processor time, in seconds, of a process (`/proc/ID`) or one thread (`/proc/ID/task/ID`).
 pub(crate) fn busy(who: &Path) -> Result<f64, Failure> {
     let tasks = who.join("task");
     let mut nanoseconds = 0;

@@ -1,18 +1,18 @@
-//! What every row has in common.
+//! The interface of a row.
 
 use bench_peers::Failure;
 
 use crate::bench::Bench;
 use crate::table::Line;
 
-/// One thing to measure.
+/// One measurement.
 pub(crate) trait Row: Send {
-    /// For `--row`.
+    /// Name for `--row`.
     fn name(&self) -> &'static str;
 
-    /// What is measured, in a few words.
+    /// Short description.
     fn about(&self) -> &'static str;
 
-    /// Measures; every target missed is a line that says so, not an error.
+    /// Measures. A missed target is a line with that verdict, not an error.
     fn run(&self, bench: &Bench) -> Result<Vec<Line>, Failure>;
 }

@@ -1,4 +1,4 @@
-//! Every row of the table, one file for each kind of measurement.
+//! All rows of the table, one file per kind of measurement.
 
 mod agents;
 mod arrays;
@@ -31,7 +31,7 @@ mod writes;
 
 use crate::row::Row;
 
-/// In the order of the table.
+/// Returns the rows in the order of the table.
 pub(crate) fn all() -> Vec<Box<dyn Row>> {
     vec![
         Box::new(calls::Latency),

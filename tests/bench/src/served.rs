@@ -1,4 +1,4 @@
-//! A peer in a process of its own, killed when the measurement is over.
+//! A peer in a separate process, killed when the measurement is over.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -35,7 +35,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // It may have died; then there is nothing to kill.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,8 +1,8 @@
-//! The table: one line for each figure, what it is compared with, and whether that is good enough.
+//! The table: one line per figure, with its comparison and its verdict.
 
 use std::fmt;
 
-/// A measured quantity, as people read it.
+/// A measured quantity, formatted for people.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Figure {
     Seconds(f64),
@@ -41,7 +41,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// What a line must reach.
+/// The target of a line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
     AtMost(Figure),
@@ -57,10 +57,10 @@ impl Target {
         Target::AtLeast(Figure::Times(times))
     }
 
-    /// How far on the good side `value` is: 1 is just reached, 0.5 is twice too bad.
+    /// Returns the ratio by which `value` meets the target: 1 is just met, 0.5 misses it by a factor of two.
     fn margin(self, value: f64) -> f64 {
         match self {
-            // A difference of two medians may come out below nothing, and nothing at all may be the limit.
+            // A difference of two medians may be negative, and the limit may be zero.
             Target::AtMost(limit) => limit.value().max(f64::MIN_POSITIVE) / value.max(f64::MIN_POSITIVE),
             Target::AtLeast(limit) => value / limit.value(),
         }
@@ -79,15 +79,15 @@ impl fmt::Display for Target {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Verdict {
     Ok,
-    /// Not reached, but within twice of it.
+    /// The target is missed by less than a factor of two.
     Miss,
-    /// Not reached where it must be, or worse than twice the target.
+    /// A strict target is missed, or another one by more than a factor of two.
     Fail,
-    /// Not measured.
+    /// The row could not be measured.
     Broken,
 }
 
-/// One figure.
+/// One line of the table.
 #[derive(Debug)]
 pub(crate) struct Line {
     what: String,
@@ -99,7 +99,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// A figure judged by its ratio to something measured in the same run.
+    /// Creates a line judged by its ratio to a figure of the same run.
     pub(crate) fn relative(
         what: impl Into<String>,
         figure: Figure,
@@ -117,7 +117,7 @@ impl Line {
         }
     }
 
-    /// A figure judged by itself.
+    /// Creates a line judged by its own value.
     pub(crate) fn absolute(what: impl Into<String>, figure: Figure, target: Target) -> Line {
         Line {
             what: what.into(),
@@ -129,7 +129,7 @@ impl Line {
         }
     }
 
-    /// A row that could not be measured.
+    /// Creates a line for a row that could not be measured.
     pub(crate) fn broken(row: &str, cause: &str) -> Line {
         Line {
             what: row.into(),
@@ -141,13 +141,13 @@ impl Line {
         }
     }
 
-    /// Adds what the figure is compared with, for the reader.
+    /// Adds the figure that it is compared with, for the reader.
     pub(crate) fn beside(mut self, what: impl Into<String>) -> Line {
         self.compared = what.into();
         self
     }
 
-    /// Missing this one is not to be lived with.
+    /// Makes the target strict: a miss is a failure.
     pub(crate) fn strict(mut self) -> Line {
         if self.verdict == Verdict::Miss {
             self.verdict = Verdict::Fail;
@@ -176,7 +176,7 @@ impl Table {
         self.0.push(line);
     }
 
-    /// Whether no line failed.
+    /// Returns true if no line failed.
     pub(crate) fn may_stand(&self) -> bool {
         self.0.iter().all(|line| matches!(line.verdict, Verdict::Ok | Verdict::Miss))
     }

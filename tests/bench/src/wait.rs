@@ -1,16 +1,16 @@
-//! Waiting for conditions, never for a time.
+//! Waiting for conditions, with deadlines.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bench_peers::Failure;
 
-/// How long anything started may take to answer.
+/// Time limit for a started process to answer.
 const START: Duration = Duration::from_secs(20);
-/// How long any other condition may take to come true.
+/// Time limit for any other condition.
 const CONDITION: Duration = Duration::from_secs(120);
 
-/// Tries until it succeeds.
+/// Repeats `attempt` until it succeeds.
 pub(crate) fn wait_for<T>(mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     let end = Instant::now() + START;
     loop {
@@ -22,7 +22,7 @@ pub(crate) fn wait_for<T>(mut attempt: impl FnMut() -> Result<T, Failure>) -> Re
     }
 }
 
-/// Asks again and again until it holds.
+/// Polls until `holds` returns true.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
     let end = Instant::now() + CONDITION;
     while !holds()? {

@@ -1,4 +1,4 @@
-//! Valid input of every kind, to start from.
+//! Valid input of every kind, as seeds for mutation.
 
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ObjType, ROOT};
@@ -112,7 +112,7 @@ fn command() -> Command {
     }
 }
 
-/// The messages of honest exchanges with a target's set, each behind its length.
+/// Returns the messages of honest reconciliations with a target's set, each with its length prefix.
 pub(crate) fn reconciliations() -> Vec<Vec<u8>> {
     (0..=80).step_by(8).flat_map(|choice| [conversation(choice), conversation(choice | 1)]).collect()
 }
@@ -150,7 +150,7 @@ pub(crate) fn chunks() -> Vec<Vec<u8>> {
     [vec![document.save_nocompress(), document.save()], changes].concat()
 }
 
-/// The same chunk with the checksum it ought to have, if it is long enough to have one.
+/// Returns the chunk with a corrected checksum, if it is long enough to contain one.
 pub(crate) fn with_checksum(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     if bytes.len() > 8 {
@@ -171,7 +171,7 @@ pub(crate) fn json_texts() -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).chain([deep.into_bytes()]).collect()
 }
 
-/// What a watched agent may answer, behind the number of the question.
+/// Returns possible answers of a watched agent, each prefixed by the number of the question.
 pub(crate) fn watched_answers() -> Vec<Vec<u8>> {
     let status = r#"{"version":"1","k8sVersion":"v1.31","runMode":2,"systemTime":"17","labels":{"a":"b"}}"#;
     let packages = r#"{"packages":[{"name":"p","version":"1","status":"DEPLOY_PACKAGE_STATUS_DEPLOYED","flavor":null},

@@ -1,4 +1,4 @@
-//! Documents from an admitted peer that would harm a node that trusted them, given to a store.
+//! Documents from an admitted peer that would harm a node that trusted them, applied to a store.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ impl Bench {
         Bench { store, _directory: directory }
     }
 
-    /// Has a peer send a `merged` document's chunks.
+    /// Applies the chunks of a `merged` document as a peer would send them.
     fn receive(&mut self, id: &str, chunks: Vec<u8>) -> Applied {
         let from = PeerRun { node: EndpointId([2; 32]), run: RunId([3; 16]) };
         let name = Key::new("notes", id).expect("a key");
@@ -76,7 +76,7 @@ fn actor(number: u8) -> ActorId {
     ActorId::from([number; 16])
 }
 
-/// A change that writes into a map which another change made, with that dependency cut out.
+/// Returns a change that writes into a map created by another change, with that dependency removed.
 fn change_of_an_object_that_is_not_there() -> Vec<u8> {
     let mut document = AutoCommit::new().with_actor(actor(1));
     let map = document.put_object(ROOT, "map", ObjType::Map).expect("a map");
@@ -85,7 +85,7 @@ fn change_of_an_object_that_is_not_there() -> Vec<u8> {
     other.put(&map, "key", 1).expect("a put");
     let change = other.get_last_local_change().expect("a change");
     let chunk = change.raw_bytes();
-    // Magic, checksum, kind and a length of one byte; then one dependency of 32 bytes.
+    // Skip magic, checksum, kind and a length of one byte; then drop one dependency of 32 bytes.
     let body = [&[0], &chunk[10 + 33..]].concat();
     let length = u8::try_from(body.len()).expect("a short change");
     corpus::with_checksum(&[&chunk[..9], &[length], &body].concat())

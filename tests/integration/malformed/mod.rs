@@ -1,4 +1,4 @@
-//! What reads bytes from others survives any bytes: the fuzz targets, driven by seeded mutations of valid input.
+//! Parsers of untrusted bytes survive any input: the fuzz targets, driven by seeded mutations of valid input.
 
 mod corpus;
 mod hostile;
@@ -8,7 +8,7 @@ mod targets;
 
 use mutate::Mutator;
 
-/// Mutations of each target; a few seconds together.
+/// Number of mutations per target; all targets together take a few seconds.
 const ROUNDS: usize = 6_000;
 
 fn drive(seed: u64, corpus: &[Vec<u8>], target: fn(&[u8])) {

@@ -1,13 +1,13 @@
-//! Changes valid input at random, from a seed.
+//! Random changes of valid input, from a seed.
 
-/// SplitMix64, and what a fuzzer does to bytes.
+/// A SplitMix64 generator with the mutations of a fuzzer.
 pub(crate) struct Mutator {
     state: u64,
 }
 
-/// Bytes that stand at the edges of formats.
+/// Boundary values of the formats.
 const EDGES: [u8; 8] = [0x00, 0x01, 0x7f, 0x80, 0xff, b'"', b'{', b'['];
-/// No input grows beyond this.
+/// Maximum size of an input in bytes.
 const LONGEST_BYTES: usize = 64 << 10;
 
 impl Mutator {
@@ -23,7 +23,7 @@ impl Mutator {
         usize::try_from((z ^ z >> 31) % bound.max(1) as u64).expect("below a usize")
     }
 
-    /// One of `corpus`, changed in one to four places.
+    /// Returns one of `corpus` with one to four changes.
     pub(crate) fn mutate(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = corpus[self.below(corpus.len())].clone();
         for _ in 0..=self.below(4) {

@@ -1,7 +1,7 @@
-//! Nodes in networks of their own: network namespaces, with cables between them that can be pulled and put elsewhere.
+//! Nodes in separate network namespaces, with virtual cables between them that can be moved.
 //!
-//! Needs `ip`, `nsenter` and `unshare`, and root or the right to be root of a user namespace. Everything is gone with the
-//! process that holds it.
+//! Requires `ip`, `tc`, `nsenter` and `unshare`, and root or permission to be root of a user namespace. All namespaces end with
+//! the process that holds them.
 
 mod narrow;
 mod roaming;
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::node::skip;
 
-/// Holds the namespaces: makes them, says so, and ends with its standard input.
+/// Script that creates and holds the namespaces, reports that they exist, and ends with its standard input.
 const HOLD: &str = r#"mount -t tmpfs tmpfs /run && mkdir /run/netns || exit 1
 for name; do
     ip netns add "$name" && ip -n "$name" link set lo up || exit 1
@@ -22,14 +22,14 @@ done
 echo made
 exec cat"#;
 
-/// Networks without a way between them until a cable is plugged in.
+/// A set of networks, which are not connected until a cable is plugged in.
 pub struct Networks {
     holder: Child,
     as_user: bool,
 }
 
 impl Networks {
-    /// Makes networks of these names; `None`, with a word why, where that is not possible.
+    /// Creates networks with these names; `None`, after printing the reason, where that is not possible.
     pub fn make(test: &str, names: &[&str]) -> Option<Networks> {
         let tools = ["ip", "tc", "nsenter", "unshare"];
         if let Some(missing) = tools.iter().find(|tool| !is_there(tool)) {
@@ -53,7 +53,7 @@ impl Networks {
         None
     }
 
-    /// What runs a command where the networks are known by name.
+    /// Returns the command prefix that runs a command in the namespace where the networks have names.
     fn outside(&self) -> Vec<String> {
         let user: &[&str] = if self.as_user { &["--user", "--preserve-credentials"] } else { &[] };
         let target = self.holder.id().to_string();
@@ -61,14 +61,14 @@ impl Networks {
         enter.iter().chain(user).chain(&["--"]).map(ToString::to_string).collect()
     }
 
-    /// What runs a command in a network.
+    /// Returns the command prefix that runs a command in a network.
     pub fn inside(&self, name: &str) -> Vec<String> {
         let mut command = self.outside();
         command.extend(["nsenter".to_owned(), format!("--net=/run/netns/{name}"), "--".to_owned()]);
         command
     }
 
-    /// A command in a network.
+    /// Returns a command that runs in a network.
     pub fn command(&self, name: &str, program: &str, arguments: &[&str]) -> Command {
         let inside = self.inside(name);
         let mut command = Command::new(&inside[0]);
@@ -76,7 +76,7 @@ impl Networks {
         command
     }
 
-    /// Runs a command of words in a network; what it prints.
+    /// Runs a space-separated command in a network and returns its output.
     #[track_caller]
     pub fn run(&self, name: &str, words: &str) -> String {
         let words: Vec<&str> = words.split(' ').collect();
@@ -85,7 +85,7 @@ impl Networks {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// Runs `ip` where the networks are known by name.
+    /// Runs `ip` in the namespace where the networks have names.
     #[track_caller]
     pub fn ip(&self, words: &str) {
         let outside = self.outside();
@@ -94,7 +94,7 @@ impl Networks {
         assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// A cable between two networks, an interface of this name at each end, up and with these addresses.
+    /// Connects two networks with a cable: an interface of this name at each end, up and with these addresses.
     pub fn cable(&self, ends: [(&str, &str, &str); 2]) {
         let [(one, one_name, one_address), (other, other_name, other_address)] = ends;
         self.ip(&format!("link add {one_name} netns {one} type veth peer name {other_name} netns {other}"));
@@ -104,7 +104,7 @@ impl Networks {
         }
     }
 
-    /// Packets an interface has (sent, received), whoever's they were.
+    /// Returns the number of packets an interface has sent and received, by any process.
     pub fn packets(&self, network: &str, interface: &str) -> (u64, u64) {
         let shown = self.run(network, &format!("ip -s -j link show {interface}"));
         let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
@@ -115,7 +115,7 @@ impl Networks {
 
 impl Drop for Networks {
     fn drop(&mut self) {
-        // Nothing to be done about a child that cannot be killed.
+        // A child that cannot be killed is left behind.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }

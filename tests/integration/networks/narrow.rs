@@ -1,4 +1,4 @@
-//! A narrow link between real nodes: the kernel's token bucket holds it to a rate.
+//! A narrow link between real nodes, limited by the kernel's token bucket filter.
 
 use super::Networks;
 use crate::node::{Node, directory, eventually, run};
@@ -15,7 +15,7 @@ fn over_a_narrow_link_a_command_overtakes_a_catch_up() {
     let (key, homes) = (run(&["keygen"]).ok(), [directory(), directory()]);
     let flags = ["--shared-key", key.trim(), "--link-rate", "480kbit"];
     let here = Node::start_inside(networks.inside("here"), "0.0.0.0:4242", homes[0].path(), &flags);
-    // Two megabytes: half a minute at least.
+    // Two megabytes take at least half a minute.
     let text = "0123456789abcdef".repeat(6_250);
     for number in 0..20 {
         here.run("put", &["missions", &format!("m{number}"), &format!("{{\"n\":{number},\"text\":\"{text}\"}}")]).ok();

@@ -1,4 +1,4 @@
-//! A tablet that is carried from network to network.
+//! A tablet that moves between networks.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use super::Networks;
 use crate::node::{Node, directory, eventually, run};
 use crate::relays::{Relay, key_file};
 
-/// From having a path to having the document, in the middle of the moves.
+/// Limit on the median time from having a path to having the document.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// Plugs the far end of the tablet's interface into another network.
+/// Moves the far end of the tablet's interface to another network.
 fn carry(networks: &Networks, from: &str, to: &str, network: u8) {
     networks.ip(&format!("-n {from} addr flush dev tablet"));
     networks.ip("-n tablet addr flush dev radio");
@@ -57,7 +57,7 @@ fn a_tablet_carried_from_network_to_network_is_in_sync_within_two_seconds_of_hav
     assert!(!tablet.log().contains("are not seen"), "the kernel tells");
 }
 
-/// Gives the tablet's cable to the relay the addresses of another network.
+/// Renumbers the tablet's cable to the relay with the addresses of another network.
 fn renumber(networks: &Networks, network: u8) {
     for (at, interface, number) in [("relay", "tablet", 1), ("tablet", "radio", 9)] {
         networks.ip(&format!("-n {at} addr flush dev {interface}"));

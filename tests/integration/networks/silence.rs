@@ -1,4 +1,4 @@
-//! Radio silence, counted on the interface: nothing leaves, no reply of the kernel either, while a peer and a stranger keep
+//! Radio silence, counted on the interface: no packet leaves, not even a reply of the kernel, while a peer and a stranger keep
 //! sending.
 
 use std::process::{Child, Stdio};
@@ -7,10 +7,10 @@ use super::Networks;
 use crate::node::{Node, directory, eventually, run};
 use crate::relays::{Relay, key_file};
 
-/// Packets that must have come in before silence counts as kept.
+/// Minimum number of packets received before silence counts as kept.
 const HEARD: u64 = 300;
 
-/// Somebody in the network next to the node's who keeps sending datagrams to it.
+/// A process in the adjacent network that keeps sending datagrams to the node.
 struct Stranger(Child);
 
 impl Stranger {
@@ -23,13 +23,13 @@ impl Stranger {
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        // Nothing to be done about a child that cannot be killed.
+        // A child that cannot be killed is left behind.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Counts what leaves while a few hundred packets come in.
+/// Counts the packets that leave while a few hundred arrive.
 fn leaves(networks: &Networks, next: &str, meanwhile: impl FnOnce()) -> u64 {
     let (sent, received) = networks.packets("node", "radio");
     let stranger = Stranger::start(networks, next);
@@ -39,8 +39,8 @@ fn leaves(networks: &Networks, next: &str, meanwhile: impl FnOnce()) -> u64 {
     networks.packets("node", "radio").0 - sent
 }
 
-/// The node, 10.78.0.1, with a cable to the network next to it, 10.78.0.2. Who is where is settled beforehand: looking for
-/// neighbours is the machine's traffic, not the node's.
+/// Connects the node, 10.78.0.1, to the adjacent network, 10.78.0.2. The neighbour entries are static, because neighbour
+/// discovery is traffic of the machine, not of the node.
 fn cable(networks: &Networks, next: &str) {
     networks.cable([("node", "radio", "10.78.0.1/24"), (next, "radio", "10.78.0.2/24")]);
     for (network, other, number) in [("node", next, 2), (next, "node", 1)] {
@@ -51,8 +51,8 @@ fn cable(networks: &Networks, next: &str) {
     }
 }
 
-/// kill -9 and a new start, with whatever left on the way. While no process has the socket the kernel would answer who
-/// sends: nobody does, at that moment.
+/// Kills and restarts the node; returns the number of packets that left meanwhile. The sender's route is a black hole during
+/// that time: with no process on the socket, the kernel would reply with ICMP errors.
 fn restart(networks: &Networks, next: &str, node: &mut Node) -> u64 {
     let (sent, _) = networks.packets("node", "radio");
     networks.ip(&format!("-n {next} route add blackhole 10.78.0.1/32"));
@@ -82,7 +82,7 @@ fn not_one_packet_leaves_under_radio_silence_not_even_the_kernels_and_not_after_
         peer.run("put", &["missions", &format!("theirs-{id}"), "{}"]).ok();
     };
     assert_eq!(leaves(&networks, "peer", || put("silent")), 0, "packets left");
-    // The kernel tells of a change of the network, which must move nobody either.
+    // The kernel's notification of a network change must not cause traffic either.
     networks.ip("-n node addr add 10.79.0.1/24 dev radio");
     assert_eq!(leaves(&networks, "peer", || put("changed")), 0, "packets left");
 
@@ -106,7 +106,7 @@ fn not_one_packet_leaves_towards_a_relay_either_while_it_passes_on_what_a_peer_s
     networks.cable([("relay", "far", "10.79.0.2/24"), ("peer", "far", "10.79.0.1/24")]);
     let homes = [directory(), directory(), directory()];
     let (key_path, key) = key_file(homes[2].path());
-    // At two addresses, of which each node knows its own.
+    // The relay has two addresses, and each node is configured with one.
     let relay = Relay::start_inside(networks.inside("relay"), "0.0.0.0:4243", &key_path);
     let start = |network: &str, bind: &str, home: usize, peer: &str| {
         let flags = ["--shared-key", &key, "--persist-sync", "--peer", peer];

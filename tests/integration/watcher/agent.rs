@@ -1,4 +1,4 @@
-//! A stand-in for an agent that knows nothing of peat-node: an HTTP/1.1 server that answers as it is told, lies included.
+//! A fake agent without peat-node support: an HTTP/1.1 server with scripted answers, malformed ones included.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -18,20 +18,20 @@ pub const STATUS: &str = "/status";
 pub const PACKAGES: &str = "/zarfapi.v1.ZarfAPIService/ListPackages";
 pub const PULLED: &str = "/registryapi.v1.RegistryService/ListPulledPackages";
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Clone)]
 pub enum Reply {
-    /// As it should be.
+    /// A valid JSON answer.
     Json(Value),
-    /// These bytes, whatever they are, and the end of the connection.
+    /// Arbitrary bytes, after which the connection is closed.
     Bytes(Vec<u8>),
-    /// A body without an end, as fast as it goes.
+    /// An endless body, sent as fast as possible.
     Endless,
-    /// A head that promises little, and a byte of it every now and then.
+    /// A head that announces a short body, sent a byte at a time with pauses.
     Drip,
 }
 
-/// The agent.
+/// A fake agent.
 pub struct Agent {
     address: String,
     replies: Arc<Mutex<BTreeMap<String, Reply>>>,
@@ -43,7 +43,7 @@ impl Agent {
         Agent::serve(None)
     }
 
-    /// With a certificate for `localhost`, asking clients for one of the same authority.
+    /// Starts an agent with a certificate for `localhost`, which requires client certificates of the same authority.
     pub fn with_mutual_tls() -> Agent {
         Agent::serve(Some(Arc::new(tls())))
     }
@@ -56,7 +56,7 @@ impl Agent {
         spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (replies, polls, tls) = (Arc::clone(&replies), Arc::clone(&polls), tls.clone());
-                // A client that hangs up is no concern of the server.
+                // A client that disconnects is not an error of the server.
                 spawn(move || _ = serve_one(stream, tls, &replies, &polls));
             }
         });
@@ -71,7 +71,7 @@ impl Agent {
         format!("https://{}", self.address)
     }
 
-    /// From now on `path` is answered so.
+    /// Sets the JSON answer for `path`.
     pub fn says(&self, path: &str, answer: Value) {
         self.replies(path, Reply::Json(answer));
     }
@@ -80,7 +80,7 @@ impl Agent {
         self.replies.lock().expect("not poisoned").insert(path.to_owned(), reply);
     }
 
-    /// How often its status was asked for.
+    /// Returns the number of status polls so far.
     pub fn polls(&self) -> usize {
         self.polls.load(Ordering::Acquire)
     }
@@ -123,7 +123,7 @@ fn serve_one(
     }
 }
 
-/// Answers requests until the client or a lie ends the connection.
+/// Answers requests until the client or a malformed answer ends the connection.
 fn converse(mut stream: impl Read + Write, replies: &Replies, polls: &AtomicUsize) -> io::Result<()> {
     loop {
         let path = request(&mut stream)?;
@@ -146,7 +146,7 @@ pub fn ok(body: &str) -> Vec<u8> {
     [head.as_bytes(), body.as_bytes()].concat()
 }
 
-/// The path asked for; its body, if there is one, is `{}`.
+/// Returns the path of a request; a body, if present, is `{}`.
 fn request(stream: &mut impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
     let mut byte = [0];

@@ -1,4 +1,4 @@
-//! A node that watches an agent which knows nothing of it.
+//! A node that watches an agent without peat-node support.
 
 mod agent;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use self::agent::{Agent, PACKAGES, PULLED, Reply, STATUS, ok};
 use crate::node::{Node, directory, eventually};
 
-/// An agent with one package.
+/// Starts an agent with one package.
 fn usual() -> Agent {
     let agent = Agent::start();
     make_usual(&agent);
@@ -21,7 +21,7 @@ fn make_usual(agent: &Agent) {
     agent.says(PULLED, json!({"registries": []}));
 }
 
-/// A node that calls the agent `a1` and polls it often.
+/// Starts a node that names the agent `a1` and polls it often.
 fn watching(home: &std::path::Path, url: &str, more: &[&str]) -> Node {
     let flags = ["--node-id", "a1", "--agent-addr", url, "--agent-poll-interval", "0.1"];
     Node::start(home, &[&flags, more].concat())
@@ -104,7 +104,7 @@ fn an_agent_that_does_not_change_costs_no_write_but_its_sign_of_life() {
     eventually("one changed", || (document(&node, "deployments", "a1:p007")?["version"] == "2").then_some(()));
     let polls = agent.polls();
     eventually("it is polled on", || (agent.polls() >= polls + 10).then_some(()));
-    // The fleet may note a transition of its own meanwhile; the watcher writes nothing.
+    // The fleet may record a transition meanwhile; the watcher writes nothing.
     assert!(between <= before + 1, "{before} {between}");
     assert!(sequence(&node) <= between + 2, "{between} {}", sequence(&node));
 }
@@ -150,7 +150,7 @@ fn an_agent_that_stops_answering_goes_stale_and_dead_and_its_packages_stay() {
     is(&node, Liveness::Live);
 }
 
-/// Waits until the agent is that.
+/// Waits until the agent has this liveness.
 fn is(node: &Node, liveness: Liveness) {
     let mut client = peat_ipc::Client::connect(&node.target().parse().expect("a target")).expect("it listens");
     eventually(&format!("the agent is {liveness:?}"), || {
@@ -212,7 +212,7 @@ fn an_agent_that_is_slow_holds_up_neither_the_node_nor_the_other_questions() {
 #[test]
 fn an_agent_that_breaks_off_http2_is_named() {
     let (agent, home) = (Agent::start(), directory());
-    // Its SETTINGS, and a GOAWAY for what it does not understand.
+    // SETTINGS, and a GOAWAY for input it does not understand.
     let opening = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
     for path in [STATUS, PACKAGES, PULLED, "*"] {
         agent.replies(path, Reply::Bytes(opening.to_vec()));
@@ -230,7 +230,7 @@ fn an_agent_that_is_not_there_yet_is_found_when_it_comes() {
     node.run("status", &[]).ok();
 }
 
-/// A private copy of a key, which git does not keep private.
+/// Copies a key with private permissions, which git does not preserve.
 fn private(home: &std::path::Path, name: &str) -> String {
     use std::os::unix::fs::PermissionsExt;
     let path = home.join(name);

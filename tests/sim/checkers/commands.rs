@@ -1,5 +1,5 @@
-//! No command runs twice, whatever becomes of streams, nodes and agents; and every agent that can be reached sees what is sent
-//! to it.
+//! Commands: none runs twice, across failures of streams, nodes and agents, and each one reaches every agent it addresses that
+//! can be reached.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +8,12 @@ use peat_node::store::{COMMANDS, Error, Rank, Snapshot};
 
 use crate::seeds::Violation;
 
-/// What was begun, by whom.
+/// The commands that have begun, by agent.
 #[derive(Debug, Default)]
 pub struct Begun(BTreeSet<(String, String)>);
 
 impl Begun {
-    /// An agent begins a command.
+    /// Records that an agent begins a command.
     pub fn note(&mut self, agent: &str, command: &str) -> Result<(), Violation> {
         match self.0.insert((agent.to_owned(), command.to_owned())) {
             true => Ok(()),
@@ -26,8 +26,8 @@ impl Begun {
     }
 }
 
-/// A command that one of `agents`, which are all LIVE, should have seen, or ended, by now; `settled`: nothing was lost with a
-/// disk, so what began must be known to have ended.
+/// Returns a command that one of `agents`, which are all LIVE, should have received or ended by now. `settled`: no disk lost
+/// data, so the end of every command that began must be known.
 pub fn owed(snapshot: &Snapshot, now: Now, agents: &[&str], settled: bool) -> Result<Option<String>, Error> {
     for id in snapshot.list(COMMANDS)?.into_iter().filter(|id| !id.contains(':')) {
         let Some(held) = snapshot.command(&id)? else { continue };

@@ -1,4 +1,4 @@
-//! Nodes that can reach each other end with the same documents, the same versions and the same deletions.
+//! Convergence: nodes that can reach each other end with the same documents, versions and tombstones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,10 +6,10 @@ use peat_node::store::{Content, Error, Key, KeyHash, Kind, Snapshot, VersionHash
 
 use crate::seeds::Violation;
 
-/// Every record of a node, tombstones included, by key.
+/// All records of a node, tombstones included, by key.
 pub type Records = BTreeMap<KeyHash, (Kind, VersionHash)>;
 
-/// All of a snapshot's records.
+/// Returns all records of a snapshot.
 pub fn records(snapshot: &Snapshot) -> Result<Records, Error> {
     let mut records = Records::new();
     for kind in Kind::ALL {
@@ -21,7 +21,7 @@ pub fn records(snapshot: &Snapshot) -> Result<Records, Error> {
     Ok(records)
 }
 
-/// What two nodes disagree about, in words; `None` when they agree. Documents `apart` may differ.
+/// Describes the first difference between two nodes, or returns `None` if they agree. Documents in `apart` may differ.
 pub fn difference(
     left: &Snapshot,
     right: &Snapshot,
@@ -39,7 +39,7 @@ pub fn difference(
     Ok((!words.is_empty()).then(|| words.join("; ")))
 }
 
-/// A record in few words.
+/// Summarises a record on one line.
 fn summary(snapshot: &Snapshot, hash: &KeyHash) -> String {
     let short = |bytes: &[u8]| bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>();
     let Ok(Some(record)) = snapshot.record(hash) else { return "nothing".into() };
@@ -57,7 +57,7 @@ fn summary(snapshot: &Snapshot, hash: &KeyHash) -> String {
     format!("[{:?} incarnation {} at {}: {content}]", record.kind, record.incarnation, record.sequence)
 }
 
-/// That equal versions mean equal content, on both nodes.
+/// Checks that equal versions have equal content on both nodes.
 pub fn same_content(left: &Snapshot, right: &Snapshot, keys: &[Key]) -> Result<(), Violation> {
     for key in keys {
         let read = |snapshot: &Snapshot| {

@@ -1,7 +1,7 @@
-//! What was acknowledged as durable survives any crash; what was not may be lost, but never turns into something else.
+//! Durability: a write acknowledged as durable survives any crash; any other may be lost but never turns into something else.
 //!
-//! One ledger per database. It is told each state of each document as soon as a reader shows it, and what the store claims
-//! to be on disk; after a crash it compares.
+//! One ledger per database. It records each state of each document as soon as a reader shows it, and the sequence number up to
+//! which the store claims durability; after a crash it compares.
 
 use std::collections::BTreeMap;
 
@@ -12,41 +12,41 @@ use crate::seeds::Violation;
 /// One state of one document.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct State {
-    /// The commit that wrote it; 0 when there never was a record.
+    /// Sequence number of the commit that wrote it; 0 if there was never a record.
     pub sequence: u64,
     pub incarnation: u64,
-    /// Absent for a tombstone.
+    /// `None` for a tombstone.
     pub json: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct History {
-    /// Oldest first; the first is the one known to be durable, if any is.
+    /// Known states, oldest first. The first is the one known to be durable, if there is one.
     states: Vec<State>,
-    /// States up to this sequence number were claimed to be on disk.
+    /// Sequence number up to which states were claimed to be durable.
     durable: u64,
-    /// A state was on disk that nobody saw, before what is there now was written over it.
+    /// True if a state may have reached the disk unobserved before the current one replaced it.
     unsure: bool,
 }
 
-/// The ledger of one database.
+/// Observed and acknowledged states of one database.
 #[derive(Debug, Default)]
 pub struct Ledger {
     documents: BTreeMap<Key, History>,
-    /// Requests were being worked on that nobody was answered for.
+    /// True while requests are in progress that have not been answered.
     unanswered: bool,
-    /// The database was opened and nobody could look at it yet.
+    /// True if the database was opened and has not been observed since.
     reopened: bool,
-    /// Nothing is known of what is there.
+    /// True if the content is unknown, after the database was replaced.
     blank: bool,
-    /// Something happened that could not be looked at.
+    /// True if something happened that readers could not observe.
     missed: bool,
 }
 
-/// Documents as a snapshot shows them.
+/// The states of documents in a snapshot.
 pub type States = Vec<(Key, State)>;
 
-/// The states of all documents in a snapshot.
+/// Reads the states of all documents in a snapshot.
 pub fn states(snapshot: &Snapshot, keys: &[Key]) -> Result<States, Error> {
     keys.iter().map(|key| Ok((key.clone(), state(snapshot, key)?))).collect()
 }
@@ -64,39 +64,39 @@ fn violation(key: &Key, what: &str, actual: &State, history: &History) -> Violat
 }
 
 impl Ledger {
-    /// The database was opened after a crash, or reopened after an error, which may lose as much.
+    /// Notes that the database was opened after a crash, or reopened after an error, which may lose as much.
     pub fn reopened(&mut self) {
         self.reopened = true;
     }
 
-    /// Another database is in its place.
+    /// Notes that a different database has taken its place.
     pub fn replaced(&mut self) {
         *self = Ledger { blank: true, reopened: true, ..Ledger::default() };
     }
 
-    /// Requests are being worked on: until [`Ledger::answered`], states nobody saw may appear.
+    /// Notes that requests are in progress: until [`Ledger::answered`], unobserved states may appear.
     pub fn working(&mut self) {
         self.unanswered = true;
     }
 
-    /// Every request has been answered.
+    /// Notes that every request has been answered.
     pub fn answered(&mut self) {
         self.unanswered = self.reopened;
     }
 
-    /// The store answered that this write is on disk.
+    /// Notes that the store acknowledged this write as durable.
     pub fn acknowledged(&mut self, key: &Key, sequence: u64) {
         if !self.reopened {
             self.documents.entry(key.clone()).or_default().claim(sequence);
         }
     }
 
-    /// Readers could show nothing, though something may have changed.
+    /// Notes that readers failed although something may have changed.
     pub fn missed(&mut self) {
         self.missed = true;
     }
 
-    /// Readers show `states`, and everything up to `tip.durable` is claimed to be on disk.
+    /// Checks the `states` that readers show, with everything up to `tip.durable` claimed to be durable.
     pub fn observe(&mut self, states: States, tip: Tip) -> Result<(), Violation> {
         let (reopened, blank) = (std::mem::take(&mut self.reopened), std::mem::take(&mut self.blank));
         for (key, actual) in states {
@@ -104,7 +104,7 @@ impl Ledger {
             match (blank, reopened) {
                 (true, _) => history.rebase(actual, tip.durable),
                 (false, true) => {
-                    // What was committed since the reopening is news.
+                    // Commits since the reopening are allowed to be unknown.
                     let news = actual.sequence > tip.durable;
                     history.judge(&key, &actual, news || self.unanswered || self.missed)?;
                     history.rebase(actual, tip.durable);
@@ -120,7 +120,7 @@ impl Ledger {
 }
 
 impl History {
-    /// Starts over from what is there after a crash: it is on disk, unless it was written since.
+    /// Restarts the history from the state after a crash: it is durable, unless it was written since.
     fn rebase(&mut self, actual: State, durable: u64) {
         self.unsure = actual.sequence > durable;
         self.durable = actual.sequence.min(durable);
@@ -132,7 +132,7 @@ impl History {
         self.states.push(actual);
     }
 
-    /// Without a crash, a document only moves on.
+    /// Checks that without a crash a document only advances.
     fn follow(&mut self, key: &Key, actual: State) -> Result<(), Violation> {
         let Some(last) = self.states.last().filter(|last| **last != actual) else {
             if self.states.is_empty() {

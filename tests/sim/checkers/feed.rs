@@ -1,4 +1,4 @@
-//! What a follower of the feed saw, plus what it hears when it resumes, is exactly what the store holds.
+//! The change feed: the changes a follower has seen, plus those it receives after resuming, equal the store's content.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use peat_node::store::{Error, Key, Kind, RunId, Snapshot, Token};
 
 use crate::seeds::Violation;
 
-/// A follower that reads the index the way a subscription does, some changes at a time.
+/// A follower that reads the index as a subscription does, a few changes at a time.
 #[derive(Clone, Debug, Default)]
 pub struct Follower {
     token: Option<Token>,
@@ -14,7 +14,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Takes at most `most` changes from `snapshot`, taken in `run`; once it has all, what it has must be what is there.
+    /// Takes at most `most` changes from `snapshot`, which was taken in `run`. Once caught up, its state must equal the
+    /// snapshot.
     pub fn follow(&mut self, snapshot: &Snapshot, run: RunId, keys: &[Key], most: usize) -> Result<(), Violation> {
         let broken = |error: Error| Violation::new("feed", error.to_string());
         let complete = match self.resumable(snapshot).map_err(broken)? {
@@ -34,7 +35,7 @@ impl Follower {
         Ok(known.then_some(token.sequence))
     }
 
-    /// Whether nothing is left.
+    /// Takes changes after a sequence number; returns true once caught up.
     fn changes(&mut self, snapshot: &Snapshot, run: RunId, after: u64, most: usize) -> Result<bool, Error> {
         let mut entries = Vec::new();
         for kind in Kind::ALL {

@@ -1,10 +1,11 @@
-//! What a merged document must show, computed from the writes alone: an independent model of docs/merged.md.
+//! Merge semantics: the content a merged document must show, computed from the writes alone; an independent model of
+//! docs/merged.md.
 //!
-//! Each write is one change, named by its hash, with the changes it builds on and what it was meant to do: fields set and
-//! removed, elements inserted, removed and edited. A version names its newest changes; the model follows them back and says
-//! which values each field may have, which elements must be there, and in which order. It knows nothing of Automerge.
+//! Each write is one change, identified by its hash, with the changes it depends on and its intended effect: fields set and
+//! removed, elements inserted, removed and edited. A version names its heads; the model follows them back and derives the
+//! values each field may have, the elements that must be present, and their order. It does not use Automerge.
 //!
-//! A change without any to build on is a creation. In the end every acknowledged change is there, unless a deletion or a
+//! A change without dependencies is a creation. In the end every acknowledged change is present, unless a deletion or a
 //! compaction had seen all the creations that it descends from.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,36 +16,36 @@ use serde_json::{Map, Value};
 use crate::model::shape::{self, ARRAYS, Element, Id, Shape};
 use crate::seeds::Violation;
 
-/// The hash of a change.
+/// Hash of a change.
 pub type Change = [u8; 32];
 
-/// One write, as its writer meant it.
+/// One write, with its intended effect.
 #[derive(Debug)]
 struct Write {
-    /// What it builds on, itself included; `None`: some of that is not known.
+    /// The changes it depends on, itself included; `None` if some of them are unknown.
     past: Option<Past>,
-    /// Fields by path; `None`: removed.
+    /// Fields by path; `None` for a removed field.
     fields: BTreeMap<String, Option<Value>>,
     arrays: BTreeMap<&'static str, Edited>,
 }
 
-/// A write by its number, and the value that it gave a field; `None`: it removed it.
+/// Number of a write and the value it gave a field; `None` if it removed the field.
 type Given<'v> = (usize, Option<&'v Value>);
 
-/// What a write did to an array.
+/// The effect of a write on an array.
 #[derive(Debug, Default)]
 struct Edited {
-    /// There was none before.
+    /// True if the write created the array.
     created: bool,
-    /// The elements as the writer left them.
+    /// The elements in the order the writer left them.
     order: Vec<Id>,
     inserted: BTreeSet<Id>,
     removed: BTreeSet<Id>,
-    /// Fields of elements; `None`: removed.
+    /// Edited fields of elements; `None` for a removed field.
     fields: BTreeMap<(Id, String), Option<Value>>,
 }
 
-/// A set of changes, by number.
+/// A set of changes, as a bitmap over their numbers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Past(Vec<u64>);
 
@@ -69,7 +70,7 @@ impl Past {
     }
 }
 
-/// A change that was acknowledged, and who promised that it stays.
+/// A change that was acknowledged, and the machine that acknowledged it.
 #[derive(Debug)]
 struct Acknowledged {
     machine: usize,
@@ -77,16 +78,16 @@ struct Acknowledged {
     number: usize,
 }
 
-/// Every change of every document.
+/// All changes of all documents.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// In the order they were made: a change's number is its place.
+    /// The changes in the order they were made; a change's number is its index.
     changes: Vec<Write>,
     numbers: BTreeMap<Change, usize>,
     acknowledged: Vec<Acknowledged>,
-    /// Creations that a deletion or a compaction has seen, whether or not that was answered.
+    /// Creations that a deletion or a compaction has seen, answered or not.
     covered: Past,
-    /// Documents of which something not known was deleted.
+    /// Documents of which a deletion removed unknown changes; they are not checked.
     obscure: BTreeSet<Key>,
 }
 
@@ -95,8 +96,8 @@ fn violation(what: impl Into<String>) -> Violation {
 }
 
 impl Model {
-    /// A write at `machine` that meant to lead from `view` to `meant` took the document from the heads `before` to `after`, `base`
-    /// being the heads of the version it named.
+    /// Records a write at `machine` that was intended to turn `view` into `meant` and moved the document's heads from `before`
+    /// to `after`; `base` are the heads of the version it named.
     pub fn wrote(
         &mut self,
         (machine, key): (usize, &Key),
@@ -127,7 +128,7 @@ impl Model {
         Ok(())
     }
 
-    /// A document with these heads is about to be deleted or compacted.
+    /// Records that a document with these heads is about to be deleted or compacted.
     pub fn removes(&mut self, key: &Key, heads: &[Change]) {
         match self.past(heads) {
             Some(past) => {
@@ -138,12 +139,12 @@ impl Model {
         }
     }
 
-    /// A machine's disk is gone, and with it what only that had.
+    /// Drops the promises of a machine that has lost its disk.
     pub fn release(&mut self, machine: usize) {
         self.acknowledged.retain(|change| change.machine != machine);
     }
 
-    /// That the version with these heads (`None`: there is no document) has every acknowledged change that must be there.
+    /// Checks that the version with these heads (`None`: no document) contains every acknowledged change it must contain.
     pub fn kept(&self, key: &Key, heads: Option<&[Change]>) -> Result<(), Violation> {
         let Some(there) = self.past(heads.unwrap_or_default()) else { return Ok(()) };
         for change in self.acknowledged.iter().filter(|change| change.key == *key && !self.obscure.contains(key)) {
@@ -165,8 +166,8 @@ impl Model {
         past.iter().filter(alone)
     }
 
-    /// That `value` is what the version with these heads must show. False: it has a write that nobody was answered for, so
-    /// that is not known.
+    /// Checks `value` against the writes in the version with these heads. Returns false if the effect is unknown, because the
+    /// version contains an unanswered write.
     pub fn check(&self, name: &str, heads: &[Change], value: &Value) -> Result<bool, Violation> {
         let Some(known) = self.past(heads) else { return Ok(false) };
         let known: Vec<usize> = known.iter().collect();
@@ -177,7 +178,7 @@ impl Model {
         Ok(true)
     }
 
-    /// Everything the heads build on, themselves included; `None` when some of it is not known.
+    /// Returns the ancestry of the heads, themselves included; `None` if part of it is unknown.
     fn past<'a>(&self, heads: impl IntoIterator<Item = &'a Change>) -> Option<Past> {
         let mut past = Past::default();
         for head in heads {
@@ -186,12 +187,13 @@ impl Model {
         Some(past)
     }
 
-    /// Whether `one` builds on `other`, or is it.
+    /// Returns true if `one` depends on `other` or is the same change.
     fn builds_on(&self, one: usize, other: usize) -> bool {
         self.changes[one].past.as_ref().is_some_and(|past| past.has(other))
     }
 
-    /// That `shown` is a value that one of the newest writes of a field gave it; a value beats a removal.
+    /// Checks that `shown` is a value that one of the newest writes of a field assigned; a value wins over a concurrent
+    /// removal.
     fn check_value(&self, what: &str, writes: &[Given<'_>], shown: Option<&Value>) -> Result<(), String> {
         let is_newest =
             |number: usize| !writes.iter().any(|(other, _)| *other != number && self.builds_on(*other, number));
@@ -217,7 +219,8 @@ impl Model {
         writes.into_iter().try_for_each(|(path, writes)| self.check_value(path, &writes, shown.fields.get(path)))
     }
 
-    /// Of arrays made apart one is shown, and which elements went into which is not known: those are not looked at.
+    /// Checks one array. Of concurrently created arrays one is shown, and the destination of each element is unknown, so those
+    /// are skipped.
     fn check_array(&self, known: &[usize], array: &str, shown: &Shape) -> Result<(), String> {
         let edits = known.iter().filter_map(|number| Some((*number, self.changes[*number].arrays.get(array)?)));
         let edits: Vec<(usize, &Edited)> = edits.collect();
@@ -242,7 +245,8 @@ impl Model {
         Ok(())
     }
 
-    /// Every element that was inserted is there once, unless it was removed. One that was edited meanwhile may stay.
+    /// Checks that every inserted element is present once, unless it was removed. An element edited concurrently with its
+    /// removal may stay.
     fn check_presence(&self, array: &str, edits: &[(usize, &Edited)], elements: &[Element]) -> Result<(), String> {
         let mut counts: BTreeMap<&Id, usize> = BTreeMap::new();
         elements.iter().for_each(|(id, _)| *counts.entry(id).or_default() += 1);
@@ -274,7 +278,7 @@ impl Model {
     }
 }
 
-/// Elements that a writer left in one order stay in it: none is ever moved.
+/// Checks that elements keep the order in which a writer left them; no operation moves an element.
 fn check_order(array: &str, edits: &[(usize, &Edited)], elements: &[Element]) -> Result<(), String> {
     let places: BTreeMap<&Id, usize> = elements.iter().enumerate().map(|(place, (id, _))| (id, place)).collect();
     for (_, edit) in edits {
@@ -286,7 +290,7 @@ fn check_order(array: &str, edits: &[(usize, &Edited)], elements: &[Element]) ->
     Ok(())
 }
 
-/// The fields of `to` that are others in `from`, and those it lacks.
+/// Returns the fields that differ in `to`, and those of `from` that it lacks as `None`.
 fn difference(from: &BTreeMap<String, Value>, to: &BTreeMap<String, Value>) -> BTreeMap<String, Option<Value>> {
     let set = to.iter().filter(|(path, value)| from.get(*path) != Some(value));
     let gone = from.keys().filter(|path| !to.contains_key(*path));

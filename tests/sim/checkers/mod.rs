@@ -1,4 +1,4 @@
-//! What must hold, each checker knowing nothing of the code it checks but its public answers.
+//! Invariants. Checkers use only the public API of the code they check.
 
 pub mod bounds;
 pub mod commands;

@@ -1,5 +1,5 @@
-//! An acknowledged durable write is there in the end, or something that orders after it is: a later incarnation, a delete of
-//! the same incarnation, a higher stamp. Across nodes, after everything has healed.
+//! Promises: after everything has healed, every acknowledged durable write is present on all nodes, or superseded by a later
+//! incarnation, a deletion of the same incarnation, or a higher stamp.
 
 use peat_node::store::{Content, Error, Key, Lineage, Snapshot, Stamp, Version};
 
@@ -9,7 +9,7 @@ use crate::workload::GROW;
 /// One acknowledged durable write.
 #[derive(Clone, Debug)]
 struct Promise {
-    /// The node that acknowledged it.
+    /// Number of the node that acknowledged it.
     node: usize,
     key: Key,
     lineage: Lineage,
@@ -20,21 +20,21 @@ struct Promise {
 enum Promised {
     Deleted,
     Register(Stamp),
-    /// The field a write to a [`GROW`] document added.
+    /// Field that a write to a [`GROW`] document added.
     Field(String),
-    /// A merged document that others may since have overwritten.
+    /// A merged document, which other writers may have overwritten since.
     Exists,
 }
 
-/// What every node has acknowledged.
+/// All promises made by all nodes.
 #[derive(Debug, Default)]
 pub struct Promises {
     made: Vec<Promise>,
 }
 
 impl Promises {
-    /// `node` acknowledged a write that led to `version` as durable. `field`: what it added to a document that only grows.
-    /// Nothing is noted when `snapshot` already shows another version.
+    /// Records that `node` acknowledged as durable a write that produced `version`; `field` is the field it added to a
+    /// grow-only document. Records nothing if `snapshot` already shows another version.
     pub fn made(
         &mut self,
         node: usize,
@@ -57,17 +57,17 @@ impl Promises {
         Ok(())
     }
 
-    /// The node's disk is gone, and with it what only it had.
+    /// Drops the promises of a node that has lost its disk.
     pub fn release(&mut self, node: usize) {
         self.made.retain(|promise| promise.node != node);
     }
 
-    /// How many are outstanding.
+    /// Returns the number of outstanding promises.
     pub fn len(&self) -> usize {
         self.made.len()
     }
 
-    /// That `snapshot`, of any node once all have converged, keeps every promise.
+    /// Checks that `snapshot`, of any node after convergence, keeps every promise.
     pub fn kept(&self, snapshot: &Snapshot) -> Result<(), Violation> {
         self.made.iter().try_for_each(|promise| {
             let kept = promise.is_kept(snapshot).map_err(|error| Violation::new("promises", error.to_string()))?;
@@ -88,7 +88,7 @@ impl Promises {
 impl Promise {
     fn is_kept(&self, snapshot: &Snapshot) -> Result<bool, Error> {
         let Some(record) = snapshot.record(&self.key.hash())? else { return Ok(false) };
-        // A deletion or a compaction that had seen it.
+        // A deletion or a compaction that had seen the write supersedes it.
         let covered = &record.lineage.covered;
         if covered.includes(&self.lineage.covered) && self.lineage.all_dots().outside(covered).is_empty() {
             return Ok(true);

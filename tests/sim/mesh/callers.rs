@@ -1,4 +1,4 @@
-//! Clients that speak the native IPC: every call is answered once, by what it asked for or an error it may meet.
+//! Clients that use the native IPC. Every call is answered once, with its response or an error that is allowed for it.
 
 use peat_ipc::Code;
 use peat_ipc::envelope::frame::Body;
@@ -11,16 +11,16 @@ use crate::mesh::wire::{Outstanding, Wire};
 use crate::prng::Prng;
 use crate::seeds::Violation;
 
-/// What a call asked for.
+/// A call that has not been answered.
 #[derive(Debug)]
 struct Asked {
     key: Key,
     what: &'static str,
-    /// A write that waits for a peer, and the field it adds.
+    /// The field added by a write that waits for a peer.
     waits_for: Option<String>,
 }
 
-/// A write a peer was said to hold.
+/// A write that a peer was reported to hold.
 #[derive(Debug)]
 pub struct Held {
     pub key: Key,
@@ -36,12 +36,12 @@ pub struct CallerAt {
 }
 
 impl CallerAt {
-    /// The node is off: nothing is answered any more.
+    /// Drops all calls: the node is off and answers nothing more.
     pub fn cut_off(&mut self) {
         *self = CallerAt { answered: self.answered, ..CallerAt::default() };
     }
 
-    /// Calls not answered yet.
+    /// Returns the number of unanswered calls.
     pub fn outstanding(&self) -> usize {
         self.calls.len()
     }
@@ -53,7 +53,7 @@ impl CallerAt {
         self.wire.as_mut()
     }
 
-    /// Writes a document, or reads it.
+    /// Writes or reads a document.
     pub fn write(&mut self, engine: &mut Engine, now: Now, id: u64, write: Write, wait: bool) {
         let Write { key, put, durable } = write;
         let Some(wire) = self.wire(engine, now, id) else { return };
@@ -83,7 +83,7 @@ impl CallerAt {
         self.calls.insert(call, Asked { key, what, waits_for: field.filter(|_| what == "patch") });
     }
 
-    /// Passes bytes both ways and looks at the answers; what peers are said to hold.
+    /// Passes bytes both ways and checks the answers; returns the writes that peers are reported to hold.
     pub fn turn(
         &mut self,
         engine: &mut Engine,

@@ -1,4 +1,4 @@
-//! Who asks: clients that write to any node that is on, and operators that stop, start, connect and disconnect.
+//! Direct clients of the engines: writers on any running node, and operators that stop, start, connect and disconnect.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ enum Call {
     Other,
 }
 
-/// Numbers from here on are of clients that talk to the engines directly; the api engine counts from 1.
+/// First call number of clients that use the engines directly; the api engine counts from 1.
 pub const DIRECT: u64 = 1 << 48;
 
-/// All clients of one node, in one of its lives.
+/// All direct clients of one node, for one of its lives.
 #[derive(Debug, Default)]
 pub struct Clients {
     next: u64,
@@ -28,7 +28,7 @@ pub struct Clients {
     pub answered: u64,
 }
 
-/// What an answer means for the node it came from.
+/// Effect of an answer on the state of its node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Learned {
     Nothing,
@@ -42,12 +42,12 @@ impl Clients {
         DIRECT + self.next
     }
 
-    /// Calls not answered yet.
+    /// Returns the number of unanswered calls.
     pub fn outstanding(&self) -> usize {
         self.calls.len()
     }
 
-    /// A write for the store.
+    /// Creates a write for the store.
     pub fn write(&mut self, key: Key, put: Put, durable: bool) -> Mail {
         let copy = workload::copy(&put);
         let call = self.call(Call::Write { key: key.clone(), put: copy });
@@ -55,24 +55,24 @@ impl Clients {
         Mail::Submitted(Submitted { ticket: Ticket::Api(call), request })
     }
 
-    /// Something else for the store.
+    /// Creates another request for the store.
     pub fn submit(&mut self, request: Request) -> Mail {
         let call = self.call(Call::Other);
         Mail::Submitted(Submitted { ticket: Ticket::Api(call), request })
     }
 
-    /// Something for the sync engine.
+    /// Creates a request for the sync engine.
     pub fn ask(&mut self, control: Control) -> Mail {
         let call = self.call(if matches!(control, Control::StopSync) { Call::StopSync } else { Call::Other });
         Mail::Asked(Asked { call, control })
     }
 
-    /// The node was switched off: nobody answers any more.
+    /// Drops all calls: the node was switched off.
     pub fn hang_up(&mut self) {
         self.calls.clear();
     }
 
-    /// An answer of the store.
+    /// Handles a reply of the store.
     pub fn reply(&mut self, reply: Reply, troubled: bool) -> Result<(), Violation> {
         let Ticket::Api(number) = reply.ticket else { return Ok(()) };
         let Some(call) = self.calls.remove(&number) else {
@@ -88,7 +88,7 @@ impl Clients {
         }
     }
 
-    /// Something the sync engine told.
+    /// Handles an event of the sync engine.
     pub fn event(&mut self, event: Event, troubled: bool) -> Result<Learned, Violation> {
         let Event::Answered { call: number, answer } = event else { return Ok(Learned::Nothing) };
         let Some(call) = self.calls.remove(&number) else {

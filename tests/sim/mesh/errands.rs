@@ -1,7 +1,7 @@
-//! Commands: anybody issues and cancels them at any node, to agents on streams and to one beside each node that polls it.
+//! Commands: clients issue and cancel them at any node, for agents on streams and for one polling agent per node.
 //!
-//! What must hold: nothing begins that its node knew to be too late, or whose cancellation was confirmed; no status goes
-//! back as long as a node lives. That all nodes end with the same commands is checked with everything else they hold.
+//! Invariants: no command begins that its node knew to be expired or to be cancelled with confirmation; no status regresses
+//! while a node lives. Convergence of commands is checked together with all other records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,56 +17,56 @@ use crate::mesh::wire::{Outstanding, Wire};
 use crate::prng::Prng;
 use crate::seeds::Violation;
 
-/// What is known of all commands, whoever asked.
+/// State of all commands, across all clients.
 #[derive(Debug, Default)]
 pub struct Errands {
     issued: Vec<String>,
-    /// Ids whose cancellation a node confirmed.
+    /// Ids of commands for which a node confirmed the cancellation.
     cancelled: BTreeSet<String>,
     begun: BTreeSet<String>,
-    /// Agents on streams and commands that a node took for them once everything was healed.
+    /// Pairs of an agent on a stream and a command that a node accepted for it after healing.
     pub due: Vec<(String, String)>,
 }
 
-/// A command's id and signature.
+/// Id and signature of a command.
 type Name = (String, Vec<u8>);
 
 #[derive(Debug)]
 enum Asked {
     Issue,
-    /// To this agent, under this id, when nothing breaks any more.
+    /// Sent after healing: to this agent, under this id.
     Send(String, String),
     Poll,
-    /// Whether the node knew that it was too late.
+    /// True if the node knew that the command had expired.
     Accept(Box<Command>, bool),
     Report,
     Cancel(String),
     Delete,
 }
 
-/// One node's callers, in one of its lives.
+/// The callers of one node, for one of its lives.
 #[derive(Debug, Default)]
 pub struct AgentAt {
     wire: Option<Wire>,
     calls: Outstanding<Asked>,
     pending: Vec<Command>,
     running: Vec<Command>,
-    /// The highest statuses seen.
+    /// Highest statuses observed.
     seen: BTreeMap<Name, Vec<Rank>>,
 }
 
 impl AgentAt {
-    /// The node is off. What runs goes on.
+    /// Drops all calls: the node is off. Running commands continue.
     pub fn cut_off(&mut self) {
         *self = AgentAt { running: std::mem::take(&mut self.running), ..AgentAt::default() };
     }
 
-    /// Calls not answered yet.
+    /// Returns the number of unanswered calls.
     pub fn outstanding(&self) -> usize {
         self.calls.len()
     }
 
-    /// Somebody does something.
+    /// Performs one random operation on commands.
     pub fn act(
         &mut self,
         engine: &mut Engine,
@@ -91,7 +91,7 @@ impl AgentAt {
             }
             5..7 => {
                 let Some(command) = self.pending.pop() else { return Ok(()) };
-                // An agent remembers what it began, and what it asked.
+                // An agent remembers the commands it began and the acceptances it requested.
                 let asked = |asked: &Asked| matches!(asked, Asked::Accept(other, _) if other.id == command.id);
                 if errands.begun.contains(&command.id) || self.calls.values().any(asked) {
                     return Ok(());
@@ -123,7 +123,7 @@ impl AgentAt {
         Ok(())
     }
 
-    /// A command to an agent on a stream, which it must see in time.
+    /// Issues a command to an agent on a stream, which must receive it in time.
     pub fn send(&mut self, engine: &mut Engine, now: Now, connection: u64, agent: &str, id: &str, ttl_s: i64) {
         let command = Command {
             id: id.to_owned(),
@@ -147,7 +147,7 @@ impl AgentAt {
         }
     }
 
-    /// Mostly under a new id; two at once under one id must do no harm either.
+    /// Creates a command, mostly under a new id; two under one id must do no harm either.
     fn new_command(&self, random: &mut Prng, errands: &mut Errands, nodes: usize) -> Command {
         let twin = random.chance(100);
         let id = if twin { "twin".to_owned() } else { format!("k{}", errands.issued.len()) };
@@ -172,7 +172,7 @@ impl AgentAt {
         }
     }
 
-    /// Passes bytes both ways and looks at the answers.
+    /// Passes bytes both ways and checks the answers.
     pub fn turn(
         &mut self,
         engine: &mut Engine,
@@ -218,7 +218,7 @@ impl AgentAt {
         Ok(())
     }
 
-    /// No status goes back while the node lives and its disk works.
+    /// Checks that no status regresses while the node lives and its disk works.
     pub fn look(&mut self, snapshot: &Snapshot) -> Result<(), Violation> {
         for (name, ranks) in commands(snapshot).map_err(|error| Violation::new("reading", error.to_string()))? {
             let seen = self.seen.entry(name.clone()).or_insert_with(|| ranks.clone());
@@ -244,11 +244,11 @@ fn decode<M: Message + Default>(bytes: &[u8]) -> M {
 fn may_fail(asked: &Asked, code: Code, troubled: bool) -> bool {
     match (asked, code) {
         (_, Code::ResourceExhausted | Code::Unavailable | Code::DataLoss) => troubled,
-        // Nobody may be LIVE here to stand for all.
+        // A command to all agents fails here if none is LIVE.
         (Asked::Issue, code) => matches!(code, Code::AlreadyExists | Code::FailedPrecondition),
         (Asked::Send(..), _) => false,
         (Asked::Cancel(_), code) => code == Code::NotFound,
-        // The command may be gone, lost with a disk, or another of the same id may have won.
+        // The command may be lost with a disk, or another one with the same id may have won.
         (Asked::Accept(..), code) => {
             matches!(code, Code::FailedPrecondition | Code::NotFound | Code::AlreadyExists)
         }

@@ -1,4 +1,4 @@
-//! Agents at nodes: they register, beat, work, hang, lose their streams, start anew, come back and move.
+//! Agents on streams: they register, send heartbeats, work, hang, lose their streams, restart, return and move.
 
 use std::time::Duration;
 
@@ -20,31 +20,31 @@ use crate::prng::Prng;
 use crate::seeds::{self, Violation};
 use crate::time::Time;
 
-/// What a narrow link's full queue (8 kB at 4 kB/s), and what is sent again because of it, may add to the time a transition
-/// takes.
+/// Time that the full queue of a narrow link (8 kB at 4 kB/s) and its retransmissions may add to the propagation of a
+/// transition.
 const PATH: Duration = Duration::from_secs(16);
 
 /// One agent.
 #[derive(Debug)]
 pub struct Linked {
     pub id: String,
-    /// Where it is attached, or will be.
+    /// Number of the node it is attached to, or will be.
     pub node: usize,
     wire: Option<(Wire, u64)>,
-    /// It keeps its stream and says nothing until then.
+    /// Until this time it keeps its stream and sends nothing.
     hangs_until: Time,
-    /// When a node last heard it.
+    /// Time of the last message that a node received from it.
     pub heard: Option<Time>,
     beats: u64,
     work: Work,
 }
 
-/// What an agent's turn needs of the world.
+/// The parts of the world that an agent uses in its turn.
 pub struct Around<'a> {
     pub random: &'a mut Prng,
     pub begun: &'a mut Begun,
     pub tally: &'a Tally,
-    /// Nothing breaks any more.
+    /// True once no more faults are injected.
     pub well: bool,
 }
 
@@ -54,19 +54,19 @@ impl Linked {
         Linked { id, node, wire: None, hangs_until: Time::ZERO, heard: None, beats: 0, work: Work::default() }
     }
 
-    /// Its node is off, or it has left.
+    /// Drops the stream: the node is off, or the agent has left.
     pub fn cut_off(&mut self) {
         self.wire = None;
     }
 
-    /// Leaves without a word.
+    /// Closes the connection without a goodbye.
     pub fn hang_up(&mut self, engine: &mut Engine, now: Now) {
         if let Some((wire, _)) = self.wire.take() {
             wire.close(engine, now);
         }
     }
 
-    /// Whether it is in the middle of a command.
+    /// Returns true while a command runs.
     pub fn is_at_work(&self) -> bool {
         self.work.is_at_work()
     }
@@ -92,7 +92,7 @@ impl Linked {
         }
     }
 
-    /// Beats and works, or does one of the things agents should not.
+    /// Sends heartbeats and works, or misbehaves in one of several ways.
     pub fn turn(
         &mut self,
         engine: &mut Engine,
@@ -193,14 +193,14 @@ impl Linked {
     fn ended(&self, code: u32, message: &str) -> Result<(), Violation> {
         seeds::trace(|| format!("{} is refused: {message}", self.id));
         match Code::from_number(code) {
-            // A report that is not stored for the disk's sake is kept, and brought by the next registration.
+            // A report that failed because of the disk is kept and repeated by the next registration.
             Code::Aborted | Code::Unavailable | Code::ResourceExhausted | Code::DataLoss => Ok(()),
             code => Err(Violation::new("agent link", format!("{}: {code:?}: {message}", self.id))),
         }
     }
 }
 
-/// What a node shows of the agents.
+/// Returns the agents that a node lists.
 pub fn shown(engine: &mut Engine, now: Now, id: u64, random: &mut Prng) -> Vec<Agent> {
     let Some(mut wire) = Wire::open(engine, now, id) else { return Vec::new() };
     wire.call(&ListAgentsRequest::default(), 0);
@@ -215,8 +215,8 @@ pub fn shown(engine: &mut Engine, now: Now, id: u64, random: &mut Prng) -> Vec<A
     }
 }
 
-/// LIVE is not shown for an agent whose stream has been gone, or silent, for longer than the stale delays of its node and of the
-/// one that shows it, and the path between them.
+/// Checks that no node lists an agent as LIVE if its stream has been closed or silent for longer than the stale delays of its
+/// node and of the listing node, plus the path between them.
 pub fn check(agents: &[Linked], node: usize, shown: &Agent, time: Time) -> Result<(), Violation> {
     if shown.liveness() != Liveness::Live {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Work and faults that a fleet meets seldom and must survive: a document edited as fast as it goes, nodes that are stopped for a
-//! while (SIGSTOP, a frozen container, a suspended machine) as others go on, links that come and go.
+//! Rare workloads that a fleet must survive: a document edited at the maximum rate, nodes suspended for a while (SIGSTOP, a
+//! frozen container, a suspended machine) while others continue, and links that flap.
 
 use std::time::Duration;
 
@@ -11,28 +11,28 @@ use crate::mesh::world::World;
 use crate::mesh::{Event, Role};
 use crate::seeds::{self, Violation};
 
-/// Bytes of datagrams that wait for a stopped node: what Linux gives a socket by default. More are lost.
+/// Bytes of datagrams queued for a suspended node: Linux's default socket buffer. Further ones are lost.
 const SOCKET_BYTES: usize = 212_992;
-/// Fields that the edits of a hot document go to.
+/// Number of fields that the edits of a hot document write to.
 const HOT_FIELDS: u64 = 3;
-/// Text in a hot document, so that it is offered to peers before it is sent to them.
+/// Size of the text in a hot document, in bytes, so that it is offered to peers before it is sent.
 const HOT_TEXT_BYTES: usize = 5_000;
 
-/// The document that is edited as fast as it goes.
+/// Returns the key of the document that is edited at the maximum rate.
 pub fn hot_key() -> Key {
     Key::new("notes", "hot").expect("a valid key")
 }
 
-/// A node that is stopped: nothing of it runs until then.
+/// A suspended node: none of its threads runs until then.
 #[derive(Debug, Default)]
 pub struct Stopped {
     pub until: Duration,
-    /// Bytes of datagrams that wait in its socket.
+    /// Bytes of datagrams queued in its socket.
     waiting: usize,
 }
 
 impl World {
-    /// Schedules what this seed has of it.
+    /// Schedules the load that this seed includes.
     pub fn plan_load(&mut self) {
         if self.random.chance(350) {
             let delay = Duration::from_millis(self.random.between(2_000, 15_000));
@@ -52,7 +52,7 @@ impl World {
         }
     }
 
-    /// One more edit of the hot document, and when the next one comes.
+    /// Edits the hot document once and schedules the next edit.
     pub fn heat(&mut self, number: usize, edits: u64, pause_micros: u64) -> Result<(), Violation> {
         if edits == 0 || self.healing {
             return Ok(());
@@ -73,7 +73,7 @@ impl World {
         self.post(number, Role::Api, Role::Store, mail)
     }
 
-    /// Stops a node for a while, and schedules the next stop.
+    /// Suspends a node for a while, and schedules the next suspension.
     pub fn stop_one(&mut self) {
         if self.healing {
             return;
@@ -81,7 +81,7 @@ impl World {
         let number = self.random.index(self.nodes.len());
         if self.nodes[number].running.is_some() && !self.is_stopped(number) {
             self.tally.count(Fault::Stopped);
-            // Between two instants at which anything else happens, so that what waited goes first.
+            // An odd nanosecond keeps other events off this instant, so that the queued ones are delivered first.
             let lasts =
                 Duration::from_millis(*self.random.pick(&[50, 400, 1_500, 4_000, 9_000])) + Duration::from_nanos(1);
             self.stopped.insert(number, Stopped { until: self.time() + lasts, waiting: 0 });
@@ -95,8 +95,8 @@ impl World {
         self.stopped.get(&number).is_some_and(|stopped| stopped.until > self.time())
     }
 
-    /// Gives back an event that may happen now. One of a stopped node waits until that goes on, in its turn; datagrams as long as
-    /// its socket has room.
+    /// Returns the event if it can happen now. An event of a suspended node is queued in order until the node resumes;
+    /// datagrams only while the socket's buffer has room.
     pub fn held_back(&mut self, event: Event) -> Option<Event> {
         let Some(number) = event.node() else { return Some(event) };
         let now = self.queue.now();
@@ -116,7 +116,7 @@ impl World {
         None
     }
 
-    /// Cuts a link that is up, or restores it, and again soon.
+    /// Cuts a link that is up, or restores it, and schedules the reverse.
     pub fn flap(&mut self, one: usize, other: usize, left: u64) {
         if left == 0 || self.healing {
             return;

@@ -1,8 +1,13 @@
-//! Whole nodes over a simulated network: store and sync engines, the hand-offs between their threads, clients, faults.
+//! Whole nodes over a simulated network: store and sync engines, the messages between their threads, clients, faults.
 //!
-//! [`node`] is one machine, [`world`] the loop over all of them, [`plan`] what a seed decides at the start, [`trouble`] what
-//! breaks and heals, [`load`] what comes on top in some of them, [`clients`] who asks, [`links`] who is attached, [`work`] what they run, [`errands`] who commands,
-//! [`relay`] what is between nodes that cannot reach each other.
+//! | file | contents |
+//! |---|---|
+//! | [`node`], [`world`] | one machine; the loop over all of them |
+//! | [`plan`], `scenario` | the layout a seed decides; the phases of a run and the final checks |
+//! | [`trouble`], [`load`] | faults and healing; rare workloads |
+//! | [`clients`], `callers`, `watcher` | clients of the engines, of the IPC; subscribers |
+//! | [`links`], [`work`], [`errands`] | agents on streams; their work; commands |
+//! | [`relay`], `odd`, `wire` | the relay; unusual documents; one connection |
 
 pub mod callers;
 pub mod clients;
@@ -34,7 +39,7 @@ pub enum Role {
     Resolver,
 }
 
-/// What one thread hands to another.
+/// A message between threads.
 #[derive(Debug)]
 pub enum Mail {
     Submitted(Submitted),
@@ -47,14 +52,14 @@ pub enum Mail {
     Resolved(String, Result<Vec<SocketAddr>, String>),
 }
 
-/// What happens in the world. `life` is the node's life it belongs to; what outlives it is dropped.
+/// An event of the world. `life` is the life of the node it belongs to; an event that outlives it is dropped.
 #[derive(Debug)]
 pub enum Event {
     /// A datagram arrives.
     Arrives { to: usize, from: SocketAddr, data: Vec<u8> },
-    /// A thread receives what another sent.
+    /// A thread receives a message of another.
     Delivered { node: usize, life: u64, from: Role, to: Role, mail: Mail },
-    /// A thread's deadline comes.
+    /// A thread's deadline is due.
     Due { node: usize, life: u64, role: Role },
     /// The store's commit ends.
     Committed { node: usize, life: u64, mail: Vec<(Role, Mail)> },
@@ -64,26 +69,26 @@ pub enum Event {
     StartRelay,
     /// A client acts.
     Client,
-    /// A client writes on one node at once.
+    /// A client writes to one node immediately.
     Hurry { node: usize },
-    /// A subscriber takes what there is for it.
+    /// A subscriber reads what is available.
     Watch { node: usize },
-    /// An agent on a stream beats, hangs, comes back, or moves.
+    /// An agent on a stream sends a heartbeat, hangs, returns, or moves.
     Beat { agent: usize },
-    /// What a node shows of the agents is looked at.
+    /// The agents that a node lists are checked.
     Look { node: usize },
-    /// Something breaks or heals.
+    /// A fault is injected or healed.
     Trouble,
-    /// A client edits the hot document, so many times more.
+    /// A client edits the hot document; `edits` more follow.
     Hot { node: usize, edits: u64, pause_micros: u64 },
-    /// A node is stopped for a while.
+    /// A node is suspended for a while.
     Stop,
-    /// A link comes or goes, so many times more.
+    /// A link goes down or up; `left` more changes follow.
     Flap { one: usize, other: usize, left: u64 },
 }
 
 impl Event {
-    /// The node whose process has to run for it.
+    /// Returns the node that must be running for the event.
     pub fn node(&self) -> Option<usize> {
         match self {
             Event::Arrives { to: node, .. }

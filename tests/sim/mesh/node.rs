@@ -1,4 +1,4 @@
-//! One machine: its disk, its clock, its engines while it is on, and what the checkers know of it.
+//! One machine: its disk, its clock, its engines while it is on, and the checkers' knowledge of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,14 +22,14 @@ use crate::prng::Prng;
 use crate::seeds::{self, Violation};
 use crate::time::{Clock, Time};
 
-/// Short enough for agents to fall silent and come back while things break.
+/// Short enough that agents time out and return during the faulty phase.
 pub const TIMES: fleet::Times = fleet::Times {
     heartbeat: Duration::from_secs(1),
     stale_after: Duration::from_secs(3),
     dead_after: Duration::from_secs(6),
 };
 
-/// What a node does to the world outside its engines.
+/// Effects of a node outside its engines.
 #[derive(Debug, Default)]
 pub struct Output {
     pub mail: Vec<(Role, Role, Mail)>,
@@ -45,15 +45,15 @@ pub struct Running {
     pub api: api::Engine,
     inbox: VecDeque<Submitted>,
     committing: bool,
-    /// When each thread is to be woken.
+    /// The wake-up time scheduled for each thread.
     pub armed: BTreeMap<Role, Time>,
 }
 
-/// See the module's documentation.
+/// A machine, on or off; see the module's documentation.
 #[derive(Debug)]
 pub struct Node {
     pub number: usize,
-    /// Counts the times it was switched on.
+    /// Number of times it was switched on.
     pub life: u64,
     identity: Arc<Identity>,
     config: store::Config,
@@ -61,24 +61,24 @@ pub struct Node {
     disks: u64,
     backup: Option<Vec<u8>>,
     pub clock: Clock,
-    /// The power was off since it last ran.
+    /// True if the power was off since it last ran.
     unpowered: bool,
     pub running: Option<Running>,
     pub ledger: Ledger,
-    /// Disk faults may have been injected since the last healing.
+    /// True if disk faults may have been injected since the last healing.
     pub troubled: bool,
-    /// Disk faults were injected in this life.
+    /// True if disk faults were injected in this life.
     pub was_troubled: bool,
-    /// StopSync was answered and StartSync not yet asked.
+    /// True from the answer to StopSync until the next StartSync.
     pub silent: bool,
-    /// StopSync was asked this many times and not yet answered.
+    /// Number of StopSync calls that have not been answered.
     pub stops: u32,
-    /// Of these, the ones asked before the last StartSync, which ends the silence that they begin.
+    /// Number of those that precede the last StartSync, which ends the silence that they begin.
     pub ended_stops: u32,
-    /// What its health says of documents and links, besides problems.
+    /// Notices about documents and links in its health, besides problems.
     pub notices: Vec<String>,
     random: Prng,
-    /// When jobs of the store end.
+    /// Decides the end of the store's jobs.
     pace: Prng,
     tally: Arc<Tally>,
 }
@@ -87,13 +87,13 @@ fn unexpected(doing: &str, error: &Error) -> Violation {
     Violation::new("no unexpected error", format!("{doing}: {error}"))
 }
 
-/// What a turn of the store thread comes to.
+/// Result of one turn of the store thread.
 #[derive(Debug)]
 pub enum Commit {
     Nothing,
-    /// The power failed meanwhile.
+    /// The power failed during the commit.
     Failed,
-    /// It takes this long, then hands out the mail.
+    /// The commit takes this long and then emits the mail.
     Takes(Duration, Vec<(Role, Mail)>),
 }
 
@@ -131,12 +131,12 @@ impl Node {
         }
     }
 
-    /// A collection is `latest` here.
+    /// Makes a collection `latest` on this node.
     pub fn make_latest(&mut self, collection: &str) {
         self.config.latest_collections.insert(collection.to_owned());
     }
 
-    /// Its collections that are `latest`.
+    /// Returns the collections that are `latest` on this node.
     pub fn latest_collections(&self) -> std::collections::BTreeSet<String> {
         self.config.latest_collections.clone()
     }
@@ -147,7 +147,7 @@ impl Node {
 
     // On and off.
 
-    /// Switches the machine on. False: its disk did not let it.
+    /// Switches the machine on. Returns false if its disk prevents that.
     pub fn start(&mut self, time: Time, sync: sync::Config, keys: &[Key]) -> Result<bool, Violation> {
         if std::mem::take(&mut self.unpowered) {
             self.clock.reboot(time);
@@ -201,7 +201,7 @@ impl Node {
         Ok(true)
     }
 
-    /// The power is cut.
+    /// Cuts the power.
     pub fn crash(&mut self) {
         self.tally.count(Fault::Crash);
         self.lose_power();
@@ -224,7 +224,7 @@ impl Node {
         self.disk = SimDisk::new(image, self.random.fork("disk", self.disks), Arc::clone(&self.tally));
     }
 
-    /// Stops as a service does when asked to: says goodbye, flushes, closes.
+    /// Stops as a service does on request: says goodbye, flushes, closes.
     pub fn stop(&mut self, time: Time) -> Output {
         let mut output = Output::default();
         let now = self.clock.at(time);
@@ -240,7 +240,7 @@ impl Node {
         output
     }
 
-    /// StopSync was answered. A stalled node answers it after StartSync was asked too, and is not silent then.
+    /// Notes the answer to StopSync. A stalled node may answer after StartSync was requested, and is not silent then.
     pub fn fell_silent(&mut self) {
         self.stops = self.stops.saturating_sub(1);
         match self.ended_stops.checked_sub(1) {
@@ -249,7 +249,7 @@ impl Node {
         }
     }
 
-    /// StartSync was asked.
+    /// Notes a request of StartSync.
     pub fn end_silence(&mut self) {
         self.silent = false;
         self.ended_stops = self.stops;
@@ -259,13 +259,13 @@ impl Node {
         self.disk.is_powered()
     }
 
-    /// The power failed while something was written.
+    /// Handles a power failure during a write.
     pub fn power_failed(&mut self) {
         self.tally.count(Fault::CrashInCommit);
         self.lose_power();
     }
 
-    /// From now on the disk fails this often, and has this much room.
+    /// Sets the failure rates and the room of the disk.
     pub fn break_disk(&mut self, faults: DiskFaults, spare: Option<usize>) {
         self.troubled = true;
         self.was_troubled = true;
@@ -273,7 +273,7 @@ impl Node {
         self.disk.set_spare(spare);
     }
 
-    /// The disk works again and has room.
+    /// Repairs the disk and lifts its capacity.
     pub fn mend_disk(&mut self) {
         self.troubled = false;
         self.disk.set_faults(DiskFaults::default());
@@ -281,12 +281,12 @@ impl Node {
         self.disk.set_spare(None);
     }
 
-    /// Remembers the disk as it is now.
+    /// Takes a backup of the disk.
     pub fn back_up(&mut self) {
         self.backup = Some(self.disk.backup());
     }
 
-    /// The disk as it was when remembered, or an empty one.
+    /// Replaces the disk by the last backup, or by an empty one.
     pub fn replace_disk(&mut self, restore: bool) {
         self.tally.count(if restore { Fault::BackupRestored } else { Fault::DiskReplaced });
         let image = if restore { self.backup.clone().unwrap_or_default() } else { Vec::new() };
@@ -301,7 +301,7 @@ impl Node {
 
     // The store thread.
 
-    /// Compares what readers show with what is known; `reopened`: after a crash or what stands for one.
+    /// Compares the state that readers show with the ledger; `reopened`: after a crash or its equivalent.
     fn observe(&mut self, reopened: bool, keys: &[Key]) -> Result<(), Violation> {
         if reopened {
             self.ledger.reopened();
@@ -319,7 +319,7 @@ impl Node {
         }
     }
 
-    /// Begins a commit when there is something to commit: how long it takes, and what it hands out then.
+    /// Begins a commit if there are requests; returns its duration and the mail it emits at the end.
     pub fn begin_commit(&mut self, time: Time, keys: &[Key], promises: &mut Promises) -> Result<Commit, Violation> {
         let Some(running) = &mut self.running else { return Ok(Commit::Nothing) };
         if running.committing || running.inbox.is_empty() {
@@ -336,7 +336,7 @@ impl Node {
             self.ledger.working();
             goes_on = drive.step(&mut running.store, now, &mut self.pace, &self.tally);
             if goes_on && self.disk.is_powered() {
-                // What a crash may leave of a later commit is what an earlier one shows.
+                // A crash during a later commit may leave the state of an earlier one, so each is observed.
                 let reopened = running.store.poll_reopened();
                 reopened.iter().for_each(|reader| running.reader = reader.clone());
                 self.observe(reopened.is_some(), keys)?;
@@ -346,7 +346,7 @@ impl Node {
         self.after_commit(keys, &asked, (earlier, drive.replies()), promises)
     }
 
-    /// The store's deadline came.
+    /// Handles the store's deadline.
     pub fn flush(&mut self, time: Time, keys: &[Key], promises: &mut Promises) -> Result<Commit, Violation> {
         let Some(running) = &mut self.running else { return Ok(Commit::Nothing) };
         let now = self.clock.at(time);
@@ -431,7 +431,7 @@ impl Node {
         Ok(())
     }
 
-    /// The commit's time is over.
+    /// Ends the commit.
     pub fn committed(&mut self) {
         if let Some(running) = &mut self.running {
             running.committing = false;
@@ -440,7 +440,7 @@ impl Node {
 
     // Mail and datagrams.
 
-    /// A thread receives something.
+    /// Delivers a message to a thread.
     pub fn receive(&mut self, time: Time, to: Role, mail: Mail) -> Output {
         let now = self.clock.at(time);
         let Some(running) = &mut self.running else { return Output::default() };
@@ -469,7 +469,7 @@ impl Node {
         self.drain(now)
     }
 
-    /// The kernel tells of a change of the network.
+    /// Delivers the kernel's notification that the network has changed.
     pub fn network_changed(&mut self, time: Time) -> Output {
         let now = self.clock.at(time);
         let Some(running) = &mut self.running else { return Output::default() };
@@ -477,7 +477,7 @@ impl Node {
         self.drain(now)
     }
 
-    /// The api thread's deadline came.
+    /// Handles the api thread's deadline.
     pub fn wake_api(&mut self, time: Time) -> Output {
         let now = self.clock.at(time);
         let Some(running) = &mut self.running else { return Output::default() };
@@ -485,7 +485,7 @@ impl Node {
         self.drain(now)
     }
 
-    /// The sync thread's deadline came.
+    /// Handles the sync thread's deadline.
     pub fn wake_sync(&mut self, time: Time) -> Output {
         let now = self.clock.at(time);
         let Some(running) = &mut self.running else { return Output::default() };
@@ -493,7 +493,7 @@ impl Node {
         self.drain(now)
     }
 
-    /// Everything the engines want done.
+    /// Drains the engines and returns their output.
     pub fn drain(&mut self, now: Now) -> Output {
         let mut output = Output::default();
         let Some(running) = &mut self.running else { return output };
@@ -517,7 +517,7 @@ impl Node {
         output
     }
 
-    /// When each thread wants to be woken.
+    /// Returns the deadline of each thread.
     pub fn deadlines(&mut self, time: Time) -> Vec<(Role, Time)> {
         let now = self.clock.at(time);
         let Some(running) = &mut self.running else { return Vec::new() };
@@ -529,12 +529,12 @@ impl Node {
     }
 }
 
-/// What is remembered of a request while the store works on it.
+/// A request in the store's queue, as the checkers record it.
 #[derive(Debug)]
 struct Asked {
     ticket: Ticket,
     key: Option<Key>,
-    /// The field it adds to a document that only grows.
+    /// The field it adds to a grow-only document.
     field: Option<String>,
 }
 

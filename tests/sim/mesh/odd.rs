@@ -1,4 +1,4 @@
-//! Documents that links do not carry like others: of a collection that is `latest` on some nodes only, over what a link carries, and
+//! Documents that replicate unlike others: in a collection that is `latest` on some nodes only, larger than a link carries, and
 //! with long keys.
 
 use std::collections::BTreeSet;
@@ -19,20 +19,20 @@ use crate::mesh::world::World;
 use crate::mesh::{Mail, Role};
 use crate::seeds::Violation;
 
-/// The collection that is `latest` on some nodes only, in worlds that have one.
+/// Collection that is `latest` on some nodes only, in worlds that have one.
 pub const MIXED: &str = "mixed";
-/// The collection of the document that no link carries.
+/// Collection of the document that is too large for any link.
 pub const LARGE: &str = "large";
-/// Of each of its two fields: together more than a link carries.
+/// Size of each of its two fields, in bytes; together they exceed the limit of a link.
 const FIELD_BYTES: usize = RECORD_BYTES / 2 + 1;
-/// The longest document that a subscriber is compared with; of longer ones it hears that they are there.
+/// Size of the largest document, in bytes, that a subscriber compares; of larger ones it compares the presence.
 pub const SHOWN_BYTES: usize = 1 << 20;
 
-/// Fields of the document with long keys that one patch changes, and the length of a key.
+/// Number of fields that one patch of the document with long keys changes, and the length of a key in bytes.
 const LONG_KEYS: u64 = 8;
 const LONG_KEY_BYTES: usize = 1_000;
 
-/// The document with long keys.
+/// Returns the key of the document with long keys.
 pub fn long_key() -> Key {
     Key::new("notes", "long").expect("a valid key")
 }
@@ -41,19 +41,19 @@ pub fn large_key() -> Key {
     Key::new(LARGE, "big").expect("a valid key")
 }
 
-/// The document of [`MIXED`] that nodes of this kind keep, and the others delete.
+/// Returns the document of [`MIXED`] that nodes of this kind keep and the others delete.
 fn kept(kind: &str) -> Key {
     Key::new(MIXED, kind).expect("a valid key")
 }
 
-/// Documents that need not be the same on every node.
+/// Returns the documents that may differ between nodes.
 pub fn apart(has_large: bool) -> BTreeSet<KeyHash> {
     let mixed = ["latest", "merged"].map(|kind| kept(kind).hash());
     mixed.into_iter().chain(has_large.then(|| large_key().hash())).collect()
 }
 
 impl World {
-    /// What a node calls [`MIXED`].
+    /// Returns the kind of [`MIXED`] on a node.
     fn kind_of_mixed(&self, number: usize) -> &'static str {
         if self.plan.mixed_latest.contains(&number) { "latest" } else { "merged" }
     }
@@ -69,7 +69,7 @@ impl World {
         Put::Whole { json: json.to_string(), base: None }
     }
 
-    /// A client writes one of the odd documents.
+    /// Writes one of the unusual documents.
     pub fn write_odd(&mut self, number: usize) -> Result<(), Violation> {
         if self.nodes[number].running.is_none() || self.is_stopped(number) {
             return Ok(());
@@ -91,7 +91,7 @@ impl World {
         Ok(())
     }
 
-    /// Every node writes the document that its kind keeps, and deletes the other one.
+    /// Writes, on every node, the document that its kind keeps, and deletes the other one.
     pub fn write_mixed_last(&mut self, deletes: bool) -> Result<(), Violation> {
         for number in self.core.clone() {
             let own = self.kind_of_mixed(number);
@@ -104,8 +104,8 @@ impl World {
         Ok(())
     }
 
-    /// What is wrong with the documents of [`MIXED`]: one that its own kind keeps is not there, one came from a node of the other kind,
-    /// or linked nodes of a kind disagree.
+    /// Describes a violation in the documents of [`MIXED`]: one is missing on a node of its own kind, one came from a node of
+    /// the other kind, or linked nodes of a kind disagree.
     pub fn mixed_up(&self, snapshots: &[Snapshot]) -> Result<Option<String>, Error> {
         let nodes: Vec<_> = self.core.iter().copied().zip(snapshots).collect();
         for (number, snapshot) in &nodes {
@@ -136,7 +136,7 @@ impl World {
         Ok(None)
     }
 
-    /// A node gets a document that no link carries, as if two others had each written half of it.
+    /// Stores a document on a node that is too large for any link, as if two other nodes had each written half of it.
     pub fn bring_large(&mut self, number: usize) -> Result<(), Violation> {
         self.tally.count(Fault::TooLarge);
         let third = EndpointId([0x33; 32]);
@@ -163,7 +163,7 @@ impl World {
         Ok(())
     }
 
-    /// A client shortens it.
+    /// Replaces the large document by a small one.
     pub fn shorten_large(&mut self, number: usize) -> Result<(), Violation> {
         self.large = None;
         let put = Put::Whole { json: r#"{"short":true}"#.into(), base: None };
@@ -171,7 +171,7 @@ impl World {
         self.post(number, Role::Api, Role::Store, mail)
     }
 
-    /// A node that should name the document in its health and does not, or does and should not.
+    /// Describes a node that should name the document in its health and does not, or the reverse.
     pub fn large_unnamed(&self, holder: usize, is_named: bool) -> Option<String> {
         let name = format!("document {}", large_key());
         let concerned = |number: &&usize| **number == holder || self.plan.are_linked(**number, holder);
@@ -184,7 +184,7 @@ impl World {
     }
 }
 
-/// A document with one long field.
+/// Returns a document with one long field.
 fn half(writer: u8) -> Vec<u8> {
     let mut document = AutoCommit::new().with_actor(ActorId::from([writer; 16]));
     let text = char::from(b'a' + writer).to_string().repeat(FIELD_BYTES);
@@ -193,5 +193,5 @@ fn half(writer: u8) -> Vec<u8> {
     document.save_nocompress()
 }
 
-/// How long a node may take to name a document that does not replicate, or to stop to.
+/// Time within which a node must name a document that does not replicate, or stop naming it.
 pub const NAMED_WITHIN: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What a seed decides before anything happens: how many nodes, who dials whom, with what key.
+//! The layout that a seed decides at the start: the number of nodes, the edges between them, and their keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,23 +7,23 @@ use peat_node::sync::Address;
 use crate::net::address;
 use crate::prng::Prng;
 
-/// How nodes admit each other.
+/// Mutual admission of nodes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Admission {
-    /// Both sides name each other.
+    /// Both sides are configured with each other's id.
     Pinned,
-    /// The dialler names the acceptor; the acceptor asks for a proof.
+    /// The dialler knows the acceptor's id; the acceptor requires a proof.
     Formation,
 }
 
-/// How the two nodes of an edge are reached.
+/// Paths between the two nodes of an edge.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ways {
-    /// At their addresses.
+    /// Direct only.
     Direct,
-    /// Only through the relay.
+    /// Through the relay only.
     Relay,
-    /// Either way.
+    /// Direct or through the relay.
     Both,
 }
 
@@ -32,22 +32,22 @@ pub enum Ways {
 pub struct Plan {
     pub nodes: usize,
     pub shape: &'static str,
-    /// Who dials whom.
+    /// Edges, each from dialler to acceptor.
     pub edges: BTreeSet<(usize, usize)>,
-    /// How those are reached that are not reached directly, by pair, the smaller number first.
+    /// Paths of pairs that are not reached directly, with the smaller number first.
     relayed: BTreeMap<(usize, usize), Ways>,
     pub admission: Admission,
-    /// Dial by name instead of by address.
+    /// True if nodes are dialled by name instead of by address.
     pub names: bool,
-    /// Documents written before anything else happens.
+    /// Number of documents written before anything else happens.
     pub population: u64,
-    /// Nodes whose links have a rate, bytes a second.
+    /// Rates of nodes with throttled links, in bytes per second.
     pub link_rates: BTreeMap<usize, u64>,
-    /// Ids per collection that clients fight over.
+    /// Number of ids per collection that clients write to.
     pub ids: u64,
     /// Nodes on which [`MIXED`](crate::mesh::odd::MIXED) is `latest`.
     pub mixed_latest: BTreeSet<usize>,
-    /// A document gets fields with long keys.
+    /// True if a document gets fields with long keys.
     pub long_keys: bool,
 }
 
@@ -72,43 +72,43 @@ impl Plan {
         let relayed = if random.chance(500) { relayed(random, &edges) } else { BTreeMap::new() };
         let is_mixed = random.chance(300);
         let mixed_latest = (0..nodes).filter(|_| is_mixed && random.chance(500)).collect();
-        // Each version repeats the keys, which a narrow link would carry for minutes.
+        // Each version repeats the keys, which would take minutes on a narrow link.
         let long_keys = link_rates.is_empty() && random.chance(200);
         Plan { nodes, shape, edges, relayed, admission, names, population, link_rates, ids, mixed_latest, long_keys }
     }
 
-    /// Whether some collection is `latest` on some nodes and merged on others.
+    /// Returns true if some collection is `latest` on some nodes and merged on others.
     pub fn is_mixed(&self) -> bool {
         !self.mixed_latest.is_empty() && self.mixed_latest.len() < self.nodes
     }
 
-    /// Whether there is a relay.
+    /// Returns true if there is a relay.
     pub fn has_relay(&self) -> bool {
         !self.relayed.is_empty()
     }
 
-    /// Where the relay is, in the network.
+    /// Returns the relay's number in the network.
     pub fn relay(&self) -> usize {
         self.nodes
     }
 
-    /// How two nodes are reached from each other.
+    /// Returns the paths between two nodes.
     pub fn ways(&self, one: usize, other: usize) -> Ways {
         let pair = (one.min(other), one.max(other));
         self.relayed.get(&pair).copied().unwrap_or(Ways::Direct)
     }
 
-    /// The pairs that are reached directly and through the relay.
+    /// Returns the pairs that are reached both directly and through the relay.
     pub fn with_both(&self) -> Vec<(usize, usize)> {
         self.relayed.iter().filter(|(_, ways)| **ways == Ways::Both).map(|(pair, _)| *pair).collect()
     }
 
-    /// Whether two nodes have a link of their own, whoever dials.
+    /// Returns true if one of two nodes dials the other.
     pub fn are_linked(&self, one: usize, other: usize) -> bool {
         self.edges.contains(&(one, other)) || self.edges.contains(&(other, one))
     }
 
-    /// Whether the nodes without `lost` still reach each other, and are more than one.
+    /// Returns true if the nodes without `lost` are more than one and still connected.
     pub fn connects_without(&self, lost: usize) -> bool {
         let others: BTreeSet<usize> = (0..self.nodes).filter(|node| *node != lost).collect();
         let mut reached: BTreeSet<usize> = others.first().copied().into_iter().collect();
@@ -120,20 +120,20 @@ impl Plan {
         reached.len() > 1 && reached == others
     }
 
-    /// Where `from` reaches `to`.
+    /// Returns the addresses at which `from` dials `to`.
     pub fn addresses_of(&self, from: usize, to: usize) -> Vec<Address> {
         let ways = self.ways(from, to);
         let direct = (ways != Ways::Relay).then(|| self.address_of(to));
         direct.into_iter().chain((ways != Ways::Direct).then(|| self.relay_address())).collect()
     }
 
-    /// How `to` is written where it is dialled.
+    /// Returns the address of `to` in its configured form.
     fn address_of(&self, to: usize) -> Address {
         let text = if self.names { format!("node{to}.sim:4242") } else { address(to).to_string() };
         Address::parse(&text).expect("a valid address")
     }
 
-    /// How the relay is written.
+    /// Returns the address of the relay in its configured form.
     pub fn relay_address(&self) -> Address {
         let relay = self.relay();
         let text = if self.names { format!("node{relay}.sim:4242") } else { address(relay).to_string() };
@@ -141,7 +141,7 @@ impl Plan {
     }
 }
 
-/// Some pairs are reached through a relay, some of them only so.
+/// Draws the pairs that use a relay, some of them exclusively.
 fn relayed(random: &mut Prng, edges: &BTreeSet<(usize, usize)>) -> BTreeMap<(usize, usize), Ways> {
     let pairs: BTreeSet<(usize, usize)> = edges.iter().map(|(from, to)| (*from.min(to), *from.max(to))).collect();
     let chosen = pairs.into_iter().filter_map(|pair| match random.below(10) {

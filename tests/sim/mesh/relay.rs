@@ -1,4 +1,4 @@
-//! The relay between nodes that cannot reach each other, what it does, and how it fails.
+//! The relay between nodes that cannot reach each other, and its failures.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::mesh::Event;
 use crate::mesh::world::World;
 use crate::time::Clock;
 
-/// The machine a relay is on.
+/// The machine that runs the relay.
 #[derive(Debug)]
 pub struct RelayAt {
     clock: Clock,
-    /// While it is on.
+    /// `Some` while it is on.
     running: Option<Relay>,
     lives: u64,
 }
@@ -28,7 +28,7 @@ impl RelayAt {
     }
 }
 
-/// What the relay takes.
+/// Returns the formation key that the relay accepts.
 pub fn key() -> FormationKey {
     FormationKey::new(vec![9; limits::FORMATION_KEY_BYTES]).expect("long enough")
 }
@@ -48,7 +48,7 @@ impl World {
         self.relay.running = Some(Relay::new(RelayKey::new(&key()), random, now));
     }
 
-    /// A datagram arrives at the relay.
+    /// Delivers a datagram to the relay.
     pub fn relay(&mut self, from: SocketAddr, data: &[u8]) {
         let now = self.relay.clock.at(self.time());
         let Some(relay) = &mut self.relay.running else { return };
@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// The relay crashes, or the direct way between two nodes that it joins comes or goes.
+    /// Crashes the relay, or cuts or restores the direct path between two nodes that it connects.
     pub fn break_relay(&mut self) {
         let pairs = self.plan.with_both();
         match self.random.below(5) {

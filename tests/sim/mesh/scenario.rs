@@ -1,4 +1,4 @@
-//! One seed of the mesh: faults, then healing; what must hold all along, and at the end.
+//! One seed of the mesh: faults, then healing; invariants during the run and checks at its end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,24 +15,24 @@ use crate::mesh::odd;
 use crate::mesh::world::World;
 use crate::seeds::{self, Verdict, Violation};
 
-/// How long things break.
+/// Duration of the faulty phase.
 const FAULTS_LAST: Duration = Duration::from_secs(30);
-/// Within this everything must have converged: two longest redials, a link found dead, and time to catch up.
+/// Time limit of convergence: two maximum redial delays, detection of a dead link, and catching up.
 const CONVERGES_WITHIN: Duration = Duration::from_secs(180);
-/// A write is everywhere within this: a link that died earlier may first have to be found dead and dialled again.
+/// Time limit for a write to reach all nodes: a dead link may first have to be detected and dialled again.
 const SPREADS_WITHIN: Duration = Duration::from_secs(60);
-/// A command is begun within this: its way, a beat of its agent, and the way back of what the node says to its acceptance.
+/// Time limit for a command to begin: its delivery, a heartbeat of its agent, and the node's answer to the acceptance.
 const IN_TIME: Duration = Duration::from_secs(20);
-/// A subscriber has everything its node has within this.
+/// Time limit for a subscriber to receive everything its node has.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a mesh without writers is watched, and what it may do then: versions a node stores, datagrams a link carries. Agents
-/// beat, and what they were sent runs out.
+/// Duration for which a mesh without writers is observed, and its limits: versions stored by a node and datagrams on a link.
+/// Agents still send heartbeats, and commands expire.
 const QUIET_LASTS: Duration = Duration::from_secs(20);
 const QUIET_VERSIONS: u64 = 1_000;
 const QUIET_DATAGRAMS: u64 = 4_000;
 
-/// What this scenario must inject at least once over all seeds.
+/// Faults that this scenario must inject at least once over all seeds.
 pub const FAULTS: &[Fault] = &[
     Fault::Crash,
     Fault::CrashInCommit,
@@ -87,7 +87,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::TooLarge,
 ];
 
-/// What a run of a seed comes to.
+/// Result of running a seed.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Ran {
     pub nodes: usize,
@@ -103,7 +103,7 @@ pub fn run(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Ve
     ran(seed, planted, base, tally).map(|ran| format!("{} nodes in a {}: {ran:?}", ran.nodes, ran.shape))
 }
 
-/// Runs one seed and tells what it came to.
+/// Runs one seed and returns its result.
 pub fn ran(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Result<Ran, Violation> {
     let mut world = World::new(seed, planted, base, tally);
     let plan = world.plan.clone();
@@ -146,7 +146,7 @@ fn converge(world: &mut World, within: Duration) -> Result<Duration, Violation> 
     }
 }
 
-/// After convergence, a last write on every node reaches all the others.
+/// Checks that after convergence a last write on every node reaches all the others.
 fn spread(world: &mut World) -> Result<(), Violation> {
     for number in world.core.clone() {
         world.write(number)?;
@@ -157,7 +157,7 @@ fn spread(world: &mut World) -> Result<(), Violation> {
     verify(world)
 }
 
-/// Of a collection whose kind differs nothing crosses: neither documents nor deletions.
+/// Checks that of a collection with differing kinds nothing is exchanged, neither documents nor deletions.
 fn kinds_stay_apart(world: &mut World) -> Result<(), Violation> {
     if !world.plan.is_mixed() {
         return Ok(());
@@ -174,7 +174,8 @@ fn kinds_stay_apart(world: &mut World) -> Result<(), Violation> {
     })
 }
 
-/// A document that no link carries is named in the health of both ends, until it is shortened; everything else flows.
+/// Checks that a document too large for any link is named in the health of both ends until it is shortened, and that all others
+/// replicate.
 fn what_no_link_carries_is_named(world: &mut World) -> Result<(), Violation> {
     if !world.random.chance(80) {
         return Ok(());
@@ -191,7 +192,7 @@ fn what_no_link_carries_is_named(world: &mut World) -> Result<(), Violation> {
     hold_within(world, odd::NAMED_WITHIN, "what replicates is not named", quiet)
 }
 
-/// Runs on until nothing is `wrong`.
+/// Runs until `wrong` returns `None`, within a time limit.
 fn hold_within(
     world: &mut World,
     within: Duration,
@@ -210,7 +211,7 @@ fn hold_within(
     Ok(())
 }
 
-/// Subscribers, fast again, end with exactly what their node has, and every call was answered.
+/// Checks that subscribers, fast again, end with exactly their node's content, and that every call was answered.
 fn everyone_saw_everything(world: &mut World) -> Result<(), Violation> {
     let deadline = world.time() + SEEN_WITHIN;
     loop {
@@ -233,7 +234,7 @@ fn everyone_saw_everything(world: &mut World) -> Result<(), Violation> {
     }
 }
 
-/// Every agent is LIVE on every node, at the node it is attached to.
+/// Checks that every node lists every agent as LIVE, at the node it is attached to.
 fn everyone_shows_every_agent(world: &mut World) -> Result<(), Violation> {
     let deadline = world.time() + SPREADS_WITHIN;
     loop {
@@ -265,7 +266,7 @@ fn everyone_shows_every_agent(world: &mut World) -> Result<(), Violation> {
     }
 }
 
-/// What waited for an agent has come to it, and what is sent now comes in time, wherever it is entered.
+/// Checks that pending commands have reached their agents, and that new ones arrive in time from every node.
 fn every_agent_sees_its_commands(world: &mut World) -> Result<(), Violation> {
     world.send_to_everyone()?;
     let sent = world.time();
@@ -290,7 +291,7 @@ fn every_agent_sees_its_commands(world: &mut World) -> Result<(), Violation> {
     }
 }
 
-/// Nothing goes round for ever: agents beat, commands run out, and hardly anything else is written or sent.
+/// Checks that nothing circulates forever: apart from heartbeats and expiring commands, hardly anything is written or sent.
 fn becomes_quiet(world: &mut World) -> Result<(), Violation> {
     let written = |world: &World| -> Vec<u64> {
         let core = world.core.iter().map(|number| world.nodes[*number].running.as_ref());
@@ -311,7 +312,7 @@ fn becomes_quiet(world: &mut World) -> Result<(), Violation> {
     Ok(())
 }
 
-/// A command that, as some node has it, an agent should have seen or ended.
+/// Returns a command that, according to some node, an agent should have received or ended.
 fn owed(world: &World) -> Result<Option<String>, Violation> {
     let Some(snapshots) = snapshots(world)? else { return Ok(Some("a node is off".into())) };
     let agents: Vec<&str> = world.linked.iter().map(|agent| agent.id.as_str()).collect();
@@ -329,7 +330,7 @@ fn broken(error: &peat_node::store::Error) -> Violation {
     Violation::new("no unexpected error", error.to_string())
 }
 
-/// Every node's documents; `None` while one is off.
+/// Returns a snapshot of every node; `None` while one is off.
 fn snapshots(world: &World) -> Result<Option<Vec<Snapshot>>, Violation> {
     let core: Vec<_> = world.core.iter().filter_map(|number| world.nodes[*number].running.as_ref()).collect();
     if core.len() < world.core.len() {
@@ -362,7 +363,7 @@ fn verify(world: &mut World) -> Result<(), Violation> {
     snapshots.iter().try_for_each(|snapshot| world.promises.kept(snapshot))
 }
 
-/// Why it has not converged: what each node says of itself and its peers.
+/// Describes the reason for missing convergence: the state of each node and its peers.
 fn pending(world: &World) -> String {
     let mut lines = Vec::new();
     for node in &world.nodes {

@@ -1,4 +1,4 @@
-//! What breaks, and what an operator does meanwhile.
+//! Injected faults, and the actions of operators during them.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use crate::mesh::{Event, Role};
 use crate::net::{NETWORKS, Weather};
 use crate::seeds::{self, Violation};
 
-/// Wall clocks as they are after a reset, and as a wrong battery leaves them: 1970 and 2099.
+/// Wall clocks after a reset and with a wrong battery, in Unix milliseconds: 1970 and 2099.
 const WALLS_MS: [i64; 3] = [0, 4_070_908_800_000, 1_750_000_000_000];
 
-/// What is broken on purpose and has to be mended by somebody.
+/// Faults that need an operator's intervention.
 #[derive(Debug, Default)]
 pub struct Trouble {
-    /// Disks replaced or restored so far.
+    /// Number of disks replaced or restored so far.
     disasters: u32,
 }
 
 impl Trouble {
-    /// Whether a disk was replaced or restored.
+    /// Returns true if a disk was replaced or restored.
     pub fn had_disaster(&self) -> bool {
         self.disasters > 0
     }
 }
 
 impl World {
-    /// One more trouble, and when the next one comes.
+    /// Injects one fault, and schedules the next.
     pub fn make_trouble(&mut self) -> Result<(), Violation> {
         if self.healing {
             return Ok(());
@@ -107,7 +107,7 @@ impl World {
         }
     }
 
-    /// A node is carried to another network; in so many of a thousand cases it is told.
+    /// Moves a node to another network; it is notified with a probability of `told_per_mille` in a thousand.
     fn carry(&mut self, number: usize, network: u8, told_per_mille: u64) -> Result<(), Violation> {
         if !self.net.carry(number, network) {
             return Ok(());
@@ -180,7 +180,7 @@ impl World {
         self.ask(number, control)
     }
 
-    /// An operator asks a node's sync engine, if it is on.
+    /// Sends an operator's request to a node's sync engine, if the node is on.
     pub fn ask(&mut self, number: usize, control: Control) -> Result<(), Violation> {
         if self.nodes[number].running.is_none() {
             return Ok(());
@@ -211,8 +211,8 @@ impl World {
         }
     }
 
-    /// The end of all faults: in the core every link is fair, every disk works, every node is on and wants to talk. What is
-    /// not of the core is off for good, and what only it had is gone.
+    /// Ends all faults: in the core every link is fair, every disk works, every node is on and synchronises. Nodes outside the
+    /// core are off for good, and their promises are dropped.
     pub fn heal(&mut self) -> Result<(), Violation> {
         self.healing = true;
         self.net.calm();
@@ -249,7 +249,7 @@ impl World {
         self.plan.addresses_of(from, to).iter().map(ToString::to_string).collect()
     }
 
-    /// Undoes what operators have said of peers, once everything is on.
+    /// Reverts the operators' peer settings, once everything is on.
     pub fn reconnect(&mut self) -> Result<(), Violation> {
         for number in 0..self.nodes.len() {
             for peer in 0..self.nodes.len() {

@@ -1,4 +1,4 @@
-//! A subscriber: takes a snapshot, follows, falls behind, hangs up, comes back where it left off.
+//! A subscriber: takes a snapshot, follows, falls behind, disconnects, and resumes.
 
 use std::collections::BTreeMap;
 
@@ -17,36 +17,36 @@ use crate::prng::Prng;
 use crate::seeds::{self, Violation};
 use crate::workload::COLLECTIONS;
 
-/// A turn with room for this many bytes takes all there is.
+/// Byte budget of a turn that reads everything available.
 pub const WHOLE: usize = 1 << 20;
 
-/// What nodes write of the agents.
+/// Collections in which nodes write the state of agents.
 const OF_AGENTS: [&str; 2] = ["agents", "platforms"];
 
 /// Documents by collection and id.
 pub type Documents = BTreeMap<(String, String), String>;
 
-/// See the module's documentation.
+/// A subscriber and the documents it knows; see the module's documentation.
 #[derive(Debug, Default)]
 pub struct Watcher {
     wire: Option<(Wire, u64)>,
-    /// Where to resume: run and sequence number of the last change.
+    /// Position to resume from: run and sequence number of the last change.
     token: Option<(Vec<u8>, u64)>,
     documents: Documents,
-    /// While a snapshot is coming in.
+    /// The documents of a snapshot while it is being received.
     incoming: Option<Documents>,
     pub snapshots: u64,
     pub resumes: u64,
 }
 
 impl Watcher {
-    /// The node is off: the connection is gone.
+    /// Drops the connection: the node is off.
     pub fn cut_off(&mut self) {
         self.wire = None;
         self.incoming = None;
     }
 
-    /// Hangs up without a word.
+    /// Disconnects without cancelling.
     pub fn hang_up(&mut self, engine: &mut Engine, now: Now) {
         if let Some((wire, _)) = &self.wire {
             wire.close(engine, now);
@@ -54,7 +54,7 @@ impl Watcher {
         self.cut_off();
     }
 
-    /// Connects when need be, and takes at most `most` bytes.
+    /// Connects if necessary, and reads at most `most` bytes.
     pub fn turn(
         &mut self,
         engine: &mut Engine,
@@ -70,7 +70,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Passes bytes both ways; whether anything came.
+    /// Passes bytes both ways; returns true if any arrived.
     fn take_some(&mut self, engine: &mut Engine, now: Now, random: &mut Prng, most: usize) -> Result<bool, Violation> {
         let Some((mut wire, call)) = self.wire.take() else { return Ok(false) };
         wire.exchange(engine, now, random, most);
@@ -144,14 +144,14 @@ impl Watcher {
         Ok(())
     }
 
-    /// What it has beside, or instead of, what the node has; `None` when they are the same.
+    /// Describes the difference from the node's documents, or returns `None` if there is none.
     pub fn difference(&self, snapshot: &Snapshot) -> Result<Option<String>, Error> {
         let mut there = Documents::new();
         for collection in COLLECTIONS.into_iter().chain(OF_AGENTS).chain([COMMANDS, odd::MIXED, odd::LARGE]) {
             for id in snapshot.list(collection)? {
                 let key = peat_node::store::Key::new(collection, id.as_str())?;
                 if let Some(document) = snapshot.document(&key)? {
-                    // Of a long one it hears that it is there.
+                    // Of a large document the subscriber knows only the presence.
                     let json = if document.json.len() > odd::SHOWN_BYTES { String::new() } else { document.json };
                     there.insert((collection.to_owned(), id), json);
                 }

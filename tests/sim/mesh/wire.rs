@@ -1,4 +1,4 @@
-//! A client's end of one connection to a node's api engine: bytes in pieces, frames, calls.
+//! The client side of one connection to a node's api engine: bytes in pieces, frames, calls.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects as the user the node runs as.
+    /// Connects as the user that the node runs as.
     pub fn open(engine: &mut Engine, now: Now, id: u64) -> Option<Wire> {
         let id = ConnectionId(id);
         let caller = Caller::Unix { uid: 0, gid: 0, groups: Vec::new() };
@@ -30,7 +30,7 @@ impl Wire {
         Some(Wire { id, decoder: Decoder::default(), unsent: PREFACE.to_vec(), last_call: 0 })
     }
 
-    /// A request; its call's number.
+    /// Queues a request and returns its call number.
     pub fn call<R: Rpc>(&mut self, request: &R, credit: u32) -> u64 {
         self.last_call += 1;
         let header = RequestHeader { method: R::METHOD.number(), credit, ..RequestHeader::default() };
@@ -38,7 +38,7 @@ impl Wire {
         self.last_call
     }
 
-    /// Opens the stream of an agent with its first message; its call's number.
+    /// Opens an agent's stream with its first message and returns its call number.
     pub fn link(&mut self, first: &AgentMessage, credit: u32) -> u64 {
         self.last_call += 1;
         let header = RequestHeader { method: AGENT_LINK, credit, ..RequestHeader::default() };
@@ -46,22 +46,22 @@ impl Wire {
         self.last_call
     }
 
-    /// One more message of such a stream.
+    /// Queues one more message of an agent's stream.
     pub fn upload(&mut self, call: u64, message: &AgentMessage) {
         put_upload(&mut self.unsent, call, message);
     }
 
-    /// Whether the node has taken all that was written.
+    /// Returns true if the node has read everything that was written.
     pub fn is_sent(&self) -> bool {
         self.unsent.is_empty()
     }
 
-    /// The client takes this many more items of a stream.
+    /// Grants credit for `items` more items of a stream.
     pub fn credit(&mut self, call: u64, items: u32) {
         put_credit(&mut self.unsent, call, items);
     }
 
-    /// Hands over what the client wrote, in pieces, and takes at most `most` bytes of what the node wrote.
+    /// Passes queued bytes to the node in pieces, and reads at most `most` bytes of its output.
     pub fn exchange(&mut self, engine: &mut Engine, now: Now, random: &mut Prng, most: usize) {
         while !self.unsent.is_empty() && engine.wants_bytes(self.id) {
             let piece = random.index(self.unsent.len()) + 1;
@@ -76,21 +76,21 @@ impl Wire {
         }
     }
 
-    /// Which connection it is.
+    /// Returns the connection's id.
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// The next whole frame the node sent.
+    /// Returns the next whole frame from the node.
     pub fn next_frame(&mut self) -> Option<(u64, Body)> {
         self.decoder.next_frame().expect("the node writes frames")
     }
 
-    /// Hangs up.
+    /// Closes the connection.
     pub fn close(&self, engine: &mut Engine, now: Now) {
         engine.handle_closed(now, self.id);
     }
 }
 
-/// Calls that wait for their answer.
+/// Calls that have not been answered.
 pub type Outstanding<T> = BTreeMap<u64, T>;

@@ -1,6 +1,6 @@
-//! What an agent on a stream does with commands: it accepts, works for some time, reports until the node confirms, and remembers.
+//! The work of an agent on a stream: it accepts commands, works for some time, reports until the node confirms, and remembers.
 //!
-//! An agent's memory survives its restarts, as a client library's does; what it was doing then has failed.
+//! An agent's memory survives its restarts, as a client library's ledger does; commands that were running then have failed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,34 +14,34 @@ use crate::prng::Prng;
 use crate::seeds::Violation;
 use crate::time::Time;
 
-/// Between two reports of what a node does not hold.
+/// Delay before a report is repeated to a node that does not hold the command.
 const AGAIN: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
 enum At {
-    /// The node is asked whether it may begin.
+    /// The node has been asked to confirm the acceptance.
     Accepting,
     Running {
         until: Time,
     },
-    /// The node is told until it knows.
+    /// The end is reported until the node confirms it.
     Done(CommandUpdate),
 }
 
 #[derive(Debug)]
 struct Job {
     at: At,
-    /// The node does not hold it: when it is told again.
+    /// Time of the next report to a node that does not hold the command.
     again: Option<Time>,
 }
 
-/// One agent's commands.
+/// The commands of one agent.
 #[derive(Debug, Default)]
 pub struct Work {
     jobs: BTreeMap<String, Job>,
-    /// How those ended that the node knows to be over.
+    /// Final stages of commands that the node has confirmed as ended.
     settled: BTreeMap<String, Stage>,
-    /// What is to be said on this stream.
+    /// Updates to send on this stream.
     say: Vec<CommandUpdate>,
 }
 
@@ -63,14 +63,14 @@ impl Work {
         self.jobs.values().any(|job| matches!(job.at, At::Running { .. }))
     }
 
-    /// What a Register lists.
+    /// Returns the updates that a Register lists.
     pub fn registered(&mut self) -> Vec<CommandUpdate> {
         self.say.clear();
         self.jobs.values_mut().for_each(|job| job.again = None);
         self.jobs.iter().map(|(id, job)| job.said(id)).collect()
     }
 
-    /// The process ends and begins again.
+    /// Restarts the agent's process.
     pub fn restart(&mut self) {
         for (id, job) in &mut self.jobs {
             if let At::Running { .. } = job.at {
@@ -108,7 +108,7 @@ impl Work {
         }
     }
 
-    /// The node's word on a report.
+    /// Handles the node's answer to a report.
     pub fn answered(
         &mut self,
         (agent, time): (&str, Time),
@@ -139,7 +139,7 @@ impl Work {
         Ok(())
     }
 
-    /// What there is to say now.
+    /// Returns the updates to send now.
     pub fn turn(&mut self, time: Time, random: &mut Prng) -> Vec<CommandUpdate> {
         for (id, job) in &mut self.jobs {
             match job.at {

@@ -1,4 +1,4 @@
-//! The loop: takes the next event, hands it to its node, and schedules what comes of it.
+//! The event loop: takes the next event, passes it to its node, and schedules the consequences.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -32,14 +32,14 @@ use crate::seeds::{self, Violation};
 use crate::time::{Clock, Queue, Time};
 use crate::workload;
 
-/// Events one seed may take.
+/// Maximum number of events per seed.
 const STEPS: u64 = 3_000_000;
-/// Clients in a hurry write within this of a node's start: as long as it takes to meet its peers.
+/// Time after a node's start within which hurried clients write, in milliseconds: about as long as it takes to meet its peers.
 const HURRY_MS: u64 = 1_500;
-/// Requests the sync thread may have on their way to the store: batches from peers and settings to save.
+/// Maximum number of requests in transit from the sync thread to the store: batches from peers and settings to save.
 const SYNC_QUEUE: usize = STORE_OUTSTANDING + 64;
 
-/// The numbers of the callers' connection, and of the agents'.
+/// Connection numbers of the callers and of the agents.
 const CALLER: u64 = 1;
 const AGENT: u64 = 2;
 
@@ -51,7 +51,7 @@ fn is_direct_event(event: &SyncEvent) -> bool {
     matches!(event, SyncEvent::Answered { call, .. } if *call >= DIRECT)
 }
 
-/// Whether a node has a write, or something that orders after it.
+/// Returns true if a node has a write or a later one.
 fn holds(running: &Running, held: &Held) -> Result<bool, Error> {
     let snapshot = running.reader.snapshot()?;
     let Some(record) = snapshot.record(&held.key.hash())? else { return Ok(false) };
@@ -59,7 +59,7 @@ fn holds(running: &Running, held: &Held) -> Result<bool, Error> {
     Ok(record.incarnation > 1 || document.json.contains(&format!("\"{}\"", held.field)))
 }
 
-/// Everything there is.
+/// The whole simulated world.
 pub struct World {
     pub plan: Plan,
     pub queue: Queue<Event>,
@@ -72,7 +72,7 @@ pub struct World {
     pub begun: Begun,
     /// Agents on streams.
     pub linked: Vec<Linked>,
-    /// Connections made so far; the numbers below are the callers'.
+    /// Number of connections made so far; lower numbers belong to the callers.
     connections: u64,
     pub net: Net,
     pub keys: Vec<Key>,
@@ -81,22 +81,22 @@ pub struct World {
     pub trouble: Trouble,
     pub relay: RelayAt,
     pub tally: Arc<Tally>,
-    /// No faults from here on, for the nodes of the core; the others stay off.
+    /// True once no more faults are injected into the nodes of the core; the others stay off.
     pub healing: bool,
     pub core: BTreeSet<usize>,
-    /// Nodes whose process is stopped.
+    /// Nodes with a suspended process.
     pub stopped: BTreeMap<usize, Stopped>,
-    /// The node that holds a document which no link carries.
+    /// The node that holds a document too large for any link.
     pub large: Option<usize>,
     marks: u64,
     steps: u64,
-    /// When the latest message on each channel arrives, and how many are on their way.
+    /// Arrival time of the latest message on each channel, and the number in transit.
     channels: BTreeMap<(usize, Role, Role), (Time, usize)>,
     trace: u64,
 }
 
 impl World {
-    /// The world of `seed`, everything switched on at its beginning.
+    /// Creates the world of `seed`, with everything switched on at its beginning.
     pub fn new(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> World {
         let mut random = Prng::new(seed);
         let plan = Plan::new(&mut random);
@@ -164,7 +164,7 @@ impl World {
         self.queue.now()
     }
 
-    /// A digest of everything that was sent: when, by whom, to whom, how long.
+    /// Returns a digest of everything that was sent: time, sender, receiver and length.
     pub fn trace(&self) -> u64 {
         self.trace
     }
@@ -177,7 +177,7 @@ impl World {
         self.trace = (self.trace ^ number).wrapping_mul(0x0000_0100_0000_01b3);
     }
 
-    /// Lets everything happen until `time`.
+    /// Processes all events until `time`.
     pub fn run_until(&mut self, time: Time) -> Result<(), Violation> {
         while self.queue.next().is_some_and(|next| next <= time) {
             self.step()?;
@@ -185,7 +185,7 @@ impl World {
         Ok(())
     }
 
-    /// Nothing more happens before `time`.
+    /// Advances to `time`; no events are due before it.
     pub fn idle_until(&mut self, time: Time) {
         self.queue.idle_until(time);
     }
@@ -264,7 +264,7 @@ impl World {
                 let addresses = self.plan.addresses_of(number, *to);
                 peers.insert(*to, PeerSpec { id: self.nodes[*to].id(), addresses });
             } else if *to == number {
-                // Who is dialled through a relay has a place there as well.
+                // A peer that is dialled through a relay has an allocation there as well.
                 let through = self.plan.ways(*from, *to) != Ways::Direct;
                 let addresses = if through { vec![self.plan.relay_address()] } else { Vec::new() };
                 if through || self.plan.admission == Admission::Pinned {
@@ -287,7 +287,7 @@ impl World {
         }
     }
 
-    /// The node is off; it will be switched on again.
+    /// Handles that a node is off; it will be switched on again.
     pub fn went_off(&mut self, number: usize) {
         self.stopped.remove(&number);
         self.clients[number].hang_up();
@@ -302,7 +302,7 @@ impl World {
         self.queue.after(delay, Event::Start { node: number });
     }
 
-    /// Schedules what a node does, and what it waits for.
+    /// Schedules a node's output and its deadlines.
     pub fn put_out(&mut self, number: usize, output: Output) -> Result<(), Violation> {
         if self.nodes[number].silent && !output.datagrams.is_empty() {
             return Err(Violation::new(
@@ -336,13 +336,13 @@ impl World {
         }
     }
 
-    /// A number no write has used.
+    /// Returns a number that no write has used.
     pub fn next_mark(&mut self) -> u64 {
         self.marks += 1;
         self.marks
     }
 
-    /// Hands something to another thread of the node; a channel keeps its order.
+    /// Sends a message to another thread of the node; a channel preserves order.
     pub fn post(&mut self, node: usize, from: Role, to: Role, mail: Mail) -> Result<(), Violation> {
         let stalls = self.random.chance(10);
         let delay = Duration::from_micros(if stalls { self.random.below(50_000) } else { self.random.below(300) });
@@ -370,7 +370,7 @@ impl World {
         let (time, life) = (self.time(), self.nodes[number].life);
         for (role, due) in self.nodes[number].deadlines(time) {
             let Some(running) = &mut self.nodes[number].running else { return };
-            // A thread that wants to go on at once still takes some time.
+            // A thread that continues immediately still takes some time.
             let due = due.max(time + Duration::from_micros(20));
             if running.armed.get(&role).is_none_or(|armed| *armed > due || *armed <= time) {
                 running.armed.insert(role, due);
@@ -502,7 +502,7 @@ impl World {
         Ok(())
     }
 
-    /// A client that writes as soon as its node has started, while that is still meeting its peers.
+    /// Writes to a node as soon as it has started, while it is still meeting its peers.
     fn hurry(&mut self, number: usize) -> Result<(), Violation> {
         if self.nodes[number].running.is_none() {
             return Ok(());
@@ -511,7 +511,7 @@ impl World {
         self.write(number)
     }
 
-    /// Many documents at once, so that there is something to compare and to catch up with.
+    /// Writes many documents at once, so that there is something to reconcile and to catch up with.
     fn populate(&mut self) -> Result<(), Violation> {
         let Some(number) = (0..self.nodes.len()).find(|number| self.nodes[*number].running.is_some()) else {
             return Ok(());
@@ -529,7 +529,8 @@ impl World {
         Ok(())
     }
 
-    /// One random write to a node, if it is on: over the native IPC, or (what that does not offer) past it.
+    /// Performs one random write on a node, if it is on: over the native IPC, or directly on the engines for operations that it
+    /// lacks.
     pub fn write(&mut self, number: usize) -> Result<(), Violation> {
         if self.nodes[number].running.is_none() || self.is_stopped(number) {
             return Ok(());
@@ -548,7 +549,7 @@ impl World {
         self.talk(number)
     }
 
-    /// Somebody at a node issues, accepts, ends or cancels a command.
+    /// Performs one random operation on commands at a node.
     fn command(&mut self, number: usize) -> Result<(), Violation> {
         if self.is_stopped(number) {
             return Ok(());
@@ -567,7 +568,7 @@ impl World {
         self.talk(number)
     }
 
-    /// The callers of a node pass bytes both ways.
+    /// Passes bytes between the callers of a node and its api engine.
     fn talk(&mut self, number: usize) -> Result<(), Violation> {
         let now = self.now(number);
         let node = &mut self.nodes[number];
@@ -583,7 +584,7 @@ impl World {
         self.put_out(number, output)
     }
 
-    /// A peer was said to hold a write durably. One that is off may be the one.
+    /// Checks that some peer holds a write that was reported as held by a peer. A node that is off may be the one.
     fn is_held_elsewhere(&self, number: usize, held: &Held) -> Result<(), Violation> {
         if self.trouble.had_disaster() {
             return Ok(());
@@ -596,7 +597,7 @@ impl World {
         Err(Violation::new("wait_peers", format!("no peer of node {number} holds {held:?}")))
     }
 
-    /// Subscribers take what there is for them; some hang up.
+    /// Lets subscribers read what is available; some disconnect.
     fn watch(&mut self, number: usize) -> Result<(), Violation> {
         let pause = Duration::from_millis(self.random.between(5, 400));
         self.queue.after(pause, Event::Watch { node: number });
@@ -623,7 +624,7 @@ impl World {
 
     // Agents on streams.
 
-    /// One turn of an agent; now and then it moves to another node.
+    /// Runs one turn of an agent, which moves to another node now and then.
     fn beat(&mut self, number: usize) -> Result<(), Violation> {
         let pause = Duration::from_millis(self.random.between(100, 900));
         self.queue.after(pause, Event::Beat { agent: number });
@@ -636,7 +637,7 @@ impl World {
         }
         let node = self.linked[number].node;
         if self.is_stopped(node) {
-            // It has just moved there.
+            // The agent has just moved there.
             return Ok(());
         }
         self.connections += 1;
@@ -666,7 +667,7 @@ impl World {
         Ok(())
     }
 
-    /// At every node somebody sends every agent a command.
+    /// Sends every agent a command from every node.
     pub fn send_to_everyone(&mut self) -> Result<(), Violation> {
         for node in self.core.clone() {
             let now = self.now(node);
@@ -681,7 +682,7 @@ impl World {
         Ok(())
     }
 
-    /// LIVE is never shown for an agent that was not heard of for too long.
+    /// Checks that no agent is listed as LIVE after too long a silence.
     fn look(&mut self, node: usize) -> Result<(), Violation> {
         self.queue.after(Duration::from_millis(700), Event::Look { node });
         for shown in self.shown(node)? {
@@ -690,7 +691,7 @@ impl World {
         Ok(())
     }
 
-    /// What a node shows of the agents; nothing while it is off.
+    /// Returns the agents that a node lists; empty while it is off.
     pub fn shown(&mut self, node: usize) -> Result<Vec<peat_ipc::sidecar::Agent>, Violation> {
         self.connections += 1;
         let now = self.now(node);
@@ -701,7 +702,7 @@ impl World {
         Ok(shown)
     }
 
-    /// The node's clocks now.
+    /// Returns the node's current clocks.
     pub fn now(&self, number: usize) -> Now {
         self.nodes[number].clock.at(self.queue.now())
     }

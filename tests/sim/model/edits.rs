@@ -1,4 +1,4 @@
-//! Edits as clients make them: of the newest version or one seen before, as a patch, as fields, or as the whole document.
+//! Edits as clients make them: of the newest version or an older one, as a patch, as fields, or as the whole document.
 
 use peat_node::store::Put;
 use serde_json::{Map, Value, json};
@@ -9,21 +9,21 @@ use crate::model::Sight;
 use crate::model::shape::{DEEP, ITEMS, TAGS};
 use crate::prng::Prng;
 
-/// One write and what it is meant to do.
+/// One write and its intended effect.
 #[derive(Debug)]
 pub struct Edit {
     pub put: Put,
-    /// Heads of the version it names.
+    /// Heads of the version that it names as its base.
     pub base: Option<Vec<Change>>,
-    /// The content the writer started from; a compaction and a new document start from nothing.
+    /// The content that the writer started from; `None` for a compaction or a new document.
     pub view: Option<Value>,
-    /// The content the writer wants, had nobody else written; `None`: that the document is gone.
+    /// The content that the writer intends, without concurrent writes; `None` for a deletion.
     pub meant: Option<Value>,
-    /// What is unusual about it.
+    /// Unusual properties, for the tally.
     pub kinds: Vec<Fault>,
 }
 
-/// Gives out values that no other write uses.
+/// Generator of values that no other write uses.
 #[derive(Debug)]
 pub struct Marks<'a>(pub &'a mut u64);
 
@@ -34,17 +34,17 @@ impl Marks<'_> {
     }
 }
 
-/// What a client knows of a document before it writes.
+/// A client's knowledge of a document before it writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
     pub now: Option<&'a Sight>,
-    /// Seen before, superseded or not.
+    /// Versions read earlier, superseded or not.
     pub before: &'a [Sight],
-    /// Elements that a new array gets.
+    /// Number of elements in a new array.
     pub elements: u64,
 }
 
-/// A write by a client that knows `known`.
+/// Creates a write by a client with the knowledge `known`.
 pub fn edit(random: &mut Prng, marks: &mut Marks<'_>, known: Known<'_>) -> Edit {
     let Some(now) = known.now else { return creation(random, marks, known.elements) };
     match random.below(100) {
@@ -59,7 +59,7 @@ pub fn edit(random: &mut Prng, marks: &mut Marks<'_>, known: Known<'_>) -> Edit 
     }
 }
 
-/// A patch of one field of the newest version, as fast as they come.
+/// Creates a patch of one field of the newest version, for edits at the maximum rate.
 pub fn quick_patch(random: &mut Prng, marks: &mut Marks<'_>, now: &Sight) -> Edit {
     let (name, value) = (format!("f{}", random.below(3)), marks.next());
     let mut meant = now.value.clone();
@@ -84,13 +84,13 @@ fn tag(marks: &mut Marks<'_>) -> Value {
     json!(format!("t{}", marks.next()))
 }
 
-/// The version a write starts from, and whether it says so.
+/// Chooses the version that a write starts from, and whether the write names it.
 fn start<'a>(random: &mut Prng, known: Known<'a>, now: &'a Sight) -> (&'a Sight, bool) {
     match random.below(10) {
         0..4 => (now, false),
         4..6 => (now, true),
         _ if known.before.is_empty() => (now, true),
-        // The newest of them is a base that the client has named already.
+        // The newest of them is a base that the client has already named.
         6..8 => (known.before.last().expect("there is one"), true),
         _ => (random.pick(known.before), true),
     }
@@ -150,7 +150,7 @@ fn fields(random: &mut Prng, marks: &mut Marks<'_>, now: &Sight) -> Edit {
     Edit { put: Put::Fields(written), base: None, view: Some(now.value.clone()), meant: Some(meant), kinds: vec![] }
 }
 
-/// Sets or removes a field; the object it is in, its name, and its value, null when it is removed.
+/// Sets or removes a field; returns the object it is in, its name, and its value, null for a removal.
 fn change_field(
     random: &mut Prng,
     marks: &mut Marks<'_>,
@@ -180,7 +180,8 @@ fn change_field(
     (object, name, value)
 }
 
-/// Inserts or removes, never both in one write: a removed element beside a new one may be taken for a changed one. And edits.
+/// Inserts, removes or edits elements. Never inserts and removes in one write: a removed element beside a new one may be taken
+/// for a changed one.
 fn edit_items(random: &mut Prng, marks: &mut Marks<'_>, items: &mut Vec<Value>, kinds: &mut Vec<Fault>) {
     match random.below(3) {
         0 => (0..random.between(1, 3)).for_each(|_| insert(random, items, item(marks))),

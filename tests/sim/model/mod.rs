@@ -1,5 +1,5 @@
-//! Clients whose every write the model of merges ([`crate::checkers::merges`]) understands: they edit fields and arrays of what they
-//! see, or of what they saw a while ago.
+//! Clients that write only what the model of merges ([`crate::checkers::merges`]) can interpret: they edit fields and arrays of
+//! the version they see, or of one they saw earlier.
 
 pub mod edits;
 pub mod shape;
@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::checkers::merges::Change;
 use crate::prng::Prng;
 
-/// The collection these documents are in.
+/// Collection of these documents.
 pub const COLLECTION: &str = "model";
 
-/// How many of them there are.
+/// Number of these documents.
 const DOCUMENTS: u64 = 2;
 
-/// What a client was shown of a document.
+/// A version of a document as a client read it.
 #[derive(Clone, Debug)]
 pub struct Sight {
     pub version: Version,
@@ -25,12 +25,12 @@ pub struct Sight {
     pub value: Value,
 }
 
-/// Every key these clients write.
+/// Returns every key that these clients write.
 pub fn keys() -> Vec<Key> {
     (0..DOCUMENTS).map(key_of).collect()
 }
 
-/// One of [`keys`].
+/// Draws one of [`keys`].
 pub fn key(random: &mut Prng) -> Key {
     key_of(random.below(DOCUMENTS))
 }

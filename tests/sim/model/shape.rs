@@ -1,24 +1,24 @@
-//! The shape of the documents that the model of merges understands: scalar fields at the top and in one object, an array of
-//! objects that have an `id`, and an array of strings. No two writes write the same value, id or string.
+//! Documents in the form that the model of merges interprets: scalar fields at the top and in one object, an array of objects
+//! with an `id`, and an array of strings. No two writes write the same value, id or string.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// An array of objects, and one of strings.
+/// The array of objects and the array of strings.
 pub const ITEMS: &str = "items";
 pub const TAGS: &str = "tags";
 pub const ARRAYS: [&str; 2] = [ITEMS, TAGS];
-/// The object whose fields are told apart like those at the top.
+/// The object with fields that are tracked individually, like those at the top.
 pub const DEEP: &str = "deep";
 
-/// Tells an element of an array from every other.
+/// Identity of an element within its array.
 pub type Id = String;
 
 /// An element of an array, with its fields; a string has none.
 pub type Element = (Id, Map<String, Value>);
 
-/// A document taken apart.
+/// A document split into fields and arrays.
 #[derive(Clone, Debug, Default)]
 pub struct Shape {
     /// Scalars by path.
@@ -27,7 +27,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Takes a document apart; nothing for none.
+    /// Splits a document; `None` gives an empty shape.
     pub fn of(document: Option<&Value>) -> Shape {
         let mut shape = Shape::default();
         for (name, value) in document.and_then(Value::as_object).into_iter().flatten() {
@@ -53,7 +53,7 @@ fn element(value: &Value) -> Element {
     }
 }
 
-/// The beginning of a text, for messages.
+/// Returns the beginning of a text, for messages.
 pub fn short(text: &str) -> String {
     const SHOWN: usize = 600;
     match text.char_indices().nth(SHOWN) {

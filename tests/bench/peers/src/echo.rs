@@ -1,4 +1,4 @@
-//! The floor: blocking reads and writes of the right number of bytes, nothing else.
+//! The lower bound: blocking reads and writes of the right number of bytes, and nothing else.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,7 +10,7 @@ use crate::{Caller, Failure, Sizes};
 pub(crate) fn serve(path: &Path, sizes: Sizes) -> Result<(), Failure> {
     let listener = UnixListener::bind(path)?;
     for stream in listener.incoming() {
-        // The only client hanging up is how a measurement ends.
+        // The measurement ends when its only client disconnects.
         let _ = answer(stream?, sizes);
     }
     Ok(())

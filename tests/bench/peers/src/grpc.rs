@@ -1,4 +1,4 @@
-//! tonic over a unix socket: one thread on each side, no middleware, windows that never stall a call.
+//! tonic over a unix socket: one thread on each side, no middleware, and windows large enough never to stall a call.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over a unix socket: axum with a handler that does nothing, and a client that does as little.
+//! HTTP/1.1 over a unix socket: axum with a trivial handler, and a minimal client.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Caller, Failure, runtime};
 
-/// GetStatus as Connect's clients send it.
+/// GetStatus as Connect clients send it.
 const REQUEST: &[u8] = b"POST /peat.sidecar.v1.PeatSidecar/GetStatus HTTP/1.1\r\nHost: localhost\r\n\
     Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
@@ -19,7 +19,7 @@ pub(crate) fn serve(path: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Connections that stay open; one for each call that may be unanswered.
+/// A pool of open connections, one for each call in flight.
 pub(crate) struct Client {
     path: PathBuf,
     connections: Vec<Connection>,
@@ -45,7 +45,7 @@ impl Connection {
         Ok(self.stream.write_all(REQUEST)?)
     }
 
-    /// Reads one whole answer.
+    /// Reads one complete response.
     fn hear(&mut self) -> Result<(), Failure> {
         self.buffer.clear();
         loop {
@@ -61,7 +61,7 @@ impl Connection {
     }
 }
 
-/// Whether an answer is complete, and good.
+/// Returns true if a response is complete, and an error if it failed.
 fn whole(answer: &[u8]) -> Result<bool, Failure> {
     let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(false) };
     let text = std::str::from_utf8(&answer[..head])?.to_ascii_lowercase();

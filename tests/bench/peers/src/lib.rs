@@ -1,7 +1,7 @@
-//! What peat-node is compared with: a bare echo over a unix socket, tonic, ttrpc and axum.
+//! The systems that peat-node is compared with: a bare echo over a unix socket, tonic, ttrpc and axum.
 //!
-//! Each peer is served by a process of its own with one thread ([`serve`]) and called from the benchmark's process by one
-//! connection ([`connect`]), as the node is. All of them move the same status message.
+//! Each peer runs in a separate process with one thread ([`serve`]) and is called from the benchmark's process over one
+//! connection ([`connect`]), like the node. All of them exchange the same status message.
 
 mod echo;
 mod grpc;
@@ -15,19 +15,19 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Anything that can go wrong in a measurement; it ends the row.
+/// Any error in a measurement; it ends the row.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// A thing to compare with.
+/// A system to compare with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Peer {
-    /// An axum server whose handler does nothing, over HTTP/1.1, current-thread runtime.
+    /// An axum server with a trivial handler, over HTTP/1.1, on a current-thread runtime.
     Axum,
-    /// Reads as many bytes as a request has and writes as many as an answer has: the floor.
+    /// A server that reads the bytes of a request and writes the bytes of a response: the lower bound.
     Echo,
-    /// gRPC by tonic over HTTP/2, current-thread runtime.
+    /// gRPC by tonic over HTTP/2, on a current-thread runtime.
     Tonic,
-    /// ttrpc's asynchronous client and server, current-thread runtime.
+    /// The asynchronous client and server of ttrpc, on a current-thread runtime.
     Ttrpc,
 }
 
@@ -51,24 +51,24 @@ impl FromStr for Peer {
     }
 }
 
-/// How many bytes a call moves each way; the echo moves the same.
+/// Bytes that a call moves in each direction, for the echo.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Bytes of one request on the socket.
+    /// Size of one request on the socket, in bytes.
     pub request: usize,
-    /// Bytes of one answer on the socket.
+    /// Size of one response on the socket, in bytes.
     pub response: usize,
 }
 
-/// One client connection to something that answers.
+/// A client connection that makes calls.
 pub trait Caller {
-    /// Makes `calls` calls, each after the answer to the one before, and appends how long each took.
+    /// Makes `calls` calls one after the other, and appends the duration of each to `took`.
     ///
     /// # Errors
     /// A call failed.
     fn one_by_one(&mut self, calls: usize, took: &mut Vec<Duration>) -> Result<(), Failure>;
 
-    /// Makes `calls` calls, keeping `width` of them unanswered, and says how long all took.
+    /// Makes `calls` calls with `width` of them in flight, and returns the total duration.
     ///
     /// # Errors
     /// A call failed.
@@ -91,7 +91,7 @@ pub fn serve(peer: Peer, path: &Path, sizes: Sizes) -> Result<(), Failure> {
 /// Connects to a peer served at `path`.
 ///
 /// # Errors
-/// Nobody listens there yet.
+/// No server listens there yet.
 pub fn connect(peer: Peer, path: &Path, sizes: Sizes) -> Result<Box<dyn Caller>, Failure> {
     Ok(match peer {
         Peer::Axum => connect_http(path)?,
@@ -101,23 +101,23 @@ pub fn connect(peer: Peer, path: &Path, sizes: Sizes) -> Result<Box<dyn Caller>,
     })
 }
 
-/// Connects a client of HTTP/1.1, which calls GetStatus in Connect's JSON, to whoever listens at `path`.
+/// Connects an HTTP/1.1 client, which calls GetStatus in Connect's JSON, to the server at `path`.
 ///
 /// # Errors
-/// Nobody listens there.
+/// No server listens there.
 pub fn connect_http(path: &Path) -> Result<Box<dyn Caller>, Failure> {
     Ok(Box::new(http::Client::connect(path)?))
 }
 
-/// Connects tonic's client, which calls GetStatus, to whoever listens at `path`.
+/// Connects tonic's client, which calls GetStatus, to the server at `path`.
 ///
 /// # Errors
-/// Nobody listens there.
+/// No server listens there.
 pub fn connect_grpc(path: &Path) -> Result<Box<dyn Caller>, Failure> {
     Ok(Box::new(grpc::Client::connect(path)?))
 }
 
-/// A runtime as lean as tokio has it: one thread, I/O, no timer.
+/// Creates a minimal tokio runtime: one thread.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

@@ -1,11 +1,11 @@
-//! The message every peer carries, as long as a real node's.
+//! The message that every peer carries, as long as a real node's.
 
 #![allow(clippy::all, clippy::pedantic, unreachable_pub)]
 
 include!(concat!(env!("OUT_DIR"), "/peat.sidecar.v1.rs"));
 
 impl GetStatusResponse {
-    /// An answer with identifiers of the length a node's have.
+    /// Returns a response with identifiers as long as a node's.
     pub(crate) fn sample() -> GetStatusResponse {
         GetStatusResponse {
             node_id: "0b8a1b5e-6f2f-4a0f-9d0b-0c7f6a1e2d3c".into(),

@@ -1,5 +1,5 @@
-//! ttrpc's asynchronous client and server. Its generated stubs do what this file does by hand: the same message, encoded by
-//! prost, in ttrpc's request and response.
+//! The asynchronous client and server of ttrpc. This file does by hand what generated stubs would do: it puts the same message,
+//! encoded by prost, into ttrpc's request and response.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,7 +36,7 @@ pub(crate) fn serve(path: &Path) -> Result<(), Failure> {
         let service = Service { methods: HashMap::from([(METHOD.into(), method)]), streams: HashMap::new() };
         let server = Server::new().bind(&address(path))?;
         let mut server = server.register_service(HashMap::from([(SERVICE.into(), service)]));
-        // The server answers for as long as it is not dropped.
+        // The server answers until it is dropped.
         server.start().await?;
         std::future::pending::<()>().await;
         Ok(())

@@ -1,4 +1,4 @@
-//! A disk in memory that counts what is written to it.
+//! A disk in memory that counts written bytes.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use peat_node::store::Disk;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
-/// Memory that counts what is written to it.
+/// A storage backend in memory that counts written bytes.
 #[derive(Debug)]
 pub(crate) struct CountingDisk {
     inner: InMemoryBackend,
@@ -16,7 +16,7 @@ pub(crate) struct CountingDisk {
 }
 
 impl CountingDisk {
-    /// An empty one that counts in `written`.
+    /// Creates an empty disk that counts in `written`.
     pub(crate) fn new(written: &Arc<AtomicU64>) -> CountingDisk {
         CountingDisk { inner: InMemoryBackend::new(), written: Arc::clone(written) }
     }

@@ -22,9 +22,9 @@ use super::address;
 use super::disk::CountingDisk;
 use crate::agents::{Agents, Beat};
 
-/// Agents on one connection: its limit of calls is a little higher.
+/// Number of agents per connection, a little below the limit of calls.
 const ON_ONE_CONNECTION: usize = 250;
-/// The connection of whoever looks at the fleet.
+/// Connection of the client that lists the fleet.
 const VIEWER: ConnectionId = ConnectionId(1_000);
 
 /// One node: three engines and the agents at its socket.
@@ -35,12 +35,12 @@ pub(super) struct Node {
     agents: Vec<Agents>,
     viewer: Viewer,
     written: Arc<AtomicU64>,
-    /// When one of its threads is to be woken.
+    /// Earliest deadline of its threads.
     pub(super) due: Option<Instant>,
 }
 
 impl Node {
-    /// Number `number` of `nodes`, which dials the next one.
+    /// Starts node `number` of `nodes`, which dials the next one.
     pub(super) fn start(number: usize, nodes: usize, now: Now) -> Result<Node, Failure> {
         let identity = identity(number);
         let written = Arc::new(AtomicU64::new(0));
@@ -69,7 +69,7 @@ impl Node {
         self.api.handle_open(now, id, caller).map_err(|_| "a node refuses a connection".into())
     }
 
-    /// Its agents connect and register.
+    /// Connects and registers its agents.
     pub(super) fn register(&mut self, now: Now, first: usize, count: usize) {
         for from in (0..count).step_by(ON_ONE_CONNECTION) {
             let id = ConnectionId(self.agents.len() as u64);
@@ -78,17 +78,17 @@ impl Node {
         }
     }
 
-    /// Its agent `agent` beats.
+    /// Sends a heartbeat of agent `agent`.
     pub(super) fn beat(&mut self, agent: usize, beat: Beat) {
         self.agents[agent / ON_ONE_CONNECTION].beat(agent % ON_ONE_CONNECTION, beat);
     }
 
-    /// Heartbeats of its agents that it has not answered.
+    /// Returns the number of its agents' unanswered heartbeats.
     pub(super) fn unanswered(&self) -> u64 {
         self.agents.iter().map(Agents::unanswered).sum()
     }
 
-    /// Bytes written to its disk.
+    /// Returns the number of bytes written to its disk.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
@@ -114,8 +114,7 @@ impl Node {
         self.sync.handle_tip(now, tip);
     }
 
-    /// What the threads hand to each other, once; whether there was anything. `presences` counts what was heard of
-    /// others.
+    /// Passes messages between the threads once; returns true if there were any. `presences` counts news about other nodes.
     pub(super) fn exchange(&mut self, now: Now, presences: &mut u64) -> bool {
         let mut any = self.commit(now);
         while let Some(event) = self.sync.poll_event() {
@@ -149,7 +148,7 @@ impl Node {
         true
     }
 
-    /// Bytes between the api engine and its clients, once; whether there were any.
+    /// Passes bytes between the api engine and its clients once; returns true if there were any.
     pub(super) fn talk(&mut self, now: Now) -> Result<bool, Failure> {
         let mut any = false;
         for (number, agents) in self.agents.iter_mut().enumerate() {
@@ -171,7 +170,7 @@ impl Node {
         }
     }
 
-    /// How many agents ListAgents shows LIVE.
+    /// Returns the number of agents that ListAgents shows as LIVE.
     pub(super) fn live(&mut self, now: Now) -> Result<usize, Failure> {
         let request = ListAgentsRequest { liveness: Liveness::Live.into(), ..ListAgentsRequest::default() };
         if self.viewer.calls == 0 {
@@ -195,7 +194,7 @@ fn pass(api: &mut api::Engine, now: Now, id: ConnectionId, out: &mut Vec<u8>) ->
     any
 }
 
-/// The two neighbours in the ring; the next one is dialled.
+/// Returns the two neighbours in the ring; the next one is dialled.
 fn peers(number: usize, nodes: usize) -> Vec<PeerSpec> {
     let (next, last) = ((number + 1) % nodes, (number + nodes - 1) % nodes);
     let dialled = PeerSpec { id: identity(next).id(), addresses: vec![sync::Address::Literal(address(next))] };
@@ -218,7 +217,7 @@ fn links(number: usize, peers: Vec<PeerSpec>) -> sync::Config {
     }
 }
 
-/// Whoever looks at the fleet from one node.
+/// A client that lists the fleet at one node.
 struct Viewer {
     out: Vec<u8>,
     decoder: Decoder,

@@ -1,4 +1,4 @@
-//! Heartbeats of agents on their streams: nothing is stored, so nothing waits for a disk.
+//! Heartbeats of agents on their streams: nothing is stored, so no heartbeat waits for a disk.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -15,14 +15,14 @@ use crate::table::{Figure, Line, Target};
 
 const AGENTS: usize = 1_000;
 const ON_ONE_CONNECTION: usize = 20;
-/// Connections whose agents have a heartbeat under way at once: 200 agents of the thousand.
+/// Number of connections with heartbeats in flight: 200 of the thousand agents.
 const WIDTH: usize = 10;
-/// Heartbeats of each agent in one round.
+/// Number of heartbeats per agent and round.
 const BEATS: usize = 100;
 const ROUNDS: usize = 9;
 const READ_BYTES: usize = 64 << 10;
 
-/// A thousand agents' streams on one node, beating as fast as it answers.
+/// Streams of a thousand agents on one node, with heartbeats as fast as it answers.
 pub(crate) struct Streams;
 
 impl Row for Streams {
@@ -61,7 +61,8 @@ fn lines(rate: f64, p99: f64) -> Vec<Line> {
     ]
 }
 
-/// Lets every agent beat `beats` times; heartbeats a second. `took` gets the seconds of each connection's twenty.
+/// Sends `beats` heartbeats per agent and returns the rate per second. Appends to `took` the seconds for the twenty agents of
+/// each connection.
 fn round(connections: &mut [Connection], beats: usize, took: &mut Vec<f64>) -> Result<f64, Failure> {
     let begun = Instant::now();
     let turns = beats * connections.len();
@@ -98,14 +99,14 @@ impl Connection {
         Ok(connection)
     }
 
-    /// All its agents beat.
+    /// Sends one heartbeat per agent.
     fn beat(&mut self) -> Result<(), Failure> {
         (0..ON_ONE_CONNECTION).for_each(|stream| self.agents.beat(stream, Beat::Bare));
         self.beat_at = Instant::now();
         self.write()
     }
 
-    /// Waits until all are answered; how long the last one took, in seconds.
+    /// Waits until all are answered; returns the latency of the last one in seconds.
     fn hear(&mut self) -> Result<f64, Failure> {
         while self.agents.unanswered() > 0 {
             self.read()?;

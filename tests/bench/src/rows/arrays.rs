@@ -1,4 +1,4 @@
-//! Puts of a long array into a merged document, and how long other clients wait meanwhile.
+//! Puts of a long array into a merged document, and the delay of other clients meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,12 @@ use crate::row::Row;
 use crate::sample::{median_of, percentile, timed};
 use crate::table::{Figure, Line, Target};
 
-/// Elements of the array.
+/// Number of elements in the array.
 const ELEMENTS: usize = 100_000;
-/// Puts of each kind whose median is taken.
+/// Number of puts of each kind, of which the median is taken.
 const PUTS: usize = 5;
 
-/// One array of numbers: one element changed, all changed.
+/// An array of numbers, with one element or all elements changed.
 pub(crate) struct Arrays;
 
 impl Row for Arrays {
@@ -46,7 +46,7 @@ impl Row for Arrays {
         let mut waits = Vec::new();
         let all = median_of(PUTS, || {
             round += 1;
-            // No two rounds have a number in common.
+            // No two rounds share a number.
             numbers = (0..ELEMENTS).map(|n| 100_000 + 7 * n + 31 * round).collect();
             timed(|| {
                 let call = writer.start(&request(&numbers))?;
@@ -79,7 +79,7 @@ fn put(client: &mut Client, numbers: &[usize]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The longest of the reads that fit into `time`, in seconds.
+/// Returns the duration of the longest read within `time`, in seconds.
 fn longest_read(client: &mut Client, time: Duration) -> Result<f64, Failure> {
     let begun = Instant::now();
     let mut longest = 0.0f64;

@@ -1,4 +1,4 @@
-//! What unchanged heartbeats cost the disk: an hour of a thousand agents, in virtual time.
+//! Disk writes caused by unchanged heartbeats: an hour of a thousand agents, in virtual time.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::row::Row;
 use crate::table::{Figure, Line, Target};
 
 const AGENTS: usize = 1_000;
-/// Registrations are stored, and the first states.
+/// Time for the registrations and first states to be stored.
 const SETTLE: Duration = Duration::from_secs(180);
 
-/// Heartbeats that say how the agent is, which is always the same.
+/// Heartbeats with an agent state that never changes.
 pub(crate) struct Unchanged;
 
 impl Row for Unchanged {

@@ -15,7 +15,7 @@ use crate::table::{Figure, Line, Target};
 const PEERS: [Peer; 3] = [Peer::Echo, Peer::Ttrpc, Peer::Tonic];
 const IN_FLIGHT: usize = 32;
 
-/// A node and every peer, running, each with one connection. The node's is the first.
+/// A running node and all peers, each with one connection. The node's is the first.
 struct Field {
     callers: Vec<Box<dyn Caller>>,
     _node: Node,
@@ -35,7 +35,7 @@ impl Field {
         Ok(Field { callers, _node: node, _peers: peers })
     }
 
-    /// Figures of the node, echo, ttrpc and tonic.
+    /// Measures the node, echo, ttrpc and tonic.
     fn compete(
         &mut self,
         rounds: usize,
@@ -49,7 +49,7 @@ impl Field {
     }
 }
 
-/// One call at a time.
+/// Latency with one call at a time.
 pub(crate) struct Latency;
 
 impl Row for Latency {
@@ -77,7 +77,7 @@ impl Row for Latency {
     }
 }
 
-/// Many calls at a time on one connection.
+/// Rate with many calls in flight on one connection.
 pub(crate) struct Rate;
 
 impl Row for Rate {

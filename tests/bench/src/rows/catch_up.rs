@@ -1,4 +1,4 @@
-//! A node that was away comes back: a hundred of ten thousand documents changed meanwhile.
+//! A node returns after an absence, during which a hundred of ten thousand documents have changed.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::wait::until;
 
 const CHANGED: usize = 100;
 
-/// From process start to the last changed document.
+/// Time from the process's start to the last changed document.
 pub(crate) struct CatchUp;
 
 impl Row for CatchUp {

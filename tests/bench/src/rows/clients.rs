@@ -1,4 +1,4 @@
-//! Durable writes of many clients at once: one sync should serve many.
+//! Durable writes of many concurrent clients, which should share syncs.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use crate::table::{Figure, Line, Target};
 
 const CLIENTS: usize = 64;
 
-/// 64 connections with one durable put each under way, against one such connection.
+/// Rate of 64 connections with one durable put in flight each, against one such connection.
 pub(crate) struct Together;
 
 impl Row for Together {
@@ -54,8 +54,8 @@ fn measure(bench: &Bench, kind: &str, collection: &str, times: f64) -> Result<Li
     ))
 }
 
-/// Puts a second when each client makes `each` of them, one at a time, all clients together. Every round has documents of its
-/// own: what a long history costs is another matter.
+/// Returns puts per second with `each` puts per client, one at a time, all clients together. Every round writes new documents,
+/// since the cost of a long history is measured separately.
 fn rate(clients: &mut [Client], collection: &str, each: usize, round: &mut usize) -> Result<f64, Failure> {
     let calls = (clients.len() * each) as f64;
     let first = *round * CLIENTS;

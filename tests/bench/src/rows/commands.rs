@@ -1,4 +1,4 @@
-//! From a command entered at one node to the handler of an agent at another.
+//! Time from a command at one node to the handler of an agent at another.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
@@ -17,11 +17,10 @@ use crate::table::{Figure, Line, Target};
 use crate::wait::until;
 
 const AGENT: &str = "agent-0001";
-/// A command that takes longer has been lost.
+/// Time after which a command counts as lost.
 const LOST: Duration = Duration::from_secs(10);
 
-/// Two nodes on this machine, an agent at the second that remembers its commands on disk, one command under way at a
-/// time.
+/// Two nodes on this machine, an agent at the second with a ledger on disk, and one command in flight.
 pub(crate) struct Commands;
 
 impl Row for Commands {
@@ -62,7 +61,7 @@ fn seconds(rounds: &Rounds) -> Figure {
     Figure::Seconds(rounds.figure())
 }
 
-/// What was called, and when.
+/// Id of a command that reached the handler, and the time.
 type Handled = (String, Instant);
 
 fn agent(bench: &Bench, node: &Node) -> Result<(Agent, Receiver<Handled>), Failure> {
@@ -70,7 +69,7 @@ fn agent(bench: &Bench, node: &Node) -> Result<(Agent, Receiver<Handled>), Failu
     let agent = Agent::connect(Address::Unix(node.socket().to_owned()))
         .remember_in(bench.directory("command-memory")?)
         .on_command(move |work| {
-            // Nobody waits any more when the row has failed.
+            // The receiver is gone if the row has failed.
             let _ = calls.send((work.id().to_owned(), Instant::now()));
             Outcome::Completed(String::new())
         })
@@ -84,7 +83,7 @@ fn is_live(client: &mut Client) -> Result<bool, Failure> {
     Ok(client.list_agents(&live)?.agents.iter().any(|agent| agent.agent_id == AGENT))
 }
 
-/// Rounds of the way to the handler, and of the disk's floor.
+/// Measures the time to the handler, and the disk's lower bound, in rounds.
 fn measure(bench: &Bench, client: &mut Client, handled: &Receiver<Handled>) -> Result<[Rounds; 2], Failure> {
     let mut appender = Appender::new(bench)?;
     let commands = bench.times(50);
@@ -99,7 +98,7 @@ fn measure(bench: &Bench, client: &mut Client, handled: &Receiver<Handled>) -> R
         if called != id {
             return Err(format!("{called} was handled instead of {id}").into());
         }
-        // Its end must not be on its way while the next one is measured.
+        // Wait for the end, so that it does not overlap with the next measurement.
         until("the result is at node A", || is_completed(client, &id))?;
         Ok(at.duration_since(begun).as_secs_f64())
     };

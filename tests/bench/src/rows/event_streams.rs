@@ -1,4 +1,4 @@
-//! Agents that listen to server-sent events and hear nothing but pings: what each costs.
+//! Cost of agents that listen to server-sent events and receive only pings.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -13,10 +13,10 @@ use crate::row::Row;
 use crate::table::{Figure, Line, Target};
 
 const LISTENERS: usize = 1_000;
-/// A ping comes every 15 s.
+/// Time after which a ping, sent every 15 s, counts as lost.
 const LOST: Duration = Duration::from_secs(60);
 
-/// A thousand streams of events on one node.
+/// A thousand event streams on one node.
 pub(crate) struct EventStreams;
 
 impl Row for EventStreams {
@@ -50,7 +50,7 @@ fn connect(node: &Node) -> Result<BufReader<UnixStream>, Failure> {
     Ok(BufReader::new(stream))
 }
 
-/// Makes the agents known, so that they are no part of what is measured.
+/// Registers the agents, so that registration is not part of the measurement.
 fn register(node: &Node) -> Result<(), Failure> {
     let mut stream = connect(node)?;
     for number in 0..LISTENERS {
@@ -65,7 +65,7 @@ fn register(node: &Node) -> Result<(), Failure> {
 }
 
 fn listen(node: &Node, number: usize) -> Result<BufReader<UnixStream>, Failure> {
-    // Small, so that this process has room for them all.
+    // A small buffer, so that all streams fit into this process.
     let mut stream = BufReader::with_capacity(512, connect(node)?.into_inner());
     let head = format!("GET /api/v1/agents/a{number}/events HTTP/1.1\r\nhost: node\r\n\r\n");
     stream.get_mut().write_all(head.as_bytes())?;
@@ -73,7 +73,7 @@ fn listen(node: &Node, number: usize) -> Result<BufReader<UnixStream>, Failure> 
     Ok(stream)
 }
 
-/// Reads up to the line that begins so; what follows that beginning.
+/// Reads up to the line with this beginning; returns the rest of that line.
 fn wait_for_line(stream: &mut impl BufRead, beginning: &str) -> Result<String, Failure> {
     loop {
         let mut line = String::new();

@@ -1,4 +1,4 @@
-//! From a put on one node to the event at a subscriber of another.
+//! Time from a put on one node to the event at a subscriber of another.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use crate::sample::{Rounds, compete, median_of};
 use crate::table::{Figure, Line, Target};
 
 const DOCUMENTS: usize = 16;
-/// An event that takes longer has been lost.
+/// Time after which an event counts as lost.
 const LOST: Duration = Duration::from_secs(10);
 
-/// Two nodes on this machine, one put under way at a time.
+/// Two nodes on this machine, with one put in flight.
 pub(crate) struct Delivery;
 
 impl Row for Delivery {
@@ -58,7 +58,7 @@ impl Row for Delivery {
     }
 }
 
-/// Rounds of the delivery and of the disk's floor.
+/// Measures the delivery, and the disk's lower bound, in rounds.
 fn measure(
     bench: &Bench,
     client: &mut Client,
@@ -84,7 +84,7 @@ fn measure(
     rounds.try_into().map_err(|_| "two were measured".into())
 }
 
-/// A document's content, and when it was seen.
+/// Content of a document, and the time it was received.
 type Event = (String, Instant);
 
 fn subscribe(client: Client) -> Result<Receiver<Event>, Failure> {
@@ -101,7 +101,7 @@ fn subscribe(client: Client) -> Result<Receiver<Event>, Failure> {
     Ok(events)
 }
 
-/// When the event with this content came; earlier ones are passed over.
+/// Returns the arrival time of the event with this content; earlier events are skipped.
 fn arrival(events: &Receiver<Event>, content: &str) -> Result<Instant, Failure> {
     loop {
         let (seen, at) = events.recv_timeout(LOST).map_err(|_| "an event never came")?;

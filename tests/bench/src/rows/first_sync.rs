@@ -1,4 +1,4 @@
-//! A node that has nothing meets one that has a hundred thousand documents.
+//! First synchronisation of an empty node with one that holds a hundred thousand documents.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::row::Row;
 use crate::table::{Figure, Line, Target};
 use crate::wait::until;
 
-/// How fast, and how many bytes for each byte stored.
+/// Documents per second, and bytes transferred per byte stored.
 pub(crate) struct FirstSync;
 
 impl Row for FirstSync {

@@ -1,4 +1,4 @@
-//! What a fleet costs its network while nothing changes.
+//! Network traffic of a fleet while nothing changes.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::table::{Figure, Line, Target};
 
 const NODES: usize = 20;
 const AGENTS_EACH: usize = 25;
-/// Everything is everywhere, and what was on its way is acknowledged and flushed.
+/// Time for everything to be replicated, acknowledged and flushed.
 const SETTLE: Duration = Duration::from_secs(180);
 
-/// Five hundred agents at twenty nodes in a ring, each beating every 30 s.
+/// Five hundred agents at twenty nodes in a ring, with a heartbeat every 30 s.
 pub(crate) struct Quiet;
 
 impl Row for Quiet {
@@ -64,7 +64,7 @@ fn lines(counted: Counted, window: Duration) -> Vec<Line> {
     ]
 }
 
-/// One message of presence on a lane, its length included.
+/// Returns the size of a presence message on a lane, including its length prefix.
 fn presence_bytes() -> u64 {
     let presence = Presence { node: vec![1; 32].into(), run: vec![1; 16].into(), counter: 1 };
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Telemetry: a thousand agents report again and again, and nothing may grow.
+//! Telemetry: a thousand agents report repeatedly, and neither memory nor disk use may grow.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -15,10 +15,10 @@ use crate::sample::timed;
 use crate::table::{Figure, Line, Target};
 
 const AGENTS: usize = 1_000;
-/// The allocator and the page cache have found their size after this many.
+/// Number of reports after which the allocator and the page cache have reached their size.
 const WARM: usize = 100_000;
 
-/// A million heartbeats to `latest`, pipelined on one connection.
+/// A million heartbeats written to a `latest` collection, pipelined on one connection.
 pub(crate) struct Heartbeats;
 
 impl Row for Heartbeats {
@@ -43,7 +43,7 @@ impl Row for Heartbeats {
         load(&mut client, LATEST, 0..AGENTS, all)?;
         let after = memory(&node.proc())?.resident;
         drop(client);
-        // The blocks it occupies: redb doubles the length of a small file long before it uses it.
+        // Count allocated blocks: redb doubles the length of a small file long before it uses it.
         let file = (fs::metadata(node.data().join("documents.redb"))?.blocks() * 512) as f64;
         node.stop()?;
         let live = stored(&node.data())?.bytes as f64;

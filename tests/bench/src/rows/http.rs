@@ -1,4 +1,4 @@
-//! GetStatus over HTTP: Connect's JSON beside the native frames and axum, gRPC beside tonic.
+//! GetStatus over HTTP: Connect's JSON beside native frames and axum, gRPC beside tonic.
 
 use bench_peers::{Failure, Peer, Sizes, connect_grpc, connect_http};
 use peat_ipc::sidecar::GetStatusRequest;
@@ -67,7 +67,7 @@ impl Row for Connect {
     }
 }
 
-/// gRPC by tonic's client, to the node and to tonic's server.
+/// gRPC with tonic's client, to the node and to tonic's server.
 pub(crate) struct Grpc;
 
 impl Row for Grpc {

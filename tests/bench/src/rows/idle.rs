@@ -1,4 +1,4 @@
-//! What a node does when there is nothing to do.
+//! Activity of an idle node.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::process::wakeups;
 use crate::row::Row;
 use crate::table::{Figure, Line, Target};
 
-/// Wake-ups of two connected nodes over a minute; the worse one counts.
+/// Wake-ups of two connected nodes over a minute; the larger number counts.
 pub(crate) struct Wakeups;
 
 impl Row for Wakeups {

@@ -1,4 +1,4 @@
-//! One node with a thousand peers that have nothing to say, and then one document for all of them.
+//! One node with a thousand idle peers, and then one document for all of them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::row::Row;
 use crate::table::{Figure, Line, Target};
 
 const ID: &str = "track-000000";
-/// How long the links are idle before they are measured.
+/// Idle time before the measurement.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// What links cost in memory, and what one change for all of them costs in time.
+/// Memory per link, and the processor time of one change for all peers.
 pub(crate) struct Thousand;
 
 impl Row for Thousand {
@@ -46,7 +46,7 @@ impl Row for Thousand {
             return Err(format!("{} of {count} peers are linked", field.connected(0)).into());
         }
         field.run(IDLE, |_| false);
-        // Each link has two ends in this process.
+        // Both ends of each link are in this process.
         let each = (memory(Path::new("/proc/self"))?.anonymous - before) / count as f64 / 2.0;
         let spent = reach_all(&mut field, stores)?;
         Ok(vec![
@@ -64,7 +64,7 @@ impl Row for Thousand {
     }
 }
 
-/// What the node takes of the processor until every peer has acknowledged the change.
+/// Returns the processor time of the node until every peer has acknowledged the change.
 fn reach_all(field: &mut Field, stores: [usize; 2]) -> Result<Duration, Failure> {
     let json = documents::json(0, 1);
     let before = field.spent;

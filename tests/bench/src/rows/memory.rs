@@ -1,4 +1,4 @@
-//! How much memory a node takes.
+//! Memory use of a node.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::row::Row;
 use crate::table::{Figure, Line, Target};
 
 const MIB: f64 = 1_048_576.0;
-/// From the last call to the reading: the flush that is due has been made.
+/// Time from the last call to the reading, in which the pending flush completes.
 const CALM: Duration = Duration::from_secs(3);
 
-/// Idle, and with a hundred thousand documents stored by the same process.
+/// Memory when idle, and with a hundred thousand documents stored by the same process.
 pub(crate) struct Resident;
 
 impl Row for Resident {

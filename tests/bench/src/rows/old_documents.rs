@@ -1,4 +1,4 @@
-//! What a document costs once it has been edited many times.
+//! Cost of a document that has been edited many times.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::row::Row;
 use crate::sample::{median_of, timed};
 use crate::table::{Figure, Line, Target};
 
-/// Puts that are timed.
+/// Number of puts that are timed.
 const TIMED: usize = 200;
 
-/// A durable put into a document of few and of many edits.
+/// A durable put into a document with few and with many edits.
 pub(crate) struct Edited;
 
 impl Row for Edited {
@@ -45,7 +45,7 @@ impl Row for Edited {
     }
 }
 
-/// Seconds of the puts after `editions`.
+/// Returns the seconds per put after `editions`.
 fn after(client: &mut Client, editions: std::ops::Range<usize>) -> Result<f64, Failure> {
     let mut edition = editions.end;
     pipeline(client, editions.map(edit))?;
@@ -67,14 +67,14 @@ fn merged(doc_id: &str, json_data: String) -> PutDocumentRequest {
 }
 
 const MIB: f64 = 1_048_576.0;
-/// What `--cache-bytes` is by default, and what a node may take beyond it.
+/// Default of `--cache-bytes`, and the memory a node may use beyond it, in MiB.
 const CACHE_MIB: f64 = 8.0;
 const BESIDE_MIB: f64 = 16.0;
 const DOCUMENTS: usize = 100;
 const PATCHES: usize = 1_000;
-/// Of 1,000 bytes each.
+/// Number of fields per document, of 1,000 bytes each.
 const FIELDS: usize = 60;
-/// From the last call to the reading: the flush that is due has been made.
+/// Time from the last call to the reading, in which the pending flush completes.
 const CALM: Duration = Duration::from_secs(3);
 
 /// Many large documents with long histories, loaded after a restart.
@@ -110,7 +110,7 @@ impl Row for Loaded {
     }
 }
 
-/// A document of 60 KB; each edition changes one of its fields.
+/// Creates a document of 60 KB; each edition changes one of its fields.
 fn large(document: usize, edition: usize) -> PutDocumentRequest {
     let newest = |field: usize| edition.saturating_sub((edition + FIELDS - field) % FIELDS);
     let fields: Vec<_> = (0..FIELDS).map(|field| format!(r#""field{field:02}":"{:0960}""#, newest(field))).collect();

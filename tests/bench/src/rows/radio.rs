@@ -1,4 +1,4 @@
-//! A radio link that is narrow, far and lossy: how much of it ends up as documents.
+//! The share of a narrow, distant and lossy radio link that carries documents.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::field::{Field, Weather};
 use crate::row::Row;
 use crate::table::{Figure, Line, Target};
 
-/// 64 kbit/s.
+/// Link rate in bytes per second, which is 64 kbit/s.
 const RATE: u64 = 8_000;
 const WEATHER: Weather =
     Weather { delay: Duration::from_millis(800), loss_per_mille: 50, bytes_per_second: Some(RATE), cut: false };
-/// Pieces of 300 bytes in a document.
+/// Number of 300-byte pieces in a document.
 const PIECES: usize = 4;
 
-/// Bytes of documents a second, from the first one written to the last one held.
+/// Document bytes per second, from the first write to the arrival of the last document.
 pub(crate) struct Radio;
 
 impl Row for Radio {

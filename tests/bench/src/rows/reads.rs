@@ -12,10 +12,10 @@ use crate::sample::{compete, latency};
 use crate::served::Served;
 use crate::table::{Figure, Line, Target};
 
-/// Documents stored beside the one that is read.
+/// Number of other documents stored.
 const DOCUMENTS: usize = 1_000;
 
-/// GetDocument right after a start: no Automerge document is loaded, and reading loads none.
+/// GetDocument after a start: no Automerge document is loaded, and reading loads none.
 pub(crate) struct Get;
 
 impl Row for Get {

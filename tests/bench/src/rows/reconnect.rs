@@ -1,7 +1,7 @@
-//! Two nodes that hold the same hundred thousand documents, or nearly, meet again.
+//! Reconnection of two nodes that hold the same hundred thousand documents, or nearly the same.
 //!
-//! A forwarder between them counts. What replication itself costs is the difference between this connection and one
-//! between two nodes that hold nothing; what finding differences costs is beyond a connection that needs to find none.
+//! A forwarder between them counts traffic. The cost of replication is the difference from a connection between two empty
+//! nodes; the cost of finding differences is that beyond a connection without a search.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::table::{Figure, Line, Target};
 use crate::wait::until;
 
 const DIFFERENT: usize = 10;
-/// After this a connection has said all it has to say; keep-alives come later.
+/// Time after which a connection has gone quiet; keep-alives come later.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// With checkpoints, without, and without while ten documents differ.
+/// Reconnection with checkpoints, without them, and without them while ten documents differ.
 pub(crate) struct Reconnect;
 
 impl Row for Reconnect {
@@ -91,15 +91,15 @@ fn difference(with: &Seen, differing: &Seen, changes: f64) -> Vec<Line> {
     ]
 }
 
-/// Medians of what passed.
+/// Medians of the counted traffic.
 struct Seen {
     bytes: f64,
     turns: f64,
-    /// Turns until B had what A has.
+    /// Turns until B had all of A's documents.
     turns_needed: f64,
 }
 
-/// What passed in one reconnection.
+/// Traffic of one reconnection.
 struct Passed {
     all: Traffic,
     until_equal: Traffic,
@@ -114,7 +114,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Two nodes with the same `count` documents.
+    /// Starts two nodes with the same `count` documents.
     fn new(bench: &Bench, count: usize) -> Result<Pair, Failure> {
         let mut a = Node::new(bench, &format!("reconnect-a-{count}"))?;
         let mut holder = a.start()?;
@@ -128,7 +128,7 @@ impl Pair {
         Ok(Pair { a, holder, b, forwarder, edition: 0 })
     }
 
-    /// Takes B down, does something meanwhile, and counts what passes when it is back.
+    /// Stops B, changes something meanwhile, and counts the traffic after B's return.
     fn measure(
         &mut self,
         rounds: usize,

@@ -1,4 +1,4 @@
-//! What a way through a relay costs: documents from node to node, and datagrams beside a forwarder that does nothing else.
+//! Cost of a relayed path: documents between nodes, and datagrams compared with a bare forwarder.
 
 use std::net::UdpSocket;
 use std::path::Path;
@@ -22,16 +22,16 @@ use crate::sample::median;
 use crate::table::{Figure, Line, Target};
 use crate::wait::until;
 
-/// As much as QUIC's datagrams are.
+/// A payload as large as QUIC's datagrams.
 const PAYLOAD: [u8; 1_200] = [0x40; 1_200];
-/// Datagrams on their way at once.
+/// Maximum number of datagrams in transit.
 const WINDOW: usize = 32;
-/// What does not arrive within this is lost.
+/// Time after which a datagram counts as lost.
 const LOST: Duration = Duration::from_millis(200);
 /// Windows in a row of which nothing arrived, after which a forwarder counts as gone: 4 s.
 const LOST_WINDOWS: usize = 20;
 
-/// A relay in a process of its own.
+/// A relay in a separate process.
 struct Relay {
     child: Child,
     address: String,
@@ -52,13 +52,13 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // It may have died; then there is nothing to kill.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Documents a second to an empty node, through a relay and directly.
+/// Documents per second to an empty node, through a relay and directly.
 pub(crate) struct Relayed;
 
 impl Row for Relayed {
@@ -75,7 +75,7 @@ impl Row for Relayed {
         let relay = Relay::start(bench)?;
         let relayed = format!("relay:{}", relay.address);
         let mut a = Node::new(bench, "relayed-a")?;
-        // It has a place at the relay because of a peer it never meets.
+        // The node gets an allocation at the relay because of a peer that never connects.
         a.dials(&"ab".repeat(32), &relayed);
         let mut holder = a.start()?;
         load(&mut holder, LATEST, 0..count, 0)?;
@@ -99,7 +99,7 @@ impl Row for Relayed {
     }
 }
 
-/// Documents a second, from the connection to the last of `count`.
+/// Returns documents per second, from the connection to the last of `count`.
 fn receive(bench: &Bench, id: &str, address: &str, count: usize) -> Result<f64, Failure> {
     let mut node = Node::new(bench, "relayed-b")?;
     node.dials(id, address);
@@ -111,7 +111,7 @@ fn receive(bench: &Bench, id: &str, address: &str, count: usize) -> Result<f64, 
     Ok((count as f64 - before as f64) / begun.elapsed().as_secs_f64())
 }
 
-/// Datagrams for each second of processor time, of a relay and of a bare forwarder.
+/// Datagrams per second of processor time, of a relay and of a bare forwarder.
 pub(crate) struct Forwarded;
 
 impl Row for Forwarded {
@@ -153,7 +153,7 @@ impl Row for Forwarded {
     }
 }
 
-/// Somebody who has a place at the relay.
+/// A client with an allocation at the relay.
 struct Place {
     identity: Identity,
     socket: UdpSocket,
@@ -167,7 +167,7 @@ fn place(relay: &Relay, number: u8) -> Result<Place, Failure> {
     let (mut claim, mut buffer, mut given) = (Claim::default(), [0; 256], None);
     until("the relay gives a place", || {
         socket.send_to(&Request::new(&identity, [0; 8], claim).to_bytes(&key), &relay.address)?;
-        // A relay that is being started does not answer.
+        // A relay that is starting does not answer.
         let Ok(length) = socket.recv(&mut buffer) else { return Ok(false) };
         match Answer::parse(&buffer[..length], &identity.id(), &key) {
             Some((_, Answer::Cookie { relay, cookie })) => claim = Claim { relay, cookie, ..claim },
@@ -179,7 +179,7 @@ fn place(relay: &Relay, number: u8) -> Result<Place, Failure> {
     Ok(Place { identity, socket, token: given.ok_or("no place")? })
 }
 
-/// Sends `count` datagrams through a forwarder, a few at a time; how many it forwarded for each second it was busy.
+/// Sends `count` datagrams through a forwarder, a few at a time; returns the number forwarded per second of its processor time.
 fn rate(
     count: usize,
     from: &UdpSocket,
@@ -208,7 +208,7 @@ fn rate(
     Ok(f64::from(arrived) / (busy()? - before))
 }
 
-/// A thread that passes on what it receives, and does nothing else.
+/// A thread that forwards every datagram it receives, and does nothing else.
 struct Bare {
     address: std::net::SocketAddr,
     task: std::path::PathBuf,

@@ -1,4 +1,4 @@
-//! A path that was gone comes back: how long until everything written meanwhile is on the other side.
+//! A restored path: time until everything written during the outage has arrived.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::field::{Field, Weather, processor_time};
 use crate::row::Row;
 use crate::table::{Figure, Line, Target};
 
-/// Written while there was no path.
+/// Number of documents written during an outage.
 const CHANGES: usize = 1_000;
-/// The longest redial.
+/// Maximum redial delay.
 const BACKOFF: Duration = Duration::from_secs(30);
-/// How long there is no path.
+/// Durations of the outages.
 const OUTAGES: [Duration; 5] = [
     Duration::from_secs(20),
     Duration::from_secs(47),
@@ -23,7 +23,7 @@ const OUTAGES: [Duration; 5] = [
     Duration::from_secs(600),
 ];
 
-/// The worst of several outages.
+/// The slowest recovery from several outages.
 pub(crate) struct PathRestored;
 
 impl Row for PathRestored {
@@ -50,7 +50,7 @@ impl Row for PathRestored {
     }
 }
 
-/// Virtual time, with what both nodes took of the processor on top.
+/// Returns the recovery time: virtual time plus the processor time of both nodes.
 fn restored(outage: Duration, seen: bool) -> Result<Duration, Failure> {
     let mut field = Field::new(Weather::LAN);
     let stores = [field.store()?, field.store()?];

@@ -1,4 +1,4 @@
-//! How large the program is.
+//! Size of the program.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Reads while a commit waits for the disk. The store is used as a library here, because the product has no way to make a
-//! disk slow on purpose.
+//! Reads while a commit waits for the disk. The store is used as a library here, because the node has no means to slow a disk
+//! down.
 
 use std::io;
 use std::path::Path;
@@ -25,10 +25,10 @@ use crate::table::{Figure, Line, Target};
 
 const SYNC: Duration = Duration::from_millis(50);
 const DOCUMENTS: usize = 1_000;
-/// What reads may take beside commits: a tenth of one sync.
+/// Limit on the duration of reads beside commits, in seconds: a tenth of one sync.
 const SLOWEST: f64 = 0.005;
 
-/// A disk that takes its time to sync, once told to.
+/// A disk with slow syncs, once enabled.
 #[derive(Debug)]
 struct SlowDisk {
     inner: FileDisk,
@@ -70,7 +70,7 @@ impl Disk for SlowDisk {
     }
 }
 
-/// GetDocument's read with every sync taking 50 ms, against the same with nothing going on.
+/// GetDocument's read while every sync takes 50 ms, against the same on an idle store.
 pub(crate) struct Reads;
 
 impl Row for Reads {
@@ -144,7 +144,7 @@ fn write(store: &mut Store<SlowDisk>, number: usize, edition: usize) -> Result<(
     }
 }
 
-/// Reads for as long as it takes another thread to make `commits` slow commits.
+/// Reads while another thread makes `commits` slow commits.
 fn beside_commits(mut store: Store<SlowDisk>, reader: &Reader, commits: usize) -> Result<Vec<f64>, Failure> {
     let ended = Arc::new(AtomicBool::new(false));
     let end = ended.clone();
@@ -158,7 +158,7 @@ fn beside_commits(mut store: Store<SlowDisk>, reader: &Reader, commits: usize) -
     Ok(took)
 }
 
-/// Seconds of each of at most `reads` reads.
+/// Returns the seconds of each read, at most `reads` of them.
 fn read_for(reader: &Reader, reads: usize, ended: impl Fn() -> bool) -> Result<Vec<f64>, Failure> {
     let mut took = Vec::new();
     for number in 0..reads {

@@ -1,4 +1,4 @@
-//! How long a node takes from its start until it answers.
+//! Time from a node's start to its first answer.
 
 use bench_peers::Failure;
 
@@ -11,7 +11,7 @@ use crate::table::{Figure, Line, Target};
 
 const STARTS: usize = 5;
 
-/// With nothing stored, and with a hundred thousand documents: stopped before, or killed.
+/// Start of an empty node, and with a hundred thousand documents after a stop and after a kill.
 pub(crate) struct Start;
 
 impl Row for Start {
@@ -35,7 +35,7 @@ impl Row for Start {
         load(&mut client, MERGED, 0..half, 0)?;
         let stopped = again(&mut node, Node::stop)?;
         let killed = again(&mut node, |node| {
-            // So that there is something the kill leaves unflushed.
+            // Leave something unflushed at the kill.
             load(&mut node.client()?, LATEST, 0..half.min(1_000), 1)?;
             node.kill()
         })?;
@@ -56,7 +56,7 @@ fn again(node: &mut Node, mut end: impl FnMut(&mut Node) -> Result<(), Failure>)
     Ok(times)
 }
 
-/// Seconds until the node answers a call.
+/// Returns the seconds until the node answers a call.
 fn started(node: &mut Node) -> Result<f64, Failure> {
     timed(|| node.start())
 }

@@ -1,4 +1,4 @@
-//! What the watcher writes for an agent that knows nothing of peat-node.
+//! Writes of the watcher for an agent without peat-node support.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,13 +17,13 @@ use crate::row::Row;
 use crate::table::{Figure, Line, Target};
 
 const PACKAGES: usize = 500;
-/// Seconds between two polls, and between two signs of life.
+/// Intervals of polls and of heartbeats, in seconds.
 const POLL: usize = 1;
 const HEARTBEAT: usize = 3;
-/// The watcher writes nothing for this long only when it is dead.
+/// Time without writes after which the watcher counts as dead.
 const LOST: Duration = Duration::from_secs(60);
 
-/// A node that watches a stand-in agent inside this process.
+/// A node that watches a fake agent in this process.
 pub(crate) struct Watched;
 
 impl Row for Watched {
@@ -75,12 +75,12 @@ fn lines(quiet: &Counted, changed: usize) -> Vec<Line> {
     ]
 }
 
-/// More is a miss; fewer is found before.
+/// Target for an exact count: a larger one misses it, and a smaller one fails earlier.
 fn exactly(count: usize) -> Target {
     Target::AtMost(Figure::Count(count as f64))
 }
 
-/// What was written between two signs of life.
+/// Writes between two heartbeats.
 #[derive(Debug, Default)]
 struct Counted {
     polls: usize,
@@ -88,7 +88,7 @@ struct Counted {
     packages: usize,
 }
 
-/// Every change of the node's documents, as a subscriber sees them.
+/// All changes of the node's documents, as a subscriber receives them.
 struct Writes {
     changes: Receiver<String>,
     packages: usize,
@@ -109,7 +109,7 @@ impl Writes {
         Ok(Writes { changes, packages: 0 })
     }
 
-    /// Waits for the next write; its collection.
+    /// Waits for the next write and returns its collection.
     fn next(&mut self) -> Result<String, Failure> {
         let collection = self.changes.recv_timeout(LOST).map_err(|_| "the watcher writes nothing any more")?;
         self.packages += usize::from(collection == "deployments");
@@ -121,7 +121,7 @@ impl Writes {
         Ok(())
     }
 
-    /// Counts from the next write of the platform to the one `platforms` writes after it.
+    /// Counts from the next write of the platform to the one `platforms` writes later.
     fn count(&mut self, stand_in: &StandIn, platforms: usize) -> Result<Counted, Failure> {
         let before = self.packages;
         self.until_platform()?;
@@ -133,7 +133,7 @@ impl Writes {
     }
 }
 
-/// The agent: a small HTTP/1.1 server that answers the watcher's three questions.
+/// A fake agent: a small HTTP/1.1 server that answers the watcher's three requests.
 struct StandIn {
     address: String,
     said: Arc<Said>,
@@ -142,7 +142,7 @@ struct StandIn {
 #[derive(Default)]
 struct Said {
     polls: AtomicUsize,
-    /// The version of the last package.
+    /// Version of the last package.
     version: Mutex<usize>,
 }
 
@@ -154,7 +154,7 @@ impl StandIn {
         let answers = Arc::clone(&said);
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                // Whoever hangs up in the middle asks again.
+                // A client that disconnects midway will ask again.
                 let _ = answers.serve(socket);
             }
         });
@@ -171,7 +171,7 @@ impl StandIn {
 }
 
 impl Said {
-    /// Answers one request and hangs up.
+    /// Answers one request and closes the connection.
     fn serve(&self, socket: TcpStream) -> Result<(), Failure> {
         let mut reader = BufReader::new(socket.try_clone()?);
         let head = head(&mut reader)?;
@@ -204,7 +204,7 @@ impl Said {
     }
 }
 
-/// The lines of a request's head.
+/// Returns the lines of a request's head.
 fn head(reader: &mut impl BufRead) -> Result<Vec<String>, Failure> {
     let mut lines = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! What a durable put costs in flash, as the document it changes gets older.
+//! Flash writes per durable put, as the edited document ages.
 
 use bench_peers::Failure;
 use peat_ipc::Client;
@@ -10,12 +10,12 @@ use crate::process::written;
 use crate::row::Row;
 use crate::table::{Figure, Line, Target};
 
-/// Puts over which the bytes are counted: many times what the journal holds.
+/// Number of puts over which bytes are counted: many times the journal's capacity.
 const COUNTED: usize = 200;
-/// Puts between the two counts.
+/// Number of puts between the two counts.
 const BETWEEN: usize = 1_000;
 
-/// Bytes that the node's process has made the kernel write.
+/// Bytes that the node's process has caused the kernel to write.
 pub(crate) struct Wear;
 
 impl Row for Wear {
@@ -46,7 +46,7 @@ impl Row for Wear {
     }
 }
 
-/// Bytes a put, over [`COUNTED`] of them.
+/// Returns bytes per put, over [`COUNTED`] of them.
 fn count(node: &Node, client: &mut Client, from: usize) -> Result<f64, Failure> {
     let before = written(&node.proc())?;
     (from..from + COUNTED).try_for_each(|edition| change(client, edition))?;

@@ -1,4 +1,4 @@
-//! Durable writes of one client, beside the least a disk can do for one.
+//! Durable writes of one client, beside the disk's lower bound.
 
 use bench_peers::Failure;
 
@@ -10,7 +10,7 @@ use crate::row::Row;
 use crate::sample::{compete, median_of, timed};
 use crate::table::{Figure, Line, Target};
 
-/// Documents written in turn.
+/// Number of documents written in turn.
 const DOCUMENTS: usize = 64;
 
 /// PutDocument with `durable` set.
