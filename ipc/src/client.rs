@@ -19,7 +19,7 @@ use crate::{CallError, Code, Error, PREFACE, Rpc, Subscription, Target};
 
 /// Maximum number of bytes per read.
 const READ_BYTES: usize = 64 << 10;
-/// Queue size, in bytes, at which [`Client::start`] writes without waiting for a [`Client::finish`].
+/// Queue size, in bytes, at which [`Client::start`] writes without waiting for a `Client::finish`.
 const QUEUE_BYTES: usize = 64 << 10;
 /// Time beyond a call's deadline that the client allows the node to report the deadline.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ const REST: Duration = Duration::from_secs(1);
 /// Options of a single call.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct CallOptions {
-    /// Time after which the node gives up, enforced by the node. `None`: the method's default.
+    /// Time after which the node ends the call with DEADLINE_EXCEEDED. `None`: the method's default.
     pub deadline: Option<Duration>,
     /// Time after which the client gives up, when the node does not read the request or does not answer; the connection counts
     /// as failed. `None`: a second after the deadline, or never if there is no deadline.
@@ -157,7 +157,7 @@ impl Client {
         self.take_response::<R>(call, limit)
     }
 
-    /// Queues a unary call without waiting. It is written by the next [`Client::finish`] that has to read, by
+    /// Queues a unary call without waiting. It is written by the next `Client::finish` that has to read, by
     /// [`Client::flush`], or once 64 KiB are queued.
     ///
     /// # Errors

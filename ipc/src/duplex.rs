@@ -59,7 +59,7 @@ impl Uplink {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Shuts the connection down in both directions, which also ends the [`Downlink`].
+    /// Shuts the connection down in both directions, which also ends the `Downlink`.
     pub(crate) fn cut(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }

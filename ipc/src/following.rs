@@ -7,7 +7,7 @@ use crate::agents::Backoff;
 use crate::sidecar::{ChangeType, DocumentChange, SubscribeRequest};
 use crate::{Client, Code, Error, Subscription, Target};
 
-/// Event of a [`Following`].
+/// Event of a subscription that resumes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Followed {
     /// A document has changed or was deleted.

@@ -282,12 +282,12 @@ pub fn put_item(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce
     put_message(out, call, 4, length, encode);
 }
 
-/// Appends a response of up to [`MESSAGE_BYTES`], split into parts if it exceeds [`PAYLOAD_BYTES`].
+/// Appends a response of up to [`MESSAGE_BYTES`], split into parts if it exceeds `PAYLOAD_BYTES`.
 pub fn put_response_in_parts(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
     put_in_parts(out, call, 3, length, encode);
 }
 
-/// Appends a stream item of up to [`MESSAGE_BYTES`], split into parts if it exceeds [`PAYLOAD_BYTES`].
+/// Appends a stream item of up to [`MESSAGE_BYTES`], split into parts if it exceeds `PAYLOAD_BYTES`.
 pub fn put_item_in_parts(out: &mut Vec<u8>, call: u64, length: usize, encode: impl FnOnce(&mut Vec<u8>)) {
     put_in_parts(out, call, 4, length, encode);
 }

@@ -1,6 +1,6 @@
 //! A client for a peat-node: framing, generated messages and blocking calls over a unix socket or TCP.
 //!
-//! The crate starts no threads, except those of an [`Agent`], and needs no async runtime. A unary call is one write and one
+//! The crate starts no threads, except those of an `Agent`, and needs no async runtime. A unary call is one write and one
 //! read; [`Client::start`] and [`Client::finish`] keep many calls in flight on one connection; [`Client::subscribe`] returns an
 //! iterator of changes.
 //!

@@ -23,7 +23,7 @@ const REGISTER_BYTES: usize = 512 << 10;
 /// Time for which the result of interrupted work is reused.
 const REUSE_SECONDS: i64 = 3_600;
 /// Delay before an update is repeated to a node that does not hold its command; doubles with each repetition up to
-/// [`AGAIN_MAX`].
+/// `AGAIN_MAX`.
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 /// Upper bound of that delay.
 const AGAIN_MAX: Duration = Duration::from_secs(600);
@@ -61,11 +61,11 @@ struct Job {
     prepared: bool,
     /// True if the stream was lost between acceptance and confirmation of the end.
     interrupted: bool,
-    /// Next repetition to a node that does not hold the command.
+    /// Time of the next repetition to a node that does not hold the command.
     again: Option<Instant>,
-    /// First answer that the node does not hold the command.
+    /// Time of the first answer that the node does not hold the command.
     absent: Option<Instant>,
-    /// Number of repetitions.
+    /// Number of such answers, which sets the next delay.
     told: u32,
     keys: Vec<String>,
     cancel: Arc<AtomicBool>,
@@ -91,7 +91,7 @@ impl Job {
         }
     }
 
-    /// Schedules a repetition of the update and returns true, unless the command has been missing at the node for [`ABSENT`].
+    /// Schedules a repetition of the update and returns true, unless the command has been missing at the node for `ABSENT`.
     fn outlasts(&mut self, now: Instant) -> bool {
         let absent = *self.absent.get_or_insert(now);
         self.again = Some(now + AGAIN_MIN.saturating_mul(1 << self.told.min(10)).min(AGAIN_MAX));
@@ -131,7 +131,7 @@ pub(super) struct Jobs {
     jobs: BTreeMap<String, Job>,
     inbox: VecDeque<String>,
     progress: Vec<CommandUpdate>,
-    /// Answers to repeated pushes of commands that have no pending update.
+    /// Updates that no job holds: answers to repeated pushes and to cancellations.
     replies: Vec<CommandUpdate>,
 }
 
@@ -308,7 +308,7 @@ impl Jobs {
             let Some(job) = self.jobs.get_mut(&id).filter(|job| job.at == At::Waiting) else { continue };
             if !job.accepted {
                 if job.deadline.is_some_and(|deadline| now >= deadline) {
-                    // The node that issued it lets it expire, so no report is needed.
+                    // The node expires the command by itself, so no report is needed.
                     self.jobs.remove(&id);
                     continue;
                 }
@@ -335,7 +335,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Returns the permit of a taken command. After [`Permit::Begin`] the work may have had effects.
+    /// Returns the permit of a taken command. After `Permit::Begin` the work may have had effects.
     pub(super) fn permit(&mut self, id: &str) -> io::Result<Permit> {
         match self.jobs.get_mut(id).filter(|job| job.at == At::Accepting) {
             None => Ok(Permit::Refused),

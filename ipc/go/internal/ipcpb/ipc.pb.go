@@ -213,7 +213,7 @@ type Frame_Cancel struct {
 }
 
 type Frame_Credit struct {
-	// Client to node: how many more items the client takes.
+	// Client to node: credit for this many more items.
 	Credit uint32 `protobuf:"varint,8,opt,name=credit,proto3,oneof"`
 }
 
@@ -228,8 +228,8 @@ type Frame_HalfClose struct {
 }
 
 type Frame_Part struct {
-	// Node to client: the beginning, or more, of the message that this call's next response or item ends. Only to a client that
-	// said so.
+	// Node to client: a part of a message, in order; this call's next response or item is its last part. Sent only to a client
+	// that set `takes_parts`.
 	Part []byte `protobuf:"bytes,11,opt,name=part,proto3,oneof"`
 }
 
@@ -260,11 +260,11 @@ type Request struct {
 	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
 	// Milliseconds from receipt; 0 is the method's default.
 	DeadlineMs uint32 `protobuf:"varint,3,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
-	// Items the client takes before it must grant more; streams only.
+	// Initial credit: number of items the node may send before the client grants more; streams only.
 	Credit uint32 `protobuf:"varint,4,opt,name=credit,proto3" json:"credit,omitempty"`
-	// Bearer token, for TCP listeners that ask for one.
+	// Bearer token, for TCP listeners that require one.
 	Token string `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
-	// The client puts parts together, for this call and later ones of the connection.
+	// True if the client joins parts, for this call and later ones of the connection.
 	TakesParts    bool `protobuf:"varint,6,opt,name=takes_parts,json=takesParts,proto3" json:"takes_parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

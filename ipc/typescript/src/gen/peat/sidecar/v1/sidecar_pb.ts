@@ -62,7 +62,7 @@ export type GetStatusResponse = Message<"peat.sidecar.v1.GetStatusResponse"> & {
   phase: NodePhase;
 
   /**
-   * How often an agent gives signs of life, and how long it may be silent, milliseconds.
+   * Heartbeat interval of agents, and the silence after which one is STALE or DEAD, in milliseconds.
    *
    * @generated from field: uint32 heartbeat_interval_ms = 100;
    */
@@ -110,7 +110,7 @@ export type ConnectPeerRequest = Message<"peat.sidecar.v1.ConnectPeerRequest"> &
   relayUrl: string;
 
   /**
-   * Answer only once the peer is admitted; DEADLINE_EXCEEDED with the reason when it is not in time. The node goes on dialling.
+   * Answer only once the peer is admitted; DEADLINE_EXCEEDED with the reason otherwise. The node keeps dialling.
    *
    * @generated from field: bool wait = 100;
    */
@@ -199,7 +199,7 @@ export type PeerInfo = Message<"peat.sidecar.v1.PeerInfo"> & {
   rttMicros: bigint;
 
   /**
-   * Milliseconds since this peer last confirmed that something is durable there.
+   * Milliseconds since this peer last acknowledged a durable write.
    *
    * @generated from field: uint64 last_ack_age_ms = 102;
    */
@@ -213,28 +213,28 @@ export type PeerInfo = Message<"peat.sidecar.v1.PeerInfo"> & {
   pendingDocuments: bigint;
 
   /**
-   * The peer's wall clock minus ours, milliseconds.
+   * The peer's wall clock minus this node's, in milliseconds.
    *
    * @generated from field: int64 clock_skew_ms = 104;
    */
   clockSkewMs: bigint;
 
   /**
-   * Why the peer is not connected; while it is, what is awaited on a link on which nothing moves, otherwise empty.
+   * Reason that the peer is not connected; for a connected peer without progress, the event that is awaited; otherwise empty.
    *
    * @generated from field: string last_error = 105;
    */
   lastError: string;
 
   /**
-   * Why the path in use is that one, in words; empty while not connected.
+   * Reason for the choice of the current path; empty while not connected.
    *
    * @generated from field: string path_reason = 106;
    */
   pathReason: string;
 
   /**
-   * Documents that do not cross this link, in either direction; the notices of GetHealth name them.
+   * Documents that do not replicate over this link, in either direction; the notices of GetHealth name them.
    *
    * @generated from field: uint64 held_documents = 107;
    */
@@ -253,7 +253,7 @@ export const PeerInfoSchema: GenMessage<PeerInfo> = /*@__PURE__*/
  */
 export type ListPeersRequest = Message<"peat.sidecar.v1.ListPeersRequest"> & {
   /**
-   * Those that were disconnected too.
+   * Include peers that were disconnected on request.
    *
    * @generated from field: bool all = 102;
    */
@@ -304,21 +304,21 @@ export type PutDocumentRequest = Message<"peat.sidecar.v1.PutDocumentRequest"> &
   jsonData: string;
 
   /**
-   * The version the writer saw. Absent: the put replaces what this node holds.
+   * The version that the writer read. Absent: the put replaces the current version.
    *
    * @generated from field: bytes base = 100;
    */
   base: Uint8Array;
 
   /**
-   * How many peers must hold this or a superseding version durably before the answer.
+   * Number of peers that must hold this or a superseding version durably before the answer.
    *
    * @generated from field: uint32 wait_peers = 101;
    */
   waitPeers: number;
 
   /**
-   * Answer only once the write is on disk, whatever the collection's kind.
+   * Answer only once the write is on disk, for any kind of collection.
    *
    * @generated from field: bool durable = 102;
    */
@@ -646,21 +646,21 @@ export type Platform = Message<"peat.sidecar.v1.Platform"> & {
   callsign?: string | undefined;
 
   /**
-   * Additions; ignored in a put.
+   * Additions by the node; ignored in a put.
    *
    * @generated from field: peat.sidecar.v1.Liveness liveness = 100;
    */
   liveness: Liveness;
 
   /**
-   * node_id of the node whose news this is.
+   * node_id of the node that reported the agent.
    *
    * @generated from field: string via = 101;
    */
   via: string;
 
   /**
-   * Milliseconds since the last sign of life that this node knows of, by its own clock.
+   * Milliseconds since the last sign of life known to this node, by its own clock.
    *
    * @generated from field: uint64 age_ms = 102;
    */
@@ -1032,7 +1032,7 @@ export type Command = Message<"peat.sidecar.v1.Command"> & {
   payloadJson: string;
 
   /**
-   * Addressees other than target_id: every member of a group, or everyone. Exactly one of the three is set.
+   * Alternatives to target_id: all members of a group, or all agents. Exactly one of the three is set.
    *
    * @generated from field: string group = 100;
    */
@@ -1056,7 +1056,7 @@ export type Command = Message<"peat.sidecar.v1.Command"> & {
   signature: Uint8Array;
 
   /**
-   * Of the one target; of several, see targets.
+   * Result of a single target; for several, see targets.
    *
    * @generated from field: string result_json = 104;
    */
@@ -1068,21 +1068,21 @@ export type Command = Message<"peat.sidecar.v1.Command"> & {
   error: string;
 
   /**
-   * Whom the issuing node resolved a group or everyone to, and how far each is.
+   * The targets to which the issuing node resolved a group or all agents, with the status of each.
    *
    * @generated from field: repeated peat.sidecar.v1.TargetStatus targets = 106;
    */
   targets: TargetStatus[];
 
   /**
-   * CancelCommand was called; it is not over before the status says so.
+   * CancelCommand was called; the command has not ended before its status says so.
    *
    * @generated from field: bool cancel_requested = 107;
    */
   cancelRequested: boolean;
 
   /**
-   * Of the one target that is executing it; of several, see targets.
+   * Progress of a single target that is executing the command; for several, see targets.
    *
    * @generated from field: string progress = 108;
    */
@@ -1126,7 +1126,7 @@ export type TargetStatus = Message<"peat.sidecar.v1.TargetStatus"> & {
   error: string;
 
   /**
-   * The last the agent said of a command it runs; written every 5 s at most. Empty once it is over.
+   * The agent's newest progress report; written at most every 5 s. Empty once the command has ended.
    *
    * @generated from field: string progress = 5;
    */
@@ -1138,7 +1138,8 @@ export type TargetStatus = Message<"peat.sidecar.v1.TargetStatus"> & {
   percent: number;
 
   /**
-   * Even an answer with this command alone has no room for the result: it is document {command}:{agent} of collection commands.
+   * The result does not fit even into an answer with this command alone; it is document {command}:{agent} of collection
+   * commands.
    *
    * @generated from field: bool result_omitted = 100;
    */
@@ -1187,14 +1188,15 @@ export const PutCommandResponseSchema: GenMessage<PutCommandResponse> = /*@__PUR
  */
 export type GetCommandsRequest = Message<"peat.sidecar.v1.GetCommandsRequest"> & {
   /**
-   * Only the commands of this agent, those it gets by a group or as everyone included; `targets` then holds just it.
+   * Only the commands of this agent, including those it receives by a group or as one of all; `targets` then holds only this
+   * agent.
    *
    * @generated from field: string target_id = 100;
    */
   targetId: string;
 
   /**
-   * Only what that agent may still run.
+   * Only commands that the agent may still run.
    *
    * @generated from field: bool pending_only = 101;
    */
@@ -1208,8 +1210,8 @@ export type GetCommandsRequest = Message<"peat.sidecar.v1.GetCommandsRequest"> &
   id: string;
 
   /**
-   * How many commands an answer has at most, and where it goes on; the oldest command first. With a page size of 0 the answer
-   * has as many as fit, and for a target those that are pending come first.
+   * Maximum number of commands in an answer, and the position to continue from; oldest commands first. With a page size of 0
+   * the answer has as many as fit, and for a target the pending ones come first.
    *
    * @generated from field: uint32 page_size = 105;
    */
@@ -1221,7 +1223,7 @@ export type GetCommandsRequest = Message<"peat.sidecar.v1.GetCommandsRequest"> &
   pageToken: Uint8Array;
 
   /**
-   * Only commands that are this far: of all their targets, or of `target_id`.
+   * Only commands with one of these statuses: of all their targets, or of `target_id`.
    *
    * @generated from field: repeated peat.sidecar.v1.CommandStatus status = 104;
    */
@@ -1245,7 +1247,7 @@ export type GetCommandsResponse = Message<"peat.sidecar.v1.GetCommandsResponse">
   commands: Command[];
 
   /**
-   * Empty: these were the last. A page may be empty and have others after it.
+   * Empty on the last page. A page may be empty and have others after it.
    *
    * @generated from field: bytes next_page_token = 100;
    */
@@ -1271,14 +1273,14 @@ export type SubscribeRequest = Message<"peat.sidecar.v1.SubscribeRequest"> & {
   collections: string[];
 
   /**
-   * Begin with what exists now, closed by SNAPSHOT_END.
+   * Begin with the current documents, ended by SNAPSHOT_END.
    *
    * @generated from field: bool snapshot = 100;
    */
   snapshot: boolean;
 
   /**
-   * Continue after this sequence number of run `resume_run`; OUT_OF_RANGE when that point is no longer known.
+   * Resume after this sequence number of run `resume_run`; OUT_OF_RANGE if that position is no longer known.
    *
    * @generated from field: uint64 resume_after = 101;
    */
@@ -1290,15 +1292,15 @@ export type SubscribeRequest = Message<"peat.sidecar.v1.SubscribeRequest"> & {
   resumeRun: Uint8Array;
 
   /**
-   * Not these, such as `agents`, which the nodes write themselves; a collection in both lists is excluded.
+   * Exclude these collections, such as `agents`, which the nodes write themselves; a collection in both lists is excluded.
    *
    * @generated from field: repeated string exclude = 105;
    */
   exclude: string[];
 
   /**
-   * The longest change the subscriber takes, in bytes; a longer one comes as OVERSIZED. 0: 4 MiB, which clients of gRPC take by
-   * default; 64 MiB at most. Native clients that put parts together need not say.
+   * Size limit of a change, in bytes; a longer one is sent as OVERSIZED. 0: 4 MiB, the default limit of gRPC clients; 64 MiB at
+   * most. Native clients that join parts need not set it.
    *
    * @generated from field: uint32 max_change_bytes = 106;
    */
@@ -1349,14 +1351,14 @@ export type DocumentChange = Message<"peat.sidecar.v1.DocumentChange"> & {
   origin: string;
 
   /**
-   * Names the run `sequence` belongs to, and how far the node was in it; give both back, as they came, to resume.
+   * Names the run of `sequence`, and the node's position in it; an opaque value that a client returns to resume.
    *
    * @generated from field: bytes run = 102;
    */
   run: Uint8Array;
 
   /**
-   * Why an OVERSIZED change has no JSON, and how to read the document.
+   * Reason that an OVERSIZED change has no JSON, and a way to read the document.
    *
    * @generated from field: string error = 103;
    */
@@ -1485,14 +1487,14 @@ export const GetHealthRequestSchema: GenMessage<GetHealthRequest> = /*@__PURE__*
  */
 export type GetHealthResponse = Message<"peat.sidecar.v1.GetHealthResponse"> & {
   /**
-   * True when every thread answers, the store is open and its disk takes writes.
+   * True if every thread responds, the store is open and its disk accepts writes.
    *
    * @generated from field: bool healthy = 1;
    */
   healthy: boolean;
 
   /**
-   * What an operator is to look at, a sentence each; a healthy node can have some, one node id used by two nodes for one.
+   * Problems for an operator, a sentence each. A healthy node can have some, for example one node id used by two nodes.
    *
    * @generated from field: repeated string problems = 2;
    */
@@ -1509,7 +1511,7 @@ export type GetHealthResponse = Message<"peat.sidecar.v1.GetHealthResponse"> & {
   tombstones: bigint;
 
   /**
-   * Newest sequence number, and the newest one known to be on disk.
+   * Newest sequence number, and the newest known to be on disk.
    *
    * @generated from field: uint64 sequence = 5;
    */
@@ -1553,8 +1555,8 @@ export type GetHealthResponse = Message<"peat.sidecar.v1.GetHealthResponse"> & {
   version: string;
 
   /**
-   * What an operator should look at although the node works, a sentence each: links on which nothing moves, and
-   * documents that do not replicate.
+   * Conditions for an operator to check although the node works, a sentence each: links without progress, and documents that do
+   * not replicate.
    *
    * @generated from field: repeated string notices = 100;
    */
@@ -1590,7 +1592,7 @@ export const CancelCommandRequestSchema: GenMessage<CancelCommandRequest> = /*@_
  */
 export type CancelCommandResponse = Message<"peat.sidecar.v1.CancelCommandResponse"> & {
   /**
-   * The statuses at the time of the answer: CANCELLED where nothing had begun and the agent's node is this one.
+   * Statuses at the time of the answer: CANCELLED for targets that are attached to this node and had not begun.
    *
    * @generated from field: repeated peat.sidecar.v1.TargetStatus targets = 1;
    */
@@ -1644,7 +1646,7 @@ export type Agent = Message<"peat.sidecar.v1.Agent"> & {
   liveness: Liveness;
 
   /**
-   * node_id and endpoint id of the node whose news this is.
+   * node_id and endpoint id of the node that reported the agent.
    *
    * @generated from field: string via = 8;
    */
@@ -1656,7 +1658,7 @@ export type Agent = Message<"peat.sidecar.v1.Agent"> & {
   viaEndpoint: string;
 
   /**
-   * Milliseconds since the last sign of life that this node knows of, by its own clock.
+   * Milliseconds since the last sign of life known to this node, by its own clock.
    *
    * @generated from field: uint64 age_ms = 10;
    */
@@ -1668,14 +1670,14 @@ export type Agent = Message<"peat.sidecar.v1.Agent"> & {
   status: PlatformStatus;
 
   /**
-   * Whether its stream ends at this node.
+   * True if its stream ends at this node.
    *
    * @generated from field: bool attached_here = 12;
    */
   attachedHere: boolean;
 
   /**
-   * Where the application can be reached by others, in its own words.
+   * Addresses at which others can reach the application, in a format that it defines.
    *
    * @generated from field: repeated string routes = 100;
    */
@@ -1708,8 +1710,8 @@ export type ListAgentsRequest = Message<"peat.sidecar.v1.ListAgentsRequest"> & {
   group: string;
 
   /**
-   * How many agents an answer has at most, and where it goes on; by id. With a page size of 0 all of them come in one answer, or
-   * RESOURCE_EXHAUSTED.
+   * Maximum number of agents in an answer, and the position to continue from; ordered by id. With a page size of 0 all of them
+   * are in one answer, or the call fails with RESOURCE_EXHAUSTED.
    *
    * @generated from field: uint32 page_size = 100;
    */
@@ -1738,7 +1740,7 @@ export type ListAgentsResponse = Message<"peat.sidecar.v1.ListAgentsResponse"> &
   agents: Agent[];
 
   /**
-   * Empty: these were the last.
+   * Empty on the last page.
    *
    * @generated from field: bytes next_page_token = 100;
    */
@@ -2030,14 +2032,14 @@ export enum ChangeType {
   DELETE = 2,
 
   /**
-   * Closes a snapshot: everything before it was there when the subscription began.
+   * Ends a snapshot: the items before it existed when the subscription began.
    *
    * @generated from enum value: CHANGE_TYPE_SNAPSHOT_END = 100;
    */
   SNAPSHOT_END = 100,
 
   /**
-   * The document exists, but its JSON is more than the subscriber takes in one change; `error` says so.
+   * The document exists, but its JSON exceeds the subscriber's limit for a change; `error` explains it.
    *
    * @generated from enum value: CHANGE_TYPE_OVERSIZED = 102;
    */
@@ -2243,7 +2245,7 @@ export const PeatSidecar: GenService<{
     output: typeof GetHealthResponseSchema;
   },
   /**
-   * Asks for the end of a command. "Requested" until the node its agent is attached to confirms CANCELLED.
+   * Requests the cancellation of a command. It stays requested until the node its agent is attached to confirms CANCELLED.
    *
    * @generated from rpc peat.sidecar.v1.PeatSidecar.CancelCommand
    */
@@ -2253,7 +2255,7 @@ export const PeatSidecar: GenService<{
     output: typeof CancelCommandResponseSchema;
   },
   /**
-   * Every agent of the fleet this node has heard of, the dead ones included.
+   * Lists every agent of the fleet that this node knows, dead ones included.
    *
    * @generated from rpc peat.sidecar.v1.PeatSidecar.ListAgents
    */
@@ -2263,7 +2265,7 @@ export const PeatSidecar: GenService<{
     output: typeof ListAgentsResponseSchema;
   },
   /**
-   * The agents as they are now, one item each, then SNAPSHOT_END, then every change.
+   * Streams the current agents, one item each, then SNAPSHOT_END, then every change.
    *
    * @generated from rpc peat.sidecar.v1.PeatSidecar.WatchAgents
    */
