@@ -85,6 +85,7 @@ impl Schema {
     }
 
     fn name(&mut self, name: &str) -> usize {
+        // A name may overlap with others: any occurrence of its text will do.
         self.names.find(name).unwrap_or_else(|| {
             self.names.push_str(name);
             self.names.len() - name.len()

@@ -153,6 +153,7 @@ impl Client {
     /// The node answered with an error, or the connection failed.
     pub fn call<R: Rpc>(&mut self, request: &R, options: CallOptions) -> Result<R::Response, Error> {
         let call = self.queue_request(request, options, 0);
+        // Let the node report the deadline first: its answer keeps the connection usable.
         let limit = options.limit.or_else(|| options.deadline.map(|deadline| deadline + DEADLINE_GRACE));
         self.take_response::<R>(call, limit)
     }

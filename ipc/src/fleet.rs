@@ -122,6 +122,7 @@ fn value(text: &str) -> Option<usize> {
     let mut at = 0;
     while at < text.len() {
         match text.as_bytes()[at] {
+            // Skip to the closing quote.
             b'"' => at = text.len() - string(&text[at..])?.1.len() - 1,
             b'{' | b'[' => depth += 1,
             b'}' | b']' if depth > 0 => depth -= 1,

@@ -102,6 +102,7 @@ impl Following {
         if change.change_type() == ChangeType::SnapshotEnd {
             self.in_snapshot = false;
         }
+        // Items of a snapshot have no resumable position; its end has one.
         if !self.in_snapshot {
             self.request.snapshot = false;
             self.request.resume_after = change.sequence;

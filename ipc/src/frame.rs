@@ -83,6 +83,7 @@ fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, FrameError> {
     let mut value: u64 = 0;
     for (index, byte) in bytes.iter().take(VARINT_BYTES).enumerate() {
         let digits = u64::from(byte & 0x7f);
+        // Nine bytes hold 63 bits, so the tenth may only contribute one.
         if index == VARINT_BYTES - 1 && digits > 1 {
             return Err(FrameError::Length);
         }
@@ -175,6 +176,7 @@ impl Decoder {
         };
         match body {
             Body::Part(part) => {
+                // The limit applies to all unfinished messages together, which bounds the memory per connection.
                 let held: usize = parts.values().map(Vec::len).sum();
                 if held + part.len() > MESSAGE_BYTES {
                     return Err(FrameError::LongParts);
@@ -353,6 +355,7 @@ fn put_message(out: &mut Vec<u8>, call: u64, field: u32, length: usize, encode: 
 /// Appends the frame's length, for a body field of `body` bytes, and its call id.
 fn put_head(out: &mut Vec<u8>, call: u64, body: usize) {
     let length = number_len(1, call) + body;
+    // Four bytes hold the length prefix of the largest frame.
     out.reserve(length + 4);
     encode_varint(length as u64, out);
     put_number(out, 1, call);

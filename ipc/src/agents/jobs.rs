@@ -177,6 +177,7 @@ impl Jobs {
             job.deadline = deadline;
             // A repeated push shows that the node has not stored the update.
             job.sent = false;
+            // A running command has no pending update, so its acceptance is repeated here.
             if job.at > At::Accepting && job.update.is_none() {
                 self.replies.push(job.said());
             }
@@ -224,6 +225,7 @@ impl Jobs {
             }
             return Ok(());
         }
+        // The node holds the command, or its report is given up: no more repetitions.
         (job.again, job.absent, job.told) = (None, None, 0);
         match (job.at, ack.refused.is_empty()) {
             (At::Done, false) if ack.stage == i32::from(Stage::Completed) && !ack.not_here => {
@@ -372,6 +374,7 @@ impl Jobs {
         self.ledger.settle(id, stage, prepared)?;
         let Some(job) = self.jobs.remove(id) else { return Ok(()) };
         self.inbox.retain(|waiting| waiting != id);
+        // Results of an interrupted command stay for its retry; others are dropped with the last command that shares the key.
         for key in job.keys.iter().filter(|_| !job.interrupted) {
             if !self.jobs.values().any(|other| other.keys.contains(key)) {
                 self.ledger.forget_result(key)?;

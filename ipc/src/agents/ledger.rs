@@ -249,6 +249,7 @@ impl Ledger {
         let (path, new) = (directory.join(NAME), directory.join(format!("{NAME}.new")));
         let mut bytes = Vec::new();
         self.records().for_each(|record| put(&mut bytes, &record));
+        // Write, sync, rename, sync the directory: after a crash the file is the old one or the new one, complete.
         let _ = std::fs::remove_file(&new);
         let mut file = OpenOptions::new().append(true).create_new(true).open(&new)?;
         file.write_all(&bytes)?;
@@ -282,9 +283,11 @@ impl Disk {
         let mut bytes = Vec::new();
         put(&mut bytes, record);
         let written = self.file.write_all(&bytes);
+        // A failed sync leaves it unknown whether the record is on disk, so it is undone like a failed write.
         let written = if sync { written.and_then(|()| self.file.sync_data()) } else { written };
         match written {
             Ok(()) => self.bytes += bytes.len() as u64,
+            // Truncate a partial record, so that the records appended next stay readable.
             Err(_) => self.file.set_len(self.bytes)?,
         }
         written

@@ -17,7 +17,7 @@ use crate::sidecar::Command;
 /// Function that runs a command.
 pub(super) type Handler = Box<dyn Fn(&Work<'_>) -> Outcome + Send + Sync>;
 
-/// Interval after which an idle worker retries a failed ledger; any change wakes it earlier.
+/// Interval at which a waiting worker retries after a failure of the ledger; any change wakes it earlier.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The node's limits on a result, an error message and a progress message.

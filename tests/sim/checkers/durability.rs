@@ -149,6 +149,7 @@ impl History {
 
     fn claim(&mut self, durable: u64) {
         self.durable = self.durable.max(durable);
+        // The newest durable state becomes the first; older ones can no longer reappear.
         let superseded = self.states.iter().skip(1).take_while(|state| state.sequence <= self.durable).count();
         self.states.drain(..superseded);
         self.unsure &= self.states.last().is_some_and(|state| state.sequence > self.durable);
