@@ -1,13 +1,16 @@
-//! Where a panic stays.
+//! Containment of panics in three libraries.
 //!
-//! A panic is a bug, and a process with a bug ends, so that its supervisor restarts it ([`abort_on_panic`]). Three libraries
-//! are exempt. redb panics over some damaged files while it opens them: the operator must read what is wrong, not find a
-//! core dump. Automerge panics on changes that are well-formed but make no sense together (an operation on an object
-//! that does not exist, a number used twice), which nobody can see without doing all its work. Such changes must cost
-//! the peer that sent them a refusal, not this node its life. ureq reads what a
-//! watched agent answers, and is not written for one that lies; it has not been seen to panic, and must not cost the node
-//! its life the day it does. So calls of Automerge and of ureq, and the opening of the database, go through [`contain`].
-//! Nothing else does.
+//! A panic is a bug, and a process with a bug ends, so that its supervisor restarts it ([`abort_on_panic`]). Three libraries are
+//! exempt:
+//!
+//! * redb panics on some damaged files while it opens them. The operator must get an error that names the file, not a core dump.
+//! * Automerge panics on changes that are well-formed but inconsistent (an operation on an object that does not exist, a number
+//!   used twice), which cannot be detected without doing all its work. Such changes must cause a rejection of the peer that sent
+//!   them, and must not end this node.
+//! * ureq reads the answers of a watched agent and is not designed for a malicious one. No panic of it is known, and the first
+//!   must not end the node.
+//!
+//! Calls of Automerge and ureq, and the opening of the database, therefore go through [`contain`]. Nothing else does.
 
 use std::cell::Cell;
 use std::fmt;
@@ -20,7 +23,7 @@ thread_local! {
     static CONTAINING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Work that panicked.
+/// Error of work that panicked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Panicked;
 
@@ -32,10 +35,10 @@ impl fmt::Display for Panicked {
 
 impl std::error::Error for Panicked {}
 
-/// Does `work`, and survives its panic. What `work` was changing must be dropped then: it may be half changed.
+/// Runs `work` and catches its panic. The caller must then drop what `work` was changing, which may be half changed.
 ///
 /// # Errors
-/// [`Panicked`]; the log says where.
+/// [`Panicked`]; the log has the location.
 pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     let outer = CONTAINING.replace(true);
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -43,8 +46,8 @@ pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     result.map_err(|_| Panicked)
 }
 
-/// Makes every panic outside of [`contain`] end the process at once, whatever thread it is in: it owned something that
-/// nobody can take over. Called before the threads start.
+/// Makes every panic outside of [`contain`] end the process at once, in any thread, because no other thread can take over the
+/// state that it owned. Must be called before the threads start.
 pub fn abort_on_panic() {
     set_hook(Box::new(report));
 }

@@ -1,16 +1,16 @@
-//! Errors by who is to blame, so that one place decides what the other side is told and whether to carry on.
+//! Classification of errors by blame, from which one place derives the reply to the other side and whether to continue.
 
-/// Who has to change something for a failure to go away.
+/// Party that has to act for a failure to go away.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Blame {
-    /// Another node sent what it must not send.
+    /// Another node violated the protocol.
     Peer,
-    /// The caller asked for what cannot be done.
+    /// The caller made an invalid request.
     Client,
-    /// The configuration or the data directory needs a person.
+    /// The configuration or the data directory needs the operator.
     Operator,
-    /// This machine: its disk or its memory.
+    /// This machine failed: its disk or its memory.
     Machine,
-    /// A defect of this program.
+    /// The program has a defect.
     Bug,
 }

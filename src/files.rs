@@ -1,7 +1,7 @@
-//! Files and directories that are opened once, checked on the descriptor, and used by it.
+//! Files and directories that are opened once, checked on the descriptor, and used through it.
 //!
-//! What a path names may change between two looks at it. So nothing here asks a path what it is: it is opened, without waiting for
-//! the other end of a FIFO, and what was opened is asked for its type, owner and mode.
+//! A path may refer to another file at each use. Therefore no check here uses a path: the file is opened, without waiting for the
+//! other end of a FIFO, and its type, owner and mode are read from the descriptor.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, renameat, unlinkat};
 use zeroize::Zeroizing;
 
-/// For nobody but this user.
+/// Mode of files that only this user may read and write.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// Why a file or directory is not used.
+/// Reason for which a file or directory is not used.
 #[derive(Debug)]
 pub(crate) enum FileError {
-    /// It is another kind of thing, another user's, or open to others; the sentence goes on after the path.
+    /// It has the wrong type, belongs to another user, or is open to others; the sentence continues after the path.
     Refused(String),
-    /// The system's answer.
+    /// A system call failed.
     Machine(io::Error),
 }
 
@@ -41,7 +41,7 @@ impl FileError {
         FileError::Refused(words.into())
     }
 
-    /// In words, beginning with the path.
+    /// Returns the error as a sentence that begins with the path.
     pub(crate) fn of(&self, path: &Path) -> String {
         match self {
             FileError::Refused(words) => format!("{} {words}", path.display()),
@@ -50,16 +50,16 @@ impl FileError {
     }
 }
 
-/// Whether links are followed at the last step of a path.
+/// Treatment of a symbolic link as the last component of a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Links {
-    /// The operator gives the path: volumes of secrets consist of links.
+    /// Followed: the operator gives the path, and volumes of secrets consist of links.
     Follow,
-    /// The name is the node's own.
+    /// Rejected: the name is the node's own.
     Refuse,
 }
 
-/// Opens a regular file to read it.
+/// Opens a regular file for reading.
 pub(crate) fn open(path: &Path, links: Links) -> Result<File, FileError> {
     let file = File::from(openat(CWD, path, reading(links), Mode::empty())?);
     regular(&file)?;
@@ -76,20 +76,21 @@ fn regular(file: &File) -> Result<Metadata, FileError> {
     if metadata.is_file() { Ok(metadata) } else { Err(FileError::refused("is not a file")) }
 }
 
-/// What a file holds, at most `limit` bytes. It is wiped when it is dropped, and read into room that never moves.
+/// Reads a file of at most `limit` bytes. The buffer has room for the whole file, so that no copy of a secret is left behind when
+/// it grows, and is wiped on drop.
 pub(crate) fn bytes(file: &File, limit: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let too_long = || FileError::refused(format!("is longer than {limit} bytes, which is the limit"));
     let length = file.metadata()?.len();
     if length > limit {
         return Err(too_long());
     }
-    // One byte more shows a file that grows meanwhile.
+    // The spare room avoids a reallocation; reading one byte beyond the limit detects a file that grew meanwhile.
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length + 64).unwrap_or(usize::MAX)));
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit { Err(too_long()) } else { Ok(bytes) }
 }
 
-/// The same as text.
+/// Reads a file like `bytes`, as UTF-8.
 pub(crate) fn text(file: &File, limit: u64) -> Result<Zeroizing<String>, FileError> {
     let mut bytes = bytes(file, limit)?;
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|cause| {
@@ -98,7 +99,7 @@ pub(crate) fn text(file: &File, limit: u64) -> Result<Zeroizing<String>, FileErr
     })
 }
 
-/// The text of a file that the operator keeps private: root's or this user's, and closed to all users beside their group.
+/// Reads a file with a secret: it must belong to root or to this user, and be closed to all others but its group.
 pub(crate) fn secret_text(path: &Path, limit: u64) -> Result<Zeroizing<String>, FileError> {
     let file = open(path, Links::Follow)?;
     let metadata = file.metadata()?;
@@ -110,7 +111,7 @@ pub(crate) fn secret_text(path: &Path, limit: u64) -> Result<Zeroizing<String>, 
     text(&file, limit)
 }
 
-/// A file or directory must be this user's or, where that will do, root's.
+/// Checks that a file or directory belongs to this user or, if `or_root`, to root.
 pub(crate) fn check_owner(metadata: &Metadata, or_root: bool) -> Result<(), FileError> {
     let (owner, ours) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner == ours || (or_root && owner == 0) {
@@ -119,24 +120,24 @@ pub(crate) fn check_owner(metadata: &Metadata, or_root: bool) -> Result<(), File
     Err(FileError::refused(format!("belongs to user {owner}, and this is user {ours}")))
 }
 
-/// Whether users beside this one and its own groups have these rights. The kubelet gives every file of a volume to the pod's `fsGroup`,
-/// with the owner's permissions, so a group of this process is not another's.
+/// Returns true if users other than this one and its groups have these rights. The kubelet gives every file of a volume to the
+/// pod's `fsGroup`, with the owner's permissions, so a group of this process does not count as another's.
 pub(crate) fn is_open_to_others(metadata: &Metadata, rights: u32) -> bool {
     is_open(metadata.mode(), metadata.gid(), &groups(), rights)
 }
 
-/// `rights` as digits of a mode: 7 for any, 2 for writing.
+/// Implements `is_open_to_others`. `rights` is a digit of a mode: 7 for any, 2 for writing.
 pub(crate) fn is_open(mode: u32, group: u32, ours: &[u32], rights: u32) -> bool {
     mode & rights != 0 || (mode & (rights << 3) != 0 && !ours.contains(&group))
 }
 
-/// The groups of this process.
+/// Returns the groups of this process.
 fn groups() -> Vec<u32> {
     let supplementary = rustix::process::getgroups().unwrap_or_default();
     supplementary.into_iter().chain([rustix::process::getegid()]).map(rustix::process::Gid::as_raw).collect()
 }
 
-/// An open directory. Everything in it is reached by its descriptor, and links are not followed.
+/// An open directory. Its files are opened relative to its descriptor, and links are not followed.
 #[derive(Debug)]
 pub(crate) struct Directory {
     descriptor: File,
@@ -154,12 +155,12 @@ impl Directory {
         self.descriptor.metadata()
     }
 
-    /// What to call a file of it.
+    /// Returns the path of a file in it, for messages.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Opens a file to read it; `None` if there is none.
+    /// Opens a file for reading; `None` if it does not exist.
     pub(crate) fn read(&self, name: &str) -> Result<Option<File>, FileError> {
         match openat(&self.descriptor, name, reading(Links::Refuse), Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => Ok(None),
@@ -171,7 +172,7 @@ impl Directory {
         }
     }
 
-    /// Opens this user's private file to read and write it, and makes it where it is missing.
+    /// Opens this user's private file for reading and writing, creating it if it is missing.
     pub(crate) fn open_own(&self, name: &str) -> Result<File, FileError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(openat(&self.descriptor, name, flags, PRIVATE).map_err(linked)?);
@@ -179,23 +180,23 @@ impl Directory {
         Ok(file)
     }
 
-    /// Makes this user's private file, which must not exist.
+    /// Creates this user's private file, which must not exist.
     pub(crate) fn create_own(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(openat(&self.descriptor, name, flags, PRIVATE)?))
     }
 
-    /// Gives a file a second name, which must be free.
+    /// Adds a second name to a file. The name must be free.
     pub(crate) fn link(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         Ok(linkat(&self.descriptor, from, &self.descriptor, to, AtFlags::empty())?)
     }
 
-    /// Gives a file another name, whether or not that is free.
+    /// Renames a file, replacing the target if it exists.
     pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         Ok(renameat(&self.descriptor, from, &self.descriptor, to)?)
     }
 
-    /// Removes a name, if it is there.
+    /// Removes a name, if it exists.
     pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         match unlinkat(&self.descriptor, name, AtFlags::empty()) {
             Err(cause) if cause != rustix::io::Errno::NOENT => Err(cause.into()),
@@ -203,17 +204,17 @@ impl Directory {
         }
     }
 
-    /// Makes its names survive a crash.
+    /// Makes the names in it durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.descriptor.sync_all()
     }
 }
 
-/// The system's word for a link that is not followed is one about loops.
+/// Converts the errors of opening with O_NOFOLLOW: a symbolic link gives ELOOP.
 fn linked(cause: rustix::io::Errno) -> FileError {
     match cause {
         rustix::io::Errno::LOOP => FileError::refused("is a symbolic link; the node follows none in its directory"),
-        // A FIFO that nobody reads, or a socket.
+        // A FIFO without a reader, or a socket.
         rustix::io::Errno::NXIO => FileError::refused("is not a file"),
         cause => cause.into(),
     }
@@ -296,7 +297,7 @@ mod tests {
         let path = held.path().join("key");
         std::fs::write(&path, "secret").expect("written");
         if std::os::unix::fs::chown(&path, Some(12_345), None).is_err() {
-            // Only root gives files away; then this file is ours.
+            // Only root may give files away; without that right the file is this user's.
             assert!(secret_text(&path, 100).is_ok() || std::fs::metadata(&path).expect("there").mode() & 0o007 != 0);
             return;
         }

@@ -1,23 +1,24 @@
-//! Keeps a repeated complaint from filling the log.
+//! Rate limit of repeated log messages.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 
-/// The same complaint is logged at most this often.
+/// Minimum interval between two logs of the same message.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Complaints remembered, and logged within one [`INTERVAL`] from the first: more, as from a crowd of peers, are left out.
+/// Maximum number of messages remembered, and therefore of different messages logged per [`INTERVAL`]; further ones, of a crowd
+/// of peers for example, are dropped.
 const REMEMBERED: usize = 1_024;
 
-/// When each complaint was last logged.
+/// Time at which each message was last logged.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimit {
     logged: BTreeMap<String, Instant>,
 }
 
 impl LogLimit {
-    /// Whether this complaint may be logged now.
+    /// Returns true if this message may be logged now, and records it.
     pub(crate) fn allows(&mut self, now: Now, complaint: &str) -> bool {
         if self.logged.get(complaint).is_some_and(|at| !now.reached(*at + INTERVAL)) {
             return false;

@@ -1,4 +1,4 @@
-//! The program; everything is in the library, [`peat_node::cli`] first.
+//! Entry point. All code is in the library; start at [`peat_node::cli`].
 
 fn main() -> std::process::ExitCode {
     peat_node::cli::main()

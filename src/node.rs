@@ -1,7 +1,7 @@
-//! The node: opens what it needs, starts its threads, waits for the end, and stops them in order.
+//! The node process: opens files and sockets, starts the threads, waits, and stops them in order.
 //!
 //! Owns the process: data directory, signals, threads. Must never touch a document or a datagram; the threads' engines do.
-//! `parts.rs` makes the engines and opens the sockets, `wiring.rs` connects them with channels and starts the threads.
+//! `parts.rs` opens the engines and sockets; `wiring.rs` connects them with channels and starts the threads.
 
 mod activation;
 mod announcement;
@@ -36,19 +36,20 @@ use self::threads::Threads;
 use crate::config::{self, Config};
 use crate::contain::abort_on_panic;
 
-/// How long each thread may take to end.
+/// Maximum time for each thread to end.
 const STOPPING: Duration = Duration::from_secs(5);
 
-/// Runs a node until it is told to stop by SIGTERM or SIGINT. At SIGHUP what `read_again` gives is put into effect, as far as
-/// that can change.
+/// Runs a node until SIGTERM or SIGINT. At SIGHUP it applies the settings that `read_again` returns, as far as they can change at
+/// run time.
 ///
 /// # Errors
-/// Why it could not start, or what ended it.
+/// The reason for which it could not start, or the failure that ended it.
 pub fn run(mut config: Config, read_again: impl Fn() -> Result<Config, config::Error>) -> Result<(), Error> {
     abort_on_panic();
     let _logging = logging::start(&config.log)?;
     harden::harden();
     config.warnings.iter().for_each(|words| log::warn!("{words}"));
+    // Comes before anything opens a descriptor; see `activation.rs`.
     let handed = activation::listeners(activation::take()?)?;
     let orders = signals::listen()?;
     let (manager, rhythm) = (Manager::of_this_process(), notify::watchdog());
@@ -65,6 +66,7 @@ pub fn run(mut config: Config, read_again: impl Fn() -> Result<Config, config::E
     let early = supervisor.wait(|| outlets.reload(&mut config, read_again()));
     log::info!("stopping");
     manager.stopping();
+    // Stopping the api thread ends the others in order; see `wiring::start`.
     stop.stop();
     let stopped = threads.wait(early.as_ref().map(|ended| ended.role), STOPPING);
     match early {

@@ -1,6 +1,7 @@
-//! What the HTTP/2 library takes for a socket: two buffers in memory, and a waker that only notes that it was called.
+//! In-memory socket for the HTTP/2 library: two buffers, and a waker that only records that it was called.
 //!
-//! The library wants to own its socket, so both ends hold the same buffers. One thread has both; the lock is never waited for.
+//! The library requires ownership of its socket, so both ends share the buffers. One thread has both; the lock is never
+//! contended.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) struct Buffers {
     pub(crate) incoming: Vec<u8>,
     pub(crate) outgoing: Vec<u8>,
-    /// So many bytes may be in `outgoing`.
+    /// Maximum size of `outgoing`, in bytes.
     pub(crate) allowance: usize,
 }
 
@@ -60,12 +61,12 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// Notes that there is more to do.
+/// Waker that records that there is more to do.
 #[derive(Debug, Default)]
 pub(crate) struct Flag(AtomicBool);
 
 impl Flag {
-    /// Whether it was called since this was last asked.
+    /// Returns true if it was woken since the last call.
     pub(crate) fn take(&self) -> bool {
         self.0.swap(false, Ordering::AcqRel)
     }

@@ -1,8 +1,8 @@
-//! Whether each thread's loop still goes round.
+//! Watchdog of the threads: detects a loop that no longer runs.
 //!
-//! A thread stamps its [`Pulse`] each time it goes round its loop, and the main thread looks at the stamps ([`crate::node`]).
-//! Only under a watchdog does an idle thread wake up for it; without one nothing does, and silence means nothing.
-//! Must never be waited for: a stamp is one store to memory.
+//! A thread stamps its [`Pulse`] in each iteration of its loop, and the main thread checks the stamps ([`crate::node`]). An idle
+//! thread wakes up for this only under a watchdog of the service manager; without one no thread does, and silence means nothing.
+//! Must never block: a stamp is one store to memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,37 +10,37 @@ use std::time::{Duration, Instant};
 
 use crate::metrics::Histogram;
 
-/// Looks and wake-ups for each interval of a watchdog.
+/// Checks, and wake-ups of an idle thread, per watchdog interval.
 pub const BEATS: u32 = 3;
 
-/// How often a thread must go round its loop.
+/// Interval of the watchdog, in which each thread must stamp.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rhythm {
     interval: Duration,
 }
 
 impl Rhythm {
-    /// For a watchdog that bites after `interval` without a sign.
+    /// Returns the rhythm of a watchdog that fires after `interval` without a sign of life.
     #[must_use]
     pub fn new(interval: Duration) -> Rhythm {
         Rhythm { interval }
     }
 
-    /// Between two looks, and longest wait of an idle thread.
+    /// Returns the time between two checks, which is also the longest wait of an idle thread.
     #[must_use]
     pub fn beat(&self) -> Duration {
         self.interval / BEATS
     }
 }
 
-/// The sign of life of one thread.
+/// Signs of life of one thread.
 #[derive(Debug)]
 pub struct Pulse {
     role: &'static str,
     start: Instant,
-    /// Milliseconds after `start`.
+    /// Time of the last stamp, in milliseconds after `start`.
     last: AtomicU64,
-    /// When it last had something to do, microseconds after `start`; 0: it waits.
+    /// Start of the iteration in progress, in microseconds after `start`; 0 while the thread waits.
     woke: AtomicU64,
     turns: Histogram,
     late: AtomicBool,
@@ -49,7 +49,7 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// The pulse of the thread with this role. It is late after a whole interval of the watchdog, or after `patience` where
+    /// Creates the pulse of the thread with this role. It is late after a whole interval of the watchdog, or after `patience` if
     /// that is longer. Without a rhythm it is never late.
     #[must_use]
     pub fn new(role: &'static str, now: Instant, rhythm: Option<Rhythm>, patience: Duration) -> Arc<Pulse> {
@@ -66,13 +66,13 @@ impl Pulse {
         })
     }
 
-    /// The thread that has it.
+    /// Returns the role of the thread.
     #[must_use]
     pub fn role(&self) -> &'static str {
         self.role
     }
 
-    /// The loop has gone round, and waits for something to do.
+    /// Records that the loop has completed an iteration and waits for an event.
     pub fn stamp(&self, now: Instant) {
         let since = now.saturating_duration_since(self.start);
         self.last.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -83,26 +83,26 @@ impl Pulse {
         }
     }
 
-    /// The loop has something to do: what else there is waits until the next stamp.
+    /// Records that an event has arrived. Further events wait until the next stamp.
     pub fn woke(&self, now: Instant) {
         let micros = now.saturating_duration_since(self.start).as_micros();
         self.woke.store(u64::try_from(micros).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
-    /// How long each round took, waiting aside: how long whoever needs the thread had to wait for it.
+    /// Returns the durations of the iterations, without waiting: the delay that the thread imposes on its callers.
     #[must_use]
     pub fn turns(&self) -> &Histogram {
         &self.turns
     }
 
-    /// The wait of an idle loop, shortened so that it goes round often enough.
+    /// Shortens the wait of an idle loop, so that it stamps often enough.
     #[must_use]
     pub fn shorten(&self, wait: Option<Duration>) -> Option<Duration> {
         let longest = self.rhythm.map(|rhythm| rhythm.beat());
         wait.into_iter().chain(longest).min()
     }
 
-    /// How long the thread has been silent, when that is too long. Remembered for [`Pulse::is_late`].
+    /// Returns the time since the last stamp if it is too long, and records the result for [`Pulse::is_late`].
     #[must_use]
     pub fn check(&self, now: Instant) -> Option<Duration> {
         let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));
@@ -112,7 +112,7 @@ impl Pulse {
         late.then_some(silence)
     }
 
-    /// Whether it was late at the last look.
+    /// Returns true if the thread was late at the last check.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.late.load(Ordering::Relaxed)

@@ -1,8 +1,8 @@
-//! The messages of clients and nodes, as tables that `build.rs` makes of `proto/`: their JSON, and their cost in memory.
+//! Messages of clients and nodes as tables that `build.rs` generates from `proto/`: their JSON, and their cost in memory.
 //!
-//! One reader and one writer for every message, instead of generated code for each: `read` makes protobuf of JSON, `write`
-//! JSON of protobuf, both by protobuf's own rules (protobuf.dev/programming-guides/json). `cost` says what a message takes
-//! in memory before it is decoded.
+//! One reader and one writer serve all messages, instead of generated code for each: `read` converts JSON to protobuf, `write`
+//! converts protobuf to JSON, both by protobuf's own rules (protobuf.dev/programming-guides/json). `cost` computes the memory
+//! that a message takes before it is decoded.
 
 mod cost;
 mod read;
@@ -16,24 +16,24 @@ pub use cost::CostError;
 pub use read::from_base64;
 pub use write::{Style, base64};
 
-/// A message's place in the tables.
+/// Index of a message in the tables.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Index(u16);
 
 /// A message that is in the tables.
 pub trait Described: Message {
-    /// Where.
+    /// Its index.
     const INDEX: Index;
 }
 
 #[derive(Debug)]
 struct Field {
     number: u16,
-    /// Where in [`NAMES`], and how long.
+    /// Start in [`NAMES`], and length.
     name: (u16, u8),
     kind: Kind,
     repeated: bool,
-    /// Whether absent and default differ.
+    /// True if the field distinguishes absent from default.
     optional: bool,
 }
 
@@ -46,10 +46,10 @@ enum Kind {
     Bool,
     Text,
     Bytes,
-    /// Which of [`ENUMS`].
+    /// Index into [`ENUMS`].
     Enum(u16),
     Message(Index),
-    /// Of entries like this.
+    /// Index of the message of an entry.
     Map(Index),
 }
 
@@ -66,7 +66,7 @@ fn text((start, length): (u16, u8)) -> &'static str {
 }
 
 impl Index {
-    /// By field number.
+    /// Returns the fields, ordered by number.
     fn fields(self) -> &'static [Field] {
         let (start, end) = MESSAGES[usize::from(self.0)];
         &FIELDS[usize::from(start)..usize::from(end)]
@@ -78,7 +78,7 @@ impl Field {
         text(self.name)
     }
 
-    /// The letters of the name in JSON, `docId` for `doc_id`.
+    /// Iterates over the letters of the name in JSON, `docId` for `doc_id`.
     fn json_name(&self) -> impl Iterator<Item = u8> {
         let mut upper = false;
         self.name().bytes().filter_map(move |byte| match byte {
@@ -97,13 +97,13 @@ fn values(of: u16) -> &'static [Value] {
     &VALUES[usize::from(start)..usize::from(end)]
 }
 
-/// Request and response of a method of `PeatSidecar`.
+/// Returns the request and the response of a method of `PeatSidecar`.
 #[must_use]
 pub fn method(method: peat_ipc::Method) -> (Index, Index) {
     METHODS[method as usize - 1]
 }
 
-/// A message as one line of JSON.
+/// Encodes a message as one line of JSON.
 #[must_use]
 pub fn json<M: Described>(message: &M, style: Style) -> String {
     let mut out = Vec::new();
@@ -111,7 +111,7 @@ pub fn json<M: Described>(message: &M, style: Style) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// Appends the JSON of an encoded message, whose fields must be in the order of their numbers, as prost writes them.
+/// Appends the JSON of an encoded message. Its fields must be in the order of their numbers, as prost writes them.
 pub fn write(message: Index, bytes: &[u8], style: Style, out: &mut Vec<u8>) {
     write::message(message, bytes, style, out);
 }
@@ -119,7 +119,7 @@ pub fn write(message: Index, bytes: &[u8], style: Style, out: &mut Vec<u8>) {
 /// Encodes a message given as JSON.
 ///
 /// # Errors
-/// It is not one; the sentence says what is wrong where.
+/// The JSON is not such a message; the sentence names the field and the mistake.
 pub fn read(message: Index, json: &[u8]) -> Result<Vec<u8>, String> {
     read::message(message, json)
 }

@@ -1,4 +1,4 @@
-//! The fleet's agents: once, or as they change.
+//! The subcommand `agents`: the agents of the fleet, once or as they change.
 
 use peat_ipc::sidecar as pb;
 
@@ -9,7 +9,7 @@ use super::output::Output;
 use super::remote;
 
 const HEADINGS: [&str; 6] = ["ID", "GROUP", "STATE", "VIA", "AGE", "VERSION"];
-/// What `--watch` shows on a terminal, and how wide.
+/// Columns of `--watch`, with their widths on a terminal.
 const COLUMNS: [(&str, usize); 6] = [("ID", 32), ("GROUP", 16), ("STATE", 8), ("VIA", 24), ("AGE", 8), ("VERSION", 0)];
 
 pub(super) fn agents(command: &Agents) -> Result<(), Failure> {
@@ -25,7 +25,7 @@ pub(super) fn agents(command: &Agents) -> Result<(), Failure> {
 
 fn watch(command: &Agents) -> Result<(), Failure> {
     let mut connection = remote::connect(command)?;
-    // A stream may be quiet for any time; whether the node answers at all shows here.
+    // A stream may be idle for any time, so this call finds out first if the node answers at all.
     now(&mut connection)?;
     let mut output = Output::stdout(command.json);
     for change in connection.client().watch_agents()? {

@@ -1,4 +1,4 @@
-//! The commands and their arguments: one definition for parsing, help and completions.
+//! Subcommands and their arguments: one definition for parsing, help and completions.
 
 use argh::{ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FromArgs, SubCommand};
 
@@ -20,7 +20,7 @@ pub struct Arguments {
     pub command: Option<Command>,
 }
 
-/// What to do.
+/// Subcommand to run.
 #[derive(ArgsInfo, Debug, FromArgs)]
 #[argh(subcommand)]
 pub enum Command {
@@ -50,15 +50,15 @@ pub enum Command {
     Completions(Completions),
 }
 
-/// A command that talks to a node.
+/// A subcommand that calls a node.
 pub trait Remote {
-    /// `--node`.
+    /// Value of `--node`.
     fn node(&self) -> Option<&str>;
-    /// `--timeout`.
+    /// Value of `--timeout`.
     fn timeout(&self) -> Option<&str>;
 }
 
-/// Defines commands that talk to a node: their own arguments, and `--node`, `--timeout` and `--json`.
+/// Defines subcommands that call a node: their own arguments, and `--node`, `--timeout` and `--json`.
 macro_rules! remote {
     ($($(#[$meta:meta])* $name:ident { $($body:tt)* })*) => {
         $(
@@ -299,7 +299,7 @@ remote! {
     }
 }
 
-/// What `agents --status` shows.
+/// Value of `agents --status`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct State(pub peat_ipc::sidecar::Liveness);
 
@@ -313,7 +313,7 @@ impl std::str::FromStr for State {
     }
 }
 
-/// What `commands --status` shows.
+/// Value of `commands --status`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Outcome(pub peat_ipc::sidecar::CommandStatus);
 
@@ -329,7 +329,7 @@ impl std::str::FromStr for Outcome {
     }
 }
 
-/// What `sync` does.
+/// Action of `sync`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     Start,
@@ -415,7 +415,7 @@ pub struct Completions {
     pub shell: String,
 }
 
-/// `check` takes the flags of `run`.
+/// Arguments of `check`, which are the flags of `run`.
 #[derive(Debug)]
 pub struct Check(pub Flags);
 

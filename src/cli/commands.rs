@@ -1,4 +1,4 @@
-//! Commands to agents: sent, listed, waited for, cancelled.
+//! The subcommands for commands to agents: send, list, wait and cancel.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::clock;
 use crate::config::{FleetSettings, Machine, ttl};
 use crate::random::{RandomExt, System};
 
-/// Commands asked for at a time.
+/// Number of commands requested per page.
 const PAGE: u32 = 500;
-/// What is shown of each, and how wide on a terminal.
+/// Columns of the list, with their widths on a terminal.
 const COLUMNS: [(&str, usize); 6] = [("ID", 32), ("TYPE", 16), ("TO", 24), ("STATUS", 10), ("DONE", 6), ("ERROR", 0)];
 
 /// Prints the commands page by page, so that a long list takes no more memory than a short one.
@@ -60,7 +60,7 @@ fn row(command: &pb::Command) -> [String; 6] {
     [command.id.clone(), command.command_type.clone(), to, status, done, command.error.clone()]
 }
 
-/// `COMMAND_STATUS_EXECUTING` as `EXECUTING`.
+/// Returns `EXECUTING` for `COMMAND_STATUS_EXECUTING`.
 fn word(status: pb::CommandStatus) -> String {
     status.as_str_name().trim_start_matches("COMMAND_STATUS_").to_owned()
 }
@@ -113,7 +113,7 @@ fn body(command: &Send) -> Result<pb::Command, Failure> {
     })
 }
 
-/// `None`: for ever.
+/// Returns the time to live; `None` for a command without one.
 fn time_to_live(given: Option<&str>) -> Result<Option<Duration>, Failure> {
     match given {
         Some("0") => Ok(None),
@@ -132,7 +132,8 @@ fn seconds_up(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).unwrap_or(i64::MAX)
 }
 
-/// Only the difference to expires_at counts, so a clock that is wrong does no harm; 0 would mean that it is not set.
+/// Returns the wall clock in Unix seconds. Only the difference to expires_at counts, so a wrong clock does no harm; 0 would mean
+/// unset.
 fn now_s() -> i64 {
     (clock::shell::now().wall_ms / 1_000).max(1)
 }
@@ -147,14 +148,14 @@ fn find(connection: &mut Connection, id: &str) -> Result<pb::Command, Failure> {
     found.ok_or_else(|| Failure::new(exit::NOT_FOUND, format!("there is no command {id} any more")))
 }
 
-/// What is shown of each step, and how wide.
+/// Columns of `send --wait`, with their widths on a terminal.
 const STEPS: [(&str, usize); 3] = [("AGENT", 32), ("STATUS", 10), ("RESULT", 0)];
 
-/// Sends, then prints how far each agent is, whenever that changes, until all have ended.
+/// Sends a command, then prints the state of each agent whenever it changes, until all have ended.
 fn send_and_wait(command: &Send, mut connection: Connection, body: pb::Command) -> Result<(), Failure> {
     let id = body.id.clone();
     let mut watcher = remote::connect(command)?;
-    // From a point before anything can happen, however late the subscription begins.
+    // The position is taken before the command exists, so the subscription misses nothing even if it begins late.
     let (resume_after, resume_run) = documents::now(&mut watcher)?;
     let collections = vec!["commands".into()];
     let request = pb::SubscribeRequest { collections, resume_after, resume_run, ..pb::SubscribeRequest::default() };
@@ -202,7 +203,7 @@ fn show_steps(
     Ok(())
 }
 
-/// How far it is, or what came of it.
+/// Returns the error, progress or result of a target, the first that is present.
 fn words(target: &pb::TargetStatus) -> String {
     match target {
         _ if !target.error.is_empty() => target.error.clone(),

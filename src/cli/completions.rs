@@ -1,4 +1,4 @@
-//! Completion scripts, made from the same definition that parses the arguments.
+//! Completion scripts, generated from the definition that parses the arguments.
 
 use std::fmt::Write as _;
 
@@ -6,12 +6,12 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind};
 
 use super::arguments::Arguments;
 
-/// The shells that have a script.
+/// Shells with a completion script.
 pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 const PROGRAM: &str = "peat-node";
 
-/// The script for one of [`SHELLS`].
+/// Returns the script for one of [`SHELLS`].
 #[must_use]
 pub fn script(shell: &str) -> Option<String> {
     let program = Arguments::get_args_info();
@@ -31,7 +31,7 @@ fn takes_value(flag: &FlagInfo<'_>) -> bool {
     matches!(flag.kind, FlagInfoKind::Option { .. })
 }
 
-/// Whether what the flag takes is a path.
+/// Returns true if the flag's value is a path.
 fn takes_path(flag: &FlagInfo<'_>) -> bool {
     matches!(flag.kind, FlagInfoKind::Option { arg_name: "DIR" | "FILE" })
 }
@@ -86,7 +86,7 @@ fn zsh_value(flag: &FlagInfo<'_>) -> &'static str {
     }
 }
 
-/// Text for the inside of single quotes and zsh's brackets.
+/// Removes characters with a meaning inside single quotes and zsh's brackets.
 fn quoted(text: &str) -> String {
     text.replace('\'', "").replace([':', '[', ']'], " ")
 }

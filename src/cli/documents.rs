@@ -1,4 +1,4 @@
-//! The commands on documents: put, patch, get, list, delete, compact and watch.
+//! The subcommands for documents: put, patch, get, list, delete, compact and watch.
 
 use std::io::Read;
 
@@ -71,16 +71,17 @@ pub(super) fn compact(command: &Compact) -> Result<(), Failure> {
     Output::stdout(command.json).response(&response, |out| out.line(&base64(&response.version)))
 }
 
-/// Length of the id of a run, and with the place in it that a subscriber that is behind depends on.
+/// Valid sizes of the second part of a token, in bytes: a run id, or a run id and the position that a subscriber that is behind
+/// depends on.
 const RUN_BYTES: [usize; 2] = [16, 24];
 
-/// What `watch` shows on a terminal, and how wide.
+/// Columns of `watch`, with their widths on a terminal.
 const COLUMNS: [(&str, usize); 4] = [("POSITION", 38), ("CHANGE", 12), ("DOCUMENT", 32), ("CONTENT", 0)];
 
 pub(super) fn watch(command: &Watch) -> Result<(), Failure> {
     let after = command.after.as_deref().map(position).transpose()?;
     let mut connection = remote::connect(command)?;
-    // A stream may be quiet for any time; whether the node answers at all shows here.
+    // A stream may be idle for any time, so this call finds out first if the node answers at all.
     now(&mut connection)?;
     match (after, command.snapshot) {
         (None, snapshot) => follow(command, &mut connection, snapshot, &Position::default()),
@@ -96,9 +97,9 @@ pub(super) fn watch(command: &Watch) -> Result<(), Failure> {
     .map_err(Failure::from)
 }
 
-/// Why a subscription of `watch` ended.
+/// Reason for which a subscription of `watch` ended.
 enum Ended {
-    /// Before the first change: the node cannot continue at the position.
+    /// Ended before the first change, because the node cannot continue at the position.
     Unknown(String),
     Failed(Failure),
 }
@@ -149,8 +150,8 @@ fn row(change: &pb::DocumentChange) -> [String; 4] {
     [format!("{}@{}", change.sequence, base64(&change.run)), kind, document, content.clone()]
 }
 
-/// A sequence number and the run that counted it. Each start of a node is a run of its own, and counts on from what the one
-/// before left on disk: a sequence number alone may mean another change.
+/// A token: a sequence number and the run that assigned it. Each start of a node is a new run, which continues from what the
+/// previous run left on disk, so a sequence number without its run may mean another change.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Position {
     sequence: u64,
@@ -171,7 +172,7 @@ fn position(text: &str) -> Result<Position, Failure> {
     Ok(Position { sequence: number(sequence)?, run })
 }
 
-/// Where the node is: its newest sequence number, and the run that belongs to.
+/// Returns the node's position: its newest sequence number and its run.
 pub(super) fn now(connection: &mut Connection) -> Result<(u64, Vec<u8>), Failure> {
     let health = connection.call(&pb::GetHealthRequest {})?;
     let pairs = health.run.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
@@ -180,7 +181,7 @@ pub(super) fn now(connection: &mut Connection) -> Result<(u64, Vec<u8>), Failure
     Ok((health.sequence, bytes.ok_or_else(strange)?))
 }
 
-/// A version as it was printed.
+/// Decodes a version from its printed form.
 fn version(text: Option<&str>) -> Result<Vec<u8>, Failure> {
     let Some(text) = text else { return Ok(Vec::new()) };
     let bytes = from_base64(text).filter(|bytes| !bytes.is_empty());
@@ -189,7 +190,7 @@ fn version(text: Option<&str>) -> Result<Vec<u8>, Failure> {
     })
 }
 
-/// The document on the command line: itself, `@FILE`, or `-` or `@-` for standard input.
+/// Returns the document given on the command line: literally, as `@FILE`, or as `-` or `@-` for standard input.
 pub(super) fn content(text: &str) -> Result<String, Failure> {
     match (text, text.strip_prefix('@')) {
         ("-" | "@-", _) => read("standard input", std::io::stdin().lock()),
@@ -201,8 +202,8 @@ pub(super) fn content(text: &str) -> Result<String, Failure> {
     }
 }
 
-/// Reads a little more than the limit, so that a file that is too long is refused by the node in its own words, and one
-/// that never ends still ends.
+/// Reads somewhat more than the limit, so that the node rejects a file that is too long with its own message, and an endless
+/// input still ends.
 fn read(name: &str, input: impl Read) -> Result<String, Failure> {
     let mut text = String::new();
     let limit = 3 * DOCUMENT_JSON_BYTES as u64;

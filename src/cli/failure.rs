@@ -1,4 +1,4 @@
-//! How a command fails: what it says on stderr and what it exits with.
+//! Failures of subcommands: the message on stderr and the exit code.
 
 use std::fmt;
 use std::io;
@@ -7,28 +7,28 @@ use peat_ipc::{Code, Error};
 
 use crate::config;
 
-/// The exit codes; a contract with scripts.
+/// Exit codes, a stable interface for scripts.
 pub(super) mod exit {
-    /// It did not work.
+    /// Any other failure.
     pub(in crate::cli) const FAILED: u8 = 1;
-    /// The command line makes no sense.
+    /// The command line is invalid.
     pub(in crate::cli) const USAGE: u8 = 2;
-    /// No such document.
+    /// The document does not exist.
     pub(in crate::cli) const NOT_FOUND: u8 = 3;
     /// No node answers.
     pub(in crate::cli) const UNREACHABLE: u8 = 4;
-    /// This caller may not do that.
+    /// The caller lacks the right.
     pub(in crate::cli) const NOT_ALLOWED: u8 = 5;
-    /// The configuration needs a person (`EX_CONFIG`).
+    /// The configuration is invalid and needs the operator (`EX_CONFIG`).
     pub(in crate::cli) const CONFIGURATION: u8 = 78;
 }
 
-/// Why a command ends early.
+/// Reason for which a subcommand ends early.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Failure {
-    /// The exit code; 0 when the reader of stdout has gone.
+    /// Exit code; 0 when the reader of stdout is gone.
     pub(super) code: u8,
-    /// For people; empty when nothing needs saying.
+    /// Message for the user; empty if none is needed.
     pub(super) words: String,
 }
 
@@ -57,7 +57,7 @@ impl From<config::Error> for Failure {
 }
 
 impl From<Error> for Failure {
-    /// What came of a call. Connecting has its own words, in [`super::remote`].
+    /// Converts the result of a call. Failures to connect are converted in [`super::remote`].
     fn from(error: Error) -> Failure {
         let code = match &error {
             Error::Call(call) => call_exit(call.code),
@@ -80,7 +80,7 @@ fn call_exit(code: Code) -> u8 {
     }
 }
 
-/// Writing to stdout failed. A reader that has gone is no failure: `peat-node list platforms | head -1` is fine.
+/// Converts a failure to write to stdout. A closed pipe is no failure: `peat-node list platforms | head -1` is fine.
 pub(super) fn output_failed(cause: &io::Error) -> Failure {
     match cause.kind() {
         io::ErrorKind::BrokenPipe => Failure { code: 0, words: String::new() },

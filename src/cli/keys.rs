@@ -1,4 +1,4 @@
-//! The commands that make and show keys: id and keygen.
+//! The subcommands for keys: id and keygen.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -16,9 +16,9 @@ use crate::node::Error;
 use crate::node::data_dir::{self, DataDir};
 use crate::random::{RandomExt, System};
 
-/// Bytes of a new shared key.
+/// Size of a new shared key, in bytes.
 const SHARED_KEY_BYTES: usize = 32;
-/// Identities one `keygen` makes at most.
+/// Maximum number of identities per `keygen`.
 const COUNT_MAX: u32 = 10_000;
 
 pub(super) fn id(command: Id) -> Result<(), Failure> {
@@ -27,7 +27,8 @@ pub(super) fn id(command: Id) -> Result<(), Failure> {
     say(&identity(&path).map_err(failure)?.to_string())
 }
 
-/// The id of the key in a data directory. A running node has the directory locked, and a key in it.
+/// Returns the id of the key in a data directory, creating the key if there is none. A directory that a running node has locked
+/// contains one.
 fn identity(path: &Path) -> Result<EndpointId, Error> {
     if let Some(identity) = data_dir::read_identity(path)? {
         return Ok(identity.id());

@@ -1,6 +1,6 @@
-//! The man page and the example settings file, made from the same definition that parses the arguments.
+//! The man page and the example settings file, generated from the definition that parses the arguments.
 //!
-//! The program prints neither: `cross/packages/pages.rs` writes them for packages, and the linker leaves them out of the binary.
+//! The program prints neither: `cross/packages/pages.rs` writes them for packages, and the linker drops them from the binary.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, P
 use super::arguments::Arguments;
 use crate::config::{Flags, variable};
 
-/// The paths of the service, which the definition does not know.
+/// Section of the service's paths, which the definition does not contain.
 const FILES: &str = r".SH FILES
 .TP
 .I /etc/peat\-node/settings
@@ -31,7 +31,7 @@ The socket of the service's clients.
 .BR systemd.exec (5)
 ";
 
-/// The man page peat-node(1), for `man`.
+/// Returns the man page peat-node(1) in roff.
 #[must_use]
 pub fn page() -> String {
     let program = Arguments::get_args_info();
@@ -58,7 +58,7 @@ pub fn page() -> String {
     page + FILES
 }
 
-/// A settings file that says nothing yet: every variable in a comment, with its description before it.
+/// Returns a settings file without effect: every variable in a comment, below its description.
 #[must_use]
 pub fn settings() -> String {
     let mut file =
@@ -69,17 +69,17 @@ pub fn settings() -> String {
     file
 }
 
-/// The flags that are variables too.
+/// Iterates over the flags that correspond to a variable.
 fn settable() -> impl Iterator<Item = &'static FlagInfo<'static>> {
     Flags::get_args_info().flags.iter().filter(|flag| flag.long.starts_with("--") && flag.long != "--help")
 }
 
-/// Whether two commands take the same options, and more than those that all commands of a node take.
+/// Returns true if two subcommands have the same options, and more than the common ones of all subcommands that call a node.
 fn shares_options(earlier: &CommandInfoWithArgs, later: &CommandInfoWithArgs) -> bool {
     later.flags.len() > 8 && earlier.flags == later.flags
 }
 
-/// One command; `same` names an earlier one with the same options.
+/// Writes one subcommand. `same` names an earlier one with the same options.
 fn command(page: &mut String, name: &str, command: &CommandInfoWithArgs, same: Option<&str>) {
     let _ = write!(page, ".SS \"{}", text(name));
     for positional in command.positionals {
@@ -100,7 +100,7 @@ fn command(page: &mut String, name: &str, command: &CommandInfoWithArgs, same: O
     }
 }
 
-/// A positional as a synopsis writes it.
+/// Returns a positional argument in the form used in a synopsis.
 fn place(positional: &PositionalInfo<'_>) -> String {
     let name = positional.name.to_uppercase();
     match positional.optionality {
@@ -120,12 +120,12 @@ fn option(page: &mut String, flag: &FlagInfo<'_>) {
     let _ = writeln!(page, ".TP\n.B \"{}\"\n{}", text(&names), line(flag.description));
 }
 
-/// Text inside a line of roff: hyphens stay what a person can copy, and backslashes what they are.
+/// Escapes text for the inside of a roff line: hyphens that can be copied, literal backslashes.
 fn text(words: &str) -> String {
     words.replace('\\', "\\e").replace('-', "\\-").replace('"', "\\(dq").replace('\n', " ")
 }
 
-/// Text at the start of a line, where a dot or an apostrophe would begin a request.
+/// Escapes text for the start of a roff line, where a dot or an apostrophe would begin a request.
 fn line(words: &str) -> String {
     let text = text(words);
     match text.starts_with(['.', '\'']) {

@@ -1,6 +1,6 @@
 //! The command line: `main` is a flat dispatch over [`Command`].
 //!
-//! Owns what is printed and what the process exits with. Data goes to stdout, messages to stderr.
+//! Owns the output and the exit code of the process. Data goes to stdout, messages to stderr.
 //!
 //! | file | holds |
 //! |---|---|
@@ -36,7 +36,7 @@ use self::output::Output;
 use crate::config::{Flags, Machine, resolve, resolve_relay};
 use crate::stderr;
 
-/// Runs the program on the process's arguments.
+/// Runs the program with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
     let command = match parse() {
@@ -58,12 +58,12 @@ fn report(failure: &Failure, patience: Option<Duration>) -> ExitCode {
     ExitCode::from(failure.code)
 }
 
-/// Tells a person something that is not the command's answer.
+/// Prints a message to the user that is not the output of the subcommand.
 fn note(text: &str) {
     stderr::line(text, None);
 }
 
-/// The command, or `None` when the help or the version was all that was asked for.
+/// Parses the subcommand; `None` after help or version, which are printed here.
 fn parse() -> Result<Option<Command>, Failure> {
     let arguments = std::env::args_os().skip(1).map(|argument| {
         argument.into_string().map_err(|wrong| Failure::usage(format!("{} is not valid UTF-8", wrong.display())))
@@ -78,7 +78,7 @@ fn parse() -> Result<Option<Command>, Failure> {
     }
 }
 
-/// What the parser said, with the way out when an argument that is data looked like an option.
+/// Returns the parser's message, with a hint when an argument that is data looked like an option.
 fn misunderstood(words: &str) -> Failure {
     let hint = if words.starts_with("Unrecognized argument") {
         "\nAn argument that begins with a hyphen is taken literally behind `--`."
@@ -153,7 +153,7 @@ fn check(flags: &Flags) -> Result<(), Failure> {
     Output::stdout(false).print(|out| out.fields(&fields))
 }
 
-/// Prints to stdout; a reader that has gone is no failure.
+/// Prints a line to stdout. A closed pipe is no failure.
 fn say(text: &str) -> Result<(), Failure> {
     use std::io::Write;
     writeln!(std::io::stdout(), "{text}").map_err(|cause| output_failed(&cause))

@@ -1,4 +1,4 @@
-//! The commands about the node and its links: status, health, peers, connect, disconnect and sync.
+//! The subcommands for the node and its links: status, health, peers, connect, disconnect and sync.
 
 use peat_ipc::sidecar as pb;
 

@@ -1,18 +1,18 @@
-//! Brings a command line into the form the parser takes, without changing a value.
+//! Converts a command line to the form that the parser accepts, without changing a value.
 //!
-//! The parser takes every argument that begins with `-` for an option until it meets `--`. Document ids, JSON and names are
-//! data and may begin with anything, so the arguments are told apart here, by the same definition the parser has: options
-//! with their values go first, then `--`, then the positional arguments as they are.
+//! The parser takes every argument that begins with `-` for an option until `--`. Document ids, JSON and names are data and may
+//! begin with any character, so the arguments are classified here, by the definition that the parser uses: options with their
+//! values come first, then `--`, then the positional arguments unchanged.
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfoKind};
 
 use super::arguments::Arguments;
 use crate::config::BARE;
 
-/// Returns the command (`run` when none is named), its options with their values, `--`, and its positional arguments.
+/// Returns the subcommand (`run` if none is given), its options with their values, `--`, and its positional arguments.
 ///
-/// `-` is a positional argument. So is everything behind `--`. Other arguments that begin with `-` are options; one that no
-/// command defines is passed on for the parser to refuse.
+/// `-` is a positional argument, and so is everything after `--`. Other arguments that begin with `-` are options; one that no
+/// subcommand defines is left for the parser to reject.
 #[must_use]
 pub fn normalise(mut arguments: Vec<String>) -> Vec<String> {
     match arguments.first().map(String::as_str) {
@@ -25,7 +25,7 @@ pub fn normalise(mut arguments: Vec<String>) -> Vec<String> {
     Sorted::of(arguments.split_off(1), &command.command).after(arguments)
 }
 
-/// The arguments of one command, in two lists.
+/// Arguments of one subcommand, by class.
 #[derive(Debug, Default)]
 struct Sorted {
     options: Vec<String>,
@@ -71,7 +71,7 @@ fn takes_value(command: &CommandInfoWithArgs, flag: &str) -> bool {
     command.flags.iter().any(|known| known.long == flag && option(&known.kind))
 }
 
-/// `--flag=value` as two arguments, for a flag that takes a value.
+/// Splits `--flag=value` into two arguments, for a flag that takes a value.
 fn split(argument: String, command: &CommandInfoWithArgs) -> Vec<String> {
     match argument.split_once('=') {
         Some((flag, value)) if takes_value(command, flag) => vec![flag.to_owned(), value.to_owned()],
@@ -96,7 +96,7 @@ mod tests {
         Arguments::from_args(&["peat-node"], &normal).map(|parsed| parsed.command).map_err(|exit| exit.output)
     }
 
-    /// The id that each command on one document takes from these arguments behind its collection.
+    /// Returns the id that each subcommand for one document reads from these arguments after its collection.
     fn ids(behind: &[&str]) -> Vec<String> {
         let parse = |command: &str, more: &[&str]| parsed(&[&[command, "c"], behind, more].concat()).expect("parses");
         let mut ids = Vec::new();

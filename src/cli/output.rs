@@ -1,22 +1,22 @@
-//! Data on stdout: JSON, a table on a terminal, or the same rows with tabs for a pipe.
+//! Output on stdout: JSON, a table on a terminal, or the same rows separated by tabs for a pipe.
 
 use std::io::{self, IsTerminal, Write};
 
 use super::failure::{Failure, output_failed};
 use crate::schema::{self, Described, Style};
 
-/// Stdout, and how to write to it.
+/// Stdout and its format.
 #[derive(Debug)]
 pub(super) struct Output<W> {
     out: W,
     json: bool,
     terminal: bool,
-    /// Whether the headings of a stream's table have been written, or the first element of a list.
+    /// True once the headings of an unbounded table, or the first element of a JSON list, have been written.
     headed: bool,
 }
 
 impl Output<io::BufWriter<io::Stdout>> {
-    /// The process's stdout.
+    /// Returns the process's stdout.
     pub(super) fn stdout(json: bool) -> Self {
         let out = io::stdout();
         let terminal = out.is_terminal();
@@ -25,7 +25,7 @@ impl Output<io::BufWriter<io::Stdout>> {
 }
 
 impl<W: Write> Output<W> {
-    /// Writes a response: as JSON when asked for, else what `plain` writes.
+    /// Writes a response: as JSON if requested, else by `plain`.
     pub(super) fn response<M: Described>(
         &mut self,
         message: &M,
@@ -38,13 +38,13 @@ impl<W: Write> Output<W> {
         }
     }
 
-    /// Begins a response whose only field is a list, which may come in parts.
+    /// Begins a response with a list as its only field, which may be written in parts.
     pub(super) fn begin_list(&mut self, name: &str) -> Result<(), Failure> {
         let open = if self.json { write!(self.out, "{{\"{name}\":[") } else { Ok(()) };
         open.map_err(|cause| output_failed(&cause))
     }
 
-    /// Writes the next element of a list: as JSON when asked for, else what `plain` writes.
+    /// Writes the next element of a list: as JSON if requested, else by `plain`.
     pub(super) fn element<M: Described>(
         &mut self,
         message: &M,
@@ -65,17 +65,17 @@ impl<W: Write> Output<W> {
         self.print(|output| if json { writeln!(output.out, "]}}") } else { Ok(()) })
     }
 
-    /// Writes what `write` writes, at once.
+    /// Runs `write` and flushes, so that a reader of the pipe sees the output at once.
     pub(super) fn print(&mut self, write: impl FnOnce(&mut Output<W>) -> io::Result<()>) -> Result<(), Failure> {
         write(self).and_then(|()| self.out.flush()).map_err(|cause| output_failed(&cause))
     }
 
-    /// One line.
+    /// Writes one line.
     pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "{text}")
     }
 
-    /// Rows under headings. Without a terminal: no headings, one tab between columns.
+    /// Writes rows under headings. Without a terminal there are no headings, and one tab between columns.
     pub(super) fn table<const N: usize>(&mut self, headings: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
         let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| visible(cell))).collect();
         if !self.terminal {
@@ -90,7 +90,7 @@ impl<W: Write> Output<W> {
         rows.iter().try_for_each(|row| self.row(&row.each_ref().map(String::as_str), &widths))
     }
 
-    /// The next row of a table that has no end: the widths cannot be known, the headings come once.
+    /// Writes the next row of an unbounded table: the widths are fixed in advance, the headings are written once.
     pub(super) fn next_row<const N: usize>(
         &mut self,
         headings: [(&str, usize); N],
@@ -112,7 +112,7 @@ impl<W: Write> Output<W> {
         writeln!(self.out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())
     }
 
-    /// Names and values.
+    /// Writes names and values, one pair per line.
     pub(super) fn fields(&mut self, fields: &[(&str, String)]) -> io::Result<()> {
         let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, value) in fields {
@@ -127,7 +127,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// Text from elsewhere without control characters, which could move a terminal's cursor or break a row.
+/// Replaces control characters in text of other origin, because they could move a terminal's cursor or break a row.
 fn visible(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

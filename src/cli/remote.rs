@@ -1,4 +1,4 @@
-//! Finding the node and reaching it.
+//! Connection to a node: its address, connection attempts and deadlines.
 
 use std::io::{self, Read};
 use std::ops::RangeInclusive;
@@ -13,17 +13,17 @@ use super::arguments::Remote;
 use super::failure::{Failure, exit};
 use crate::config::{ANNOUNCEMENT, Machine, clean, socket_candidates, time_within};
 
-/// An address is shorter.
+/// Maximum size of the file with a node's address, in bytes. An address is shorter.
 const ANNOUNCEMENT_BYTES: u64 = 256;
 
-/// How long a node may take to answer, unless `--timeout` says otherwise.
+/// Default of `--timeout`.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// What `--timeout` may be, in seconds.
+/// Range of `--timeout`, in seconds.
 const TIMEOUT_SECONDS: RangeInclusive<f64> = 0.1..=86_400.0;
-/// The node is asked to give up this much before the command does, so that it can say how far it came.
+/// Time by which the node's deadline is earlier than the command's, so that the node can report its progress.
 const HEAD_START: Duration = Duration::from_secs(1);
 
-/// A connection to a node, and how long it may take to answer.
+/// A connection to a node, with the deadline of its calls.
 #[derive(Debug)]
 pub(super) struct Connection {
     client: Client,
@@ -33,9 +33,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Makes a call. Connecting and all calls since share `--timeout`.
+    /// Makes a call. The connection and all calls since then share `--timeout`.
     pub(super) fn call<R: Rpc>(&mut self, request: &R) -> Result<R::Response, Failure> {
         let left = left(self.end);
+        // The node's deadline is a second earlier than this command's, but leaves it four fifths of a short time.
         let deadline = left.saturating_sub(HEAD_START).max(left * 4 / 5);
         let options = CallOptions { deadline: Some(deadline), limit: Some(left) };
         self.client.call(request, options).map_err(|error| match error {
@@ -44,18 +45,18 @@ impl Connection {
         })
     }
 
-    /// Gives the calls that follow the whole of `--timeout` again.
+    /// Grants later calls the whole of `--timeout` again.
     pub(super) fn renew(&mut self) {
         self.end = in_the_future(self.timeout);
     }
 
-    /// For streams, which may last.
+    /// Returns the client, for streams, which have no deadline.
     pub(super) fn client(&mut self) -> &mut Client {
         &mut self.client
     }
 }
 
-/// Connects to the node the command names, or to the one that runs on this machine's defaults.
+/// Connects to the node that the subcommand names, or else to the one with default settings on this machine.
 pub(super) fn connect(command: &impl Remote) -> Result<Connection, Failure> {
     let machine = Machine::this()?;
     let timeout = timeout(command.timeout())?;
@@ -74,14 +75,14 @@ fn timeout(text: Option<&str>) -> Result<Duration, Failure> {
     text.map_or(Ok(TIMEOUT), parse).map_err(|cause| Failure::usage(format!("--timeout: {cause}")))
 }
 
-/// Connects within `timeout`. Resolving a name and connecting to a full socket take any time, and neither can be
-/// interrupted, so a thread does it; the process ends without it.
+/// Connects within `timeout`. Name resolution and connecting to a full socket may take any time and cannot be interrupted, so a
+/// thread does them, and the process may end without it.
 fn reach(target: &Target, timeout: Duration) -> Result<Client, Failure> {
     let (connected, outcome) = mpsc::sync_channel(1);
     let place = target.clone();
     let thread = thread::Builder::new().name("connect".to_owned());
     let spawned = thread.spawn(move || {
-        // The command may have given up.
+        // The receiver may have timed out.
         let _ = connected.send(Client::connect(&place));
     });
     spawned.map_err(|cause| Failure::failed(format!("cannot start a thread: {cause}")))?;
@@ -104,14 +105,14 @@ fn in_the_future(limit: Duration) -> Instant {
     Instant::now() + limit
 }
 
-/// At least a millisecond: a socket's timeout of 0 would mean none.
+/// Returns the time left, at least a millisecond: a socket timeout of 0 would mean none.
 #[expect(clippy::disallowed_methods, reason = "a command that blocks keeps its own time")]
 fn left(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
-/// `--node`, else `PEAT_NODE_LISTEN`'s first entry, else the default socket, or the address written down beside it: the first place
-/// where there is one.
+/// Returns the address of the node: `--node`, else the first entry of `PEAT_NODE_LISTEN`, else the first default socket that
+/// exists, or the address announced beside it.
 fn target(node: Option<&str>, machine: &Machine) -> Result<Target, Failure> {
     if let Some(node) = node {
         return node.parse().map_err(|cause| Failure::usage(format!("--node: {cause}")));
@@ -127,7 +128,7 @@ fn target(node: Option<&str>, machine: &Machine) -> Result<Target, Failure> {
     found.or_else(first).ok_or_else(nowhere)
 }
 
-/// The node at a default socket, or the one that wrote down beside it where it listens instead.
+/// Returns the address of the node at a default socket, or of the one that announced another address beside it.
 fn running(socket: &Path) -> Option<Target> {
     if socket.exists() {
         return Some(Target::Unix(socket.to_owned()));
@@ -144,7 +145,7 @@ fn token(path: &Path) -> Result<String, Failure> {
     text.map(|text| clean(&text).to_owned()).map_err(wrong)
 }
 
-/// Why there is no connection, and what to do about it.
+/// Returns the reason for which there is no connection, and the remedy.
 fn unreachable(target: &Target, error: &Error) -> Failure {
     let Error::Transport(cause) = error else { return Failure::new(exit::UNREACHABLE, error) };
     match (cause.kind(), target) {

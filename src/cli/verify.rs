@@ -1,4 +1,4 @@
-//! The command that reads a whole database: verify.
+//! The subcommand `verify`, which reads a whole database.
 
 use super::arguments::Verify;
 use super::failure::Failure;
@@ -8,7 +8,7 @@ use crate::node::Error;
 use crate::node::data_dir::DataDir;
 use crate::store::{Verified, verify as read};
 
-/// What the process exits with when something is damaged.
+/// Exit code for a damaged database.
 const DAMAGED: u8 = 1;
 
 pub(super) fn verify(command: Verify) -> Result<(), Failure> {

@@ -1,26 +1,26 @@
-//! Who may call, and what they may do.
+//! Access rights: client sockets, groups, and the token of TCP callers.
 
 use std::path::{Path, PathBuf};
 
 use super::secret::{self, Secret};
 
-/// The id the kernel shows for ids that have no meaning in this user namespace; it must not match anybody.
+/// Id that the kernel reports for ids without a meaning in this user namespace. It must match no user.
 const OVERFLOW_ID: u32 = 65_534;
 
-/// Who may call over the sockets.
+/// Access rights of the client sockets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Access {
-    /// Members may do everything, like root and the node's own user.
+    /// Group with administrator rights, like root and the node's own user.
     pub admin_group: Option<Group>,
-    /// Owns the unix socket.
+    /// Group that owns the unix socket.
     pub socket_group: Option<Group>,
     /// Permission bits of the unix socket.
     pub socket_mode: u32,
-    /// The token callers over TCP must show.
+    /// Token that callers over TCP must present.
     pub token: Option<TokenFile>,
-    /// Callers over TCP are admins without a token.
+    /// `--insecure-api` was given: callers over TCP are administrators without a token.
     pub insecure: bool,
-    /// Every caller writes the documents of every agent.
+    /// `--open-documents` was given: every caller may write the documents of every agent.
     pub open_documents: bool,
 }
 
@@ -28,12 +28,12 @@ pub struct Access {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Group(pub u32);
 
-/// A bearer token and where it came from.
+/// A bearer token and its file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TokenFile {
-    /// Its file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// The token.
+    /// Content of the file, without white space around it.
     pub token: Secret,
 }
 
@@ -55,7 +55,7 @@ fn by_name(name: &str, database: &str) -> Option<u32> {
     fields.nth(1)?.parse().ok()
 }
 
-/// Parses the socket's permission bits.
+/// Parses the permission bits of the socket from octal digits.
 pub(super) fn mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
         Ok(mode @ ..=0o777) => Ok(mode),
@@ -63,7 +63,7 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Reads a token: one line, at least 16 visible characters.
+/// Reads a token: one line of at least 16 visible characters.
 pub(super) fn token_file(path: &Path) -> Result<TokenFile, String> {
     let text = secret::read(path)?;
     let token = text.trim();

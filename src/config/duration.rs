@@ -1,11 +1,11 @@
-//! Spans of time as people type them.
+//! Parser of durations on the command line.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 const UNITS: [(char, f64); 4] = [('s', 1.0), ('m', 60.0), ('h', 3600.0), ('d', 86_400.0)];
 
-/// Parses seconds, or a number with `s`, `m`, `h` or `d` behind it. `range` is in seconds, `shown` says it in words.
+/// Parses seconds, or a number followed by `s`, `m`, `h` or `d`. `range` is in seconds; `shown` describes it in the error.
 pub(crate) fn within(text: &str, range: RangeInclusive<f64>, shown: &str) -> Result<Duration, String> {
     let unit = UNITS.iter().find_map(|(letter, seconds)| Some((text.strip_suffix(*letter)?, *seconds)));
     let (number, seconds) = unit.unwrap_or((text, 1.0));

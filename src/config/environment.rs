@@ -1,6 +1,6 @@
-//! The environment as a second layer of flags, and the few other variables that say where things belong.
+//! Environment variables: a second layer of flags, and the few others that name standard directories.
 //!
-//! Reads nothing by itself: it is handed the variables.
+//! Reads no environment itself: the caller passes the variables.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,14 +14,15 @@ use super::{Error, Flags};
 
 const PREFIX: &str = "PEAT_NODE_";
 
-/// The process environment, as far as it is text.
+/// The process environment, as far as it is valid UTF-8.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
 }
 
 impl Environment {
-    /// Takes the variables that are set and not empty; ours without what surrounds their values ([`clean`]).
+    /// Collects the variables that are set and not empty; the values of `PEAT_NODE_*` without surrounding white space
+    /// ([`clean`]).
     ///
     /// # Errors
     /// A `PEAT_NODE_*` variable is not UTF-8.
@@ -43,22 +44,22 @@ impl Environment {
         Ok(Environment { variables: kept })
     }
 
-    /// The variable, when it is set and not empty.
+    /// Returns a variable if it is set and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// The first directory of a variable that systemd fills with a colon-separated list.
+    /// Returns the first directory of a variable that systemd fills with a colon-separated list.
     #[must_use]
     pub fn directory(&self, name: &str) -> Option<PathBuf> {
         self.get(name)?.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
-    /// The flags that `PEAT_NODE_*` variables set, and warnings about variables without effect.
+    /// Returns the flags that `PEAT_NODE_*` variables set, and warnings about variables without effect.
     ///
     /// # Errors
-    /// Variables that stand for no flag, all of them.
+    /// All variables that correspond to no flag.
     pub fn flags(&self) -> Result<(Flags, Vec<String>), Error> {
         let (mut known, mut unknown) = (Vec::new(), Unknown::default());
         for (name, value) in &self.variables {
@@ -74,7 +75,7 @@ impl Environment {
     }
 }
 
-/// The flags that known `PEAT_NODE_*` variables with these values set.
+/// Returns the flags that known `PEAT_NODE_*` variables with these values set.
 pub(super) fn flags<'a>(variables: impl Iterator<Item = (&'a String, &'a String)>) -> Result<Flags, Error> {
     let mut arguments = Vec::new();
     for (name, value) in variables {
@@ -85,22 +86,22 @@ pub(super) fn flags<'a>(variables: impl Iterator<Item = (&'a String, &'a String)
     Flags::from_args(&["peat-node"], &arguments).map_err(|exit| Error::new(PREFIX, exit.output.trim_end()))
 }
 
-/// The name without our prefix, if it has it.
+/// Returns the name without the prefix `PEAT_NODE_`; `None` if it does not have it.
 pub(super) fn ending(name: &str) -> Option<&str> {
     name.strip_prefix(PREFIX)
 }
 
-/// Text without what editors, Windows and quoting leave around it: white space, carriage returns, byte order marks.
+/// Strips what editors, Windows and quoting add around a value: white space, carriage returns, byte order marks.
 pub fn clean(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
-/// Whether a variable stands for a flag.
+/// Returns true if a variable corresponds to a flag.
 pub(super) fn is_known(name: &str) -> bool {
     flag(name).is_some()
 }
 
-/// The flag that a variable stands for.
+/// Returns the flag that a variable corresponds to.
 fn flag(name: &str) -> Option<String> {
     let rest = name.strip_prefix(PREFIX)?;
     if rest == "PEERS" {
@@ -114,7 +115,7 @@ fn variable_ending(long: &str) -> String {
     long.trim_start_matches('-').replace('-', "_").to_uppercase()
 }
 
-/// The variable a flag (`--data-dir`) can also be given as.
+/// Returns the variable that corresponds to a flag such as `--data-dir`.
 #[must_use]
 pub fn variable(long: &str) -> String {
     let ending = if long == "--peer" { "PEERS".to_owned() } else { variable_ending(long) };

@@ -1,6 +1,6 @@
-//! The flags of a node, as text: one definition for parsing, help, the environment, completions and the tables of docs/cli.md.
+//! Flags of a node, as text: one definition for parsing, help, the environment, completions and the tables of docs/cli.md.
 //!
-//! Holds what was typed and judges nothing; [`super::resolve()`] does.
+//! Holds the text as it was given; [`super::resolve()`] validates it. The comments on the fields are the help text.
 
 use std::fmt;
 
@@ -125,11 +125,11 @@ pub struct Flags {
     pub log: Option<String>,
 }
 
-/// Flags that stand for `true` when no value follows.
+/// Flags that mean `true` without a value.
 pub const BARE: [&str; 5] = ["--auto-sync", "--persist-sync", "--pin", "--insecure-api", "--open-documents"];
 
 impl fmt::Debug for Flags {
-    /// Shows what is set, but never the key.
+    /// Formats the main flags, without the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flags")
             .field("listen", &self.listen)

@@ -1,4 +1,4 @@
-//! How long an agent counts as alive, how long commands live, and whose commands are delivered.
+//! Settings of the fleet: heartbeats and thresholds, lifetimes of commands, and trusted issuers.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::identity::EndpointId;
 /// Timing and trust of the fleet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FleetSettings {
-    /// How often an agent gives a sign of life.
+    /// Interval at which agents send heartbeats.
     pub heartbeat: Duration,
-    /// LIVE becomes STALE after this long without one. Longer than `heartbeat`.
+    /// Silence after which LIVE becomes STALE. Longer than `heartbeat`.
     pub stale_after: Duration,
-    /// STALE becomes DEAD after this long.
+    /// Time after which STALE becomes DEAD.
     pub dead_after: Duration,
-    /// How long a command may wait for its agent when its sender does not say.
+    /// Default time in which an agent must accept a command.
     pub command_ttl: Duration,
-    /// How long a command is kept after it ended.
+    /// Time for which a command is kept after it is over.
     pub command_retention: Duration,
-    /// Nodes whose commands are delivered; empty: those of every member.
+    /// Nodes with commands that are delivered; empty: every member.
     pub trust_issuers: Vec<EndpointId>,
 }
 
@@ -39,7 +39,7 @@ impl Default for FleetSettings {
 }
 
 impl FleetSettings {
-    /// Intervals and thresholds.
+    /// Returns the heartbeat interval and the thresholds.
     #[must_use]
     pub fn times(&self) -> Times {
         Times { heartbeat: self.heartbeat, stale_after: self.stale_after, dead_after: self.dead_after }
@@ -62,7 +62,7 @@ pub(super) fn fleet(layers: &Layers<'_>) -> Result<FleetSettings, Error> {
     Ok(settings)
 }
 
-/// An agent that beats as it is told must never be STALE for it.
+/// Rejects a threshold at which an agent that keeps to the heartbeat interval would become STALE.
 fn refuse_impatience(layers: &Layers<'_>, settings: &FleetSettings) -> Result<(), Error> {
     let (stale_after, heartbeat) = (settings.stale_after, settings.heartbeat);
     if stale_after > heartbeat {

@@ -1,17 +1,18 @@
-//! Variables that Kubernetes sets in every pod of a namespace for each Service in it, unless `enableServiceLinks` is false.
+//! Detects the variables that Kubernetes sets in every pod of a namespace for each Service in it, unless `enableServiceLinks` is
+//! false.
 //!
-//! A Service `peat-node-hub` makes `PEAT_NODE_HUB_SERVICE_HOST`, `PEAT_NODE_HUB_PORT=tcp://10.0.0.2:50051`,
-//! `PEAT_NODE_HUB_PORT_50051_TCP_ADDR` and so on: names that look like ours. They are told by their shape, name and value together, so
-//! that a misspelt setting is still found.
+//! A Service `peat-node-hub` causes `PEAT_NODE_HUB_SERVICE_HOST`, `PEAT_NODE_HUB_PORT=tcp://10.0.0.2:50051`,
+//! `PEAT_NODE_HUB_PORT_50051_TCP_ADDR` and others, with the prefix of this program's settings. They are recognized by the form of
+//! name and value together, so that a misspelt setting is still an error.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Whether a variable is one that Kubernetes sets for a Service.
+/// Returns true for a variable that Kubernetes sets for a Service.
 pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     let is_port = |text: &str| text.parse::<u16>().is_ok();
     let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
     if let Some((_, port)) = name.rsplit_once("_SERVICE_PORT") {
-        // PORT, or PORT_NAME for a port with a name.
+        // The suffix is empty, or `_NAME` for a named port.
         return (port.is_empty() || port.starts_with('_')) && is_port(value);
     }
     if name.ends_with("_SERVICE_HOST") {
@@ -20,7 +21,7 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     if name.ends_with("_PORT") && is_url(value) {
         return true;
     }
-    // NUMBER_PROTOCOL behind _PORT_, and what is said of it.
+    // `_PORT_NUMBER_PROTOCOL`, optionally followed by `_PROTO`, `_PORT` or `_ADDR`.
     let parts: Vec<&str> = name.split('_').collect();
     let said = match parts.as_slice() {
         [.., "PORT", number, protocol] if is_port(number) && is_protocol(protocol) => return is_url(value),
@@ -35,7 +36,7 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     }
 }
 
-/// `tcp://10.0.0.2:50051`.
+/// Returns true for a value such as `tcp://10.0.0.2:50051`.
 fn is_url(value: &str) -> bool {
     let split = value.split_once("://");
     split.is_some_and(|(protocol, address)| is_protocol(protocol) && address.parse::<SocketAddr>().is_ok())

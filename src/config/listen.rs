@@ -1,19 +1,19 @@
-//! Where clients connect.
+//! Addresses on which the node listens for clients.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a unix socket's path: the kernel's `sockaddr_un` holds 107 beside its terminator, and a socket is made under a name that is
-/// one byte longer before it is moved into place.
+/// Maximum length of a unix socket's path, in bytes. The kernel's `sockaddr_un` holds 107 beside its terminator, and a socket is
+/// created under a name that is one byte longer before it is moved into place.
 const SOCKET_PATH_BYTES: usize = 106;
 
-/// One listener.
+/// Address of one listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Listen {
-    /// A unix socket.
+    /// Path of a unix socket.
     Unix(PathBuf),
-    /// TCP.
+    /// TCP address and port.
     Tcp(SocketAddr),
 }
 
@@ -21,7 +21,7 @@ impl Listen {
     /// Parses `unix:///PATH` or `tcp://HOST:PORT`.
     ///
     /// # Errors
-    /// It is neither; the sentence says what is wrong.
+    /// The text has neither form; the message says what is wrong with it.
     pub fn parse(text: &str) -> Result<Listen, String> {
         match text.split_once("://") {
             Some(("unix", path)) => unix(path),
@@ -30,7 +30,7 @@ impl Listen {
         }
     }
 
-    /// Whether only this machine can reach it.
+    /// Returns true if only this machine can reach the listener.
     #[must_use]
     pub fn is_local(&self) -> bool {
         match self {

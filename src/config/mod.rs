@@ -1,6 +1,6 @@
 //! Settings of a node: flags, then the environment, then a settings file, then defaults, resolved into values.
 //!
-//! Owns parsing and judging. Must never create, change or lock anything: `check` runs the same code as `run`.
+//! Owns parsing and validation. Must never create, change or lock anything, because `check` runs the same code as `run`.
 //!
 //! | file | holds |
 //! |---|---|
@@ -51,55 +51,55 @@ pub use watcher::{AgentIdentity, AgentTls, AgentUrl, WatcherSettings};
 
 use crate::sync::{LinkRates, PeerSpec};
 
-/// Everything a node needs to know before it starts.
+/// Settings of a node, resolved and validated.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where clients connect; never empty.
+    /// Addresses to listen on for clients; never empty.
     pub listen: Vec<Listen>,
-    /// Where documents and keys are kept.
+    /// Directory of the database and the keys.
     pub data_dir: PathBuf,
-    /// What this node calls itself; `None`: a UUID kept in the data directory.
+    /// Name of this node; `None`: a UUID kept in the data directory.
     pub node_id: Option<String>,
-    /// Nodes of another application are not admitted.
+    /// Name of the application. Nodes of another application are not admitted.
     pub app_id: String,
-    /// Admits whoever proves it.
+    /// Formation key. Nodes that prove it are admitted.
     pub formation_key: Option<Secret>,
-    /// UDP address of this node's relay; `None`: it is none.
+    /// UDP address of this node's relay; `None`: it runs none.
     pub relay_listen: Option<SocketAddr>,
-    /// What relays take instead of the formation key.
+    /// Key of relays; `None`: the formation key.
     pub relay_key: Option<Secret>,
-    /// Named peers.
+    /// Configured peers.
     pub peers: Vec<PeerSpec>,
-    /// UDP address.
+    /// UDP address to bind.
     pub bind: SocketAddr,
-    /// False: start in radio silence.
+    /// False to start with synchronization stopped, in radio silence.
     pub auto_sync: bool,
-    /// Remember StartSync and StopSync across restarts.
+    /// True to keep the effect of StartSync and StopSync across restarts.
     pub persist_sync: bool,
-    /// How fast links may send.
+    /// Maximum send rates of links.
     pub link_rates: LinkRates,
-    /// Collections whose documents are `latest`.
+    /// Names of the `latest` collections.
     pub latest_collections: BTreeSet<String>,
-    /// How long a write that needs no flush may stay unflushed.
+    /// Maximum time for which a write that needs no flush may stay unflushed.
     pub flush_interval: Duration,
-    /// Memory for cached pages and loaded documents.
+    /// Memory for cached pages and loaded documents, in bytes.
     pub cache_bytes: usize,
-    /// Give each thread a processor of its own.
+    /// True to pin each thread to a processor.
     pub pin: bool,
-    /// Agents and commands.
+    /// Settings of agents and commands.
     pub fleet: FleetSettings,
-    /// The agent that is asked for its state.
+    /// Watched agent, if any.
     pub watcher: Option<WatcherSettings>,
-    /// Who may call, and what they may do.
+    /// Access rights of clients.
     pub access: Access,
-    /// What to log, in env_logger's syntax.
+    /// Log filter in env_logger's syntax.
     pub log: String,
-    /// About settings that have no effect.
+    /// Warnings about settings without effect.
     pub warnings: Vec<String>,
 }
 
 impl Config {
-    /// The flags of what differs and cannot change while the node runs.
+    /// Returns the flags that differ from `new` and need a restart to take effect.
     #[must_use]
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let differs = [
@@ -125,7 +125,7 @@ impl Config {
     }
 }
 
-/// A setting that cannot be used: which, and why. The operator is to blame; the process exits with 78 (`EX_CONFIG`).
+/// A setting that is invalid, with the reason. The operator is to blame; the process exits with 78 (`EX_CONFIG`).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Error {
     setting: String,
@@ -137,7 +137,7 @@ impl Error {
         Error { setting: setting.into(), reason: reason.into() }
     }
 
-    /// Several settings at once: words that name each.
+    /// Returns an error about several settings, in a sentence that names each.
     fn sentence(words: String) -> Error {
         Error { setting: String::new(), reason: words }
     }
@@ -146,7 +146,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let separator = if self.setting.is_empty() { "" } else { ": " };
-        // What cannot be seen may be what is wrong.
+        // Invisible characters are escaped, because one of them may be what is wrong.
         for c in self.setting.chars().chain(separator.chars()).chain(self.reason.chars()) {
             if is_invisible(c) { write!(f, "{}", c.escape_unicode())? } else { f.write_char(c)? }
         }
@@ -154,7 +154,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Whether a character takes no room on a screen, or looks like a space without being one.
+/// Returns true for a character that has no width on a screen, or looks like a space without being one.
 fn is_invisible(c: char) -> bool {
     let no_room = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
     c.is_control() || no_room || (c.is_whitespace() && c != ' ')

@@ -1,16 +1,17 @@
-//! Variables of the first peat-node, which this program replaces: what each is called here, or why it has no effect.
+//! Variables of the first peat-node, which this program replaces: the replacement of each, or the reason for which it has no
+//! effect.
 //!
-//! A deployment that is moved over has all of them in its environment. A setting with a replacement is refused, because the node would do
-//! something else than it is told; one without effect is a warning.
+//! A deployment that migrates has all of them in its environment. A setting with a replacement is an error, because the node
+//! would otherwise ignore an instruction; one without effect is a warning.
 
 use super::Error;
 
-/// What becomes of a variable of the first peat-node.
+/// Treatment of a variable of the first peat-node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Original {
-    /// Refused; the words say what to give instead.
+    /// An error; the text names the replacement.
     Replaced(&'static str),
-    /// Taken and reported; the words say why.
+    /// A warning; the text gives the reason.
     NoEffect(&'static str),
 }
 
@@ -21,7 +22,7 @@ const NATS: Original = NoEffect("there is no NATS bridge");
 const ATTACHMENTS: Original = NoEffect("files are not distributed");
 const TOMBSTONES: Original = NoEffect("deleted documents are remembered for as long as a peer may lack the deletion");
 
-/// Without the `PEAT_NODE_` before them; families by what they begin with come last.
+/// Variables without the prefix `PEAT_NODE_`. Families, which end in `*`, come last.
 const VARIABLES: [(&str, Original); 16] = [
     ("IROH_UDP_PORT", Replaced("give PEAT_NODE_BIND=0.0.0.0:PORT")),
     ("ENCRYPTION_KEY", Replaced("documents are not encrypted on disk here; unset it, and encrypt the volume")),
@@ -41,7 +42,7 @@ const VARIABLES: [(&str, Original); 16] = [
     ("ATTACHMENT_*", ATTACHMENTS),
 ];
 
-/// What becomes of the variable whose name ends so, when it is one of the first peat-node.
+/// Returns the treatment of the variable with this name after the prefix, if the first peat-node had it.
 pub(super) fn original(ending: &str, value: &str) -> Option<Original> {
     let is_it = |name: &str| match name.strip_suffix('*') {
         Some(family) => ending.starts_with(family),
@@ -49,13 +50,13 @@ pub(super) fn original(ending: &str, value: &str) -> Option<Original> {
     };
     let (name, original) = VARIABLES.iter().find(|(name, _)| is_it(name))?;
     match *name {
-        // Said not to: nothing is asked that the node would not do.
+        // Set to false it asks for nothing that the node lacks.
         "ENABLE_KUBERNETES_DISCOVERY" if value == "false" => Some(DISCOVERY),
         _ => Some(*original),
     }
 }
 
-/// Variables that were found to be no settings of this version.
+/// Variables that are no settings of this version, by treatment.
 #[derive(Debug, Default)]
 pub(super) struct Unknown {
     replaced: Vec<String>,
@@ -64,7 +65,7 @@ pub(super) struct Unknown {
 }
 
 impl Unknown {
-    /// Takes a variable that stands for no flag. `place` says where it is set, with an end of `: `, or nothing.
+    /// Adds a variable that corresponds to no flag. `place` is empty, or the place where it is set, followed by `: `.
     pub(super) fn add(&mut self, place: &str, name: &str, ending: &str, value: &str) {
         match original(ending, value) {
             Some(Replaced(instead)) => self.replaced.push(format!("{place}{name}: {instead}")),
@@ -73,7 +74,7 @@ impl Unknown {
         }
     }
 
-    /// One error for all of them; the warnings when there is none.
+    /// Returns one error for all variables, or the warnings if there is none.
     pub(super) fn end(self) -> Result<Vec<String>, Error> {
         let Unknown { mut replaced, unknown, warnings } = self;
         match unknown.as_slice() {

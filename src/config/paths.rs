@@ -1,32 +1,32 @@
-//! Where things belong on this machine when nobody says so.
+//! Default locations on this machine: the data directory, and the socket that the node makes and its clients look for.
 
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Error};
 
-/// Where the container image and the chart mount the state.
+/// Mount point of the data directory in the container image and the chart.
 const IMAGE_DATA: &str = "/data/peat-node";
-/// Where a system service's socket is.
+/// Runtime directory of a system service.
 const SYSTEM_RUNTIME: &str = "/run/peat-node";
 const SOCKET: &str = "peat-node.sock";
-/// Holds the address of a node that does not listen at the default socket, in its runtime directory.
+/// Name of the file that holds the address of a node without the default socket, in its runtime directory.
 pub const ANNOUNCEMENT: &str = "peat-node.listen";
 
-/// What defaults depend on besides the environment.
+/// State of the machine that defaults depend on.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
-    /// The environment.
+    /// Environment variables.
     pub environment: Environment,
-    /// Whether `/data/peat-node` exists.
+    /// True if `/data/peat-node` exists.
     pub image_data: bool,
-    /// Whether the process runs as root.
+    /// True if the process runs as root.
     pub root: bool,
-    /// The text of `/etc/group`.
+    /// Content of `/etc/group`.
     pub groups: String,
 }
 
 impl Machine {
-    /// This machine, as it is now.
+    /// Reads the state of this machine.
     ///
     /// # Errors
     /// A `PEAT_NODE_*` variable is not UTF-8.
@@ -39,7 +39,7 @@ impl Machine {
         })
     }
 
-    /// `$STATE_DIRECTORY`, else `/data/peat-node` where it exists, else XDG state.
+    /// Returns the default data directory: `$STATE_DIRECTORY`, else `/data/peat-node` if it exists, else XDG state.
     pub(super) fn data_dir(&self) -> Option<PathBuf> {
         let image = || self.image_data.then(|| PathBuf::from(IMAGE_DATA));
         let home = || self.environment.get("HOME").map(|home| Path::new(home).join(".local/state"));
@@ -54,15 +54,15 @@ impl Machine {
         [self.environment.directory("RUNTIME_DIRECTORY"), xdg, system].into_iter().flatten()
     }
 
-    /// The default socket: in `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR`, else for root `/run/peat-node`, else the data
-    /// directory.
+    /// Returns the default socket: in `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR`, else for root `/run/peat-node`, else the
+    /// data directory.
     pub(super) fn socket(&self, data_dir: &Path) -> PathBuf {
         self.runtime_dirs().next().unwrap_or_else(|| data_dir.to_owned()).join(SOCKET)
     }
 }
 
-/// Where a client looks for the socket of a node that runs on its defaults: the place its own defaults would give, then
-/// the places another user's would.
+/// Returns the sockets at which a client looks for a node with default settings: the one its own defaults give, then those of
+/// other users.
 #[must_use]
 pub fn socket_candidates(machine: &Machine) -> Vec<PathBuf> {
     let mut candidates: Vec<PathBuf> = machine.runtime_dirs().collect();

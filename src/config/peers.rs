@@ -1,12 +1,12 @@
-//! Peers as the command line names them.
+//! Parser of peers on the command line.
 
 use crate::identity::EndpointId;
 use crate::sync::{Address, PeerSpec};
 
-/// Parses `ID`, or `ID@HOST:PORT+HOST:PORT`, each perhaps with `relay:` in front.
+/// Parses `ID`, or `ID@HOST:PORT+HOST:PORT` with an optional `relay:` before each address.
 ///
 /// # Errors
-/// A sentence that names the part that is wrong.
+/// A sentence that names the wrong part.
 pub fn parse_peer(text: &str) -> Result<PeerSpec, String> {
     let (id, addresses) = match text.split_once('@') {
         Some((id, addresses)) => (id, addresses.split('+').map(|part| address(text, part)).collect::<Result<_, _>>()?),
@@ -21,7 +21,7 @@ fn address(peer: &str, text: &str) -> Result<Address, String> {
     Address::parse(text).ok_or_else(|| format!("'{text}' in '{peer}' is not an address; {expected}"))
 }
 
-/// Parses all peers of a configuration, each text possibly several with commas between.
+/// Parses all peers of a configuration. Each text may hold several, separated by commas.
 pub(super) fn parse_all<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<PeerSpec>, String> {
     let mut peers: Vec<PeerSpec> = Vec::new();
     for text in texts.flat_map(|text| text.split(',')).map(str::trim).filter(|text| !text.is_empty()) {
@@ -34,7 +34,7 @@ pub(super) fn parse_all<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<
     Ok(peers)
 }
 
-/// Fails when one of the peers is the node itself.
+/// Returns an error if one of the peers is the node itself.
 ///
 /// # Errors
 /// A sentence that names the id.

@@ -1,4 +1,4 @@
-//! Rates of links as people type them.
+//! Parser of link rates on the command line.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use crate::identity::EndpointId;
 use crate::limits::{LINK_RATE_MAX_BYTES, LINK_RATE_MIN_BYTES};
 use crate::sync::LinkRates;
 
-/// Bytes a second by unit; the longer spelling of two that end alike comes first.
+/// Bytes per second of each unit. Of two units with the same ending the longer one comes first.
 const UNITS: [(&str, f64); 7] =
     [("kbit", 125.0), ("mbit", 125e3), ("gbit", 125e6), ("bit", 0.125), ("kB", 1e3), ("MB", 1e6), ("B", 1.0)];
 
-/// Parses rates for all links (`64kbit`) and for single peers (`ID=2mbit`), each text possibly several with commas between.
+/// Parses rates for all links (`64kbit`) and for single peers (`ID=2mbit`). Each text may hold several, separated by commas.
 pub(super) fn parse_all<'a>(texts: impl Iterator<Item = &'a str>) -> Result<LinkRates, String> {
     let mut rates = LinkRates::default();
     for text in texts.flat_map(|text| text.split(',')).map(str::trim).filter(|text| !text.is_empty()) {
@@ -30,10 +30,11 @@ fn one_peer(peers: &mut BTreeMap<EndpointId, u64>, id: &str, text: &str) -> Resu
     Ok(peers.insert(id, rate(text)?))
 }
 
-/// Bytes a second.
+/// Parses one rate into bytes per second.
 fn rate(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let unit = UNITS.iter().find_map(|(unit, bytes)| {
+        // Units of bits are accepted in any case; `B` and `b` differ, so units of bytes are not.
         let number = if unit.ends_with("bit") { lower.strip_suffix(unit) } else { text.strip_suffix(unit) };
         Some((number?, *bytes))
     });

@@ -1,4 +1,4 @@
-//! Relays: what is needed to be one, and to use one.
+//! Settings of relays: to run one, and to use one.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,27 +7,27 @@ use super::resolve::{Layers, boolean, log_filter};
 use super::settings::Settings;
 use super::{Config, Error, Flags, Machine, Secret, secret};
 
-/// What a relay alone needs to know.
+/// Settings of a relay without a node.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
-    /// UDP address.
+    /// UDP address to bind.
     pub listen: SocketAddr,
-    /// Who knows it may use the relay.
+    /// Key that admits nodes to the relay.
     pub key: Secret,
-    /// Give its thread a processor of its own.
+    /// True to pin its thread to a processor.
     pub pin: bool,
-    /// What to log, in env_logger's syntax.
+    /// Log filter in env_logger's syntax.
     pub log: String,
-    /// About settings that have no effect.
+    /// Warnings about settings without effect.
     pub warnings: Vec<String>,
 }
 
 const KEYS: &str = "give --relay-key-file FILE or --shared-key-file FILE, so that strangers cannot use it";
 
-/// Resolves the flags of a relay alone over the machine's environment.
+/// Resolves the flags of a relay without a node over the machine's environment.
 ///
 /// # Errors
-/// A setting that cannot be used, as one sentence.
+/// A setting that is invalid, as one sentence.
 pub fn resolve_relay(flags: &Flags, machine: &Machine) -> Result<RelayConfig, Error> {
     let (environment, mut warnings) = machine.environment.flags()?;
     let settings = Settings::of(flags, &environment)?;
@@ -51,12 +51,12 @@ pub(super) fn listen(layers: &Layers<'_>) -> Result<Option<SocketAddr>, Error> {
     layers.parse("--relay-listen", |f| &f.relay_listen, address)
 }
 
-/// The key of `--relay-key-file`.
+/// Reads the key of `--relay-key-file`.
 pub(super) fn key(layers: &Layers<'_>) -> Result<Option<Secret>, Error> {
     layers.parse("--relay-key-file", |f| &f.relay_key_file, |path| secret::key_file(Path::new(path)))
 }
 
-/// A relay takes a key, at both ends.
+/// Rejects a relay or a relayed peer without a key, which both ends need.
 pub(super) fn refuse_without_key(config: &Config) -> Result<(), Error> {
     let keyless = config.relay_key.is_none() && config.formation_key.is_none();
     let through = config.peers.iter().any(|peer| peer.addresses.iter().any(crate::sync::Address::is_relay));

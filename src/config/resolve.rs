@@ -1,4 +1,4 @@
-//! From text to values: what was typed, else the environment, else the settings file, else the default.
+//! Resolves settings from text to values: the command line first, then the environment, the settings file and the default.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,15 +11,15 @@ use super::{Config, Error, Flags, Listen, Machine, peers, rate, relay, secret, v
 use crate::limits::{ID_BYTES, LATEST_COLLECTIONS};
 use crate::store;
 
-/// Shortest and longest `--flush-interval`, seconds.
+/// Range of `--flush-interval`, in seconds.
 const FLUSH_SECONDS: std::ops::RangeInclusive<f64> = 0.0..=3600.0;
-/// Smallest `--cache-bytes`; redb needs a few pages.
+/// Minimum of `--cache-bytes`, in bytes; redb needs a few pages.
 const CACHE_BYTES_MIN: usize = 1 << 20;
 
 /// Resolves `flags` over the machine's environment.
 ///
 /// # Errors
-/// A setting that cannot be used, as one sentence.
+/// A setting that is invalid, as one sentence.
 pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
     let (environment, mut warnings) = machine.environment.flags()?;
     let settings = Settings::of(flags, &environment)?;
@@ -58,7 +58,7 @@ pub fn resolve(flags: &Flags, machine: &Machine) -> Result<Config, Error> {
 const SECOND: Duration = Duration::from_secs(1);
 const DEFAULT_CACHE_BYTES: usize = 8 << 20;
 
-/// The places a setting can come from, the stronger first.
+/// Sources of a setting, in order of precedence.
 pub(super) struct Layers<'a> {
     pub(super) flags: &'a Flags,
     pub(super) environment: &'a Flags,
@@ -66,7 +66,7 @@ pub(super) struct Layers<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// The setting's text and what to call it in an error.
+    /// Returns the text of a setting and its name in the source that it came from, for errors.
     pub(super) fn one(&self, long: &str, get: impl Fn(&Flags) -> &Option<String>) -> Option<(String, &'a str)> {
         let flag = get(self.flags).as_deref().map(|text| (long.to_owned(), text));
         let variable = || get(self.environment).as_deref().map(|text| (variable(long), text));
@@ -84,13 +84,15 @@ impl<'a> Layers<'a> {
         parse(text).map(Some).map_err(|reason| Error::new(called, reason))
     }
 
-    /// The same for a flag that may be repeated; a variable holds all values with commas between.
+    /// Parses a flag that may be repeated. In a variable and in the settings file, the values are separated by commas.
     pub(super) fn parse_list<T>(
         &self,
         long: &str,
         get: impl Fn(&Flags) -> &Vec<String>,
         parse: impl Fn(&mut dyn Iterator<Item = &str>) -> Result<T, String>,
     ) -> Result<T, Error> {
+        // The first source that has the flag wins as a whole. Only the command line repeats the flag; the others separate by
+        // commas.
         let (called, texts, separator) =
             match [self.flags, self.environment, &self.settings.flags].map(|flags| get(flags).as_slice()) {
                 [[], [], []] => (long.to_owned(), [].as_slice(), None),
@@ -151,7 +153,7 @@ fn access(layers: &Layers<'_>, machine: &Machine) -> Result<Access, Error> {
     })
 }
 
-/// A TCP listener that other machines can reach needs a token, or an operator who says that it does not.
+/// Rejects a TCP listener that other machines can reach, unless a token protects it or `--insecure-api` was given.
 fn refuse_open_doors(config: &Config) -> Result<(), Error> {
     let guarded = config.access.token.is_some() || config.access.insecure;
     match config.listen.iter().find(|listen| !listen.is_local()) {
@@ -222,7 +224,7 @@ fn cache_bytes(text: &str) -> Result<usize, String> {
     bytes.ok_or_else(|| format!("'{text}' is not a number of bytes from {CACHE_BYTES_MIN} up"))
 }
 
-/// Checks the subset of env_logger's syntax that is documented: `LEVEL` and `MODULE=LEVEL`.
+/// Checks the documented subset of env_logger's syntax: `LEVEL` and `MODULE=LEVEL`.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);

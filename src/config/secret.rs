@@ -1,4 +1,4 @@
-//! Bytes that must not be shown, and the files they come from.
+//! Secret bytes, which are never displayed, and the files they are read from.
 
 use std::fmt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::files;
 use crate::limits::FORMATION_KEY_BYTES;
 
-/// Longest secret file read; anything longer is not one.
+/// Maximum size of a secret file, in bytes.
 const FILE_BYTES: u64 = 16 << 10;
 
 /// Key material. Its `Debug` shows nothing of it, and its bytes are wiped when it is dropped.
@@ -20,13 +20,13 @@ const FILE_BYTES: u64 = 16 << 10;
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes the bytes over.
+    /// Takes ownership of the bytes.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Secret {
         Secret(Zeroizing::new(bytes))
     }
 
-    /// The bytes, for whoever computes with them.
+    /// Returns the bytes, for cryptographic use.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
@@ -39,7 +39,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Decodes a formation key: base64, either alphabet, padded or not.
+/// Decodes a formation key from base64 in either alphabet, padded or not.
 pub(super) fn formation_key(text: &str) -> Result<Secret, String> {
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let text = text.trim();
@@ -53,12 +53,12 @@ pub(super) fn formation_key(text: &str) -> Result<Secret, String> {
     }
 }
 
-/// Reads a file with a key as [`formation_key`] takes it.
+/// Reads a file with a key in the form that [`formation_key`] accepts.
 pub(super) fn key_file(path: &Path) -> Result<Secret, String> {
     formation_key(&read(path)?).map_err(|reason| format!("{} {reason}", path.display()))
 }
 
-/// Reads a secret's file, which others than its owner and group must not be able to read.
+/// Reads a secret file, which must be closed to all users but its owner and group.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, String> {
     let text = files::secret_text(path, FILE_BYTES).map_err(|cause| cause.of(path))?;
     match text.strip_prefix('\u{feff}') {

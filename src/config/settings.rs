@@ -1,7 +1,7 @@
-//! A file of settings: a third layer below flags and environment, which a running node can read again.
+//! The settings file: a third layer below flags and environment, which a running node can reload.
 //!
-//! Lines are `NAME=value`, with the names of the environment's variables. Empty lines and those that begin with `#` say
-//! nothing; a value may stand in quotes. Every error names the file and the line.
+//! Lines are `NAME=value`, with the names of the environment variables. Empty lines and lines that begin with `#` are skipped; a
+//! value may be quoted. Every error names the file and the line.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -13,25 +13,25 @@ use super::{Error, Flags};
 use crate::files::{self, FileError, Links};
 use crate::limits::SETTINGS_FILE_BYTES;
 
-/// What a settings file says.
+/// Content of a settings file.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     path: PathBuf,
     pub(super) flags: Flags,
-    /// Which line sets which variable.
+    /// Number of the line that sets a variable.
     lines: BTreeMap<String, usize>,
-    /// About lines without effect.
+    /// Warnings about lines without effect.
     pub(super) warnings: Vec<String>,
 }
 
 impl Settings {
-    /// What the file says that flags or environment name, if any.
+    /// Reads the file that the flags or the environment name, if any.
     pub(super) fn of(flags: &Flags, environment: &Flags) -> Result<Settings, Error> {
         let named = flags.settings.as_deref().or(environment.settings.as_deref());
         named.map(Settings::read).transpose().map(Option::unwrap_or_default)
     }
 
-    /// The file that `text` names; with a `-` before the path it may be missing.
+    /// Reads the file at `text`; with a `-` before the path it may be missing.
     pub(super) fn read(text: &str) -> Result<Settings, Error> {
         let (path, may_be_missing) = match text.strip_prefix('-') {
             Some(path) => (Path::new(path), true),
@@ -66,7 +66,7 @@ impl Settings {
         Ok(Settings { path: path.to_owned(), flags, lines, warnings })
     }
 
-    /// What to call a setting of this file in an error.
+    /// Returns the file, line and variable of a setting, for errors.
     pub(super) fn called(&self, long: &str) -> String {
         let name = variable(long);
         let line = self.lines.get(&name).copied().unwrap_or(0);
@@ -74,7 +74,7 @@ impl Settings {
     }
 }
 
-/// A file that another user can change would decide what this node does.
+/// Reads the file, after checking that no other user can change it and thereby control this node.
 fn contents(path: &Path) -> std::io::Result<String> {
     let read = files::open(path, Links::Follow).and_then(|file| {
         let metadata = file.metadata()?;
@@ -93,7 +93,7 @@ fn contents(path: &Path) -> std::io::Result<String> {
     })
 }
 
-/// A line's name and value.
+/// Splits a line into name and value.
 fn assignment(line: &str) -> Result<(&str, &str), String> {
     let (name, value) = line.split_once('=').ok_or("is not NAME=value")?;
     let (name, value) = (name.trim_end(), value.trim_start());

@@ -1,4 +1,4 @@
-//! Valid and invalid configurations, one a row.
+//! Valid and invalid configurations, one per row.
 
 use std::ffi::OsString;
 
@@ -215,7 +215,7 @@ fn secrets_are_not_shown() {
 
 const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/tls");
 
-/// The flags of a watcher over mutual TLS, with the key in a file of this mode.
+/// Returns the flags of a watcher over mutual TLS, with the key in a file of this mode.
 fn watcher_flags(directory: &tempfile::TempDir, mode: u32, key: &str) -> Vec<String> {
     let key = std::fs::read_to_string(format!("{TLS}/{key}")).expect("a fixture");
     let key = secret_file(directory, mode, &key);

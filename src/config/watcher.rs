@@ -1,4 +1,4 @@
-//! The agent that this node watches: where it is, how often it is asked, and who it must be.
+//! Settings of the watched agent: its address, the poll interval, and the certificates.
 
 use std::fmt;
 use std::path::Path;
@@ -17,34 +17,34 @@ use crate::fleet;
 use crate::limits::AGENT_ID_BYTES;
 use crate::store::Key;
 
-/// Longest file of certificates read.
+/// Maximum size of a file of certificates, in bytes.
 const CERTIFICATES_BYTES: u64 = 1 << 20;
 
-/// What `--agent-addr` and the flags beside it say.
+/// Settings of `--agent-addr` and its accompanying flags.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WatcherSettings {
-    /// Where the agent answers.
+    /// Address of the agent.
     pub agent: AgentUrl,
-    /// The agent's id in the fleet; `None`: the node's.
+    /// Id of the agent in the fleet; `None`: the node's id.
     pub agent_id: Option<String>,
-    /// How long between two polls.
+    /// Interval between polls.
     pub poll_interval: Duration,
-    /// Present exactly when the agent is asked over https.
+    /// TLS settings, present exactly for an https address.
     pub tls: Option<AgentTls>,
 }
 
-/// `http://HOST[:PORT][/PATH]` or https, without a slash at its end.
+/// URL `http://HOST[:PORT][/PATH]` or https, without a slash at its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AgentUrl(String);
 
 impl AgentUrl {
-    /// The URL of a path under it, which begins with a slash.
+    /// Returns the URL of a path below it, which begins with a slash.
     #[must_use]
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.0)
     }
 
-    /// `HOST:PORT` of an agent that is asked without TLS.
+    /// Returns `HOST:PORT` of an http URL; `None` for https.
     #[must_use]
     pub fn plain_authority(&self) -> Option<String> {
         let rest = self.0.strip_prefix("http://")?;
@@ -61,21 +61,21 @@ impl fmt::Display for AgentUrl {
     }
 }
 
-/// Whom the watcher trusts and who it says it is; checked to be usable.
+/// Trusted authorities and client certificate of the watcher, checked to be usable.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AgentTls {
-    /// The agent's certificate must come from one of these (PEM).
+    /// Authorities (PEM), one of which must have issued the agent's certificate.
     pub authorities: Vec<u8>,
-    /// What the watcher shows.
+    /// Client certificate that the watcher presents.
     pub identity: Option<AgentIdentity>,
 }
 
-/// A client certificate.
+/// Client certificate with its key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AgentIdentity {
-    /// The chain (PEM), the watcher's own certificate first.
+    /// Chain (PEM), the watcher's own certificate first.
     pub certificates: Vec<u8>,
-    /// Its private key (PEM).
+    /// Private key (PEM).
     pub key: Secret,
 }
 
@@ -120,7 +120,7 @@ pub(super) fn watcher(layers: &Layers<'_>, fleet: &FleetSettings) -> Result<Opti
     Ok(Some(WatcherSettings { agent, agent_id, poll_interval, tls }))
 }
 
-/// An id as [`crate::fleet`] takes it from agents that register themselves.
+/// Parses an agent's id, within the rules that [`crate::fleet`] has for agents that register.
 fn agent_id(text: &str) -> Result<String, String> {
     let key = Key::new(fleet::COLLECTION, text).map_err(|cause| cause.to_string())?;
     match key.id().len() {
@@ -139,7 +139,7 @@ fn agent_url(text: &str) -> Result<AgentUrl, String> {
     usable.then(|| AgentUrl(format!("{scheme}://{rest}"))).ok_or_else(wrong)
 }
 
-/// `HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`.
+/// Returns true for `HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`.
 fn is_authority(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -169,7 +169,7 @@ fn identity(layers: &Layers<'_>) -> Result<Option<AgentIdentity>, Error> {
     }
 }
 
-/// Certificates that a root store takes, every one of them.
+/// Reads certificates and checks that a root store accepts every one.
 fn authorities(path: &Path) -> Result<Vec<u8>, String> {
     let pem = certificates(path)?;
     roots(&pem).map(|_| pem).map_err(|cause| format!("{}: {cause}", path.display()))
@@ -204,10 +204,10 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
 }
 
 impl AgentTls {
-    /// What a TLS 1.3 client needs to know: nobody but the given authorities is trusted.
+    /// Builds the configuration of a TLS 1.3 client that trusts the given authorities alone.
     ///
     /// # Errors
-    /// Certificate and key do not belong together, or cannot be used.
+    /// The certificate and the key do not match, or cannot be used.
     pub fn client(&self) -> Result<ClientConfig, Error> {
         let unusable =
             |cause: String| Error::new("--agent-tls-cert", format!("does not work with --agent-tls-key: {cause}"));

@@ -1,26 +1,26 @@
-//! Which stream holds which agent, and whose an agent's id is.
+//! Streams of agents and the agent registered on each, and the principals behind them.
 
 use std::collections::BTreeMap;
 
-/// A stream of an agent, as the api engine numbers its calls. Never used twice.
+/// Number of an agent's stream, assigned by the api engine to its calls. Never reused.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct StreamId(pub u64);
 
-/// Who is at the other end.
+/// Principal at the other end of a stream or call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Owner {
-    /// A user of this machine.
+    /// User id on this machine.
     User(u32),
-    /// A user whose id means nothing here. Two of them may be two users: neither takes an id from the other.
+    /// User without a meaningful id here. Two of them may be two users: neither may take an id from the other.
     Nobody,
-    /// Whoever was let in over TCP.
+    /// A client admitted over TCP.
     Tcp,
-    /// This node's own watcher, which speaks for an agent until that speaks for itself.
+    /// This node's watcher, which reports on an agent until the agent reports by itself.
     Watcher,
 }
 
 impl Owner {
-    /// As stored in `agents/{id}` for other nodes; `None` for a user whose id means nothing.
+    /// Returns the form stored in `agents/{id}` for other nodes; `None` for a user without a meaningful id.
     pub(super) fn to_record(self) -> Option<String> {
         match self {
             Owner::User(uid) => Some(format!("uid:{uid}")),
@@ -30,7 +30,7 @@ impl Owner {
         }
     }
 
-    /// The inverse of [`Owner::to_record`]; an unknown record names no one.
+    /// Returns the principal of a record, the inverse of [`Owner::to_record`]; `Owner::Nobody` for an unknown form.
     pub(super) fn from_record(record: Option<&str>) -> Owner {
         match record {
             Some("tcp") => Owner::Tcp,
@@ -40,22 +40,22 @@ impl Owner {
         }
     }
 
-    /// Whether both are known to be the same.
+    /// Returns true if both are known to be the same principal.
     #[must_use]
     pub fn is(self, other: Owner) -> bool {
         self != Owner::Nobody && self == other
     }
 }
 
-/// The streams that exist, and the agent that registered on each.
+/// The open streams, and the agent that registered on each.
 #[derive(Debug, Default)]
 pub(super) struct Attachments(BTreeMap<StreamId, Attached>);
 
-/// One stream.
+/// State of one stream.
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) owner: Owner,
-    /// `None` until it registered.
+    /// Registered agent; `None` before the registration.
     pub(super) agent: Option<String>,
 }
 
@@ -74,7 +74,7 @@ impl Attachments {
         }
     }
 
-    /// The stream is gone, or is no longer looked at; the agent it held.
+    /// Removes a stream that is gone, or was superseded, and returns the agent it held.
     pub(super) fn close(&mut self, stream: StreamId) -> Option<String> {
         self.0.remove(&stream)?.agent
     }

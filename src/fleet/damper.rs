@@ -1,15 +1,15 @@
-//! Damps one agent's stored transitions: a few at once, then one a period. The newest is always written in the end.
+//! Limits the transitions stored of one agent: a burst of four, then one per period. The newest is always written in the end.
 
 use std::time::{Duration, Instant};
 
-/// Transitions that may be stored one right after the other.
+/// Capacity of the bucket: transitions that may be stored in direct succession.
 const BURST: u32 = 4;
 
-/// A bucket of transitions that may be stored.
+/// Token bucket of one agent: each stored transition takes a token, each period adds one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Damper {
     left: u32,
-    /// When `left` last grew, or was full.
+    /// Start of the period in progress: the time of the last token added, or of the last take from a full bucket.
     since: Instant,
 }
 
@@ -18,17 +18,18 @@ impl Damper {
         Damper { left: BURST, since: now }
     }
 
-    /// Nothing is stored before a period has passed: an agent whose node has just started is about to come back.
+    /// Returns an empty bucket, for an agent that a restarted node found in its store: the agent will probably reconnect within a
+    /// period, and its STALE need then never be stored.
     pub(super) fn empty(now: Instant) -> Damper {
         Damper { left: 0, since: now }
     }
 
-    /// When the next transition may be stored.
+    /// Returns the earliest time at which the next transition may be stored.
     pub(super) fn ready_at(&self, now: Instant, period: Duration) -> Instant {
         if self.left > 0 { now } else { self.since + period }
     }
 
-    /// Counts a transition as stored.
+    /// Takes the token of a transition that is being stored.
     pub(super) fn take(&mut self, now: Instant, period: Duration) {
         while self.left < BURST && self.since + period <= now {
             self.left += 1;

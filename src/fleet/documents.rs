@@ -1,7 +1,7 @@
-//! What an agent's state becomes: `platforms/{agent_id}` and `deployments/{agent_id}:{name}`, and the writes on their way.
+//! Documents of an agent's state, `platforms/{agent_id}` and `deployments/{agent_id}:{name}`, and the queue of their writes.
 //!
-//! A document has at most one write under way and one waiting, in which later changes are merged. Whoever carries a write
-//! out compares it with what is held first, so an unchanged state costs nothing.
+//! A document has at most one write in progress and one waiting, into which later changes are merged. The executor of a write
+//! compares it with the stored document first, so an unchanged state costs no write.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,21 +15,21 @@ use super::profile::object;
 use crate::limits::AGENT_PENDING_BYTES;
 use crate::store::{Key, KeyError};
 
-/// After the disk failed, how long before the next try.
+/// Delay before the next attempt after the disk failed.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
-/// A change of one document.
+/// Change to one document.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// Make it this.
+    /// Replace the content by this JSON.
     Whole(String),
     /// Set these keys, and remove those that are null.
     Fields(Map<String, Value>),
-    /// Delete it.
+    /// Delete the document.
     Delete,
 }
 
-/// Whether `change` would change a document that holds `held`.
+/// Returns true if `change` would change a document with the content `held`.
 #[must_use]
 pub fn changes(change: &Change, held: Option<&str>) -> bool {
     match (change, held) {
@@ -46,7 +46,7 @@ pub fn changes(change: &Change, held: Option<&str>) -> bool {
     }
 }
 
-/// Equal as JSON: a number is what it counts, not how it is written.
+/// Compares JSON values, numbers by value and not by spelling: 1 equals 1.0.
 fn same(held: &Value, wanted: &Value) -> bool {
     match (held, wanted) {
         (Value::Number(held), Value::Number(wanted)) => held == wanted || held.as_f64() == wanted.as_f64(),
@@ -58,12 +58,12 @@ fn same(held: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// `platforms/{agent}`.
+/// Returns the key `platforms/{agent}`.
 pub(super) fn platform_key(agent: &str) -> Result<Key, KeyError> {
     Key::new("platforms", agent)
 }
 
-/// `deployments/{agent}:{name}`.
+/// Returns the key `deployments/{agent}:{name}`.
 pub(super) fn deployment_key(agent: &str, name: &str) -> Result<Key, KeyError> {
     match name {
         "" => Err(KeyError::Empty("workload's name")),
@@ -71,7 +71,7 @@ pub(super) fn deployment_key(agent: &str, name: &str) -> Result<Key, KeyError> {
     }
 }
 
-/// The keys of a platform that an agent's state sets.
+/// Returns the keys of a platform that an agent's state sets.
 pub(super) fn platform_fields(
     agent: &str,
     status: i32,
@@ -108,7 +108,7 @@ fn capacity_value(capacity: &Capacity) -> Result<Value, CallError> {
     }))
 }
 
-/// The keys of a deployment that a workload sets; labels it no longer has are removed.
+/// Returns the keys of a deployment that a workload sets. Empty labels are null, which removes earlier ones.
 pub(super) fn deployment_fields(agent: &str, workload: &Workload) -> Map<String, Value> {
     let mut fields = Map::from_iter([
         ("agent_id".to_owned(), Value::from(agent)),
@@ -122,11 +122,11 @@ pub(super) fn deployment_fields(agent: &str, workload: &Workload) -> Map<String,
     fields
 }
 
-/// Writes that wait, and the keys of those under way.
+/// Queue of writes that wait, and the keys of those in progress.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     waiting: BTreeMap<Key, Change>,
-    /// Keys in `waiting` of which none is under way, first come first served.
+    /// Keys in `waiting` without a write in progress, in order of arrival.
     ready: VecDeque<Key>,
     flying: BTreeMap<Key, Change>,
     bytes: usize,
@@ -134,10 +134,10 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    /// Whether more state may be taken.
+    /// Checks that more state may be queued.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED: too much waits for the store.
+    /// RESOURCE_EXHAUSTED: too many bytes wait for the store.
     pub(super) fn check_room(&self) -> Result<(), CallError> {
         if self.bytes <= AGENT_PENDING_BYTES {
             return Ok(());
@@ -164,7 +164,7 @@ impl Writes {
         self.waiting.insert(key, change);
     }
 
-    /// The documents of an agent's workloads that wait or are under way, and will exist then.
+    /// Iterates over the deployments of an agent that will exist after the queued writes and those in progress.
     pub(super) fn deployments_of<'a>(&'a self, agent: &'a str) -> impl Iterator<Item = Key> + 'a {
         let prefix = format!("{agent}:");
         let all = self.flying.iter().chain(&self.waiting);
@@ -173,7 +173,7 @@ impl Writes {
             .map(|(key, _)| key.clone())
     }
 
-    /// The next write to carry out.
+    /// Returns the next write to carry out.
     pub(super) fn poll(&mut self) -> Option<(Key, Change)> {
         if self.retry_at.is_some() {
             return None;
@@ -184,7 +184,7 @@ impl Writes {
         Some((key, change))
     }
 
-    /// A write ended; `again`: the disk failed, and it is to be tried again later.
+    /// Completes a write. With `again` the disk failed, and the write is queued for a later attempt.
     pub(super) fn ended(&mut self, now: Instant, key: &Key, again: bool) {
         let Some(change) = self.flying.remove(key) else { return };
         self.bytes = self.bytes.saturating_sub(weight(key, &change));
@@ -192,6 +192,7 @@ impl Writes {
         if let Some(later) = &later {
             self.bytes = self.bytes.saturating_sub(weight(key, later));
         }
+        // After a disk failure the change is queued again, under any later one.
         let left = match (again, later) {
             (true, Some(later)) => Some(merge(change, later)),
             (true, None) => Some(change),
@@ -203,7 +204,7 @@ impl Writes {
         left.into_iter().for_each(|change| self.add(key.clone(), change));
     }
 
-    /// The disk has had its time to recover, perhaps.
+    /// Ends the pause after a disk failure once it has passed.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.retry_at = self.retry_at.filter(|at| *at > now);
     }
@@ -213,7 +214,7 @@ impl Writes {
     }
 }
 
-/// Both changes as one.
+/// Merges two changes into one.
 fn merge(earlier: Change, later: Change) -> Change {
     match (earlier, later) {
         (Change::Fields(mut fields), Change::Fields(later)) => {
@@ -233,7 +234,7 @@ fn weight(key: &Key, change: &Change) -> usize {
     key.id().len() + content + 64
 }
 
-/// Bytes, roughly.
+/// Estimates the bytes in memory.
 fn size(fields: &Map<String, Value>) -> usize {
     fn value_size(value: &Value) -> usize {
         match value {

@@ -1,4 +1,4 @@
-//! One agent's messages: Register, Heartbeat, Goodbye, a dropped stream, and a put to its platform.
+//! Processes the messages of one agent: Register, Heartbeat, Goodbye, a dropped stream, and a put to its platform.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,24 +19,25 @@ use super::{Attachment, Fleet, Times, millis};
 use crate::clock::Now;
 use crate::store::Key;
 
-/// Says what this node holds of the deployments of an agent: the ids of the documents. Asked only when it matters.
+/// Returns the ids of an agent's stored deployments. Called only when the difference to a complete list of workloads is needed.
 pub type Held<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<String>, CallError>;
 
-/// Whether a put by `owner` counts for a LIVE agent. The watcher is let through only while the agent is silent.
+/// Returns true if a put by `owner` counts as a sign of life of a LIVE agent. Puts of the watcher always do: the api engine
+/// accepts them only while the agent itself is silent.
 fn listens(local: &Local, owner: Owner) -> bool {
     local.owner == owner || local.owner == Owner::Watcher || owner == Owner::Watcher
 }
 
 impl Fleet {
-    /// A stream of an agent was opened by `owner`.
+    /// Registers a new stream, opened by `owner`.
     pub fn handle_open(&mut self, stream: StreamId, owner: Owner) {
         self.streams.open(stream, owner);
     }
 
-    /// A message came on a stream. `held` gives what is stored of the workloads of an agent.
+    /// Processes a message that arrived on a stream. `held` returns the ids of an agent's stored deployments.
     ///
     /// # Errors
-    /// Why the stream is to be ended; the agent on it, if any, is detached.
+    /// The error to end the stream with. The agent on it, if any, is detached.
     pub fn handle_message(
         &mut self,
         now: Now,
@@ -60,7 +61,7 @@ impl Fleet {
                 self.ends.push_back((stream, None));
                 Ok(())
             }
-            // Who carries reports to the store takes them before.
+            // The caller takes reports on commands out of the stream before this point.
             (Some(agent_message::Body::CommandUpdate(_)), Some(_)) => Ok(()),
         };
         if result.is_err() {
@@ -69,10 +70,10 @@ impl Fleet {
         result
     }
 
-    /// An agent registers without a stream: its heartbeats alone keep it LIVE. `held` as for [`Fleet::handle_message`].
+    /// Registers an agent without a stream, which is LIVE by its heartbeats alone. `held` as for [`Fleet::handle_message`].
     ///
     /// # Errors
-    /// What it says of itself is over a limit, or the id belongs to somebody else.
+    /// The registration exceeds a limit, or the id belongs to another principal.
     pub fn handle_registration(
         &mut self,
         now: Now,
@@ -84,10 +85,11 @@ impl Fleet {
         Ok(self.registered(&register.agent_id))
     }
 
-    /// A heartbeat of an agent that registered here, with or without a stream.
+    /// Processes a heartbeat of an agent that registered here, with or without a stream.
     ///
     /// # Errors
-    /// NOT_FOUND: it did not. PERMISSION_DENIED: it is somebody else's. Else what is wrong with the state.
+    /// NOT_FOUND: the agent is not registered here. PERMISSION_DENIED: it belongs to another principal. Otherwise the state is
+    /// invalid.
     pub fn handle_heartbeat(
         &mut self,
         now: Now,
@@ -109,15 +111,15 @@ impl Fleet {
         Ok(self.registered(id))
     }
 
-    /// A stream is gone: its agent is STALE at once.
+    /// Removes a stream that is gone; its agent is STALE at once.
     pub fn handle_dropped(&mut self, now: Now, stream: StreamId) {
         if let Some(agent) = self.streams.close(stream) {
             self.detach(now, &agent, stream);
         }
     }
 
-    /// A client of this node put a document of `platforms`: a sign of life of `agent`, if the agent belongs to the client, unless
-    /// another node shows it LIVE.
+    /// Processes a put to `platforms/{agent}` by a client of this node. It counts as a sign of life unless the writer is not the
+    /// agent's owner or another node reports the agent LIVE.
     pub fn handle_sign(&mut self, now: Now, agent: &str, owner: Owner) {
         let times = self.settings.times;
         if let Some(entry) = self.roster.get(agent) {
@@ -125,7 +127,7 @@ impl Fleet {
             if live && !entry.local().is_some_and(|local| listens(local, owner)) {
                 return;
             }
-            // An admin who corrects the platform of another principal does not become its owner.
+            // An admin who corrects the platform of another principal's agent does not become its owner.
             if ![owner, Owner::Nobody, Owner::Watcher].contains(&entry.owner()) {
                 return;
             }
@@ -133,7 +135,7 @@ impl Fleet {
         if self.check_claim(now, agent, owner).is_ok() {
             self.claim(now, agent, owner);
             self.heard(now, agent);
-            // What it puts is what it says of itself, unless it says that on a stream.
+            // Without a stream the agent's puts describe it, rather than an earlier registration.
             if let Some(local) = self.roster.get_mut(agent).and_then(|entry| entry.local_mut())
                 && local.stream.is_none()
             {
@@ -142,7 +144,8 @@ impl Fleet {
         }
     }
 
-    /// Whether `agent` gives signs of life by itself: it has a stream here, or did something within the last heartbeat period.
+    /// Returns true if `agent` reports by itself: it is LIVE on a stream here, or gave a sign of life within the last heartbeat
+    /// interval.
     #[must_use]
     pub fn speaks_for_itself(&self, now: Now, agent: &str) -> bool {
         let times = &self.settings.times;
@@ -181,6 +184,7 @@ impl Fleet {
         held: Held<'_>,
     ) -> Result<(), CallError> {
         let id = register.agent_id.as_str();
+        // All checks come before the claim, so that a rejected registration changes nothing.
         let profile = Profile::of(register)?;
         self.check_claim(now, id, owner)?;
         profile::check_workloads(id, &register.workloads)?;
@@ -189,6 +193,7 @@ impl Fleet {
         let fields = documents::platform_fields(id, 0, &profile.labels, register.capacity.as_ref())?;
         self.claim(now, id, owner);
         self.attach(now, stream, id, profile);
+        // The replacement comes first: it resets every key of the profile, and the fields of this registration are set over it.
         let replaced = self.roster.get(id).map(|entry| entry.profile.replacement()).unwrap_or_default();
         let fields = replaced.into_iter().chain(fields).collect();
         self.put_platform(id, Change::Fields(fields));
@@ -201,11 +206,11 @@ impl Fleet {
         Ok(())
     }
 
-    /// Makes this node the owner of an agent.
+    /// Makes this node the owner of an agent, and `owner` its principal.
     fn claim(&mut self, now: Now, id: &str, owner: Owner) {
         let (ours, node_id) = (self.ours, self.node_id.clone());
         if self.roster.get(id).is_none() {
-            // Whether there is room was asked before.
+            // `check_claim` has checked that there is room.
             let _ = self.make_room(now, ours);
         }
         let entry = self.roster.entry(now.mono, id);
@@ -244,7 +249,7 @@ impl Fleet {
         self.review(now, id);
     }
 
-    /// What an agent is told when it registers.
+    /// Returns the reply to a registration.
     #[must_use]
     pub fn registered(&self, id: &str) -> Registered {
         let Times { heartbeat, stale_after, dead_after } = self.settings.times;
@@ -290,7 +295,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Labels that come with a state are the agent's from then on.
+    /// Replaces the labels of an agent by those of a state, unless these are empty.
     fn relabel(&mut self, now: Now, id: &str, labels: BTreeMap<String, String>) {
         if let Some(entry) = self.roster.get_mut(id)
             && !labels.is_empty()
@@ -318,7 +323,7 @@ impl Fleet {
         put
     }
 
-    /// Puts what runs and deletes what no longer does.
+    /// Puts the deployments of these workloads and deletes all others of the agent.
     fn replace_workloads(&mut self, id: &str, workloads: &[Workload], stored: Vec<String>) {
         let put = self.put_workloads(id, workloads);
         let stored = stored.into_iter().filter_map(|name| Key::new("deployments", name).ok());
@@ -327,7 +332,8 @@ impl Fleet {
         gone.into_iter().for_each(|key| self.writes.add(key, Change::Delete));
     }
 
-    /// A sign of life. One of many: nothing else happens while the agent is LIVE anyway.
+    /// Records a sign of life. Re-evaluates the agent only if it was not LIVE or is not stored, so that most heartbeats cost
+    /// nothing.
     fn heard(&mut self, now: Now, id: &str) {
         let times = self.settings.times;
         let Some(local) = self.roster.get_mut(id).and_then(|entry| entry.local_mut()) else { return };
@@ -339,7 +345,7 @@ impl Fleet {
         }
     }
 
-    /// The agent has no stream any more, if `stream` was its.
+    /// Detaches an agent if `stream` is still its stream.
     fn detach(&mut self, now: Now, id: &str, stream: StreamId) {
         let times = self.settings.times;
         let Some(local) = self.roster.get_mut(id).and_then(|entry| entry.local_mut()) else { return };

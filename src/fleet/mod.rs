@@ -1,26 +1,27 @@
-//! Agents: who is attached where, which of them live, and what they run.
+//! Agents of the fleet: their attachments, their liveness and owners, and the workloads they run.
 //!
-//! Owns the fleet as this node sees it. Sans I/O: takes registrations, heartbeats, dropped streams, other nodes' presence and
-//! the documents of `agents` with `handle_*`; gives writes, messages for agents and announcements with `poll_*`. Must
-//! never compare wall clocks, and never writes about an agent that another node owns.
+//! Owns the fleet as this node sees it. Sans I/O: takes registrations, heartbeats, dropped streams, other nodes' presence and the
+//! documents of `agents` with `handle_*`; returns writes, messages for agents and announcements with `poll_*`. Must never compare
+//! wall clocks, and must never write about an agent that another node owns.
 //!
 //! After every `handle_*` drain [`Fleet::poll_end`], [`Fleet::poll_message`], [`Fleet::poll_attachment`],
-//! [`Fleet::poll_write`] and [`Fleet::poll_announcement`], each until it gives nothing; then wait for input or for [`Fleet::poll_deadline`].
+//! [`Fleet::poll_write`] and [`Fleet::poll_announcement`] until each returns nothing; then wait for input or for
+//! [`Fleet::poll_deadline`].
 //!
 //! | file | idea |
 //! |---|---|
-//! | `attachments.rs` | which stream holds which agent, and whose an id is |
-//! | `ownership.rs` | the principal an agent belongs to, and what others may do |
-//! | `liveness.rs` | LIVE, STALE, DEAD by the last sign |
-//! | `presence.rs` | which nodes are there |
+//! | `attachments.rs` | streams, and the agent registered on each |
+//! | `ownership.rs` | the principal an agent belongs to, and the rights of others |
+//! | `liveness.rs` | LIVE, STALE, DEAD by the last sign of life |
+//! | `presence.rs` | nodes that are present |
 //! | `roster.rs` | the agents, and the order of their changes |
-//! | `room.rs` | which agents give way when there are too many |
-//! | `transition.rs`, `damper.rs` | what is stored of an agent, and how often |
-//! | `profile.rs`, `documents.rs` | what agents say, as documents |
-//! | `review.rs` | one agent looked at again: what is to be told, stored, and when |
-//! | `link.rs` | one agent's messages |
-//! | `records.rs` | what other nodes stored |
-//! | `view.rs` | what is shown |
+//! | `room.rs` | shares of the roster, and eviction when it is full |
+//! | `transition.rs`, `damper.rs` | the stored record of an agent, and its rate limit |
+//! | `profile.rs`, `documents.rs` | descriptions and states of agents, as documents |
+//! | `review.rs` | re-evaluation of one agent: what to report, what to store, and when |
+//! | `link.rs` | messages of one agent |
+//! | `records.rs` | transitions found in the store |
+//! | `view.rs` | queries |
 
 mod attachments;
 pub mod commands;
@@ -61,20 +62,20 @@ use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::store::Key;
 
-/// Where transitions are kept.
+/// Collection of the transitions, one document per agent.
 pub const COLLECTION: &str = "agents";
 
-/// What the engine is told of this node.
+/// Settings of the fleet on this node.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Settings {
-    /// Intervals and thresholds.
+    /// Heartbeat interval and thresholds.
     pub times: Times,
-    /// Where agents reach this node over HTTP, `http://HOST:PORT`; empty where they do not.
+    /// Base URL at which agents reach this node over HTTP, `http://HOST:PORT`; empty if they cannot.
     pub http_url: String,
 }
 
 impl Settings {
-    /// Where an agent finds its server-sent events; empty where there are none.
+    /// Returns the URL of an agent's server-sent events; empty without HTTP.
     #[must_use]
     pub fn events_url_of(&self, agent: &str) -> String {
         if self.http_url.is_empty() {
@@ -84,7 +85,7 @@ impl Settings {
         }
     }
 
-    /// The same without saying where the node is.
+    /// Returns the path of that URL, which is the same at each node.
     #[must_use]
     pub fn events_path(agent: &str) -> String {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -94,43 +95,43 @@ impl Settings {
     }
 }
 
-/// A write the engine wants; answer with [`Fleet::handle_written`].
+/// A write that the engine requests; report its result with [`Fleet::handle_written`].
 #[derive(Debug)]
 pub struct Write {
-    /// The engine's own number for it.
+    /// Number by which the engine identifies the write.
     pub number: u64,
-    /// Which document.
+    /// Key of the document.
     pub key: Key,
-    /// What to do with it. Nothing needs doing where [`changes`] says so.
+    /// Change to make. Compare it with the stored document first and skip it if [`changes`] returns false.
     pub change: Change,
 }
 
-/// Where an agent's stream ends has changed.
+/// A change of an agent's attachment to this node.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Attachment {
-    /// It registered on this stream, perhaps again.
+    /// The agent registered on this stream, perhaps repeatedly.
     Attached(String, StreamId),
-    /// It has no stream here any more.
+    /// The agent no longer has a stream here.
     Detached(String),
 }
 
-/// What became of an agent.
+/// A change of one agent, as its watchers receive it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Changed {
-    /// It is this now.
+    /// New or changed: its current state.
     Is(Box<sidecar::Agent>),
-    /// The one of this id is no longer known.
+    /// Removed: the id that is no longer known.
     Removed(String),
 }
 
-/// How a write ended.
+/// Result of a write.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Written {
-    /// The document is as wanted.
+    /// The document is as requested.
     Done,
-    /// This machine could not, now.
+    /// This machine failed; a later attempt may succeed.
     Failed,
-    /// It cannot be.
+    /// Rejected for good: a repetition would fail too.
     Refused,
 }
 
@@ -140,7 +141,7 @@ enum Flying {
     Document(Key),
 }
 
-/// See the module's documentation.
+/// Engine of the fleet; see the module's documentation.
 #[derive(Debug)]
 pub struct Fleet {
     ours: EndpointId,
@@ -149,12 +150,13 @@ pub struct Fleet {
     streams: Attachments,
     roster: Roster,
     presence: Presence,
-    /// Agents that are LIVE and owned here.
+    /// Agents that this node owns and that are LIVE.
     live_here: BTreeSet<String>,
     timers: BTreeSet<(Instant, String)>,
-    /// Agents that are gone, of which the store still says LIVE: the write is damped, under way, or failed.
+    /// Agents that are no longer LIVE but LIVE in the store, because the write is rate-limited, in progress or failed. While
+    /// there are any, this node sends no presence.
     unsaid: BTreeSet<String>,
-    /// Agents whose transition is to be stored now.
+    /// Agents with a transition to store now.
     to_store: BTreeSet<String>,
     writes: Writes,
     flying: BTreeMap<u64, Flying>,
@@ -165,7 +167,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// A fleet nobody has been heard of.
+    /// Returns an empty fleet.
     #[must_use]
     pub fn new(ours: EndpointId, node_id: String, settings: Settings) -> Fleet {
         Fleet {
@@ -188,9 +190,9 @@ impl Fleet {
         }
     }
 
-    // Input; the agents' own is in `link.rs`, other nodes' documents in `records.rs`.
+    // Input. Messages of agents are in `link.rs`, documents of other nodes in `records.rs`.
 
-    /// Another node with agents is there.
+    /// Processes the presence of another node that has agents.
     pub fn handle_presence(&mut self, now: Now, node: EndpointId) {
         if self.presence.handle(now.mono, node, &self.settings.times) {
             let its: Vec<String> =
@@ -199,8 +201,8 @@ impl Fleet {
         }
     }
 
-    /// This process was stopped, or busy, from `since` to now: heartbeats wait in sockets, and other nodes were not heard. No agent is
-    /// silent for that; each keeps its state for one heartbeat.
+    /// Processes a gap from `since` to now in which this process was stopped or busy: heartbeats wait in sockets, and presence of
+    /// other nodes was missed. Each agent keeps its state for one more heartbeat interval.
     pub fn handle_gap(&mut self, now: Now, since: Instant) {
         let times = self.settings.times;
         let grace = times.heartbeat.min(times.stale_after);
@@ -212,7 +214,7 @@ impl Fleet {
         all.iter().for_each(|id| self.review(now, id));
     }
 
-    /// The settings were reloaded: every attached agent is told.
+    /// Applies reloaded settings and sends them to every attached agent.
     pub fn handle_settings(&mut self, now: Now, settings: Settings) {
         if settings == self.settings {
             return;
@@ -233,7 +235,7 @@ impl Fleet {
         all.iter().for_each(|id| self.review(now, id));
     }
 
-    /// A write of [`Fleet::poll_write`] ended.
+    /// Processes the result of a write from [`Fleet::poll_write`].
     pub fn handle_written(&mut self, now: Now, number: u64, written: Written) {
         match self.flying.remove(&number) {
             Some(Flying::Document(key)) => self.writes.ended(now.mono, &key, written == Written::Failed),
@@ -242,7 +244,7 @@ impl Fleet {
         }
     }
 
-    /// A deadline of [`Fleet::poll_deadline`] came.
+    /// Processes a deadline of [`Fleet::poll_deadline`].
     pub fn handle_timeout(&mut self, now: Now) {
         self.writes.handle_timeout(now.mono);
         while let Some((at, id)) = self.timers.first().cloned()
@@ -258,25 +260,25 @@ impl Fleet {
 
     // Output.
 
-    /// A stream to end: with an error, or without one after a Goodbye.
+    /// Returns a stream to end: with an error, or without one after a Goodbye.
     #[must_use]
     pub fn poll_end(&mut self) -> Option<(StreamId, Option<CallError>)> {
         self.ends.pop_front()
     }
 
-    /// An agent's stream that was attached or lost.
+    /// Returns an agent that was attached or detached.
     #[must_use]
     pub fn poll_attachment(&mut self) -> Option<Attachment> {
         self.attachments.pop_front()
     }
 
-    /// A message for an agent.
+    /// Returns a message for an agent.
     #[must_use]
     pub fn poll_message(&mut self) -> Option<(StreamId, NodeMessage)> {
         self.messages.pop_front()
     }
 
-    /// A document to write.
+    /// Returns a document to write.
     #[must_use]
     pub fn poll_write(&mut self, now: Now) -> Option<Write> {
         if let Some((key, json)) = self.poll_transition(now) {
@@ -294,14 +296,15 @@ impl Fleet {
         Write { number: self.last_write, key, change }
     }
 
-    /// Whether other nodes are to be told that this one is there. Its presence vouches for what it stored last: until it is stored
-    /// that an agent is gone, this node is silent, and when that takes long the others find out by it.
+    /// Returns true if this node should announce its presence now. Presence vouches for what this node stored last: while an
+    /// agent that is gone is still LIVE in the store, the node stays silent, and if that takes long, the other nodes derive
+    /// STALE.
     #[must_use]
     pub fn poll_announcement(&mut self, now: Now) -> bool {
         self.presence.poll(now.mono, &self.settings.times, self.unsaid.is_empty())
     }
 
-    /// When to call [`Fleet::handle_timeout`] and drain.
+    /// Returns the time to call [`Fleet::handle_timeout`] and drain.
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);

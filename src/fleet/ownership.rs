@@ -1,8 +1,49 @@
-//! The principal that an agent belongs to, and what others may do in its name.
+//! Decides which principal an agent belongs to, and what other principals may do in its name.
 //!
-//! Owns the decision; it uses what the whole fleet knows, not only what is attached here. An agent belongs to the principal that
-//! registered it, or put its platform first, at the node that owns it, and stays its own after a restart of that node. A user id
-//! stands for the same user on every node of a fleet.
+//! # The problem
+//!
+//! An agent id is a name that a client chooses, and the rights to `platforms/{id}`, `deployments/{id}:*`, `packages/{id}:*` and
+//! to the commands of the agent follow from it. Two users of one machine, or two users of two machines, may choose the same id,
+//! and an agent legitimately moves: its process restarts, it reconnects to another node, its node dies.
+//!
+//! # Why the simple ways fail
+//!
+//! * *The first to register keeps the id for ever.* A replaced machine could never take over from the one that burnt down.
+//! * *The last to register takes the id.* Any local user could take a running agent's commands by registering its id.
+//! * *Compare only with the streams attached here.* The id could then be taken at every other node, at any time.
+//!
+//! # The rule
+//!
+//! Two questions are kept apart. Which *node* owns an agent is decided by `Claim` (`transition.rs`): each move to another node
+//! adds one to the attach counter; the higher counter wins, then the larger endpoint id. Each node evaluates this alone, on the
+//! replicated records in `agents`, so two nodes that claim an agent during a partition agree as soon as they exchange records.
+//! Which *principal* owns it is recorded by the owning node: the one that registered the agent, or put its platform first. The
+//! record is stored with the transition, so an agent keeps its principal across a restart of its node.
+//!
+//! | agent | the id may be claimed by |
+//! |---|---|
+//! | unknown | any principal, within its share of the roster (`room.rs`) |
+//! | owned by this node, LIVE | its principal; any principal, if only the watcher has reported on it so far |
+//! | owned by this node, STALE or DEAD | any principal |
+//! | owned by another node, principal known | its principal at any time; any principal once it is DEAD |
+//! | owned by another node, principal unknown | any principal once it is no longer LIVE |
+//!
+//! An agent at another node must be DEAD, not merely STALE, before another principal can take it: STALE is also what a partition
+//! of a minute and a half looks like, and the agent is then still running. A user id stands for the same user on all nodes of a
+//! fleet. `Owner::Nobody`, a user id without a meaning here, claims nothing from another `Nobody`: they may be two users.
+//!
+//! Writing a document of an agent needs the same principal but claims nothing; reporting on its commands needs it too, or, at a
+//! node that does not own the agent, the right to claim it. A put to `platforms/{id}` by its principal counts as a sign of life
+//! (`link.rs`); a correction by an admin does not take the agent over.
+//!
+//! # Bounds
+//!
+//! Principals restrict the *local* clients of each node. They do not restrict other members of the formation, which hold its key
+//! and can write any record. A check costs one look-up in the roster, or one per colon in a document's id; the claim of an
+//! unknown agent costs at most three scans of the roster.
+//!
+//! Tested in `fleet/tests.rs`, from `an_agent_that_moves_belongs_to_its_new_node` to
+//! `an_admin_who_corrects_a_platform_does_not_become_its_owner`.
 
 use peat_ipc::{CallError, Code};
 
@@ -13,7 +54,7 @@ use super::roster::Entry;
 use crate::clock::Now;
 use crate::store::Key;
 
-/// Collections whose documents belong to agents: `platforms/{agent}`, `deployments/{agent}:*`, `packages/{agent}:*`.
+/// Collections of documents that belong to agents: `platforms/{agent}`, `deployments/{agent}:*`, `packages/{agent}:*`.
 const OWNED: [&str; 3] = ["platforms", "deployments", "packages"];
 
 fn refused(id: &str, place: &str) -> CallError {
@@ -21,11 +62,12 @@ fn refused(id: &str, place: &str) -> CallError {
 }
 
 impl Fleet {
-    /// Checks that `owner` may register the agent, or give signs of life for it, at this node. An id changes hands here once its
-    /// agent is no longer LIVE, and from another node once it is DEAD.
+    /// Checks that `owner` may claim the agent at this node, by registering it or by a sign of life. The table above gives the
+    /// rule.
+    ///
     ///
     /// # Errors
-    /// PERMISSION_DENIED: it belongs to another principal. RESOURCE_EXHAUSTED: it would be one agent too many.
+    /// PERMISSION_DENIED: the agent belongs to another principal. RESOURCE_EXHAUSTED: a new agent would exceed a limit.
     pub(super) fn check_claim(&self, now: Now, id: &str, owner: Owner) -> Result<(), CallError> {
         let Some(entry) = self.roster.get(id) else {
             return self.check_room(now, owner);
@@ -42,7 +84,7 @@ impl Fleet {
         if gone || holder.is(owner) { Ok(()) } else { Err(refused(id, &self.place(entry))) }
     }
 
-    /// Checks that `owner` may report on the commands of `agent`, and listen to its events.
+    /// Checks that `owner` may report on the commands of `agent` and listen to its events.
     ///
     /// # Errors
     /// PERMISSION_DENIED: the agent belongs to another principal.
@@ -56,7 +98,7 @@ impl Fleet {
         if allowed { Ok(()) } else { Err(refused(agent, &self.place(entry))) }
     }
 
-    /// Checks that `owner` may write a document: one that belongs to an agent is written in the agent's name.
+    /// Checks that `owner` may write a document. A document that belongs to an agent is written in the agent's name.
     ///
     /// # Errors
     /// PERMISSION_DENIED: the agent belongs to another principal.
@@ -73,7 +115,7 @@ impl Fleet {
         Err(CallError::new(Code::PermissionDenied, message))
     }
 
-    /// The agent that a document belongs to: of several whose ids it begins with, the one with the longest id.
+    /// Returns the agent that a document belongs to: of the agents with an id that the document's id begins with, the longest.
     fn agent_of_document<'a>(&'a self, key: &'a Key) -> Option<(&'a str, &'a Entry)> {
         let id = key.id();
         if !OWNED.contains(&key.collection()) {

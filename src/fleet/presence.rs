@@ -1,4 +1,4 @@
-//! Which nodes with agents are there: what others flood is remembered, and when this node has to say so itself.
+//! Nodes that are present: the presence heard from other nodes, and the schedule of this node's own announcements.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use super::liveness::Vitals;
 use crate::identity::EndpointId;
 use crate::limits::PRESENCE_NODES;
 
-/// When each other node was last heard, and this node's own announcements.
+/// Time of the last presence of each other node, and this node's own schedule.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     heard: BTreeMap<EndpointId, Instant>,
@@ -17,7 +17,7 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// `node` is there. Whether it had been silent for long enough that its agents are no longer shown LIVE.
+    /// Records that `node` is present. Returns true if it was silent for so long that its agents no longer counted as LIVE.
     pub(super) fn handle(&mut self, now: Instant, node: EndpointId, times: &Times) -> bool {
         if !self.heard.contains_key(&node) && self.heard.len() >= PRESENCE_NODES {
             let oldest = self.heard.iter().min_by_key(|(_, at)| **at).map(|(node, _)| *node);
@@ -27,7 +27,7 @@ impl Presence {
         before.is_none_or(|at| at + times.stale_after <= now)
     }
 
-    /// See [`super::Fleet::handle_gap`].
+    /// Extends presence by a gap in which this process could not listen; see [`super::Fleet::handle_gap`].
     pub(super) fn spare(&mut self, since: Instant, now: Instant, times: &Times, grace: Duration) {
         for at in self.heard.values_mut() {
             if let Vitals::Heard(spared) = Vitals::Heard(*at).spared(since, now, times, grace) {
@@ -40,18 +40,18 @@ impl Presence {
         self.heard.get(node).copied()
     }
 
-    /// An agent became LIVE here: others need to hear of this node soon, to believe it.
+    /// Schedules an early announcement because an agent became LIVE: other nodes need this node's presence to show it LIVE.
     pub(super) fn announce_soon(&mut self, now: Instant, times: &Times) {
         let earliest = self.last.map_or(now, |last| (last + times.heartbeat / 6).max(now));
         self.next = Some(self.next.map_or(earliest, |next| next.min(earliest)));
     }
 
-    /// No agent is LIVE here any more.
+    /// Stops the announcements: no agent of this node is LIVE.
     pub(super) fn fall_silent(&mut self) {
         self.next = None;
     }
 
-    /// Whether this node is to announce itself now; when it may not, it tries again soon.
+    /// Returns true if this node should announce itself now. If it is due but not allowed to, it tries again soon.
     pub(super) fn poll(&mut self, now: Instant, times: &Times, may: bool) -> bool {
         if self.next.is_none_or(|at| at > now) {
             return false;

@@ -1,4 +1,4 @@
-//! What an agent says it is: checked against the limits, and as keys of a document.
+//! Profile of an agent: the description in its registration, checked against the limits, and its form as keys of a document.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::limits::{
 };
 use crate::store::Key;
 
-/// Name, group and the rest of a Register.
+/// Description that an agent gives of itself when it registers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Profile {
     pub(super) name: String,
@@ -24,10 +24,11 @@ pub(super) struct Profile {
 }
 
 impl Profile {
-    /// What a Register says.
+    /// Builds the profile of a registration.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: no id, or one that names no document. RESOURCE_EXHAUSTED: over a limit, which is named.
+    /// INVALID_ARGUMENT: the id is empty or cannot be the id of a document. RESOURCE_EXHAUSTED: over the limit that the message
+    /// names.
     pub(super) fn of(register: &Register) -> Result<Profile, CallError> {
         check_id(&register.agent_id)?;
         let texts = [("name", &register.name), ("group", &register.group), ("version", &register.version)];
@@ -44,7 +45,7 @@ impl Profile {
         })
     }
 
-    /// The keys this is in a document. Unset ones are left out.
+    /// Returns the profile as keys of a document. Empty fields are left out.
     pub(super) fn fields(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         for (key, text) in [("name", &self.name), ("group", &self.group), ("version", &self.version)] {
@@ -63,7 +64,8 @@ impl Profile {
         fields
     }
 
-    /// The keys of a platform that a registration replaces: those it does not say are removed.
+    /// Returns the keys of a platform that a registration replaces. Keys that the profile leaves empty are null, which removes
+    /// them.
     pub(super) fn replacement(&self) -> Map<String, Value> {
         let keys = ["name", "group", "version", "capabilities", "labels", "routes", "capacity"];
         let mut fields: Map<String, Value> = keys.map(|key| (key.to_owned(), Value::Null)).into_iter().collect();
@@ -71,7 +73,8 @@ impl Profile {
         fields
     }
 
-    /// The opposite of [`Profile::fields`], of a document that anyone may have written: takes what is there and within the limits.
+    /// Reads a profile back from the keys of a document. Any member may have written the document, so values of the wrong type or
+    /// over a limit are skipped.
     pub(super) fn from_fields(fields: &Map<String, Value>) -> Profile {
         let short = |text: &&str| text.len() <= AGENT_TEXT_BYTES;
         let text = |key: &str| {
@@ -97,7 +100,7 @@ impl Profile {
     }
 }
 
-/// Whether an id can be an agent's: it names documents.
+/// Checks that an id can be an agent's, which means that it can name documents.
 pub(super) fn check_id(id: &str) -> Result<(), CallError> {
     if id.is_empty() {
         return Err(CallError::new(Code::InvalidArgument, "register.agent_id is empty"));
@@ -107,7 +110,7 @@ pub(super) fn check_id(id: &str) -> Result<(), CallError> {
     valid.map_err(|error| CallError::new(Code::InvalidArgument, format!("register.agent_id: {error}")))
 }
 
-/// Labels in order, within the limits.
+/// Collects labels in order, within the limits.
 pub(super) fn labels<'a>(
     labels: impl IntoIterator<Item = (&'a String, &'a String)>,
 ) -> Result<BTreeMap<String, String>, CallError> {
@@ -122,7 +125,7 @@ pub(super) fn labels<'a>(
     Ok(labels)
 }
 
-/// Checks a list of workloads.
+/// Checks a list of workloads against the limits.
 pub(super) fn check_workloads(agent: &str, workloads: &[Workload]) -> Result<(), CallError> {
     within("workloads", workloads.len(), AGENT_WORKLOADS, "entries")?;
     for workload in workloads {

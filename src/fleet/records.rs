@@ -1,7 +1,7 @@
-//! What the store holds of agents: other nodes' transitions, and our own from before a restart.
+//! Transitions found in the store: those of other nodes, and this node's own from before a restart.
 //!
-//! What is stored is the truth about an agent, unless this node owns it with a higher claim: then it stores its own word again.
-//! So whoever owns an agent last is known everywhere in the end, even after a node has forgotten what it once claimed.
+//! The stored transition is authoritative unless this node owns the agent with a higher claim; then this node writes its own
+//! again. All nodes therefore agree on the newest owner in the end, even after a node has lost its memory of earlier claims.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use super::{Attachment, Fleet};
 use crate::clock::Now;
 
 impl Fleet {
-    /// A document of `agents` as it is now, for each that a peer changed and for all of them at the start; `None`: it was
-    /// deleted, or never existed.
+    /// Processes a document of `agents` in its current state: each document once at the start, then each that a peer changed.
+    /// `None`: it was deleted, or never existed.
     pub fn handle_record(&mut self, now: Now, id: &str, json: Option<&str>) {
         let times = self.settings.times;
         let silence = |said| json.map_or(Duration::ZERO, |json| transition::silence(json, said, now, &times));
         match json.map(Transition::from_json) {
             None => self.record_deleted(now, id),
-            // Not one of ours: what the store holds is not what this node knows.
+            // Not a transition: the store no longer holds what this node wrote.
             Some(None) => self.stored_is(now, id, None),
             Some(Some(transition)) if transition.claim.endpoint == self.ours => {
                 let silence = silence(transition.liveness);
@@ -37,7 +37,7 @@ impl Fleet {
         }
     }
 
-    /// Whether a document of `agents` is what this node stored of an agent last, or is storing.
+    /// Returns true if a document of `agents` equals the transition that this node stored last, or is storing.
     #[must_use]
     pub fn is_own_word(&self, id: &str, json: &str) -> bool {
         let Some(local) = self.roster.get(id).and_then(Entry::local) else { return false };
@@ -45,8 +45,8 @@ impl Fleet {
         word.is_some() && (word == local.stored || word == local.writing)
     }
 
-    /// A document of `platforms` changed: watchers see the status. Of an agent of this node that has not registered it says what the
-    /// agent is.
+    /// Processes a changed document of `platforms`. Watchers receive its status. For an agent of this node that has not
+    /// registered, the document is also its profile.
     pub fn handle_platform(&mut self, now: Now, id: &str, json: &str) {
         let fields: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
         let status = transition::status_of(&fields);
@@ -72,7 +72,7 @@ impl Fleet {
         self.forget(id);
     }
 
-    /// What the store holds of an agent that this node owns.
+    /// Records what the store holds of an agent that this node owns.
     fn stored_is(&mut self, now: Now, id: &str, stored: Option<Transition>) {
         if let Some(local) = self.roster.get_mut(id).and_then(Entry::local_mut) {
             local.stored = stored;
@@ -81,7 +81,7 @@ impl Fleet {
         }
     }
 
-    /// From an earlier run of this node, or one that went round the mesh.
+    /// Processes a transition that names this node as owner: from an earlier run, or relayed back by a peer.
     fn own_record(&mut self, now: Now, id: &str, transition: Transition, silence: Duration) {
         if self.roster.get(id).is_none() && !self.make_room(now, self.ours) {
             return;
@@ -96,7 +96,7 @@ impl Fleet {
         self.stored_is(now, id, Some(transition));
     }
 
-    /// An agent of an earlier run: its stream is gone with that, and it is about to come back.
+    /// Takes over an agent of an earlier run as STALE: its stream ended with that run, and the agent is expected to reconnect.
     fn adopt(&mut self, now: Now, id: &str, transition: &Transition, silence: Duration) {
         let vitals = if transition.liveness == Liveness::Dead { Vitals::Dead } else { Vitals::Gone(now.mono) };
         let entry = self.roster.entry(now.mono, id);
@@ -113,7 +113,7 @@ impl Fleet {
             return;
         }
         match self.roster.get(id) {
-            // Its owner has not heard of us yet, or lost: the store is to hold our word again.
+            // The other owner has not seen this node's claim yet, or lost to it: write this node's transition again.
             Some(entry) if entry.local().is_some() && entry.claim > transition.claim => {
                 return self.stored_is(now, id, Some(transition));
             }

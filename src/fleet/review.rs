@@ -1,4 +1,7 @@
-//! One agent looked at again: whether it is LIVE, whether that is news to watchers, and whether it is to be stored, now or later.
+//! Re-evaluates one agent after an event: whether it is LIVE, whether watchers must be notified, and whether to store it, now or
+//! later.
+//!
+//! Every input that can change an agent ends in `Fleet::review`; it is idempotent. `liveness.rs` explains the algorithm.
 
 use std::time::Instant;
 
@@ -10,7 +13,7 @@ use crate::clock::Now;
 use crate::store::Key;
 
 impl Fleet {
-    /// Looks at one agent again: tells watchers, stores what has to be stored, and sets the timer for the next look.
+    /// Re-evaluates one agent: notifies watchers, queues the transition to store, and sets the timer of the next evaluation.
     pub(super) fn review(&mut self, now: Now, id: &str) {
         let times = self.settings.times;
         let Some(entry) = self.roster.get_mut(id) else { return };
@@ -22,6 +25,7 @@ impl Fleet {
             self.to_store.insert(id.to_owned());
         }
         let later = store_at.filter(|at| *at > now.mono);
+        // The earlier of two times: the next change without a sign of life, and the next token of the rate limit.
         let timer = [vitals.next_change(now.mono, &times), later].into_iter().flatten().min();
         let old = std::mem::replace(&mut entry.timer, timer);
         let here = entry.local().is_some();
@@ -29,6 +33,7 @@ impl Fleet {
             old.into_iter().for_each(|at| _ = self.timers.remove(&(at, id.to_owned())));
             timer.into_iter().for_each(|at| _ = self.timers.insert((at, id.to_owned())));
         }
+        // This node's presence would vouch for a stored LIVE that no longer holds; see `Fleet::poll_announcement`.
         let says_live = |local: &Local| local.stored.as_ref().is_some_and(|stored| stored.liveness == Liveness::Live);
         if liveness != Liveness::Live && entry.local().is_some_and(says_live) {
             self.unsaid.insert(id.to_owned());
@@ -52,7 +57,7 @@ impl Fleet {
         }
     }
 
-    /// A transition to store now, as a document.
+    /// Returns the next transition to store now, as a document.
     pub(super) fn poll_transition(&mut self, now: Now) -> Option<(Key, String)> {
         let times = self.settings.times;
         while let Some(id) = self.to_store.pop_first() {
@@ -74,7 +79,7 @@ impl Fleet {
             && let Some(transition) = local.writing.take()
         {
             local.retry_at = (written == Written::Failed).then(|| now.after(documents::RETRY));
-            // What cannot be stored is not tried again until it is something else.
+            // A rejected transition counts as stored, so that it is not attempted again until it differs.
             if written != Written::Failed {
                 local.stored = Some(transition);
             }
@@ -83,7 +88,7 @@ impl Fleet {
     }
 }
 
-/// When what is stored of an agent should be brought up to date; `None` while it is, or is being.
+/// Returns the time at which the stored transition should be written; `None` while it is up to date or being written.
 fn store_at(entry: &Entry, now: Instant, times: &Times) -> Option<Instant> {
     let local = entry.local().filter(|local| local.writing.is_none())?;
     let wanted: Option<Transition> = entry.wanted(now, times);
@@ -94,7 +99,7 @@ fn store_at(entry: &Entry, now: Instant, times: &Times) -> Option<Instant> {
     Some(local.retry_at.map_or(damped, |retry| retry.max(damped)))
 }
 
-/// The least time between two stored transitions of one agent, after the first few.
+/// Period of the rate limit: the minimum interval between two stored transitions of one agent once its burst is used up.
 fn damping(times: &Times) -> std::time::Duration {
     times.heartbeat / 3
 }

@@ -1,7 +1,7 @@
-//! Room in the roster: shares, and which agents give way when it is full.
+//! Room in the roster: the share of each user, and eviction when the roster is full.
 //!
-//! Agents of this node always find room, and those of nodes that are there find it before those of nodes nobody hears: records of
-//! agents can be made up, and a place in the roster is not to be had by writing one.
+//! An agent of this node always evicts an agent of another node, and an agent of a present node evicts one of a node that is not
+//! heard. Records of agents can be forged, so writing a record must not suffice to gain a place in the roster.
 
 use peat_ipc::{CallError, Code};
 
@@ -16,11 +16,11 @@ impl Fleet {
     /// Checks that one more agent of `owner` may be registered here.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED: the user has its share, or the roster is full of agents of this node.
+    /// RESOURCE_EXHAUSTED: the user has used its share, or the roster is full of agents of this node.
     pub(super) fn check_room(&self, now: Now, owner: Owner) -> Result<(), CallError> {
         let refused = |message: String| Err(CallError::new(Code::ResourceExhausted, message));
         let is_its = |entry: &Entry| entry.local().is_some_and(|local| local.owner == owner);
-        // Fewer agents than a share have no owner with more.
+        // The scan is needed only once the roster holds at least one share.
         let full = self.roster.len() >= AGENTS_OF_USER;
         if full && self.roster.iter().filter(|(_, entry)| is_its(entry)).count() >= AGENTS_OF_USER {
             return refused(format!(
@@ -33,7 +33,7 @@ impl Fleet {
         refused(format!("{AGENTS} agents are known, which is the limit; delete dead ones from `agents`"))
     }
 
-    /// Makes room for an agent that is not in the roster, of this node or of one that is there; false: there is none.
+    /// Makes room for an agent that is not in the roster, of this node or of a present one. Returns false if there is none.
     pub(super) fn make_room(&mut self, now: Now, node: EndpointId) -> bool {
         if self.roster.len() < AGENTS {
             return true;
@@ -47,7 +47,8 @@ impl Fleet {
         true
     }
 
-    /// The agent that gives way: of a node that is not there, else, for an agent of this node, of any other one.
+    /// Returns the agent to evict: one of a node that is not heard, or else, for an agent of this node, any agent of another
+    /// node.
     fn giving_way(&self, now: Now, ours: bool) -> Option<String> {
         let foreign = || self.roster.iter().filter(|(_, entry)| entry.local().is_none());
         let silent = foreign().find(|(_, entry)| !self.is_there(now, &entry.claim.endpoint));
@@ -59,7 +60,7 @@ impl Fleet {
         self.presence.heard(node).is_some_and(|at| !now.reached(at + times.stale_after))
     }
 
-    /// Takes an agent out of the roster.
+    /// Removes an agent from the roster, with its timer and its pending writes.
     pub(super) fn forget(&mut self, id: &str) {
         if let Some(entry) = self.roster.remove(id) {
             entry.timer.into_iter().for_each(|at| _ = self.timers.remove(&(at, id.to_owned())));

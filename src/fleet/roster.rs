@@ -1,6 +1,6 @@
-//! Every agent this node knows of, and the order in which they changed.
+//! Table of every agent that this node knows of, and the order of their changes.
 //!
-//! A watcher is a position in that order: what it is owed is what changed after it, so a slow one costs no memory.
+//! A watcher of the fleet is a position in that order and receives each change after it, so a slow watcher costs no memory.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,56 +14,58 @@ use super::profile::Profile;
 use super::transition::{Claim, Transition};
 use crate::limits::REMOVED_AGENTS;
 
-/// One agent.
+/// State of one agent.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) profile: Profile,
     pub(super) claim: Claim,
-    /// node_id of its owner.
+    /// node_id of the node that owns the agent.
     pub(super) via: String,
-    /// The status in `platforms/{id}`.
+    /// Status in `platforms/{id}`, as a number of `PlatformStatus`.
     pub(super) status: i32,
     pub(super) home: Home,
-    /// What watchers were told last.
+    /// Liveness that watchers of the fleet received last.
     pub(super) shown: Liveness,
     changed: u64,
-    /// The time in the fleet's timers.
+    /// Time under which the agent is in the fleet's timers.
     pub(super) timer: Option<Instant>,
 }
 
-/// Where the news of an agent come from.
+/// Location of an agent, which decides the source of its liveness.
 #[derive(Debug)]
 pub(super) enum Home {
-    /// This node hears it itself, and writes its transitions.
+    /// This node owns the agent: it receives the signs of life and writes the transitions.
     Here(Box<Local>),
-    /// Another node does. The state and the owner it stored last, when they arrived, and how much longer ago the last sign of life was.
+    /// Another node owns the agent. `said` and `owner` are from its last stored transition, which arrived at `seen`; `older` is
+    /// how much earlier the last sign of life was.
     Elsewhere { said: Liveness, seen: Instant, older: Duration, owner: Owner },
 }
 
-/// An agent that this node owns.
+/// State of an agent that this node owns.
 #[derive(Debug)]
 pub(super) struct Local {
     pub(super) vitals: Vitals,
-    /// The last sign of life,
+    /// Arrival of the last sign of life, or the start of ownership.
     pub(super) heard: Instant,
-    /// and how much longer ago than that it was, for one before this node started.
+    /// Additional age of that sign, when it came before this node started.
     pub(super) older: Duration,
-    /// It said on its own what it is; otherwise its document in `platforms` does.
+    /// True if the agent described itself by registering; false if its document in `platforms` describes it.
     pub(super) registered: bool,
     pub(super) owner: Owner,
     pub(super) stream: Option<StreamId>,
-    /// What the store holds, and what it is being given.
+    /// Transition that the store holds, as far as known.
     pub(super) stored: Option<Transition>,
     pub(super) writing: Option<Transition>,
-    /// The store was seen to hold another word since the last one was given to it: which of the two came last is not known.
+    /// True if a different transition was seen in the store while one was being written: which of the two is newer is unknown, so
+    /// it is written again.
     pub(super) crossed: bool,
     pub(super) damper: Damper,
-    /// After the disk failed: not before.
+    /// Earliest time of the next write after the disk failed.
     pub(super) retry_at: Option<Instant>,
 }
 
 impl Local {
-    /// An agent this node begins to own.
+    /// Returns the state of an agent at the start of this node's ownership.
     pub(super) fn new(now: Instant, vitals: Vitals, owner: Owner, damper: Damper) -> Local {
         Local {
             vitals,
@@ -109,7 +111,7 @@ impl Entry {
         }
     }
 
-    /// The principal that it belongs to, as the node that owns it knows it.
+    /// Returns the principal that the agent belongs to, as recorded by the node that owns it.
     pub(super) fn owner(&self) -> Owner {
         match &self.home {
             Home::Here(local) => local.owner,
@@ -117,7 +119,7 @@ impl Entry {
         }
     }
 
-    /// What is known of its life. Another node's word that it is LIVE is worth as much as that node's presence.
+    /// Returns the evidence of the agent's life. LIVE in another node's record counts only while that node's presence is heard.
     pub(super) fn vitals(&self, presence: &Presence) -> Vitals {
         match &self.home {
             Home::Here(local) => local.vitals,
@@ -129,7 +131,7 @@ impl Entry {
         }
     }
 
-    /// See [`super::Fleet::handle_gap`].
+    /// Extends the agent's time by a gap in which this process could not listen; see [`super::Fleet::handle_gap`].
     pub(super) fn spare(&mut self, since: Instant, now: Instant, times: &Times, grace: Duration) {
         match &mut self.home {
             Home::Here(local) => local.vitals = local.vitals.spared(since, now, times, grace),
@@ -143,7 +145,7 @@ impl Entry {
         }
     }
 
-    /// Since this node last heard a sign of it: its own, or its node's.
+    /// Returns the milliseconds since the last sign of life: the agent's, or, where its node reports it LIVE, that node's.
     pub(super) fn age_ms(&self, now: Instant, presence: &Presence) -> u64 {
         let (heard, older) = match &self.home {
             Home::Here(local) => (local.heard, local.older),
@@ -155,7 +157,7 @@ impl Entry {
         u64::try_from((now.saturating_duration_since(heard) + older).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// What the store should hold of an agent that this node owns.
+    /// Returns the transition that the store should hold, for an agent that this node owns.
     pub(super) fn wanted(&self, now: Instant, times: &Times) -> Option<Transition> {
         let local = self.local()?;
         Some(Transition {
@@ -168,20 +170,20 @@ impl Entry {
     }
 }
 
-/// A change: its number, the agent's id, and the agent unless it was removed.
+/// A change: its number, the agent's id, and the agent, or `None` if it was removed.
 pub(super) type Changed<'a> = (u64, &'a String, Option<&'a Entry>);
 
-/// Agents were removed that are no longer known.
+/// Error of a watcher that is too far behind: removals after its position have been discarded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Forgotten;
 
-/// All agents, by id.
+/// All agents by id, with the order of their changes.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     agents: BTreeMap<String, Entry>,
     changes: BTreeMap<u64, String>,
     removed: BTreeMap<u64, String>,
-    /// A watcher that has heard of less has missed removals that were forgotten.
+    /// Number of the newest discarded removal. A watcher at a lower position must start over.
     forgotten: u64,
     last_change: u64,
 }
@@ -199,7 +201,7 @@ impl Roster {
         self.agents.get_mut(id)
     }
 
-    /// The agent, made when it is new.
+    /// Returns the agent, inserting it if it is new.
     pub(super) fn entry(&mut self, now: Instant, id: &str) -> &mut Entry {
         if !self.agents.contains_key(id) {
             self.agents.insert(id.to_owned(), Entry::new(now));
@@ -216,13 +218,13 @@ impl Roster {
         self.agents.iter()
     }
 
-    /// The agents after `id`, all of them for `None`.
+    /// Iterates over the agents with ids that order after `id`; over all of them for `None`.
     pub(super) fn after<'a>(&'a self, id: Option<&'a str>) -> impl Iterator<Item = (&'a String, &'a Entry)> {
         let start = id.map_or(Bound::Unbounded, Bound::Excluded);
         self.agents.range::<str, _>((start, Bound::Unbounded))
     }
 
-    /// Something that watchers are told has changed.
+    /// Gives the agent the newest change number, so that watchers receive it.
     pub(super) fn touch(&mut self, id: &str) {
         let Some(entry) = self.agents.get_mut(id) else { return };
         self.changes.remove(&entry.changed);
@@ -235,6 +237,7 @@ impl Roster {
         let entry = self.agents.remove(id)?;
         self.changes.remove(&entry.changed);
         self.last_change += 1;
+        // Removals are kept apart, because there is no entry left that could hold their number.
         self.removed.insert(self.last_change, id.to_owned());
         if self.removed.len() > REMOVED_AGENTS
             && let Some((number, _)) = self.removed.pop_first()
@@ -244,15 +247,15 @@ impl Roster {
         Some(entry)
     }
 
-    /// The number of the latest change.
+    /// Returns the number of the latest change.
     pub(super) fn last_change(&self) -> u64 {
         self.last_change
     }
 
-    /// The first change after `position`.
+    /// Returns the first change after `position`.
     ///
     /// # Errors
-    /// Removals after `position` were forgotten.
+    /// Removals after `position` were discarded.
     pub(super) fn change_after(&self, position: u64) -> Result<Option<Changed<'_>>, Forgotten> {
         if position < self.forgotten {
             return Err(Forgotten);

@@ -1,4 +1,4 @@
-//! Nodes' fleets under virtual time, with a mesh that carries documents and presence as far as it is told to.
+//! Fleets of several nodes in virtual time, on a mesh with configurable partitions that carries documents and presence.
 
 mod room;
 mod silence;
@@ -35,14 +35,14 @@ fn two_nodes_with_one_node_id_are_told_while_both_are_there() {
 const SECOND: Duration = Duration::from_secs(1);
 const USER: Owner = Owner::User(1_000);
 
-/// Carries out writes at once, and gives each document to the other nodes.
+/// Nodes and the mesh between them: writes are carried out at once, and each document is delivered to the other nodes.
 struct Mesh {
     now: Now,
     nodes: Vec<Fleet>,
     stores: Vec<BTreeMap<Key, String>>,
-    /// Nodes that no longer exchange anything.
+    /// Nodes that are partitioned from all others.
     cut: Vec<usize>,
-    /// Documents that a node has written and the others have not got.
+    /// Documents that a node has written and the others have not received.
     unsent: Vec<(usize, Key, String)>,
     writes: usize,
     announced: usize,
@@ -146,7 +146,7 @@ impl Mesh {
         self.carry() || busy
     }
 
-    /// Documents arrive where there is a way. The last one written wins.
+    /// Delivers documents between nodes that are not partitioned. The last one written wins.
     fn carry(&mut self) -> bool {
         let (kept, sent): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.unsent).into_iter().partition(|(node, ..)| self.cut.contains(node));
@@ -183,7 +183,7 @@ impl Mesh {
         self.nodes[node].agent(self.now, id).expect("known")
     }
 
-    /// What every node shows, in order: `LSD`.
+    /// Returns the liveness that each node shows, in order, for example `LSD`.
     fn shown(&self, id: &str) -> String {
         let letter = |node| match self.agent(node, id).liveness() {
             sidecar::Liveness::Live => 'L',
@@ -282,7 +282,7 @@ fn what_is_long_past_is_not_shown_live_when_it_arrives() {
     mesh.cut = vec![0];
     mesh.register(0, "a");
     let told: Vec<_> = mesh.unsent.clone();
-    // Node 0 is gone for good; its word comes by way of somebody else.
+    // Node 0 is gone for good; its record arrives from another node.
     let (_, key, json) = &told[0];
     mesh.nodes[1].handle_record(mesh.now, key.id(), Some(json));
     assert_eq!(mesh.agent(1, "a").liveness(), sidecar::Liveness::Stale);
@@ -333,7 +333,7 @@ fn of_two_nodes_that_did_not_know_of_each_other_the_later_attachment_wins() {
     mesh.register(1, "a");
     mesh.register(0, "a");
     mesh.drop_stream(0, StreamId(mesh.streams));
-    // Node 0's word, of the earlier attachment, arrives last everywhere.
+    // Node 0's record, of the earlier attachment, arrives last at every node.
     mesh.heal();
     mesh.wait(60 * SECOND);
     for node in 0..3 {

@@ -1,4 +1,4 @@
-//! The document `agents/{id}`: the last transition, as the node that owns the agent stored it.
+//! The document `agents/{id}`: the last transition of an agent, as stored by the node that owns it.
 
 use peat_ipc::sidecar::PlatformStatus;
 use serde_json::{Map, Value, json};
@@ -12,20 +12,20 @@ use super::profile::Profile;
 use crate::clock::Now;
 use crate::identity::EndpointId;
 
-/// The last sign of life of an agent that is not LIVE, Unix seconds by the clock of the node that wrote it.
+/// Key of the last sign of life of an agent that is not LIVE, in Unix seconds by the wall clock of the writing node.
 const HEARD: &str = "heard";
-/// What is shown of a silence at most: ten years.
+/// Longest silence that is displayed: ten years.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3_650 * 86_400);
 
-/// Whose an agent is: the highest attach counter, then the larger endpoint id.
+/// Claim of a node to an agent. The highest attach counter wins, then the larger endpoint id.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Claim {
-    /// Counts the nodes the agent has moved to.
+    /// Number of nodes that the agent has attached to.
     pub(super) attach: u64,
     pub(super) endpoint: EndpointId,
 }
 
-/// One stored transition.
+/// State of an agent as stored.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Transition {
     pub(super) profile: Profile,
@@ -33,12 +33,13 @@ pub(super) struct Transition {
     /// node_id of the node that wrote it.
     pub(super) via: String,
     pub(super) claim: Claim,
-    /// The principal that the agent belongs to at that node.
+    /// Principal that the agent belongs to at that node.
     pub(super) owner: Owner,
 }
 
 impl Transition {
-    /// `silent` is how long no sign of the agent was seen; written for one that is not LIVE, as the time by this node's wall clock.
+    /// Encodes the document. `silent` is the time since the last sign of life; it is written, as a time by this node's wall
+    /// clock, for an agent that is not LIVE.
     pub(super) fn to_json(&self, agent: &str, now: Now, silent: Duration) -> String {
         let mut fields = self.profile.fields();
         if self.liveness != Liveness::Live {
@@ -54,7 +55,7 @@ impl Transition {
         Value::Object(fields).to_string()
     }
 
-    /// `None`: the document says neither whose agent it is nor what.
+    /// Decodes a document. `None`: it lacks the liveness, the endpoint or the attach counter.
     pub(super) fn from_json(json: &str) -> Option<Transition> {
         let fields: Map<String, Value> = serde_json::from_str(json).ok()?;
         let text = |key: &str| fields.get(key).and_then(Value::as_str);
@@ -71,8 +72,8 @@ impl Transition {
     }
 }
 
-/// How long an agent of which a document says that it is not LIVE has been silent, as far as wall clocks can tell: shown, and nothing
-/// else. One that is DEAD was silent for longer than that takes.
+/// Returns the time for which a stored agent that is not LIVE has been silent, as far as wall clocks can tell. It is displayed
+/// and serves nothing else. For DEAD it is at least the dead threshold.
 pub(super) fn silence(json: &str, said: Liveness, now: Now, times: &Times) -> Duration {
     let least = match said {
         Liveness::Live => return Duration::ZERO,
@@ -85,7 +86,7 @@ pub(super) fn silence(json: &str, said: Liveness, now: Now, times: &Times) -> Du
     Duration::from_secs(u64::try_from(passed).unwrap_or(0)).clamp(least, LONGEST_SILENCE.max(least))
 }
 
-/// The status in a document of `platforms`.
+/// Returns the status in a document of `platforms`; 0 if it has none or an unknown one.
 pub(super) fn status_of(fields: &Map<String, Value>) -> i32 {
     let number = match fields.get("status") {
         Some(Value::String(name)) => {

@@ -1,4 +1,4 @@
-//! The fleet as it is shown: agents, their changes, and who is attached where.
+//! Queries on the fleet: agents, their changes, and the streams they are attached by.
 
 use std::collections::BTreeMap;
 
@@ -12,25 +12,25 @@ use crate::clock::Now;
 use crate::identity::EndpointId;
 
 impl Fleet {
-    /// Whether an agent is listed.
+    /// Returns true if the agent is known.
     #[must_use]
     pub fn knows(&self, agent: &str) -> bool {
         self.roster.get(agent).is_some()
     }
 
-    /// The stream an agent is attached by, if it ends here.
+    /// Returns the stream that an agent is attached by, if it ends at this node.
     #[must_use]
     pub fn stream_of(&self, agent: &str) -> Option<StreamId> {
         self.roster.get(agent)?.local()?.stream
     }
 
-    /// The agent that registered on a stream.
+    /// Returns the agent that registered on a stream.
     #[must_use]
     pub fn agent_of(&self, stream: StreamId) -> Option<&str> {
         self.streams.get(stream)?.agent.as_deref()
     }
 
-    /// The agents seen LIVE, of one group or all of them.
+    /// Returns the ids of the agents that are LIVE, of one group or of all groups.
     #[must_use]
     pub fn live(&self, now: Now, group: Option<&str>) -> Vec<String> {
         let times = self.settings.times;
@@ -40,18 +40,18 @@ impl Fleet {
         agents.map(|(id, _)| id.clone()).collect()
     }
 
-    /// One agent.
+    /// Returns one agent.
     #[must_use]
     pub fn agent(&self, now: Now, id: &str) -> Option<sidecar::Agent> {
         self.roster.get(id).map(|entry| self.show(now, id, entry))
     }
 
-    /// The agents after `id` in the order of their ids, all of them for `None`.
+    /// Iterates over the agents with ids that order after `id`; over all of them for `None`.
     pub fn agents<'a>(&'a self, now: Now, after: Option<&'a str>) -> impl Iterator<Item = sidecar::Agent> + 'a {
         self.roster.after(after).map(move |(id, entry)| self.show(now, id, entry))
     }
 
-    /// Two nodes that are there and have one node id, as their agents' records say.
+    /// Returns two present nodes that use the same node id, according to the records of their agents.
     #[must_use]
     pub fn namesakes(&self, now: Now) -> Option<[EndpointId; 2]> {
         let times = &self.settings.times;
@@ -67,22 +67,22 @@ impl Fleet {
         )
     }
 
-    /// How each agent is.
+    /// Iterates over the liveness of each agent.
     pub fn states(&self, now: Now) -> impl Iterator<Item = sidecar::Liveness> {
         let times = self.settings.times;
         self.roster.iter().map(move |(_, entry)| entry.vitals(&self.presence).liveness(now.mono, &times).into())
     }
 
-    /// The number of the latest change.
+    /// Returns the number of the latest change.
     #[must_use]
     pub fn last_change(&self) -> u64 {
         self.roster.last_change()
     }
 
-    /// The first change after number `position`, and its number.
+    /// Returns the first change after number `position`, and its number.
     ///
     /// # Errors
-    /// Removals after `position` were forgotten.
+    /// Removals after `position` were discarded.
     pub fn change_after(&self, now: Now, position: u64) -> Result<Option<(u64, Changed)>, Forgotten> {
         let change = self.roster.change_after(position)?;
         Ok(change.map(|(number, id, entry)| {

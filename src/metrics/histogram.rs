@@ -1,10 +1,10 @@
-//! How long things took, in few fixed buckets: from what is done in memory to what keeps somebody waiting.
+//! Histogram of durations in a few fixed buckets, from operations in memory to delays that a user notices.
 
 use std::time::Duration;
 
 use super::Figure;
 
-/// Upper bounds of the buckets, microseconds. One more takes what is over the last.
+/// Upper bounds of the buckets, in microseconds. One more bucket counts longer durations.
 pub(super) const BOUNDS_MICROS: [u64; 8] = [100, 1_000, 5_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000];
 
 /// Durations by bucket.
@@ -15,7 +15,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// One thing took so long.
+    /// Records one duration.
     pub fn note(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_MICROS.partition_point(|bound| *bound < micros);
@@ -23,12 +23,12 @@ impl Histogram {
         self.sum_micros.add(micros);
     }
 
-    /// Whether nothing was noted.
+    /// Returns true if no duration was recorded.
     pub(super) fn is_empty(&self) -> bool {
         self.buckets.iter().all(|bucket| bucket.get() == 0)
     }
 
-    /// How many took no longer than each bound, all of them at last.
+    /// Iterates over the number of durations up to each bound; the last is the total.
     pub(super) fn cumulated(&self) -> impl Iterator<Item = u64> {
         self.buckets.iter().scan(0, |sum, bucket| {
             *sum += bucket.get();

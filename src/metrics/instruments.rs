@@ -1,17 +1,17 @@
-//! What only the shell can see: how full channels are, and how threads go round.
+//! Metrics that only the shell can see: the depth of channels, and the progress of threads.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::pulse::Pulse;
 
-/// A channel: its name, its room, and what says how much is in it.
+/// A channel between threads: its name, its capacity, and its current depth.
 pub struct Channel {
-    /// `store_requests`.
+    /// Name in the metrics, for example `store_requests`.
     pub name: &'static str,
-    /// Messages it takes.
+    /// Capacity, in messages.
     pub room: usize,
-    /// Messages in it now.
+    /// Returns the number of messages in it now.
     pub depth: Box<dyn Fn() -> usize + Send>,
 }
 
@@ -21,13 +21,13 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// Handed to the engine that shows them. Reading them reads no clock.
+/// Metrics passed to the engine that displays them. Reading them reads no clock.
 #[derive(Debug, Default)]
 pub struct Instruments {
     /// Channels between threads.
     pub channels: Vec<Channel>,
-    /// Threads.
+    /// Stamps and loop durations of threads.
     pub threads: Vec<Arc<Pulse>>,
-    /// Log lines that were dropped so far; `None`: not known.
+    /// Returns the number of log lines dropped so far; `None` if that is unknown.
     pub dropped_log_lines: Option<fn() -> u64>,
 }

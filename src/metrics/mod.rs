@@ -1,7 +1,7 @@
-//! Figures about the node, as Prometheus reads them.
+//! Metrics of the node, in Prometheus' format.
 //!
-//! Owns how figures are counted where things happen (plain atomics, never a lock) and how they are written down
-//! (text format 0.0.4). Must never decide anything: nothing in the node reads a figure but who shows it.
+//! Owns the counting where events occur (plain atomics, never a lock) and the output (text format 0.0.4). Must never decide
+//! anything: metrics are read only to be displayed.
 
 mod histogram;
 mod instruments;
@@ -15,22 +15,22 @@ pub use text::{Family, Kind, Text, Value};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A figure that one thread changes and others read.
+/// A number that one thread changes and others read.
 #[derive(Debug, Default)]
 pub struct Figure(AtomicU64);
 
 impl Figure {
-    /// So many more.
+    /// Adds `count`.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// As it is now.
+    /// Replaces the value.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// What it is.
+    /// Returns the value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! Calls by method and code, and how long they took.
+//! Metrics of calls: their number by method and code, and the durations of unary ones.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use peat_ipc::{Code, Method};
 
 use super::{Figure, Histogram, Kind, Text};
 
-/// Numbers of methods, 0 for those that do not exist.
+/// Size of a table by method number. Index 0 counts methods that do not exist.
 const METHODS: usize = AGENT_LINK as usize + 1;
 
 #[derive(Debug, Default)]
 struct Calls {
-    /// By code; 0 is success.
+    /// Number of calls by code; 0 is success.
     codes: [Figure; Code::ALL.len() + 1],
     durations: Histogram,
 }
 
-/// See the module.
+/// Metrics of all methods; see the module's documentation.
 #[derive(Debug)]
 pub struct Rpcs(Vec<Calls>);
 
@@ -28,7 +28,7 @@ impl Default for Rpcs {
 }
 
 impl Rpcs {
-    /// A call of `method` ended, well or with `code`, after so long.
+    /// Records the end of a call of `method`, with `code` if it failed, after `duration`. Streams have no duration.
     pub fn note(&self, method: u32, code: Option<Code>, duration: Duration) {
         let Some(calls) = usize::try_from(method).ok().and_then(|number| self.0.get(number)).or(self.0.first()) else {
             return;
@@ -39,7 +39,7 @@ impl Rpcs {
         }
     }
 
-    /// Writes both families down, of the methods that were called.
+    /// Writes both metric families, for the methods that were called.
     pub fn show(&self, text: &mut Text) {
         let mut family = text.family("rpcs_total", Kind::Counter, "Calls that ended, by method and code.");
         for (number, calls) in self.0.iter().enumerate() {

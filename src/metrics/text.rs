@@ -1,26 +1,26 @@
-//! Prometheus' text format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
+//! Writer of Prometheus' text format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
 
 use std::fmt::{self, Write as _};
 
 use super::histogram::{BOUNDS_MICROS, Histogram};
 
-/// What a figure's values mean.
+/// Type of a metric.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// Only grows, from the node's start.
+    /// A value that only grows, from the node's start.
     Counter,
-    /// As it is now.
+    /// The current value.
     Gauge,
     /// Durations by bucket.
     Histogram,
 }
 
-/// A value, in base units.
+/// A sample value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Value {
-    /// So many.
+    /// A plain number.
     Number(u64),
-    /// Shown as seconds.
+    /// Microseconds, written as seconds.
     Micros(i64),
 }
 
@@ -54,12 +54,12 @@ impl fmt::Display for Value {
     }
 }
 
-/// What is written down, one family after the other.
+/// The output, one family after the other.
 #[derive(Debug, Default)]
 pub struct Text(String);
 
 impl Text {
-    /// Begins a family; `name` is without the `peat_node_` that all have.
+    /// Begins a family; `name` lacks the common prefix `peat_node_`.
     pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
         let kind = match kind {
             Kind::Counter => "counter",
@@ -70,12 +70,12 @@ impl Text {
         Family { text: self, name }
     }
 
-    /// A family of one sample.
+    /// Writes a family of one sample.
     pub fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Into<Value>) {
         self.family(name, kind, help).sample(&[], value.into());
     }
 
-    /// All of it.
+    /// Returns the complete output.
     #[must_use]
     pub fn finish(self) -> String {
         self.0
@@ -91,7 +91,7 @@ impl Text {
     }
 }
 
-/// A family whose samples are being written.
+/// A family with samples being written.
 #[derive(Debug)]
 pub struct Family<'a> {
     text: &'a mut Text,
@@ -99,13 +99,13 @@ pub struct Family<'a> {
 }
 
 impl Family<'_> {
-    /// One sample.
+    /// Writes one sample.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: Value) {
         self.name("", labels, None);
         self.text.value(value);
     }
 
-    /// The samples of a histogram.
+    /// Writes the samples of a histogram.
     pub fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram) {
         let bounds = BOUNDS_MICROS.map(|bound| Value::Micros(i64::try_from(bound).unwrap_or(i64::MAX)).to_string());
         let bounds = bounds.iter().map(|bound| bound.trim_end_matches('0').trim_end_matches('.')).chain(["+Inf"]);

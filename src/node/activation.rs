@@ -1,7 +1,7 @@
-//! Sockets that the service manager opened and holds for us: sd_listen_fds(3).
+//! Sockets that the service manager opened and passed to this process: sd_listen_fds(3).
 //!
-//! The one place with `unsafe`. A descriptor that was inherited is a number in the environment, and the standard library
-//! rightly has no safe way from a number to an owner. That there is no other owner is seen from here: see [`take`].
+//! The only place with `unsafe`. An inherited descriptor is a number in the environment, and the standard library
+//! rightly has no safe conversion from a number to an owner. That there is no other owner can be verified here: see [`take`].
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
@@ -14,15 +14,15 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use super::Error;
 use crate::api::shell::Handed;
 
-/// The first descriptor that is handed over (`SD_LISTEN_FDS_START`).
+/// First inherited descriptor (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
-/// Sockets at most; a larger number is a mistake.
+/// Maximum number of sockets; a larger number is a mistake.
 const SOCKETS: RawFd = 16;
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Takes over what `$LISTEN_FDS` says was handed to this process. The first call only; a later one gets nothing.
-/// To be called before anything else opens a descriptor: what is open from [`FIRST`] on then comes from outside.
+/// Takes ownership of the descriptors that `$LISTEN_FDS` declares. Only the first call does; a later one returns nothing. It must
+/// be called before anything else opens a descriptor, because each one open from [`FIRST`] on is then inherited.
 pub(super) fn take() -> Result<Vec<OwnedFd>, Error> {
     let variable = |name| std::env::var(name).ok();
     let count = count(variable("LISTEN_FDS").as_deref(), variable("LISTEN_PID").as_deref(), std::process::id())?;
@@ -34,9 +34,9 @@ pub(super) fn take() -> Result<Vec<OwnedFd>, Error> {
 
 fn own(number: RawFd) -> Result<OwnedFd, Error> {
     let wrong = |cause| Error::Machine(format!("LISTEN_FDS: descriptor {number}"), std::io::Error::from(cause));
-    // SAFETY: the number is below the limit of descriptors and at least 3. It is only asked about before it is owned, so it is
-    // known to be open then. It was handed to this very process (LISTEN_PID) to be owned; `TAKEN` lets nobody own it twice, and
-    // nothing in this process has opened it: `take` comes first, and the standard library keeps 0 to 2 for itself only.
+    // SAFETY: the number is below the limit of descriptors and at least 3. Ownership is taken only after a query has shown that
+    // it is open. It was passed to this very process (LISTEN_PID) to be owned; `TAKEN` prevents a second owner, and nothing in
+    // this process has opened it: `take` comes first, and the standard library keeps only 0 to 2 for itself.
     #[expect(unsafe_code, reason = "there is no safe way from a number to an owner; argued above")]
     let owned = unsafe {
         let asked = rustix::fd::BorrowedFd::borrow_raw(number);
@@ -58,7 +58,7 @@ fn count(sockets: Option<&str>, process: Option<&str>, ours: u32) -> Result<RawF
     }
 }
 
-/// What was taken must be listening unix stream sockets that have a path; anything else is a mistake in a unit file.
+/// Checks that each descriptor is a listening unix stream socket with a path. Anything else is a mistake in a unit file.
 pub(super) fn listeners(taken: Vec<OwnedFd>) -> Result<Vec<Handed>, Error> {
     taken.into_iter().enumerate().map(|(index, socket)| listener(index, socket)).collect()
 }

@@ -1,34 +1,35 @@
-//! Where a node listens, written down beside its default socket for commands that have the node's environment and not its flags.
+//! Announces the node's address in a file beside its default socket, for clients with the node's environment but not its flags.
 //!
-//! A container's health check is one: it runs in the image's environment, and the node's arguments are not in it. Only a node with a
-//! `$RUNTIME_DIRECTORY` does it, which the service manager, the image or the chart gives to one node alone.
+//! The health check of a container is such a client: it runs in the image's environment, which does not contain the node's
+//! arguments. Only a node with a `$RUNTIME_DIRECTORY` writes the file, because the service manager, the image or the chart gives
+//! that directory to one node alone.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::{ANNOUNCEMENT, Listen};
 
-/// The file, removed when this is dropped.
+/// The announcement file, which is removed on drop.
 #[derive(Debug)]
 pub(super) struct Announcement(PathBuf);
 
 impl Announcement {
-    /// Writes down the first of `addresses`, a unix socket before TCP, in `directory`.
+    /// Writes the first of `addresses`, with unix sockets before TCP, to a file in `directory`.
     ///
     /// # Errors
-    /// The directory cannot be written to.
+    /// The directory is not writable.
     pub(super) fn write(directory: &Path, addresses: &[Listen]) -> io::Result<Option<Announcement>> {
         let unix = addresses.iter().find(|address| matches!(address, Listen::Unix(_)));
         let Some(address) = unix.or(addresses.first()) else { return Ok(None) };
         let path = directory.join(ANNOUNCEMENT);
-        // In one step: a reader finds the old file or the new one.
+        // Renaming is atomic: a reader finds the old file or the new one.
         let unfinished = path.with_extension(format!("new.{}", std::process::id()));
         std::fs::write(&unfinished, format!("{address}\n"))?;
         std::fs::rename(&unfinished, &path)?;
         Ok(Some(Announcement(path)))
     }
 
-    /// In `$RUNTIME_DIRECTORY`, when that is set. What cannot be written is logged: commands then need `--node`.
+    /// Writes the file in `$RUNTIME_DIRECTORY`, if that is set. A failure is logged; clients then need `--node`.
     pub(super) fn of_this_process(addresses: &[Listen]) -> Option<Announcement> {
         let directories = std::env::var("RUNTIME_DIRECTORY").ok()?;
         let directory = directories.split(':').next().filter(|directory| !directory.is_empty())?;
@@ -43,7 +44,7 @@ impl Announcement {
 
 impl Drop for Announcement {
     fn drop(&mut self) {
-        // Left behind it leads to an address where no node answers, as a socket that is left behind does.
+        // A file that remains points to an address without a node, which is as harmless as a socket that remains.
         let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a node could start here, found out without starting or touching anything.
+//! Checks that a node could start here, without starting or changing anything.
 
 use std::path::Path;
 
@@ -8,17 +8,17 @@ use super::{Error, data_dir};
 use crate::config::{Config, Listen, refuse_ourselves};
 use crate::identity::EndpointId;
 
-/// What `check` found.
+/// Result of `check`.
 #[derive(Debug)]
 pub struct Findings {
-    /// The node's id; `None`: its key is made at the first start.
+    /// Endpoint id of the node; `None`: its key is generated at the first start.
     pub identity: Option<EndpointId>,
 }
 
-/// Looks at what `run` would use.
+/// Checks the files and directories that `run` would use.
 ///
 /// # Errors
-/// What would keep the node from starting.
+/// The error that would keep the node from starting.
 pub fn check(config: &Config) -> Result<Findings, Error> {
     let identity = check_data_dir(&config.data_dir)?;
     if let Some(id) = identity {
@@ -27,7 +27,7 @@ pub fn check(config: &Config) -> Result<Findings, Error> {
     for listen in &config.listen {
         let Listen::Unix(path) = listen else { continue };
         let Some(parent) = path.parent() else { continue };
-        // A socket in the data directory may come to be with it.
+        // A socket in a missing data directory is created together with it.
         check_writable(if parent == config.data_dir { &config.data_dir } else { parent })?;
     }
     Ok(Findings { identity })
@@ -42,7 +42,7 @@ fn check_data_dir(path: &Path) -> Result<Option<EndpointId>, Error> {
     Ok(data_dir::read_identity(path)?.map(|identity| identity.id()))
 }
 
-/// The directory, or the nearest one above it that exists, can be written to.
+/// Checks that the directory, or the nearest existing one above it, is writable.
 fn check_writable(path: &Path) -> Result<(), Error> {
     let absolute = std::path::absolute(path).map_err(|cause| Error::file(path, cause))?;
     let nearest = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));

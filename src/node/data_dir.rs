@@ -1,14 +1,14 @@
-//! The data directory: who may use it, and the small files in it that say who this node is.
+//! The data directory: its lock, and the small files that identify the node.
 //!
-//! | file | |
+//! | file | content |
 //! |---|---|
-//! | `lock` | held while a node runs; its process id |
+//! | `lock` | process id of the node; locked while it runs |
 //! | `identity.key` | the node's Ed25519 seed, 64 hex digits, mode 0600 |
-//! | `node-id` | the name it took when none was given |
-//! | `watched-agent` | what the agent of `--agent-addr` was called at the last start |
+//! | `node-id` | the node's name, if none was configured |
+//! | `watched-agent` | id of the agent of `--agent-addr` at the last start |
 //!
-//! The directory is opened once; these files are opened in it, without following links, and checked on their descriptors. The database
-//! is the store's own ([`crate::store::FileDisk`]).
+//! The directory is opened once; these files are opened in it, without following links, and checked on their descriptors. The
+//! store owns the database file ([`crate::store::FileDisk`]).
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -27,13 +27,13 @@ const LOCK: &str = "lock";
 const IDENTITY: &str = "identity.key";
 const NODE_ID: &str = "node-id";
 const WATCHED_AGENT: &str = "watched-agent";
-/// None of the small files is longer.
+/// Maximum size of each small file, in bytes.
 const FILE_BYTES: u64 = 4096;
-/// Rights of others, as digits of a mode.
+/// Rights of other users, as a digit of a mode.
 const ANY: u32 = 7;
 const WRITING: u32 = 2;
 
-/// A data directory that is ours and locked until this is dropped.
+/// A data directory that belongs to this user and is locked until this is dropped.
 #[derive(Debug)]
 pub struct DataDir {
     directory: Directory,
@@ -41,10 +41,10 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Creates the directory (0700) where it is missing, and locks it.
+    /// Locks the directory, creating it (0700) if it is missing.
     ///
     /// # Errors
-    /// It belongs to another user, others can write to it, another node has it, or the disk failed.
+    /// It belongs to another user, others can write to it, another node has locked it, or the disk failed.
     pub fn open(path: &Path) -> Result<DataDir, Error> {
         let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
         created.map_err(|cause| Error::file(path, cause))?;
@@ -53,7 +53,7 @@ impl DataDir {
         Ok(DataDir { directory, _lock: lock })
     }
 
-    /// The node's key, made at the first start.
+    /// Returns the node's key, which is generated at the first start.
     ///
     /// # Errors
     /// The key file is not a key, others can read it, or the disk failed.
@@ -67,7 +67,7 @@ impl DataDir {
         }
     }
 
-    /// The node's name, made at the first start.
+    /// Returns the node's name, which is generated at the first start.
     ///
     /// # Errors
     /// The disk failed.
@@ -82,7 +82,7 @@ impl DataDir {
         }
     }
 
-    /// Keeps what the watched agent is called, and returns what it was called at the last start when that was something else.
+    /// Stores the watched agent's id, and returns its id at the last start if that was different.
     ///
     /// # Errors
     /// The disk failed.
@@ -102,8 +102,8 @@ impl DataDir {
     }
 }
 
-/// Opens a data directory that this user may use: it belongs to it or, as the volumes of containers do, to root, and others cannot
-/// write to it.
+/// Opens a data directory that this user may use: it belongs to this user or, as the volumes of containers do, to root, and
+/// others cannot write to it.
 pub(super) fn open_directory(path: &Path) -> Result<Directory, Error> {
     let opened = Directory::open(path).map_err(|cause| failed(path, cause))?;
     let metadata = opened.metadata().map_err(|cause| Error::file(path, cause))?;
@@ -140,15 +140,15 @@ fn lock(directory: &Directory, shown: &Path) -> Result<File, Error> {
         Err(TryLockError::Error(cause)) => return Err(Error::file(&path, cause)),
     }
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    // A full disk must not keep a node from starting: the lock holds without the number.
+    // A full disk must not keep a node from starting: the lock holds without the process id.
     drop(written);
     Ok(file)
 }
 
-/// The key of a data directory, if it has one. Needs no lock.
+/// Returns the key of a data directory, if it has one. Needs no lock.
 ///
 /// # Errors
-/// The key file is not a key, is another user's, or can be read by others.
+/// The key file is not a key, belongs to another user, or can be read by others.
 pub fn read_identity(directory: &Path) -> Result<Option<Identity>, Error> {
     match Directory::open(directory) {
         Ok(directory) => Ok(identity_in(&directory)?.map(|(identity, _)| identity)),
@@ -179,7 +179,7 @@ fn identity_in(directory: &Directory) -> Result<Option<(Identity, File)>, Error>
     Ok(Some((Identity::from_seed(*seed), file)))
 }
 
-/// Takes the group's permissions from the key. A volume on which that is not possible is used as it is.
+/// Removes the group's permissions from the key. A volume that does not support that is used as it is.
 fn close(file: &File, path: &Path) {
     if !file.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
         return;
@@ -190,10 +190,10 @@ fn close(file: &File, path: &Path) {
     }
 }
 
-/// Makes a key in a directory that has none, durably and under its final name only once it is complete.
+/// Generates a key in a directory without one, durably, and under its final name only once it is complete.
 ///
 /// # Errors
-/// There is one, or the disk failed.
+/// A key exists, or the disk failed.
 pub fn make_identity(directory: &Path, random: &mut dyn Random) -> Result<Identity, Error> {
     let directory = Directory::open(directory).map_err(|cause| failed(directory, cause))?;
     make_identity_in(&directory, random)
@@ -206,7 +206,7 @@ fn make_identity_in(directory: &Directory, random: &mut dyn Random) -> Result<Id
     Ok(Identity::from_seed(*seed))
 }
 
-/// Creates a private file that must not exist yet, all of it or nothing.
+/// Creates a private file that must not exist yet, completely or not at all.
 ///
 /// # Errors
 /// It exists, or the disk failed.
@@ -219,6 +219,7 @@ pub fn create_file(path: &Path, text: &str) -> Result<(), Error> {
 
 fn create(directory: &Directory, name: &str, text: &str) -> Result<(), Error> {
     let (unfinished, name) = (OsString::from(format!("{name}.new.{}", std::process::id())), OsString::from(name));
+    // A link, unlike a rename, fails if the name exists.
     let file = directory.create_own(&unfinished);
     let written = file.and_then(|file| write(file, text)).and_then(|()| directory.link(&unfinished, &name));
     let removed = directory.remove(&unfinished);
@@ -231,7 +232,7 @@ fn write(mut file: File, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The text of a small file; empty for one that is too long or no text.
+/// Reads a small file. Returns empty text for one that is too long or not UTF-8.
 fn read(directory: &Directory, name: &str) -> Result<Option<String>, Error> {
     let path = directory.path(name);
     let Some(file) = directory.read(name).map_err(|cause| failed(&path, cause))? else { return Ok(None) };
@@ -242,7 +243,7 @@ fn read(directory: &Directory, name: &str) -> Result<Option<String>, Error> {
     }
 }
 
-/// A random UUID (RFC 9562, version 4).
+/// Formats a random UUID (RFC 9562, version 4).
 fn uuid(mut bytes: [u8; 16]) -> String {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;

@@ -1,4 +1,4 @@
-//! Why a node cannot start, or had to stop.
+//! Errors that prevent a node from starting, or that end it.
 
 use std::fmt;
 use std::io;
@@ -9,34 +9,34 @@ use crate::config;
 use crate::error::Blame;
 use crate::store::{self, BALLAST_BYTES};
 
-/// What a first start writes, rounded up: 1.1 MiB of database, and what a commit may need.
+/// Bytes that a first start writes, rounded up: 1.1 MiB of database, and the space for a commit.
 const FIRST_START_BYTES: u64 = 3 << 20;
 
-/// What ended the node.
+/// Failure that ended the node.
 #[derive(Debug)]
 pub enum Error {
-    /// A setting cannot be used.
+    /// A setting is invalid.
     Config(config::Error),
     /// The store could not be opened.
     Store(store::Error),
-    /// A file or a directory that is not as it must be; a sentence that names it.
+    /// A file or directory has the wrong type, owner, mode or content; a sentence that names it.
     Place(String),
-    /// Another node has the data directory: its path, and the other's process id where known.
+    /// Another node has locked the data directory: its path, and the other's process id if known.
     InUse { path: String, pid: Option<u32> },
-    /// The disk is full: the file or directory, and how many bytes are free there.
+    /// The disk is full: the file or directory, and the free bytes there.
     NoRoom { path: String, free: Option<u64> },
     /// A client socket could not be opened.
     Listen(BindError),
-    /// The machine refused something: what, and why.
+    /// A system call failed: its purpose, and the cause.
     Machine(String, io::Error),
-    /// A thread ended by itself: which, and what it said.
+    /// A thread ended by itself: its role, and its message.
     Thread(&'static str, String),
-    /// Threads that did not end when the node stopped.
+    /// Threads that did not end when the node stopped: their roles.
     Stuck(String),
 }
 
 impl Error {
-    /// A file operation that failed.
+    /// Converts the failure of a file operation.
     pub(super) fn file(path: &Path, cause: io::Error) -> Error {
         match cause.kind() {
             io::ErrorKind::PermissionDenied
@@ -48,14 +48,14 @@ impl Error {
         }
     }
 
-    /// The disk of `path`, which may not exist, is full.
+    /// Returns the error for a full disk of `path`, which need not exist.
     pub(super) fn no_room(path: &Path) -> Error {
         let volume = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
         let free = volume.map(|volume| volume.f_bavail.saturating_mul(volume.f_frsize));
         Error::NoRoom { path: path.display().to_string(), free }
     }
 
-    /// Who has to change something.
+    /// Returns the party that has to act.
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
@@ -66,8 +66,8 @@ impl Error {
         }
     }
 
-    /// What the process exits with: 78 when only a person can help, so that a service manager does not start it over and
-    /// over. A data directory in use is not that: the other node may be about to end.
+    /// Returns the exit code: 78 if only the operator can help, so that a service manager does not restart it in a loop. A
+    /// data directory in use gives 1, because the other node may be about to end.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

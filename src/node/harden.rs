@@ -1,8 +1,8 @@
-//! What this process gives up at its start.
+//! Rights that this process gives up at its start.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// No core dumps, and no other process of this user may trace this one or read its memory: keys are in it.
+/// Disables core dumps, and tracing and memory access by other processes of this user, because the memory holds keys.
 pub(super) fn harden() {
     let no_core = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let not_dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);

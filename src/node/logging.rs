@@ -1,7 +1,7 @@
-//! Log lines on stderr: with a time for people, with a priority for the journal (sd-daemon(3)), which has its own time.
+//! Log lines on stderr: with a time for terminals, with a priority for the journal (sd-daemon(3)), which has its own time.
 //!
-//! Logging never waits: a line goes into a bounded queue, and the thread `peat-log` writes it. When the reader of stderr falls
-//! behind by [`LINES`], further lines are dropped and counted; the thread says how many once it gets through again.
+//! Logging never blocks: a line enters a bounded queue, and the thread `peat-log` writes it. When the reader of stderr falls
+//! behind by [`LINES`], further lines are dropped and counted; the thread logs their number once it can write again.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,15 +12,15 @@ use log::{Level, Record};
 use super::Error;
 use crate::stderr;
 
-/// Lines that wait for the thread.
+/// Capacity of the queue, in lines.
 const LINES: usize = 1_024;
-/// The longest line; what is beyond is cut. A pipe takes as much in one piece.
+/// Maximum length of a line, in bytes; the rest is cut off. A pipe accepts this size in one piece.
 const LINE_BYTES: usize = stderr::CHUNK_BYTES;
 
-/// Lines dropped since the process began.
+/// Lines dropped since the start of the process.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that were dropped because stderr took no more.
+/// Returns the number of lines that were dropped because stderr was not ready.
 #[must_use]
 pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
@@ -29,17 +29,17 @@ pub fn dropped_lines() -> u64 {
 #[derive(Debug)]
 enum Entry {
     Line(Vec<u8>),
-    /// Everything before it is to be written; then this is answered.
+    /// Replied to once every earlier line has been written.
     Flush(Sender<()>),
 }
 
-/// Logging that was started. Dropping it waits for the lines before, no longer than [`stderr::LAST_WORDS`].
+/// Handle of the logging. Dropping it waits for queued lines, no longer than [`stderr::LAST_WORDS`].
 #[derive(Debug)]
 pub(super) struct Logging {
     queue: Sender<Entry>,
 }
 
-/// Starts logging what `filter` lets through.
+/// Starts logging the records that pass `filter`.
 pub(super) fn start(filter: &str) -> Result<Logging, Error> {
     let (queue, entries) = bounded(LINES);
     let thread = std::thread::Builder::new().name("peat-log".to_owned());
@@ -56,7 +56,7 @@ pub(super) fn start(filter: &str) -> Result<Logging, Error> {
             writeln!(out, "{time} {:5} {}", record.level(), line(record))
         });
     }
-    // Only a second start in one process fails, and then logging works already.
+    // This fails only for a second start in one process, and then logging works already.
     let _ = builder.try_init();
     Ok(Logging { queue })
 }
@@ -65,13 +65,13 @@ impl Drop for Logging {
     fn drop(&mut self) {
         let (done, flushed) = bounded(1);
         if self.queue.send_timeout(Entry::Flush(done), stderr::LAST_WORDS).is_ok() {
-            // Not in time: the lines are lost, and the process ends.
+            // After the timeout the lines are lost, because the process must end.
             let _ = flushed.recv_timeout(stderr::LAST_WORDS);
         }
     }
 }
 
-/// The thread. Ends when no logger is left.
+/// Body of the thread, which ends when no logger is left.
 fn run(entries: &Receiver<Entry>, write: &mut dyn FnMut(&[u8])) {
     let mut reported = dropped_lines();
     for entry in entries {
@@ -80,6 +80,7 @@ fn run(entries: &Receiver<Entry>, write: &mut dyn FnMut(&[u8])) {
             Entry::Flush(done) => drop(done.send(())),
         }
         let dropped = dropped_lines();
+        // The warning needs a free slot itself, so it waits until the queue is empty.
         if dropped != reported && entries.is_empty() {
             log::warn!("{} log lines are lost: standard error took no more", dropped - reported);
             reported = dropped;
@@ -87,7 +88,7 @@ fn run(entries: &Receiver<Entry>, write: &mut dyn FnMut(&[u8])) {
     }
 }
 
-/// Takes formatted lines from the logger, one a call.
+/// Target of the logger, which calls `write` once per formatted line.
 struct Lines {
     queue: Sender<Entry>,
     dropped: &'static AtomicU64,
@@ -112,12 +113,12 @@ impl Write for Lines {
 
 fn line(record: &Record<'_>) -> String {
     let module = record.target().trim_start_matches("peat_node::");
-    // What other nodes and clients said may end up in here; it must not look like another line.
+    // Text of other nodes and clients may be in the message, and must not look like another line.
     let text = record.args().to_string().replace(char::is_control, " ");
     format!("{module}: {text}")
 }
 
-/// The syslog priority.
+/// Returns the syslog priority of a level.
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,

@@ -1,6 +1,7 @@
-//! What the service manager is told, and what it asks for: sd_notify(3) and sd_watchdog_enabled(3).
+//! Notifications to the service manager, and its watchdog: sd_notify(3) and sd_watchdog_enabled(3).
 //!
-//! Without `$NOTIFY_SOCKET` nothing is sent. Must never fail the node: what cannot be told is logged once.
+//! Without `$NOTIFY_SOCKET` nothing is sent. Must never fail the node: the first failure to notify is logged, later ones are
+//! ignored.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::pulse::Rhythm;
 
-/// The way to the service manager.
+/// Connection to the service manager.
 #[derive(Debug, Default)]
 pub(super) struct Manager {
     socket: Option<(UnixDatagram, SocketAddr)>,
@@ -22,7 +23,7 @@ pub(super) struct Manager {
 }
 
 impl Manager {
-    /// The one that `$NOTIFY_SOCKET` names: a path, or after an `@` a name in the abstract namespace.
+    /// Connects to `$NOTIFY_SOCKET`: a path, or a name in the abstract namespace after an `@`.
     pub(super) fn of_this_process() -> Manager {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Manager::default();
@@ -30,7 +31,7 @@ impl Manager {
         Manager::at(&name)
     }
 
-    /// The one at this address.
+    /// Connects to the manager at this address.
     pub(super) fn at(name: &OsString) -> Manager {
         match open(name) {
             Ok(socket) => Manager { socket: Some(socket), complained: Cell::new(false) },
@@ -41,29 +42,30 @@ impl Manager {
         }
     }
 
-    /// The node serves.
+    /// Notifies the manager that the node serves clients.
     pub(super) fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\nSTATUS={}", one_line(status)));
     }
 
-    /// The node goes on as it is told.
+    /// Changes the status that the manager displays.
     pub(super) fn status(&self, status: &str) {
         self.tell(&format!("STATUS={}", one_line(status)));
     }
 
-    /// Files are being read again; [`Manager::ready`] ends it.
+    /// Notifies the manager that a reload has begun; [`Manager::ready`] ends it.
     pub(super) fn reloading(&self) {
+        // sd_notify(3) requires the monotonic time with RELOADING=1, for units with `Type=notify-reload`.
         let time = clock_gettime(ClockId::Monotonic);
         let micros = i128::from(time.tv_sec) * 1_000_000 + i128::from(time.tv_nsec) / 1_000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reading files again"));
     }
 
-    /// The node ends.
+    /// Notifies the manager that the node is stopping.
     pub(super) fn stopping(&self) {
         self.tell("STOPPING=1\nSTATUS=stopping");
     }
 
-    /// Every thread's loop goes round.
+    /// Resets the watchdog: every thread's loop runs.
     pub(super) fn alive(&self) {
         self.tell("WATCHDOG=1");
     }
@@ -85,7 +87,7 @@ fn open(name: &OsString) -> io::Result<(UnixDatagram, SocketAddr)> {
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is neither a path nor an abstract name")),
     }?;
     let socket = UnixDatagram::unbound()?;
-    // A manager that does not read must not hold up the node.
+    // A manager that does not read must not block the node.
     socket.set_nonblocking(true)?;
     Ok((socket, address))
 }
@@ -94,7 +96,7 @@ fn one_line(status: &str) -> String {
     status.replace(char::is_control, " ")
 }
 
-/// How often the manager wants to hear of this process. `None`: it does not watch it.
+/// Returns the interval of the manager's watchdog. `None`: there is none for this process.
 pub(super) fn watchdog() -> Option<Rhythm> {
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     parse_watchdog(variable("WATCHDOG_USEC").as_deref(), variable("WATCHDOG_PID").as_deref(), std::process::id())

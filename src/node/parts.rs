@@ -1,4 +1,4 @@
-//! What a node is made of before it runs: its engines, opened on the data directory, and its sockets.
+//! Components of a node before it runs: its engines, opened on the data directory, and its sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl RelayPart {
     }
 }
 
-/// Everything that can fail to open, opened.
+/// All components that can fail to open, opened.
 pub(super) struct Parts {
     pub(super) store: Store<FileDisk>,
     pub(super) sync: sync::Engine,
@@ -54,7 +54,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Opens the database, makes the engines and binds the sockets.
+    /// Opens the database, creates the engines and binds the sockets.
     pub(super) fn open(config: &Config, data: &DataDir, handed: Vec<Handed>) -> Result<Parts, Error> {
         let mut random = System::default();
         let identity = Arc::new(data.identity(&mut random)?);
@@ -75,7 +75,7 @@ impl Parts {
         Ok(Parts { store, sync, api, udp, clients, watcher, relay, bound, id: identity.id() })
     }
 
-    /// Where the node is reached and who it is, for the log.
+    /// Returns the node's addresses and endpoint id, for the log.
     pub(super) fn describe(&self) -> String {
         let clients: Vec<String> = self.clients.addresses().iter().map(ToString::to_string).collect();
         let relay = self.relay.as_ref().map_or(String::new(), |relay| format!(", relay at {}", relay.bound));
@@ -83,7 +83,7 @@ impl Parts {
     }
 }
 
-/// Opens the client sockets, making the directory of a unix socket where it is missing.
+/// Opens the client sockets, creating the directory of a unix socket if it is missing.
 fn bind_clients(config: &Config, handed: Vec<Handed>) -> Result<api::shell::Shell, Error> {
     for listen in &config.listen {
         let Listen::Unix(path) = listen else { continue };
@@ -101,13 +101,13 @@ fn open_relay(config: &Config) -> Result<Option<RelayPart>, Error> {
     config.relay_listen.zip(key).map(|(listen, key)| RelayPart::open(listen, key)).transpose()
 }
 
-/// The watched agent's id in the fleet.
+/// Returns the watched agent's id in the fleet.
 fn watched_agent(config: &Config, node_id: &str) -> String {
     let given = config.watcher.as_ref().and_then(|watcher| watcher.agent_id.clone());
     given.unwrap_or_else(|| node_id.to_owned())
 }
 
-/// Documents of an agent under a name it no longer has stay, because another node's agent may have that name now.
+/// Warns about documents under the agent's former id. They are kept, because an agent of another node may have that id now.
 fn tell_of_former_agent(data: &DataDir, id: &str) -> Result<(), Error> {
     if let Some(former) = data.watched_agent(id)? {
         log::warn!(
@@ -125,7 +125,7 @@ fn open_watcher(config: &Config, node_id: &str) -> Result<Option<watcher::shell:
     config.watcher.clone().map(open).transpose().map_err(unusable)
 }
 
-/// Who may call and do what.
+/// Returns the access rights of clients.
 pub(super) fn policy(config: &Config) -> api::Policy {
     api::Policy {
         own_uid: rustix::process::geteuid().as_raw(),
@@ -136,12 +136,12 @@ pub(super) fn policy(config: &Config) -> api::Policy {
     }
 }
 
-/// How long agents may be silent.
+/// Returns the settings of agents.
 pub(super) fn fleet(config: &Config) -> fleet::Settings {
     fleet::Settings { times: config.fleet.times(), http_url: http_url(config) }
 }
 
-/// Whose commands are delivered, and how long they are kept.
+/// Returns the settings of commands: trusted issuers, retention and default time to live.
 pub(super) fn commands(config: &Config, id: EndpointId) -> commands::Settings {
     let trust = Trust { node: id, issuers: config.fleet.trust_issuers.iter().copied().collect() };
     commands::Settings { trust, retention: config.fleet.command_retention, ttl: config.fleet.command_ttl }
@@ -161,8 +161,8 @@ fn api_config(config: &Config, node_id: String, identity: &Arc<Identity>) -> api
     }
 }
 
-/// Where agents reach the node over HTTP; empty where they do not, or where that depends on where they are: it listens on every
-/// address, or its port is not known before.
+/// Returns the URL at which agents reach the node over HTTP. It is empty without HTTP, and where the address depends on the
+/// agent's location or is not known in advance: for a listener on every address, or on port 0.
 fn http_url(config: &Config) -> String {
     let tcp = config.listen.iter().find_map(|listen| match listen {
         Listen::Tcp(at) if cfg!(feature = "http") && at.port() != 0 && !at.ip().is_unspecified() => Some(at),
@@ -187,7 +187,7 @@ fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, E
     })
 }
 
-/// What admits other nodes.
+/// Returns the formation key, which admits other nodes.
 pub(super) fn formation_key(config: &Config) -> Result<Option<FormationKey>, Error> {
     parsed(config.formation_key.as_ref())
 }

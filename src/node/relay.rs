@@ -1,4 +1,4 @@
-//! A relay alone: one thread, no store, nothing on disk.
+//! A relay without a node: one thread, no store, nothing on disk.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::contain::abort_on_panic;
 use crate::pulse::Pulse;
 use crate::relay;
 
-/// Runs a relay until it is told to stop by SIGTERM or SIGINT.
+/// Runs a relay until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Why it could not start, or what ended it.
+/// The reason for which it could not start, or the failure that ended it.
 pub fn run_relay(config: &RelayConfig) -> Result<(), Error> {
     abort_on_panic();
     let _logging = logging::start(&config.log)?;
@@ -42,6 +42,7 @@ pub fn run_relay(config: &RelayConfig) -> Result<(), Error> {
     let early = supervisor.wait(|| log::info!("nothing to reload: a relay's key changes with a restart"));
     log::info!("stopping");
     manager.stopping();
+    // The relay ends when its channel is closed, which it notices when it wakes.
     drop(keeps_going);
     waker.wake().map_err(|cause| Error::Machine("waking the relay thread".to_owned(), cause))?;
     let stopped = threads.wait(early.as_ref().map(|ended| ended.role), STOPPING);

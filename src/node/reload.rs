@@ -1,7 +1,8 @@
-//! SIGHUP: the settings file, and what files and the group database say, are read again and handed to the threads.
+//! SIGHUP: reads the settings again, with the files and the group that they name, and passes them to the threads.
 //!
-//! Flags and variables of a running process never change, so this is about `--settings`, and about what settings point at:
-//! `--shared-key-file`, `--api-token-file`, the group behind `--admin-group`. All of it is judged before any of it is used.
+//! Flags and environment of a running process never change, so a reload covers `--settings` and the files and groups that it
+//! names: `--shared-key-file`, `--api-token-file`, the group of `--admin-group`. All of it is validated before any of it is
+//! applied.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use crate::config::{self, Config, refuse_ourselves};
 use crate::identity::EndpointId;
 use crate::sync;
 
-/// The ways to the threads that use what was read. Each has room for one, which its thread takes when it goes round.
+/// One-slot channels that deliver reloaded settings to the api and sync threads.
 #[derive(Debug)]
 pub(super) struct Outlets {
     id: EndpointId,
@@ -24,11 +25,11 @@ pub(super) struct Outlets {
     watcher_heartbeat_ms: Option<Arc<AtomicU64>>,
 }
 
-/// The threads' ends.
+/// Receiving ends of the threads.
 pub(super) type Inlets = (Receiver<api::Reloaded>, Receiver<sync::Reloaded>);
 
 impl Outlets {
-    /// `watcher_heartbeat_ms`: where the watcher looks up its heartbeat period.
+    /// Creates the channels. `watcher_heartbeat_ms` is shared with the watcher, which reads its heartbeat interval there.
     pub(super) fn new(
         id: EndpointId,
         api: Arc<Waker>,
@@ -40,7 +41,7 @@ impl Outlets {
         (outlets, (for_api, for_sync))
     }
 
-    /// Puts into effect what differs from `current`, and says so in the log. What cannot be used changes nothing.
+    /// Applies the settings that differ from `current`, and logs them. If any setting is invalid, none is applied.
     pub(super) fn reload(&self, current: &mut Config, read: Result<Config, config::Error>) {
         match read.map_err(Error::Config).and_then(|new| self.apply(current, new)) {
             Ok(changed) if changed.is_empty() => log::info!("reloaded: nothing has changed"),
@@ -90,7 +91,7 @@ impl Outlets {
             heartbeat_ms
                 .store(u64::try_from(config.fleet.heartbeat.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
         }
-        // There is room, and a thread that is gone takes the node with it.
+        // The slots are free, and the node ends together with a thread that is gone.
         let _ = (self.api.0.try_send(for_api), self.sync.0.try_send(for_sync));
         for waker in [&self.api.1, &self.sync.1] {
             if let Err(cause) = waker.wake() {

@@ -1,4 +1,4 @@
-//! What the process is told from outside by signals.
+//! Signals to the process.
 
 use crossbeam_channel::{Receiver, TrySendError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -6,23 +6,23 @@ use signal_hook::iterator::Signals;
 
 use super::Error;
 
-/// What a signal means.
+/// Meaning of a signal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Order {
-    /// SIGTERM, SIGINT: end. The second one ends the process at once.
+    /// SIGTERM, SIGINT: stop the node. The second one ends the process at once.
     Stop,
-    /// SIGHUP: read again what can change.
+    /// SIGHUP: reload the settings that can change.
     Reload,
 }
 
-/// Orders as they come. Room for one of each: a reload that has not begun yet does for the next one too.
+/// Channels of received signals. Each holds one: a reload that has not begun covers later ones too.
 #[derive(Debug)]
 pub(super) struct Orders {
     pub(super) stop: Receiver<()>,
     pub(super) reload: Receiver<()>,
 }
 
-/// Begins to listen for signals.
+/// Starts the thread that receives signals.
 pub(super) fn listen() -> Result<Orders, Error> {
     let failed = |cause| Error::Machine("watching for signals".to_owned(), cause);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;

@@ -1,5 +1,5 @@
-//! The main thread while the node runs: it waits for orders and for the ends of threads, and answers for all threads to the
-//! service manager's watchdog.
+//! Loop of the main thread while the node runs: it waits for signals and for the end of a thread, and reports the health of all
+//! threads to the service manager's watchdog.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,21 +12,21 @@ use super::threads::{Ended, Threads};
 use crate::clock::shell::now;
 use crate::pulse::{Pulse, Rhythm};
 
-/// What the main thread looks after.
+/// State that the main thread supervises.
 #[derive(Debug)]
 pub(super) struct Supervisor<'a> {
     pub(super) orders: &'a Orders,
     pub(super) threads: &'a Threads,
     pub(super) manager: &'a Manager,
     pub(super) rhythm: Option<Rhythm>,
-    /// One for each thread that the watchdog is about.
+    /// Stamps of the threads that the watchdog covers.
     pub(super) pulses: Vec<Arc<Pulse>>,
-    /// What the manager shows while all is well.
+    /// Status that the manager displays while all threads respond.
     pub(super) status: String,
 }
 
 impl Supervisor<'_> {
-    /// Waits until the node is told to stop, `None`, or a thread has ended by itself.
+    /// Waits until a signal stops the node, which gives `None`, or a thread ends by itself.
     pub(super) fn wait(&self, mut reload: impl FnMut()) -> Option<Ended> {
         let look = self.rhythm.map_or_else(never, |rhythm| tick(rhythm.beat()));
         loop {
@@ -43,7 +43,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Tells the watchdog that all is well, if it is. A thread that comes back is believed.
+    /// Notifies the watchdog if all threads respond. A late thread that responds again counts as healthy.
     fn look(&self, now: Instant) {
         let (mut late, mut recovered) = (Vec::new(), false);
         for pulse in &self.pulses {

@@ -1,4 +1,4 @@
-//! The node's threads: named, pinned when asked, and missed when they end.
+//! Threads of the node: named, pinned if requested, with their ends reported.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::Error;
 
-/// Threads at most.
+/// Capacity of the channel of ends, more than a node has threads.
 const THREADS: usize = 16;
 
-/// How a thread ended.
+/// End of a thread.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// Its role: `store`, `api`, `sync`.
+    /// Role of the thread: `store`, `api`, `sync`.
     pub(super) role: &'static str,
-    /// What it had to say, when it failed.
+    /// Failure that ended it, if any.
     pub(super) result: Result<(), String>,
 }
 
-/// Starts threads and hears of their ends.
+/// Starts threads and receives their ends.
 #[derive(Debug)]
 pub(super) struct Threads {
     processors: Vec<usize>,
@@ -29,13 +29,13 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// With `pin`, each thread gets the next of the processors this process may use.
+    /// Returns an empty set. With `pin`, each thread gets the next of the processors available to this process.
     pub(super) fn new(pin: bool) -> Threads {
         let (ends, ended) = bounded(THREADS);
         Threads { processors: if pin { processors() } else { Vec::new() }, started: Vec::new(), ends, ended }
     }
 
-    /// Starts `peat-{role}`, whose end is told.
+    /// Starts the thread `peat-{role}` and reports its end.
     pub(super) fn start(
         &mut self,
         role: &'static str,
@@ -47,19 +47,19 @@ impl Threads {
         self.start_detached(role, move || {
             processor.into_iter().for_each(|processor| pin(role, processor));
             let result = work();
-            // Nobody listens any more once the node has given up waiting.
+            // The receiver is gone once the node has stopped waiting.
             let _ = ends.try_send(Ended { role, result });
         })
     }
 
-    /// Starts `peat-{role}`, which nobody waits for and which is not pinned: it mostly sleeps.
+    /// Starts the thread `peat-{role}`, which is mostly idle: it is not pinned, and its end is not waited for.
     pub(super) fn start_detached(&self, role: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let name = format!("peat-{role}");
         let started = std::thread::Builder::new().name(name.clone()).spawn(work);
         started.map(drop).map_err(|cause| Error::Machine(format!("starting the thread {name}"), cause))
     }
 
-    /// Waits until every thread but `ended` has ended, each within `patience` of the one before; the first failure.
+    /// Waits until every thread but `ended` has ended, each within `patience` after the previous one. Returns the first failure.
     pub(super) fn wait(&self, ended: Option<&'static str>, patience: Duration) -> Result<(), Error> {
         let mut running: Vec<&str> = self.started.iter().copied().filter(|role| Some(*role) != ended).collect();
         let mut failed = Ok(());
@@ -74,7 +74,7 @@ impl Threads {
     }
 }
 
-/// The processors this process may use.
+/// Returns the processors available to this process.
 fn processors() -> Vec<usize> {
     match sched_getaffinity(None) {
         Ok(set) => (0..CpuSet::MAX_CPU).filter(|&processor| set.is_set(processor)).collect(),

@@ -1,12 +1,12 @@
-//! Channels between the threads, and the threads at their ends.
+//! Channels between the threads, and the start of the threads that they connect.
 //!
 //! All channels are bounded:
 //!
 //! | from → to | carries | room | when full |
 //! |---|---|---|---|
-//! | api, sync → store | `Submitted` | [`STORE_QUEUE`] each | the asker holds the request and stops reading |
-//! | store → api | `Reply` | what api may have outstanding | cannot be |
-//! | store → sync | `Reply` | what sync may have outstanding | cannot be |
+//! | api, sync → store | `Submitted` | [`STORE_QUEUE`] each | the sender keeps the request and stops reading |
+//! | store → api | `Reply` | the requests api may have outstanding | cannot be |
+//! | store → sync | `Reply` | the requests sync may have outstanding | cannot be |
 //! | store → merge | `Job` | 1 | cannot be: one at a time |
 //! | merge → store | `Finished` | 1 | cannot be |
 //! | api → sync | `Asked` | [`api::SYNC_OUTSTANDING`] | the call fails with RESOURCE_EXHAUSTED |
@@ -14,7 +14,7 @@
 //! | main → api, sync | `Reloaded` | 1 | the reload fails |
 //! | watcher ↔ api | frames, as any client | a socket pair's | the writer waits |
 //! | sync → relay | `Order` | [`ORDERS`] | the engine keeps it |
-//! | relay → sync | that it is silent | [`ORDERS`] | the relay waits |
+//! | relay → sync | that it has fallen silent | [`ORDERS`] | the relay waits |
 //! | sync → resolver | names | [`resolver::NAMES`] | cannot be |
 //! | resolver → sync | `Resolved` | [`resolver::NAMES`] | cannot be |
 
@@ -34,28 +34,28 @@ use crate::store::shell::SharedTip;
 use crate::sync::{self, resolver};
 use crate::{api, relay, store, watcher};
 
-/// What the sync engine has to tell: one answer per request, and a status.
+/// Capacity of the channel from sync to api: a reply to each request, and status events.
 const EVENTS: usize = api::SYNC_OUTSTANDING + 64;
 
-/// What this node's own relay is told: to fall silent, to go on, or another key.
+/// Capacity of the channel to this node's relay: to stop, to continue, or to change the key.
 pub(super) const ORDERS: usize = 8;
 
-/// The watcher waits for one answer of the node, up to a minute, or of the agent, which has 10 s.
+/// Time after which the watchdog considers the watcher late. It waits up to a minute for the node, or 10 s for the agent.
 const WATCHER_PATIENCE: Duration = Duration::from_secs(120);
 
-/// The node at work.
+/// A running node.
 #[derive(Debug)]
 pub(super) struct Running {
-    /// Ends it.
+    /// Stops the node.
     pub(super) stop: api::shell::Stop,
-    /// The threads that must go on answering.
+    /// Stamps of the threads that must keep responding.
     pub(super) pulses: Vec<Arc<Pulse>>,
-    /// Where what was reloaded goes.
+    /// Channels for reloaded settings.
     pub(super) outlets: Outlets,
 }
 
-/// Starts the threads. Stopping the api thread stops the others: the sync thread ends when nobody is left to ask it, and the
-/// store, after a last flush, when both are gone.
+/// Starts the threads. Stopping the api thread stops the others: the sync thread ends when its only caller is gone, and the store
+/// ends, after a last flush, when both are gone.
 pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhythm>) -> Result<Running, Error> {
     let pulse = |role, patience| Pulse::new(role, now().mono, rhythm, patience);
     let [for_api, for_store, for_sync] = ["api", "store", "sync"].map(|role| pulse(role, Duration::ZERO));
@@ -121,9 +121,9 @@ fn start_threads(
     let (stop, sync_waker) = (clients.stop(), udp.waker());
     threads.start("api", move || {
         let served = clients.run(calls, api);
-        // Nobody is left to write to.
+        // The watcher's only listener is gone, so it may end.
         drop(watching);
-        // The channel to the sync thread is closed now; it sees that when it wakes.
+        // The sync thread notices the closed channel when it wakes.
         served.and(sync_waker.wake()).map_err(|cause| cause.to_string())
     })?;
     threads.start("store", move || {
@@ -134,8 +134,8 @@ fn start_threads(
     Ok(stop)
 }
 
-/// Starts the watcher when there is an agent to watch. It ends when what is returned is dropped, or when the api thread has
-/// closed its connection; nobody waits for it, because the agent may keep it waiting.
+/// Starts the watcher if there is an agent to watch. It ends when the returned sender is dropped, or when the api thread has
+/// closed its connection. Its end is not waited for, because the agent may delay it.
 fn start_watcher(threads: &Threads, parts: &mut Parts, pulse: Option<Arc<Pulse>>) -> Result<Sender<()>, Error> {
     let (watching, stop) = bounded(0);
     if let (Some(watcher), Some(pulse)) = (parts.watcher.take(), pulse) {
@@ -146,7 +146,7 @@ fn start_watcher(threads: &Threads, parts: &mut Parts, pulse: Option<Arc<Pulse>>
     Ok(watching)
 }
 
-/// Starts the relay, when this node is one. It ends when the sync thread, which gives it orders, is gone.
+/// Starts the relay, if this node is one. It ends when the sync thread, which controls it, is gone.
 fn start_relay(
     threads: &mut Threads,
     parts: &mut Parts,

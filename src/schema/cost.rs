@@ -1,7 +1,7 @@
-//! The memory an encoded message takes once it is decoded, counted before that.
+//! Memory that an encoded message takes once decoded, computed before decoding it.
 //!
-//! An empty element of a list has two bytes on the wire and hundreds in memory, so the length of a message says little. The
-//! count needs one pass for each level of messages within messages, and ends where it passes its limit.
+//! An empty element of a list takes two bytes on the wire and hundreds in memory, so the length of a message says little. The
+//! computation needs one pass per level of nested messages, and ends when it exceeds its limit.
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use bytes::Bytes;
 use super::write::{Wire, next};
 use super::{Field, Index, Kind, SIZES};
 
-/// A list that grows doubles its room.
+/// Factor for lists: a list that grows doubles its capacity.
 const GROWTH: usize = 2;
-/// The least a text takes on the heap, whatever the allocator.
+/// Minimum size of a string on the heap, in bytes, for any allocator.
 const TEXT_BYTES: usize = 32;
-/// An entry of a map: two texts and its part of the table.
+/// Size of a map entry, in bytes: two strings and its part of the table.
 const MAP_ENTRY_BYTES: usize = 80;
 
-/// Why a message is not decoded.
+/// Reason for which a message is not decoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CostError {
-    /// Its bytes are no message.
+    /// The bytes are not a valid message.
     Malformed,
-    /// It takes more memory than the limit.
+    /// The message takes more memory than the limit.
     Over,
 }
 
@@ -36,11 +36,11 @@ impl fmt::Display for CostError {
 }
 
 impl Index {
-    /// Bytes of memory that the decoded message takes beyond as many as it is encoded in, at most: list elements, map entries and
-    /// small texts.
+    /// Returns an upper bound of the memory, in bytes, that the decoded message takes in addition to its encoded size: list
+    /// elements, map entries and small strings.
     ///
     /// # Errors
-    /// The bytes are malformed, or it takes more than `most`.
+    /// The bytes are malformed, or the cost exceeds `most`.
     pub fn cost(self, bytes: &[u8], most: usize) -> Result<usize, CostError> {
         let mut left = most;
         self.spend(bytes, &mut left)?;
@@ -62,7 +62,7 @@ impl Index {
 }
 
 impl Field {
-    /// Memory for one occurrence, without the bytes of its content.
+    /// Returns the memory of one occurrence, in bytes, without its content.
     fn element_bytes(&self) -> usize {
         let (inline, apart) = match self.kind {
             Kind::Map(_) => (MAP_ENTRY_BYTES, 0),

@@ -1,4 +1,4 @@
-//! JSON to protobuf, in one pass: what is read is encoded at once, and unknown fields are passed over.
+//! Conversion of JSON to protobuf in one pass: each value is encoded as soon as it is read. Unknown fields are skipped.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub(super) fn message(index: Index, json: &[u8]) -> Result<Vec<u8>, String> {
     read.map(|()| out).map_err(|error| error.to_string())
 }
 
-/// Reads a message.
+/// Reader of a message.
 struct Whole<'a> {
     index: Index,
     out: &'a mut Vec<u8>,
@@ -48,7 +48,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
     }
 }
 
-/// Reads a field's name, in either spelling.
+/// Reader of a field's name, in either spelling.
 struct Name(Index);
 
 impl<'de> DeserializeSeed<'de> for Name {
@@ -72,7 +72,7 @@ impl Visitor<'_> for Name {
     }
 }
 
-/// Reads what a field holds, or one element of it.
+/// Reader of a field's value, or of one element of it.
 struct Content<'a> {
     field: &'static Field,
     element: bool,
@@ -110,7 +110,7 @@ impl Content<'_> {
         if self.field.repeated && !self.element { Err(self.wrong()) } else { Ok(()) }
     }
 
-    // What is written to memory is never refused; the result is the visitor's.
+    // Writing to memory does not fail; the result type is the visitor's.
 
     fn varint<E>(self, value: u64) -> Result<(), E> {
         encode_key(self.field.number.into(), WireType::Varint, self.out);
@@ -131,7 +131,7 @@ impl Content<'_> {
         Ok(())
     }
 
-    /// An integer, however it was written.
+    /// Writes an integer, in any spelling that JSON has for it.
     fn integer<E: Error>(self, value: i128) -> Result<(), E> {
         self.is_single()?;
         let fits = match self.field.kind {
@@ -196,7 +196,7 @@ impl<'de> Visitor<'de> for Content<'_> {
         write!(f, "that {} {}", self.field.name(), self.expected())
     }
 
-    /// Null is as good as absent, but not within a list.
+    /// Accepts null for an absent field, but not within a list.
     fn visit_unit<E: Error>(self) -> Result<(), E> {
         if self.element { Err(self.wrong()) } else { Ok(()) }
     }
@@ -258,12 +258,12 @@ impl<'de> Visitor<'de> for Content<'_> {
     }
 }
 
-/// The rest of what Rust reads as a number has letters in front.
+/// Returns true for a spelling that JSON allows. Rust's parser also accepts words such as `inf`, and a leading plus sign.
 fn looks_numeric(value: &str) -> bool {
     value.trim_start_matches('-').starts_with(|first: char| first.is_ascii_digit())
 }
 
-/// The bytes of a text in base64: either alphabet, with or without padding.
+/// Decodes base64 in either alphabet, with or without padding.
 #[must_use]
 pub fn from_base64(text: &str) -> Option<Vec<u8>> {
     let usual: String = text.trim_end_matches('=').replace('-', "+").replace('_', "/");

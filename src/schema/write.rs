@@ -1,4 +1,4 @@
-//! Protobuf to JSON.
+//! Conversion of protobuf to JSON.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,23 +6,23 @@ use peat_ipc::prost::encoding::decode_varint;
 
 use super::{Field, Index, Kind, text, values};
 
-/// How JSON is written.
+/// Treatment of fields with default values.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Style {
-    /// As protobuf's libraries write it: what has its default value is left out.
+    /// They are left out, as in protobuf's libraries.
     Plain,
-    /// For scripts: every field is there that is not `optional`.
+    /// They are written, unless they are `optional`, for scripts.
     Full,
 }
 
-/// One field as it is on the wire.
+/// Value of a field in its wire format.
 #[derive(Clone, Copy)]
 pub(super) enum Wire<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
-/// Takes the next field; `None` at the end, and at what is malformed.
+/// Returns the next field; `None` at the end, and for malformed bytes.
 pub(super) fn next<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Wire<'a>)> {
     let key = decode_varint(bytes).ok()?;
     let value = match key & 7 {
@@ -54,6 +54,7 @@ pub(super) fn message(index: Index, bytes: &[u8], style: Style, out: &mut Vec<u8
     let mut separator = b'{';
     for field in index.fields() {
         let number = u64::from(field.number);
+        // Fields come in the order of their numbers: skip those that the tables do not have.
         while held.as_ref().is_some_and(|(held, _)| *held < number) {
             held = next(&mut rest);
         }
@@ -75,6 +76,7 @@ pub(super) fn message(index: Index, bytes: &[u8], style: Style, out: &mut Vec<u8
         match (field.kind, field.repeated) {
             (Kind::Map(entry), _) => list(b"{}", take, |value, out| map_entry(entry, value, style, out), out),
             (Kind::Enum(_), true) => {
+                // A repeated enum is packed in one field, or in one field per value; decoders must accept both.
                 let mut packed: &[u8] = &[];
                 let unpack = || loop {
                     if let Ok(number) = decode_varint(&mut packed) {
@@ -114,7 +116,7 @@ fn list<'a>(
     out.push(brackets[1]);
 }
 
-/// Keys are texts here.
+/// Writes an entry of a map. Keys are always strings here.
 fn map_entry(entry: Index, value: Wire<'_>, style: Style, out: &mut Vec<u8>) {
     let Wire::Bytes(mut bytes) = value else { return };
     let (mut key, mut held) = (None, None);
@@ -127,7 +129,7 @@ fn map_entry(entry: Index, value: Wire<'_>, style: Style, out: &mut Vec<u8>) {
     put(of_value, held, style, out);
 }
 
-/// A value, or the default where there is none.
+/// Writes a value, or the default if there is none.
 fn put(field: &Field, value: Option<Wire<'_>>, style: Style, out: &mut Vec<u8>) {
     let (number, bytes) = match value {
         Some(Wire::Number(number)) => (number, &b""[..]),
@@ -143,7 +145,7 @@ fn put(field: &Field, value: Option<Wire<'_>>, style: Style, out: &mut Vec<u8>) 
         Kind::Text => string(&String::from_utf8_lossy(bytes), out),
         Kind::Bytes => quoted(out, &base64(bytes)),
         Kind::Enum(of) => {
-            // Negative numbers are ten bytes on the wire, of which the lower four count.
+            // A negative number is ten bytes on the wire, of which the low 32 bits count.
             let number = ((number & 0xffff_ffff) as u32).cast_signed();
             match values(of).iter().find(|value| value.number == number) {
                 Some(value) => quoted(out, text(value.name)),
@@ -154,7 +156,7 @@ fn put(field: &Field, value: Option<Wire<'_>>, style: Style, out: &mut Vec<u8>) 
     }
 }
 
-/// Base64url without padding: how versions and run ids are written. Every parser of proto3 JSON takes it.
+/// Encodes as base64url without padding, the form of versions and run ids. Every parser of proto3 JSON accepts it.
 #[must_use]
 pub fn base64(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
@@ -171,7 +173,7 @@ fn quoted(out: &mut Vec<u8>, text: &str) {
 }
 
 fn string(text: &str, out: &mut Vec<u8>) {
-    // Memory does not refuse what is written to it.
+    // Writing to memory does not fail.
     let _ = serde_json::to_writer(out, text);
 }
 

@@ -1,4 +1,4 @@
-//! The agent's three answers as documents.
+//! Conversion of the agent's three answers to documents.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::json::{Message, Wrong, snake};
 use crate::limits::WATCHED_DOCUMENTS;
 use crate::store::Key;
 
-/// The enum behind a deployed package's status, by number.
+/// Enum of a deployed package's status, by number.
 const DEPLOY_STATUS: [&str; 9] = [
     "DEPLOY_PACKAGE_STATUS_UNSPECIFIED",
     "DEPLOY_PACKAGE_STATUS_DEPLOYING",
@@ -22,7 +22,7 @@ const DEPLOY_STATUS: [&str; 9] = [
     "DEPLOY_PACKAGE_STATUS_REMOVED",
     "DEPLOY_PACKAGE_STATUS_REMOVE_ERROR",
 ];
-/// The enum behind a pulled package's status, by number.
+/// Enum of a pulled package's status, by number.
 const PULL_STATUS: [&str; 6] = [
     "PULL_STATUS_UNSPECIFIED",
     "PULL_STATUS_PENDING",
@@ -31,26 +31,26 @@ const PULL_STATUS: [&str; 6] = [
     "PULL_STATUS_CANCELLED",
     "PULL_STATUS_ERROR",
 ];
-/// What the status answer may say of the agent; `systemTime` and `labels` are read on their own.
+/// Keys taken from the status answer. `systemTime` and `labels` are read separately.
 const STATUS_FIELDS: [&str; 7] =
     ["version", "architecture", "classification", "k8sVersion", "k8sNodeStatus", "zarfVersion", "runMode"];
 
-/// What the agent is asked, in this order.
+/// Requests to the agent, in order.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Question {
-    /// Who it is and how it does.
+    /// Version, architecture and labels of the agent.
     Status,
-    /// What runs.
+    /// Deployed packages.
     Packages,
-    /// What was downloaded.
+    /// Downloaded packages.
     Pulled,
 }
 
 impl Question {
-    /// All, in the order they are asked.
+    /// All questions, in the order they are asked.
     pub const ALL: [Question; 3] = [Question::Status, Question::Packages, Question::Pulled];
 
-    /// The path under the agent's address.
+    /// Returns the path below the agent's address.
     #[must_use]
     pub fn path(self) -> &'static str {
         match self {
@@ -60,13 +60,13 @@ impl Question {
         }
     }
 
-    /// What is posted; `None`: it is a GET.
+    /// Returns the body to POST; `None` for a GET.
     #[must_use]
     pub fn body(self) -> Option<&'static str> {
         (self != Question::Status).then_some("{}")
     }
 
-    /// Where the answer goes.
+    /// Returns the collection that the answer is written to.
     #[must_use]
     pub fn collection(self) -> &'static str {
         match self {
@@ -87,15 +87,15 @@ impl fmt::Display for Question {
 /// Documents of one collection, without `last_seen`.
 pub(super) type Documents = BTreeMap<Key, Map<String, Value>>;
 
-/// What an answer says.
+/// Content of an answer.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     pub(super) documents: Documents,
-    /// Entries that cannot be documents: without a name, or with one that no document can have.
+    /// Number of entries that cannot be documents: without a name, or with a name that no document can have.
     pub(super) nameless: usize,
 }
 
-/// Reads the body of an answer to `question` by `agent`.
+/// Decodes the body of an answer to `question` by `agent`.
 pub(super) fn read(agent: &str, question: Question, body: &[u8]) -> Result<Said, Failure> {
     let value: Value =
         serde_json::from_slice(body).map_err(|cause| Failure::Unusable(format!("it is not JSON: {cause}")))?;
@@ -112,7 +112,8 @@ pub(super) fn read(agent: &str, question: Question, body: &[u8]) -> Result<Said,
 }
 
 impl Said {
-    /// Of two entries with one id the same one is taken in whatever order they come.
+    /// Adds a document. Of two with the same id it keeps the same one in either order, so that a reordered answer changes
+    /// nothing.
     fn add(&mut self, key: Key, fields: Map<String, Value>) {
         let text = |fields: &Map<String, Value>| Value::from(fields.clone()).to_string();
         match self.documents.get(&key) {
@@ -206,7 +207,7 @@ fn either<'a>(message: Message<'a>, first: &str, second: &str) -> Result<&'a str
     }
 }
 
-/// `{agent}:{name}`; empty, which is no id, without a name.
+/// Returns `{agent}:{name}`; without a name the empty string, which is no valid id.
 fn id(agent: &str, name: &str) -> String {
     if name.is_empty() { String::new() } else { format!("{agent}:{name}") }
 }

@@ -1,4 +1,4 @@
-//! The schedule, and what follows an answer. The order of calls is in [`crate::watcher`].
+//! Schedule of the polls, and the writes that follow an answer. The order of calls is in [`crate::watcher`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,36 +10,36 @@ use crate::clock::Now;
 use crate::log_limit::LogLimit;
 use crate::store::{Key, KeyError};
 
-/// What the watcher needs to know.
+/// Configuration of the watcher.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What the documents call the agent: the node's own id.
+    /// Id of the agent in documents: the node's own id.
     pub agent: String,
-    /// Where it answers, for the log.
+    /// Address of the agent, for the log.
     pub address: String,
-    /// From one poll to the next.
+    /// Interval between polls.
     pub poll_interval: Duration,
-    /// How often the platform is written when nothing changes.
+    /// Interval at which an unchanged platform is written, as the agent's sign of life.
     pub heartbeat: Duration,
 }
 
-/// What is to be done next.
+/// Next step of a poll.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Task {
-    /// Read from the node; tell [`Watcher::handle_held`].
+    /// Read from the node; report the result with [`Watcher::handle_held`].
     Read(Read),
-    /// Ask the agent; tell [`Watcher::handle_answer`].
+    /// Query the agent; report the answer with [`Watcher::handle_answer`].
     Ask(Question),
-    /// Write to the node; tell [`Watcher::handle_written`].
+    /// Write to the node; report the result with [`Watcher::handle_written`].
     Write(Write),
 }
 
-/// Words for the log.
+/// A line for the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Note {
-    /// Something is wrong.
+    /// A failure began or continues.
     Warning(String),
-    /// Something is well again, or of interest.
+    /// A failure ended, or the agent's mode changed.
     Info(String),
 }
 
@@ -50,22 +50,22 @@ impl std::fmt::Display for Note {
     }
 }
 
-/// Watches one agent. Sans I/O.
+/// Engine that watches one agent. Sans I/O.
 #[derive(Debug)]
 pub struct Watcher {
     config: Config,
     platform: Key,
     next_poll: Instant,
-    /// When the current poll was due. Its writes count from here, so that slow answers do not stretch the periods.
+    /// Time at which the current poll was due. Periods of writes count from it, so that slow answers do not stretch them.
     begun: Instant,
     tasks: VecDeque<Task>,
-    /// What the task given out last was, as far as it is needed when it is done.
+    /// The write given out as the last task, until its result is reported.
     writing: Option<Write>,
-    /// `None`: to be read first.
+    /// Documents that the node holds; `None`: they must be read first.
     held: Option<Held>,
-    /// When what is held was last compared with what the node really holds.
+    /// Time at which `held` was last compared with the node.
     read_at: Option<Instant>,
-    /// When the platform was last written.
+    /// Time of the last write of the platform.
     refreshed: Option<Instant>,
     failing: BTreeSet<Question>,
     quiet: bool,
@@ -74,7 +74,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// A watcher that polls for the first time at once.
+    /// Returns a watcher that polls for the first time at once.
     ///
     /// # Errors
     /// The node's id cannot be the id of a document.
@@ -96,18 +96,18 @@ impl Watcher {
         })
     }
 
-    /// How often the platform is written when nothing changes, from now on.
+    /// Changes the interval at which an unchanged platform is written.
     pub fn set_heartbeat(&mut self, heartbeat: Duration) {
         self.config.heartbeat = heartbeat;
     }
 
-    /// When the next poll begins.
+    /// Returns the time at which the next poll begins.
     #[must_use]
     pub fn poll_deadline(&self) -> Instant {
         self.next_poll
     }
 
-    /// Begins a poll when one is due. Polls that were missed, because the agent was slow, are left out.
+    /// Begins a poll when one is due. Polls missed because the agent was slow are skipped.
     pub fn handle_timeout(&mut self, now: Now) {
         if !now.reached(self.next_poll) {
             return;
@@ -122,7 +122,7 @@ impl Watcher {
         self.tasks.extend(Question::ALL.map(Task::Ask));
     }
 
-    /// What to do next; `None`: the poll is over.
+    /// Returns the next step; `None`: the poll is over.
     #[must_use]
     pub fn poll_task(&mut self) -> Option<Task> {
         let task = self.tasks.pop_front()?;
@@ -132,13 +132,13 @@ impl Watcher {
         Some(task)
     }
 
-    /// The next words for the log.
+    /// Returns the next line for the log.
     #[must_use]
     pub fn poll_note(&mut self) -> Option<Note> {
         self.notes.pop_front()
     }
 
-    /// What the node holds; in words, why it cannot be read.
+    /// Processes the documents that the node holds, or the reason for which they cannot be read.
     pub fn handle_held(&mut self, held: Result<Held, String>) {
         match held {
             Ok(held) => {
@@ -154,7 +154,7 @@ impl Watcher {
         }
     }
 
-    /// The agent answered, or did not.
+    /// Processes the agent's answer, or the failure to get one.
     pub fn handle_answer(&mut self, now: Now, question: Question, answer: Result<Vec<u8>, Failure>) {
         let said = answer.and_then(|body| answer::read(&self.config.agent, question, &body));
         let said = match said {
@@ -173,19 +173,19 @@ impl Watcher {
             }
             Question::Packages | Question::Pulled => held.changes(question, said.documents, last_seen),
         };
-        // Before the next question, so that what one answer brought does not wait for a slow one after it.
+        // Writes come before the next question, so that a slow answer to it does not delay them.
         for write in writes.into_iter().rev() {
             self.tasks.push_front(Task::Write(write));
         }
     }
 
-    /// The write that was the last task was carried out, and the document has this version now; or it was not.
+    /// Processes the result of the last write: the new version of the document, or the reason for which it was not written.
     pub fn handle_written(&mut self, now: Now, result: Result<Vec<u8>, NotWritten>) {
         let Some(write) = self.writing.take() else { return };
         match result {
             Ok(version) => self.note_written(write, version),
             Err(NotWritten::Pushes) => self.give_way(),
-            // To be read again: somebody else writes here too.
+            // Another client writes here too: compare with the node at the next poll.
             Err(NotWritten::Outdated) => self.read_at = None,
             Err(NotWritten::Refused(why)) => {
                 let complaint =
@@ -199,7 +199,7 @@ impl Watcher {
 
     fn note_written(&mut self, write: Write, version: Vec<u8>) {
         if std::mem::take(&mut self.quiet) {
-            // What the agent wrote meanwhile is not known here: begin anew with the next poll.
+            // The agent's own writes of the meantime are unknown: read everything with the next poll.
             self.held = None;
             self.tasks.clear();
             self.notes
@@ -214,7 +214,7 @@ impl Watcher {
         }
     }
 
-    /// The agent speaks for itself. Each poll tries the platform, and ends when that is refused too.
+    /// Yields to an agent that pushes by itself. Each poll then tries the platform, and ends when that is rejected too.
     fn give_way(&mut self) {
         self.tasks.clear();
         self.held = Some(Held::default());
@@ -224,8 +224,8 @@ impl Watcher {
         }
     }
 
-    /// Everything before the first comparison; once in every heartbeat period what should be there, so that what somebody
-    /// else deleted or changed does not stay so.
+    /// Returns the read of this poll: everything before the first comparison; then, once per heartbeat interval, the documents
+    /// that should exist, so that a change by another client is corrected.
     fn what_to_read(&self) -> Option<Read> {
         let Some(held) = &self.held else { return Some(Read::Everything) };
         let due = self.read_at.is_none_or(|at| self.begun >= at + self.config.heartbeat);

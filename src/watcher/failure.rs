@@ -1,13 +1,13 @@
-//! Why a poll, or a part of it, came to nothing.
+//! Failures of a poll, or of a part of it.
 
 use std::fmt;
 
 use crate::limits::{WATCHED_ANSWER_BYTES, WATCHED_ANSWER_TIME};
 
-/// Why the agent gave no usable answer.
+/// Reason for which the agent gave no usable answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Failure {
-    /// Nobody answers there, or the connection broke; why.
+    /// The connection failed or broke; the cause.
     Unreachable(String),
     /// The answer was not complete within [`WATCHED_ANSWER_TIME`].
     TimedOut,
@@ -15,13 +15,13 @@ pub enum Failure {
     TooLarge,
     /// An HTTP status that is not 200.
     Status(u16),
-    /// The agent sends the node elsewhere, where it does not follow.
+    /// A redirect to another address, which is not followed.
     Redirect(u16),
-    /// The other end speaks HTTP/2 and nothing else.
+    /// The server speaks HTTP/2 and nothing else.
     OnlyHttp2,
-    /// The answer to something else than gRPC is one of gRPC.
+    /// The answer is gRPC, to a request that was not.
     OnlyGrpc,
-    /// The answer is not what was asked for; what is wrong with it.
+    /// The answer is invalid; the cause.
     Unusable(String),
 }
 
@@ -50,13 +50,13 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Why the node did not take a write.
+/// Reason for which the node did not accept a write.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NotWritten {
-    /// The agent gives signs of life by itself.
+    /// The agent pushes its state by itself.
     Pushes,
-    /// Somebody else changed the document since it was read.
+    /// Another client changed the document since it was read.
     Outdated,
-    /// Anything else, in words.
+    /// Any other error, as a sentence.
     Refused(String),
 }

@@ -1,6 +1,6 @@
-//! The watched agent's answers as gRPC carries them: an envelope around JSON or protobuf, and an outcome in trailers.
+//! gRPC framing of the watched agent's answers: an envelope around JSON or protobuf, and a status in trailers.
 //!
-//! Protobuf becomes the JSON that the other ways give, so that one reader serves all. Its field numbers are those of
+//! Protobuf is converted to the JSON of the other protocols, so that one reader serves all. The field numbers are those of
 //! `tests/standin/proto`.
 
 use http::HeaderMap;
@@ -10,25 +10,25 @@ use serde_json::{Value, json};
 use super::answer::Question;
 use super::failure::Failure;
 
-/// Five bytes in front of a message: not compressed, and its length.
+/// Bytes in front of a message: one flag for compression, which must be 0, and four of length.
 const HEAD: usize = 5;
 
-/// A message in its envelope.
+/// Returns a message in its envelope.
 pub(super) fn wrap(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     [&[0], &length.to_be_bytes()[..], message].concat()
 }
 
-/// Whether an answer is one of gRPC. Servers that support gRPC alone may send one, with status 200, to any request.
+/// Returns true if an answer is gRPC. A server that supports gRPC alone may answer any request so, with HTTP status 200.
 pub(super) fn is_answer(headers: &HeaderMap) -> bool {
     let kind = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("");
     headers.contains_key("grpc-status") || kind == "application/grpc" || kind.starts_with("application/grpc+")
 }
 
-/// The one message of a body, after its outcome in the headers or trailers.
+/// Returns the only message of a body, after checking the gRPC status in the trailers or headers.
 ///
 /// # Errors
-/// The call failed, or its answer is not one message.
+/// The call failed, or its answer is not exactly one message.
 pub(super) fn unwrap<'a>(headers: &HeaderMap, body: &'a [u8], trailers: &HeaderMap) -> Result<&'a [u8], Failure> {
     let outcome = [trailers, headers].into_iter().find(|map| map.contains_key("grpc-status"));
     let text = |name| outcome.and_then(|map| map.get(name)).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -47,10 +47,10 @@ pub(super) fn unwrap<'a>(headers: &HeaderMap, body: &'a [u8], trailers: &HeaderM
     if message.len() == length { Ok(message) } else { Err(wrong()) }
 }
 
-/// What protobuf says, as JSON.
+/// Converts a protobuf message to JSON.
 ///
 /// # Errors
-/// It is not the message that was asked for.
+/// The bytes are not the message that was requested.
 pub(super) fn to_json(question: Question, message: &[u8]) -> Result<Vec<u8>, Failure> {
     let value = match question {
         Question::Packages => Packages::decode(message).map(|packages| packages.to_json()),

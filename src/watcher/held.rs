@@ -1,4 +1,4 @@
-//! What the node holds of the agent, and what must change for it to hold what the agent says.
+//! Documents of the agent that the node holds, and the changes that make them equal to the agent's answers.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use serde_json::{Map, Value};
 use super::answer::{Documents, Question};
 use crate::store::Key;
 
-/// Keys that change all the time and are no reason to write.
+/// Keys that change all the time and are therefore no reason to write.
 const VOLATILE: [&str; 2] = ["last_seen", "system_time"];
 
-/// What is to be read from the node.
+/// A read from the node.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Read {
-    /// Every document of the agent: its platform, and those of `deployments` and `packages` whose id begins with its id and
-    /// a colon.
+    /// Every document of the agent: its platform, and the documents of `deployments` and `packages` with an id that begins with
+    /// the agent's id and a colon.
     Everything,
-    /// These, as far as they exist.
+    /// These documents, if they exist.
     These(Vec<Key>),
 }
 
@@ -24,26 +24,26 @@ pub enum Read {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Held(pub BTreeMap<Key, HeldDocument>);
 
-/// One of them.
+/// Document as the node holds it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HeldDocument {
-    /// Its content.
+    /// Content of the document.
     pub fields: Map<String, Value>,
-    /// Its version.
+    /// Version of the document, the base of a conditional put.
     pub version: Vec<u8>,
 }
 
 /// A change to one document.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Write {
-    /// Make it this. With a base: only if that is what the node holds.
+    /// Replace the content. With a base, only if that is the version the node holds.
     Put { key: Key, fields: Map<String, Value>, base: Option<Vec<u8>> },
-    /// Delete it.
+    /// Delete the document.
     Delete(Key),
 }
 
 impl Write {
-    /// Which document.
+    /// Returns the key of the document.
     #[must_use]
     pub fn key(&self) -> &Key {
         match self {
@@ -53,14 +53,15 @@ impl Write {
 }
 
 impl Held {
-    /// Leaves out what only looks like the agent's: `a:1:x` may belong to agent `a:1`, and not to `a`.
+    /// Removes documents that only look like the agent's: `a:1:x` may belong to agent `a:1` and not to `a`.
     pub(super) fn of_agent(mut self, agent: &str) -> Held {
         let says = |fields: &Map<String, Value>| fields.get("agent_id").and_then(Value::as_str) == Some(agent);
         self.0.retain(|key, held| is_platform(key) || says(&held.fields));
         self
     }
 
-    /// The platform as it is to be written. Keys the agent's status does not have are kept: they are somebody else's.
+    /// Returns the write of the platform, if it changed or must be refreshed. Keys that the agent's status lacks are kept,
+    /// because other clients wrote them.
     pub(super) fn platform(
         &self,
         key: &Key,
@@ -81,7 +82,7 @@ impl Held {
         Some(Write::Put { key: key.clone(), fields, base: held.map(|held| held.version.clone()) })
     }
 
-    /// What must change in the collection of `question` for it to be `said`.
+    /// Returns the writes that make the collection of `question` equal to `said`.
     pub(super) fn changes(&self, question: Question, said: Documents, last_seen: i64) -> Vec<Write> {
         let mut writes: Vec<Write> = Vec::new();
         for key in self.0.keys().filter(|key| key.collection() == question.collection() && !said.contains_key(key)) {
@@ -97,7 +98,7 @@ impl Held {
         writes
     }
 
-    /// A write was carried out.
+    /// Records a write that was carried out.
     pub(super) fn note(&mut self, write: Write, version: Vec<u8>) {
         match write {
             Write::Put { key, fields, .. } => _ = self.0.insert(key, HeldDocument { fields, version }),
@@ -110,7 +111,7 @@ fn is_platform(key: &Key) -> bool {
     key.collection() == Question::Status.collection()
 }
 
-/// Whether the held document says the same, whenever it was written.
+/// Returns true if both have the same content, apart from the volatile keys.
 fn same(held: &Map<String, Value>, said: &Map<String, Value>) -> bool {
     let lasting = |fields: &Map<String, Value>| -> BTreeMap<String, Value> {
         let lasting = fields.iter().filter(|(name, _)| !VOLATILE.contains(&name.as_str()));

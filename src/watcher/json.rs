@@ -1,15 +1,15 @@
-//! Protobuf's JSON as it may be spelled: names in camelCase or snake_case, absent fields and nulls for defaults, 64-bit
-//! integers as strings, enums as names or numbers.
+//! Lenient reader of protobuf's JSON: names in camelCase or snake_case, absent fields and nulls for defaults, 64-bit integers
+//! as strings, enums as names or numbers.
 //!
-//! Every spelling of a message reads the same, so that an agent that spells differently does not look changed.
+//! Every spelling of a message reads the same, so that an agent with a different spelling does not look changed.
 
 use serde_json::{Map, Number, Value};
 
-/// Reads the fields of one message.
+/// Reader of the fields of one message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a>(&'a Map<String, Value>);
 
-/// What is wrong with a field, in words.
+/// Description of an invalid field.
 pub(super) type Wrong = String;
 
 impl<'a> Message<'a> {
@@ -17,13 +17,13 @@ impl<'a> Message<'a> {
         value.as_object().map(Message).ok_or_else(|| format!("{what} is not an object"))
     }
 
-    /// The field named `name` in camelCase, unless it is absent or null.
+    /// Returns the field named `name` in camelCase, unless it is absent or null.
     fn get(self, name: &str) -> Option<&'a Value> {
         let field = self.0.get(name).or_else(|| self.0.get(&snake(name)));
         field.filter(|value| !value.is_null())
     }
 
-    /// A string; absent: empty.
+    /// Returns a string; empty if absent.
     pub(super) fn text(self, name: &str) -> Result<&'a str, Wrong> {
         match self.get(name) {
             None => Ok(""),
@@ -32,7 +32,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A string, or what an agent may put where others have a string: a number (an enum's) or a boolean.
+    /// Returns a string, or the number (of an enum) or boolean that some agents use in its place.
     pub(super) fn plain(self, name: &str) -> Result<Value, Wrong> {
         match self.get(name) {
             None => Ok("".into()),
@@ -41,7 +41,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// An integer, perhaps in a string; absent: 0.
+    /// Returns an integer, which may be in a string; 0 if absent.
     pub(super) fn integer(self, name: &str) -> Result<i64, Wrong> {
         let wrong = || format!("'{name}' is not a 64-bit integer");
         match self.get(name) {
@@ -54,7 +54,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// An enum's number; a name that `names` does not have stays a name. Absent: 0.
+    /// Returns the number of an enum value; a name that is not in `names` stays a name. 0 if absent.
     pub(super) fn choice(self, name: &str, names: &[&str]) -> Result<Value, Wrong> {
         match self.get(name) {
             Some(Value::String(text)) if text.parse::<i64>().is_err() => {
@@ -65,7 +65,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A list; absent: empty.
+    /// Returns a list; empty if absent.
     pub(super) fn list(self, name: &str) -> Result<&'a [Value], Wrong> {
         match self.get(name) {
             None => Ok(&[]),
@@ -74,7 +74,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A map with plain values; absent: empty.
+    /// Returns a map with plain values; empty if absent.
     pub(super) fn map(self, name: &str) -> Result<Map<String, Value>, Wrong> {
         match self.get(name) {
             None => Ok(Map::new()),
@@ -85,13 +85,13 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A message; absent: an empty one.
+    /// Returns a message; an empty one if absent.
     pub(super) fn message(self, name: &str, empty: &'a Map<String, Value>) -> Result<Message<'a>, Wrong> {
         self.get(name).map_or(Ok(Message(empty)), |value| Message::of(value, &format!("'{name}'")))
     }
 }
 
-/// `namespaceOverride` as `namespace_override`.
+/// Converts `namespaceOverride` to `namespace_override`.
 pub(super) fn snake(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 4);
     for letter in name.chars() {
@@ -103,10 +103,10 @@ pub(super) fn snake(name: &str) -> String {
     snake
 }
 
-/// Protobuf allows `1e3` and `5.0` for integers.
+/// Returns a number as an integer; protobuf allows `1e3` and `5.0` for integers.
 #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
 fn whole(number: &Number) -> Option<i64> {
-    /// Beyond this a double does not hold every integer.
+    /// Largest magnitude up to which a double holds every integer: 2^53.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let exact = |value: &f64| value.fract() == 0.0 && value.abs() <= EXACT;
     number.as_i64().or_else(|| number.as_f64().filter(exact).map(|value| value as i64))

@@ -1,24 +1,24 @@
-//! An agent on this machine that knows nothing of peat-node: asked for its state, which becomes documents.
+//! Watches an agent on this machine that does not use this interface: queries its state and turns it into documents.
 //!
-//! Owns the schedule of the polls, what the agent's three answers mean, and which documents must change for them. Must never
-//! write a document itself: it is a client of the api thread like any other, so that there is one way in for writes. Must
-//! never trust an answer: whatever an agent sends costs at most that poll.
+//! Owns the schedule of the polls, the interpretation of the agent's three answers, and the writes that follow from them. Must
+//! never write a document directly: it is a client of the api thread like any other, so that all writes take one path. Must never
+//! trust an answer: an invalid one costs at most that poll.
 //!
-//! | asked | becomes |
+//! | request | documents |
 //! |---|---|
 //! | `GET /status` | `platforms/{agent}` |
 //! | `POST /zarfapi.v1.ZarfAPIService/ListPackages` | `deployments/{agent}:{name}` |
 //! | `POST /registryapi.v1.RegistryService/ListPulledPackages` | `packages/{agent}:{reference}-{arch}` |
 //!
-//! A document is written only when something besides `last_seen` changed, and the platform once every heartbeat period: that
-//! is the agent's sign of life. What the agent no longer lists is deleted. An agent that does not answer is left as it is: the
-//! fleet finds it STALE and DEAD for want of signs of life, as it does with every other. While the agent pushes by itself
-//! the node refuses the watcher's writes (`api`), and the poll ends.
+//! A document is written only when a key other than `last_seen` changed, and the platform in addition once per heartbeat
+//! interval, as the agent's sign of life. Documents that the agent no longer lists are deleted. If the agent does not answer,
+//! nothing is written, and the fleet derives STALE and DEAD from the missing signs of life as for every agent. While the agent
+//! pushes by itself, the node rejects the watcher's writes (`api`), and the poll ends.
 //!
 //! # The order of calls
 //!
-//! [`Watcher`] is sans I/O. When [`Watcher::poll_deadline`] comes call [`Watcher::handle_timeout`]; then carry out each
-//! [`Watcher::poll_task`] and tell how it went, until there is none; then log what [`Watcher::poll_note`] has.
+//! [`Watcher`] is sans I/O. At [`Watcher::poll_deadline`] call [`Watcher::handle_timeout`]; then carry out each
+//! [`Watcher::poll_task`] and report its result, until there is none; then log the lines of [`Watcher::poll_note`].
 //!
 //! ```
 //! use peat_node::clock::Now;
@@ -42,9 +42,9 @@
 //! # let _ = poll;
 //! ```
 //!
-//! Where things are: `engine.rs` the schedule and what follows an answer; `answer.rs` the answers as documents; `json.rs`
-//! protobuf's JSON in all its spellings; `held.rs` what the node holds and what must change; `failure.rs` what can go wrong;
-//! [`shell`] the thread, with the agent's end in `shell/agent.rs` and the node's in `shell/node.rs`.
+//! Files: `engine.rs` the schedule and the writes after an answer; `answer.rs` the answers as documents; `json.rs` protobuf's
+//! JSON in all its spellings; `held.rs` the documents of the node and the changes to them; `failure.rs` the failures; [`shell`]
+//! the thread, with the requests to the agent in `shell/agent.rs` and the calls to the node in `shell/node.rs`.
 
 mod answer;
 mod engine;

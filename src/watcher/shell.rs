@@ -1,6 +1,6 @@
-//! The watcher thread: asks the agent over HTTP and the node over a socket pair, one thing at a time.
+//! The watcher thread: queries the agent over HTTP and the node over a socket pair, one request at a time.
 //!
-//! Must never hold anything another thread waits for: the agent may take its time over every answer.
+//! Must never hold anything that another thread waits for, because the agent may delay each answer.
 
 mod agent;
 #[cfg(feature = "http")]
@@ -28,18 +28,18 @@ use crate::contain::contain;
 use crate::pulse::Pulse;
 use crate::store::KeyError;
 
-/// Everything the thread needs, made before it starts.
+/// The thread before it starts.
 #[derive(Debug)]
 pub struct Shell {
     settings: WatcherSettings,
     agent_id: String,
     watcher: Watcher,
-    /// A reload changes it.
+    /// Heartbeat interval in milliseconds, changed by a reload.
     heartbeat_ms: Arc<AtomicU64>,
 }
 
 impl Shell {
-    /// A watcher for the agent that `settings` name, called `agent_id`.
+    /// Returns the watcher of the agent at the address in `settings`, under the id `agent_id`.
     ///
     /// # Errors
     /// `agent_id` cannot be the id of a document.
@@ -55,13 +55,13 @@ impl Shell {
         Ok(Shell { settings, agent_id, watcher, heartbeat_ms: Arc::new(AtomicU64::new(heartbeat_ms)) })
     }
 
-    /// Where the thread looks up the heartbeat period, milliseconds.
+    /// Returns the shared heartbeat interval in milliseconds, which the thread reads before each poll.
     #[must_use]
     pub fn heartbeat_ms(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.heartbeat_ms)
     }
 
-    /// Watches until `stop` is disconnected or the api thread at the other end of `node` ends, and stamps `pulse` meanwhile.
+    /// Runs until `stop` is disconnected or the api thread at the other end of `node` ends, and stamps `pulse` meanwhile.
     pub fn run(mut self, node: UnixStream, stop: &Receiver<()>, pulse: &Pulse) {
         let mut node = Node::new(Client::over(node), self.agent_id.clone());
         let mut agent = Agent::new(&self.settings);
@@ -75,7 +75,7 @@ impl Shell {
         }
     }
 
-    /// Waits for the next deadline. False: the thread shall end.
+    /// Waits for the next deadline. Returns false if the thread must end.
     fn wait(&self, stop: &Receiver<()>, pulse: &Pulse) -> bool {
         let deadline = self.watcher.poll_deadline();
         loop {

@@ -17,17 +17,17 @@ use crate::store::Key;
 const POLL: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// A watcher, the agent it asks, and the node it writes to.
+/// A watcher, the agent it queries, and the node it writes to.
 struct World {
     watcher: Watcher,
     now: Now,
-    /// What the agent answers; nothing: it does not.
+    /// Answers of the agent; it does not answer other questions.
     answers: BTreeMap<Question, String>,
     documents: BTreeMap<Key, HeldDocument>,
     versions: u64,
-    /// The agent pushes by itself.
+    /// True while the agent pushes by itself.
     pushes: bool,
-    /// What the node refuses.
+    /// Document that the node refuses to write.
     refused: Option<Key>,
     written: Vec<String>,
     reads: Vec<Read>,
@@ -67,7 +67,7 @@ impl World {
         self.answers.remove(&question);
     }
 
-    /// Lets the next poll come; what it wrote.
+    /// Runs the next poll and returns the writes it made.
     fn poll(&mut self) -> Vec<String> {
         let wait = self.watcher.poll_deadline().saturating_duration_since(self.now.mono);
         self.pass(wait);
@@ -140,7 +140,7 @@ impl World {
         Ok(version)
     }
 
-    /// A document that somebody else wrote.
+    /// Writes a document as another client of the node.
     fn somebody_puts(&mut self, collection: &str, id: &str, content: Value) {
         let Value::Object(fields) = content else { panic!("an object") };
         let _ = self.put(key(collection, id), fields);

@@ -1,6 +1,6 @@
-//! Every command that is held, in the order in which they were made: what lists go by.
+//! Order of all held commands by creation, for lists.
 //!
-//! The order never changes, since what it goes by is signed. So a place in it stays valid whatever becomes of the commands.
+//! The time of creation is signed and never changes, so a position in the order stays valid while commands change and disappear.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -8,20 +8,20 @@ use std::sync::Arc;
 
 use crate::limits::COMMANDS_LISTED;
 
-/// When its issuer says a command was made, Unix seconds, and its id.
+/// Position in the order: the creation time given by the issuer, in Unix seconds, and the id.
 pub type Place = (i64, Arc<str>);
 
-/// See the module's documentation.
+/// Commands in order of creation; see the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     made: BTreeMap<Arc<str>, i64>,
     order: BTreeSet<Place>,
-    /// There were more commands than this holds.
+    /// True if a command did not fit. The order is then incomplete.
     overflowed: bool,
 }
 
 impl Listed {
-    /// Everything is shown again from here on.
+    /// Clears the order before all records are reported again.
     pub(super) fn clear(&mut self) {
         *self = Listed::default();
     }
@@ -46,7 +46,7 @@ impl Listed {
         }
     }
 
-    /// The commands after a place, oldest first; `None`: this does not hold all of them.
+    /// Iterates over the commands after a place, oldest first. `None`: the order is incomplete.
     pub(super) fn after(&self, place: Option<&Place>) -> Option<impl Iterator<Item = &Place> + use<'_>> {
         let start = place.map_or(Bound::Unbounded, |place| Bound::Excluded(place.clone()));
         (!self.overflowed).then(|| self.order.range((start, Bound::Unbounded)))

@@ -1,4 +1,4 @@
-//! Commands as agents and clients are told of them.
+//! Conversion of stored commands to the messages that agents and clients receive.
 
 use peat_ipc::agent::CommandPush;
 use peat_ipc::sidecar::{Command, CommandStatus, TargetStatus};
@@ -7,12 +7,12 @@ use crate::clock::Now;
 use crate::mesh::command_body::Addressed;
 use crate::store::{CommandView, Rank};
 
-/// The status's number in `peat.sidecar.v1`.
+/// Returns the number of a status in `peat.sidecar.v1`.
 fn status(rank: Rank) -> i32 {
     CommandStatus::from_str_name(rank.name()).map_or(0, i32::from)
 }
 
-/// A command as it stands now, without what its targets made of it.
+/// Returns a command in its current state, without the results of its targets.
 #[must_use]
 pub fn shown(view: &CommandView, now: Now) -> Command {
     let body = &view.body;
@@ -46,7 +46,7 @@ pub fn shown(view: &CommandView, now: Now) -> Command {
     }
 }
 
-/// What is pushed to `agent`; `None` when it need not run the command any more.
+/// Returns the message that delivers a command to `agent`; `None` if the agent need not run it any more.
 #[must_use]
 pub fn push_message(view: &CommandView, agent: &str, now: Now) -> Option<CommandPush> {
     let due = view.rank_of(agent) == Some(Rank::Pending) && !view.has_expired(now) && !view.cancel_requested;

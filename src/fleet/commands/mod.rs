@@ -1,13 +1,62 @@
-//! Which command is due to which agent, and what becomes of those nobody answers.
+//! Routes commands to the agents attached here, and expires, cancels and removes them when they are due.
 //!
-//! Owns a table of the commands that are delivered here and of the agents whose streams end here, and how many commands are kept.
-//! Must never decide what a report comes to: the store does, in the commit, where two that race meet. Holds no payload: what is
-//! pushed is named, and read from a snapshot when it is sent.
+//! Owns a table of the commands that are delivered here and of the agents attached here, and the number of commands that are
+//! kept. Must never decide the outcome of a report: the store does, in the commit, where concurrent reports meet. Holds no
+//! payloads: a push names a command, which is read from a snapshot when it is sent.
 //!
-//! Commands of issuers that this node does not trust stay out of that table. Of the others, those that are over make room, the
-//! oldest first; see `table.rs`, `shares.rs` and `untrusted.rs`.
+//! # The problem
 //!
-//! Tell it of every record of collection `commands`, of streams and of reports (`handle_*`); then drain
+//! A command issued at any node must reach each target agent at whichever node the agent is attached, run there at most once, and
+//! end with the same status on all nodes. Agents move between nodes, nodes are partitioned for hours, machines restart, and their
+//! wall clocks disagree. One issuer that fills the table must not stop the commands of others.
+//!
+//! # Why the simple ways fail
+//!
+//! * *The issuing node queues for each agent.* The agent may be attached to a node that the issuer never reaches directly.
+//! * *The newest status wins.* EXPIRED, written by a partitioned issuer, would overwrite EXECUTING of an agent that accepted in
+//!   time.
+//! * *A push counts as delivery.* A stream that breaks after the push loses the command; pushing again blindly runs it twice.
+//! * *An absolute expiry.* A node with a clock that is an hour ahead expires each command on arrival; one that is behind runs it
+//!   late.
+//!
+//! # The algorithm
+//!
+//! *Routing.* The targets are fixed when a command is signed, a group is resolved then, and the record replicates to every node.
+//! Each node looks only at the targets attached to it. `review` evaluates one command after each change, attachment and deadline:
+//!
+//! | stored status of a target | condition | action |
+//! |---|---|---|
+//! | PENDING | no time left; this node issued it, or the agent is attached here | store EXPIRED |
+//! | PENDING | cancellation requested; agent attached here | store CANCELLED |
+//! | PENDING | agent attached here | push it, once per attachment |
+//! | EXECUTING | cancellation requested; agent attached here | push the cancellation, once per attachment |
+//! | any other | | none |
+//!
+//! *Status.* Statuses are ordered PENDING < EXPIRED < EXECUTING < CANCELLED < FAILED < COMPLETED, and copies of a record join to
+//! the higher one, so all nodes agree in any order of delivery. An agent begins only once its acceptance, EXECUTING, is committed
+//! and acknowledged: a push repeated after a reconnection cannot run a command twice, and PENDING at the agent's node means that
+//! nothing has begun. Reports that would not advance a status are dropped here; all others are checked again in the commit.
+//!
+//! *Remaining time.* A deadline counts on the clock of this boot, suspend included, and peers exchange the time left, never a
+//! time of day. Of two copies the one with less time wins (docs/storage.md, *Commands and time*). After a restart of the machine,
+//! the time it was off is unknown and nothing is left. A push has the time left in milliseconds. Deadlines here are boot times;
+//! [`Commands::poll_deadline`] converts the earliest one.
+//!
+//! *Removal.* A command is over once its targets have ended, or once its time has passed and none of them is executing. It is
+//! removed after the retention. The disk may refuse any write, so after each one the command is evaluated again in 30 s.
+//!
+//! # Bounds
+//!
+//! The table holds at most `limits::COMMANDS` commands that are not over, for `limits::COMMAND_DELIVERIES` targets; those of the
+//! issuer with the largest share wait outside of it (`shares.rs`). Commands that are over are removed, the oldest first, once
+//! both kinds together exceed that (`table.rs`). Commands of untrusted issuers are kept out of it (`untrusted.rs`). A change of
+//! one command costs its number of targets.
+//!
+//! Tested in `fleet/commands/tests.rs`; the simulator checks that no command runs twice (`tests/sim/checkers/commands.rs`).
+//!
+//! # The order of calls
+//!
+//! Report every record of collection `commands`, every attachment and every report with `handle_*`; then drain
 //! [`Commands::poll_push`] and [`Commands::poll_write`], and wait for [`Commands::poll_deadline`].
 
 mod listed;
@@ -38,43 +87,43 @@ use shares::Ask;
 use table::{Table, Tracked};
 use untrusted::Untrusted;
 
-/// A write that came to nothing (a full disk) is asked for again after this.
+/// Delay before a write that failed, on a full disk for example, is requested again, in milliseconds of boot time.
 const RETRY_MS: u64 = 30_000;
 
-/// What a report is refused for.
+/// Reason for which a report is rejected.
 pub type Refused = CommandError;
 
-/// Whose commands a node delivers.
+/// Issuers with commands that this node delivers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Trust {
-    /// This node, which trusts itself.
+    /// This node, which always trusts itself.
     pub node: EndpointId,
-    /// Whom else; empty: every member.
+    /// Other trusted issuers; empty: every member of the formation.
     pub issuers: BTreeSet<EndpointId>,
 }
 
 impl Trust {
-    /// Whether commands of `issuer` are delivered.
+    /// Returns true if commands of `issuer` are delivered.
     #[must_use]
     pub fn allows(&self, issuer: &EndpointId) -> bool {
         self.issuers.is_empty() || self.names(issuer)
     }
 
-    /// Whether `issuer` is this node or one that was named: its commands find room before those of others.
+    /// Returns true if `issuer` is this node or was named explicitly: its commands have priority in the table.
     #[must_use]
     pub fn names(&self, issuer: &EndpointId) -> bool {
         self.node == *issuer || self.issuers.contains(issuer)
     }
 }
 
-/// What a node does with commands.
+/// Settings of a node for commands.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
-    /// Whose commands it delivers.
+    /// Issuers to deliver for.
     pub trust: Trust,
-    /// How long a command is kept after nothing more is expected of it.
+    /// Time for which a command is kept after it is over.
     pub retention: Duration,
-    /// How long a command that names no time may be accepted.
+    /// Time in which a command without a time to live may be accepted.
     pub ttl: Duration,
 }
 
@@ -84,23 +133,23 @@ impl Default for Settings {
     }
 }
 
-/// Something for an agent's stream.
+/// A message for an attached agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Push {
-    /// A command it has not accepted; [`push_message`] reads it.
+    /// A command to run, which the agent has not accepted; [`push_message`] builds the message.
     Command { id: String },
-    /// It is asked to end this one.
+    /// A request to end this command.
     Cancel { id: String },
 }
 
-/// An agent whose stream ends here.
+/// Messages already pushed to an agent on its present attachment.
 #[derive(Debug, Default)]
 struct Attached {
     pushed: BTreeSet<String>,
     cancelled: BTreeSet<String>,
 }
 
-/// See the module's documentation.
+/// Engine of the commands; see the module's documentation.
 #[derive(Debug)]
 pub struct Commands {
     settings: Settings,
@@ -111,12 +160,12 @@ pub struct Commands {
     pushes: VecDeque<(String, Push)>,
     writes: VecDeque<CommandWrite>,
     progress: Notes,
-    /// The last time that was told, to turn boot time into deadlines.
+    /// Time of the last call, which converts boot times into deadlines.
     latest: Option<Now>,
 }
 
 impl Commands {
-    /// An empty table.
+    /// Returns an engine with an empty table.
     #[must_use]
     pub fn new(settings: Settings) -> Commands {
         Commands {
@@ -132,7 +181,7 @@ impl Commands {
         }
     }
 
-    /// The settings were reloaded. True when they are others: every record is to be shown again.
+    /// Applies reloaded settings. Returns true if they differ: every record must then be reported again.
     #[must_use]
     pub fn set_settings(&mut self, settings: Settings) -> bool {
         let changed = self.settings != settings;
@@ -140,13 +189,13 @@ impl Commands {
         changed
     }
 
-    /// All records are shown again, as at the start.
+    /// Prepares for a report of all records, as at the start.
     pub fn handle_restart(&mut self) {
         self.listed.clear();
     }
 
-    /// Looks at one record of collection `commands` that is new or changed: all of them at the start, then each that changes.
-    /// `None`: it was removed. Results are no concern of this table.
+    /// Processes a record of collection `commands`: all of them at the start, then each that changes. `None`: it was removed.
+    /// Records of results are ignored.
     pub fn handle_record(&mut self, now: Now, id: &str, record: Option<&CommandView>) {
         self.latest = Some(now);
         if id.contains(':') {
@@ -178,14 +227,14 @@ impl Commands {
         }
     }
 
-    /// Has a command removed, and looks at it again in case the disk fails.
+    /// Requests the removal of a command, and re-evaluates it later in case the disk fails.
     fn remove(&mut self, now: Now, id: &str) {
         self.writes.extend(CommandWrite::new(id, CommandChange::Remove));
         self.table.wake_at(id, Some(now.boot_ms + RETRY_MS));
         self.untrusted.wake_at(id, now.boot_ms + RETRY_MS);
     }
 
-    /// The agent is reachable through this node from now on: what is pending for it is pushed, again if need be.
+    /// Attaches an agent with an empty delivery state: everything pending for it is pushed, repeatedly if need be.
     pub fn handle_attached(&mut self, now: Now, agent: &str) {
         self.latest = Some(now);
         self.attached.insert(agent.to_owned(), Attached::default());
@@ -194,10 +243,11 @@ impl Commands {
         }
     }
 
-    /// The agent is reachable from now on, by events that are not replayed: what is pending for it stays so, and only what
-    /// comes from here on is pushed.
+    /// Attaches an agent by an event stream that is not replayed: commands pending for it are not pushed, only those that arrive
+    /// from now on.
     pub fn handle_listening(&mut self, now: Now, agent: &str) {
         self.latest = Some(now);
+        // Pending commands count as pushed, so that `review` pushes only what arrives later.
         let ids = self.table.of_agent(agent);
         let asked = |id: &&String| self.table.get(id).is_some_and(|tracked| tracked.cancel_requested);
         let cancelled = ids.iter().filter(asked).cloned().collect();
@@ -208,18 +258,18 @@ impl Commands {
         }
     }
 
-    /// The agent is reachable no more. What it accepted goes on, what it did not stays pending.
+    /// Detaches an agent. Accepted commands continue; others stay pending.
     pub fn handle_detached(&mut self, now: Now, agent: &str) {
         self.latest = Some(now);
         self.attached.remove(agent);
         self.pushes.retain(|(to, _)| to != agent);
     }
 
-    /// What an agent says of a command: the report to store, if it is news. Whether the report stands is said by the store's
-    /// answer to it.
+    /// Processes an agent's report on a command. Returns the write to store, if the report is news; the store decides in the
+    /// commit whether it is valid.
     ///
     /// # Errors
-    /// The command is not known, not for this agent, not from a trusted issuer, or the report is malformed.
+    /// The command is unknown, does not target this agent or is of an untrusted issuer, or the report is malformed.
     pub fn handle_update(
         &mut self,
         now: Now,
@@ -242,6 +292,7 @@ impl Commands {
         } else if report.rank.is_terminal() {
             self.progress.remove(id, agent);
         }
+        // An acceptance of an ended command is no news but is passed on: the store rejects it, and the agent must not begin.
         if report.rank <= held && (report.begun || report.rank == held) {
             return Ok(None);
         }
@@ -260,7 +311,7 @@ impl Commands {
         Ok(())
     }
 
-    /// A deadline came.
+    /// Processes a deadline of [`Commands::poll_deadline`].
     pub fn handle_timeout(&mut self, now: Now) {
         self.latest = Some(now);
         while let Some(id) = self.table.take_due(now.boot_ms) {
@@ -269,23 +320,23 @@ impl Commands {
         while let Some(id) = self.untrusted.take_due(now.boot_ms) {
             self.remove(now, &id);
         }
-        // While the store is slow the newest words wait here, where newer ones take their place.
+        // While the store is slow, the newest report stays in `progress`, where later ones replace it.
         self.writes.extend(self.progress.poll(now.mono, self.writes.is_empty()));
     }
 
-    /// The next thing for an agent's stream.
+    /// Returns the next message for an agent.
     #[must_use]
     pub fn poll_push(&mut self) -> Option<(String, Push)> {
         self.pushes.pop_front()
     }
 
-    /// The next change to store: a target that missed it, a cancellation confirmed, a command to forget, how far one is.
+    /// Returns the next change to store: an expiry, a confirmed cancellation, a removal, or progress.
     #[must_use]
     pub fn poll_write(&mut self) -> Option<CommandWrite> {
         self.writes.pop_front()
     }
 
-    /// When to call [`Commands::handle_timeout`].
+    /// Returns the time to call [`Commands::handle_timeout`].
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
         let due = self.table.next_due().into_iter().chain(self.untrusted.next_due()).min();
@@ -293,57 +344,57 @@ impl Commands {
         due.into_iter().chain(self.progress.deadline()).min()
     }
 
-    /// Whether the records should be shown again: some found no place in the table, and now there is room.
+    /// Returns true if all records should be reported again: some found no room, and now there is some.
     #[must_use]
     pub fn poll_rescan(&mut self, now: Now) -> bool {
         self.untrusted.take_rescan() || self.table.take_rescan(now.boot_ms)
     }
 
-    /// Whether an agent's stream ends here.
+    /// Returns true if the agent is attached here.
     #[must_use]
     pub fn is_attached(&self, agent: &str) -> bool {
         self.attached.contains_key(agent)
     }
 
-    /// How long a command that names no time may be accepted.
+    /// Returns the default time to live of a command.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.settings.ttl
     }
 
-    /// How many commands have come how far, as last stored.
+    /// Returns the number of commands by overall status, as last stored.
     #[must_use]
     pub fn by_status(&self) -> &BTreeMap<Rank, usize> {
         self.table.by_status()
     }
 
-    /// The ids of the commands that have not ended.
+    /// Iterates over the ids of commands that have not ended.
     pub fn in_flight(&self) -> impl Iterator<Item = &String> {
         self.table.in_flight()
     }
 
-    /// Whether commands of this issuer are delivered here.
+    /// Returns true if commands of this issuer are delivered here.
     #[must_use]
     pub fn trusts(&self, issuer: &EndpointId) -> bool {
         self.settings.trust.allows(issuer)
     }
 
-    /// Every command that is held, trusted or not, after a place in the order in which they were made; `None`: there are too many
-    /// for that order to be known.
+    /// Iterates over every command that is held, trusted or not, after a place in order of creation. `None`: there are more
+    /// commands than are kept in that order.
     pub fn listed(&self, after: Option<&Place>) -> Option<impl Iterator<Item = &Place> + use<'_>> {
         self.listed.after(after)
     }
 
-    /// What an agent may still accept or end, if all of it is known; in no order.
+    /// Returns the commands that an agent may still accept or end, in no order; `None` while some wait outside of the table.
     #[must_use]
     pub fn open_of(&self, agent: &str) -> Option<Vec<String>> {
         (!self.table.has_waiting()).then(|| self.table.of_agent(agent))
     }
 
-    /// Whether one more command for these agents would be within the limits.
+    /// Checks that one more command for these agents is within the limits.
     ///
     /// # Errors
-    /// Which limit it would pass, a sentence.
+    /// The limit that would be exceeded, as a sentence.
     pub fn room(&self, now: Now, targets: &[String]) -> Result<(), String> {
         let ask = Ask { issuer: self.settings.trust.node, named: true, deliveries: targets.len() };
         if !self.table.admits(ask) {
@@ -364,7 +415,7 @@ impl Commands {
         }
     }
 
-    /// What an operator is to look at before a limit is reached, a sentence each.
+    /// Returns warnings for the operator about limits that are nearly reached, a sentence each.
     #[must_use]
     pub fn problems(&self, now: Now) -> Vec<String> {
         let (open, kept) = self.table.counts();
@@ -394,7 +445,7 @@ impl Commands {
         table.into_iter().chain(agent).collect()
     }
 
-    /// Does what is due for one command, and notes when to look at it again.
+    /// Re-evaluates one command: queues the messages and writes that are due, and sets the time of the next evaluation.
     fn review(&mut self, now: Now, id: &str) {
         let Some(tracked) = self.table.get(id) else { return };
         let is_due = |at: u64| at <= now.boot_ms;
@@ -417,6 +468,7 @@ impl Commands {
         ];
         let before = self.writes.len();
         self.writes.extend(changes.into_iter().flatten().filter_map(|change| CommandWrite::new(id, change).ok()));
+        // A write may fail, so the command is evaluated again after a while; without writes, at its deadline or removal.
         let wake = if self.writes.len() > before {
             Some(now.boot_ms + RETRY_MS)
         } else {
@@ -427,7 +479,7 @@ impl Commands {
     }
 }
 
-/// What is due for one target.
+/// Action due for one target.
 enum Due {
     Expiry,
     Cancellation,
@@ -447,7 +499,7 @@ fn due(tracked: &Tracked, id: &str, rank: Rank, attached: Option<&mut Attached>,
     }
 }
 
-/// An agent's words as a report.
+/// Converts an agent's update to a report.
 fn report(agent: &str, update: &CommandUpdate) -> Result<Report, Refused> {
     let (rank, begun) = match update.stage() {
         Stage::Accepted => (Rank::Executing, false),

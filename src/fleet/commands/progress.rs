@@ -1,7 +1,7 @@
-//! What agents say of commands in progress, on its way to the store: the newest words, and not too often.
+//! Rate limit of progress reports on their way to the store: the newest report of each command, and not too often.
 //!
-//! Holds a few words for each command that is talked about and nothing durable. Must never let an agent that talks much
-//! write much: the words of one command are written every [`COMMAND_PROGRESS_INTERVAL`] at most, those of all of them
+//! Holds the latest report of each command and target, and nothing durable. However often an agent reports, its progress with one
+//! command is written at most once per [`COMMAND_PROGRESS_INTERVAL`], and writes of any progress are at least
 //! [`COMMAND_PROGRESS_GAP`] apart.
 
 use std::collections::BTreeMap;
@@ -12,18 +12,18 @@ use crate::store::{CommandChange, CommandWrite, Progress};
 
 #[derive(Debug)]
 struct Note {
-    /// `None`: written; kept until the next may be.
+    /// Newest report; `None` once written, while the entry is kept to enforce the interval.
     said: Option<Progress>,
-    /// Not written before.
+    /// Earliest time of the next write.
     ready: Instant,
 }
 
-/// See the module's documentation.
+/// Pending progress reports; see the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    /// By command and agent.
+    /// Reports by command and agent.
     notes: BTreeMap<(String, String), Note>,
-    /// No write before.
+    /// Earliest time of the next write of any report.
     next: Option<Instant>,
 }
 
@@ -39,12 +39,12 @@ impl Notes {
         self.notes.entry(key).or_insert(Note { said: None, ready: now }).said = Some(said);
     }
 
-    /// The command is over, or gone.
+    /// Discards the progress of a command that ended or was removed.
     pub(super) fn remove(&mut self, command: &str, agent: &str) {
         self.notes.remove(&(command.to_owned(), agent.to_owned()));
     }
 
-    /// What to write, if it may be now and there is room.
+    /// Returns the report to write, if the rate limit allows one now and the write queue has room.
     pub(super) fn poll(&mut self, now: Instant, room: bool) -> Option<CommandWrite> {
         if self.next.is_some_and(|next| now < next) {
             return None;

@@ -1,33 +1,33 @@
-//! Room in the table of deliveries, shared among issuers.
+//! Shares of the issuers in the table of deliveries.
 //!
-//! Owns which commands that are not over belong to which issuer, and decides which of them gives way when there is no room: one of
-//! the issuer that takes most of it. An issuer named by `--trust-issuer`, and this node, go before all others.
+//! Owns the assignment of commands that are not over to their issuers. When the table is full it evicts a command of the issuer
+//! with the largest share. Issuers named by `--trust-issuer`, and this node itself, have priority over all others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::identity::EndpointId;
 use crate::limits::{COMMAND_DELIVERIES, COMMANDS};
 
-/// The standing of an issuer and how much room a command takes.
+/// Request for room: the standing of an issuer and the size of a command.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ask {
     pub(super) issuer: EndpointId,
-    /// Named by `--trust-issuer`, or this node.
+    /// True for an issuer named by `--trust-issuer`, and for this node.
     pub(super) named: bool,
-    /// Agents the command is for.
+    /// Number of target agents.
     pub(super) deliveries: usize,
 }
 
-/// What one issuer takes of the table.
+/// Share of one issuer in the table.
 #[derive(Debug, Default)]
 struct Share {
     named: bool,
     deliveries: usize,
-    /// By the order in which they came.
+    /// Commands in order of arrival.
     commands: BTreeSet<(u64, String)>,
 }
 
-/// See the module's documentation.
+/// Shares of all issuers; see the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     issuers: BTreeMap<EndpointId, Share>,
@@ -44,23 +44,23 @@ impl Shares {
         self.deliveries
     }
 
-    /// Whether there is room without displacing anything, `spare` commands included.
+    /// Returns true if there is room without an eviction, with room for `spare` more commands left.
     pub(super) fn fits(&self, deliveries: usize, spare: usize) -> bool {
         self.commands + spare < COMMANDS && self.deliveries + deliveries <= COMMAND_DELIVERIES
     }
 
-    /// Whether there is room, or would be once commands of other issuers gave way.
+    /// Returns true if there is room, or would be after evictions.
     pub(super) fn admits(&self, ask: Ask) -> bool {
         self.fits(ask.deliveries, 0) || self.largest().is_some_and(|victim| self.gives_way(victim, ask))
     }
 
-    /// The command that gives way to another one; `None`: there is none, the other one waits.
+    /// Returns the command to evict in favour of another one; `None`: there is none, and the other one must wait.
     pub(super) fn victim(&self, ask: Ask) -> Option<String> {
         let victim = self.largest().filter(|victim| self.gives_way(*victim, ask))?;
         self.issuers.get(&victim)?.commands.last().map(|(_, id)| id.clone())
     }
 
-    /// The issuer that takes most, of those that are not named if there are any.
+    /// Returns the issuer with the largest share, among those without priority if there are any.
     fn largest(&self) -> Option<EndpointId> {
         self.issuers.iter().max_by_key(|(_, share)| (!share.named, share.deliveries)).map(|(issuer, _)| *issuer)
     }
@@ -71,6 +71,7 @@ impl Shares {
             (false, true) => true,
             (true, false) => false,
             _ => {
+                // A strictly larger share even after the addition, or two issuers would evict each other in turn.
                 let ours = self.issuers.get(&ask.issuer).map_or(0, |share| share.deliveries);
                 theirs.deliveries > ours + ask.deliveries
             }

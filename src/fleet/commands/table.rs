@@ -1,7 +1,7 @@
-//! The commands that are delivered here, by id, by agent and by when to look at them again.
+//! Table of the commands that are delivered here, by id, by agent and by time of the next evaluation.
 //!
-//! Holds [`COMMANDS`] that are not over, and as many that are. Of those that are over the oldest give way once there are
-//! [`COMMANDS`] of both together; of those that are not, see `shares.rs`.
+//! Holds [`COMMANDS`] commands that are not over and as many that are. Once there are more than [`COMMANDS`] of both together,
+//! the oldest of those that are over are removed. `shares.rs` decides among those that are not over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,27 +12,27 @@ use super::untrusted::reached;
 use crate::limits::{COMMAND_DELIVERIES, COMMANDS};
 use crate::store::{CommandView, Rank};
 
-/// Commands that found no place are looked for again once so many have a place,
+/// Free places from which commands without room are looked for at once; fewer are not worth a scan of all records.
 const RESCAN_ROOM: usize = COMMANDS / 16;
-/// or after this long, if one has.
+/// Time after which a scan is made for a single free place, in milliseconds.
 const RESCAN_MS: u64 = 60_000;
 
-/// What is remembered of a command.
+/// Tracked state of a command.
 #[derive(Debug)]
 pub(super) struct Tracked {
-    /// Issued by this node.
+    /// True if this node issued it.
     pub(super) ours: bool,
     pub(super) cancel_requested: bool,
-    /// Boot time, milliseconds.
+    /// Boot time of its deadline, in milliseconds; `None`: it has none.
     pub(super) until: Option<u64>,
-    /// The boot time from which nothing more is expected of any target: it ended then, or can no longer be accepted.
+    /// Boot time from which no target is expected to change: all have ended, or can no longer accept.
     over: Option<i64>,
-    /// Of all its targets, as last stored.
+    /// Overall status of its targets, as last stored.
     overall: Rank,
     pub(super) targets: BTreeMap<String, Rank>,
     wake: Option<u64>,
     ask: Ask,
-    /// The order in which commands came.
+    /// Order of arrival.
     number: u64,
 }
 
@@ -53,7 +53,7 @@ impl Tracked {
         }
     }
 
-    /// The boot time at which it need not be kept longer.
+    /// Returns the boot time from which it need not be kept.
     pub(super) fn forget_at(&self, retention: Duration) -> Option<u64> {
         self.over.map(|over| forget_at(over, retention))
     }
@@ -63,45 +63,46 @@ impl Tracked {
     }
 }
 
-/// The boot time from which nothing more is expected of a command; `None`: that is not known.
+/// Returns the boot time from which no target of a command is expected to change; `None` while that is unknown.
 pub(super) fn over(view: &CommandView) -> Option<i64> {
     let runs = view.ranks.contains(&Rank::Executing);
     let missed = || view.until.filter(|_| !runs).map(|until| i64::try_from(until).unwrap_or(i64::MAX));
     view.ended.or_else(missed)
 }
 
-/// The boot time at which a command that is over since `over` need not be kept longer.
+/// Returns the boot time from which a command that is over since `over` need not be kept.
 pub(super) fn forget_at(over: i64, retention: Duration) -> u64 {
     let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
     u64::try_from(over.saturating_add(retention)).unwrap_or(0)
 }
 
-/// See the module's documentation.
+/// Indexes of the tracked commands; see the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     commands: BTreeMap<String, Tracked>,
-    /// What each agent has neither ended nor missed.
+    /// Commands that each agent has neither ended nor missed.
     by_agent: BTreeMap<String, BTreeSet<String>>,
     wakes: BTreeSet<(u64, String)>,
     by_status: BTreeMap<Rank, usize>,
-    /// Those that are not over, by issuer.
+    /// Commands that are not over, by issuer.
     shares: Shares,
-    /// Those that are, by since when, and how many targets they have.
+    /// Commands that are over, by the time since which they are, and the number of their targets.
     over: BTreeSet<(i64, String)>,
     over_deliveries: usize,
-    /// Those of them that are about to be removed.
+    /// Those of `over` with a removal in progress.
     leaving: BTreeSet<String>,
     leaving_deliveries: usize,
-    /// A command found no place.
+    /// True if a command found no room.
     waiting: bool,
-    /// Commands that wait are not looked for before, boot time.
+    /// Boot time before which a single free place causes no rescan, in milliseconds.
     rescan_at: u64,
     last_number: u64,
 }
 
 impl Table {
-    /// Takes a command in, or its change; false: there is no room, and it waits.
+    /// Inserts or updates a command. Returns false if there is no room and it must wait.
     pub(super) fn put(&mut self, boot_ms: u64, id: &str, view: &CommandView, trust: &Trust) -> bool {
+        // An update keeps its place in the order of arrival.
         let number = self.take_out(id).map_or(self.last_number + 1, |tracked| tracked.number);
         self.last_number = self.last_number.max(number);
         let tracked = Tracked::new(view, trust, number);
@@ -124,7 +125,7 @@ impl Table {
         true
     }
 
-    /// Displaces commands of other issuers while there is no room.
+    /// Evicts commands of other issuers until there is room. Returns false if none may be evicted.
     fn make_room(&mut self, ask: Ask) -> bool {
         while !self.shares.fits(ask.deliveries, 0) {
             let Some(victim) = self.shares.victim(ask) else { return false };
@@ -144,7 +145,7 @@ impl Table {
         self.waiting = true;
     }
 
-    /// Counts a command among those that are over once it is.
+    /// Moves a command to those that are over once it is.
     pub(super) fn note_over(&mut self, boot_ms: u64, id: &str) {
         let Some(tracked) = self.commands.get(id).filter(|tracked| tracked.is_over(boot_ms)) else { return };
         let Some(since) = tracked.over else { return };
@@ -154,8 +155,9 @@ impl Table {
         }
     }
 
-    /// A command to remove, since there are too many: the oldest of those that are over.
+    /// Returns a command to remove because there are too many: the oldest of those that are over.
     pub(super) fn take_surplus(&mut self) -> Option<String> {
+        // Commands with a removal in progress do not count: otherwise more would be removed than necessary.
         let kept = self.commands.len() - self.leaving.len();
         let deliveries = self.shares.deliveries() + self.over_deliveries - self.leaving_deliveries;
         if kept <= COMMANDS && deliveries <= COMMAND_DELIVERIES {
@@ -167,7 +169,7 @@ impl Table {
         Some(id)
     }
 
-    /// Whether a command is about to be removed to make room.
+    /// Returns true if a command is being removed to make room.
     pub(super) fn is_leaving(&self, id: &str) -> bool {
         self.leaving.contains(id)
     }
@@ -206,44 +208,45 @@ impl Table {
         self.commands.get(id)
     }
 
-    /// How many commands have come how far.
+    /// Returns the number of commands by overall status.
     pub(super) fn by_status(&self) -> &BTreeMap<Rank, usize> {
         &self.by_status
     }
 
-    /// The commands that have not ended.
+    /// Iterates over the commands that have not ended.
     pub(super) fn in_flight(&self) -> impl Iterator<Item = &String> {
         self.commands.iter().filter(|(_, tracked)| !tracked.overall.is_terminal()).map(|(id, _)| id)
     }
 
-    /// Whether one more command would be taken in.
+    /// Returns true if one more command would be accepted.
     pub(super) fn admits(&self, ask: Ask) -> bool {
         self.shares.admits(ask)
     }
 
-    /// How many commands are not over, and how many there are of both.
+    /// Returns the number of commands that are not over, and the number of all.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.shares.commands(), self.commands.len())
     }
 
-    /// Whether commands that found no place wait for one.
+    /// Returns true if commands without room are waiting.
     pub(super) fn has_waiting(&self) -> bool {
         self.waiting
     }
 
-    /// The commands an agent has neither ended nor missed.
+    /// Returns the commands that an agent has neither ended nor missed.
     pub(super) fn of_agent(&self, agent: &str) -> Vec<String> {
         self.by_agent.get(agent).into_iter().flatten().cloned().collect()
     }
 
-    /// How many of those it may still accept or end; where there are fewer than `few`, no more than so many.
+    /// Counts the commands that an agent may still accept or end. Below `few` the result may include some that are over.
     pub(super) fn pending(&self, boot_ms: u64, agent: &str, few: usize) -> usize {
         let Some(ids) = self.by_agent.get(agent) else { return 0 };
         let is_open = |id: &&String| self.commands.get(*id).is_some_and(|tracked| !tracked.is_over(boot_ms));
+        // Near the limit the exact number matters; below it, an upper bound suffices.
         if ids.len() < few { ids.len() } else { ids.iter().filter(is_open).count() }
     }
 
-    /// The agent with the most commands that it may still accept or end.
+    /// Returns the agent with the most commands that it may still accept or end, if it has at least `few`.
     pub(super) fn most_pending(&self, boot_ms: u64, few: usize) -> Option<(&String, usize)> {
         let many = self.by_agent.iter().filter(|(_, ids)| ids.len() >= few);
         let counted = many.map(|(agent, _)| (agent, self.pending(boot_ms, agent, few)));
@@ -271,7 +274,7 @@ impl Table {
         Some(id)
     }
 
-    /// Whether what found no place is to be looked for again.
+    /// Returns true if all records should be reported again for the commands that wait, and resets the wait.
     pub(super) fn take_rescan(&mut self, boot_ms: u64) -> bool {
         let due = self.rescan_at <= boot_ms && self.shares.fits(1, 0);
         let again = self.waiting && (due || self.shares.fits(1, RESCAN_ROOM));

@@ -1,4 +1,4 @@
-//! The table by itself: records and agents in, pushes and writes out, under a clock that moves when told to.
+//! The engine of the commands alone in virtual time: records and agents in, pushes and writes out.
 
 use std::time::{Duration, Instant};
 
@@ -209,7 +209,7 @@ fn id(number: usize) -> String {
     format!("k{number:05}")
 }
 
-/// Commands like one; those that are over ended a millisecond apart, the last before now.
+/// Adds copies of one command. With `over` they ended a millisecond apart, the last of them before now.
 fn fill(commands: &mut Commands, now: Now, numbers: std::ops::Range<usize>, view: &CommandView, over: bool) {
     for number in numbers {
         let ended = over.then(|| i64::try_from(now.boot_ms + number as u64).expect("early") - 100_000);

@@ -1,43 +1,43 @@
-//! Commands of issuers that this node does not trust: held for others and never delivered here.
+//! Commands of issuers that this node does not trust: stored for other nodes and never delivered here.
 //!
-//! Owns how many of them are held. Each issuer has a share and all of them together a bound. For what comes on top the one that has
-//! been over for longest is removed. One that is not over is never removed, for other nodes may trust its issuer: it is not held, and
-//! looked for again once there is room. They take no room in the table of deliveries.
+//! Owns the number of them that is tracked: a share per issuer and a bound for all together. Beyond that, the one that has been
+//! over for longest is removed. One that is not over is never removed, because other nodes may trust its issuer: it is left
+//! untracked, and found by a rescan once there is room. Untrusted commands take no room in the table of deliveries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::identity::EndpointId;
 use crate::limits::{COMMAND_UNTRUSTED, COMMAND_UNTRUSTED_SHARE};
 
-/// One command.
+/// State of one tracked command.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     issuer: EndpointId,
-    /// The order in which commands came.
+    /// Order of arrival.
     number: u64,
-    /// The boot time from which nothing more is expected of it.
+    /// Boot time, in milliseconds, from which no further change of the command is expected.
     over: Option<i64>,
-    /// The boot time at which it is removed.
+    /// Boot time, in milliseconds, at which it is removed.
     wake: Option<u64>,
 }
 
-/// The commands of one issuer.
+/// Tracked commands of one issuer, by arrival and by end.
 #[derive(Debug, Default)]
 struct Share {
     by_number: BTreeSet<(u64, String)>,
     by_end: BTreeSet<(i64, String)>,
 }
 
-/// See the module's documentation. Never holds more than [`COMMAND_UNTRUSTED`].
+/// Table of the untrusted commands; see the module's documentation. Holds at most [`COMMAND_UNTRUSTED`].
 #[derive(Debug, Default)]
 pub(super) struct Untrusted {
     held: BTreeMap<String, Held>,
     issuers: BTreeMap<EndpointId, Share>,
     wakes: BTreeSet<(u64, String)>,
     last_number: u64,
-    /// A command found no place.
+    /// True if a command found no room.
     waiting: bool,
-    /// Since then one was removed, and at most three quarters of its issuer's share and of all places are taken.
+    /// True if room was freed since: at most three quarters of the issuer's share and of all places are then taken.
     has_freed: bool,
 }
 
@@ -51,8 +51,8 @@ impl Untrusted {
         self.held.len()
     }
 
-    /// Holds a command that is over from `over` on and removed at `wake`, if there is room. Returns the one to remove when that is one
-    /// too many, which is held no longer.
+    /// Tracks a command that is over from `over` on and is removed at `wake`, if there is room. Returns the command to remove
+    /// from the store if this one was one too many; it is no longer tracked.
     pub(super) fn put(
         &mut self,
         boot_ms: u64,
@@ -65,6 +65,7 @@ impl Untrusted {
         self.last_number = self.last_number.max(number);
         let count = |issuer| self.issuers.get(issuer).map_or(0, |share: &Share| share.by_number.len());
         let mut surplus = None;
+        // The issuer's own share comes first, so that an issuer at its limit displaces only its own commands.
         if count(&issuer) >= COMMAND_UNTRUSTED_SHARE {
             match self.over_of(boot_ms, issuer) {
                 Some(over) => surplus = Some(over),
@@ -75,6 +76,8 @@ impl Untrusted {
                 self.issuers.iter().max_by_key(|(_, share)| share.by_number.len()).map(|(issuer, _)| *issuer)?;
             match self.over_of(boot_ms, largest) {
                 Some(over) => surplus = Some(over),
+                // Among issuers the largest share makes room. By one command more, or two issuers would displace each other in
+                // turn.
                 None if count(&largest) > count(&issuer) + 1 => self.let_go(largest),
                 None => return self.turn_away(id, over, boot_ms),
             }
@@ -88,27 +91,27 @@ impl Untrusted {
         surplus
     }
 
-    /// The command of an issuer that has been over for longest.
+    /// Returns the command of an issuer that has been over for longest.
     fn over_of(&self, boot_ms: u64, issuer: EndpointId) -> Option<String> {
         let (over, id) = self.issuers.get(&issuer)?.by_end.first()?;
         reached(*over, boot_ms).then(|| id.clone())
     }
 
-    /// Holds the newest command of an issuer no longer.
+    /// Stops tracking the newest command of an issuer, without removing it from the store.
     fn let_go(&mut self, issuer: EndpointId) {
         let newest = self.issuers.get(&issuer).and_then(|share| share.by_number.last()).map(|(_, id)| id.clone());
         newest.iter().for_each(|newest| _ = self.take_out(newest));
         self.waiting = true;
     }
 
-    /// A command for which there is no room: to be removed when it is over.
+    /// Handles a command without room: returns it for removal if it is over, and otherwise leaves it to a rescan.
     fn turn_away(&mut self, id: &str, over: Option<i64>, boot_ms: u64) -> Option<String> {
         let is_over = over.is_some_and(|over| reached(over, boot_ms));
         self.waiting |= !is_over;
         is_over.then(|| id.to_owned())
     }
 
-    /// Whether what found no place is to be looked for again: there is room for a part of it.
+    /// Returns true, once, if a rescan would find room for some of the untracked commands.
     pub(super) fn take_rescan(&mut self) -> bool {
         let again = self.waiting && self.has_freed;
         if again {
@@ -137,7 +140,7 @@ impl Untrusted {
         Some(held)
     }
 
-    /// Looks at a command that is held again at another time.
+    /// Changes the time at which a tracked command is due.
     pub(super) fn wake_at(&mut self, id: &str, at: u64) {
         let Some(held) = self.held.get_mut(id) else { return };
         let before = held.wake.replace(at);
@@ -149,7 +152,7 @@ impl Untrusted {
         self.wakes.first().map(|(at, _)| *at)
     }
 
-    /// A command to remove now.
+    /// Returns a command that is due for removal.
     pub(super) fn take_due(&mut self, boot_ms: u64) -> Option<String> {
         let (at, id) = self.wakes.pop_first()?;
         if at > boot_ms {
@@ -161,7 +164,7 @@ impl Untrusted {
     }
 }
 
-/// Whether the boot time `at`, which may be before this boot, has come.
+/// Returns true if the boot time `at`, which is negative for a time before this boot, has come.
 pub(super) fn reached(at: i64, boot_ms: u64) -> bool {
     u64::try_from(at).map_or(true, |at| at <= boot_ms)
 }

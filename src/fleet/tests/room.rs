@@ -3,7 +3,7 @@
 use super::*;
 use crate::limits::{AGENTS, AGENTS_OF_USER};
 
-/// A record of an agent as node `endpoint` would have stored it.
+/// Returns the record of an agent in the form that node `endpoint` would store.
 fn record(endpoint: EndpointId) -> String {
     serde_json::json!({"liveness": "LIVE", "via": "x", "endpoint": endpoint.to_string(), "attach": 1}).to_string()
 }

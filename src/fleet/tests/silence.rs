@@ -1,8 +1,8 @@
-//! Silence of a node itself: stopped processes and restarts are not held against agents.
+//! Gaps and restarts of a node, which must not be counted as silence of its agents.
 
 use super::*;
 
-/// The process is stopped, then told the time.
+/// Stops the process for `duration`, then reports the gap and the time.
 fn stop(mesh: &mut Mesh, node: usize, duration: Duration) {
     let since = mesh.nodes[node].poll_deadline().unwrap_or(mesh.now.mono);
     mesh.now.mono += duration;
@@ -10,7 +10,7 @@ fn stop(mesh: &mut Mesh, node: usize, duration: Duration) {
     mesh.nodes[node].handle_gap(mesh.now, since);
 }
 
-/// The node starts anew and is shown what it stored.
+/// Restarts the node and reports the records it stored.
 fn restart(mesh: &mut Mesh, node: usize) {
     let ours = EndpointId([u8::try_from(node).expect("few nodes"); 32]);
     mesh.nodes[node] = Fleet::new(ours, format!("n{node}"), Settings::default());
@@ -62,7 +62,7 @@ fn the_age_of_a_dead_agent_goes_on_over_a_restart_of_a_node() {
         mesh.wait(duration);
         mesh.now.wall_ms += i64::try_from(duration.as_millis()).expect("short");
     };
-    // The clocks of a test go on one after the other.
+    // The wall clock and the monotonic clock of a test advance separately.
     advance(&mut mesh, 500 * SECOND);
     assert_eq!(mesh.shown("a"), "DD");
     let before = mesh.agent(0, "a").age_ms;

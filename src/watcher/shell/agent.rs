@@ -1,7 +1,7 @@
-//! The agent's end: requests, bounded in time and bytes, that go nowhere but where they are sent.
+//! Requests to the agent, bounded in time and bytes, that follow no redirects and use no proxy.
 //!
-//! HTTP/1.1 and Connect's JSON come first. An agent that refuses the one is asked over HTTP/2, and one that answers the other
-//! with 415, or in gRPC, by gRPC; what it answered to is remembered.
+//! HTTP/1.1 with Connect's JSON is tried first. An agent that rejects HTTP/1.1 is queried over HTTP/2; one that answers JSON with
+//! 415, or in gRPC, is queried in gRPC. The protocol that worked is remembered.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -24,19 +24,19 @@ use crate::config::{AgentUrl, WatcherSettings};
 use crate::limits::{WATCHED_ANSWER_BYTES, WATCHED_ANSWER_TIME, WATCHED_HEAD_BYTES};
 use crate::watcher::{Failure, Question};
 
-/// What opens an HTTP/2 connection (RFC 9113, section 3.4): the preface and an empty SETTINGS frame.
+/// First bytes of an HTTP/2 connection (RFC 9113, section 3.4): the preface and an empty SETTINGS frame.
 const HTTP2_OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// How long the other end may take to show that it speaks HTTP/2.
+/// Time for the other end to show that it speaks HTTP/2, per step of the probe.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
-/// The agent as it is asked.
+/// Client of the watched agent, with the protocol that worked last.
 #[derive(Debug)]
 pub(super) struct Agent {
     http: ureq::Agent,
     url: AgentUrl,
     #[cfg(feature = "http")]
     tls: Option<Arc<rustls::ClientConfig>>,
-    /// It answers HTTP/2.
+    /// True if the agent answered over HTTP/2.
     #[cfg(feature = "http")]
     two: bool,
     #[cfg(feature = "http")]
@@ -50,11 +50,11 @@ impl Agent {
             .max_response_header_size(WATCHED_HEAD_BYTES)
             .max_redirects(0)
             .http_status_as_error(false)
-            // The environment's proxies are for the internet; the agent is next door.
+            // Proxies in the environment are for the internet; the agent is on this machine or next to it.
             .proxy(None)
             .user_agent(concat!("peat-node/", env!("CARGO_PKG_VERSION")))
             .accept("application/json");
-        // Its files were found usable when the configuration was read.
+        // The files were found usable when the configuration was read.
         let client = settings.tls.as_ref().and_then(|tls| tls.client().ok()).map(Arc::new);
         let connector = ().chain(TcpConnector::default()).chain(Tls(client.clone()));
         let http = ureq::Agent::with_parts(config.build(), connector, DefaultResolver::default());
@@ -70,7 +70,7 @@ impl Agent {
         }
     }
 
-    /// The body of the answer.
+    /// Returns the body of the answer.
     #[cfg(not(feature = "http"))]
     pub(super) fn ask(&mut self, question: Question) -> Result<Vec<u8>, Failure> {
         match self.ask_one(question) {
@@ -79,7 +79,7 @@ impl Agent {
         }
     }
 
-    /// The body of the answer.
+    /// Returns the body of the answer.
     #[cfg(feature = "http")]
     pub(super) fn ask(&mut self, question: Question) -> Result<Vec<u8>, Failure> {
         let end = now().after(WATCHED_ANSWER_TIME);
@@ -87,13 +87,13 @@ impl Agent {
         if is_method && self.framing != Framing::Connect {
             match self.ask_two(question, self.framing, end) {
                 Ok(body) => return Ok(body),
-                // It may have become another.
+                // The agent may have been replaced by one with another protocol.
                 Err(_) => self.framing = Framing::Connect,
             }
         }
         match self.ask_in_json(question, end) {
             Err(Failure::Status(415) | Failure::OnlyGrpc) if is_method => self.ask_by_grpc(question, end),
-            // Where there is nothing but gRPC there is no status: that it answers is all that it says of itself.
+            // A server with gRPC alone has no status page. That it answered is all that is known, and an empty status says that.
             Err(Failure::Status(400 | 404 | 405 | 415 | 501) | Failure::OnlyGrpc)
                 if !is_method && self.framing != Framing::Connect =>
             {
@@ -146,7 +146,7 @@ impl Agent {
         Ok(Target { uri, tls: self.tls.clone() })
     }
 
-    /// Whether HTTP/2 is spoken there.
+    /// Returns true if the agent serves HTTP/2.
     #[cfg(feature = "http")]
     fn serves_two(&self, end: Instant) -> bool {
         match self.tls {
@@ -167,18 +167,19 @@ impl Agent {
         answer.map_err(failure).and_then(read)
     }
 
-    /// Whether somebody answers there who opens with an HTTP/2 frame, as only a server does that was not asked to upgrade.
+    /// Returns true if the server opens with an HTTP/2 frame, as only a server without HTTP/1.1 does when no upgrade was
+    /// requested.
     fn speaks_only_http2(&self) -> bool {
         self.url.plain_authority().is_some_and(|authority| probe(&authority).unwrap_or(false))
     }
 }
 
-/// Whether a failure may come of a version of HTTP that is not spoken there.
+/// Returns true if a failure may be due to an HTTP version that the server does not speak.
 fn is_of_version(failure: &Failure) -> bool {
     matches!(failure, Failure::Unreachable(_) | Failure::Unusable(_) | Failure::Status(_) | Failure::OnlyHttp2)
 }
 
-/// Whether somebody answered, well or not.
+/// Returns true if the server answered, with success or an error.
 #[cfg(feature = "http")]
 fn is_answer(answer: &Result<Vec<u8>, Failure>) -> bool {
     matches!(answer, Ok(_) | Err(Failure::Status(_) | Failure::Redirect(_) | Failure::TooLarge | Failure::OnlyGrpc))
@@ -195,7 +196,7 @@ fn probe(authority: &str) -> io::Result<bool> {
     Ok(is_settings(&head))
 }
 
-/// A frame of type SETTINGS on stream 0 that no answer in HTTP/1.1 begins with.
+/// Returns true for the head of a SETTINGS frame on stream 0, with which no HTTP/1.1 answer begins.
 fn is_settings(head: &[u8; 9]) -> bool {
     head[0] == 0 && head[3] == 4 && head[5..] == [0; 4]
 }
@@ -226,7 +227,7 @@ fn failure(error: Error) -> Failure {
     }
 }
 
-/// Whether the other end ended the handshake because it wants ALPN, and so HTTP/2.
+/// Returns true if the server ended the TLS handshake because it requires ALPN, and therefore HTTP/2.
 fn wants_another_protocol(error: &io::Error) -> bool {
     use rustls::{AlertDescription, Error};
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());

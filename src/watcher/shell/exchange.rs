@@ -1,7 +1,7 @@
-//! One request over HTTP/2 and its answer, blocking.
+//! One blocking request over HTTP/2 and its answer.
 //!
-//! Frames, header compression and windows are the `h2` crate's, which believes to have a socket ([`crate::pipe`]) and is
-//! polled whenever bytes came. A connection serves one request: agents are asked three things in ten seconds.
+//! The `h2` crate does frames, header compression and flow control over an in-memory pipe ([`crate::pipe`]) and is polled
+//! whenever bytes arrive. A connection serves one request: an agent gets three requests in ten seconds.
 
 use std::future::Future as _;
 use std::io::{self, Read, Write};
@@ -19,20 +19,20 @@ use crate::limits::{WATCHED_ANSWER_BYTES, WATCHED_HEAD_BYTES};
 use crate::pipe::{Flag, Pipe};
 use crate::watcher::Failure;
 
-/// Bytes in one direction that may wait within the connection.
+/// Bytes that may be buffered in the connection in one direction.
 const AHEAD_BYTES: usize = 64 << 10;
-/// What the agent may send before it is told to go on.
+/// Flow-control window: bytes that the agent may send before a WINDOW_UPDATE.
 const WINDOW_BYTES: u32 = 1 << 20;
-/// Times the library is polled for one input; each time moves something.
+/// Maximum number of polls of the library per input. The loop ends earlier once a poll makes no progress.
 const TURNS: usize = 64;
 
-/// A connected socket.
+/// A connected socket with a timeout.
 pub(super) trait Socket: Read + Write {
-    /// How long the next read or write may take.
+    /// Limits the time of each later read or write.
     fn set_timeout(&mut self, timeout: Duration) -> io::Result<()>;
 }
 
-/// An answer whose head and body are complete.
+/// A complete answer: head, body and trailers.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -41,10 +41,10 @@ pub(super) struct Answer {
     pub(super) trailers: HeaderMap,
 }
 
-/// Makes a request on a connection of its own, for as long as `left` says that there is time.
+/// Makes a request on a new connection. `left` returns the time left, or `None` when there is none.
 ///
 /// # Errors
-/// The agent did not answer in time, speaks another protocol, or answers with more than it may.
+/// The agent did not answer in time, speaks another protocol, or exceeds a limit.
 pub(super) fn ask(
     socket: &mut impl Socket,
     request: Request<()>,
@@ -88,10 +88,10 @@ pub(super) fn ask(
     }
 }
 
-/// A request under way.
+/// A request in progress.
 struct Exchange {
     connection: Connection<Pipe, Bytes>,
-    /// Until the head of the answer is there.
+    /// Pending head of the answer; `None` once it has arrived.
     response: Option<ResponseFuture>,
     receiving: Option<RecvStream>,
     answer: Option<Answer>,
@@ -132,7 +132,7 @@ impl Exchange {
                 return Err(Failure::TooLarge);
             }
             answer.body.extend_from_slice(&data);
-            // A window that cannot be widened is that of a stream that is over.
+            // Releasing capacity fails only for a stream that has ended, which needs no window.
             let _ = receiving.flow_control().release_capacity(data.len());
         }
         Ok(())

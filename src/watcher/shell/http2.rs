@@ -1,4 +1,4 @@
-//! Agents that speak HTTP/2 alone, by prior knowledge or after ALPN, and those that speak gRPC alone.
+//! Queries agents that speak HTTP/2 alone, by prior knowledge or after ALPN, and those that speak gRPC alone.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -13,14 +13,14 @@ use super::exchange::{self, Answer, Socket};
 use crate::clock::shell::now;
 use crate::watcher::{Failure, Question, grpc};
 
-/// How a method's messages are framed.
+/// Framing of a method's messages.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Framing {
     /// Connect's JSON: the body is the message.
     Connect,
-    /// gRPC with JSON in it, which servers made with connect understand.
+    /// gRPC with JSON messages, supported by servers built with connect.
     GrpcJson,
-    /// gRPC as every server of it understands.
+    /// gRPC with protobuf messages, supported by every gRPC server.
     Grpc,
 }
 
@@ -34,19 +34,19 @@ impl Framing {
     }
 }
 
-/// Where and how the agent is reached.
+/// URL and TLS configuration of one request.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    /// Without a path below.
+    /// URL with the path of the request.
     pub(super) uri: Uri,
     pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
 impl Target {
-    /// Asks the agent, by `end` at the latest.
+    /// Queries the agent until `end`.
     ///
     /// # Errors
-    /// As [`exchange::ask`], and what the agent's status says.
+    /// Those of [`exchange::ask`], and an HTTP or gRPC status other than success.
     pub(super) fn ask(&self, question: Question, framing: Framing, end: Instant) -> Result<Vec<u8>, Failure> {
         let request = self.request(question, framing)?;
         let body = match (question.body(), framing) {
@@ -77,7 +77,7 @@ impl Target {
         request.body(()).map_err(|error| Failure::Unusable(error.to_string()))
     }
 
-    /// Connects, and over TLS has HTTP/2 agreed on.
+    /// Connects and, over TLS, negotiates HTTP/2.
     pub(super) fn connect(&self, end: Instant) -> Result<Connected, Failure> {
         let unknown = || Failure::Unreachable("its host name is not known".into());
         let host = self.uri.host().ok_or_else(unknown)?.trim_matches(['[', ']']);
@@ -123,7 +123,7 @@ fn read(question: Question, framing: Framing, answer: Answer) -> Result<Vec<u8>,
     let message = grpc::unwrap(&answer.headers, &answer.body, &answer.trailers)?;
     match framing {
         Framing::Grpc => grpc::to_json(question, message),
-        // A server without JSON may ignore the request, and answer in protobuf.
+        // A server without JSON support may ignore the content type and answer in protobuf.
         _ if message.trim_ascii_start().starts_with(b"{") => Ok(message.to_vec()),
         _ => Err(Failure::Unusable("it is not JSON".into())),
     }

@@ -1,4 +1,4 @@
-//! The node's end: reads and writes as a client of the api thread.
+//! Reads and writes on the node, as a client of the api thread.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::store::Key;
 use crate::watcher::held::HeldDocument;
 use crate::watcher::{Held, NotWritten, Question, Read, Write};
 
-/// How long the node may take over one answer.
+/// Deadline of one call to the node.
 const PATIENCE: CallOptions = CallOptions { deadline: Some(Duration::from_secs(60)), limit: None };
 
-/// The node as the watcher sees it. Errors of calls are for the engine; those of the connection end the thread.
+/// Connection to the node. Errors of calls go to the engine; errors of the connection end the thread.
 #[derive(Debug)]
 pub(super) struct Node {
     client: Client,
@@ -35,7 +35,8 @@ impl Node {
         told(held).map(|held| held.map_err(|error| error.to_string()))
     }
 
-    /// As a snapshot of the collections, document by document: a list of them may be larger than a message.
+    /// Reads every document of the agent from a snapshot of the collections, one by one: a list may exceed the maximum message
+    /// size.
     fn read_everything(&mut self) -> Result<Held, Error> {
         let collections = Question::ALL.map(|question| question.collection().to_owned()).to_vec();
         let request = SubscribeRequest { collections, snapshot: true, ..SubscribeRequest::default() };
@@ -54,7 +55,7 @@ impl Node {
         Ok(held)
     }
 
-    /// The platform's version, which a subscription does not tell.
+    /// Adds the version of the platform, which a subscription does not contain.
     fn add_version(&mut self, held: &mut Held) -> Result<(), Error> {
         let platform = held.0.keys().find(|key| key.collection() == Question::Status.collection()).cloned();
         let Some(platform) = platform else { return Ok(()) };
@@ -65,7 +66,7 @@ impl Node {
     fn read_these(&mut self, keys: &[Key]) -> Result<Held, Error> {
         let mut calls = Vec::with_capacity(keys.len());
         let mut held = Held::default();
-        // As many at once as one connection may have unfinished, and some less.
+        // Fewer than the calls that one connection may have unfinished.
         for some in keys.chunks(128) {
             for key in some {
                 let request = GetDocumentRequest { collection: key.collection().into(), doc_id: key.id().into() };
@@ -103,13 +104,13 @@ impl Node {
 fn not_written(error: &CallError) -> NotWritten {
     match error.code {
         Code::Aborted => NotWritten::Outdated,
-        // What the api engine tells the watcher, and only it, while the agent pushes by itself.
+        // The api engine returns this code to the watcher alone, while the agent pushes by itself.
         Code::FailedPrecondition => NotWritten::Pushes,
         _ => NotWritten::Refused(error.to_string()),
     }
 }
 
-/// Parts what the node said from what became of the connection.
+/// Separates errors of the call from errors of the connection.
 fn told<T>(result: Result<T, Error>) -> Result<Result<T, CallError>, Error> {
     match result {
         Ok(value) => Ok(Ok(value)),

@@ -1,6 +1,6 @@
-//! TLS for the watched agent's connections: what ureq asks of a transport, over rustls.
+//! TLS for connections to the watched agent: ureq's transport interface over rustls.
 //!
-//! ureq's own would bring TLS 1.2 into the program for this one client.
+//! ureq's own TLS feature would add TLS 1.2 to the program for this one client.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -13,7 +13,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-/// Puts connections for https under TLS 1.3.
+/// Connector that wraps connections for https in TLS 1.3.
 #[derive(Debug)]
 pub(super) struct Tls(pub(super) Option<Arc<ClientConfig>>);
 
@@ -37,7 +37,7 @@ impl<In: Transport> Connector<In> for Tls {
     }
 }
 
-/// A connection under TLS.
+/// A connection wrapped in TLS.
 pub(super) struct Secured {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,

@@ -1,4 +1,4 @@
-//! What the answers become, and which documents are touched.
+//! Documents that result from the answers, and documents that must stay untouched.
 
 use super::*;
 

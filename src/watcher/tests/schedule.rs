@@ -1,4 +1,4 @@
-//! When the agent is asked and when its platform is written.
+//! Schedule of the polls and of the writes to the platform.
 
 use super::*;
 
@@ -75,7 +75,7 @@ fn nothing_is_written_for_an_agent_that_pushes_until_it_stops() {
     world.pushes = true;
     world.says(Question::Packages, json!({"packages": [{"name": "podinfo", "version": "6.5"}]}));
     (0..9).for_each(|_| assert_eq!(world.poll(), Vec::<String>::new()));
-    // Its own doing, while it pushed.
+    // The agent wrote this itself while it pushed.
     world.somebody_puts("deployments", "a1:other", json!({"agent_id": "a1", "package": "other"}));
     world.pushes = false;
     let written: Vec<String> = (0..2).flat_map(|_| world.poll()).collect();

@@ -1,4 +1,4 @@
-//! Every spelling of protobuf's JSON, and what is none.
+//! Every spelling of protobuf's JSON, and invalid ones.
 
 use super::*;
 
