@@ -56,8 +56,8 @@ use crate::sync::mesh::{self, Batch, Document, document};
 /// Memory of received batches, in bytes, from which the peer's lanes are no longer read. Small documents take several times
 /// their encoded size.
 const WAITING_BYTES: usize = 32 * BATCH_BYTES;
-/// Maximum number of gaps: the number of documents in one lane's window.
-const GAPS: usize = 65_536;
+/// Maximum number of gaps: the number of documents in the windows of the two lanes that carry merged documents.
+const GAPS: usize = 2 * LANE_BATCHES * BATCH_DOCUMENTS;
 /// Number of gaps for which the changes held here are kept until the request is sent; for others the heads are read at that
 /// time.
 const SAMPLES: usize = 1_024;

@@ -149,8 +149,8 @@ pub(super) struct Prober {
     number: u64,
     next: Option<Instant>,
     wait: Duration,
-    /// Source of the first answer, which the next one has to confirm.
-    answered: Option<SocketAddr>,
+    /// Source and number of the first answer, which the answer to a later probe has to confirm.
+    answered: Option<(SocketAddr, u64)>,
     confirming: bool,
     /// Highest number of the peer's messages accepted so far.
     heard: u64,
@@ -194,14 +194,15 @@ impl Prober {
         if self.next.is_none() || number != self.number {
             return false;
         }
-        if self.answered.is_none() {
-            self.answered = Some(from);
+        let Some((source, first)) = self.answered else {
+            self.answered = Some((from, number));
             self.confirming = true;
             self.wait = FIRST;
             self.next = Some(now + CONFIRM);
             return false;
-        }
-        self.answered == Some(from)
+        };
+        // A copy of the first answer confirms nothing.
+        source == from && number != first
     }
 
     /// Returns true if a message of the peer is newer than all accepted before.
@@ -215,6 +216,19 @@ impl Prober {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_confirmed_by_the_answer_to_a_second_probe_and_not_by_a_copy_of_the_first() {
+        let (start, from) = (Instant::now(), SocketAddr::from(([10, 0, 0, 1], 4242)));
+        let mut prober = Prober::default();
+        prober.start(start);
+        let first = prober.poll(start + FIRST).expect("a probe is due");
+        assert!(!prober.on_answer(start + FIRST, first, from));
+        assert!(!prober.on_answer(start + FIRST, first, from), "a copy");
+        let second = prober.poll(start + FIRST + CONFIRM).expect("the confirming probe is due");
+        assert!(!prober.on_answer(start + FIRST + CONFIRM, second, SocketAddr::from(([10, 0, 0, 2], 4242))));
+        assert!(prober.on_answer(start + FIRST + CONFIRM, second, from));
+    }
 
     #[test]
     fn a_message_about_ways_is_believed_of_the_other_end_only() {

@@ -53,7 +53,8 @@ impl Known {
                 news |= self.is_news(thing);
             }
         }
-        news
+        // The kernel truncated the read: what followed may be news.
+        news | !bytes.is_empty()
     }
 
     fn is_news(&mut self, thing: Thing) -> bool {
@@ -177,6 +178,14 @@ mod tests {
         assert!(!known.note(&route(NEW_ROUTE, 0, 3)));
         assert!(!known.note(&route(NEW_ROUTE, ROUTE_CLONED, 4)));
         assert!(known.note(&route(DELETED_ROUTE, 0, 3)));
+    }
+
+    #[test]
+    fn a_read_that_was_cut_short_is_news() {
+        let mut known = Known::default();
+        let both = [link(NEW_LINK, 3, 1), route(NEW_ROUTE, 0, 3)].concat();
+        assert!(known.note(&both) && !known.note(&both));
+        assert!(known.note(&both[..both.len() - 4]));
     }
 
     #[test]
