@@ -176,7 +176,7 @@ impl Schema {
         let optional = field.oneof_index.is_some();
         let (start, length) = (self.name(field.name()), field.name().len());
         Ok(format!(
-            "Field {{ number: {}, name: ({start}, {length}), kind: Kind::{kind}, repeated: {repeated}, optional: {optional} }}",
+            "Field {{ number: {}, name: ({start}, {length}), kind: FieldKind::{kind}, repeated: {repeated}, optional: {optional} }}",
             field.number()
         ))
     }

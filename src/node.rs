@@ -21,7 +21,7 @@ mod wiring;
 
 use std::time::Duration;
 
-pub use check::{Findings, check};
+pub use check::{CheckReport, check};
 pub use error::Error;
 pub use relay::run_relay;
 
@@ -30,7 +30,7 @@ pub use logging::dropped_lines;
 use self::announcement::Announcement;
 use self::data_dir::DataDir;
 use self::notify::Manager;
-use self::parts::Parts;
+use self::parts::Components;
 use self::supervise::Supervisor;
 use self::threads::Threads;
 use crate::config::{self, Config};
@@ -54,11 +54,11 @@ pub fn run(mut config: Config, read_again: impl Fn() -> Result<Config, config::E
     let orders = signals::listen()?;
     let (manager, rhythm) = (Manager::of_this_process(), notify::watchdog());
     let data = DataDir::open(&config.data_dir)?;
-    let parts = Parts::open(&config, &data, handed)?;
+    let parts = Components::open(&config, &data, handed)?;
     let ready = parts.describe();
     let _announcement = Announcement::of_this_process(&parts.clients.addresses());
     let mut threads = Threads::new(config.pin);
-    let wiring::Running { stop, pulses, outlets } = wiring::start(parts, &mut threads, rhythm)?;
+    let wiring::RunningNode { stop, pulses, outlets } = wiring::start(parts, &mut threads, rhythm)?;
     log::info!("ready: {ready}");
     manager.ready(&ready);
     let supervisor =

@@ -1,6 +1,6 @@
 //! Watchdog of the threads: detects a loop that no longer runs.
 //!
-//! A thread stamps its [`Pulse`] in each iteration of its loop, and the main thread checks the stamps ([`crate::node`]). An idle
+//! A thread stamps its [`ThreadWatchdog`] in each iteration of its loop, and the main thread checks the stamps ([`crate::node`]). An idle
 //! thread wakes up for this only under a watchdog of the service manager; without one no thread does, and silence means nothing.
 //! Must never block: a stamp is one store to memory.
 
@@ -15,15 +15,15 @@ pub const BEATS: u32 = 3;
 
 /// Interval of the watchdog, in which each thread must stamp.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Rhythm {
+pub struct WatchdogInterval {
     interval: Duration,
 }
 
-impl Rhythm {
+impl WatchdogInterval {
     /// Returns the rhythm of a watchdog that fires after `interval` without a sign of life.
     #[must_use]
-    pub fn new(interval: Duration) -> Rhythm {
-        Rhythm { interval }
+    pub fn new(interval: Duration) -> WatchdogInterval {
+        WatchdogInterval { interval }
     }
 
     /// Returns the time between two checks, which is also the longest wait of an idle thread.
@@ -35,7 +35,7 @@ impl Rhythm {
 
 /// Signs of life of one thread.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct ThreadWatchdog {
     role: &'static str,
     start: Instant,
     /// Time of the last stamp, in milliseconds after `start`.
@@ -44,17 +44,22 @@ pub struct Pulse {
     woke: AtomicU64,
     turns: Histogram,
     late: AtomicBool,
-    rhythm: Option<Rhythm>,
+    rhythm: Option<WatchdogInterval>,
     patience: Duration,
 }
 
-impl Pulse {
+impl ThreadWatchdog {
     /// Creates the pulse of the thread with this role. It is late after a whole interval of the watchdog, or after `patience` if
     /// that is longer. Without a rhythm it is never late.
     #[must_use]
-    pub fn new(role: &'static str, now: Instant, rhythm: Option<Rhythm>, patience: Duration) -> Arc<Pulse> {
+    pub fn new(
+        role: &'static str,
+        now: Instant,
+        rhythm: Option<WatchdogInterval>,
+        patience: Duration,
+    ) -> Arc<ThreadWatchdog> {
         let patience = patience.max(rhythm.map_or(Duration::ZERO, |rhythm| rhythm.interval));
-        Arc::new(Pulse {
+        Arc::new(ThreadWatchdog {
             role,
             start: now,
             last: AtomicU64::new(0),
@@ -102,7 +107,7 @@ impl Pulse {
         wait.into_iter().chain(longest).min()
     }
 
-    /// Returns the time since the last stamp if it is too long, and records the result for [`Pulse::is_late`].
+    /// Returns the time since the last stamp if it is too long, and records the result for [`ThreadWatchdog::is_late`].
     #[must_use]
     pub fn check(&self, now: Instant) -> Option<Duration> {
         let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));
@@ -123,14 +128,14 @@ impl Pulse {
 mod tests {
     use super::*;
     use crate::clock::shell::now;
-    use crate::metrics::{Kind, Text};
+    use crate::metrics::{MetricKind, Text};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_thread_that_does_not_go_round_for_an_interval_is_late_until_it_does() {
         let start = now().mono;
-        let pulse = Pulse::new("test", start, Some(Rhythm::new(30 * SECOND)), Duration::ZERO);
+        let pulse = ThreadWatchdog::new("test", start, Some(WatchdogInterval::new(30 * SECOND)), Duration::ZERO);
         assert_eq!(pulse.check(start + 30 * SECOND), None);
         assert_eq!(pulse.check(start + 31 * SECOND), Some(31 * SECOND));
         assert!(pulse.is_late());
@@ -142,20 +147,20 @@ mod tests {
     #[test]
     fn a_turn_is_from_waking_up_to_the_next_stamp_and_waiting_is_none() {
         let start = now().mono;
-        let pulse = Pulse::new("test", start, None, Duration::ZERO);
+        let pulse = ThreadWatchdog::new("test", start, None, Duration::ZERO);
         pulse.stamp(start + SECOND);
         pulse.woke(start + 3 * SECOND);
         pulse.stamp(start + 4 * SECOND);
         pulse.stamp(start + 9 * SECOND);
         let mut text = Text::default();
-        text.family("turn_seconds", Kind::Histogram, "").histogram(&[], pulse.turns());
+        text.family("turn_seconds", MetricKind::Histogram, "").histogram(&[], pulse.turns());
         assert!(text.finish().ends_with("_sum 1.000000\npeat_node_turn_seconds_count 1\n"));
     }
 
     #[test]
     fn a_thread_that_waits_for_others_may_be_given_more_patience() {
         let start = now().mono;
-        let pulse = Pulse::new("test", start, Some(Rhythm::new(SECOND)), 90 * SECOND);
+        let pulse = ThreadWatchdog::new("test", start, Some(WatchdogInterval::new(SECOND)), 90 * SECOND);
         assert_eq!(pulse.check(start + 90 * SECOND), None);
         assert!(pulse.check(start + 91 * SECOND).is_some());
     }
@@ -163,14 +168,14 @@ mod tests {
     #[test]
     fn without_a_watchdog_nobody_is_woken_and_nobody_is_late() {
         let start = now().mono;
-        let pulse = Pulse::new("test", start, None, Duration::ZERO);
+        let pulse = ThreadWatchdog::new("test", start, None, Duration::ZERO);
         assert_eq!((pulse.shorten(None), pulse.shorten(Some(90 * SECOND))), (None, Some(90 * SECOND)));
         assert_eq!(pulse.check(start + 1000 * SECOND), None);
     }
 
     #[test]
     fn an_idle_thread_wakes_up_three_times_an_interval_and_not_later_than_it_wanted() {
-        let pulse = Pulse::new("test", now().mono, Some(Rhythm::new(30 * SECOND)), Duration::ZERO);
+        let pulse = ThreadWatchdog::new("test", now().mono, Some(WatchdogInterval::new(30 * SECOND)), Duration::ZERO);
         assert_eq!(pulse.shorten(None), Some(10 * SECOND));
         assert_eq!(pulse.shorten(Some(60 * SECOND)), Some(10 * SECOND));
         assert_eq!(pulse.shorten(Some(SECOND)), Some(SECOND));

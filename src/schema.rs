@@ -31,14 +31,14 @@ struct Field {
     number: u16,
     /// Start in [`NAMES`], and length.
     name: (u16, u8),
-    kind: Kind,
+    kind: FieldKind,
     repeated: bool,
     /// True if the field distinguishes absent from default.
     optional: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum FieldKind {
     Double,
     U32,
     U64,

@@ -59,7 +59,7 @@ pub(super) fn list(fleet: &Fleet, now: Now, request: &ListAgentsRequest) -> Resu
 }
 
 /// Adds to a platform the liveness of the agent with the same id.
-pub(super) fn enliven(platform: &mut Platform, fleet: &Fleet, now: Now) {
+pub(super) fn add_liveness(platform: &mut Platform, fleet: &Fleet, now: Now) {
     if let Some(agent) = fleet.agent(now, &platform.id) {
         platform.liveness = agent.liveness;
         platform.via = agent.via;
@@ -91,7 +91,7 @@ pub(super) fn put(change: Change) -> Put {
 }
 
 /// Rejects a client's write to `agents`, a collection that only nodes write.
-pub(super) fn refuse_roster(key: &Key) -> Result<(), CallError> {
+pub(super) fn reject_node_owned_collection(key: &Key) -> Result<(), CallError> {
     if key.collection() != crate::fleet::COLLECTION {
         return Ok(());
     }

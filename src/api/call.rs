@@ -6,12 +6,12 @@ use peat_ipc::method::Response;
 use peat_ipc::{CallError, Code, Method};
 
 use crate::api::ConnectionId;
-use crate::api::dispatch::{Answered, Then};
+use crate::api::dispatch::{BuildAnswer, OnCommit};
 use crate::api::engine::Principal;
 use crate::api::feed::Feed;
 #[cfg(feature = "http")]
 use crate::api::http::{events::Events, probe::Probe};
-use crate::api::link::Link;
+use crate::api::link::AgentStream;
 use crate::api::watch::Watch;
 use crate::fleet::Owner;
 use crate::limits::CLIENT_LIST_BYTES;
@@ -47,7 +47,7 @@ pub(super) struct Call {
     pub(super) principal: Principal,
     /// Call number chosen by the client; unique within its connection.
     pub(super) id: u64,
-    pub(super) stage: Stage,
+    pub(super) stage: CallStage,
     pub(super) deadline: Option<Instant>,
     /// Number of its method; [`NO_METHOD`] for plain HTTP routes.
     pub(super) method: u32,
@@ -58,12 +58,12 @@ pub(super) struct Call {
 
 /// The event a call waits for.
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(super) enum CallStage {
     /// Waiting for the store to commit; the write is with the store, or held until its queue has room. `meaning` is applied to
     /// the fleet on success.
-    Writing { then: Then, meaning: Option<Box<Meaning>> },
+    Writing { then: OnCommit, meaning: Option<Box<AgentEffect>> },
     /// Waiting for the sync thread; the function makes the response of its answer.
-    Asking(Answered),
+    Asking(BuildAnswer),
     /// The write is on disk here; `response` is sent once `peers` peers have confirmed it.
     AwaitingPeers { peers: u32, response: Response },
     /// A subscription: changes are sent as they are committed.
@@ -71,7 +71,7 @@ pub(super) enum Stage {
     /// A watch of the agents.
     Watching(Box<Watch>),
     /// The stream of an agent.
-    Link(Link),
+    Link(AgentStream),
     /// An agent listens to its server-sent events.
     #[cfg(feature = "http")]
     Events(Events),
@@ -82,27 +82,27 @@ pub(super) enum Stage {
 
 /// The effect of a client's write on an agent.
 #[derive(Debug)]
-pub(super) enum Meaning {
+pub(super) enum AgentEffect {
     /// A put to a platform: a sign of life of this agent, from this caller.
-    Sign(String, Owner),
+    Seen(String, Owner),
     /// An admin deleted this agent's record, so the fleet removes the agent.
-    Forgotten(String),
+    Removed(String),
 }
 
-impl Stage {
+impl CallStage {
     /// Returns the error for a call that reaches its deadline in this stage.
     pub(super) fn timed_out(&self) -> CallError {
         let message = match self {
-            Stage::Writing { .. } => "the store did not answer in time; the write may still be carried out".into(),
-            Stage::Asking(_) => "the deadline passed; what was asked goes on".into(),
-            Stage::AwaitingPeers { peers, .. } => {
+            CallStage::Writing { .. } => "the store did not answer in time; the write may still be carried out".into(),
+            CallStage::Asking(_) => "the deadline passed; what was asked goes on".into(),
+            CallStage::AwaitingPeers { peers, .. } => {
                 format!("the write stands, on disk here; fewer than {peers} peers have confirmed it in time")
             }
-            Stage::Streaming(_) => "the subscription's deadline has come; resume after the last sequence".into(),
-            Stage::Watching(_) => "the watch's deadline has come; watch again".into(),
-            Stage::Link(_) => "the stream's deadline has come; register again".into(),
+            CallStage::Streaming(_) => "the subscription's deadline has come; resume after the last sequence".into(),
+            CallStage::Watching(_) => "the watch's deadline has come; watch again".into(),
+            CallStage::Link(_) => "the stream's deadline has come; register again".into(),
             #[cfg(feature = "http")]
-            Stage::Events(_) | Stage::Probing(_) => String::new(),
+            CallStage::Events(_) | CallStage::Probing(_) => String::new(),
         };
         CallError::new(Code::DeadlineExceeded, message)
     }

@@ -22,7 +22,7 @@ use crate::store::{
 };
 
 /// The questions about agents that judging a command asks.
-pub(crate) trait Roster {
+pub(crate) trait AgentDirectory {
     /// Returns the agents addressed: for a group or for all, the agents that this node sees LIVE now.
     fn resolve(&self, addressed: &Addressed) -> Vec<String>;
     /// Returns true if the agent is attached to this node.
@@ -40,7 +40,7 @@ pub(crate) trait Roster {
 }
 
 /// The state of this node's fleet and the caller, as one request sees them.
-pub(super) struct Known<'a> {
+pub(super) struct RequestContext<'a> {
     pub(super) fleet: &'a Fleet,
     pub(super) commands: &'a Commands,
     pub(super) now: Now,
@@ -51,7 +51,7 @@ pub(super) struct Known<'a> {
     pub(super) open_documents: bool,
 }
 
-impl Known<'_> {
+impl RequestContext<'_> {
     /// Checks that the caller may write a document.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Known<'_> {
     }
 }
 
-impl Roster for Known<'_> {
+impl AgentDirectory for RequestContext<'_> {
     fn resolve(&self, addressed: &Addressed) -> Vec<String> {
         match addressed {
             Addressed::Agent(id) => vec![id.clone()],
@@ -102,16 +102,16 @@ fn invalid(why: impl Into<String>) -> CallError {
 }
 
 /// A request about one command, with all the state that is used to judge it.
-pub(super) struct Request<'a> {
+pub(super) struct CommandCall<'a> {
     pub(super) now: Now,
     pub(super) role: Role,
     pub(super) key: &'a Key,
     pub(super) authority: &'a Authority,
-    pub(super) roster: &'a dyn Roster,
+    pub(super) roster: &'a dyn AgentDirectory,
     pub(super) snapshot: &'a Snapshot,
 }
 
-impl Request<'_> {
+impl CommandCall<'_> {
     /// Returns the write for a PutCommand; `None` if it would change nothing.
     pub(super) fn judge(&self, command: &Command) -> Result<Option<Put>, CallError> {
         if self.key.id().contains(':') {

@@ -17,7 +17,7 @@ use crate::api::engine::Principal;
 use crate::api::http::{self, Event, Http};
 use crate::clock::Now;
 use crate::limits::{CLIENT_IDLE, FIRST_FRAME, FRAME_STALL, HEALTH_CONNECTION, MESSAGE_BYTES};
-use crate::store::Submitted;
+use crate::store::Envelope;
 
 /// Number the shell gave a connection; never reused.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -87,7 +87,7 @@ pub(super) struct Connection {
     /// Sum of the request sizes of the unfinished calls.
     pub(super) request_bytes: usize,
     /// Write that the store's queue had no room for; nothing is read from the client until it is accepted.
-    pub(super) held: Option<Submitted>,
+    pub(super) held: Option<Envelope>,
     /// True while frames wait because the client does not take its answers.
     pub(super) paused: bool,
     /// Reason for closing, and the latest time at which to close; set while the final bytes are being written.

@@ -16,25 +16,25 @@ use serde_json::{Map, Value};
 use crate::api::agents;
 use crate::api::caller::Role;
 use crate::api::command_list::{self, Source};
-use crate::api::commands::{self, Known, Roster};
+use crate::api::commands::{self, AgentDirectory, RequestContext};
 use crate::api::feed::Feed;
 use crate::api::typed::Typed;
-use crate::api::view::View;
+use crate::api::view::NodeView;
 use crate::api::watch::Watch;
 use crate::clock::Now;
 use crate::identity::EndpointId;
-use crate::store::{CommandView, Key, KeyHash, Put, Version, Write};
+use crate::store::{CommandView, DocumentWrite, Key, KeyHash, Put, Version};
 use crate::sync::{Answer, Control, Peer};
 
 /// The next step of a call.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum Dispatched {
     /// The response is complete.
     Answer(Response),
     /// Submit the write to the store; `then` makes the response of its outcome.
-    Write { write: Write, then: Then },
+    Write { write: DocumentWrite, then: OnCommit },
     /// Send the control request to the sync thread; `answered` makes the response of its answer.
-    Ask { control: Control, answered: Answered },
+    Ask { control: Control, answered: BuildAnswer },
     /// Send changes of documents.
     Stream(Feed),
     /// Send changes of agents.
@@ -43,7 +43,7 @@ pub(super) enum Step {
 
 /// Outcome of a write.
 #[derive(Debug)]
-pub(super) struct Written {
+pub(super) struct CommittedWrite {
     pub(super) version: Vec<u8>,
     pub(super) durable: bool,
     pub(super) dropped_bytes: u64,
@@ -51,24 +51,24 @@ pub(super) struct Written {
 
 /// The conditions and the form of the answer to a write.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Then {
+pub(super) struct OnCommit {
     pub(super) key: KeyHash,
     /// Number of peers that must have confirmed the write first.
     pub(super) peers: u32,
-    pub(super) respond: Respond,
+    pub(super) respond: BuildResponse,
 }
 
 /// Makes the response of a committed write.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Respond {
+pub(super) enum BuildResponse {
     /// From the outcome of the write.
-    Of(fn(Written) -> Response),
+    FromWrite(fn(CommittedWrite) -> Response),
     /// From the command as it is after the write.
-    OfCommand(fn(Option<&CommandView>, Now) -> Response),
+    FromCommand(fn(Option<&CommandView>, Now) -> Response),
 }
 
 /// Makes the response of the sync engine's answer; `None` if the answer is of another kind.
-pub(super) type Answered = fn(Answer) -> Option<Response>;
+pub(super) type BuildAnswer = fn(Answer) -> Option<Response>;
 
 /// Describes two nodes that share a node id. Listed as a problem, but does not make this node unhealthy.
 fn warn_of_namesakes([one, other]: [EndpointId; 2]) -> String {
@@ -76,16 +76,20 @@ fn warn_of_namesakes([one, other]: [EndpointId; 2]) -> String {
 }
 
 /// Carries out `request` as far as this thread can, and checks that the caller may write the document.
-pub(super) fn begin(view: &mut View, known: &Known<'_>, request: Request) -> Result<Step, CallError> {
+pub(super) fn begin(
+    view: &mut NodeView,
+    known: &RequestContext<'_>,
+    request: Request,
+) -> Result<Dispatched, CallError> {
     let step = carry_out(view, known, request)?;
-    if let Step::Write { write, .. } = &step {
+    if let Dispatched::Write { write, .. } = &step {
         known.check_document(&write.key)?;
     }
     Ok(step)
 }
 
-fn carry_out(view: &mut View, known: &Known<'_>, request: Request) -> Result<Step, CallError> {
-    let (roster, &Known { fleet, now, role, .. }) = (known, known);
+fn carry_out(view: &mut NodeView, known: &RequestContext<'_>, request: Request) -> Result<Dispatched, CallError> {
+    let (roster, &RequestContext { fleet, now, role, .. }) = (known, known);
     match request {
         Request::GetStatus(_) => {
             let terms = fleet.registered("");
@@ -110,7 +114,7 @@ fn carry_out(view: &mut View, known: &Known<'_>, request: Request) -> Result<Ste
         Request::CompactDocument(request) => compact_document(role, request),
         Request::Subscribe(request) => {
             let run = view.run();
-            Feed::new(request, run, view.snapshot()?).map(Step::Stream)
+            Feed::new(request, run, view.snapshot()?).map(Dispatched::Stream)
         }
         Request::PutPlatform(request) => put_typed(request.platform, |_| PutPlatformResponse {}.into()),
         Request::PutCell(request) => put_typed(request.cell, |_| PutCellResponse {}.into()),
@@ -118,7 +122,7 @@ fn carry_out(view: &mut View, known: &Known<'_>, request: Request) -> Result<Ste
         Request::PutCommand(request) => put_command(view, roster, now, role, request),
         Request::GetPlatforms(_) => {
             let mut platforms = all(view)?;
-            platforms.iter_mut().for_each(|platform| agents::enliven(platform, fleet, now));
+            platforms.iter_mut().for_each(|platform| agents::add_liveness(platform, fleet, now));
             answer(GetPlatformsResponse { platforms })
         }
         Request::GetCells(_) => answer(GetCellsResponse { cells: all(view)? }),
@@ -126,7 +130,7 @@ fn carry_out(view: &mut View, known: &Known<'_>, request: Request) -> Result<Ste
         Request::GetCommands(request) => get_commands(view, known, &request),
         Request::CancelCommand(request) => cancel_command(view, roster, now, role, request),
         Request::ListAgents(request) => answer(agents::list(fleet, now, &request)?),
-        Request::WatchAgents(_) => Ok(Step::Watch(Watch::new(fleet))),
+        Request::WatchAgents(_) => Ok(Dispatched::Watch(Watch::new(fleet))),
         Request::ConnectPeer(_)
         | Request::DisconnectPeer(_)
         | Request::ListPeers(_)
@@ -136,8 +140,8 @@ fn carry_out(view: &mut View, known: &Known<'_>, request: Request) -> Result<Ste
     }
 }
 
-fn answer(response: impl Into<Response>) -> Result<Step, CallError> {
-    Ok(Step::Answer(response.into()))
+fn answer(response: impl Into<Response>) -> Result<Dispatched, CallError> {
+    Ok(Dispatched::Answer(response.into()))
 }
 
 fn key(collection: String, id: String) -> Result<Key, CallError> {
@@ -149,26 +153,27 @@ fn base(bytes: Vec<u8>) -> Option<Version> {
 }
 
 /// Returns the step that submits a write. Waiting for peers implies `durable`.
-fn write(key: Key, put: Put, durable: bool, peers: u32, respond: fn(Written) -> Response) -> Step {
-    let then = Then { key: key.hash(), peers, respond: Respond::Of(respond) };
-    Step::Write { write: Write { key, put, durable: durable || peers > 0 }, then }
+fn write(key: Key, put: Put, durable: bool, peers: u32, respond: fn(CommittedWrite) -> Response) -> Dispatched {
+    let then = OnCommit { key: key.hash(), peers, respond: BuildResponse::FromWrite(respond) };
+    Dispatched::Write { write: DocumentWrite { key, put, durable: durable || peers > 0 }, then }
 }
 
 fn put_document(
-    view: &mut View,
-    roster: &dyn Roster,
+    view: &mut NodeView,
+    roster: &dyn AgentDirectory,
     now: Now,
     role: Role,
     request: PutDocumentRequest,
-) -> Result<Step, CallError> {
+) -> Result<Dispatched, CallError> {
     let key = key(request.collection, request.doc_id)?;
-    agents::refuse_roster(&key)?;
-    let respond = |written: Written| PutDocumentResponse { version: written.version, durable: written.durable }.into();
+    agents::reject_node_owned_collection(&key)?;
+    let respond =
+        |written: CommittedWrite| PutDocumentResponse { version: written.version, durable: written.durable }.into();
     let put = if key.collection() == Command::COLLECTION {
         let command = commands::from_json(key.id(), &request.json_data)?;
         match about_command(view, roster, now, role, &key)?.judge(&command)? {
             Some(put) => put,
-            None => return Ok(Step::Answer(unchanged(view, &key)?)),
+            None => return Ok(Dispatched::Answer(unchanged(view, &key)?)),
         }
     } else {
         Put::Whole { json: request.json_data, base: base(request.base) }
@@ -177,7 +182,7 @@ fn put_document(
 }
 
 /// Returns the response to a put that changes nothing.
-fn unchanged(view: &mut View, key: &Key) -> Result<Response, CallError> {
+fn unchanged(view: &mut NodeView, key: &Key) -> Result<Response, CallError> {
     let durable = view.tip.durable;
     let document = view.snapshot()?.document(key)?;
     let response =
@@ -185,19 +190,19 @@ fn unchanged(view: &mut View, key: &Key) -> Result<Response, CallError> {
     Ok(response.unwrap_or_default().into())
 }
 
-fn patch_document(request: PatchDocumentRequest) -> Result<Step, CallError> {
+fn patch_document(request: PatchDocumentRequest) -> Result<Dispatched, CallError> {
     let key = key(request.collection, request.doc_id)?;
     if key.collection() == Command::COLLECTION {
         return Err(CallError::new(Code::InvalidArgument, "commands are not patched; report a status with PutCommand"));
     }
-    agents::refuse_roster(&key)?;
+    agents::reject_node_owned_collection(&key)?;
     let respond =
-        |written: Written| PatchDocumentResponse { version: written.version, durable: written.durable }.into();
+        |written: CommittedWrite| PatchDocumentResponse { version: written.version, durable: written.durable }.into();
     let put = Put::Patch { json: request.patch_json, base: base(request.base) };
     Ok(write(key, put, request.durable, request.wait_peers, respond))
 }
 
-fn delete_document(role: Role, request: DeleteDocumentRequest) -> Result<Step, CallError> {
+fn delete_document(role: Role, request: DeleteDocumentRequest) -> Result<Dispatched, CallError> {
     let key = key(request.collection, request.doc_id)?;
     if key.collection() == Command::COLLECTION {
         role.require_admin("deleting a command")?;
@@ -208,19 +213,19 @@ fn delete_document(role: Role, request: DeleteDocumentRequest) -> Result<Step, C
     Ok(write(key, Put::Delete, false, 0, |_| DeleteDocumentResponse {}.into()))
 }
 
-fn compact_document(role: Role, request: CompactDocumentRequest) -> Result<Step, CallError> {
+fn compact_document(role: Role, request: CompactDocumentRequest) -> Result<Dispatched, CallError> {
     let key = key(request.collection, request.doc_id)?;
     if key.collection() == Command::COLLECTION {
         role.require_admin("compacting a command")?;
     }
-    agents::refuse_roster(&key)?;
-    let respond = |written: Written| {
+    agents::reject_node_owned_collection(&key)?;
+    let respond = |written: CommittedWrite| {
         CompactDocumentResponse { version: written.version, dropped_bytes: written.dropped_bytes }.into()
     };
     Ok(write(key, Put::Compact, true, 0, respond))
 }
 
-fn get_document(view: &mut View, request: &GetDocumentRequest) -> Result<Step, CallError> {
+fn get_document(view: &mut NodeView, request: &GetDocumentRequest) -> Result<Dispatched, CallError> {
     let key = key(request.collection.clone(), request.doc_id.clone())?;
     let durable = view.tip.durable;
     let response = view.snapshot()?.document(&key)?.map(|document| GetDocumentResponse {
@@ -231,14 +236,14 @@ fn get_document(view: &mut View, request: &GetDocumentRequest) -> Result<Step, C
     answer(response.unwrap_or_default())
 }
 
-fn list_documents(view: &mut View, request: &ListDocumentsRequest) -> Result<Step, CallError> {
+fn list_documents(view: &mut NodeView, request: &ListDocumentsRequest) -> Result<Dispatched, CallError> {
     // The id is a placeholder: the call checks the collection's name alone.
     key(request.collection.clone(), "-".into())?;
     let doc_ids = view.snapshot()?.list(&request.collection)?;
     answer(ListDocumentsResponse { doc_ids })
 }
 
-fn put_typed<T: Typed>(message: Option<T>, respond: fn(Written) -> Response) -> Result<Step, CallError> {
+fn put_typed<T: Typed>(message: Option<T>, respond: fn(CommittedWrite) -> Response) -> Result<Dispatched, CallError> {
     let message = message.ok_or_else(|| missing::<T>())?;
     let key = typed_key(&message)?;
     let put = Put::Fields(message.to_fields()?);
@@ -246,12 +251,12 @@ fn put_typed<T: Typed>(message: Option<T>, respond: fn(Written) -> Response) -> 
 }
 
 fn put_command(
-    view: &mut View,
-    roster: &dyn Roster,
+    view: &mut NodeView,
+    roster: &dyn AgentDirectory,
     now: Now,
     role: Role,
     request: PutCommandRequest,
-) -> Result<Step, CallError> {
+) -> Result<Dispatched, CallError> {
     let command = request.command.ok_or_else(missing::<Command>)?;
     let key = typed_key(&command)?;
     match about_command(view, roster, now, role, &key)?.judge(&command)? {
@@ -261,34 +266,38 @@ fn put_command(
 }
 
 fn cancel_command(
-    view: &mut View,
-    roster: &dyn Roster,
+    view: &mut NodeView,
+    roster: &dyn AgentDirectory,
     now: Now,
     role: Role,
     request: CancelCommandRequest,
-) -> Result<Step, CallError> {
+) -> Result<Dispatched, CallError> {
     let key = key(Command::COLLECTION.into(), request.id)?;
     let put = about_command(view, roster, now, role, &key)?.cancel()?;
-    let respond = Respond::OfCommand(|held, now| commands::cancelled(held, now).into());
-    let then = Then { key: key.hash(), peers: 0, respond };
-    Ok(Step::Write { write: Write { key, put, durable: true }, then })
+    let respond = BuildResponse::FromCommand(|held, now| commands::cancelled(held, now).into());
+    let then = OnCommit { key: key.hash(), peers: 0, respond };
+    Ok(Dispatched::Write { write: DocumentWrite { key, put, durable: true }, then })
 }
 
-fn get_commands(view: &mut View, known: &Known<'_>, request: &GetCommandsRequest) -> Result<Step, CallError> {
+fn get_commands(
+    view: &mut NodeView,
+    known: &RequestContext<'_>,
+    request: &GetCommandsRequest,
+) -> Result<Dispatched, CallError> {
     let (authority, snapshot) = view.authority_and_snapshot()?;
     let source = Source { snapshot, commands: known.commands, trust: &authority.trust, now: known.now };
     answer(command_list::list(&source, request)?)
 }
 
 fn about_command<'a>(
-    view: &'a mut View,
-    roster: &'a dyn Roster,
+    view: &'a mut NodeView,
+    roster: &'a dyn AgentDirectory,
     now: Now,
     role: Role,
     key: &'a Key,
-) -> Result<commands::Request<'a>, CallError> {
+) -> Result<commands::CommandCall<'a>, CallError> {
     let (authority, snapshot) = view.authority_and_snapshot()?;
-    Ok(commands::Request { now, role, key, authority, roster, snapshot })
+    Ok(commands::CommandCall { now, role, key, authority, roster, snapshot })
 }
 
 fn missing<T: Typed>() -> CallError {
@@ -301,7 +310,7 @@ fn typed_key<T: Typed>(message: &T) -> Result<Key, CallError> {
 }
 
 /// Returns every document of a typed collection, if they fit one answer.
-fn all<T: Typed + Message>(view: &mut View) -> Result<Vec<T>, CallError> {
+fn all<T: Typed + Message>(view: &mut NodeView) -> Result<Vec<T>, CallError> {
     let snapshot = view.snapshot()?;
     let mut messages = Vec::new();
     let mut bytes = 0;
@@ -331,11 +340,11 @@ pub(super) fn too_large(bytes: usize, limit: usize, instead: &str) -> CallError 
     CallError::new(Code::ResourceExhausted, message)
 }
 
-fn ask(role: Role, request: Request) -> Result<Step, CallError> {
+fn ask(role: Role, request: Request) -> Result<Dispatched, CallError> {
     if !matches!(request, Request::ListPeers(_) | Request::GetSyncStats(_)) {
         role.require_admin(request.method().name())?;
     }
-    let (control, answered): (Control, Answered) = match request {
+    let (control, answered): (Control, BuildAnswer) = match request {
         Request::ConnectPeer(request) => {
             (connect(request)?, |answer| done(&answer).map(|()| ConnectPeerResponse {}.into()))
         }
@@ -348,7 +357,7 @@ fn ask(role: Role, request: Request) -> Result<Step, CallError> {
         Request::ListPeers(_) => (Control::ListPeers, peers),
         _ => (Control::Stats, stats),
     };
-    Ok(Step::Ask { control, answered })
+    Ok(Dispatched::Ask { control, answered })
 }
 
 fn connect(request: ConnectPeerRequest) -> Result<Control, CallError> {

@@ -38,7 +38,7 @@ use crate::api::call::{Call, NO_METHOD};
 use crate::api::caller::Policy;
 use crate::api::connection::{Connection, ConnectionId, Input, violation};
 use crate::api::timers::{Timers, Wake};
-use crate::api::view::View;
+use crate::api::view::NodeView;
 use crate::clock::Now;
 use crate::fleet::commands::Commands;
 use crate::fleet::{self, Fleet};
@@ -49,8 +49,8 @@ use crate::limits::{AGENT_STREAMS, CLIENT_CONNECTIONS, CLIENTS_BUFFERED_BYTES, C
 #[cfg(feature = "http")]
 use crate::metrics::Instruments;
 use crate::metrics::Rpcs;
-use crate::store::{CommandWrite, Key, Reader, Submitted, Tip};
-use crate::sync::Asked;
+use crate::store::{CommandWrite, Envelope, Key, Reader, Tip};
+use crate::sync::ControlRequest;
 
 /// Maximum number of control requests to the sync thread that may be unanswered.
 pub const SYNC_OUTSTANDING: usize = 256;
@@ -62,7 +62,7 @@ const LATE: Duration = Duration::from_secs(1);
 
 /// Configuration of the engine.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct ApiConfig {
     /// Name of this node (`--node-id`).
     pub node_id: String,
     /// Id of the agent that the watcher reports on.
@@ -94,11 +94,11 @@ pub struct Refused;
 
 /// A write that no client requested.
 #[derive(Debug)]
-enum OwnWrite {
+enum InternalWrite {
     /// A write of the fleet: the fleet's number for it, and the document.
     Fleet(u64, Key),
     /// A change of a command, with the agent's report that caused it, if one did.
-    Command(Option<Heard>),
+    Command(Option<AgentReport>),
     /// No write: this call checks that the store thread answers.
     #[cfg(feature = "http")]
     Probe(u64),
@@ -106,7 +106,7 @@ enum OwnWrite {
 
 /// An agent's report, which is acknowledged once it is stored.
 #[derive(Clone, Debug)]
-struct Heard {
+struct AgentReport {
     stream: fleet::StreamId,
     command: String,
     stage: i32,
@@ -117,7 +117,7 @@ struct Heard {
 /// The engine of the api thread: all clients and their calls. Sans I/O.
 #[derive(Debug)]
 pub struct Engine {
-    view: View,
+    view: NodeView,
     policy: Policy,
     connections: BTreeMap<ConnectionId, Connection>,
     /// Connections within the limit.
@@ -131,11 +131,11 @@ pub struct Engine {
     streams: BTreeSet<u64>,
     /// Streams of any kind that have more to send, in the order of their turns.
     busy_streams: VecDeque<u64>,
-    to_store: VecDeque<Submitted>,
+    to_store: VecDeque<Envelope>,
     store_outstanding: usize,
     /// Connections that hold a write for which the store's queue has no room, first come, first served.
     waiting: VecDeque<ConnectionId>,
-    to_sync: VecDeque<Asked>,
+    to_sync: VecDeque<ControlRequest>,
     /// Control requests that are unanswered.
     questions: Shares,
     outputs: VecDeque<ConnectionId>,
@@ -160,9 +160,9 @@ pub struct Engine {
     watched: u64,
     commands: Commands,
     /// Writes in progress that no client requested.
-    own_writes: BTreeMap<u64, OwnWrite>,
+    own_writes: BTreeMap<u64, InternalWrite>,
     /// Agents' reports that wait for room in the store.
-    command_writes: VecDeque<(CommandWrite, Heard)>,
+    command_writes: VecDeque<(CommandWrite, AgentReport)>,
     /// Sum of the bytes of the waiting reports.
     report_bytes: usize,
     /// Position in the index of `latest` documents up to which the fleet has been notified; `None` until the first load.
@@ -200,11 +200,11 @@ struct Web {
 impl Engine {
     /// Creates an engine without connections.
     #[must_use]
-    pub fn new(config: Config, reader: Reader, now: Now) -> Engine {
+    pub fn new(config: ApiConfig, reader: Reader, now: Now) -> Engine {
         let commands = Commands::new(config.commands.clone());
         let fleet = Fleet::new(reader.node(), config.node_id.clone(), config.fleet.clone());
         Engine {
-            view: View::new(&config, reader, now),
+            view: NodeView::new(&config, reader, now),
             policy: config.policy,
             connections: BTreeMap::new(),
             admitted: Shares::new("connections of clients", CLIENT_CONNECTIONS),
@@ -388,13 +388,13 @@ impl Engine {
 
     /// Returns the next request for the store. The channel must have room for [`crate::limits::STORE_QUEUE`] of them.
     #[must_use]
-    pub fn poll_store(&mut self) -> Option<Submitted> {
+    pub fn poll_store(&mut self) -> Option<Envelope> {
         self.to_store.pop_front()
     }
 
     /// Returns the next control request for the sync thread.
     #[must_use]
-    pub fn poll_asked(&mut self) -> Option<Asked> {
+    pub fn poll_asked(&mut self) -> Option<ControlRequest> {
         self.to_sync.pop_front()
     }
 

@@ -11,7 +11,7 @@ use peat_ipc::sidecar::{ChangeType, DocumentChange, SubscribeRequest};
 use peat_ipc::{CallError, Code};
 
 use crate::identity::EndpointId;
-use crate::store::{self, Content, Entry, Key, Kind, Record, RunId, Snapshot, Token};
+use crate::store::{self, Content, IndexEntry, Key, Kind, Record, RunId, Snapshot, Token};
 
 /// Index entries examined per turn, so that a subscription that skips many does not delay other calls.
 const EXAMINED_A_TURN: usize = 256;
@@ -160,7 +160,7 @@ impl Feed {
     }
 
     /// Moves the cursor past `entry`; returns the change to send, if the subscriber wants it.
-    fn change(&mut self, snapshot: &Snapshot, entry: Option<Entry>) -> Result<Option<DocumentChange>, CallError> {
+    fn change(&mut self, snapshot: &Snapshot, entry: Option<IndexEntry>) -> Result<Option<DocumentChange>, CallError> {
         let Some(entry) = entry else { return Ok(None) };
         self.pass(snapshot, entry.sequence);
         let Some(record) = snapshot.record_at(&entry)? else { return Ok(None) };
@@ -240,25 +240,25 @@ fn stale() -> CallError {
 }
 
 /// The three indexes merged by sequence number.
-struct Merge<I: Iterator<Item = Result<Entry, store::Error>>>([Peekable<I>; 3]);
+struct Merge<I: Iterator<Item = Result<IndexEntry, store::Error>>>([Peekable<I>; 3]);
 
-impl Merge<std::iter::Empty<Result<Entry, store::Error>>> {
+impl Merge<std::iter::Empty<Result<IndexEntry, store::Error>>> {
     fn new(
         snapshot: &Snapshot,
         after: u64,
-    ) -> Result<Merge<impl Iterator<Item = Result<Entry, store::Error>>>, store::Error> {
+    ) -> Result<Merge<impl Iterator<Item = Result<IndexEntry, store::Error>>>, store::Error> {
         let entries = |kind| snapshot.entries(kind, after).map(Iterator::peekable);
         Ok(Merge([entries(Kind::Command)?, entries(Kind::Merged)?, entries(Kind::Latest)?]))
     }
 }
 
-impl<I: Iterator<Item = Result<Entry, store::Error>>> Merge<I> {
+impl<I: Iterator<Item = Result<IndexEntry, store::Error>>> Merge<I> {
     /// Returns the sequence number of the next entry.
     fn peek(&mut self) -> Result<Option<u64>, store::Error> {
         Ok(self.first()?.map(|(_, sequence)| sequence))
     }
 
-    fn next(&mut self) -> Result<Option<Entry>, store::Error> {
+    fn next(&mut self) -> Result<Option<IndexEntry>, store::Error> {
         match self.first()? {
             Some((index, _)) => self.0[index].next().transpose(),
             None => Ok(None),

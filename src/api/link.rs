@@ -14,7 +14,7 @@ use crate::limits::{AGENT_QUEUE_BYTES, AGENT_QUEUE_MESSAGES};
 
 /// The stream of one agent.
 #[derive(Debug, Default)]
-pub(super) struct Link {
+pub(super) struct AgentStream {
     queue: VecDeque<NodeMessage>,
     bytes: usize,
     credit: u32,
@@ -24,9 +24,9 @@ pub(super) struct Link {
     pushes: VecDeque<Push>,
 }
 
-impl Link {
-    pub(super) fn new(credit: u32) -> Link {
-        Link { credit, ..Link::default() }
+impl AgentStream {
+    pub(super) fn new(credit: u32) -> AgentStream {
+        AgentStream { credit, ..AgentStream::default() }
     }
 
     pub(super) fn grant(&mut self, items: u32) {

@@ -74,5 +74,5 @@ mod watch;
 
 pub use caller::{Caller, Policy, Role};
 pub use connection::ConnectionId;
-pub use engine::{Closed, Config, Engine, Refused, Reloaded, SYNC_OUTSTANDING};
+pub use engine::{ApiConfig, Closed, Engine, Refused, Reloaded, SYNC_OUTSTANDING};
 pub use timers::Wake;

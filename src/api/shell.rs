@@ -27,12 +27,12 @@ use crate::config::{Access, Listen};
 use crate::log_limit::LogLimit;
 #[cfg(feature = "http")]
 use crate::metrics::{Channel, Instruments};
-use crate::pulse::Pulse;
-use crate::store::shell::{Inlet, SharedTip};
-use crate::store::{Submitted, Tip};
-use crate::sync::{Asked, Event};
+use crate::pulse::ThreadWatchdog;
+use crate::store::shell::{ReplyReceiver, SharedTip};
+use crate::store::{Envelope, Tip};
+use crate::sync::{ControlRequest, Event};
 
-pub use listener::{BindError, Handed};
+pub use listener::{BindError, InheritedListener};
 
 const WAKE: Token = Token(usize::MAX);
 /// Maximum number of events taken from the kernel per poll.
@@ -46,21 +46,21 @@ const ENDING: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Wiring {
     /// Requests to the store thread; room for [`crate::limits::STORE_QUEUE`] requests of this thread.
-    pub requests: Sender<Submitted>,
+    pub requests: Sender<Envelope>,
     /// Replies and readers from the store thread.
-    pub inlet: Inlet,
+    pub inlet: ReplyReceiver,
     /// The store's tip.
     pub tip: Arc<SharedTip>,
     /// Control requests to the sync thread.
-    pub asked: Sender<Asked>,
+    pub asked: Sender<ControlRequest>,
     /// Waker of the sync thread.
     pub sync: Arc<Waker>,
     /// Events from the sync thread.
     pub events: Receiver<Event>,
     /// Stamped once per iteration.
-    pub pulse: Arc<Pulse>,
+    pub pulse: Arc<ThreadWatchdog>,
     /// Watchdogs of all threads, for `health`.
-    pub watched: Vec<Arc<Pulse>>,
+    pub watched: Vec<Arc<ThreadWatchdog>>,
     /// Reloaded settings.
     pub reloads: Receiver<Reloaded>,
     /// Returns the number of log lines dropped so far, for `/metrics`.
@@ -130,7 +130,7 @@ impl Shell {
     ///
     /// # Errors
     /// As [`Shell::bind`].
-    pub fn open(listen: &[Listen], access: &Access, handed: Vec<Handed>) -> Result<Shell, BindError> {
+    pub fn open(listen: &[Listen], access: &Access, handed: Vec<InheritedListener>) -> Result<Shell, BindError> {
         let machine = |cause| BindError::machine("the poll", cause);
         let poll = Poll::new().map_err(machine)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(machine)?);
@@ -219,9 +219,9 @@ struct Serving {
     wiring: Wiring,
     sockets: Sockets,
     /// Request to the store that a full channel did not take.
-    held_request: Option<Submitted>,
+    held_request: Option<Envelope>,
     /// Control request that a full channel did not take.
-    held_question: Option<Asked>,
+    held_question: Option<ControlRequest>,
     tip: Tip,
     /// Time at which to try accept(2) again.
     accept_at: Option<Instant>,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use peat_ipc::sidecar::{GetHealthResponse, GetStatusResponse, NodePhase};
 use peat_ipc::{CallError, Code};
 
-use crate::api::Config;
+use crate::api::ApiConfig;
 use crate::api::commands::Authority;
 use crate::clock::Now;
 use crate::error::Blame;
@@ -22,7 +22,7 @@ const STORE_SILENCE: Duration = Duration::from_secs(10);
 
 /// State that calls read.
 #[derive(Debug)]
-pub(super) struct View {
+pub(super) struct NodeView {
     node_id: String,
     watched_agent: String,
     endpoint: String,
@@ -45,9 +45,9 @@ pub(super) struct View {
     notices: Vec<String>,
 }
 
-impl View {
-    pub(super) fn new(config: &Config, reader: Reader, now: Now) -> View {
-        View {
+impl NodeView {
+    pub(super) fn new(config: &ApiConfig, reader: Reader, now: Now) -> NodeView {
+        NodeView {
             node_id: config.node_id.clone(),
             watched_agent: config.watched_agent.clone(),
             endpoint: reader.node().to_string(),
@@ -66,7 +66,7 @@ impl View {
         }
     }
 
-    /// Returns the newest committed state, the same one until [`View::release`].
+    /// Returns the newest committed state, the same one until [`NodeView::release`].
     pub(super) fn snapshot(&mut self) -> Result<&Snapshot, CallError> {
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
@@ -125,7 +125,7 @@ impl View {
 
     /// Returns the store's metrics.
     #[cfg(feature = "http")]
-    pub(super) fn figures(&self) -> &store::Figures {
+    pub(super) fn figures(&self) -> &store::StoreMetrics {
         self.reader.figures()
     }
 

@@ -174,7 +174,7 @@ fn latest_collections(layers: &Layers<'_>) -> Result<std::collections::BTreeSet<
         |texts| texts.filter(|text| !text.is_empty()).map(collection).collect::<Result<Vec<_>, _>>(),
     )?;
     let all: std::collections::BTreeSet<String> =
-        store::Config::LATEST.into_iter().map(String::from).chain(more).collect();
+        store::StoreConfig::LATEST.into_iter().map(String::from).chain(more).collect();
     match all.len() {
         0..=LATEST_COLLECTIONS => Ok(all),
         count => Err(Error::new(

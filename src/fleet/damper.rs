@@ -7,21 +7,21 @@ const BURST: u32 = 4;
 
 /// Token bucket of one agent: each stored transition takes a token, each period adds one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Damper {
+pub(super) struct TransitionLimiter {
     left: u32,
     /// Start of the period in progress: the time of the last token added, or of the last take from a full bucket.
     since: Instant,
 }
 
-impl Damper {
-    pub(super) fn full(now: Instant) -> Damper {
-        Damper { left: BURST, since: now }
+impl TransitionLimiter {
+    pub(super) fn full(now: Instant) -> TransitionLimiter {
+        TransitionLimiter { left: BURST, since: now }
     }
 
     /// Returns an empty bucket, for an agent that a restarted node found in its store: the agent will probably reconnect within a
     /// period, and its STALE need then never be stored.
-    pub(super) fn empty(now: Instant) -> Damper {
-        Damper { left: 0, since: now }
+    pub(super) fn empty(now: Instant) -> TransitionLimiter {
+        TransitionLimiter { left: 0, since: now }
     }
 
     /// Returns the earliest time at which the next transition may be stored.
@@ -51,7 +51,7 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
         let start = Instant::now();
         let period = Duration::from_secs(10);
-        let mut damper = Damper::full(start);
+        let mut damper = TransitionLimiter::full(start);
         for _ in 0..BURST {
             assert_eq!(damper.ready_at(start, period), start);
             damper.take(start, period);

@@ -9,18 +9,18 @@ use peat_ipc::agent::{
 use peat_ipc::{CallError, Code};
 
 use super::attachments::{Owner, StreamId};
-use super::damper::Damper;
+use super::damper::TransitionLimiter;
 use super::documents::{self, Change};
 use super::liveness::{Liveness, Vitals};
 use super::profile::{self, Profile};
-use super::roster::{Home, Local};
-use super::transition::Claim;
+use super::roster::{Local, Location};
+use super::transition::OwnershipClaim;
 use super::{Attachment, Fleet, Times, millis};
 use crate::clock::Now;
 use crate::store::Key;
 
 /// Returns the ids of an agent's stored deployments. Called only when the difference to a complete list of workloads is needed.
-pub type Held<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<String>, CallError>;
+pub type HeldDeployments<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<String>, CallError>;
 
 /// Returns true if a put by `owner` counts as a sign of life of a LIVE agent. Puts of the watcher always do: the api engine
 /// accepts them only while the agent itself is silent.
@@ -43,7 +43,7 @@ impl Fleet {
         now: Now,
         stream: StreamId,
         message: AgentMessage,
-        held: Held<'_>,
+        held: HeldDeployments<'_>,
     ) -> Result<(), CallError> {
         let Some(attached) = self.streams.get(stream) else { return Ok(()) };
         let (owner, agent) = (attached.owner, attached.agent.clone());
@@ -79,7 +79,7 @@ impl Fleet {
         now: Now,
         owner: Owner,
         register: &Register,
-        held: Held<'_>,
+        held: HeldDeployments<'_>,
     ) -> Result<Registered, CallError> {
         self.register(now, None, owner, register, held)?;
         Ok(self.registered(&register.agent_id))
@@ -96,7 +96,7 @@ impl Fleet {
         owner: Owner,
         id: &str,
         state: Option<&State>,
-        held: Held<'_>,
+        held: HeldDeployments<'_>,
     ) -> Result<Registered, CallError> {
         if self.roster.get(id).and_then(|entry| entry.local()).is_none() {
             let message = format!("agent {id} is not registered at this node; POST /api/v1/agents first");
@@ -163,7 +163,7 @@ impl Fleet {
         owner: Owner,
         attached: Option<&str>,
         register: &Register,
-        held: Held<'_>,
+        held: HeldDeployments<'_>,
     ) -> Result<(), CallError> {
         let id = register.agent_id.as_str();
         if let Some(other) = attached.filter(|other| *other != id) {
@@ -181,7 +181,7 @@ impl Fleet {
         stream: Option<StreamId>,
         owner: Owner,
         register: &Register,
-        held: Held<'_>,
+        held: HeldDeployments<'_>,
     ) -> Result<(), CallError> {
         let id = register.agent_id.as_str();
         // All checks come before the claim, so that a rejected registration changes nothing.
@@ -215,12 +215,12 @@ impl Fleet {
         }
         let entry = self.roster.entry(now.mono, id);
         match &mut entry.home {
-            Home::Here(local) => local.owner = owner,
-            Home::Elsewhere { .. } => {
-                entry.claim = Claim { attach: entry.claim.attach.saturating_add(1), endpoint: ours };
+            Location::Local(local) => local.owner = owner,
+            Location::Remote { .. } => {
+                entry.claim = OwnershipClaim { attach: entry.claim.attach.saturating_add(1), endpoint: ours };
                 entry.via = node_id;
-                let local = Local::new(now.mono, Vitals::Gone(now.mono), owner, Damper::full(now.mono));
-                entry.home = Home::Here(Box::new(local));
+                let local = Local::new(now.mono, Vitals::Gone(now.mono), owner, TransitionLimiter::full(now.mono));
+                entry.home = Location::Local(Box::new(local));
                 self.roster.touch(id);
             }
         }
@@ -269,7 +269,7 @@ impl Fleet {
         stream: StreamId,
         id: &str,
         beat: &Heartbeat,
-        held: Held<'_>,
+        held: HeldDeployments<'_>,
     ) -> Result<(), CallError> {
         if let Some(state) = &beat.state {
             self.state(now, id, state, held)?;
@@ -279,7 +279,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn state(&mut self, now: Now, id: &str, state: &State, held: Held<'_>) -> Result<(), CallError> {
+    fn state(&mut self, now: Now, id: &str, state: &State, held: HeldDeployments<'_>) -> Result<(), CallError> {
         profile::check_workloads(id, &state.workloads)?;
         self.writes.check_room()?;
         let labels = profile::labels(&state.labels)?;

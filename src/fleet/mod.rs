@@ -50,14 +50,14 @@ use peat_ipc::{CallError, sidecar};
 
 pub use attachments::{Owner, StreamId};
 pub use documents::{Change, changes};
-pub use link::Held;
+pub use link::HeldDeployments;
 pub use liveness::{Liveness, Times};
 pub use roster::Forgotten;
 
 use self::attachments::Attachments;
 use self::documents::Writes;
 use self::presence::Presence;
-use self::roster::{Entry, Roster};
+use self::roster::{AgentEntry, Roster};
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::store::Key;
@@ -97,7 +97,7 @@ impl Settings {
 
 /// A write that the engine requests; report its result with [`Fleet::handle_written`].
 #[derive(Debug)]
-pub struct Write {
+pub struct FleetWrite {
     /// Number by which the engine identifies the write.
     pub number: u64,
     /// Key of the document.
@@ -126,7 +126,7 @@ pub enum Changed {
 
 /// Result of a write.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Written {
+pub enum WriteResult {
     /// The document is as requested.
     Done,
     /// This machine failed; a later attempt may succeed.
@@ -136,7 +136,7 @@ pub enum Written {
 }
 
 #[derive(Debug)]
-enum Flying {
+enum InFlight {
     Transition(String),
     Document(Key),
 }
@@ -159,7 +159,7 @@ pub struct Fleet {
     /// Agents with a transition to store now.
     to_store: BTreeSet<String>,
     writes: Writes,
-    flying: BTreeMap<u64, Flying>,
+    flying: BTreeMap<u64, InFlight>,
     last_write: u64,
     messages: VecDeque<(StreamId, NodeMessage)>,
     ends: VecDeque<(StreamId, Option<CallError>)>,
@@ -236,10 +236,10 @@ impl Fleet {
     }
 
     /// Processes the result of a write from [`Fleet::poll_write`].
-    pub fn handle_written(&mut self, now: Now, number: u64, written: Written) {
+    pub fn handle_written(&mut self, now: Now, number: u64, written: WriteResult) {
         match self.flying.remove(&number) {
-            Some(Flying::Document(key)) => self.writes.ended(now.mono, &key, written == Written::Failed),
-            Some(Flying::Transition(id)) => self.transition_written(now, &id, written),
+            Some(InFlight::Document(key)) => self.writes.ended(now.mono, &key, written == WriteResult::Failed),
+            Some(InFlight::Transition(id)) => self.transition_written(now, &id, written),
             None => {}
         }
     }
@@ -280,20 +280,20 @@ impl Fleet {
 
     /// Returns a document to write.
     #[must_use]
-    pub fn poll_write(&mut self, now: Now) -> Option<Write> {
+    pub fn poll_write(&mut self, now: Now) -> Option<FleetWrite> {
         if let Some((key, json)) = self.poll_transition(now) {
             let id = key.id().to_owned();
-            return Some(self.write(key, Change::Whole(json), Flying::Transition(id)));
+            return Some(self.write(key, Change::Whole(json), InFlight::Transition(id)));
         }
         let (key, change) = self.writes.poll()?;
-        let flying = Flying::Document(key.clone());
+        let flying = InFlight::Document(key.clone());
         Some(self.write(key, change, flying))
     }
 
-    fn write(&mut self, key: Key, change: Change, flying: Flying) -> Write {
+    fn write(&mut self, key: Key, change: Change, flying: InFlight) -> FleetWrite {
         self.last_write += 1;
         self.flying.insert(self.last_write, flying);
-        Write { number: self.last_write, key, change }
+        FleetWrite { number: self.last_write, key, change }
     }
 
     /// Returns true if this node should announce its presence now. Presence vouches for what this node stored last: while an
@@ -318,7 +318,7 @@ impl Fleet {
     }
 }
 
-fn is_at(entry: &Entry, node: EndpointId) -> bool {
+fn is_at(entry: &AgentEntry, node: EndpointId) -> bool {
     entry.local().is_none() && entry.claim.endpoint == node
 }
 

@@ -14,7 +14,7 @@
 //!
 //! # The rule
 //!
-//! Two questions are kept apart. Which *node* owns an agent is decided by `Claim` (`transition.rs`): each move to another node
+//! Two questions are kept apart. Which *node* owns an agent is decided by `OwnershipClaim` (`transition.rs`): each move to another node
 //! adds one to the attach counter; the higher counter wins, then the larger endpoint id. Each node evaluates this alone, on the
 //! replicated records in `agents`, so two nodes that claim an agent during a partition agree as soon as they exchange records.
 //! Which *principal* owns it is recorded by the owning node: the one that registered the agent, or put its platform first. The
@@ -50,7 +50,7 @@ use peat_ipc::{CallError, Code};
 use super::Fleet;
 use super::attachments::Owner;
 use super::liveness::Liveness;
-use super::roster::Entry;
+use super::roster::AgentEntry;
 use crate::clock::Now;
 use crate::store::Key;
 
@@ -116,7 +116,7 @@ impl Fleet {
     }
 
     /// Returns the agent that a document belongs to: of the agents with an id that the document's id begins with, the longest.
-    fn agent_of_document<'a>(&'a self, key: &'a Key) -> Option<(&'a str, &'a Entry)> {
+    fn agent_of_document<'a>(&'a self, key: &'a Key) -> Option<(&'a str, &'a AgentEntry)> {
         let id = key.id();
         if !OWNED.contains(&key.collection()) {
             return None;
@@ -128,11 +128,11 @@ impl Fleet {
         prefixes.find_map(|agent| Some((agent, self.roster.get(agent)?)))
     }
 
-    fn liveness_of(&self, now: Now, entry: &Entry) -> Liveness {
+    fn liveness_of(&self, now: Now, entry: &AgentEntry) -> Liveness {
         entry.vitals(&self.presence).liveness(now.mono, &self.settings.times)
     }
 
-    fn place(&self, entry: &Entry) -> String {
+    fn place(&self, entry: &AgentEntry) -> String {
         if entry.local().is_some() { "here".to_owned() } else { format!("at node {}", entry.via) }
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use peat_ipc::{CallError, Code};
 use serde_json::{Map, Value};
 
-use super::damper::Damper;
+use super::damper::TransitionLimiter;
 use super::liveness::{Liveness, Vitals};
 use super::profile::Profile;
-use super::roster::{Entry, Home, Local};
+use super::roster::{AgentEntry, Local, Location};
 use super::transition::{self, Transition};
 use super::{Attachment, Fleet};
 use crate::clock::Now;
@@ -40,7 +40,7 @@ impl Fleet {
     /// Returns true if a document of `agents` equals the transition that this node stored last, or is storing.
     #[must_use]
     pub fn is_own_word(&self, id: &str, json: &str) -> bool {
-        let Some(local) = self.roster.get(id).and_then(Entry::local) else { return false };
+        let Some(local) = self.roster.get(id).and_then(AgentEntry::local) else { return false };
         let word = Transition::from_json(json);
         word.is_some() && (word == local.stored || word == local.writing)
     }
@@ -74,7 +74,7 @@ impl Fleet {
 
     /// Records what the store holds of an agent that this node owns.
     fn stored_is(&mut self, now: Now, id: &str, stored: Option<Transition>) {
-        if let Some(local) = self.roster.get_mut(id).and_then(Entry::local_mut) {
+        if let Some(local) = self.roster.get_mut(id).and_then(AgentEntry::local_mut) {
             local.stored = stored;
             local.crossed = local.writing.is_some();
             self.review(now, id);
@@ -103,8 +103,8 @@ impl Fleet {
         entry.profile = transition.profile.clone();
         entry.claim = transition.claim;
         entry.via.clone_from(&transition.via);
-        let local = Local::new(now.mono, vitals, transition.owner, Damper::empty(now.mono));
-        entry.home = Home::Here(Box::new(Local { older: silence, ..local }));
+        let local = Local::new(now.mono, vitals, transition.owner, TransitionLimiter::empty(now.mono));
+        entry.home = Location::Local(Box::new(Local { older: silence, ..local }));
         self.roster.touch(id);
     }
 
@@ -129,7 +129,7 @@ impl Fleet {
         }
         let entry = self.roster.entry(now.mono, id);
         entry.home =
-            Home::Elsewhere { said: transition.liveness, seen: now.mono, older: silence, owner: transition.owner };
+            Location::Remote { said: transition.liveness, seen: now.mono, older: silence, owner: transition.owner };
         entry.profile = transition.profile;
         entry.claim = transition.claim;
         entry.via = transition.via;

@@ -6,9 +6,9 @@
 use std::time::Instant;
 
 use super::liveness::{Liveness, Times};
-use super::roster::{Entry, Local};
+use super::roster::{AgentEntry, Local};
 use super::transition::Transition;
-use super::{COLLECTION, Fleet, Written, documents};
+use super::{COLLECTION, Fleet, WriteResult, documents};
 use crate::clock::Now;
 use crate::store::Key;
 
@@ -74,13 +74,13 @@ impl Fleet {
         None
     }
 
-    pub(super) fn transition_written(&mut self, now: Now, id: &str, written: Written) {
-        if let Some(local) = self.roster.get_mut(id).and_then(Entry::local_mut)
+    pub(super) fn transition_written(&mut self, now: Now, id: &str, written: WriteResult) {
+        if let Some(local) = self.roster.get_mut(id).and_then(AgentEntry::local_mut)
             && let Some(transition) = local.writing.take()
         {
-            local.retry_at = (written == Written::Failed).then(|| now.after(documents::RETRY));
+            local.retry_at = (written == WriteResult::Failed).then(|| now.after(documents::RETRY));
             // A rejected transition counts as stored, so that it is not attempted again until it differs.
-            if written != Written::Failed {
+            if written != WriteResult::Failed {
                 local.stored = Some(transition);
             }
         }
@@ -89,7 +89,7 @@ impl Fleet {
 }
 
 /// Returns the time at which the stored transition should be written; `None` while it is up to date or being written.
-fn store_at(entry: &Entry, now: Instant, times: &Times) -> Option<Instant> {
+fn store_at(entry: &AgentEntry, now: Instant, times: &Times) -> Option<Instant> {
     let local = entry.local().filter(|local| local.writing.is_none())?;
     let wanted: Option<Transition> = entry.wanted(now, times);
     if wanted == local.stored && !local.crossed {

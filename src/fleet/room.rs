@@ -7,7 +7,7 @@ use peat_ipc::{CallError, Code};
 
 use super::Fleet;
 use super::attachments::Owner;
-use super::roster::Entry;
+use super::roster::AgentEntry;
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::limits::{AGENTS, AGENTS_OF_USER};
@@ -19,7 +19,7 @@ impl Fleet {
     /// RESOURCE_EXHAUSTED: the user has used its share, or the roster is full of agents of this node.
     pub(super) fn check_room(&self, now: Now, owner: Owner) -> Result<(), CallError> {
         let refused = |message: String| Err(CallError::new(Code::ResourceExhausted, message));
-        let is_its = |entry: &Entry| entry.local().is_some_and(|local| local.owner == owner);
+        let is_its = |entry: &AgentEntry| entry.local().is_some_and(|local| local.owner == owner);
         // The scan is needed only once the roster holds at least one share.
         let full = self.roster.len() >= AGENTS_OF_USER;
         if full && self.roster.iter().filter(|(_, entry)| is_its(entry)).count() >= AGENTS_OF_USER {

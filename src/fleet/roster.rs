@@ -7,23 +7,23 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::attachments::{Owner, StreamId};
-use super::damper::Damper;
+use super::damper::TransitionLimiter;
 use super::liveness::{Liveness, Times, Vitals};
 use super::presence::Presence;
 use super::profile::Profile;
-use super::transition::{Claim, Transition};
+use super::transition::{OwnershipClaim, Transition};
 use crate::limits::REMOVED_AGENTS;
 
 /// State of one agent.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct AgentEntry {
     pub(super) profile: Profile,
-    pub(super) claim: Claim,
+    pub(super) claim: OwnershipClaim,
     /// node_id of the node that owns the agent.
     pub(super) via: String,
     /// Status in `platforms/{id}`, as a number of `PlatformStatus`.
     pub(super) status: i32,
-    pub(super) home: Home,
+    pub(super) home: Location,
     /// Liveness that watchers of the fleet received last.
     pub(super) shown: Liveness,
     changed: u64,
@@ -33,12 +33,12 @@ pub(super) struct Entry {
 
 /// Location of an agent, which decides the source of its liveness.
 #[derive(Debug)]
-pub(super) enum Home {
+pub(super) enum Location {
     /// This node owns the agent: it receives the signs of life and writes the transitions.
-    Here(Box<Local>),
+    Local(Box<Local>),
     /// Another node owns the agent. `said` and `owner` are from its last stored transition, which arrived at `seen`; `older` is
     /// how much earlier the last sign of life was.
-    Elsewhere { said: Liveness, seen: Instant, older: Duration, owner: Owner },
+    Remote { said: Liveness, seen: Instant, older: Duration, owner: Owner },
 }
 
 /// State of an agent that this node owns.
@@ -59,14 +59,14 @@ pub(super) struct Local {
     /// True if a different transition was seen in the store while one was being written: which of the two is newer is unknown, so
     /// it is written again.
     pub(super) crossed: bool,
-    pub(super) damper: Damper,
+    pub(super) damper: TransitionLimiter,
     /// Earliest time of the next write after the disk failed.
     pub(super) retry_at: Option<Instant>,
 }
 
 impl Local {
     /// Returns the state of an agent at the start of this node's ownership.
-    pub(super) fn new(now: Instant, vitals: Vitals, owner: Owner, damper: Damper) -> Local {
+    pub(super) fn new(now: Instant, vitals: Vitals, owner: Owner, damper: TransitionLimiter) -> Local {
         Local {
             vitals,
             heard: now,
@@ -83,14 +83,14 @@ impl Local {
     }
 }
 
-impl Entry {
-    pub(super) fn new(now: Instant) -> Entry {
-        Entry {
+impl AgentEntry {
+    pub(super) fn new(now: Instant) -> AgentEntry {
+        AgentEntry {
             profile: Profile::default(),
-            claim: Claim::default(),
+            claim: OwnershipClaim::default(),
             via: String::new(),
             status: 0,
-            home: Home::Elsewhere { said: Liveness::Dead, seen: now, older: Duration::ZERO, owner: Owner::Nobody },
+            home: Location::Remote { said: Liveness::Dead, seen: now, older: Duration::ZERO, owner: Owner::Nobody },
             shown: Liveness::Dead,
             changed: 0,
             timer: None,
@@ -99,33 +99,33 @@ impl Entry {
 
     pub(super) fn local(&self) -> Option<&Local> {
         match &self.home {
-            Home::Here(local) => Some(local),
-            Home::Elsewhere { .. } => None,
+            Location::Local(local) => Some(local),
+            Location::Remote { .. } => None,
         }
     }
 
     pub(super) fn local_mut(&mut self) -> Option<&mut Local> {
         match &mut self.home {
-            Home::Here(local) => Some(local),
-            Home::Elsewhere { .. } => None,
+            Location::Local(local) => Some(local),
+            Location::Remote { .. } => None,
         }
     }
 
     /// Returns the principal that the agent belongs to, as recorded by the node that owns it.
     pub(super) fn owner(&self) -> Owner {
         match &self.home {
-            Home::Here(local) => local.owner,
-            Home::Elsewhere { owner, .. } => *owner,
+            Location::Local(local) => local.owner,
+            Location::Remote { owner, .. } => *owner,
         }
     }
 
     /// Returns the evidence of the agent's life. LIVE in another node's record counts only while that node's presence is heard.
     pub(super) fn vitals(&self, presence: &Presence) -> Vitals {
         match &self.home {
-            Home::Here(local) => local.vitals,
-            Home::Elsewhere { said: Liveness::Dead, .. } => Vitals::Dead,
-            Home::Elsewhere { said: Liveness::Stale, seen, .. } => Vitals::Gone(*seen),
-            Home::Elsewhere { said: Liveness::Live, seen, .. } => {
+            Location::Local(local) => local.vitals,
+            Location::Remote { said: Liveness::Dead, .. } => Vitals::Dead,
+            Location::Remote { said: Liveness::Stale, seen, .. } => Vitals::Gone(*seen),
+            Location::Remote { said: Liveness::Live, seen, .. } => {
                 presence.heard(&self.claim.endpoint).map_or(Vitals::Gone(*seen), Vitals::Heard)
             }
         }
@@ -134,25 +134,25 @@ impl Entry {
     /// Extends the agent's time by a gap in which this process could not listen; see [`super::Fleet::handle_gap`].
     pub(super) fn spare(&mut self, since: Instant, now: Instant, times: &Times, grace: Duration) {
         match &mut self.home {
-            Home::Here(local) => local.vitals = local.vitals.spared(since, now, times, grace),
-            Home::Elsewhere { said: Liveness::Stale | Liveness::Live, seen, older, .. } => {
+            Location::Local(local) => local.vitals = local.vitals.spared(since, now, times, grace),
+            Location::Remote { said: Liveness::Stale | Liveness::Live, seen, older, .. } => {
                 if let Vitals::Gone(later) = Vitals::Gone(*seen).spared(since, now, times, grace) {
                     *older += later - *seen;
                     *seen = later;
                 }
             }
-            Home::Elsewhere { .. } => {}
+            Location::Remote { .. } => {}
         }
     }
 
     /// Returns the milliseconds since the last sign of life: the agent's, or, where its node reports it LIVE, that node's.
     pub(super) fn age_ms(&self, now: Instant, presence: &Presence) -> u64 {
         let (heard, older) = match &self.home {
-            Home::Here(local) => (local.heard, local.older),
-            Home::Elsewhere { said: Liveness::Live, seen, .. } => {
+            Location::Local(local) => (local.heard, local.older),
+            Location::Remote { said: Liveness::Live, seen, .. } => {
                 (presence.heard(&self.claim.endpoint).map_or(*seen, |heard| heard.max(*seen)), Duration::ZERO)
             }
-            Home::Elsewhere { seen, older, .. } => (*seen, *older),
+            Location::Remote { seen, older, .. } => (*seen, *older),
         };
         u64::try_from((now.saturating_duration_since(heard) + older).as_millis()).unwrap_or(u64::MAX)
     }
@@ -171,7 +171,7 @@ impl Entry {
 }
 
 /// A change: its number, the agent's id, and the agent, or `None` if it was removed.
-pub(super) type Changed<'a> = (u64, &'a String, Option<&'a Entry>);
+pub(super) type Changed<'a> = (u64, &'a String, Option<&'a AgentEntry>);
 
 /// Error of a watcher that is too far behind: removals after its position have been discarded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -180,7 +180,7 @@ pub struct Forgotten;
 /// All agents by id, with the order of their changes.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    agents: BTreeMap<String, Entry>,
+    agents: BTreeMap<String, AgentEntry>,
     changes: BTreeMap<u64, String>,
     removed: BTreeMap<u64, String>,
     /// Number of the newest discarded removal. A watcher at a lower position must start over.
@@ -193,33 +193,33 @@ impl Roster {
         self.agents.len()
     }
 
-    pub(super) fn get(&self, id: &str) -> Option<&Entry> {
+    pub(super) fn get(&self, id: &str) -> Option<&AgentEntry> {
         self.agents.get(id)
     }
 
-    pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut AgentEntry> {
         self.agents.get_mut(id)
     }
 
     /// Returns the agent, inserting it if it is new.
-    pub(super) fn entry(&mut self, now: Instant, id: &str) -> &mut Entry {
+    pub(super) fn entry(&mut self, now: Instant, id: &str) -> &mut AgentEntry {
         if !self.agents.contains_key(id) {
-            self.agents.insert(id.to_owned(), Entry::new(now));
+            self.agents.insert(id.to_owned(), AgentEntry::new(now));
             self.touch(id);
         }
-        self.agents.entry(id.to_owned()).or_insert_with(|| Entry::new(now))
+        self.agents.entry(id.to_owned()).or_insert_with(|| AgentEntry::new(now))
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Entry)> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut AgentEntry)> {
         self.agents.iter_mut()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Entry)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &AgentEntry)> {
         self.agents.iter()
     }
 
     /// Iterates over the agents with ids that order after `id`; over all of them for `None`.
-    pub(super) fn after<'a>(&'a self, id: Option<&'a str>) -> impl Iterator<Item = (&'a String, &'a Entry)> {
+    pub(super) fn after<'a>(&'a self, id: Option<&'a str>) -> impl Iterator<Item = (&'a String, &'a AgentEntry)> {
         let start = id.map_or(Bound::Unbounded, Bound::Excluded);
         self.agents.range::<str, _>((start, Bound::Unbounded))
     }
@@ -233,7 +233,7 @@ impl Roster {
         self.changes.insert(self.last_change, id.to_owned());
     }
 
-    pub(super) fn remove(&mut self, id: &str) -> Option<Entry> {
+    pub(super) fn remove(&mut self, id: &str) -> Option<AgentEntry> {
         let entry = self.agents.remove(id)?;
         self.changes.remove(&entry.changed);
         self.last_change += 1;

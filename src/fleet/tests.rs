@@ -134,7 +134,7 @@ impl Mesh {
                 self.stores[number].insert(write.key.clone(), json.clone());
                 self.unsent.push((number, write.key, json));
             }
-            fleet.handle_written(self.now, write.number, Written::Done);
+            fleet.handle_written(self.now, write.number, WriteResult::Done);
         }
         if fleet.poll_announcement(self.now) {
             self.announced += 1;
@@ -502,7 +502,7 @@ fn a_write_that_the_disk_refused_is_tried_again() {
     let fleet = &mut mesh.nodes[0];
     fleet.handle_sign(mesh.now, "a", USER);
     let write = fleet.poll_write(mesh.now).expect("a transition");
-    fleet.handle_written(mesh.now, write.number, Written::Failed);
+    fleet.handle_written(mesh.now, write.number, WriteResult::Failed);
     assert!(fleet.poll_write(mesh.now).is_none(), "not at once");
     mesh.wait(5 * SECOND);
     assert_eq!(mesh.stored(0, "a")["liveness"], "LIVE");
@@ -518,7 +518,7 @@ fn presence_does_not_vouch_for_what_the_disk_did_not_take() {
     fleet.handle_dropped(mesh.now, gone);
     let fails = |fleet: &mut Fleet, now: Now| {
         while let Some(write) = fleet.poll_write(now) {
-            fleet.handle_written(now, write.number, Written::Failed);
+            fleet.handle_written(now, write.number, WriteResult::Failed);
         }
     };
     for _ in 0..80 {
@@ -572,7 +572,7 @@ fn another_nodes_word_that_crossed_ours_on_its_way_to_the_store_is_overwritten()
     let write = fleet.poll_write(mesh.now).expect("a transition");
     let theirs = format!(r#"{{"liveness":"DEAD","endpoint":"{}","attach":0,"via":"n9"}}"#, EndpointId([9; 32]));
     fleet.handle_record(mesh.now, "a", Some(&theirs));
-    fleet.handle_written(mesh.now, write.number, Written::Done);
+    fleet.handle_written(mesh.now, write.number, WriteResult::Done);
     mesh.settle();
     assert_eq!(mesh.stored(0, "a")["via"], "n0", "ours may have been written before theirs");
     assert_eq!(mesh.writes, 1, "once more is enough");

@@ -19,7 +19,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// Claim of a node to an agent. The highest attach counter wins, then the larger endpoint id.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Claim {
+pub(super) struct OwnershipClaim {
     /// Number of nodes that the agent has attached to.
     pub(super) attach: u64,
     pub(super) endpoint: EndpointId,
@@ -32,7 +32,7 @@ pub(super) struct Transition {
     pub(super) liveness: Liveness,
     /// node_id of the node that wrote it.
     pub(super) via: String,
-    pub(super) claim: Claim,
+    pub(super) claim: OwnershipClaim,
     /// Principal that the agent belongs to at that node.
     pub(super) owner: Owner,
 }
@@ -62,7 +62,7 @@ impl Transition {
         Some(Transition {
             liveness: Liveness::from_name(text("liveness")?)?,
             via: text("via").unwrap_or_default().to_owned(),
-            claim: Claim {
+            claim: OwnershipClaim {
                 attach: fields.get("attach").and_then(Value::as_u64)?,
                 endpoint: text("endpoint")?.parse().ok()?,
             },

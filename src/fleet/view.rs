@@ -6,7 +6,7 @@ use peat_ipc::sidecar;
 
 use super::attachments::StreamId;
 use super::liveness::Liveness;
-use super::roster::{Entry, Forgotten};
+use super::roster::{AgentEntry, Forgotten};
 use super::{Changed, Fleet};
 use crate::clock::Now;
 use crate::identity::EndpointId;
@@ -34,8 +34,8 @@ impl Fleet {
     #[must_use]
     pub fn live(&self, now: Now, group: Option<&str>) -> Vec<String> {
         let times = self.settings.times;
-        let lives = |entry: &Entry| entry.vitals(&self.presence).liveness(now.mono, &times) == Liveness::Live;
-        let wanted = |entry: &Entry| group.is_none_or(|group| entry.profile.group == group);
+        let lives = |entry: &AgentEntry| entry.vitals(&self.presence).liveness(now.mono, &times) == Liveness::Live;
+        let wanted = |entry: &AgentEntry| group.is_none_or(|group| entry.profile.group == group);
         let agents = self.roster.iter().filter(|(_, entry)| wanted(entry) && lives(entry));
         agents.map(|(id, _)| id.clone()).collect()
     }
@@ -96,7 +96,7 @@ impl Fleet {
         }))
     }
 
-    fn show(&self, now: Now, id: &str, entry: &Entry) -> sidecar::Agent {
+    fn show(&self, now: Now, id: &str, entry: &AgentEntry) -> sidecar::Agent {
         let liveness = entry.vitals(&self.presence).liveness(now.mono, &self.settings.times);
         sidecar::Agent {
             agent_id: id.to_owned(),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::pulse::Pulse;
+use crate::pulse::ThreadWatchdog;
 
 /// A channel between threads: its name, its capacity, and its current depth.
 pub struct Channel {
@@ -27,7 +27,7 @@ pub struct Instruments {
     /// Channels between threads.
     pub channels: Vec<Channel>,
     /// Stamps and loop durations of threads.
-    pub threads: Vec<Arc<Pulse>>,
+    pub threads: Vec<Arc<ThreadWatchdog>>,
     /// Returns the number of log lines dropped so far; `None` if that is unknown.
     pub dropped_log_lines: Option<fn() -> u64>,
 }

@@ -11,7 +11,7 @@ mod text;
 pub use histogram::Histogram;
 pub use instruments::{Channel, Instruments};
 pub use rpcs::Rpcs;
-pub use text::{Family, Kind, Text, Value};
+pub use text::{Family, MetricKind, Text, Value};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

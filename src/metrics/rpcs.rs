@@ -5,7 +5,7 @@ use std::time::Duration;
 use peat_ipc::method::AGENT_LINK;
 use peat_ipc::{Code, Method};
 
-use super::{Figure, Histogram, Kind, Text};
+use super::{Figure, Histogram, MetricKind, Text};
 
 /// Size of a table by method number. Index 0 counts methods that do not exist.
 const METHODS: usize = AGENT_LINK as usize + 1;
@@ -41,7 +41,7 @@ impl Rpcs {
 
     /// Writes both metric families, for the methods that were called.
     pub fn show(&self, text: &mut Text) {
-        let mut family = text.family("rpcs_total", Kind::Counter, "Calls that ended, by method and code.");
+        let mut family = text.family("rpcs_total", MetricKind::Counter, "Calls that ended, by method and code.");
         for (number, calls) in self.0.iter().enumerate() {
             for (code, count) in calls.codes.iter().enumerate().filter(|(_, count)| count.get() > 0) {
                 let code = if code == 0 { "OK" } else { Code::ALL[code - 1].name() };
@@ -49,7 +49,7 @@ impl Rpcs {
             }
         }
         let help = "How long unary calls took, from the request to its answer.";
-        let mut family = text.family("rpc_duration_seconds", Kind::Histogram, help);
+        let mut family = text.family("rpc_duration_seconds", MetricKind::Histogram, help);
         for (number, calls) in self.0.iter().enumerate().filter(|(_, calls)| !calls.durations.is_empty()) {
             family.histogram(&[("method", name(number))], &calls.durations);
         }

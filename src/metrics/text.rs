@@ -6,7 +6,7 @@ use super::histogram::{BOUNDS_MICROS, Histogram};
 
 /// Type of a metric.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     /// A value that only grows, from the node's start.
     Counter,
     /// The current value.
@@ -60,18 +60,18 @@ pub struct Text(String);
 
 impl Text {
     /// Begins a family; `name` lacks the common prefix `peat_node_`.
-    pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+    pub fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) -> Family<'_> {
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         self.put(&["# HELP peat_node_", name, " ", help, "\n# TYPE peat_node_", name, " ", kind, "\n"]);
         Family { text: self, name }
     }
 
     /// Writes a family of one sample.
-    pub fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Into<Value>) {
+    pub fn single(&mut self, name: &'static str, kind: MetricKind, help: &str, value: impl Into<Value>) {
         self.family(name, kind, help).sample(&[], value.into());
     }
 
@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn values_are_in_base_units_and_labels_may_say_anything() {
         let mut text = Text::default();
-        text.single("documents", Kind::Gauge, "Live documents.", 7_u64);
-        let mut family = text.family("peer_clock_skew_seconds", Kind::Gauge, "Its clock minus ours.");
+        text.single("documents", MetricKind::Gauge, "Live documents.", 7_u64);
+        let mut family = text.family("peer_clock_skew_seconds", MetricKind::Gauge, "Its clock minus ours.");
         family.sample(&[("peer", "a\"\\\nb")], Value::Micros(-1_500_000));
         assert_eq!(
             text.finish(),
@@ -172,7 +172,7 @@ mod tests {
             histogram.note(Duration::from_micros(micros));
         }
         let mut text = Text::default();
-        text.family("turn_seconds", Kind::Histogram, "Turns.").histogram(&[("thread", "api")], &histogram);
+        text.family("turn_seconds", MetricKind::Histogram, "Turns.").histogram(&[("thread", "api")], &histogram);
         let text = text.finish();
         let lines: Vec<&str> =
             text.lines().skip(2).map(|line| line.trim_start_matches("peat_node_turn_seconds")).collect();

@@ -12,7 +12,7 @@ use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::Error;
-use crate::api::shell::Handed;
+use crate::api::shell::InheritedListener;
 
 /// First inherited descriptor (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
@@ -59,11 +59,11 @@ fn count(sockets: Option<&str>, process: Option<&str>, ours: u32) -> Result<RawF
 }
 
 /// Checks that each descriptor is a listening unix stream socket with a path. Anything else is a mistake in a unit file.
-pub(super) fn listeners(taken: Vec<OwnedFd>) -> Result<Vec<Handed>, Error> {
+pub(super) fn listeners(taken: Vec<OwnedFd>) -> Result<Vec<InheritedListener>, Error> {
     taken.into_iter().enumerate().map(|(index, socket)| listener(index, socket)).collect()
 }
 
-fn listener(index: usize, socket: OwnedFd) -> Result<Handed, Error> {
+fn listener(index: usize, socket: OwnedFd) -> Result<InheritedListener, Error> {
     let wrong = || {
         let words =
             "is not a listening unix stream socket with a path; ListenStream=/run/peat-node/peat-node.sock makes one";
@@ -77,7 +77,7 @@ fn listener(index: usize, socket: OwnedFd) -> Result<Handed, Error> {
     }
     let listener = UnixListener::from(socket);
     let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
-    Ok(Handed { path: path.ok_or_else(wrong)?, listener })
+    Ok(InheritedListener { path: path.ok_or_else(wrong)?, listener })
 }
 
 #[cfg(test)]

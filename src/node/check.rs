@@ -10,7 +10,7 @@ use crate::identity::EndpointId;
 
 /// Result of `check`.
 #[derive(Debug)]
-pub struct Findings {
+pub struct CheckReport {
     /// Endpoint id of the node; `None`: its key is generated at the first start.
     pub identity: Option<EndpointId>,
 }
@@ -19,7 +19,7 @@ pub struct Findings {
 ///
 /// # Errors
 /// The error that would keep the node from starting.
-pub fn check(config: &Config) -> Result<Findings, Error> {
+pub fn check(config: &Config) -> Result<CheckReport, Error> {
     let identity = check_data_dir(&config.data_dir)?;
     if let Some(id) = identity {
         refuse_ourselves(&config.peers, id)?;
@@ -30,7 +30,7 @@ pub fn check(config: &Config) -> Result<Findings, Error> {
         // A socket in a missing data directory is created together with it.
         check_writable(if parent == config.data_dir { &config.data_dir } else { parent })?;
     }
-    Ok(Findings { identity })
+    Ok(CheckReport { identity })
 }
 
 fn check_data_dir(path: &Path) -> Result<Option<EndpointId>, Error> {

@@ -27,7 +27,7 @@ pub fn dropped_lines() -> u64 {
 }
 
 #[derive(Debug)]
-enum Entry {
+enum LogEntry {
     Line(Vec<u8>),
     /// Replied to once every earlier line has been written.
     Flush(Sender<()>),
@@ -36,7 +36,7 @@ enum Entry {
 /// Handle of the logging. Dropping it waits for queued lines, no longer than [`stderr::LAST_WORDS`].
 #[derive(Debug)]
 pub(super) struct Logging {
-    queue: Sender<Entry>,
+    queue: Sender<LogEntry>,
 }
 
 /// Starts logging the records that pass `filter`.
@@ -64,7 +64,7 @@ pub(super) fn start(filter: &str) -> Result<Logging, Error> {
 impl Drop for Logging {
     fn drop(&mut self) {
         let (done, flushed) = bounded(1);
-        if self.queue.send_timeout(Entry::Flush(done), stderr::LAST_WORDS).is_ok() {
+        if self.queue.send_timeout(LogEntry::Flush(done), stderr::LAST_WORDS).is_ok() {
             // After the timeout the lines are lost, because the process must end.
             let _ = flushed.recv_timeout(stderr::LAST_WORDS);
         }
@@ -72,12 +72,12 @@ impl Drop for Logging {
 }
 
 /// Body of the thread, which ends when no logger is left.
-fn run(entries: &Receiver<Entry>, write: &mut dyn FnMut(&[u8])) {
+fn run(entries: &Receiver<LogEntry>, write: &mut dyn FnMut(&[u8])) {
     let mut reported = dropped_lines();
     for entry in entries {
         match entry {
-            Entry::Line(line) => write(&line),
-            Entry::Flush(done) => drop(done.send(())),
+            LogEntry::Line(line) => write(&line),
+            LogEntry::Flush(done) => drop(done.send(())),
         }
         let dropped = dropped_lines();
         // The warning needs a free slot itself, so it waits until the queue is empty.
@@ -90,7 +90,7 @@ fn run(entries: &Receiver<Entry>, write: &mut dyn FnMut(&[u8])) {
 
 /// Target of the logger, which calls `write` once per formatted line.
 struct Lines {
-    queue: Sender<Entry>,
+    queue: Sender<LogEntry>,
     dropped: &'static AtomicU64,
 }
 
@@ -100,7 +100,7 @@ impl Write for Lines {
             ..=LINE_BYTES => line.to_vec(),
             _ => [&line[..LINE_BYTES - 1], b"\n"].concat(),
         };
-        if self.queue.try_send(Entry::Line(kept)).is_err() {
+        if self.queue.try_send(LogEntry::Line(kept)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -149,7 +149,7 @@ mod tests {
         let (queue, entries) = bounded(1);
         let long = vec![b'x'; 3 * LINE_BYTES];
         assert_eq!(Lines { queue, dropped: &COUNTED }.write(&long).expect("taken"), long.len());
-        let Ok(Entry::Line(kept)) = entries.try_recv() else { panic!("a line") };
+        let Ok(LogEntry::Line(kept)) = entries.try_recv() else { panic!("a line") };
         assert_eq!((kept.len(), kept.last()), (LINE_BYTES, Some(&b'\n')));
     }
 
@@ -157,7 +157,7 @@ mod tests {
     fn lines_are_written_in_order_before_a_flush_is_answered() {
         let (queue, entries) = bounded(3);
         let (done, flushed) = bounded(1);
-        for entry in [Entry::Line(b"a".into()), Entry::Line(b"b".into()), Entry::Flush(done)] {
+        for entry in [LogEntry::Line(b"a".into()), LogEntry::Line(b"b".into()), LogEntry::Flush(done)] {
             queue.send(entry).expect("room");
         }
         drop(queue);

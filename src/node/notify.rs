@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::pulse::Rhythm;
+use crate::pulse::WatchdogInterval;
 
 /// Connection to the service manager.
 #[derive(Debug, Default)]
@@ -97,18 +97,18 @@ fn one_line(status: &str) -> String {
 }
 
 /// Returns the interval of the manager's watchdog. `None`: there is none for this process.
-pub(super) fn watchdog() -> Option<Rhythm> {
+pub(super) fn watchdog() -> Option<WatchdogInterval> {
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     parse_watchdog(variable("WATCHDOG_USEC").as_deref(), variable("WATCHDOG_PID").as_deref(), std::process::id())
 }
 
-fn parse_watchdog(interval: Option<&str>, process: Option<&str>, ours: u32) -> Option<Rhythm> {
+fn parse_watchdog(interval: Option<&str>, process: Option<&str>, ours: u32) -> Option<WatchdogInterval> {
     if process.is_some_and(|process| process.parse() != Ok(ours)) {
         return None;
     }
     let interval = interval?;
     match interval.parse() {
-        Ok(micros @ 1..) => Some(Rhythm::new(Duration::from_micros(micros))),
+        Ok(micros @ 1..) => Some(WatchdogInterval::new(Duration::from_micros(micros))),
         _ => {
             log::warn!("WATCHDOG_USEC: '{interval}' is not a number of microseconds; there is no watchdog");
             None
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn only_the_process_that_is_meant_has_a_watchdog() {
-        let second = Some(Rhythm::new(Duration::from_secs(1)));
+        let second = Some(WatchdogInterval::new(Duration::from_secs(1)));
         assert_eq!(parse_watchdog(Some("1000000"), None, 7), second);
         assert_eq!(parse_watchdog(Some("1000000"), Some("7"), 7), second);
         assert_eq!(parse_watchdog(Some("1000000"), Some("8"), 7), None);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Error;
 use super::data_dir::DataDir;
 use crate::api;
-use crate::api::shell::Handed;
+use crate::api::shell::InheritedListener;
 use crate::clock;
 use crate::config::{Config, Listen, Secret, refuse_ourselves};
 use crate::fleet;
@@ -41,7 +41,7 @@ impl RelayPart {
 }
 
 /// All components that can fail to open, opened.
-pub(super) struct Parts {
+pub(super) struct Components {
     pub(super) store: Store<FileDisk>,
     pub(super) sync: sync::Engine,
     pub(super) api: api::Engine,
@@ -53,9 +53,9 @@ pub(super) struct Parts {
     pub(super) id: EndpointId,
 }
 
-impl Parts {
+impl Components {
     /// Opens the database, creates the engines and binds the sockets.
-    pub(super) fn open(config: &Config, data: &DataDir, handed: Vec<Handed>) -> Result<Parts, Error> {
+    pub(super) fn open(config: &Config, data: &DataDir, handed: Vec<InheritedListener>) -> Result<Components, Error> {
         let mut random = System::default();
         let identity = Arc::new(data.identity(&mut random)?);
         refuse_ourselves(&config.peers, identity.id())?;
@@ -72,7 +72,7 @@ impl Parts {
         let bound = udp.local_address().map_err(|cause| Error::Machine("the UDP socket".to_owned(), cause))?;
         let relay = open_relay(config)?;
         let clients = bind_clients(config, handed)?;
-        Ok(Parts { store, sync, api, udp, clients, watcher, relay, bound, id: identity.id() })
+        Ok(Components { store, sync, api, udp, clients, watcher, relay, bound, id: identity.id() })
     }
 
     /// Returns the node's addresses and endpoint id, for the log.
@@ -84,7 +84,7 @@ impl Parts {
 }
 
 /// Opens the client sockets, creating the directory of a unix socket if it is missing.
-fn bind_clients(config: &Config, handed: Vec<Handed>) -> Result<api::shell::Shell, Error> {
+fn bind_clients(config: &Config, handed: Vec<InheritedListener>) -> Result<api::shell::Shell, Error> {
     for listen in &config.listen {
         let Listen::Unix(path) = listen else { continue };
         if handed.iter().any(|handed| handed.path == *path) {
@@ -147,10 +147,10 @@ pub(super) fn commands(config: &Config, id: EndpointId) -> commands::Settings {
     commands::Settings { trust, retention: config.fleet.command_retention, ttl: config.fleet.command_ttl }
 }
 
-fn api_config(config: &Config, node_id: String, identity: &Arc<Identity>) -> api::Config {
+fn api_config(config: &Config, node_id: String, identity: &Arc<Identity>) -> api::ApiConfig {
     let (policy, fleet, commands) = (policy(config), fleet(config), commands(config, identity.id()));
     let watched_agent = watched_agent(config, &node_id);
-    api::Config {
+    api::ApiConfig {
         node_id,
         watched_agent,
         policy,
@@ -172,12 +172,12 @@ fn http_url(config: &Config) -> String {
 }
 
 fn open_store(config: &Config, identity: &Identity) -> Result<Store<FileDisk>, Error> {
-    let settings = store::Config {
+    let settings = store::StoreConfig {
         latest_collections: config.latest_collections.clone(),
         flush_interval: config.flush_interval,
         cache_bytes: config.cache_bytes,
         boot: clock::shell::boot_id(&mut System::default()),
-        ..store::Config::new(identity.id())
+        ..store::StoreConfig::new(identity.id())
     };
     let opened = FileDisk::open(&config.data_dir)
         .and_then(|disk| Store::open(disk, settings, &mut System::default(), clock::shell::now()));
@@ -198,7 +198,7 @@ fn parsed(key: Option<&Secret>) -> Result<Option<FormationKey>, Error> {
 }
 
 fn sync_engine(config: &Config, identity: &Identity, node_id: String, reader: Reader) -> Result<sync::Engine, Error> {
-    let settings = sync::Config {
+    let settings = sync::SyncConfig {
         node_id,
         app_id: config.app_id.clone(),
         formation_key: formation_key(config)?,

@@ -13,7 +13,7 @@ use super::{Error, STOPPING, harden, logging, signals};
 use crate::clock::shell::now;
 use crate::config::RelayConfig;
 use crate::contain::abort_on_panic;
-use crate::pulse::Pulse;
+use crate::pulse::ThreadWatchdog;
 use crate::relay;
 
 /// Runs a relay until SIGTERM or SIGINT.
@@ -28,7 +28,7 @@ pub fn run_relay(config: &RelayConfig) -> Result<(), Error> {
     let orders = signals::listen()?;
     let (manager, rhythm) = (Manager::of_this_process(), notify::watchdog());
     let RelayPart { relay, socket, bound } = RelayPart::open(config.listen, &config.key)?;
-    let pulse = Pulse::new("relay", now().mono, rhythm, Duration::ZERO);
+    let pulse = ThreadWatchdog::new("relay", now().mono, rhythm, Duration::ZERO);
     let ((keeps_going, ordered), (silent, _)) = (bounded(ORDERS), bounded(ORDERS));
     let (waker, pulses) = (socket.waker(), vec![pulse.clone()]);
     let wiring = relay::shell::Wiring { orders: ordered, silent, waiting: None, pulse };

@@ -8,7 +8,7 @@ use super::Error;
 
 /// Meaning of a signal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Order {
+pub(super) enum Signal {
     /// SIGTERM, SIGINT: stop the node. The second one ends the process at once.
     Stop,
     /// SIGHUP: reload the settings that can change.
@@ -17,13 +17,13 @@ pub(super) enum Order {
 
 /// Channels of received signals. Each holds one: a reload that has not begun covers later ones too.
 #[derive(Debug)]
-pub(super) struct Orders {
+pub(super) struct SignalReceivers {
     pub(super) stop: Receiver<()>,
     pub(super) reload: Receiver<()>,
 }
 
 /// Starts the thread that receives signals.
-pub(super) fn listen() -> Result<Orders, Error> {
+pub(super) fn listen() -> Result<SignalReceivers, Error> {
     let failed = |cause| Error::Machine("watching for signals".to_owned(), cause);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let (stops, stop) = bounded(1);
@@ -32,9 +32,9 @@ pub(super) fn listen() -> Result<Orders, Error> {
         let mut stopping = false;
         for signal in signals.forever() {
             match order(signal) {
-                Order::Stop if stopping || stops.try_send(()).is_err() => std::process::exit(1),
-                Order::Stop => stopping = true,
-                Order::Reload => match reloads.try_send(()) {
+                Signal::Stop if stopping || stops.try_send(()).is_err() => std::process::exit(1),
+                Signal::Stop => stopping = true,
+                Signal::Reload => match reloads.try_send(()) {
                     Ok(()) | Err(TrySendError::Full(())) => {}
                     Err(TrySendError::Disconnected(())) => log::debug!("no reload: the node is ending"),
                 },
@@ -42,9 +42,9 @@ pub(super) fn listen() -> Result<Orders, Error> {
         }
     };
     let started = std::thread::Builder::new().name("peat-signals".to_owned()).spawn(watch);
-    started.map(|_| Orders { stop, reload }).map_err(failed)
+    started.map(|_| SignalReceivers { stop, reload }).map_err(failed)
 }
 
-fn order(signal: i32) -> Order {
-    if signal == SIGHUP { Order::Reload } else { Order::Stop }
+fn order(signal: i32) -> Signal {
+    if signal == SIGHUP { Signal::Reload } else { Signal::Stop }
 }

@@ -7,20 +7,20 @@ use std::time::Instant;
 use crossbeam_channel::{never, select, tick};
 
 use super::notify::Manager;
-use super::signals::Orders;
+use super::signals::SignalReceivers;
 use super::threads::{Ended, Threads};
 use crate::clock::shell::now;
-use crate::pulse::{Pulse, Rhythm};
+use crate::pulse::{ThreadWatchdog, WatchdogInterval};
 
 /// State that the main thread supervises.
 #[derive(Debug)]
 pub(super) struct Supervisor<'a> {
-    pub(super) orders: &'a Orders,
+    pub(super) orders: &'a SignalReceivers,
     pub(super) threads: &'a Threads,
     pub(super) manager: &'a Manager,
-    pub(super) rhythm: Option<Rhythm>,
+    pub(super) rhythm: Option<WatchdogInterval>,
     /// Stamps of the threads that the watchdog covers.
-    pub(super) pulses: Vec<Arc<Pulse>>,
+    pub(super) pulses: Vec<Arc<ThreadWatchdog>>,
     /// Status that the manager displays while all threads respond.
     pub(super) status: String,
 }
@@ -88,10 +88,10 @@ mod tests {
         let path = directory.path().join("notify");
         let heard = UnixDatagram::bind(&path).expect("bound");
         let manager = Manager::at(&path.into_os_string());
-        let (start, rhythm) = (now().mono, Rhythm::new(Duration::from_secs(30)));
-        let pulses = ["api", "sync"].map(|role| Pulse::new(role, start, Some(rhythm), Duration::ZERO));
+        let (start, rhythm) = (now().mono, WatchdogInterval::new(Duration::from_secs(30)));
+        let pulses = ["api", "sync"].map(|role| ThreadWatchdog::new(role, start, Some(rhythm), Duration::ZERO));
         let (api, sync) = (&pulses[0], &pulses[1]);
-        let orders = Orders { stop: bounded(0).1, reload: bounded(0).1 };
+        let orders = SignalReceivers { stop: bounded(0).1, reload: bounded(0).1 };
         let supervisor = Supervisor {
             orders: &orders,
             threads: &Threads::new(false),
@@ -101,7 +101,7 @@ mod tests {
             status: "well".to_owned(),
         };
         let mut at = start;
-        let mut told_at = |seconds, turning: &[&Arc<Pulse>]| {
+        let mut told_at = |seconds, turning: &[&Arc<ThreadWatchdog>]| {
             at = start + Duration::from_secs(seconds);
             turning.iter().for_each(|pulse| pulse.stamp(at));
             supervisor.look(at);

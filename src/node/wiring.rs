@@ -9,11 +9,11 @@
 //! | store → sync | `Reply` | the requests sync may have outstanding | cannot be |
 //! | store → merge | `Job` | 1 | cannot be: one at a time |
 //! | merge → store | `Finished` | 1 | cannot be |
-//! | api → sync | `Asked` | [`api::SYNC_OUTSTANDING`] | the call fails with RESOURCE_EXHAUSTED |
+//! | api → sync | `ControlRequest` | [`api::SYNC_OUTSTANDING`] | the call fails with RESOURCE_EXHAUSTED |
 //! | sync → api | `Event` | `EVENTS` | the engine keeps it |
 //! | main → api, sync | `Reloaded` | 1 | the reload fails |
 //! | watcher ↔ api | frames, as any client | a socket pair's | the writer waits |
-//! | sync → relay | `Order` | [`ORDERS`] | the engine keeps it |
+//! | sync → relay | `RelayControl` | [`ORDERS`] | the engine keeps it |
 //! | relay → sync | that it has fallen silent | [`ORDERS`] | the relay waits |
 //! | sync → resolver | names | [`resolver::NAMES`] | cannot be |
 //! | resolver → sync | `Resolved` | [`resolver::NAMES`] | cannot be |
@@ -23,13 +23,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::parts::{Parts, RelayPart};
+use super::parts::{Components, RelayPart};
 use super::reload::Outlets;
 use super::threads::Threads;
 use super::{Error, dropped_lines};
 use crate::clock::shell::now;
 use crate::limits::STORE_QUEUE;
-use crate::pulse::{Pulse, Rhythm};
+use crate::pulse::{ThreadWatchdog, WatchdogInterval};
 use crate::store::shell::SharedTip;
 use crate::sync::{self, resolver};
 use crate::{api, relay, store, watcher};
@@ -45,19 +45,23 @@ const WATCHER_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running node.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningNode {
     /// Stops the node.
     pub(super) stop: api::shell::Stop,
     /// Stamps of the threads that must keep responding.
-    pub(super) pulses: Vec<Arc<Pulse>>,
+    pub(super) pulses: Vec<Arc<ThreadWatchdog>>,
     /// Channels for reloaded settings.
     pub(super) outlets: Outlets,
 }
 
 /// Starts the threads. Stopping the api thread stops the others: the sync thread ends when its only caller is gone, and the store
 /// ends, after a last flush, when both are gone.
-pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhythm>) -> Result<Running, Error> {
-    let pulse = |role, patience| Pulse::new(role, now().mono, rhythm, patience);
+pub(super) fn start(
+    mut parts: Components,
+    threads: &mut Threads,
+    rhythm: Option<WatchdogInterval>,
+) -> Result<RunningNode, Error> {
+    let pulse = |role, patience| ThreadWatchdog::new(role, now().mono, rhythm, patience);
     let [for_api, for_store, for_sync] = ["api", "store", "sync"].map(|role| pulse(role, Duration::ZERO));
     let for_watcher = parts.watcher.is_some().then(|| pulse("watcher", WATCHER_PATIENCE));
     let mut pulses = vec![for_api.clone(), for_store.clone(), for_sync.clone()];
@@ -106,18 +110,18 @@ pub(super) fn start(mut parts: Parts, threads: &mut Threads, rhythm: Option<Rhyt
     let store =
         store::shell::Wiring { requests: submitted, api: api_outlet, sync: sync_outlet, tip, jobs, pulse: for_store };
     let stop = start_threads(parts, threads, api, store, sync, watching)?;
-    Ok(Running { stop, pulses, outlets })
+    Ok(RunningNode { stop, pulses, outlets })
 }
 
 fn start_threads(
-    parts: Parts,
+    parts: Components,
     threads: &mut Threads,
     api: api::shell::Wiring,
     store: store::shell::Wiring,
     sync: sync::shell::Wiring,
     watching: Sender<()>,
 ) -> Result<api::shell::Stop, Error> {
-    let Parts { store: documents, sync: links, api: calls, udp, clients, .. } = parts;
+    let Components { store: documents, sync: links, api: calls, udp, clients, .. } = parts;
     let (stop, sync_waker) = (clients.stop(), udp.waker());
     threads.start("api", move || {
         let served = clients.run(calls, api);
@@ -136,7 +140,11 @@ fn start_threads(
 
 /// Starts the watcher if there is an agent to watch. It ends when the returned sender is dropped, or when the api thread has
 /// closed its connection. Its end is not waited for, because the agent may delay it.
-fn start_watcher(threads: &Threads, parts: &mut Parts, pulse: Option<Arc<Pulse>>) -> Result<Sender<()>, Error> {
+fn start_watcher(
+    threads: &Threads,
+    parts: &mut Components,
+    pulse: Option<Arc<ThreadWatchdog>>,
+) -> Result<Sender<()>, Error> {
     let (watching, stop) = bounded(0);
     if let (Some(watcher), Some(pulse)) = (parts.watcher.take(), pulse) {
         let node = parts.clients.connect_watcher();
@@ -149,8 +157,8 @@ fn start_watcher(threads: &Threads, parts: &mut Parts, pulse: Option<Arc<Pulse>>
 /// Starts the relay, if this node is one. It ends when the sync thread, which controls it, is gone.
 fn start_relay(
     threads: &mut Threads,
-    parts: &mut Parts,
-    pulse: Option<Arc<Pulse>>,
+    parts: &mut Components,
+    pulse: Option<Arc<ThreadWatchdog>>,
 ) -> Result<Option<sync::shell::OwnRelay>, Error> {
     let (Some(RelayPart { relay, socket, .. }), Some(pulse)) = (parts.relay.take(), pulse) else { return Ok(None) };
     let ((orders, ordered), (silent, silenced)) = (bounded(ORDERS), bounded(ORDERS));

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use ring::hmac;
 
 use self::table::Table;
-use self::wire::{Answer, DATA, HEADER_BYTES, Header, RelayId, RelayKey, Request};
+use self::wire::{AllocationRequest, Answer, DATA, HEADER_BYTES, Header, RelayId, RelayKey};
 use crate::clock::Now;
 use crate::limits::{RELAY_IDLE, RELAY_QUEUE, RELAYED_BYTES};
 use crate::random::{Random, RandomExt};
@@ -68,7 +68,7 @@ impl Relay {
     pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
         if datagram.first() == Some(&DATA) {
             self.forward(now, from, datagram);
-        } else if let Some(request) = Request::parse(datagram, &self.key) {
+        } else if let Some(request) = AllocationRequest::parse(datagram, &self.key) {
             let answer = self.answer(now, from, &request).to_bytes(&request, &self.key);
             self.send(from, answer);
         }
@@ -88,7 +88,7 @@ impl Relay {
         }
     }
 
-    fn answer(&mut self, now: Now, from: SocketAddr, request: &Request) -> Answer {
+    fn answer(&mut self, now: Now, from: SocketAddr, request: &AllocationRequest) -> Answer {
         let epoch = self.epoch(now);
         let known = [epoch, epoch.wrapping_sub(1)].map(|epoch| self.cookie(epoch, from));
         let is_known = known.iter().any(|cookie| wire::same(cookie, &request.claim.cookie));

@@ -14,7 +14,7 @@ use super::Relay;
 use super::wire::{HEADER_BYTES, RelayKey};
 use crate::clock::shell::now;
 use crate::limits::RELAYED_BYTES;
-use crate::pulse::Pulse;
+use crate::pulse::ThreadWatchdog;
 use crate::udp::Socket;
 
 /// Maximum number of datagrams received in one iteration, before orders are read again.
@@ -24,7 +24,7 @@ pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// Orders to the thread.
 #[derive(Debug)]
-pub enum Order {
+pub enum RelayControl {
     /// Leaves or, if false, enters radio silence: nothing is sent, and every allocation ends.
     Active(bool),
     /// Replaces the key.
@@ -35,13 +35,13 @@ pub enum Order {
 #[derive(Debug)]
 pub struct Wiring {
     /// Orders from the sync thread; its end ends this thread.
-    pub orders: Receiver<Order>,
+    pub orders: Receiver<RelayControl>,
     /// Confirmations of radio silence, sent once nothing leaves any more.
     pub silent: Sender<()>,
     /// Wakes the thread that waits for a confirmation.
     pub waiting: Option<Arc<Waker>>,
     /// Watchdog stamp of this thread, set in each iteration.
-    pub pulse: Arc<Pulse>,
+    pub pulse: Arc<ThreadWatchdog>,
 }
 
 /// Runs the relay thread; with `active` false it begins in radio silence.
@@ -76,8 +76,8 @@ pub fn run(mut relay: Relay, mut socket: Socket, wiring: &Wiring, mut active: bo
 fn obey(relay: &mut Relay, wiring: &Wiring, mut active: bool) -> Option<bool> {
     loop {
         match wiring.orders.try_recv() {
-            Ok(Order::Key(key)) => relay.set_key(key),
-            Ok(Order::Active(wanted)) => {
+            Ok(RelayControl::Key(key)) => relay.set_key(key),
+            Ok(RelayControl::Active(wanted)) => {
                 active = wanted;
                 if !active {
                     relay.forget_all();

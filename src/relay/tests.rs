@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Relay;
-use super::wire::{Answer, Claim, HEADER_BYTES, Handle, Header, REQUEST_BYTES, Refusal, RelayKey, Request, Token};
+use super::wire::{
+    AllocationClaim, AllocationRequest, Answer, HEADER_BYTES, Handle, Header, REQUEST_BYTES, Refusal, RelayKey, Token,
+};
 use crate::clock::Now;
 use crate::identity::Identity;
 use crate::limits::{
@@ -59,8 +61,8 @@ impl World {
         std::iter::from_fn(|| self.relay.poll_transmit()).collect()
     }
 
-    fn ask(&mut self, (identity, from): &(Identity, SocketAddr), claim: Claim) -> Answer {
-        let sent = self.send(*from, &Request::new(identity, [3; 8], claim).to_bytes(&key(7)));
+    fn ask(&mut self, (identity, from): &(Identity, SocketAddr), claim: AllocationClaim) -> Answer {
+        let sent = self.send(*from, &AllocationRequest::new(identity, [3; 8], claim).to_bytes(&key(7)));
         let [(to, answer)] = sent.as_slice() else { panic!("one answer, not {sent:?}") };
         assert_eq!(to, from);
         assert!(answer.len() < REQUEST_BYTES);
@@ -70,9 +72,9 @@ impl World {
     }
 
     /// Returns the claim of a node after its first request.
-    fn claim(&mut self, node: &(Identity, SocketAddr)) -> Claim {
-        match self.ask(node, Claim::default()) {
-            Answer::Cookie { relay, cookie } => Claim { relay, cookie, ..Claim::default() },
+    fn claim(&mut self, node: &(Identity, SocketAddr)) -> AllocationClaim {
+        match self.ask(node, AllocationClaim::default()) {
+            Answer::Cookie { relay, cookie } => AllocationClaim { relay, cookie, ..AllocationClaim::default() },
             other => panic!("{other:?}"),
         }
     }
@@ -80,7 +82,7 @@ impl World {
     /// Requests an allocation as a node that held `token`.
     fn ask_again(&mut self, node: &(Identity, SocketAddr), token: Token) -> Answer {
         let claim = self.claim(node);
-        self.ask(node, Claim { token, ..claim })
+        self.ask(node, AllocationClaim { token, ..claim })
     }
 
     /// Requests an allocation and returns its token.
@@ -117,7 +119,7 @@ fn two_nodes_with_allocations_reach_each_other_through_sixteen_bytes() {
 #[test]
 fn who_does_not_know_the_relays_key_is_not_answered() {
     let (mut world, a) = (World::new(), node(1));
-    let request = Request::new(&a.0, [3; 8], Claim::default());
+    let request = AllocationRequest::new(&a.0, [3; 8], AllocationClaim::default());
     assert_eq!(world.send(a.1, &request.to_bytes(&key(8))), []);
     let good = request.to_bytes(&key(7));
     for length in 0..good.len() {
@@ -146,7 +148,7 @@ fn nothing_is_forwarded_to_an_address_that_has_not_returned_a_cookie() {
     let (mut world, a, victim) = (World::new(), node(1), node(2));
     let ours = world.place(&a);
     let asks = |world: &mut World, claim| world.ask(&victim, claim);
-    assert!(matches!(asks(&mut world, Claim::default()), Answer::Cookie { .. }));
+    assert!(matches!(asks(&mut world, AllocationClaim::default()), Answer::Cookie { .. }));
     let of_another = world.claim(&a);
     assert!(matches!(asks(&mut world, of_another), Answer::Cookie { .. }), "a cookie is good for its address only");
     assert_eq!(world.send(a.1, &data(ours, &victim, b"hello")), []);
@@ -159,7 +161,7 @@ fn nothing_is_forwarded_to_an_address_that_has_not_returned_a_cookie() {
 fn a_place_is_given_only_to_the_node_itself() {
     let (mut world, a, thief) = (World::new(), node(1), node(9));
     let claim = world.claim(&thief);
-    let mut stolen = Request::new(&thief.0, [3; 8], claim);
+    let mut stolen = AllocationRequest::new(&thief.0, [3; 8], claim);
     stolen.id = a.0.id();
     let sent = world.send(thief.1, &stolen.to_bytes(&key(7)));
     let answer = Answer::parse(&sent[0].1, &a.0.id(), &key(7)).expect("an answer").1;

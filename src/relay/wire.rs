@@ -114,7 +114,7 @@ impl Header {
 
 /// Signed part of a request. All zeros in the first request to a relay, which obtains its id and a cookie.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Claim {
+pub struct AllocationClaim {
     /// The relay's id, from its last answer.
     pub relay: RelayId,
     /// Cookie, which proves that the node receives at its source address.
@@ -123,7 +123,7 @@ pub struct Claim {
     pub token: Token,
 }
 
-impl Claim {
+impl AllocationClaim {
     fn to_bytes(self) -> [u8; SIGNED_BYTES] {
         let mut bytes = [0; SIGNED_BYTES];
         bytes[..16].copy_from_slice(&self.relay);
@@ -139,22 +139,22 @@ impl Claim {
 
 /// Request for an allocation.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Request {
+pub struct AllocationRequest {
     /// Nonce, which the answer repeats.
     pub nonce: [u8; 8],
     /// The relay addressed, and the proofs it gave.
-    pub claim: Claim,
+    pub claim: AllocationClaim,
     /// The requesting node.
     pub id: EndpointId,
     /// The node's signature over the claim.
     pub signature: [u8; 64],
 }
 
-impl Request {
+impl AllocationRequest {
     /// Creates a request signed by `identity`.
     #[must_use]
-    pub fn new(identity: &Identity, nonce: [u8; 8], claim: Claim) -> Request {
-        Request { nonce, claim, id: identity.id(), signature: identity.sign(&claim.signed()) }
+    pub fn new(identity: &Identity, nonce: [u8; 8], claim: AllocationClaim) -> AllocationRequest {
+        AllocationRequest { nonce, claim, id: identity.id(), signature: identity.sign(&claim.signed()) }
     }
 
     /// Returns true if the node it names has signed it.
@@ -173,7 +173,7 @@ impl Request {
 
     /// Parses a request from a holder of `key`.
     #[must_use]
-    pub fn parse(datagram: &[u8], key: &RelayKey) -> Option<Request> {
+    pub fn parse(datagram: &[u8], key: &RelayKey) -> Option<AllocationRequest> {
         if datagram.len() != REQUEST_BYTES || datagram[0] != REQUEST {
             return None;
         }
@@ -186,8 +186,8 @@ impl Request {
         let (cookie, rest) = rest.split_first_chunk()?;
         let (token, rest) = rest.split_first_chunk()?;
         let (id, signature) = rest.split_first_chunk()?;
-        let claim = Claim { relay: *relay, cookie: *cookie, token: *token };
-        Some(Request { nonce: *nonce, claim, id: EndpointId(*id), signature: signature.try_into().ok()? })
+        let claim = AllocationClaim { relay: *relay, cookie: *cookie, token: *token };
+        Some(AllocationRequest { nonce: *nonce, claim, id: EndpointId(*id), signature: signature.try_into().ok()? })
     }
 }
 
@@ -235,7 +235,7 @@ pub enum Answer {
 impl Answer {
     /// Returns its bytes, as the answer to `request`.
     #[must_use]
-    pub fn to_bytes(&self, request: &Request, key: &RelayKey) -> Vec<u8> {
+    pub fn to_bytes(&self, request: &AllocationRequest, key: &RelayKey) -> Vec<u8> {
         let mut bytes = match self {
             Answer::Cookie { relay, cookie } => [&[COOKIE][..], &request.nonce, relay, cookie].concat(),
             Answer::Allocated { token, seconds } => {

@@ -8,7 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::write::{Wire, next};
-use super::{Field, Index, Kind, SIZES};
+use super::{Field, FieldKind, Index, SIZES};
 
 /// Factor for lists: a list that grows doubles its capacity.
 const GROWTH: usize = 2;
@@ -53,7 +53,7 @@ impl Index {
             let Wire::Bytes(content) = value else { continue };
             let Some(field) = self.fields().iter().find(|field| u64::from(field.number) == number) else { continue };
             *left = left.checked_sub(field.element_bytes()).ok_or(CostError::Over)?;
-            if let Kind::Message(of) | Kind::Map(of) = field.kind {
+            if let FieldKind::Message(of) | FieldKind::Map(of) = field.kind {
                 of.spend(content, left)?;
             }
         }
@@ -65,11 +65,16 @@ impl Field {
     /// Returns the memory of one occurrence, in bytes, without its content.
     fn element_bytes(&self) -> usize {
         let (inline, apart) = match self.kind {
-            Kind::Map(_) => (MAP_ENTRY_BYTES, 0),
-            Kind::Message(of) => (SIZES[usize::from(of.0)], 0),
-            Kind::Text => (size_of::<String>(), TEXT_BYTES),
-            Kind::Bytes => (size_of::<Bytes>(), 0),
-            Kind::Double | Kind::U32 | Kind::U64 | Kind::I64 | Kind::Bool | Kind::Enum(_) => (0, 0),
+            FieldKind::Map(_) => (MAP_ENTRY_BYTES, 0),
+            FieldKind::Message(of) => (SIZES[usize::from(of.0)], 0),
+            FieldKind::Text => (size_of::<String>(), TEXT_BYTES),
+            FieldKind::Bytes => (size_of::<Bytes>(), 0),
+            FieldKind::Double
+            | FieldKind::U32
+            | FieldKind::U64
+            | FieldKind::I64
+            | FieldKind::Bool
+            | FieldKind::Enum(_) => (0, 0),
         };
         if self.repeated { GROWTH * inline + apart } else { apart }
     }

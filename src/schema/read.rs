@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use peat_ipc::prost::encoding::{WireType, encode_key, encode_varint};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{Field, Index, Kind, text, values};
+use super::{Field, FieldKind, Index, text, values};
 
 pub(super) fn message(index: Index, json: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(json.len());
@@ -94,15 +94,15 @@ impl Content<'_> {
 
     fn expected(&self) -> &'static str {
         match self.field.kind {
-            Kind::Map(_) => "is an object",
+            FieldKind::Map(_) => "is an object",
             _ if self.field.repeated && !self.element => "is a list",
-            Kind::Double => "is a number",
-            Kind::U32 | Kind::U64 | Kind::I64 => "is an integer within its range",
-            Kind::Bool => "is true or false",
-            Kind::Text => "is a text",
-            Kind::Bytes => "is a text in base64",
-            Kind::Enum(_) => "is the name or the number of a value",
-            Kind::Message(_) => "is an object",
+            FieldKind::Double => "is a number",
+            FieldKind::U32 | FieldKind::U64 | FieldKind::I64 => "is an integer within its range",
+            FieldKind::Bool => "is true or false",
+            FieldKind::Text => "is a text",
+            FieldKind::Bytes => "is a text in base64",
+            FieldKind::Enum(_) => "is the name or the number of a value",
+            FieldKind::Message(_) => "is an object",
         }
     }
 
@@ -135,10 +135,10 @@ impl Content<'_> {
     fn integer<E: Error>(self, value: i128) -> Result<(), E> {
         self.is_single()?;
         let fits = match self.field.kind {
-            Kind::U32 => u32::try_from(value).ok().map(u64::from),
-            Kind::U64 => u64::try_from(value).ok(),
-            Kind::I64 => i64::try_from(value).ok().map(i64::cast_unsigned),
-            Kind::Enum(_) => i32::try_from(value).ok().map(|number| i64::from(number).cast_unsigned()),
+            FieldKind::U32 => u32::try_from(value).ok().map(u64::from),
+            FieldKind::U64 => u64::try_from(value).ok(),
+            FieldKind::I64 => i64::try_from(value).ok().map(i64::cast_unsigned),
+            FieldKind::Enum(_) => i32::try_from(value).ok().map(|number| i64::from(number).cast_unsigned()),
             _ => None,
         };
         match fits {
@@ -149,7 +149,7 @@ impl Content<'_> {
 
     fn number<E: Error>(self, value: f64) -> Result<(), E> {
         match self.field.kind {
-            Kind::Double => {
+            FieldKind::Double => {
                 self.is_single()?;
                 self.double(value)
             }
@@ -162,20 +162,20 @@ impl Content<'_> {
     fn text<E: Error>(self, value: &str) -> Result<(), E> {
         self.is_single()?;
         match self.field.kind {
-            Kind::Text => self.bytes(value.as_bytes()),
-            Kind::Bytes => match from_base64(value) {
+            FieldKind::Text => self.bytes(value.as_bytes()),
+            FieldKind::Bytes => match from_base64(value) {
                 Some(bytes) => self.bytes(&bytes),
                 None => Err(self.wrong()),
             },
-            Kind::Enum(of) => match values(of).iter().find(|known| text(known.name) == value) {
+            FieldKind::Enum(of) => match values(of).iter().find(|known| text(known.name) == value) {
                 Some(known) => self.varint(i64::from(known.number).cast_unsigned()),
                 None => Err(E::custom(format!("{} has no value '{value}'", self.field.name()))),
             },
-            Kind::U32 | Kind::U64 | Kind::I64 if looks_numeric(value) => match value.parse() {
+            FieldKind::U32 | FieldKind::U64 | FieldKind::I64 if looks_numeric(value) => match value.parse() {
                 Ok(integer) => self.integer(integer),
                 Err(_) => self.number(value.parse().unwrap_or(f64::NAN)),
             },
-            Kind::Double => match value {
+            FieldKind::Double => match value {
                 "NaN" => self.double(f64::NAN),
                 "Infinity" => self.double(f64::INFINITY),
                 "-Infinity" => self.double(f64::NEG_INFINITY),
@@ -204,19 +204,19 @@ impl<'de> Visitor<'de> for Content<'_> {
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
         self.is_single()?;
         match self.field.kind {
-            Kind::Bool => self.varint(value.into()),
+            FieldKind::Bool => self.varint(value.into()),
             _ => Err(self.wrong()),
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "as JSON's numbers are")]
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        if let Kind::Double = self.field.kind { self.number(value as f64) } else { self.integer(value.into()) }
+        if let FieldKind::Double = self.field.kind { self.number(value as f64) } else { self.integer(value.into()) }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "as JSON's numbers are")]
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        if let Kind::Double = self.field.kind { self.number(value as f64) } else { self.integer(value.into()) }
+        if let FieldKind::Double = self.field.kind { self.number(value as f64) } else { self.integer(value.into()) }
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
@@ -228,7 +228,7 @@ impl<'de> Visitor<'de> for Content<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        if !self.field.repeated || self.element || matches!(self.field.kind, Kind::Map(_)) {
+        if !self.field.repeated || self.element || matches!(self.field.kind, FieldKind::Map(_)) {
             return Err(self.wrong());
         }
         while list.next_element_seed(Content { field: self.field, element: true, out: self.out })?.is_some() {}
@@ -237,7 +237,7 @@ impl<'de> Visitor<'de> for Content<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         match self.field.kind {
-            Kind::Map(entry) => {
+            FieldKind::Map(entry) => {
                 let [of_key, of_value] = entry.fields() else { return Err(self.wrong()) };
                 while let Some(key) = map.next_key::<String>()? {
                     let mut inner = Vec::new();
@@ -247,7 +247,7 @@ impl<'de> Visitor<'de> for Content<'_> {
                 }
                 Ok(())
             }
-            Kind::Message(index) => {
+            FieldKind::Message(index) => {
                 self.is_single()?;
                 let mut inner = Vec::new();
                 Whole { index, out: &mut inner }.visit_map(map)?;

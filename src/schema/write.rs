@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use peat_ipc::prost::encoding::decode_varint;
 
-use super::{Field, Index, Kind, text, values};
+use super::{Field, FieldKind, Index, text, values};
 
 /// Treatment of fields with default values.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,7 +59,7 @@ pub(super) fn message(index: Index, bytes: &[u8], style: Style, out: &mut Vec<u8
             held = next(&mut rest);
         }
         let present = held.as_ref().is_some_and(|(held, _)| *held == number);
-        let single_message = matches!(field.kind, Kind::Message(_)) && !field.repeated;
+        let single_message = matches!(field.kind, FieldKind::Message(_)) && !field.repeated;
         if !present && (style == Style::Plain || field.optional || single_message) {
             continue;
         }
@@ -74,8 +74,8 @@ pub(super) fn message(index: Index, bytes: &[u8], style: Style, out: &mut Vec<u8
             Some(value)
         };
         match (field.kind, field.repeated) {
-            (Kind::Map(entry), _) => list(b"{}", take, |value, out| map_entry(entry, value, style, out), out),
-            (Kind::Enum(_), true) => {
+            (FieldKind::Map(entry), _) => list(b"{}", take, |value, out| map_entry(entry, value, style, out), out),
+            (FieldKind::Enum(_), true) => {
                 // A repeated enum is packed in one field, or in one field per value; decoders must accept both.
                 let mut packed: &[u8] = &[];
                 let unpack = || loop {
@@ -137,14 +137,14 @@ fn put(field: &Field, value: Option<Wire<'_>>, style: Style, out: &mut Vec<u8>) 
         None => (0, &b""[..]),
     };
     match field.kind {
-        Kind::Double => double(f64::from_bits(number), out),
-        Kind::U32 => append(out, &number.to_string()),
-        Kind::U64 => quoted(out, &number.to_string()),
-        Kind::I64 => quoted(out, &number.cast_signed().to_string()),
-        Kind::Bool => append(out, if number == 0 { "false" } else { "true" }),
-        Kind::Text => string(&String::from_utf8_lossy(bytes), out),
-        Kind::Bytes => quoted(out, &base64(bytes)),
-        Kind::Enum(of) => {
+        FieldKind::Double => double(f64::from_bits(number), out),
+        FieldKind::U32 => append(out, &number.to_string()),
+        FieldKind::U64 => quoted(out, &number.to_string()),
+        FieldKind::I64 => quoted(out, &number.cast_signed().to_string()),
+        FieldKind::Bool => append(out, if number == 0 { "false" } else { "true" }),
+        FieldKind::Text => string(&String::from_utf8_lossy(bytes), out),
+        FieldKind::Bytes => quoted(out, &base64(bytes)),
+        FieldKind::Enum(of) => {
             // A negative number is ten bytes on the wire, of which the low 32 bits count.
             let number = ((number & 0xffff_ffff) as u32).cast_signed();
             match values(of).iter().find(|value| value.number == number) {
@@ -152,7 +152,7 @@ fn put(field: &Field, value: Option<Wire<'_>>, style: Style, out: &mut Vec<u8>) 
                 None => append(out, &number.to_string()),
             }
         }
-        Kind::Message(index) | Kind::Map(index) => message(index, bytes, style, out),
+        FieldKind::Message(index) | FieldKind::Map(index) => message(index, bytes, style, out),
     }
 }
 

@@ -13,19 +13,19 @@ pub(super) const NOTED_EVERY_MS: u64 = 600_000;
 
 /// This boot, and the age at its start (negative if the database is younger than the boot).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Clocks {
+pub(super) struct DatabaseClock {
     pub(super) boot: BootId,
     offset_ms: i64,
 }
 
-impl Clocks {
+impl DatabaseClock {
     /// Returns the clocks of a database that is opened now, after the stored note `before`.
-    pub(super) fn open(before: Option<Noted>, boot: BootId, now: Now) -> Clocks {
+    pub(super) fn open(before: Option<PersistedClock>, boot: BootId, now: Now) -> DatabaseClock {
         match before {
-            Some(noted) if noted.boot == boot => Clocks { boot, offset_ms: noted.offset_ms },
+            Some(noted) if noted.boot == boot => DatabaseClock { boot, offset_ms: noted.offset_ms },
             before => {
                 let age = before.map_or(0, |noted| noted.age_ms);
-                Clocks { boot, offset_ms: signed(age) - signed(now.boot_ms) }
+                DatabaseClock { boot, offset_ms: signed(age) - signed(now.boot_ms) }
             }
         }
     }
@@ -41,8 +41,8 @@ impl Clocks {
     }
 
     /// Returns the note to write.
-    pub(super) fn note(self, now: Now) -> Noted {
-        Noted { boot: self.boot, offset_ms: self.offset_ms, age_ms: self.age_ms(now) }
+    pub(super) fn note(self, now: Now) -> PersistedClock {
+        PersistedClock { boot: self.boot, offset_ms: self.offset_ms, age_ms: self.age_ms(now) }
     }
 }
 
@@ -53,13 +53,13 @@ fn signed(ms: u64) -> i64 {
 
 /// The stored age, and the boot in which it was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Noted {
+pub(super) struct PersistedClock {
     boot: BootId,
     offset_ms: i64,
     pub(super) age_ms: u64,
 }
 
-impl Noted {
+impl PersistedClock {
     pub(super) fn encode(self) -> [u8; 32] {
         let mut out = [0; 32];
         out[..16].copy_from_slice(&self.boot.0);
@@ -68,12 +68,12 @@ impl Noted {
         out
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Noted> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<PersistedClock> {
         let mut bytes = Bytes(bytes);
         let boot = BootId(bytes.array()?);
         let offset_ms = i64::from_le_bytes(bytes.array()?);
         let age_ms = u64::from_le_bytes(bytes.array()?);
         let sane = offset_ms.unsigned_abs() < i64::MAX.unsigned_abs() / 4;
-        (bytes.is_empty() && sane).then_some(Noted { boot, offset_ms, age_ms })
+        (bytes.is_empty() && sane).then_some(PersistedClock { boot, offset_ms, age_ms })
     }
 }

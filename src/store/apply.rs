@@ -6,8 +6,8 @@ use crate::limits::{DOCUMENT_JSON_BYTES, RECORD_BYTES};
 use crate::store::batch::Pending;
 use crate::store::command::ONLY_INCARNATION;
 use crate::store::merged::{Applied, Doc, MergedError};
-use crate::store::stage::Stage;
-use crate::store::write::HIGHEST;
+use crate::store::stage::BatchStager;
+use crate::store::write::MAX_COUNTER;
 use crate::store::{
     Apply, Body, COMMANDS, CommandResult, Content, Cursor, Error, Incoming, Key, KeyHash, Kind, Lineage, Merged,
     PeerRun, Record, json,
@@ -19,16 +19,16 @@ const PLAUSIBLE: u64 = 1 << 32;
 const STEP: u64 = 1 << 16;
 
 /// Result of applying one document.
-pub(super) enum Taken {
+pub(super) enum ApplyOutcome {
     /// The version, or a newer one, is stored.
-    In,
+    Applied,
     /// The version's base is missing; these changes are here.
-    Missing(Vec<[u8; 32]>),
+    MissingBase(Vec<[u8; 32]>),
     /// The version is invalid, for this reason.
-    Refused(String),
+    Rejected(String),
 }
 
-impl Stage<'_> {
+impl BatchStager<'_> {
     pub(super) fn apply(&mut self, apply: Apply) -> Result<Pending, Error> {
         let mut versions: BTreeMap<KeyHash, usize> = BTreeMap::new();
         apply.documents.iter().for_each(|incoming| *versions.entry(incoming.hash).or_default() += 1);
@@ -37,7 +37,7 @@ impl Stage<'_> {
             let hash = incoming.hash;
             let copy = versions.get(&hash).filter(|count| **count > 1).map(|_| incoming.clone());
             let became = self.take_version(incoming, (apply.from, &apply.excluded))?;
-            if let (Taken::Missing(_), Some(copy)) = (&became, copy) {
+            if let (ApplyOutcome::MissingBase(_), Some(copy)) = (&became, copy) {
                 overtaken.push(copy);
             }
             taken.insert(hash, became);
@@ -49,10 +49,10 @@ impl Stage<'_> {
             let hash = incoming.hash;
             match self.take_version(incoming, (apply.from, &apply.excluded))? {
                 // Another version of the document still lacks its base.
-                Taken::In if lacking.contains(&hash) => {}
-                Taken::In => {
-                    if matches!(taken.get(&hash), Some(Taken::Missing(_))) {
-                        taken.insert(hash, Taken::In);
+                ApplyOutcome::Applied if lacking.contains(&hash) => {}
+                ApplyOutcome::Applied => {
+                    if matches!(taken.get(&hash), Some(ApplyOutcome::MissingBase(_))) {
+                        taken.insert(hash, ApplyOutcome::Applied);
                     }
                 }
                 became => {
@@ -64,9 +64,9 @@ impl Stage<'_> {
         let (mut missing, mut refused) = (Vec::new(), Vec::new());
         for (hash, taken) in taken {
             match taken {
-                Taken::In => {}
-                Taken::Missing(have) => missing.push((hash, have)),
-                Taken::Refused(reason) => refused.push((hash, reason)),
+                ApplyOutcome::Applied => {}
+                ApplyOutcome::MissingBase(have) => missing.push((hash, have)),
+                ApplyOutcome::Rejected(reason) => refused.push((hash, reason)),
             }
         }
         // A store that was opened again during the session may have lost what the cursors count on.
@@ -84,42 +84,44 @@ impl Stage<'_> {
         &mut self,
         incoming: Incoming,
         (from, excluded): (PeerRun, &BTreeSet<String>),
-    ) -> Result<Taken, Error> {
+    ) -> Result<ApplyOutcome, Error> {
         let name = incoming.name.clone();
         let became = match self.foreign(&incoming, excluded)? {
-            Some(reason) => Taken::Refused(reason),
+            Some(reason) => ApplyOutcome::Rejected(reason),
             None => self.take_in(incoming, from)?,
         };
         Ok(match became {
-            Taken::Refused(reason) => Taken::Refused(refusal(name.as_ref(), &reason)),
+            ApplyOutcome::Rejected(reason) => ApplyOutcome::Rejected(refusal(name.as_ref(), &reason)),
             taken => taken,
         })
     }
 
-    fn take_in(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {
+    fn take_in(&mut self, incoming: Incoming, from: PeerRun) -> Result<ApplyOutcome, Error> {
         if let Err(reason) = check(&incoming).and_then(|()| check_lineage(&incoming)) {
-            return Ok(Taken::Refused(reason));
+            return Ok(ApplyOutcome::Rejected(reason));
         }
         let held = self.load(incoming.hash)?.record.as_ref();
         if let Err(reason) = check_incarnation(&incoming, held) {
-            return Ok(Taken::Refused(reason));
+            return Ok(ApplyOutcome::Rejected(reason));
         }
         match held.map(|held| (held.kind, held.is_live())) {
             _ if incoming.kind != Kind::Command && held.is_none_or(|held| held.kind != Kind::Command) => {
                 self.join(incoming, from)
             }
             Some((Kind::Command, _)) if incoming.kind != Kind::Command => {
-                Ok(Taken::Refused("a document where a command is".into()))
+                Ok(ApplyOutcome::Rejected("a document where a command is".into()))
             }
-            Some((kind, _)) if kind != Kind::Command => Ok(Taken::Refused("a command where a document is".into())),
-            Some((_, false)) => Ok(Taken::In),
+            Some((kind, _)) if kind != Kind::Command => {
+                Ok(ApplyOutcome::Rejected("a command where a document is".into()))
+            }
+            Some((_, false)) => Ok(ApplyOutcome::Applied),
             Some(_) if !matches!(incoming.body, Body::Tombstone) => self.combine(incoming, from),
             _ => self.adopt(incoming, from),
         }
     }
 
     /// Stores a command or a result that is not stored yet, or its deletion.
-    fn adopt(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {
+    fn adopt(&mut self, incoming: Incoming, from: PeerRun) -> Result<ApplyOutcome, Error> {
         let content = match incoming.body {
             Body::Tombstone => {
                 self.remove_results(incoming.hash)?;
@@ -132,13 +134,13 @@ impl Stage<'_> {
                 // A result that arrives after the removal of its command becomes a tombstone, too.
                 _ if self.is_of_removed(incoming.name.as_ref())? => {
                     self.bury(incoming.hash, 0, false);
-                    return Ok(Taken::In);
+                    return Ok(ApplyOutcome::Applied);
                 }
                 Ok(result) => Content::Result(Box::new(result.shown(incoming.name.as_ref()))),
-                Err(reason) => return Ok(Taken::Refused(reason)),
+                Err(reason) => return Ok(ApplyOutcome::Rejected(reason)),
             },
             Body::Latest { .. } | Body::Merged(_) => {
-                return Ok(Taken::Refused("the content is not of its kind".into()));
+                return Ok(ApplyOutcome::Rejected("the content is not of its kind".into()));
             }
         };
         let (kind, incarnation, origin) = (incoming.kind, incoming.incarnation, incoming.origin);
@@ -147,22 +149,22 @@ impl Stage<'_> {
         let from = self.source(from)?;
         let in_progress = matches!(&record.content, Content::Result(result) if !result.rank.is_terminal());
         self.change(incoming.hash, record, None, !in_progress, from);
-        Ok(Taken::In)
+        Ok(ApplyOutcome::Applied)
     }
 
     /// Combines two versions of a command or of a result.
-    fn combine(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {
+    fn combine(&mut self, incoming: Incoming, from: PeerRun) -> Result<ApplyOutcome, Error> {
         match incoming.body {
             Body::Command(command) => self.combine_command(incoming.hash, incoming.origin, command, from),
             Body::Result { rank, ref result, ref error } => {
                 let theirs = CommandResult::received(rank, result.clone(), error.clone());
                 match (self.load(incoming.hash)?.record.as_ref().map(|r| &r.content), theirs) {
-                    (_, Err(reason)) => Ok(Taken::Refused(reason)),
-                    (Some(Content::Result(ours)), Ok(theirs)) if !ours.yields_to(&theirs) => Ok(Taken::In),
+                    (_, Err(reason)) => Ok(ApplyOutcome::Rejected(reason)),
+                    (Some(Content::Result(ours)), Ok(theirs)) if !ours.yields_to(&theirs) => Ok(ApplyOutcome::Applied),
                     _ => self.adopt(incoming, from),
                 }
             }
-            _ => Ok(Taken::Refused("the content is not of its kind".into())),
+            _ => Ok(ApplyOutcome::Rejected("the content is not of its kind".into())),
         }
     }
 
@@ -208,7 +210,7 @@ fn check(incoming: &Incoming) -> Result<(), String> {
         Body::Command(_) | Body::Result { .. } => 0,
     };
     match (&incoming.body, incoming.kind, named) {
-        _ if !(1..=HIGHEST).contains(&incoming.incarnation) => Err(format!("incarnation {}", incoming.incarnation)),
+        _ if !(1..=MAX_COUNTER).contains(&incoming.incarnation) => Err(format!("incarnation {}", incoming.incarnation)),
         (_, Kind::Command, _) if incoming.incarnation != ONLY_INCARNATION => {
             Err(format!("a command of incarnation {}", incoming.incarnation))
         }
@@ -228,7 +230,7 @@ fn check(incoming: &Incoming) -> Result<(), String> {
         (Body::Latest { .. }, Kind::Latest, _) if size > DOCUMENT_JSON_BYTES => {
             Err(format!("it is {size} bytes of JSON; the limit is {DOCUMENT_JSON_BYTES}"))
         }
-        (Body::Latest { stamp, .. }, Kind::Latest, _) if stamp.counter >= HIGHEST => {
+        (Body::Latest { stamp, .. }, Kind::Latest, _) if stamp.counter >= MAX_COUNTER => {
             Err(format!("counter {}", stamp.counter))
         }
         (Body::Merged(_), Kind::Merged, _) if size > RECORD_BYTES => {

@@ -131,15 +131,15 @@ pub(super) fn mark_used<D: Disk>(disk: &D) -> Result<(), Error> {
 
 /// Cuts a failed database off the disk once it is shut.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Gate {
+pub(super) struct FailedFlag {
     shut: Arc<AtomicBool>,
     /// Raised on each error of the disk.
     alarm: Alarm,
 }
 
-impl Gate {
-    pub(super) fn new(alarm: Alarm) -> Gate {
-        Gate { shut: Arc::default(), alarm }
+impl FailedFlag {
+    pub(super) fn new(alarm: Alarm) -> FailedFlag {
+        FailedFlag { shut: Arc::default(), alarm }
     }
 
     pub(super) fn shut(&self) {
@@ -201,7 +201,7 @@ impl Alarm {
 #[derive(Debug)]
 pub(super) struct Backend<D> {
     disk: Arc<D>,
-    gate: Gate,
+    gate: FailedFlag,
     /// Length of the file, in bytes.
     length: AtomicU64,
     /// Minimum length of the file according to the header, in bytes.
@@ -209,7 +209,7 @@ pub(super) struct Backend<D> {
 }
 
 impl<D: Disk> Backend<D> {
-    pub(super) fn new(disk: Arc<D>, gate: Gate) -> io::Result<Backend<D>> {
+    pub(super) fn new(disk: Arc<D>, gate: FailedFlag) -> io::Result<Backend<D>> {
         let (length, noted) = (AtomicU64::new(disk.len()?), AtomicU64::new(noted_length(disk.as_ref())));
         Ok(Backend { disk, gate, length, noted })
     }

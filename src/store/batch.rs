@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::identity::EndpointId;
-use crate::store::age::Noted;
+use crate::store::age::PersistedClock;
 use crate::store::merged::Doc;
-use crate::store::{Cursor, Error, Key, KeyHash, Kind, LinkWish, Part, Record, RunId, Ticket, Version};
+use crate::store::{Cursor, Error, Key, KeyHash, Kind, Part, PeerSetting, Record, RunId, Ticket, Version};
 
 /// A document in the batch. Several writes to it become one record.
 #[derive(Debug)]
-pub(super) struct Staged {
+pub(super) struct StagedDocument {
     /// Committed record, if there is one.
-    pub(super) before: Option<Before>,
+    pub(super) before: Option<Previous>,
     /// Record after the commit; equal to the committed one while `changed` is `None`.
     pub(super) record: Option<Record>,
     /// Loaded document of a `merged` record, exactly at the version of `record`.
@@ -27,7 +27,7 @@ pub(super) struct Staged {
 
 /// Committed record that a staged one replaces.
 #[derive(Clone, Debug)]
-pub(super) struct Before {
+pub(super) struct Previous {
     pub(super) kind: Kind,
     pub(super) sequence: u64,
     /// Name, if the record is live.
@@ -36,15 +36,15 @@ pub(super) struct Before {
     pub(super) chunks: Vec<Part>,
 }
 
-impl Staged {
-    pub(super) fn new(record: Option<Record>) -> Staged {
-        let before = record.as_ref().map(|record| Before {
+impl StagedDocument {
+    pub(super) fn new(record: Option<Record>) -> StagedDocument {
+        let before = record.as_ref().map(|record| Previous {
             kind: record.kind,
             sequence: record.sequence,
             name: record.name.clone(),
             chunks: record.history().map_or_else(Vec::new, |history| history.parts().to_vec()),
         });
-        Staged { before, record, doc: None, changed: None, from: 0, awaited: false }
+        StagedDocument { before, record, doc: None, changed: None, from: 0, awaited: false }
     }
 }
 
@@ -67,13 +67,13 @@ pub(super) enum Pending {
 /// A batch under construction; see the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) staged: BTreeMap<KeyHash, Staged>,
+    pub(super) staged: BTreeMap<KeyHash, StagedDocument>,
     pub(super) cursors: BTreeMap<(EndpointId, Kind), Cursor>,
-    pub(super) links: BTreeMap<EndpointId, LinkWish>,
+    pub(super) links: BTreeMap<EndpointId, PeerSetting>,
     pub(super) sources: BTreeMap<EndpointId, (u32, RunId)>,
     pub(super) sync: Option<bool>,
     /// Database age to note. It is written with other changes, and causes no commit.
-    pub(super) age: Option<Noted>,
+    pub(super) age: Option<PersistedClock>,
     /// True if the commit must reach the disk before its answers are sent.
     pub(super) flush: bool,
     pub(super) answers: Vec<(Ticket, Pending)>,
@@ -136,7 +136,7 @@ impl Batch {
     }
 
     /// Returns the documents to write, in the order of their last change.
-    pub(super) fn changed(&mut self) -> Vec<(KeyHash, &mut Staged)> {
+    pub(super) fn changed(&mut self) -> Vec<(KeyHash, &mut StagedDocument)> {
         let mut changed: Vec<_> = self.staged.iter_mut().filter(|(_, staged)| staged.changed.is_some()).collect();
         changed.sort_by_key(|(_, staged)| staged.changed);
         changed.into_iter().map(|(hash, staged)| (*hash, staged)).collect()

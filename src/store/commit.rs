@@ -22,7 +22,7 @@
 //!    new record shares with it.
 //! 2. Changes of liveness (`Turn`) update the names, the names of deleted documents and the counts. The list of deleted names
 //!    is cut to `DELETED_NAMES`, oldest first; `deleted_floor` keeps the sequence number up to which it is incomplete.
-//! 3. Cursors, peer numbers and settings follow, and the counters last. Every row passes through `Journalled`, which notes
+//! 3. Cursors, peer numbers and settings follow, and the counters last. Every row passes through `JournalledTransaction`, which notes
 //!    it for the journal.
 //! 4. redb commits. What happens next depends on `Flush`: nothing (the pages stay in memory, redb's `Durability::None`); one
 //!    entry in the journal and one sync (`journal.rs`); or redb's own pages (`Durability::Immediate`) where the journal has no
@@ -52,10 +52,10 @@
 use redb::Durability;
 
 use crate::limits::DELETED_NAMES;
-use crate::store::batch::{Batch, Staged};
-use crate::store::database::Opened;
+use crate::store::batch::{Batch, StagedDocument};
+use crate::store::database::OpenDatabase;
 use crate::store::fingerprint::summand;
-use crate::store::journalled::Journalled;
+use crate::store::journalled::JournalledTransaction;
 use crate::store::tables::{
     self, CHUNKS, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_SYNC, NAMES, RECORDS, SOURCES, STATE,
     State,
@@ -94,14 +94,14 @@ pub(super) enum Flush {
 /// continued.
 pub(super) fn commit<D: Disk>(
     disk: &D,
-    opened: &mut Opened,
+    opened: &mut OpenDatabase,
     batch: &mut Batch,
     flush: Flush,
     quick_repair: bool,
 ) -> Result<Flush, Error> {
     let mut transaction = opened.database.begin_write()?;
     let mut next = opened.state;
-    write(&Journalled::new(&transaction, &mut opened.journal), batch, flush, &mut next)?;
+    write(&JournalledTransaction::new(&transaction, &mut opened.journal), batch, flush, &mut next)?;
     // The size of the changes is known only now.
     let flush = match flush {
         Flush::Commits if !opened.journal.has_room() => Flush::Pages,
@@ -120,7 +120,7 @@ pub(super) fn commit<D: Disk>(
     Ok(flush)
 }
 
-fn write(tables: &Journalled<'_>, batch: &mut Batch, flush: Flush, state: &mut State) -> Result<(), Error> {
+fn write(tables: &JournalledTransaction<'_>, batch: &mut Batch, flush: Flush, state: &mut State) -> Result<(), Error> {
     state.commits += 1;
     state.sources += batch.given_sources();
     let turns = write_records(tables, batch, state)?;
@@ -134,7 +134,7 @@ fn write(tables: &Journalled<'_>, batch: &mut Batch, flush: Flush, state: &mut S
     tables.open(RECORDS)?.insert(STATE.as_slice(), state.encode().as_slice())
 }
 
-fn write_records(tables: &Journalled<'_>, batch: &mut Batch, state: &mut State) -> Result<Vec<Turn>, Error> {
+fn write_records(tables: &JournalledTransaction<'_>, batch: &mut Batch, state: &mut State) -> Result<Vec<Turn>, Error> {
     let changed = batch.changed();
     let mut turns = Vec::new();
     if changed.is_empty() {
@@ -174,7 +174,7 @@ fn write_records(tables: &Journalled<'_>, batch: &mut Batch, state: &mut State) 
 }
 
 /// Writes the bytes that a numbered record adds to its chunks, and removes the chunks of a history that this commit replaces.
-fn write_chunks(tables: &Journalled<'_>, staged: &Staged) -> Result<(), Error> {
+fn write_chunks(tables: &JournalledTransaction<'_>, staged: &StagedDocument) -> Result<(), Error> {
     let before = staged.before.as_ref().map_or(&[][..], |before| &before.chunks);
     let history = staged.record.as_ref().and_then(Record::history);
     // A history that only grew still begins with the same chunk; one that was folded or compacted begins with a new one.
@@ -195,7 +195,7 @@ fn write_chunks(tables: &Journalled<'_>, staged: &Staged) -> Result<(), Error> {
 }
 
 /// Assigns a sequence number to a staged record and to the chunks that it adds.
-fn number(staged: &mut Staged, sequence: u64) {
+fn number(staged: &mut StagedDocument, sequence: u64) {
     let Some(record) = &mut staged.record else { return };
     record.sequence = sequence;
     if let Content::Merged { history, .. } = &mut record.content {
@@ -204,7 +204,7 @@ fn number(staged: &mut Staged, sequence: u64) {
 }
 
 /// Returns the change of liveness that a staged record makes, or `None` for an edit of a live document.
-fn turn(hash: KeyHash, staged: &Staged) -> Option<Turn> {
+fn turn(hash: KeyHash, staged: &StagedDocument) -> Option<Turn> {
     let record = staged.record.as_ref()?;
     let before = staged.before.as_ref();
     let name_before = before.and_then(|before| before.name.clone());
@@ -224,7 +224,7 @@ fn turn(hash: KeyHash, staged: &Staged) -> Option<Turn> {
 }
 
 /// Updates the names, the names of deleted documents and the counts.
-fn write_turns(tables: &Journalled<'_>, turns: &[Turn], state: &mut State) -> Result<(), Error> {
+fn write_turns(tables: &JournalledTransaction<'_>, turns: &[Turn], state: &mut State) -> Result<(), Error> {
     if turns.is_empty() {
         return Ok(());
     }
@@ -262,7 +262,7 @@ fn write_turns(tables: &Journalled<'_>, turns: &[Turn], state: &mut State) -> Re
     Ok(())
 }
 
-fn write_settings(tables: &Journalled<'_>, batch: &Batch) -> Result<(), Error> {
+fn write_settings(tables: &JournalledTransaction<'_>, batch: &Batch) -> Result<(), Error> {
     if !batch.cursors.is_empty() {
         let mut cursors = tables.open(CURSORS)?;
         for ((peer, kind), cursor) in &batch.cursors {

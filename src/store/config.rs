@@ -9,7 +9,7 @@ use crate::store::{COMMANDS, Kind};
 
 /// Settings of a [`crate::store::Store`].
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct StoreConfig {
     /// Endpoint id of this node.
     pub node: EndpointId,
     /// Collections of kind `latest`; every other one except `commands` is `merged`.
@@ -23,10 +23,10 @@ pub struct Config {
     /// This boot of the machine, the reference of [`crate::clock::Now::boot_ms`].
     pub boot: BootId,
     /// Injected bug, for the canary of the simulator.
-    pub planted: Planted,
+    pub planted: InjectedBug,
 }
 
-impl Config {
+impl StoreConfig {
     /// Collections of kind `latest` by default.
     pub const LATEST: [&str; 5] = ["agents", "deployments", "packages", "platforms", "tracks"];
 
@@ -35,15 +35,15 @@ impl Config {
 
     /// Returns the default settings for `node`.
     #[must_use]
-    pub fn new(node: EndpointId) -> Config {
-        Config {
+    pub fn new(node: EndpointId) -> StoreConfig {
+        StoreConfig {
             node,
-            latest_collections: Config::LATEST.into_iter().map(String::from).collect(),
+            latest_collections: StoreConfig::LATEST.into_iter().map(String::from).collect(),
             flush_interval: Duration::from_secs(1),
             cache_bytes: 8 << 20,
-            job_bytes: Config::JOB_BYTES,
+            job_bytes: StoreConfig::JOB_BYTES,
             boot: BootId::default(),
-            planted: Planted::Nothing,
+            planted: InjectedBug::Nothing,
         }
     }
 
@@ -60,7 +60,7 @@ impl Config {
 
 /// A bug injected on purpose, to show that the tests' checkers notice it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Planted {
+pub enum InjectedBug {
     /// No bug.
     #[default]
     Nothing,

@@ -30,7 +30,7 @@ const RUNS: usize = 16;
 
 /// Changes of run in the versions of one document.
 #[derive(Debug)]
-struct Turns {
+struct Alternations {
     /// Run that was replaced last, and the run that replaced it.
     last: (RunId, RunId),
     back: u32,
@@ -40,7 +40,7 @@ struct Turns {
 /// The watched documents, and the runs and nodes found; see the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    documents: BTreeMap<KeyHash, Turns>,
+    documents: BTreeMap<KeyHash, Alternations>,
     /// Runs under this node's identity that other machines write in.
     others: VecDeque<RunId>,
     found: BTreeSet<EndpointId>,
@@ -54,7 +54,7 @@ impl Copies {
         }
         let turn = (before.run, after.run);
         let turns = match self.documents.entry(hash) {
-            Entry::Vacant(vacant) => vacant.insert(Turns { last: turn, back: 0, at: now.mono }),
+            Entry::Vacant(vacant) => vacant.insert(Alternations { last: turn, back: 0, at: now.mono }),
             Entry::Occupied(occupied) => {
                 let turns = occupied.into_mut();
                 // Only a change back to the run before counts; a third run is a restart.

@@ -9,18 +9,18 @@ use redb::{Builder, Database, ReadableTable, WriteTransaction};
 use crate::clock::{BootId, Now};
 use crate::contain::contain;
 use crate::limits;
-use crate::store::age::{Clocks, NOTED_EVERY_MS, Noted};
-use crate::store::backend::{self, Alarm, Backend, Found, Gate};
+use crate::store::age::{DatabaseClock, NOTED_EVERY_MS, PersistedClock};
+use crate::store::backend::{self, Alarm, Backend, FailedFlag, Found};
 use crate::store::journal::{self, Journal};
 use crate::store::tables::{
     self, CHUNKS, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_DATABASE, NAMES, RECORDS, RUNS, SOURCES,
     STATE, State,
 };
-use crate::store::{Config, Disk, Error, Figures, Reader, RunId};
+use crate::store::{Disk, Error, Reader, RunId, StoreConfig, StoreMetrics};
 
 /// New ids for an opening, which no other opening has.
 #[derive(Clone, Debug)]
-pub(super) struct Fresh {
+pub(super) struct NewIds {
     pub(super) run: RunId,
     /// Id of the database, if it is created now.
     pub(super) database: [u8; 16],
@@ -30,9 +30,9 @@ pub(super) struct Fresh {
 
 /// An open database.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenDatabase {
     pub(super) database: Arc<Database>,
-    pub(super) gate: Gate,
+    pub(super) gate: FailedFlag,
     pub(super) id: [u8; 16],
     pub(super) run: RunId,
     /// Every listed run, with its position in the order in which they began.
@@ -40,29 +40,39 @@ pub(super) struct Opened {
     pub(super) state: State,
     pub(super) journal: Journal,
     pub(super) size: Arc<AtomicU64>,
-    pub(super) clocks: Clocks,
-    pub(super) figures: Arc<Figures>,
+    pub(super) clocks: DatabaseClock,
+    pub(super) figures: Arc<StoreMetrics>,
     /// Age that was last written, in milliseconds.
     noted_ms: u64,
 }
 
-impl Opened {
+impl OpenDatabase {
     /// Opens or creates the database, and begins a run durably. A panic of redb is reported as damage.
-    pub(super) fn open<D: Disk>(disk: &Arc<D>, config: &Config, fresh: &Fresh, now: Now) -> Result<Opened, Error> {
-        contain(|| Opened::open_trusting(disk, config, fresh, now))
+    pub(super) fn open<D: Disk>(
+        disk: &Arc<D>,
+        config: &StoreConfig,
+        fresh: &NewIds,
+        now: Now,
+    ) -> Result<OpenDatabase, Error> {
+        contain(|| OpenDatabase::open_trusting(disk, config, fresh, now))
             .unwrap_or_else(|panic| Err(Error::Damaged(format!("a page of the file: {panic}"))))
     }
 
-    /// Opens the database as [`Opened::open`] does, but panics on some damaged files.
-    fn open_trusting<D: Disk>(disk: &Arc<D>, config: &Config, fresh: &Fresh, now: Now) -> Result<Opened, Error> {
+    /// Opens the database as [`OpenDatabase::open`] does, but panics on some damaged files.
+    fn open_trusting<D: Disk>(
+        disk: &Arc<D>,
+        config: &StoreConfig,
+        fresh: &NewIds,
+        now: Now,
+    ) -> Result<OpenDatabase, Error> {
         let found = backend::look(disk.as_ref())?;
         if found == Found::Nothing {
             backend::begin(disk.as_ref())?;
         }
-        let gate = Gate::new(fresh.alarm.clone());
+        let gate = FailedFlag::new(fresh.alarm.clone());
         let backend = Backend::new(disk.clone(), gate.clone())?;
         let database = Builder::new().set_cache_size(config.cache_bytes / 2).create_with_backend(backend)?;
-        let opened = Opened::begin(disk.as_ref(), database, gate, fresh, found, (config.boot, now))?;
+        let opened = OpenDatabase::begin(disk.as_ref(), database, gate, fresh, found, (config.boot, now))?;
         if found == Found::Nothing {
             backend::mark_used(disk.as_ref())?;
         }
@@ -73,18 +83,18 @@ impl Opened {
     fn begin<D: Disk>(
         disk: &D,
         database: Database,
-        gate: Gate,
-        fresh: &Fresh,
+        gate: FailedFlag,
+        fresh: &NewIds,
         found: Found,
         (boot, now): (BootId, Now),
-    ) -> Result<Opened, Error> {
+    ) -> Result<OpenDatabase, Error> {
         let transaction = database.begin_write()?;
         if found == Found::Nothing {
             create(&transaction, fresh.database)?;
         }
         journal::replay(disk, &transaction)?;
         let (id, state, before) = read_meta(&transaction)?;
-        let clocks = Clocks::open(before, boot, now);
+        let clocks = DatabaseClock::open(before, boot, now);
         let noted = clocks.note(now);
         transaction.open_table(META)?.insert(META_AGE, noted.encode().as_slice())?;
         let runs = begin_run(&transaction, fresh.run, state.sequence + 1)?;
@@ -93,17 +103,17 @@ impl Opened {
         let noted_ms = noted.age_ms;
         let figures = Arc::default();
         let (run, journal) = (fresh.run, Journal::new(fresh.run, state.commits));
-        Ok(Opened { database, gate, id, run, runs, state, journal, size, clocks, figures, noted_ms })
+        Ok(OpenDatabase { database, gate, id, run, runs, state, journal, size, clocks, figures, noted_ms })
     }
 
     /// Returns the age if it is time to write it again.
-    pub(super) fn age_to_note(&self, now: Now) -> Option<Noted> {
+    pub(super) fn age_to_note(&self, now: Now) -> Option<PersistedClock> {
         let noted = self.clocks.note(now);
         (noted.age_ms >= self.noted_ms.saturating_add(NOTED_EVERY_MS)).then_some(noted)
     }
 
     /// Records that the age was written.
-    pub(super) fn noted(&mut self, age: Option<Noted>) {
+    pub(super) fn noted(&mut self, age: Option<PersistedClock>) {
         self.noted_ms = age.map_or(self.noted_ms, |age| age.age_ms);
     }
 
@@ -117,7 +127,7 @@ impl Opened {
         self.size.load(Ordering::Relaxed)
     }
 
-    pub(super) fn reader(&self, config: &Config) -> Reader {
+    pub(super) fn reader(&self, config: &StoreConfig) -> Reader {
         Reader {
             database: self.database.clone(),
             size: self.size.clone(),
@@ -147,13 +157,13 @@ fn create(transaction: &WriteTransaction, id: [u8; 16]) -> Result<(), Error> {
     Ok(())
 }
 
-fn read_meta(transaction: &WriteTransaction) -> Result<([u8; 16], State, Option<Noted>), Error> {
+fn read_meta(transaction: &WriteTransaction) -> Result<([u8; 16], State, Option<PersistedClock>), Error> {
     let meta = transaction.open_table(META)?;
     let missing = || Error::Damaged("the database id is missing".into());
     let id = meta.get(META_DATABASE)?.ok_or_else(missing)?;
     let id = id.value().try_into().map_err(|_| Error::Damaged("the database id is malformed".into()))?;
     let damaged = || Error::Damaged("the database's age is malformed".into());
-    let age = meta.get(META_AGE)?.map(|row| Noted::decode(row.value()).ok_or_else(damaged)).transpose()?;
+    let age = meta.get(META_AGE)?.map(|row| PersistedClock::decode(row.value()).ok_or_else(damaged)).transpose()?;
     Ok((id, State::of(&transaction.open_table(RECORDS)?)?, age))
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::identity::EndpointId;
-use crate::store::{KeyHash, Request, Submitted};
+use crate::store::{Envelope, KeyHash, StoreRequest};
 
 /// Maximum size of the documents of one job, in bytes, unless a single request has more.
 const JOB_BYTES: usize = 256 << 10;
@@ -19,12 +19,12 @@ struct Claims {
 }
 
 impl Claims {
-    fn add(&mut self, request: &Request) {
+    fn add(&mut self, request: &StoreRequest) {
         self.documents.extend(documents(request));
         self.peers.extend(peer(request));
     }
 
-    fn covers(&self, request: &Request) -> bool {
+    fn covers(&self, request: &StoreRequest) -> bool {
         peer(request).is_some_and(|peer| self.peers.contains(&peer))
             || documents(request).any(|hash| self.documents.contains(&hash))
     }
@@ -33,7 +33,7 @@ impl Claims {
 /// Queue of the requests that wait for a job, and the claims of the running one; see the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
-    waiting: VecDeque<(Submitted, usize)>,
+    waiting: VecDeque<(Envelope, usize)>,
     waiting_claims: Claims,
     /// Claims of the running job.
     running: Option<Claims>,
@@ -41,18 +41,18 @@ pub(super) struct Deferred {
 
 impl Deferred {
     /// Returns true if a request must wait behind an earlier one about the same document or from the same peer.
-    pub(super) fn covers(&self, request: &Request) -> bool {
+    pub(super) fn covers(&self, request: &StoreRequest) -> bool {
         self.waiting_claims.covers(request) || self.running.as_ref().is_some_and(|running| running.covers(request))
     }
 
     /// Queues a request about this many bytes of documents.
-    pub(super) fn push(&mut self, submitted: Submitted, bytes: usize) {
+    pub(super) fn push(&mut self, submitted: Envelope, bytes: usize) {
         self.waiting_claims.add(&submitted.request);
         self.waiting.push_back((submitted, bytes));
     }
 
     /// Takes the requests of the next job; none while a job runs.
-    pub(super) fn begin(&mut self) -> Vec<Submitted> {
+    pub(super) fn begin(&mut self) -> Vec<Envelope> {
         let (mut requests, mut claims, mut total) = (Vec::new(), Claims::default(), 0);
         if self.running.is_some() {
             return requests;
@@ -88,19 +88,21 @@ impl Deferred {
 }
 
 /// Returns the documents that a request may read or write.
-pub(super) fn documents(request: &Request) -> impl Iterator<Item = KeyHash> {
+pub(super) fn documents(request: &StoreRequest) -> impl Iterator<Item = KeyHash> {
     let (one, many) = match request {
-        Request::Write(write) => (Some(write.key.hash()), &[][..]),
-        Request::Apply(apply) => (None, apply.documents.as_slice()),
-        Request::SaveLink(_) | Request::SaveSync(_) | Request::Flush | Request::Nothing => (None, &[][..]),
+        StoreRequest::Write(write) => (Some(write.key.hash()), &[][..]),
+        StoreRequest::Apply(apply) => (None, apply.documents.as_slice()),
+        StoreRequest::SaveLink(_) | StoreRequest::SaveSync(_) | StoreRequest::Flush | StoreRequest::Nothing => {
+            (None, &[][..])
+        }
     };
     one.into_iter().chain(many.iter().map(|incoming| incoming.hash))
 }
 
 /// Returns the peer that a request moves the cursors of.
-fn peer(request: &Request) -> Option<EndpointId> {
+fn peer(request: &StoreRequest) -> Option<EndpointId> {
     match request {
-        Request::Apply(apply) => Some(apply.from.node),
+        StoreRequest::Apply(apply) => Some(apply.from.node),
         _ => None,
     }
 }
@@ -108,17 +110,17 @@ fn peer(request: &Request) -> Option<EndpointId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Apply, Key, PeerRun, Put, RunId, Ticket, Write};
+    use crate::store::{Apply, DocumentWrite, Key, PeerRun, Put, RunId, Ticket};
 
-    fn write(ticket: u64, id: &str) -> Submitted {
-        let write = Write { key: Key::new("notes", id).unwrap(), put: Put::Delete, durable: false };
-        Submitted { ticket: Ticket::Api(ticket), request: Request::Write(write) }
+    fn write(ticket: u64, id: &str) -> Envelope {
+        let write = DocumentWrite { key: Key::new("notes", id).unwrap(), put: Put::Delete, durable: false };
+        Envelope { ticket: Ticket::Api(ticket), request: StoreRequest::Write(write) }
     }
 
-    fn batch_of(peer: u8) -> Request {
+    fn batch_of(peer: u8) -> StoreRequest {
         let from = PeerRun { node: EndpointId([peer; 32]), run: RunId::default() };
         let into = RunId::default();
-        Request::Apply(Apply {
+        StoreRequest::Apply(Apply {
             from,
             into,
             documents: Vec::new(),
@@ -128,7 +130,7 @@ mod tests {
         })
     }
 
-    fn tickets(requests: &[Submitted]) -> Vec<Ticket> {
+    fn tickets(requests: &[Envelope]) -> Vec<Ticket> {
         requests.iter().map(|submitted| submitted.ticket).collect()
     }
 
@@ -151,7 +153,7 @@ mod tests {
     #[test]
     fn batches_from_one_peer_keep_their_order() {
         let mut deferred = Deferred::default();
-        deferred.push(Submitted { ticket: Ticket::Sync(1), request: batch_of(7) }, 1_000_000);
+        deferred.push(Envelope { ticket: Ticket::Sync(1), request: batch_of(7) }, 1_000_000);
         assert!(deferred.covers(&batch_of(7)) && !deferred.covers(&batch_of(8)));
         deferred.begin();
         assert!(deferred.covers(&batch_of(7)));

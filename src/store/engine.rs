@@ -21,14 +21,14 @@ use crate::store::batch::{Batch, Pending};
 use crate::store::cache::Cache;
 use crate::store::commit::{self, Flush};
 use crate::store::copies::Copies;
-use crate::store::database::{Fresh, Opened};
+use crate::store::database::{NewIds, OpenDatabase};
 use crate::store::deferred::{Deferred, documents};
 use crate::store::opening::{self, Access, RESERVE_BYTES, successor};
-use crate::store::stage::{Committed, Stage, Writer};
+use crate::store::stage::{BatchStager, Committed, Writer};
 use crate::store::write::NO_VERSION;
 use crate::store::{
-    Applied, Config, Disk, Error, Finished, History, Job, Outcome, Planted, Reader, Reply, Request, RunId, Submitted,
-    Tip,
+    Applied, Disk, Envelope, Error, Finished, History, InjectedBug, Job, Outcome, Reader, Reply, RunId, StoreConfig,
+    StoreRequest, Tip,
 };
 
 /// Bytes of records after which a batch is committed and redb's pages are flushed: a fraction of the file, within these
@@ -50,7 +50,7 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Store<D> {
     disk: Arc<D>,
-    opened: Opened,
+    opened: OpenDatabase,
     writer: Arc<Writer>,
     cache: Cache,
     copies: Copies,
@@ -78,10 +78,10 @@ impl<D: Disk> Store<D> {
     ///
     /// # Errors
     /// The database is damaged or of a newer format, the disk failed, or it is full and there is no database yet.
-    pub fn open(disk: D, config: Config, random: &mut dyn Random, now: Now) -> Result<Store<D>, Error> {
+    pub fn open(disk: D, config: StoreConfig, random: &mut dyn Random, now: Now) -> Result<Store<D>, Error> {
         let disk = Arc::new(disk);
         let alarm = Alarm::default();
-        let fresh = Fresh { run: RunId(random.array()), database: random.array(), alarm: alarm.clone() };
+        let fresh = NewIds { run: RunId(random.array()), database: random.array(), alarm: alarm.clone() };
         let (opened, access) = opening::open(&disk, &config, &fresh, now, Arc::default())?;
         let cache = Cache::new(config.cache_bytes / 2);
         let (durable, writer) = (opened.state.sequence, writer(config, &opened));
@@ -108,7 +108,7 @@ impl<D: Disk> Store<D> {
 
     /// Stages, commits and answers `requests`, and runs their jobs. One commit covers up to [`crate::limits::BATCH_DOCUMENTS`]
     /// documents; every request receives one reply.
-    pub fn handle_batch(&mut self, now: Now, requests: impl IntoIterator<Item = Submitted>, replies: &mut Vec<Reply>) {
+    pub fn handle_batch(&mut self, now: Now, requests: impl IntoIterator<Item = Envelope>, replies: &mut Vec<Reply>) {
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
             self.handle_commit(now, &mut requests, replies);
@@ -124,7 +124,7 @@ impl<D: Disk> Store<D> {
     pub fn handle_commit(
         &mut self,
         now: Now,
-        requests: &mut Peekable<impl Iterator<Item = Submitted>>,
+        requests: &mut Peekable<impl Iterator<Item = Envelope>>,
         replies: &mut Vec<Reply>,
     ) {
         if requests.peek().is_none() {
@@ -178,7 +178,7 @@ impl<D: Disk> Store<D> {
             return fail(batch, &opening::reopened(), replies);
         }
         if let Err(cause) = result {
-            self.distrust(now, &cause);
+            self.handle_disk_failure(now, &cause);
             return fail(batch, &cause, replies);
         }
         self.cache.take_back(cache);
@@ -252,14 +252,14 @@ impl<D: Disk> Store<D> {
         &mut self,
         now: Now,
         batch: &mut Batch,
-        requests: &mut Peekable<impl Iterator<Item = Submitted>>,
+        requests: &mut Peekable<impl Iterator<Item = Envelope>>,
     ) -> Result<(), Error> {
         if let Err(cause) = self.fill(now, batch, requests) {
             // At least one request is answered, so that a disk that stays broken does not stop the caller's loop.
             if batch.answers.is_empty() {
                 batch.answers.extend(requests.next().map(|next| (next.ticket, Pending::Done)));
             }
-            self.distrust(now, &cause);
+            self.handle_disk_failure(now, &cause);
             return Err(cause);
         }
         self.commit(now, batch)
@@ -269,7 +269,7 @@ impl<D: Disk> Store<D> {
         &mut self,
         now: Now,
         batch: &mut Batch,
-        requests: &mut Peekable<impl Iterator<Item = Submitted>>,
+        requests: &mut Peekable<impl Iterator<Item = Envelope>>,
     ) -> Result<(), Error> {
         let limit_bytes = self.copied_limit_bytes();
         let (mut stage, deferred) = self.stage(now, batch)?;
@@ -289,7 +289,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Returns a stage over the committed state, and the requests that wait for jobs.
-    fn stage<'a>(&'a mut self, now: Now, batch: &'a mut Batch) -> Result<(Stage<'a>, &'a mut Deferred), Error> {
+    fn stage<'a>(&'a mut self, now: Now, batch: &'a mut Batch) -> Result<(BatchStager<'a>, &'a mut Deferred), Error> {
         self.recover(now);
         if self.failed.is_some() {
             return Err(opening::not_open());
@@ -300,21 +300,21 @@ impl<D: Disk> Store<D> {
         let committed = Committed::At(self.opened.reader(&self.writer.config).snapshot()?);
         let (writer, cache, copies, durable) = (&*self.writer, &mut self.cache, &mut self.copies, self.durable);
         let clocks = self.opened.clocks;
-        Ok((Stage { writer, committed, cache, batch, copies, durable, now, clocks }, &mut self.deferred))
+        Ok((BatchStager { writer, committed, cache, batch, copies, durable, now, clocks }, &mut self.deferred))
     }
 
     /// Assigns source numbers to the peers of a job's requests, because jobs assign none.
-    fn begin_job(&mut self, now: Now, batch: &mut Batch, requests: &[Submitted]) -> Result<(), Error> {
+    fn begin_job(&mut self, now: Now, batch: &mut Batch, requests: &[Envelope]) -> Result<(), Error> {
         let (mut stage, _) = self.stage(now, batch)?;
         for submitted in requests {
-            if let Request::Apply(apply) = &submitted.request {
+            if let StoreRequest::Apply(apply) = &submitted.request {
                 stage.source(apply.from)?;
             }
         }
         self.commit(now, batch)
     }
 
-    fn job(&mut self, now: Now, requests: Vec<Submitted>) -> Job {
+    fn job(&mut self, now: Now, requests: Vec<Envelope>) -> Job {
         let cache = self.cache.lend(requests.iter().flat_map(|submitted| documents(&submitted.request)));
         let (reader, clocks) = (self.opened.reader(&self.writer.config), self.opened.clocks);
         Job { requests, writer: self.writer.clone(), reader, cache, durable: self.durable, now, clocks }
@@ -350,7 +350,7 @@ impl<D: Disk> Store<D> {
             Ok(flushed) => flushed,
             Err(cause) => {
                 // Treated as a disk error for any cause, because the transaction cannot be continued.
-                self.distrust(now, &Error::Io(Arc::new(std::io::Error::other(cause.to_string()))));
+                self.handle_disk_failure(now, &Error::Io(Arc::new(std::io::Error::other(cause.to_string()))));
                 return Err(cause);
             }
         };
@@ -375,9 +375,9 @@ impl<D: Disk> Store<D> {
 
     fn planted(&self, wanted: Flush) -> Flush {
         match self.writer.config.planted {
-            Planted::Nothing => wanted,
+            InjectedBug::Nothing => wanted,
             #[cfg(feature = "planted")]
-            Planted::AckBeforeSync => Flush::Nothing,
+            InjectedBug::AckBeforeSync => Flush::Nothing,
         }
     }
 
@@ -431,7 +431,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Clears the cache, and opens the database again if `cause` is a disk error.
-    fn distrust(&mut self, now: Now, cause: &Error) {
+    fn handle_disk_failure(&mut self, now: Now, cause: &Error) {
         self.cache.clear();
         self.measure_cache();
         if matches!(cause, Error::Io(_)) {
@@ -454,7 +454,7 @@ impl<D: Disk> Store<D> {
                 self.alarm.silence();
                 // redb refuses to begin after a disk error, which shows if the alarm still applies to this opening.
                 if let Err(cause) = self.opened.database.begin_write() {
-                    self.distrust(now, &cause.into());
+                    self.handle_disk_failure(now, &cause.into());
                 }
             }
             _ => {}
@@ -488,7 +488,7 @@ impl<D: Disk> Store<D> {
         self.cache.clear();
         (self.unflushed, self.copied) = (None, 0);
         let (run, database) = (successor(self.opened.run), self.opened.id);
-        let fresh = Fresh { run, database, alarm: self.alarm.clone() };
+        let fresh = NewIds { run, database, alarm: self.alarm.clone() };
         let figures = self.opened.figures.clone();
         match opening::open(&self.disk, &self.writer.config, &fresh, now, figures) {
             Ok((opened, access)) => {
@@ -508,7 +508,7 @@ impl<D: Disk> Store<D> {
     }
 }
 
-fn writer(config: Config, opened: &Opened) -> Arc<Writer> {
+fn writer(config: StoreConfig, opened: &OpenDatabase) -> Arc<Writer> {
     let writer = dot_writer(&config.node, opened.run);
     Arc::new(Writer { config, run: opened.run, runs: opened.runs.clone(), writer })
 }

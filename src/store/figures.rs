@@ -4,7 +4,7 @@ use crate::metrics::Figure;
 
 /// Metrics of the store; see the module documentation.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct StoreMetrics {
     /// Number of transactions, with or without a flush.
     pub commits: Figure,
     /// Number of transactions that were flushed, together with those before them.

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::store::stage::Stage;
+use crate::store::stage::BatchStager;
 use crate::store::{Error, Incoming, Kind};
 
-impl Stage<'_> {
+impl BatchStager<'_> {
     /// Returns the reason to refuse a received document as one of a collection that has another kind at the sender, or `None`.
     pub(super) fn foreign(
         &mut self,

@@ -6,24 +6,24 @@
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::store::age::Clocks;
+use crate::store::age::DatabaseClock;
 use crate::store::batch::{Batch, Pending};
 use crate::store::cache::Cache;
 use crate::store::copies::Copies;
-use crate::store::stage::{Committed, Stage, Writer};
-use crate::store::{Error, Reader, RunId, Submitted};
+use crate::store::stage::{BatchStager, Committed, Writer};
+use crate::store::{Envelope, Error, Reader, RunId};
 
 /// Requests to stage on another thread. It reads the database and writes nothing.
 #[derive(Debug)]
 pub struct Job {
-    pub(super) requests: Vec<Submitted>,
+    pub(super) requests: Vec<Envelope>,
     pub(super) writer: Arc<Writer>,
     pub(super) reader: Reader,
     /// Loaded documents of the requests.
     pub(super) cache: Cache,
     pub(super) durable: u64,
     pub(super) now: Now,
-    pub(super) clocks: Clocks,
+    pub(super) clocks: DatabaseClock,
 }
 
 /// The batch of a [`Job`] that has run.
@@ -43,7 +43,7 @@ impl Job {
     #[must_use]
     pub fn run(self) -> Finished {
         let (mut batch, mut cache, mut result) = (Batch::default(), self.cache, Ok(()));
-        let mut stage = Stage {
+        let mut stage = BatchStager {
             writer: &self.writer,
             committed: Committed::Newest(self.reader),
             cache: &mut cache,

@@ -11,17 +11,17 @@ use ring::digest::{SHA256, digest};
 use crate::contain::contain;
 use crate::identity::EndpointId;
 use crate::limits::{CHUNK_ROWS, DOCUMENT_JSON_BYTES, MERGED_BYTES, MERGED_ROWS};
-use crate::store::apply::{Taken, apply_to, check_latest};
+use crate::store::apply::{ApplyOutcome, apply_to, check_latest};
 use crate::store::merged::{Applied, Doc, Rebased};
-use crate::store::stage::{Stage, merged_content};
-use crate::store::write::HIGHEST;
+use crate::store::stage::{BatchStager, merged_content};
+use crate::store::write::MAX_COUNTER;
 use crate::store::{
     Body, Content, Covered, Dot, Dots, Error, History, Incoming, Key, KeyHash, Kind, Lineage, Merged, PeerRun, Record,
     SIBLINGS, Sibling, Stamp, VersionHash, chunk, json,
 };
 
 /// A version from a peer, without its content.
-struct Theirs {
+struct ReceivedVersion {
     hash: KeyHash,
     name: Option<Key>,
     origin: EndpointId,
@@ -32,12 +32,12 @@ struct Theirs {
     from: PeerRun,
 }
 
-impl Stage<'_> {
+impl BatchStager<'_> {
     /// Joins a document, which is not a command, with the stored record, if there is one.
-    pub(super) fn join(&mut self, incoming: Incoming, from: PeerRun) -> Result<Taken, Error> {
+    pub(super) fn join(&mut self, incoming: Incoming, from: PeerRun) -> Result<ApplyOutcome, Error> {
         let order = order(&incoming);
         let Incoming { hash, name, kind, origin, lineage, body, .. } = incoming;
-        let theirs = Theirs { hash, name, origin, kind, lineage, order, from };
+        let theirs = ReceivedVersion { hash, name, origin, kind, lineage, order, from };
         let Some(ours) = &self.load(hash)?.record else {
             let covered = theirs.lineage.covered.clone();
             return self.take_theirs(theirs, body, &covered);
@@ -53,13 +53,13 @@ impl Stage<'_> {
             ((false, true), body) => self.take_theirs(theirs, body, &covered),
             ((true, true), Body::Latest { stamp, json }) => self.join_latest(&theirs, stamp, json, covered),
             ((true, true), Body::Merged(merged)) => contain(|| self.merge(&theirs, &merged, covered))
-                .unwrap_or_else(|panic| Ok(Taken::Refused(panic.to_string()))),
-            ((true, true), _) => Ok(Taken::Refused("the content is not of its kind".into())),
+                .unwrap_or_else(|panic| Ok(ApplyOutcome::Rejected(panic.to_string()))),
+            ((true, true), _) => Ok(ApplyOutcome::Rejected("the content is not of its kind".into())),
         }
     }
 
     /// Joins two versions of which neither survives: a tombstone that covers what both cover.
-    fn join_deleted(&mut self, theirs: &Theirs, covered: Covered) -> Result<Taken, Error> {
+    fn join_deleted(&mut self, theirs: &ReceivedVersion, covered: Covered) -> Result<ApplyOutcome, Error> {
         let ours = self.staged(theirs.hash);
         let kind = ours.kind.max(theirs.kind);
         if !ours.is_live() && ours.lineage.covered == covered && ours.kind == kind {
@@ -71,11 +71,11 @@ impl Stage<'_> {
         let from = if is_theirs { self.source(theirs.from)? } else { 0 };
         let record = Record::tombstone(kind, origin, Lineage { covered, ..Lineage::default() });
         self.change(theirs.hash, record, None, false, from);
-        Ok(Taken::In)
+        Ok(ApplyOutcome::Applied)
     }
 
     /// Keeps the stored version, which survives, and covers what both cover.
-    fn keep_ours(&mut self, theirs: &Theirs, covered: Covered) -> Result<(), Error> {
+    fn keep_ours(&mut self, theirs: &ReceivedVersion, covered: Covered) -> Result<(), Error> {
         let ours = self.staged(theirs.hash);
         if ours.lineage.covered == covered {
             self.held(theirs);
@@ -108,18 +108,18 @@ impl Stage<'_> {
 
     /// Makes the edits in the peer's version again if the stored version is a compaction that has not seen them. Their writer
     /// may never connect to do so.
-    fn take_edits(&mut self, theirs: &Theirs, body: Body) -> Result<Taken, Error> {
+    fn take_edits(&mut self, theirs: &ReceivedVersion, body: Body) -> Result<ApplyOutcome, Error> {
         let (Body::Merged(merged), Content::Merged { .. }) = (body, &self.staged(theirs.hash).content) else {
-            return Ok(Taken::In);
+            return Ok(ApplyOutcome::Applied);
         };
         let mut doc = match self.take_doc(theirs.hash) {
             Ok(doc) => doc,
             Err(cause @ Error::Io(_)) => return Err(cause),
-            Err(_) => return Ok(Taken::In),
+            Err(_) => return Ok(ApplyOutcome::Applied),
         };
         if !doc.is_compacted() {
             self.put_back(theirs.hash, doc);
-            return Ok(Taken::In);
+            return Ok(ApplyOutcome::Applied);
         }
         let old = contain(|| read_alone(&merged)).unwrap_or_else(|panic| Err(panic.to_string()));
         let covered = self.staged(theirs.hash).lineage.covered.clone();
@@ -130,23 +130,23 @@ impl Stage<'_> {
                 record.content = merged_content(&doc, Some(record.content), None);
                 record.origin = theirs.origin;
                 self.change(theirs.hash, record, Some(doc), false, 0);
-                Ok(Taken::In)
+                Ok(ApplyOutcome::Applied)
             }
             Ok(None) => {
                 self.put_back(theirs.hash, doc);
-                Ok(Taken::Missing(Vec::new()))
+                Ok(ApplyOutcome::MissingBase(Vec::new()))
             }
             Ok(Some(Ok(Ok(_)))) => {
                 self.put_back(theirs.hash, doc);
-                Ok(Taken::In)
+                Ok(ApplyOutcome::Applied)
             }
-            Ok(Some(_)) => Ok(Taken::In),
-            Err(reason) => Ok(Taken::Refused(reason)),
+            Ok(Some(_)) => Ok(ApplyOutcome::Applied),
+            Err(reason) => Ok(ApplyOutcome::Rejected(reason)),
         }
     }
 
     /// Replaces the stored version, if there is one, with the peer's.
-    fn take_theirs(&mut self, theirs: Theirs, body: Body, covered: &Covered) -> Result<Taken, Error> {
+    fn take_theirs(&mut self, theirs: ReceivedVersion, body: Body, covered: &Covered) -> Result<ApplyOutcome, Error> {
         let (hash, lineage, mut is_theirs) = (theirs.hash, theirs.lineage.clone(), true);
         let joined = Lineage { dots: lineage.dots.outside(covered), covered: covered.clone(), siblings: Vec::new() };
         let (lineage, content, origin) = match body {
@@ -160,19 +160,19 @@ impl Stage<'_> {
                     };
                     (lineage, Content::Latest { stamp: newest.stamp, json: newest.json }, newest.origin)
                 }
-                Err(reason) => return Ok(Taken::Refused(reason)),
+                Err(reason) => return Ok(ApplyOutcome::Rejected(reason)),
             },
             Body::Merged(merged) => match contain(|| self.read_received(merged, &theirs, &joined)) {
                 Ok(Ok(Some((content, rebased)))) => {
                     is_theirs = !rebased;
                     (joined, content, theirs.origin)
                 }
-                Ok(Ok(None)) => return Ok(Taken::Missing(Vec::new())),
-                Ok(Err(reason)) => return Ok(Taken::Refused(reason)),
-                Err(panic) => return Ok(Taken::Refused(panic.to_string())),
+                Ok(Ok(None)) => return Ok(ApplyOutcome::MissingBase(Vec::new())),
+                Ok(Err(reason)) => return Ok(ApplyOutcome::Rejected(reason)),
+                Err(panic) => return Ok(ApplyOutcome::Rejected(panic.to_string())),
             },
             Body::Command(_) | Body::Result { .. } => {
-                return Ok(Taken::Refused("the content is not of its kind".into()));
+                return Ok(ApplyOutcome::Rejected("the content is not of its kind".into()));
             }
         };
         is_theirs &= lineage == theirs.lineage;
@@ -180,7 +180,7 @@ impl Stage<'_> {
         let (kind, name, incarnation) = (theirs.kind, theirs.name, lineage.incarnation());
         let record = Record { kind, incarnation, sequence: 0, origin, name, lineage, content };
         self.change(hash, record, None, false, from);
-        Ok(Taken::In)
+        Ok(ApplyOutcome::Applied)
     }
 
     /// Reads a received document with no stored creation, and makes the edits of the stored document again in it. Returns the
@@ -188,7 +188,7 @@ impl Stage<'_> {
     fn read_received(
         &mut self,
         merged: Merged,
-        theirs: &Theirs,
+        theirs: &ReceivedVersion,
         joined: &Lineage,
     ) -> Result<Option<(Content, bool)>, String> {
         let Some(mut doc) = read_alone(&merged)? else { return Ok(None) };
@@ -208,7 +208,7 @@ impl Stage<'_> {
 
     /// Makes again in `doc` the edits of the stored document, which was compacted, or deleted and created again, on another
     /// node.
-    fn rebase_held(&mut self, doc: &mut Doc, theirs: &Theirs, covered: &Covered) -> bool {
+    fn rebase_held(&mut self, doc: &mut Doc, theirs: &ReceivedVersion, covered: &Covered) -> bool {
         let held = self.batch.staged.get(&theirs.hash).and_then(|staged| staged.record.as_ref());
         if !held.is_some_and(|held| matches!(held.content, Content::Merged { .. })) {
             return false;
@@ -218,7 +218,7 @@ impl Stage<'_> {
         self.rebase(doc, &old, theirs, covered)
     }
 
-    fn rebase(&mut self, doc: &mut Doc, old: &Doc, theirs: &Theirs, covered: &Covered) -> bool {
+    fn rebase(&mut self, doc: &mut Doc, old: &Doc, theirs: &ReceivedVersion, covered: &Covered) -> bool {
         let name = theirs.name.as_ref().map_or_else(String::new, ToString::to_string);
         match doc.rebase(old, |dot| covered.covers(dot)) {
             Ok(Rebased::Nothing) => false,
@@ -244,10 +244,16 @@ impl Stage<'_> {
     }
 
     /// Joins two registers: the newest version of each creation is kept, and the newest of all is visible.
-    fn join_latest(&mut self, theirs: &Theirs, stamp: Stamp, text: Vec<u8>, covered: Covered) -> Result<Taken, Error> {
+    fn join_latest(
+        &mut self,
+        theirs: &ReceivedVersion,
+        stamp: Stamp,
+        text: Vec<u8>,
+        covered: Covered,
+    ) -> Result<ApplyOutcome, Error> {
         let json = match check_siblings(&theirs.lineage).and_then(|()| check_latest(text)) {
             Ok(json) => json,
-            Err(reason) => return Ok(Taken::Refused(reason)),
+            Err(reason) => return Ok(ApplyOutcome::Rejected(reason)),
         };
         let ours = self.staged(theirs.hash).clone();
         let received = Sibling { dots: theirs.lineage.dots.clone(), origin: theirs.origin, stamp, json: json.clone() };
@@ -262,11 +268,11 @@ impl Stage<'_> {
     /// Writes the joined versions of a register unless they equal the stored ones.
     fn keep_latest(
         &mut self,
-        theirs: &Theirs,
+        theirs: &ReceivedVersion,
         ours: Record,
         joined: Option<(Sibling, Lineage)>,
         is_theirs: bool,
-    ) -> Result<Taken, Error> {
+    ) -> Result<ApplyOutcome, Error> {
         let (Some((newest, lineage)), Content::Latest { stamp, json }) = (joined, &ours.content) else {
             return Err(Error::Bug("a register that survives has no version".into()));
         };
@@ -284,24 +290,24 @@ impl Stage<'_> {
             let content = Content::Latest { stamp: above, json: json.clone() };
             let record = Record { incarnation: lineage.incarnation(), content, lineage, ..ours };
             self.change(theirs.hash, record, None, false, 0);
-            return Ok(Taken::In);
+            return Ok(ApplyOutcome::Applied);
         }
         let from = if is_theirs { self.source(theirs.from)? } else { 0 };
         let content = Content::Latest { stamp: newest.stamp, json: newest.json };
         let (incarnation, origin) = (lineage.incarnation(), newest.origin);
         self.change(theirs.hash, Record { incarnation, origin, lineage, content, ..ours }, None, false, from);
-        Ok(Taken::In)
+        Ok(ApplyOutcome::Applied)
     }
 
-    fn merge(&mut self, theirs: &Theirs, merged: &Merged, covered: Covered) -> Result<Taken, Error> {
+    fn merge(&mut self, theirs: &ReceivedVersion, merged: &Merged, covered: Covered) -> Result<ApplyOutcome, Error> {
         if let Err(cause) = chunk::check(&merged.chunks, CHUNK_ROWS) {
-            return Ok(Taken::Refused(cause.to_string()));
+            return Ok(ApplyOutcome::Rejected(cause.to_string()));
         }
         let ours = self.staged(theirs.hash);
         let size = ours.history().map_or(0, History::size);
         if size + merged.chunks.len() > MERGED_BYTES {
             let bytes = merged.chunks.len();
-            return Ok(Taken::Refused(format!(
+            return Ok(ApplyOutcome::Rejected(format!(
                 "{bytes} bytes more than the {size} that are here would exceed the limit of {MERGED_BYTES}"
             )));
         }
@@ -320,21 +326,21 @@ impl Stage<'_> {
                 let doc = self.take_doc(theirs.hash)?;
                 let have = doc.sample();
                 self.put_back(theirs.hash, doc);
-                return Ok(Taken::Missing(have));
+                return Ok(ApplyOutcome::MissingBase(have));
             }
             Ok(_) if doc.rows() > MERGED_ROWS => {
                 let rows = doc.rows();
-                return Ok(Taken::Refused(format!(
+                return Ok(ApplyOutcome::Rejected(format!(
                     "merged with what is here it would have {rows} operations; the limit is {MERGED_ROWS}"
                 )));
             }
             Ok(applied) => applied,
-            Err(cause) => return Ok(Taken::Refused(cause.to_string())),
+            Err(cause) => return Ok(ApplyOutcome::Rejected(cause.to_string())),
         };
         let left = if is_whole { Ok(None) } else { doc.without(|dot| lineage.covered.covers(dot)) };
         let left = match left {
             Ok(left) => left,
-            Err(cause) => return Ok(Taken::Refused(cause.to_string())),
+            Err(cause) => return Ok(ApplyOutcome::Rejected(cause.to_string())),
         };
         let mut doc = left.unwrap_or(doc);
         if let Some(old) = old {
@@ -351,12 +357,12 @@ impl Stage<'_> {
 
     fn store_merge(
         &mut self,
-        theirs: &Theirs,
+        theirs: &ReceivedVersion,
         (lineage, is_whole): (Lineage, bool),
         mut doc: Doc,
         before: &[[u8; 32]],
         news: Option<Vec<u8>>,
-    ) -> Result<Taken, Error> {
+    ) -> Result<ApplyOutcome, Error> {
         doc.note_change(news.as_deref());
         // If none of the stored heads is left, the sender has built on all of them and holds exactly this version.
         let ours_left = doc.heads().iter().any(|head| before.contains(head));
@@ -377,18 +383,18 @@ impl Stage<'_> {
         let (origin, incarnation) = (theirs.origin, lineage.incarnation());
         let record = Record { origin, incarnation, lineage, content, ..record };
         self.change(theirs.hash, record, Some(doc), false, from);
-        Ok(Taken::In)
+        Ok(ApplyOutcome::Applied)
     }
 
     /// Keeps the stored version, which supersedes the peer's. A comparison sends only the version of the higher order; if that
     /// is the peer's, the stored one is written again, so that the peer receives it.
-    fn held(&mut self, theirs: &Theirs) -> Taken {
+    fn held(&mut self, theirs: &ReceivedVersion) -> ApplyOutcome {
         let ours = self.staged(theirs.hash);
         if ours.order() < theirs.order {
             let (record, doc) = (ours.clone(), self.loaded(theirs.hash));
             self.change(theirs.hash, record, doc, false, 0);
         }
-        Taken::In
+        ApplyOutcome::Applied
     }
 
     /// Takes the loaded document of a staged record, if it has one.
@@ -429,7 +435,7 @@ fn read_alone(merged: &Merged) -> Result<Option<Doc>, String> {
 }
 
 /// Returns the creations that are covered after the join, and true for each side that survives it.
-fn outcome(ours: &Record, theirs: &Theirs) -> (Covered, (bool, bool)) {
+fn outcome(ours: &Record, theirs: &ReceivedVersion) -> (Covered, (bool, bool)) {
     let mut covered = ours.lineage.covered.join(&theirs.lineage.covered);
     let lives = |covered: &Covered| (ours.lineage.survives(covered), theirs.lineage.survives(covered));
     if lives(&covered) == (true, true) && ours.kind != theirs.kind {
@@ -512,7 +518,7 @@ fn check_siblings(lineage: &Lineage) -> Result<(), String> {
         return Err(format!("its siblings are {bytes} bytes of JSON; the limit is {DOCUMENT_JSON_BYTES}"));
     }
     lineage.siblings.iter().try_for_each(|sibling| {
-        if sibling.stamp.counter >= HIGHEST {
+        if sibling.stamp.counter >= MAX_COUNTER {
             return Err(format!("counter {} of a sibling", sibling.stamp.counter));
         }
         json::parse_any_size(sibling.json.as_bytes()).map(drop).map_err(|cause| cause.to_string())

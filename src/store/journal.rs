@@ -169,16 +169,16 @@ pub(super) fn encode(run: RunId, commits: (u64, u64), changes: &[u8]) -> Vec<u8>
 }
 
 /// An entry as read from the disk.
-struct Entry {
+struct JournalEntry {
     run: RunId,
     from: u64,
     to: u64,
     changes: Vec<u8>,
 }
 
-impl Entry {
+impl JournalEntry {
     /// Reads the entry that begins here, or returns `None` unless its checksum matches.
-    fn read(bytes: &[u8]) -> Option<Entry> {
+    fn read(bytes: &[u8]) -> Option<JournalEntry> {
         let mut head = Bytes(bytes);
         let sum = u32::from_le_bytes(head.array()?);
         let run = RunId(head.array()?);
@@ -188,7 +188,7 @@ impl Entry {
         let mut changes: Vec<u8> = pages.chunks(PAGE).flat_map(|page| &page[HEAD_BYTES..]).copied().collect();
         changes.truncate(length);
         let whole = sum == checksum(&[&bytes[4..HEAD_BYTES], &changes].concat());
-        whole.then_some(Entry { run, from, to, changes })
+        whole.then_some(JournalEntry { run, from, to, changes })
     }
 
     /// Returns true if the tables of `run` with this number of commits lack part of the entry.
@@ -208,7 +208,7 @@ pub(super) fn replay<D: Disk>(disk: &D, transaction: &WriteTransaction) -> Resul
     let Some(run) = newest_run(transaction)? else { return Ok(()) };
     let mut commits = State::of(&transaction.open_table(RECORDS)?)?.commits;
     let mut rest = journal.as_slice();
-    while let Some(entry) = Entry::read(rest) {
+    while let Some(entry) = JournalEntry::read(rest) {
         if entry.is_news(run, commits) {
             if entry.from != commits {
                 break;
@@ -219,7 +219,7 @@ pub(super) fn replay<D: Disk>(disk: &D, transaction: &WriteTransaction) -> Resul
         rest = &rest[padded(entry.changes.len())..];
     }
     // Entries are synced one after another: a whole entry behind an invalid page proves that the invalid one was acknowledged.
-    let behind = rest.chunks(PAGE).enumerate().filter_map(|(page, _)| Entry::read(&rest[page * PAGE..]));
+    let behind = rest.chunks(PAGE).enumerate().filter_map(|(page, _)| JournalEntry::read(&rest[page * PAGE..]));
     match behind.filter(|entry| entry.is_news(run, commits)).count() {
         0 => Ok(()),
         _ => Err(Error::Damaged(format!("the journal's entry after commit {commits}"))),

@@ -10,14 +10,14 @@ use crate::store::tables::Table;
 
 /// A transaction and the journal that notes its changes. Tables must be changed through this type only: a change that bypasses
 /// it is lost in a crash.
-pub(super) struct Journalled<'t> {
+pub(super) struct JournalledTransaction<'t> {
     transaction: &'t WriteTransaction,
     journal: RefCell<&'t mut Journal>,
 }
 
-impl<'t> Journalled<'t> {
-    pub(super) fn new(transaction: &'t WriteTransaction, journal: &'t mut Journal) -> Journalled<'t> {
-        Journalled { transaction, journal: RefCell::new(journal) }
+impl<'t> JournalledTransaction<'t> {
+    pub(super) fn new(transaction: &'t WriteTransaction, journal: &'t mut Journal) -> JournalledTransaction<'t> {
+        JournalledTransaction { transaction, journal: RefCell::new(journal) }
     }
 
     pub(super) fn open(&self, table: Table) -> Result<JournalledTable<'_, 't>, Error> {
@@ -25,11 +25,11 @@ impl<'t> Journalled<'t> {
     }
 }
 
-/// A table opened through [`Journalled`].
+/// A table opened through [`JournalledTransaction`].
 pub(super) struct JournalledTable<'n, 't> {
     rows: redb::Table<'n, &'static [u8], &'static [u8]>,
     table: Table,
-    tables: &'n Journalled<'t>,
+    tables: &'n JournalledTransaction<'t>,
 }
 
 /// Value of a row.

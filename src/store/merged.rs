@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 pub use error::MergedError;
 pub use rebase::Rebased;
 use resident::Slack;
-use view::{MapNode, View};
+use view::{DocumentView, MapNode};
 
 use crate::store::chunk::Expansion;
 use crate::store::json::same_object;
@@ -104,7 +104,7 @@ impl Doc {
     /// Returns the content.
     #[must_use]
     pub fn json(&self) -> &Map<String, Value> {
-        self.shown.get_or_init(|| View::read(&self.automerge).root.into_json())
+        self.shown.get_or_init(|| DocumentView::read(&self.automerge).root.into_json())
     }
 
     /// Makes `wanted` the content, by one change of the fields and elements that differ from the content at `base` (or from
@@ -146,12 +146,15 @@ impl Doc {
         } else {
             let root = match shown {
                 Some(shown) if edit::is_flat(&shown, wanted) => MapNode::flat(shown),
-                _ => View::read(&self.automerge).root,
+                _ => DocumentView::read(&self.automerge).root,
             };
             self.automerge.transact_with(unsigned, |tx| edit::write(tx, &root, wanted))
         }
         .map_err(|failure| MergedError::refused(&failure.error))?;
-        debug_assert!(same_object(&View::read(&self.automerge).root.into_json(), wanted), "a put shows as it was put");
+        debug_assert!(
+            same_object(&DocumentView::read(&self.automerge).root.into_json(), wanted),
+            "a put shows as it was put"
+        );
         self.shown = wanted.clone().into();
         Ok(())
     }
@@ -172,7 +175,7 @@ impl Doc {
     fn read_at(&mut self, heads: &[ChangeHash]) -> Result<Map<String, Value>, MergedError> {
         let transaction = self.automerge.transaction_at(PatchLog::inactive(), heads);
         let transaction = transaction.map_err(|cause| MergedError::Refused(cause.to_string()))?;
-        let content = View::read(&transaction).root.into_json();
+        let content = DocumentView::read(&transaction).root.into_json();
         transaction.rollback();
         Ok(content)
     }
@@ -202,7 +205,7 @@ impl Doc {
         let transaction = self.automerge.transaction_at(PatchLog::inactive(), base);
         let mut transaction = transaction.map_err(|cause| MergedError::Refused(cause.to_string()))?;
         // Read through the transaction, which shows the document as it was at `base`.
-        let view = View::read(&transaction);
+        let view = DocumentView::read(&transaction);
         if edit::passed(&view.root, wanted) > PASSED_AT_BASE {
             transaction.rollback();
             return Err(MergedError::TooMuchAtBase);
@@ -248,7 +251,7 @@ impl Doc {
         if self.automerge.get_heads() == before {
             return Ok(Applied::Nothing);
         }
-        let view = View::read(&self.automerge);
+        let view = DocumentView::read(&self.automerge);
         if view.too_deep {
             return Err(MergedError::TooDeep);
         }

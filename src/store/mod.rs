@@ -65,22 +65,22 @@ pub use command::{
     Report, Signed,
 };
 pub(crate) use command::{check_body, is_long_past, same_time};
-pub use config::{Config, Planted};
+pub use config::{InjectedBug, StoreConfig};
 pub(crate) use disk::BALLAST_BYTES;
 pub use disk::{Disk, FileDisk};
 pub use engine::Store;
 pub use error::Error;
-pub use figures::Figures;
+pub use figures::StoreMetrics;
 pub use history::{History, Part};
 pub use job::{Finished, Job};
 pub use key::{Key, KeyError, KeyHash};
 pub use lineage::{COVERED_DOTS, Covered, Dot, Dots, LIVE_DOTS, Lineage, SIBLINGS, Sibling};
 pub(crate) use opening::room_problem;
-pub use reader::{Counts, Document, Entry, Reader, Snapshot};
+pub use reader::{Counts, Document, IndexEntry, Reader, Snapshot};
 pub use record::{Content, Record};
 pub use request::{
-    Applied, Apply, Body, Cursor, Incoming, IncomingCommand, Link, LinkWish, Merged, Outcome, PeerRun, Put, Reply,
-    Request, Submitted, Ticket, Tip, Write,
+    Applied, Apply, Body, Cursor, DocumentWrite, Envelope, Incoming, IncomingCommand, Merged, Outcome, PeerRun,
+    PeerSetting, Put, Reply, SavedPeer, StoreRequest, Ticket, Tip,
 };
 pub use token::Token;
 pub use verify::{Verified, verify};

@@ -11,12 +11,12 @@ use ring::digest::{Context, SHA256};
 
 use crate::clock::Now;
 use crate::store::backend::{self, Found};
-use crate::store::database::{Fresh, Opened};
+use crate::store::database::{NewIds, OpenDatabase};
 use crate::store::disk::is_full;
 use crate::store::engine::first_16;
 use crate::store::error::size;
 use crate::store::overlay::Overlay;
-use crate::store::{Config, Disk, Error, Figures, RunId};
+use crate::store::{Disk, Error, RunId, StoreConfig, StoreMetrics};
 
 /// Space for the pages that a commit writes besides its records, in bytes: paths through the tables, and redb's own tables.
 pub(super) const RESERVE_BYTES: usize = 1 << 20;
@@ -38,16 +38,16 @@ pub(super) enum Access {
 /// The database is damaged or of a newer format, the disk failed, or it is full and there is no database yet.
 pub(super) fn open<D: Disk>(
     disk: &Arc<D>,
-    config: &Config,
-    fresh: &Fresh,
+    config: &StoreConfig,
+    fresh: &NewIds,
     now: Now,
-    figures: Arc<Figures>,
-) -> Result<(Opened, Access), Error> {
+    figures: Arc<StoreMetrics>,
+) -> Result<(OpenDatabase, Access), Error> {
     let room = match disk.reserve(RESERVE_BYTES as u64) {
         Err(cause) if !is_full(&cause) => return Err(cause.into()),
         room => room,
     };
-    let (mut opened, access) = match Opened::open(disk, config, fresh, now) {
+    let (mut opened, access) = match OpenDatabase::open(disk, config, fresh, now) {
         Ok(opened) => (opened, Access::Write),
         Err(cause) if is_for_want_of_room(&cause, &room) && has_database(disk.as_ref()) => {
             (read_only(disk, config, fresh, now)?, Access::Read)
@@ -71,12 +71,12 @@ fn has_database<D: Disk>(disk: &D) -> bool {
     matches!(backend::look(disk), Ok(Found::Database))
 }
 
-fn read_only<D: Disk>(disk: &Arc<D>, config: &Config, fresh: &Fresh, now: Now) -> Result<Opened, Error> {
+fn read_only<D: Disk>(disk: &Arc<D>, config: &StoreConfig, fresh: &NewIds, now: Now) -> Result<OpenDatabase, Error> {
     let overlay = Arc::new(Overlay::over(disk.clone(), OVERLAY_BYTES)?);
     // The first attempt may have written its run, and raised the alarm.
     fresh.alarm.silence();
-    let fresh = Fresh { run: successor(fresh.run), database: fresh.database, alarm: fresh.alarm.clone() };
-    let opened = Opened::open(&overlay, config, &fresh, now)?;
+    let fresh = NewIds { run: successor(fresh.run), database: fresh.database, alarm: fresh.alarm.clone() };
+    let opened = OpenDatabase::open(&overlay, config, &fresh, now)?;
     let free = disk.free().map_or("too little".to_owned(), size_of);
     log::error!(
         "the disk is full: a start needs {} and {free} are free; the database is open for reading only until there is room",
@@ -104,7 +104,7 @@ pub(super) fn reopened() -> Error {
 }
 
 /// Records for `health` if `bytes` were available on the disk.
-pub(super) fn note_room<D: Disk>(figures: &Figures, disk: &D, bytes: u64, room: &io::Result<()>) {
+pub(super) fn note_room<D: Disk>(figures: &StoreMetrics, disk: &D, bytes: u64, room: &io::Result<()>) {
     let lacking = matches!(room, Err(cause) if is_full(cause));
     figures.lacking_bytes.set(if lacking { bytes } else { 0 });
     figures.free_bytes.set(if lacking { disk.free().unwrap_or(0) } else { 0 });
@@ -115,7 +115,7 @@ fn size_of(bytes: u64) -> String {
 }
 
 /// Returns a sentence about missing space on the disk, if there is a problem.
-pub(crate) fn room_problem(figures: &Figures) -> Option<String> {
+pub(crate) fn room_problem(figures: &StoreMetrics) -> Option<String> {
     let (lacking, free) = (figures.lacking_bytes.get(), figures.free_bytes.get());
     let consequence = match figures.read_only.get() {
         0 => "writes are refused, reads and sync out go on",

@@ -50,11 +50,11 @@ pub(super) struct Overlay<B> {
     /// Maximum size of the written blocks, in bytes; a write beyond it fails as on a full disk.
     limit: usize,
     /// redb requires `Sync`; contention is rare.
-    written: Mutex<Written>,
+    written: Mutex<WrittenBlocks>,
 }
 
 #[derive(Debug)]
-struct Written {
+struct WrittenBlocks {
     length: u64,
     /// Part of the base that is still visible: it is cut when the length is set below its own.
     visible: u64,
@@ -64,16 +64,16 @@ struct Written {
 impl<B: Base> Overlay<B> {
     pub(super) fn over(base: B, limit: usize) -> io::Result<Overlay<B>> {
         let length = base.length()?;
-        let written = Written { length, visible: length, blocks: BTreeMap::new() };
+        let written = WrittenBlocks { length, visible: length, blocks: BTreeMap::new() };
         Ok(Overlay { base, limit, written: Mutex::new(written) })
     }
 
-    fn written(&self) -> io::Result<MutexGuard<'_, Written>> {
+    fn written(&self) -> io::Result<MutexGuard<'_, WrittenBlocks>> {
         self.written.lock().map_err(|_| io::Error::other("an earlier look panicked"))
     }
 
     /// Returns the block at `number`: the written one, or that of the base, with zeros beyond its end.
-    fn block(&self, written: &Written, number: u64) -> io::Result<Box<[u8; BLOCK]>> {
+    fn block(&self, written: &WrittenBlocks, number: u64) -> io::Result<Box<[u8; BLOCK]>> {
         if let Some(block) = written.blocks.get(&number) {
             return Ok(block.clone());
         }

@@ -11,8 +11,8 @@ use redb::{AccessGuard, ReadTransaction, ReadableDatabase, ReadableTable};
 use crate::clock::BootId;
 use crate::contain::contain;
 use crate::identity::EndpointId;
-use crate::store::age::Clocks;
-use crate::store::backend::Gate;
+use crate::store::age::DatabaseClock;
+use crate::store::backend::FailedFlag;
 use crate::store::fingerprint::{self, Fingerprint};
 use crate::store::merged::Doc;
 use crate::store::record::RecordRef;
@@ -20,8 +20,8 @@ use crate::store::tables::{
     self, CHUNKS, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_SYNC, NAMES, RECORDS, RUNS, SOURCES, State,
 };
 use crate::store::{
-    COMMANDS, CommandResult, CommandView, Content, Cursor, Error, Figures, Key, KeyHash, Kind, Link, Origin, Part,
-    PeerRun, Record, RunId, Version, VersionHash,
+    COMMANDS, CommandResult, CommandView, Content, Cursor, Error, Key, KeyHash, Kind, Origin, Part, PeerRun, Record,
+    RunId, SavedPeer, StoreMetrics, Version, VersionHash,
 };
 
 /// Takes snapshots. Cheap to clone and to send. [`crate::store::Store::poll_reopened`] replaces it after a storage error.
@@ -31,12 +31,12 @@ pub struct Reader {
     /// Size of the database file in bytes, updated by the engine after every commit.
     pub(super) size: Arc<AtomicU64>,
     /// Shut once this opening of the database has failed.
-    pub(super) gate: Gate,
+    pub(super) gate: FailedFlag,
     pub(super) id: [u8; 16],
     pub(super) run: RunId,
     pub(super) node: EndpointId,
-    pub(super) clocks: Clocks,
-    pub(super) figures: Arc<Figures>,
+    pub(super) clocks: DatabaseClock,
+    pub(super) figures: Arc<StoreMetrics>,
 }
 
 impl Reader {
@@ -67,7 +67,7 @@ impl Reader {
 
     /// Returns the metrics of the store.
     #[must_use]
-    pub fn figures(&self) -> &Figures {
+    pub fn figures(&self) -> &StoreMetrics {
         &self.figures
     }
 
@@ -83,7 +83,7 @@ pub struct Snapshot {
     transaction: ReadTransaction,
     pub(super) state: State,
     file_bytes: u64,
-    clocks: Clocks,
+    clocks: DatabaseClock,
 }
 
 impl fmt::Debug for Snapshot {
@@ -109,7 +109,7 @@ pub struct Document {
 
 /// One entry of the index of newest versions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Entry {
+pub struct IndexEntry {
     /// Sequence number of the commit that wrote the record.
     pub sequence: u64,
     /// Key hash of the record.
@@ -190,7 +190,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// The disk failed or the record is damaged.
-    pub fn name(&self, entry: &Entry) -> Result<Option<Key>, Error> {
+    pub fn name(&self, entry: &IndexEntry) -> Result<Option<Key>, Error> {
         let Some(bytes) = self.bytes_at(&tables::number_key(entry.sequence))? else { return Ok(None) };
         match RecordRef::decode(bytes.value())?.body {
             Some(body) => body.name().map(Some),
@@ -226,7 +226,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// The disk failed.
-    pub fn entries(&self, kind: Kind, after: u64) -> Result<impl Iterator<Item = Result<Entry, Error>> + use<>, Error> {
+    pub fn entries(
+        &self,
+        kind: Kind,
+        after: u64,
+    ) -> Result<impl Iterator<Item = Result<IndexEntry, Error>> + use<>, Error> {
         let index = self.transaction.open_table(INDEX)?;
         let start = tables::index_key(kind, after.saturating_add(1));
         let end = tables::index_key(kind, u64::MAX);
@@ -268,7 +272,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// The disk failed or the record is damaged.
-    pub fn record_at(&self, entry: &Entry) -> Result<Option<Record>, Error> {
+    pub fn record_at(&self, entry: &IndexEntry) -> Result<Option<Record>, Error> {
         self.decode(self.bytes_at(&tables::number_key(entry.sequence))?)
     }
 
@@ -364,7 +368,7 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// Returns the number that stands for this peer and run in [`Entry::from`]; `None` if it has not delivered anything.
+    /// Returns the number that stands for this peer and run in [`IndexEntry::from`]; `None` if it has not delivered anything.
     ///
     /// # Errors
     /// The disk failed.
@@ -387,7 +391,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// The disk failed.
-    pub fn links(&self) -> Result<Vec<Link>, Error> {
+    pub fn links(&self) -> Result<Vec<SavedPeer>, Error> {
         let links = self.transaction.open_table(LINKS)?;
         let rows = links.iter()?.map(|row| {
             let (peer, wish) = row?;

@@ -16,14 +16,14 @@ pub enum Ticket {
 
 /// A request in the store's queue.
 #[derive(Debug)]
-pub struct Submitted {
+pub struct Envelope {
     /// Destination of the reply.
     pub ticket: Ticket,
     /// The request itself.
-    pub request: Request,
+    pub request: StoreRequest,
 }
 
-/// The reply to one [`Submitted`].
+/// The reply to one [`Envelope`].
 #[derive(Debug)]
 pub struct Reply {
     /// Ticket of the request.
@@ -34,13 +34,13 @@ pub struct Reply {
 
 /// A request to the store. Reads are not requests: they go through [`crate::store::Reader`].
 #[derive(Debug)]
-pub enum Request {
+pub enum StoreRequest {
     /// A client's write.
-    Write(Write),
+    Write(DocumentWrite),
     /// Documents from a peer.
     Apply(Apply),
     /// Stores the operator's setting for a peer, across restarts.
-    SaveLink(Link),
+    SaveLink(SavedPeer),
     /// Stores whether sync is on, across restarts.
     SaveSync(bool),
     /// Flushes everything committed so far before it is answered.
@@ -51,7 +51,7 @@ pub enum Request {
 
 /// A client's write to one document.
 #[derive(Debug)]
-pub struct Write {
+pub struct DocumentWrite {
     /// Key of the document.
     pub key: Key,
     /// Change to make.
@@ -211,16 +211,16 @@ pub struct Cursor {
 
 /// The operator's setting for a peer, made over the API.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Link {
+pub struct SavedPeer {
     /// Peer that the setting applies to.
     pub peer: EndpointId,
     /// Desired state of the link.
-    pub wish: LinkWish,
+    pub wish: PeerSetting,
 }
 
-/// Desired state of the link to a peer; see [`Link`].
+/// Desired state of the link to a peer; see [`SavedPeer`].
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum LinkWish {
+pub enum PeerSetting {
     /// Dial these addresses (`HOST:PORT`, `relay:HOST:PORT`), and admit the peer.
     Connect(Vec<String>),
     /// Neither dial nor admit the peer. The addresses are those it had, kept for a later `Connect`.

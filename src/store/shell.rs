@@ -12,8 +12,8 @@ use mio::Waker;
 
 use crate::clock::shell::now;
 use crate::limits::BATCH_DOCUMENTS;
-use crate::pulse::Pulse;
-use crate::store::{Disk, Finished, Job, Reader, Reply, Request, Store, Submitted, Ticket, Tip};
+use crate::pulse::ThreadWatchdog;
+use crate::store::{Disk, Envelope, Finished, Job, Reader, Reply, Store, StoreRequest, Ticket, Tip};
 
 /// The tip, which other threads read without a request.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ impl SharedTip {
 
 /// Store thread's end of the channels to one other thread.
 #[derive(Debug)]
-pub struct Outlet {
+pub struct ReplySender {
     replies: Sender<Reply>,
     readers: Sender<Reader>,
     stale: Receiver<Reader>,
@@ -48,7 +48,7 @@ pub struct Outlet {
 
 /// Other thread's end of the channels.
 #[derive(Debug)]
-pub struct Inlet {
+pub struct ReplyReceiver {
     /// Replies to its requests.
     pub replies: Receiver<Reply>,
     /// Reader to use from now on, after a storage error; holds only the newest.
@@ -58,28 +58,28 @@ pub struct Inlet {
 /// Connects the store thread to a thread that has at most `outstanding` unanswered requests. `waker` is woken after replies,
 /// after every commit, and after the database was opened again.
 #[must_use]
-pub fn connect(outstanding: usize, waker: Arc<Waker>) -> (Outlet, Inlet) {
+pub fn connect(outstanding: usize, waker: Arc<Waker>) -> (ReplySender, ReplyReceiver) {
     let (replies, answered) = bounded(outstanding);
     let (readers, newest) = bounded(1);
     let stale = newest.clone();
-    (Outlet { replies, readers, stale, waker }, Inlet { replies: answered, readers: newest })
+    (ReplySender { replies, readers, stale, waker }, ReplyReceiver { replies: answered, readers: newest })
 }
 
 /// Channels and shared values of the store thread.
 #[derive(Debug)]
 pub struct Wiring {
     /// Requests of all threads. The store thread ends, with a last flush, once every sender is dropped.
-    pub requests: Receiver<Submitted>,
+    pub requests: Receiver<Envelope>,
     /// Channels to the api thread.
-    pub api: Outlet,
+    pub api: ReplySender,
     /// Channels to the sync thread.
-    pub sync: Outlet,
+    pub sync: ReplySender,
     /// Published tip.
     pub tip: Arc<SharedTip>,
     /// Channels to the merge thread.
     pub jobs: Jobs,
     /// Watchdog, stamped in each iteration.
-    pub pulse: Arc<Pulse>,
+    pub pulse: Arc<ThreadWatchdog>,
 }
 
 /// Store thread's end of the channels to the merge thread, which runs one job at a time.
@@ -162,13 +162,13 @@ pub fn run<D: Disk>(mut store: Store<D>, wiring: &Wiring) {
     {
         store.handle_finished(now(), finished, &mut replies);
     }
-    let flush = Submitted { ticket: Ticket::Api(0), request: Request::Flush };
+    let flush = Envelope { ticket: Ticket::Api(0), request: StoreRequest::Flush };
     store.handle_batch(now(), [flush], &mut replies);
 }
 
 /// Reason for an iteration of the store thread.
 enum Event {
-    Request(Submitted),
+    Request(Envelope),
     Finished(Box<Finished>),
     /// The engine's deadline was reached, or its alarm was raised.
     Timeout,
@@ -240,7 +240,7 @@ impl Wiring {
     }
 }
 
-impl Outlet {
+impl ReplySender {
     /// Sends a reply. The channel has room for every request that the thread may have outstanding, so this does not wait.
     fn reply(&self, reply: Reply) {
         if self.replies.send(reply).is_err() {
@@ -268,15 +268,15 @@ mod tests {
     use super::*;
     use crate::identity::EndpointId;
     use crate::random::System;
-    use crate::store::{Config, FileDisk, Key, Put, Write};
+    use crate::store::{DocumentWrite, FileDisk, Key, Put, StoreConfig};
 
-    fn outlet(poll: &Poll) -> (Outlet, Inlet) {
+    fn outlet(poll: &Poll) -> (ReplySender, ReplyReceiver) {
         connect(8, Arc::new(Waker::new(poll.registry(), Token(0)).unwrap()))
     }
 
     fn open(directory: &std::path::Path) -> Store<FileDisk> {
         let disk = FileDisk::open(directory).unwrap();
-        Store::open(disk, Config::new(EndpointId([1; 32])), &mut System::default(), now()).unwrap()
+        Store::open(disk, StoreConfig::new(EndpointId([1; 32])), &mut System::default(), now()).unwrap()
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
         let ((api, for_api), (sync, for_sync)) = (outlet(&api_poll), outlet(&sync_poll));
         let (sender, requests) = bounded(8);
         let tip: Arc<SharedTip> = Arc::default();
-        let pulse = Pulse::new("store", now().mono, None, Duration::ZERO);
+        let pulse = ThreadWatchdog::new("store", now().mono, None, Duration::ZERO);
         let (jobs, worker) = connect_worker();
         let wiring = Wiring { requests, api, sync, tip: tip.clone(), jobs, pulse };
         let (store, key) = (open(directory.path()), Key::new("platforms", "a").unwrap());
@@ -294,8 +294,8 @@ mod tests {
             scope.spawn(|| worker.run());
             let thread = scope.spawn(move || run(store, &wiring));
             let put = Put::Whole { json: "{}".into(), base: None };
-            let write = Request::Write(Write { key: key.clone(), put, durable: false });
-            sender.send(Submitted { ticket: Ticket::Sync(7), request: write }).unwrap();
+            let write = StoreRequest::Write(DocumentWrite { key: key.clone(), put, durable: false });
+            sender.send(Envelope { ticket: Ticket::Sync(7), request: write }).unwrap();
             let reply = for_sync.replies.recv_timeout(Duration::from_secs(60)).unwrap();
             assert_eq!(reply.ticket, Ticket::Sync(7));
             assert!(reply.result.is_ok() && for_api.replies.is_empty());

@@ -7,20 +7,20 @@ use std::collections::BTreeMap;
 use ring::digest::{Context, SHA256};
 
 use crate::clock::Now;
-use crate::store::age::Clocks;
-use crate::store::batch::{Batch, Pending, Staged};
+use crate::store::age::DatabaseClock;
+use crate::store::batch::{Batch, Pending, StagedDocument};
 use crate::store::cache::Cache;
 use crate::store::copies::Copies;
 use crate::store::merged::Doc;
 use crate::store::{
-    Body, Config, Content, Covered, Error, History, Key, KeyHash, Kind, Put, Reader, Record, Request, RunId, Snapshot,
-    Submitted, Write, json,
+    Body, Content, Covered, DocumentWrite, Envelope, Error, History, Key, KeyHash, Kind, Put, Reader, Record, RunId,
+    Snapshot, StoreConfig, StoreRequest, json,
 };
 
 /// Identity of the writer, and the earlier runs that it remembers.
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) config: Config,
+    pub(super) config: StoreConfig,
     pub(super) run: RunId,
     /// Every listed run, with its position in the order in which they began.
     pub(super) runs: BTreeMap<RunId, u64>,
@@ -63,7 +63,7 @@ impl Committed {
 
 /// One batch being filled.
 #[derive(Debug)]
-pub(super) struct Stage<'a> {
+pub(super) struct BatchStager<'a> {
     pub(super) writer: &'a Writer,
     pub(super) committed: Committed,
     pub(super) cache: &'a mut Cache,
@@ -73,28 +73,28 @@ pub(super) struct Stage<'a> {
     /// Newest sequence number that is on disk.
     pub(super) durable: u64,
     pub(super) now: Now,
-    pub(super) clocks: Clocks,
+    pub(super) clocks: DatabaseClock,
 }
 
-impl Stage<'_> {
+impl BatchStager<'_> {
     /// Stages a request. A fault of the request becomes its answer.
     ///
     /// # Errors
     /// The disk failed: the state of the batch is unknown.
-    pub(super) fn request(&mut self, submitted: Submitted) -> Result<(), Error> {
+    pub(super) fn request(&mut self, submitted: Envelope) -> Result<(), Error> {
         let pending = match submitted.request {
-            Request::Write(write) => self.write(write),
-            Request::Apply(apply) => self.apply(apply),
-            Request::SaveLink(link) => {
+            StoreRequest::Write(write) => self.write(write),
+            StoreRequest::Apply(apply) => self.apply(apply),
+            StoreRequest::SaveLink(link) => {
                 self.batch.links.insert(link.peer, link.wish);
                 Ok(self.settled())
             }
-            Request::SaveSync(on) => {
+            StoreRequest::SaveSync(on) => {
                 self.batch.sync = Some(on);
                 Ok(self.settled())
             }
-            Request::Flush => Ok(self.settled()),
-            Request::Nothing => Ok(Pending::Done),
+            StoreRequest::Flush => Ok(self.settled()),
+            StoreRequest::Nothing => Ok(Pending::Done),
         };
         let pending = match pending {
             Err(cause) => Pending::Failed(cause),
@@ -109,16 +109,18 @@ impl Stage<'_> {
     }
 
     /// Returns the bytes of merged documents that a request reads, decodes and writes: a measure of its duration.
-    pub(super) fn merged_bytes(&mut self, request: &Request) -> Result<usize, Error> {
+    pub(super) fn merged_bytes(&mut self, request: &StoreRequest) -> Result<usize, Error> {
         match request {
-            Request::Write(Write { key, put, .. }) if self.writer.config.kind(key.collection()) == Kind::Merged => {
+            StoreRequest::Write(DocumentWrite { key, put, .. })
+                if self.writer.config.kind(key.collection()) == Kind::Merged =>
+            {
                 let brought = match put {
                     Put::Whole { json, .. } | Put::Patch { json, .. } => json.len(),
                     _ => 0,
                 };
                 Ok(brought + self.held_bytes(key.hash())?)
             }
-            Request::Apply(apply) => {
+            StoreRequest::Apply(apply) => {
                 let mut bytes = 0;
                 for incoming in &apply.documents {
                     if let Body::Merged(merged) = &incoming.body {
@@ -149,12 +151,12 @@ impl Stage<'_> {
     }
 
     /// Returns the document as the batch has it so far, staging the committed record if it is not staged yet.
-    pub(super) fn load(&mut self, hash: KeyHash) -> Result<&mut Staged, Error> {
+    pub(super) fn load(&mut self, hash: KeyHash) -> Result<&mut StagedDocument, Error> {
         use std::collections::btree_map::Entry;
         match self.batch.staged.entry(hash) {
             Entry::Occupied(staged) => Ok(staged.into_mut()),
             Entry::Vacant(vacant) => {
-                Ok(vacant.insert(Staged::new(self.committed.look(|snapshot| snapshot.record(&hash))?)))
+                Ok(vacant.insert(StagedDocument::new(self.committed.look(|snapshot| snapshot.record(&hash))?)))
             }
         }
     }

@@ -6,7 +6,7 @@ use redb::{ReadableTable, TableDefinition};
 
 use crate::identity::EndpointId;
 use crate::store::codec::{Bytes, put_bytes, put_varint};
-use crate::store::{Cursor, Entry, Error, Key, KeyHash, Kind, Link, LinkWish, Origin, RunId, VersionHash};
+use crate::store::{Cursor, Error, IndexEntry, Key, KeyHash, Kind, Origin, PeerSetting, RunId, SavedPeer, VersionHash};
 
 pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -159,13 +159,13 @@ pub(super) fn index_value(hash: KeyHash, version: VersionHash, from: u32) -> [u8
     value
 }
 
-pub(super) fn index_entry(key: &[u8], value: &[u8]) -> Result<Entry, Error> {
+pub(super) fn index_entry(key: &[u8], value: &[u8]) -> Result<IndexEntry, Error> {
     let [_, sequence @ ..] = *fixed::<9>("index", key)?;
     let value = fixed::<36>("index", value)?;
     let (hash, rest) = value.split_first_chunk().expect("36 bytes begin with 16");
     let (version, from) = rest.split_first_chunk().expect("20 bytes begin with 16");
     let from = from.first_chunk().expect("four bytes are left");
-    Ok(Entry {
+    Ok(IndexEntry {
         sequence: u64::from_be_bytes(sequence),
         hash: KeyHash(*hash),
         version: VersionHash(*version),
@@ -250,11 +250,11 @@ const REFUSE: u8 = 0;
 const CONNECT: u8 = 1;
 const SEEN: u8 = 2;
 
-pub(super) fn wish_value(wish: &LinkWish) -> Vec<u8> {
+pub(super) fn wish_value(wish: &PeerSetting) -> Vec<u8> {
     match wish {
-        LinkWish::Refuse(addresses) => addressed(REFUSE, addresses),
-        LinkWish::Connect(addresses) => addressed(CONNECT, addresses),
-        LinkWish::Seen(address) => {
+        PeerSetting::Refuse(addresses) => addressed(REFUSE, addresses),
+        PeerSetting::Connect(addresses) => addressed(CONNECT, addresses),
+        PeerSetting::Seen(address) => {
             let mut out = vec![SEEN];
             put_bytes(&mut out, address.as_bytes());
             out
@@ -269,20 +269,20 @@ fn addressed(kind: u8, addresses: &[String]) -> Vec<u8> {
     out
 }
 
-pub(super) fn link(peer: &[u8], wish: &[u8]) -> Result<Link, Error> {
-    Ok(Link { peer: EndpointId(*fixed("links", peer)?), wish: self::wish(wish)? })
+pub(super) fn link(peer: &[u8], wish: &[u8]) -> Result<SavedPeer, Error> {
+    Ok(SavedPeer { peer: EndpointId(*fixed("links", peer)?), wish: self::wish(wish)? })
 }
 
-fn wish(bytes: &[u8]) -> Result<LinkWish, Error> {
+fn wish(bytes: &[u8]) -> Result<PeerSetting, Error> {
     parse_wish(Bytes(bytes)).ok_or_else(|| damaged("links"))
 }
 
-fn parse_wish(mut bytes: Bytes) -> Option<LinkWish> {
+fn parse_wish(mut bytes: Bytes) -> Option<PeerSetting> {
     let wish = match bytes.byte()? {
-        REFUSE if bytes.is_empty() => LinkWish::Refuse(Vec::new()),
-        REFUSE => LinkWish::Refuse(addresses(&mut bytes)?),
-        CONNECT => LinkWish::Connect(addresses(&mut bytes)?),
-        SEEN => LinkWish::Seen(bytes.text()?.to_owned()),
+        REFUSE if bytes.is_empty() => PeerSetting::Refuse(Vec::new()),
+        REFUSE => PeerSetting::Refuse(addresses(&mut bytes)?),
+        CONNECT => PeerSetting::Connect(addresses(&mut bytes)?),
+        SEEN => PeerSetting::Seen(bytes.text()?.to_owned()),
         _ => return None,
     };
     bytes.is_empty().then_some(wish)

@@ -11,14 +11,14 @@ use std::sync::Arc;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
 use crate::contain::contain;
-use crate::store::backend::{self, Backend, Found, Gate};
+use crate::store::backend::{self, Backend, FailedFlag, Found};
 use crate::store::disk::DATABASE;
 use crate::store::fingerprint::summand;
 use crate::store::journal;
 use crate::store::overlay::Overlay;
 use crate::store::record::RecordRef;
 use crate::store::tables::{self, CHUNKS, INDEX, KEYS, NAMES, RECORDS, STATE, State};
-use crate::store::{Entry, Error, History, Record};
+use crate::store::{Error, History, IndexEntry, Record};
 
 /// Maximum number of complaints kept as text; further ones are only counted.
 const COMPLAINTS: usize = 100;
@@ -72,7 +72,7 @@ fn look(disk: &Arc<Overlay<File>>) -> Result<Option<Verified>, Error> {
     if backend::look(disk.as_ref())? == Found::Nothing {
         return Ok(None);
     }
-    let backend = Backend::new(disk.clone(), Gate::default())?;
+    let backend = Backend::new(disk.clone(), FailedFlag::default())?;
     let mut database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
     let mut verified = Verified::default();
     check_pages(&mut database, &mut verified)?;
@@ -174,7 +174,7 @@ impl Records {
         Ok((record, summand(&entry.hash, &entry.version)))
     }
 
-    fn entry(&self, record: &Record) -> Result<Option<Entry>, Error> {
+    fn entry(&self, record: &Record) -> Result<Option<IndexEntry>, Error> {
         let key = tables::index_key(record.kind, record.sequence);
         let value = self.index.get(key.as_slice())?;
         value.map(|value| tables::index_entry(&key, value.value())).transpose()

@@ -11,16 +11,16 @@ use crate::store::batch::Pending;
 use crate::store::chunk::Bounds;
 use crate::store::merged::{Doc, MergedError};
 use crate::store::record::{Base, BaseContent};
-use crate::store::stage::{Stage, merged_content, stored_map};
+use crate::store::stage::{BatchStager, merged_content, stored_map};
 use crate::store::{
-    COMMANDS, CommandChange, CommandError, Content, Error, Key, KeyHash, Kind, Lineage, Put, Record, Stamp, Version,
-    Write, json,
+    COMMANDS, CommandChange, CommandError, Content, DocumentWrite, Error, Key, KeyHash, Kind, Lineage, Put, Record,
+    Stamp, Version, json,
 };
 
 type Object = Map<String, Value>;
 
 /// Upper bound of incarnations and counters, far below overflow. Higher ones from a peer are refused.
-pub(super) const HIGHEST: u64 = 1 << 53;
+pub(super) const MAX_COUNTER: u64 = 1 << 53;
 
 /// A put with its content worked out.
 struct Wanted {
@@ -31,9 +31,9 @@ struct Wanted {
     durable: bool,
 }
 
-impl Stage<'_> {
-    pub(super) fn write(&mut self, write: Write) -> Result<Pending, Error> {
-        let Write { key, put, durable } = write;
+impl BatchStager<'_> {
+    pub(super) fn write(&mut self, write: DocumentWrite) -> Result<Pending, Error> {
+        let DocumentWrite { key, put, durable } = write;
         let hash = key.hash();
         let (object, base) = match put {
             Put::Command(change) => return self.command(&key, hash, change),
@@ -167,11 +167,11 @@ impl Stage<'_> {
         self.store(wanted.key, Kind::Latest, (lineage, content), None, wanted.durable)
     }
 
-    /// Returns the lineage and counter of the version after one with this counter. They begin a new creation at `HIGHEST`,
+    /// Returns the lineage and counter of the version after one with this counter. They begin a new creation at `MAX_COUNTER`,
     /// because peers refuse counters from there on.
     pub(super) fn next_latest(&self, lineage: &Lineage, counter: u64) -> (Lineage, u64) {
         match counter + 1 {
-            next if next < HIGHEST => (lineage.edited(), next),
+            next if next < MAX_COUNTER => (lineage.edited(), next),
             _ => (Lineage::create(Some(&lineage.edited()), self.writer.writer), 1),
         }
     }
@@ -306,7 +306,7 @@ impl Stage<'_> {
         durable: bool,
     ) -> Result<Pending, Error> {
         let incarnation = lineage.incarnation();
-        if incarnation > HIGHEST {
+        if incarnation > MAX_COUNTER {
             return Err(Error::Exhausted(key));
         }
         let hash = key.hash();

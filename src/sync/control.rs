@@ -8,7 +8,7 @@ use crate::sync::link::PerLane;
 
 /// Request from the api engine. Each is answered by exactly one [`Event::Answered`], unless its request says otherwise.
 #[derive(Debug)]
-pub struct Asked {
+pub struct ControlRequest {
     /// Number of the api engine's call.
     pub call: u64,
     /// The request itself.
@@ -60,7 +60,7 @@ pub enum Control {
 /// Events from the sync engine to the api engine.
 #[derive(Debug)]
 pub enum Event {
-    /// Answer to an [`Asked`].
+    /// Answer to an [`ControlRequest`].
     Answered { call: u64, answer: Result<Answer, ControlError> },
     /// A value shown by a status call has changed.
     Status(Status),

@@ -13,7 +13,7 @@ use crate::sync::session::Awaited;
 
 /// Direction in which a document does not cross.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Way {
+pub(crate) enum Direction {
     /// To the peer.
     Out,
     /// From the peer.
@@ -21,7 +21,7 @@ pub(crate) enum Way {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Entry {
+struct HeldBackDocument {
     /// Notice that names the document, the peer, the limit and the remedy.
     sentence: String,
     /// Incarnation of the document: limits apply to each incarnation separately.
@@ -31,7 +31,7 @@ struct Entry {
 /// Table of held documents and stalled links; see the module documentation.
 #[derive(Debug, Default)]
 pub(crate) struct HeldBack {
-    entries: BTreeMap<(EndpointId, KeyHash, Way), Entry>,
+    entries: BTreeMap<(EndpointId, KeyHash, Direction), HeldBackDocument>,
     /// Connected peers with a stalled link, and the answer that each link waits for.
     stalled: BTreeMap<EndpointId, Awaited>,
     /// Number of notes dropped because the table was full.
@@ -41,8 +41,8 @@ pub(crate) struct HeldBack {
 
 impl HeldBack {
     /// Adds an entry, or replaces the reason of an existing one.
-    pub(crate) fn note(&mut self, peer: EndpointId, hash: KeyHash, way: Way, incarnation: u64, sentence: String) {
-        let (key, entry) = ((peer, hash, way), Entry { sentence, incarnation });
+    pub(crate) fn note(&mut self, peer: EndpointId, hash: KeyHash, way: Direction, incarnation: u64, sentence: String) {
+        let (key, entry) = ((peer, hash, way), HeldBackDocument { sentence, incarnation });
         if self.entries.len() >= HELD_BACK && !self.entries.contains_key(&key) {
             self.changed |= self.unlisted == 0;
             self.unlisted += 1;
@@ -54,12 +54,12 @@ impl HeldBack {
     }
 
     /// Returns the incarnation of a document that does not cross.
-    pub(crate) fn incarnation(&self, peer: EndpointId, hash: KeyHash, way: Way) -> Option<u64> {
+    pub(crate) fn incarnation(&self, peer: EndpointId, hash: KeyHash, way: Direction) -> Option<u64> {
         self.entries.get(&(peer, hash, way)).map(|entry| entry.incarnation)
     }
 
     /// Removes an entry: the document crosses again.
-    pub(crate) fn release(&mut self, peer: EndpointId, hash: KeyHash, way: Way) {
+    pub(crate) fn release(&mut self, peer: EndpointId, hash: KeyHash, way: Direction) {
         self.changed |= self.entries.remove(&(peer, hash, way)).is_some();
         if self.entries.is_empty() {
             self.unlisted = 0;
@@ -86,14 +86,14 @@ impl HeldBack {
     /// Returns the number of documents that do not go to this peer, and of those that do not come from it.
     pub(crate) fn counts(&self, peer: EndpointId) -> [u64; 2] {
         self.of_peer(peer).fold([0, 0], |[out, inward], (_, way)| match way {
-            Way::Out => [out + 1, inward],
-            Way::In => [out, inward + 1],
+            Direction::Out => [out + 1, inward],
+            Direction::In => [out, inward + 1],
         })
     }
 
     /// Returns the documents that do not cross the link with this peer.
-    pub(crate) fn of_peer(&self, peer: EndpointId) -> impl Iterator<Item = (KeyHash, Way)> + '_ {
-        let first = (peer, KeyHash([0; 16]), Way::Out);
+    pub(crate) fn of_peer(&self, peer: EndpointId) -> impl Iterator<Item = (KeyHash, Direction)> + '_ {
+        let first = (peer, KeyHash([0; 16]), Direction::Out);
         let of_peer = self.entries.range(first..).take_while(move |((of, ..), _)| *of == peer);
         of_peer.map(|((_, hash, way), _)| (*hash, *way))
     }
@@ -135,15 +135,15 @@ mod tests {
     fn what_crosses_again_is_not_named_any_more() {
         let mut held = HeldBack::default();
         assert_eq!(held.take_notices(), None);
-        held.note(peer(1), hash(1), Way::Out, 1, "one".into());
-        held.note(peer(2), hash(1), Way::In, 1, "two".into());
+        held.note(peer(1), hash(1), Direction::Out, 1, "one".into());
+        held.note(peer(2), hash(1), Direction::In, 1, "two".into());
         assert_eq!(held.take_notices(), Some(vec!["one".to_owned(), "two".to_owned()]));
-        held.note(peer(1), hash(1), Way::Out, 1, "one".into());
+        held.note(peer(1), hash(1), Direction::Out, 1, "one".into());
         assert_eq!(held.take_notices(), None, "nothing is new");
         assert_eq!((held.counts(peer(1)), held.counts(peer(2))), ([1, 0], [0, 1]));
-        held.release(peer(1), hash(1), Way::In);
+        held.release(peer(1), hash(1), Direction::In);
         assert_eq!(held.take_notices(), None, "the other direction");
-        held.release(peer(1), hash(1), Way::Out);
+        held.release(peer(1), hash(1), Direction::Out);
         assert_eq!(held.take_notices(), Some(vec!["two".to_owned()]));
         held.forget(peer(2));
         assert!(held.is_empty());
@@ -168,7 +168,7 @@ mod tests {
     fn the_table_is_bounded_and_says_how_many_are_not_named() {
         let mut held = HeldBack::default();
         for number in 0..u16::try_from(HELD_BACK).unwrap() + 7 {
-            held.note(peer(1), hash(number), Way::Out, 1, number.to_string());
+            held.note(peer(1), hash(number), Direction::Out, 1, number.to_string());
         }
         let notices = held.take_notices().unwrap();
         assert_eq!(notices.len(), NAMED_HELD_BACK + 1);

@@ -107,12 +107,12 @@ pub(crate) struct Inbox {
     /// Number of gaps for which the peer has answered.
     answers: u64,
     /// The outstanding [`Apply`].
-    submitted: Option<Submitted>,
+    submitted: Option<InStore>,
     retry_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
-struct Submitted {
+struct InStore {
     /// Number of batches, counted from the front of `waiting`.
     batches: usize,
     /// Cursors written with them; deferred ones are not included.
@@ -191,7 +191,7 @@ impl Inbox {
             return Ok(None);
         }
         self.retry_at = None;
-        let mut submitted = Submitted { batches: self.waiting.len(), ..Submitted::default() };
+        let mut submitted = InStore { batches: self.waiting.len(), ..InStore::default() };
         let mut documents = Vec::new();
         let mut cursors = self.deferred.clone();
         for received in &self.waiting {

@@ -43,8 +43,10 @@ mod waits;
 #[cfg(test)]
 mod tests;
 
-pub use control::{Answer, Asked, ByteCounts, Control, ControlError, Event, Measured, Peer, Stats, Status, Traffic};
-pub use engine::{Config, Engine, LOOKUP_DEADLINE, PeerSpec, Reloaded, STORE_OUTSTANDING, Wake};
+pub use control::{
+    Answer, ByteCounts, Control, ControlError, ControlRequest, Event, Measured, Peer, Stats, Status, Traffic,
+};
+pub use engine::{Engine, LOOKUP_DEADLINE, PeerSpec, Reloaded, STORE_OUTSTANDING, SyncConfig, Wake};
 pub use link::LinkRates;
 pub use peers::Address;
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
-use self::messages::Known;
+use self::messages::KnownRoutes;
 
 /// Multicast groups for links, addresses and routes of both families (`RTMGRP_*` of rtnetlink(7)).
 const GROUPS: u32 = LINK | IPV4_ADDRESS | IPV4_ROUTE | IPV6_ADDRESS | IPV6_ROUTE;
@@ -32,7 +32,7 @@ const READS_A_TURN: usize = 64;
 #[derive(Debug)]
 pub(super) struct Network {
     socket: OwnedFd,
-    known: Known,
+    known: KnownRoutes,
     buffer: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ impl Network {
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
         registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Network { socket, known: Known::default(), buffer: vec![0; BUFFER_BYTES] })
+        Ok(Network { socket, known: KnownRoutes::default(), buffer: vec![0; BUFFER_BYTES] })
     }
 
     /// Reads pending messages. Returns whether something has changed, and whether more may be pending.

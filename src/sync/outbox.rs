@@ -75,8 +75,8 @@ use crate::store::{KeyHash, Kind, PeerRun, PerKind, Snapshot};
 use crate::sync::convert::SendClock;
 use crate::sync::link::{Lane, PerLane};
 use crate::sync::mesh::{Batch, Cursor};
-use crate::sync::reconcile::Theirs;
-use fill::Filling;
+use crate::sync::reconcile::RemoteHas;
+use fill::BatchBuilder;
 
 /// Number of batches in flight from which a batch asks the peer to flush if the one before did not, so that deferred
 /// acknowledgements do not stall the lane.
@@ -111,13 +111,13 @@ struct Position {
 
 /// Document owed out of order. Its sequence number holds the cursor back.
 #[derive(Debug)]
-struct Exception {
+struct OutOfOrder {
     kind: Kind,
     sequence: u64,
     owed: Owed,
 }
 
-/// Next step for an [`Exception`].
+/// Next step for an [`OutOfOrder`].
 #[derive(Debug)]
 enum Owed {
     /// This incarnation was offered, and the peer has yet to answer; `passed` if a scan has passed a newer version since.
@@ -191,8 +191,8 @@ pub(crate) struct Outbox {
     /// True while the comparison runs.
     comparing: bool,
     /// Documents found by the comparison and not yet sent.
-    found: Vec<(KeyHash, Theirs)>,
-    exceptions: BTreeMap<KeyHash, Exception>,
+    found: Vec<(KeyHash, RemoteHas)>,
+    exceptions: BTreeMap<KeyHash, OutOfOrder>,
     /// Exceptions that can be sent at once: all except the offered and the crowded.
     due: PerKind<VecDeque<KeyHash>>,
     on_way: BTreeMap<KeyHash, OnWay>,
@@ -254,7 +254,7 @@ impl Outbox {
     }
 
     /// Adds documents that the comparison found to be owed.
-    pub(crate) fn found(&mut self, found: impl IntoIterator<Item = (KeyHash, Theirs)>) {
+    pub(crate) fn found(&mut self, found: impl IntoIterator<Item = (KeyHash, RemoteHas)>) {
         self.found.extend(found);
     }
 
@@ -335,7 +335,7 @@ impl Outbox {
         // The sequence number of a document that is not in flight is unknown; 1 holds the cursor back until it is sent.
         let sequence = sent.unwrap_or(1);
         self.have_hashes += more;
-        self.exceptions.insert(hash, Exception { kind: Kind::Merged, sequence, owed });
+        self.exceptions.insert(hash, OutOfOrder { kind: Kind::Merged, sequence, owed });
         self.due[Kind::Merged].push_back(hash);
         Ok(())
     }
@@ -407,7 +407,7 @@ impl Outbox {
     /// Returns a batch that only moves cursors, if a cursor can move and the bulk lane has room.
     pub(crate) fn move_cursors(&mut self, urgent: bool) -> Option<Batch> {
         let blocked = self.lanes[Lane::Bulk].in_flight.len() >= LANE_BATCHES;
-        let nothing = || Filling::new(SendClock::default(), BATCH_BYTES);
+        let nothing = || BatchBuilder::new(SendClock::default(), BATCH_BYTES);
         (!blocked && self.can_move()).then(|| self.close(Lane::Bulk, nothing(), urgent))
     }
 
@@ -416,7 +416,7 @@ impl Outbox {
         Kind::ALL.into_iter().any(|kind| self.reach(kind, Lane::Bulk) > self.positions[kind].moved)
     }
 
-    fn close(&mut self, lane: Lane, filling: Filling, urgent: bool) -> Batch {
+    fn close(&mut self, lane: Lane, filling: BatchBuilder, urgent: bool) -> Batch {
         let moved: Vec<(Kind, u64)> = Kind::ALL
             .into_iter()
             .map(|kind| (kind, self.reach(kind, lane)))
@@ -490,10 +490,10 @@ impl Outbox {
     }
 
     fn is_consistent(&self) -> bool {
-        let waits = |exception: &&Exception| matches!(exception.owed, Owed::Offered { .. } | Owed::Crowded(_));
+        let waits = |exception: &&OutOfOrder| matches!(exception.owed, Owed::Offered { .. } | Owed::Crowded(_));
         let waiting = self.exceptions.values().filter(waits).count();
         let due: usize = self.due.iter().map(|(_, due)| due.len()).sum();
-        let have = |exception: &Exception| if let Owed::Wanted(have) = &exception.owed { have.len() } else { 0 };
+        let have = |exception: &OutOfOrder| if let Owed::Wanted(have) = &exception.owed { have.len() } else { 0 };
         let kept = self.exceptions.values().map(have).sum::<usize>() == self.have_hashes;
         kept && waiting <= EXCEPTIONS && waiting + due == self.exceptions.len()
     }

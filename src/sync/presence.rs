@@ -21,7 +21,7 @@ const FRESH: Duration = Duration::from_secs(30);
 
 /// Announcements received of one node.
 #[derive(Debug)]
-struct Heard {
+struct LastPresence {
     /// Its newest two runs, with the highest counter of each, by which a late message of the earlier run is recognised.
     runs: [(RunId, u64); 2],
     at: Instant,
@@ -29,12 +29,12 @@ struct Heard {
 
 /// Announcements received of every node, and this node's last own one.
 #[derive(Debug, Default)]
-pub(super) struct Flood {
-    nodes: BTreeMap<EndpointId, Heard>,
+pub(super) struct PresenceGossip {
+    nodes: BTreeMap<EndpointId, LastPresence>,
     said: Option<(u64, Instant)>,
 }
 
-impl Flood {
+impl PresenceGossip {
     /// Returns a new announcement of this node.
     pub(super) fn announce(&mut self, now: Now, node: EndpointId, run: RunId) -> mesh::Presence {
         let counter = self.said.map_or(1, |(counter, _)| counter + 1);
@@ -55,7 +55,7 @@ impl Flood {
         if node == ours || !self.has_room(now, &node) {
             return None;
         }
-        let fresh = Heard { runs: [(run, 0), (run, 0)], at: now.mono };
+        let fresh = LastPresence { runs: [(run, 0), (run, 0)], at: now.mono };
         let known = self.nodes.contains_key(&node);
         let heard = self.nodes.entry(node).or_insert(fresh);
         if known && !now.reached(heard.at + LEAST_INTERVAL) {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn each_presence_is_passed_on_once() {
-        let (mut flood, now) = (Flood::default(), start());
+        let (mut flood, now) = (PresenceGossip::default(), start());
         let first = message(OTHER, RunId([1; 16]), 1);
         assert_eq!(flood.take(now, OURS, &first), Some(OTHER));
         assert_eq!(flood.take(later(now, 500), OURS, &first), None);
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_made_up_nodes_is_bounded() {
-        let (mut flood, now) = (Flood::default(), start());
+        let (mut flood, now) = (PresenceGossip::default(), start());
         for number in 0..2 * PRESENCE_NODES {
             let mut node = [0; 32];
             node[..8].copy_from_slice(&number.to_le_bytes());
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_is_malformed_or_too_fast_is_no_news() {
-        let (mut flood, now) = (Flood::default(), start());
+        let (mut flood, now) = (PresenceGossip::default(), start());
         assert_eq!(flood.take(now, OURS, &mesh::Presence::default()), None);
         assert_eq!(flood.take(now, OURS, &message(OTHER, RunId([1; 16]), 1)), Some(OTHER));
         assert_eq!(flood.take(later(now, 10), OURS, &message(OTHER, RunId([1; 16]), 2)), None);

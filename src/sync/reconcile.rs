@@ -67,7 +67,7 @@ use std::fmt;
 use crate::store::KeyHash;
 use crate::store::fingerprint::{FINGERPRINT_BYTES, Fingerprint};
 pub use set::{Item, Set};
-use wire::{Entry, Reader, Span, Status, Writer};
+use wire::{Reader, Span, SpanContent, Status, Writer};
 
 /// Maximum size of a message in either direction, in bytes.
 pub const MESSAGE_BYTES: usize = 60 << 10;
@@ -92,7 +92,7 @@ const _: () = assert!(FILL_BYTES + LEAF_ITEMS * 32 + 38 < MESSAGE_BYTES, "the lo
 
 /// State of the other side under a key of this side.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Theirs {
+pub enum RemoteHas {
     /// The other side has no record.
     Lacks,
     /// The other side has another version, which may need this one: it orders before it or is concurrent.
@@ -104,7 +104,7 @@ pub enum Theirs {
 pub struct Differences {
     /// Keys that the other side lacks or holds in a version that this side's may add to, each once, in no particular order.
     /// Excludes keys that it holds in a version that orders above.
-    pub send: Vec<(KeyHash, Theirs)>,
+    pub send: Vec<(KeyHash, RemoteHas)>,
 }
 
 /// Reason for which an exchange was abandoned. The other side is to blame for all of them except [`ReconcileError::Finished`].
@@ -259,18 +259,18 @@ impl Reconciler {
         let mut reader = Reader::new(message);
         while let Some((span, entry)) = reader.next_entry()? {
             match entry {
-                Entry::Fingerprint(theirs) => {
+                SpanContent::Fingerprint(theirs) => {
                     received.expects = true;
                     self.compare(span, theirs)?;
                 }
-                Entry::Items(theirs) => {
+                SpanContent::Items(theirs) => {
                     received.expects |= !theirs.is_empty();
                     let statuses = self.match_items(span, &theirs, found)?;
                     if !statuses.is_empty() {
                         received.answers.push((span, statuses));
                     }
                 }
-                Entry::Answer(statuses) => self.take_answer(span, &statuses, found)?,
+                SpanContent::Answer(statuses) => self.take_answer(span, &statuses, found)?,
             }
         }
         received.more = reader.more();
@@ -311,23 +311,23 @@ impl Reconciler {
         let mut ours = self.set.within(span).peekable();
         for (position, item) in theirs.iter().enumerate() {
             while let Some(index) = ours.next_if(|index| self.set.item(*index).hash < item.hash) {
-                self.report(index, Theirs::Lacks, found)?;
+                self.report(index, RemoteHas::Lacks, found)?;
             }
             match ours.next_if(|index| self.set.item(*index).hash == item.hash) {
-                None => statuses.push(Status { position, theirs: Theirs::Lacks }),
+                None => statuses.push(Status { position, theirs: RemoteHas::Lacks }),
                 Some(index) if self.set.item(index).version == item.version => {}
                 Some(index) => {
                     let (ours, theirs) = (self.set.item(index).version.order(), item.version.order());
                     if ours >= theirs {
-                        self.report(index, Theirs::Differs, found)?;
+                        self.report(index, RemoteHas::Differs, found)?;
                     }
                     if ours <= theirs {
-                        statuses.push(Status { position, theirs: Theirs::Differs });
+                        statuses.push(Status { position, theirs: RemoteHas::Differs });
                     }
                 }
             }
         }
-        ours.try_for_each(|index| self.report(index, Theirs::Lacks, found))?;
+        ours.try_for_each(|index| self.report(index, RemoteHas::Lacks, found))?;
         Ok(statuses)
     }
 
@@ -345,7 +345,7 @@ impl Reconciler {
         Ok(())
     }
 
-    fn report(&mut self, index: usize, theirs: Theirs, found: &mut Differences) -> Result<(), ReconcileError> {
+    fn report(&mut self, index: usize, theirs: RemoteHas, found: &mut Differences) -> Result<(), ReconcileError> {
         let (word, bit) = (&mut self.reported[index / 64], 1 << (index % 64));
         if *word & bit != 0 {
             return Err(ReconcileError::Inconsistent("the same key twice"));

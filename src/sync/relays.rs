@@ -20,7 +20,7 @@ use crate::sync::peers::Address;
 
 /// Result of a datagram that is not QUIC's.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Heard {
+pub(super) enum RelayInput {
     /// It is not from a relay.
     Stranger,
     /// It was an answer that changes nothing for other parts.
@@ -99,22 +99,22 @@ impl Relays {
     // Datagrams.
 
     /// Handles a datagram that is not QUIC's.
-    pub(super) fn handle(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) -> Heard {
-        let Some(key) = &self.key else { return Heard::Stranger };
+    pub(super) fn handle(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) -> RelayInput {
+        let Some(key) = &self.key else { return RelayInput::Stranger };
         let asked = self.clients.iter_mut().find(|(_, client)| client.address() == Some(from));
-        let Some((number, client)) = asked else { return Heard::Stranger };
+        let Some((number, client)) = asked else { return RelayInput::Stranger };
         match Header::parse(datagram) {
             Some((header, _)) if client.token(now) == Some(header.token) => {
-                Heard::Through(relayed(*number, header.node))
+                RelayInput::Through(relayed(*number, header.node))
             }
-            Some(_) => Heard::Done,
+            Some(_) => RelayInput::Done,
             None => match client.on_answer(now, datagram, &self.identity.id(), key) {
-                Progress::Up => Heard::Up,
-                Progress::None => Heard::Done,
+                Progress::Up => RelayInput::Up,
+                Progress::None => RelayInput::Done,
                 Progress::Elsewhere => {
                     let number = *number;
                     self.suspend_imitations(now, number);
-                    Heard::Done
+                    RelayInput::Done
                 }
             },
         }

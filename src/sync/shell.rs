@@ -13,13 +13,13 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use mio::{Events, Token, Waker};
 
 use crate::clock::shell::now;
-use crate::pulse::Pulse;
-use crate::relay::shell::Order;
-use crate::store::Submitted;
-use crate::store::shell::{Inlet, SharedTip};
+use crate::pulse::ThreadWatchdog;
+use crate::relay::shell::RelayControl;
+use crate::store::Envelope;
+use crate::store::shell::{ReplyReceiver, SharedTip};
 use crate::sync::network::Network;
 use crate::sync::resolver::Resolved;
-use crate::sync::{Asked, Engine, Event, Reloaded};
+use crate::sync::{ControlRequest, Engine, Event, Reloaded};
 use crate::udp::{SOCKET, Socket};
 
 const NETWORK: Token = Token(2);
@@ -38,13 +38,13 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Wiring {
     /// Requests to the store thread.
-    pub requests: Sender<Submitted>,
+    pub requests: Sender<Envelope>,
     /// Replies from the store thread.
-    pub inlet: Inlet,
+    pub inlet: ReplyReceiver,
     /// Newest visible and newest durable sequence number of the store.
     pub tip: Arc<SharedTip>,
     /// Requests from the api thread.
-    pub asked: Receiver<Asked>,
+    pub asked: Receiver<ControlRequest>,
     /// Events to the api thread. Has room for one answer per unanswered request; a status waits in the engine while it is full.
     pub events: Sender<Event>,
     /// Wakes the api thread.
@@ -54,7 +54,7 @@ pub struct Wiring {
     /// Addresses from the resolver.
     pub resolved: Receiver<Resolved>,
     /// Watchdog stamp of this thread, set in each iteration.
-    pub pulse: Arc<Pulse>,
+    pub pulse: Arc<ThreadWatchdog>,
     /// Reloaded settings.
     pub reloads: Receiver<Reloaded>,
     /// This node's own relay, if it runs one.
@@ -65,7 +65,7 @@ pub struct Wiring {
 #[derive(Debug)]
 pub struct OwnRelay {
     /// Orders to the relay; while the channel is full they wait in the engine.
-    pub orders: Sender<Order>,
+    pub orders: Sender<RelayControl>,
     /// Wakes the relay thread, which ends once it is woken after the sender of its orders is gone.
     pub waker: Arc<Waker>,
     /// Confirmations that the relay has fallen silent.
@@ -104,7 +104,7 @@ struct Shell {
     network_news: bool,
     wiring: Wiring,
     /// Request for which the store's queue had no room.
-    held: Option<Submitted>,
+    held: Option<Envelope>,
     /// Datagram for which the socket had no room.
     unsent: Option<(SocketAddr, Vec<u8>)>,
     readable: bool,

@@ -15,11 +15,11 @@ struct Wait {
 
 /// All waiting calls. The api engine bounds their number and abandons each at its deadline.
 #[derive(Debug, Default)]
-pub(crate) struct Waits {
+pub(crate) struct DurabilityWaiters {
     calls: BTreeMap<u64, Wait>,
 }
 
-impl Waits {
+impl DurabilityWaiters {
     /// Adds a call that waits for `peers` peers to hold version `sequence` of `key`.
     pub(crate) fn add(&mut self, call: u64, key: KeyHash, sequence: u64, peers: u32) {
         self.calls.insert(call, Wait { key, sequence, peers, have: BTreeSet::new() });
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_wait_counts_peers_that_hold_this_or_a_later_version_once_each() {
-        let (key, mut waits) = (KeyHash([1; 16]), Waits::default());
+        let (key, mut waits) = (KeyHash([1; 16]), DurabilityWaiters::default());
         waits.add(7, key, 5, 2);
         assert!(waits.held(EndpointId([1; 32]), key, 4).is_empty(), "an earlier version");
         assert!(waits.held(EndpointId([1; 32]), key, 5).is_empty());

@@ -123,9 +123,9 @@ impl Said {
     }
 }
 
-type Entry = (String, Map<String, Value>);
+type ListedDocument = (String, Map<String, Value>);
 
-fn entries(agent: &str, question: Question, value: &Value) -> Result<Vec<Entry>, Wrong> {
+fn entries(agent: &str, question: Question, value: &Value) -> Result<Vec<ListedDocument>, Wrong> {
     let message = Message::of(value, "it")?;
     match question {
         Question::Status => Ok(vec![(agent.to_owned(), status(message)?)]),
@@ -140,7 +140,9 @@ fn entries(agent: &str, question: Question, value: &Value) -> Result<Vec<Entry>,
     }
 }
 
-fn bounded(entries: impl ExactSizeIterator<Item = Result<Entry, Wrong>>) -> Result<Vec<Entry>, Wrong> {
+fn bounded(
+    entries: impl ExactSizeIterator<Item = Result<ListedDocument, Wrong>>,
+) -> Result<Vec<ListedDocument>, Wrong> {
     if entries.len() > WATCHED_DOCUMENTS { Err(too_many()) } else { entries.collect() }
 }
 
@@ -158,7 +160,7 @@ fn status(status: Message<'_>) -> Result<Map<String, Value>, Wrong> {
     Ok(fields)
 }
 
-fn deployed(agent: &str, package: &Value) -> Result<Entry, Wrong> {
+fn deployed(agent: &str, package: &Value) -> Result<ListedDocument, Wrong> {
     let package = Message::of(package, "a package")?;
     let name = package.text("name")?;
     let fields = Map::from_iter([
@@ -172,7 +174,7 @@ fn deployed(agent: &str, package: &Value) -> Result<Entry, Wrong> {
     Ok((id(agent, name), fields))
 }
 
-fn pulled(agent: &str, registry: Message<'_>, entries: &mut Vec<Entry>) -> Result<(), Wrong> {
+fn pulled(agent: &str, registry: Message<'_>, entries: &mut Vec<ListedDocument>) -> Result<(), Wrong> {
     let none = Map::new();
     let name = either(registry, "host", "name")?;
     for package in registry.list("packages")? {

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::answer::{self, Question};
 use super::failure::{Failure, NotWritten};
-use super::held::{Held, Read, Write};
+use super::held::{Read, StoredDocuments, WatchedWrite};
 use crate::clock::Now;
 use crate::log_limit::LogLimit;
 use crate::store::{Key, KeyError};
 
 /// Configuration of the watcher.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct WatcherConfig {
     /// Id of the agent in documents: the node's own id.
     pub agent: String,
     /// Address of the agent, for the log.
@@ -31,7 +31,7 @@ pub enum Task {
     /// Query the agent; report the answer with [`Watcher::handle_answer`].
     Ask(Question),
     /// Write to the node; report the result with [`Watcher::handle_written`].
-    Write(Write),
+    Write(WatchedWrite),
 }
 
 /// A line for the log.
@@ -53,16 +53,16 @@ impl std::fmt::Display for Note {
 /// Engine that watches one agent. Sans I/O.
 #[derive(Debug)]
 pub struct Watcher {
-    config: Config,
+    config: WatcherConfig,
     platform: Key,
     next_poll: Instant,
     /// Time at which the current poll was due. Periods of writes count from it, so that slow answers do not stretch them.
     begun: Instant,
     tasks: VecDeque<Task>,
     /// The write given out as the last task, until its result is reported.
-    writing: Option<Write>,
+    writing: Option<WatchedWrite>,
     /// Documents that the node holds; `None`: they must be read first.
-    held: Option<Held>,
+    held: Option<StoredDocuments>,
     /// Time at which `held` was last compared with the node.
     read_at: Option<Instant>,
     /// Time of the last write of the platform.
@@ -78,7 +78,7 @@ impl Watcher {
     ///
     /// # Errors
     /// The node's id cannot be the id of a document.
-    pub fn new(config: Config, now: Now) -> Result<Watcher, KeyError> {
+    pub fn new(config: WatcherConfig, now: Now) -> Result<Watcher, KeyError> {
         Ok(Watcher {
             platform: Key::new(Question::Status.collection(), config.agent.as_str())?,
             config,
@@ -139,7 +139,7 @@ impl Watcher {
     }
 
     /// Processes the documents that the node holds, or the reason for which they cannot be read.
-    pub fn handle_held(&mut self, held: Result<Held, String>) {
+    pub fn handle_held(&mut self, held: Result<StoredDocuments, String>) {
         match held {
             Ok(held) => {
                 self.held = Some(held.of_agent(&self.config.agent));
@@ -197,7 +197,7 @@ impl Watcher {
         }
     }
 
-    fn note_written(&mut self, write: Write, version: Vec<u8>) {
+    fn note_written(&mut self, write: WatchedWrite, version: Vec<u8>) {
         if std::mem::take(&mut self.quiet) {
             // The agent's own writes of the meantime are unknown: read everything with the next poll.
             self.held = None;
@@ -217,7 +217,7 @@ impl Watcher {
     /// Yields to an agent that pushes by itself. Each poll then tries the platform, and ends when that is rejected too.
     fn give_way(&mut self) {
         self.tasks.clear();
-        self.held = Some(Held::default());
+        self.held = Some(StoredDocuments::default());
         (self.read_at, self.refreshed) = (None, None);
         if !std::mem::replace(&mut self.quiet, true) {
             self.notes.push_back(Note::Info("the watched agent pushes by itself; nothing is written for it".into()));

@@ -22,7 +22,7 @@ pub enum Read {
 
 /// Documents as the node holds them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Held(pub BTreeMap<Key, HeldDocument>);
+pub struct StoredDocuments(pub BTreeMap<Key, HeldDocument>);
 
 /// Document as the node holds it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -35,26 +35,26 @@ pub struct HeldDocument {
 
 /// A change to one document.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Write {
+pub enum WatchedWrite {
     /// Replace the content. With a base, only if that is the version the node holds.
     Put { key: Key, fields: Map<String, Value>, base: Option<Vec<u8>> },
     /// Delete the document.
     Delete(Key),
 }
 
-impl Write {
+impl WatchedWrite {
     /// Returns the key of the document.
     #[must_use]
     pub fn key(&self) -> &Key {
         match self {
-            Write::Put { key, .. } | Write::Delete(key) => key,
+            WatchedWrite::Put { key, .. } | WatchedWrite::Delete(key) => key,
         }
     }
 }
 
-impl Held {
+impl StoredDocuments {
     /// Removes documents that only look like the agent's: `a:1:x` may belong to agent `a:1` and not to `a`.
-    pub(super) fn of_agent(mut self, agent: &str) -> Held {
+    pub(super) fn of_agent(mut self, agent: &str) -> StoredDocuments {
         let says = |fields: &Map<String, Value>| fields.get("agent_id").and_then(Value::as_str) == Some(agent);
         self.0.retain(|key, held| is_platform(key) || says(&held.fields));
         self
@@ -68,7 +68,7 @@ impl Held {
         said: &Map<String, Value>,
         refresh: bool,
         last_seen: i64,
-    ) -> Option<Write> {
+    ) -> Option<WatchedWrite> {
         let held = self.0.get(key);
         let unchanged = held.is_some_and(|held| {
             said.iter().all(|(name, value)| VOLATILE.contains(&name.as_str()) || held.fields.get(name) == Some(value))
@@ -79,30 +79,30 @@ impl Held {
         let mut fields = held.map(|held| held.fields.clone()).unwrap_or_default();
         fields.extend(said.clone());
         fields.insert("last_seen".into(), last_seen.into());
-        Some(Write::Put { key: key.clone(), fields, base: held.map(|held| held.version.clone()) })
+        Some(WatchedWrite::Put { key: key.clone(), fields, base: held.map(|held| held.version.clone()) })
     }
 
     /// Returns the writes that make the collection of `question` equal to `said`.
-    pub(super) fn changes(&self, question: Question, said: Documents, last_seen: i64) -> Vec<Write> {
-        let mut writes: Vec<Write> = Vec::new();
+    pub(super) fn changes(&self, question: Question, said: Documents, last_seen: i64) -> Vec<WatchedWrite> {
+        let mut writes: Vec<WatchedWrite> = Vec::new();
         for key in self.0.keys().filter(|key| key.collection() == question.collection() && !said.contains_key(key)) {
-            writes.push(Write::Delete(key.clone()));
+            writes.push(WatchedWrite::Delete(key.clone()));
         }
         for (key, mut fields) in said {
             if self.0.get(&key).is_some_and(|held| same(&held.fields, &fields)) {
                 continue;
             }
             fields.insert("last_seen".into(), last_seen.into());
-            writes.push(Write::Put { key, fields, base: None });
+            writes.push(WatchedWrite::Put { key, fields, base: None });
         }
         writes
     }
 
     /// Records a write that was carried out.
-    pub(super) fn note(&mut self, write: Write, version: Vec<u8>) {
+    pub(super) fn note(&mut self, write: WatchedWrite, version: Vec<u8>) {
         match write {
-            Write::Put { key, fields, .. } => _ = self.0.insert(key, HeldDocument { fields, version }),
-            Write::Delete(key) => _ = self.0.remove(&key),
+            WatchedWrite::Put { key, fields, .. } => _ = self.0.insert(key, HeldDocument { fields, version }),
+            WatchedWrite::Delete(key) => _ = self.0.remove(&key),
         }
     }
 }

@@ -58,6 +58,6 @@ pub mod shell;
 mod tests;
 
 pub use answer::Question;
-pub use engine::{Config, Note, Task, Watcher};
+pub use engine::{Note, Task, Watcher, WatcherConfig};
 pub use failure::{Failure, NotWritten};
-pub use held::{Held, Read, Write};
+pub use held::{Read, StoredDocuments, WatchedWrite};

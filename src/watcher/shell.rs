@@ -21,11 +21,11 @@ use peat_ipc::{Client, Error};
 use self::agent::Agent;
 use self::node::Node;
 use super::engine::{Note, Task, Watcher};
-use super::{Config, Failure};
+use super::{Failure, WatcherConfig};
 use crate::clock::shell::now;
 use crate::config::{FleetSettings, WatcherSettings};
 use crate::contain::contain;
-use crate::pulse::Pulse;
+use crate::pulse::ThreadWatchdog;
 use crate::store::KeyError;
 
 /// The thread before it starts.
@@ -44,7 +44,7 @@ impl Shell {
     /// # Errors
     /// `agent_id` cannot be the id of a document.
     pub fn new(settings: WatcherSettings, fleet: &FleetSettings, agent_id: String) -> Result<Shell, KeyError> {
-        let config = Config {
+        let config = WatcherConfig {
             agent: agent_id.clone(),
             address: settings.agent.to_string(),
             poll_interval: settings.poll_interval,
@@ -62,7 +62,7 @@ impl Shell {
     }
 
     /// Runs until `stop` is disconnected or the api thread at the other end of `node` ends, and stamps `pulse` meanwhile.
-    pub fn run(mut self, node: UnixStream, stop: &Receiver<()>, pulse: &Pulse) {
+    pub fn run(mut self, node: UnixStream, stop: &Receiver<()>, pulse: &ThreadWatchdog) {
         let mut node = Node::new(Client::over(node), self.agent_id.clone());
         let mut agent = Agent::new(&self.settings);
         while self.wait(stop, pulse) {
@@ -76,7 +76,7 @@ impl Shell {
     }
 
     /// Waits for the next deadline. Returns false if the thread must end.
-    fn wait(&self, stop: &Receiver<()>, pulse: &Pulse) -> bool {
+    fn wait(&self, stop: &Receiver<()>, pulse: &ThreadWatchdog) -> bool {
         let deadline = self.watcher.poll_deadline();
         loop {
             let now = now();
@@ -90,7 +90,7 @@ impl Shell {
         }
     }
 
-    fn poll(&mut self, node: &mut Node, agent: &mut Agent, pulse: &Pulse) -> Result<(), Error> {
+    fn poll(&mut self, node: &mut Node, agent: &mut Agent, pulse: &ThreadWatchdog) -> Result<(), Error> {
         while let Some(task) = self.watcher.poll_task() {
             pulse.stamp(now().mono);
             match task {

@@ -38,8 +38,12 @@ impl World {
     fn new() -> World {
         #[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
         let now = Now { mono: Instant::now(), wall_ms: 1_000_000, boot_ms: 0 };
-        let config =
-            Config { agent: "a1".into(), address: "http://agent".into(), poll_interval: POLL, heartbeat: HEARTBEAT };
+        let config = WatcherConfig {
+            agent: "a1".into(),
+            address: "http://agent".into(),
+            poll_interval: POLL,
+            heartbeat: HEARTBEAT,
+        };
         let mut world = World {
             watcher: Watcher::new(config, now).expect("a usable id"),
             now,
@@ -106,11 +110,11 @@ impl World {
             Read::These(keys) => keys.contains(key),
         };
         let held = self.documents.iter().filter(|(key, _)| wanted(key));
-        self.watcher.handle_held(Ok(Held(held.map(|(key, held)| (key.clone(), held.clone())).collect())));
+        self.watcher.handle_held(Ok(StoredDocuments(held.map(|(key, held)| (key.clone(), held.clone())).collect())));
         self.reads.push(read);
     }
 
-    fn write(&mut self, write: Write) -> Result<Vec<u8>, NotWritten> {
+    fn write(&mut self, write: WatchedWrite) -> Result<Vec<u8>, NotWritten> {
         if self.pushes {
             return Err(NotWritten::Pushes);
         }
@@ -118,14 +122,14 @@ impl World {
             return Err(NotWritten::Refused("no".into()));
         }
         match write {
-            Write::Put { key, fields, base } => {
+            WatchedWrite::Put { key, fields, base } => {
                 if base.is_some() && base.as_ref() != self.documents.get(&key).map(|held| &held.version) {
                     return Err(NotWritten::Outdated);
                 }
                 self.written.push(format!("put {}/{}", key.collection(), key.id()));
                 self.put(key, fields)
             }
-            Write::Delete(key) => {
+            WatchedWrite::Delete(key) => {
                 self.written.push(format!("delete {}/{}", key.collection(), key.id()));
                 self.documents.remove(&key);
                 Ok(Vec::new())

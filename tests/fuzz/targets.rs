@@ -13,7 +13,7 @@ use peat_node::sync::link::Lane;
 use peat_node::sync::link::probe::{SECRET_BYTES, Secret};
 use peat_node::sync::proof::FormationKey;
 use peat_node::sync::reconcile::{Differences, Item, MESSAGE_BYTES, Reconciler, Set};
-use peat_node::watcher::{Config, Held, Question, Task, Watcher, Write};
+use peat_node::watcher::{Question, StoredDocuments, Task, WatchedWrite, Watcher, WatcherConfig};
 use peat_node::{clock, random};
 
 /// Parses frames of the native IPC, in pieces as a socket would deliver them.
@@ -107,7 +107,8 @@ pub(crate) fn watched_answers(bytes: &[u8]) {
     let Some((&choice, body)) = bytes.split_first() else { return };
     let asked = Question::ALL[usize::from(choice) % Question::ALL.len()];
     let interval = std::time::Duration::from_secs(10);
-    let config = Config { agent: "a1".into(), address: "a".into(), poll_interval: interval, heartbeat: 100 * interval };
+    let config =
+        WatcherConfig { agent: "a1".into(), address: "a".into(), poll_interval: interval, heartbeat: 100 * interval };
     let mut now = clock::shell::now();
     let mut watcher = Watcher::new(config, now).expect("a usable id");
     answer(&mut watcher, now, asked, body);
@@ -121,7 +122,7 @@ fn answer(watcher: &mut Watcher, now: clock::Now, asked: Question, body: &[u8]) 
     watcher.handle_timeout(now);
     while let Some(task) = watcher.poll_task() {
         match task {
-            Task::Read(_) => watcher.handle_held(Ok(Held::default())),
+            Task::Read(_) => watcher.handle_held(Ok(StoredDocuments::default())),
             Task::Ask(question) if question == asked => watcher.handle_answer(now, question, Ok(body.to_vec())),
             Task::Ask(_) => {}
             Task::Write(write) => {
@@ -134,8 +135,8 @@ fn answer(watcher: &mut Watcher, now: clock::Now, asked: Question, body: &[u8]) 
     writes
 }
 
-fn check_write(write: &Write, asked: Question) {
-    let Write::Put { key, fields, .. } = write else { panic!("nothing is held that could be deleted") };
+fn check_write(write: &WatchedWrite, asked: Question) {
+    let WatchedWrite::Put { key, fields, .. } = write else { panic!("nothing is held that could be deleted") };
     assert_eq!(key.collection(), asked.collection());
     assert!(key.id() == "a1" || key.id().starts_with("a1:"), "{key}");
     assert_eq!(fields.get("agent_id").and_then(|id| id.as_str()), Some("a1"));

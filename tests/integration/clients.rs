@@ -12,17 +12,17 @@ use crossbeam_channel::{bounded, never};
 use peat_ipc::sidecar::*;
 use peat_ipc::{Client, Code, Target};
 use peat_node::api::shell::{Shell, Stop, Wiring};
-use peat_node::api::{Config, Engine, Policy, SYNC_OUTSTANDING};
+use peat_node::api::{ApiConfig, Engine, Policy, SYNC_OUTSTANDING};
 use peat_node::clock::Now;
 use peat_node::config::{Access, Listen, Secret, TokenFile};
 use peat_node::fleet::commands::Settings;
 use peat_node::identity::{EndpointId, Identity};
 use peat_node::limits::STORE_QUEUE;
-use peat_node::pulse::Pulse;
+use peat_node::pulse::ThreadWatchdog;
 use peat_node::random::System;
 use peat_node::store::shell::SharedTip;
 use peat_node::store::{self, FileDisk, Store};
-use peat_node::sync::{Answer, Asked, Control, Event, Status};
+use peat_node::sync::{Answer, Control, ControlRequest, Event, Status};
 use tempfile::TempDir;
 
 fn access() -> Access {
@@ -56,7 +56,7 @@ impl Served {
         let now = Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 };
         let shell = Shell::bind(listen, access).expect("the listeners open");
         let disk = FileDisk::open(directory.path()).expect("a disk");
-        let settings = store::Config::new(EndpointId([7; 32]));
+        let settings = store::StoreConfig::new(EndpointId([7; 32]));
         let store = Store::open(disk, settings, &mut System::default(), now).expect("a store");
         let token = access.token.as_ref().map(|file| file.token.clone());
         let policy = Policy {
@@ -66,7 +66,7 @@ impl Served {
             insecure: false,
             open_documents: false,
         };
-        let config = Config {
+        let config = ApiConfig {
             node_id: "n1".into(),
             watched_agent: "n1".into(),
             policy,
@@ -78,10 +78,10 @@ impl Served {
         let engine = Engine::new(config, store.reader(), now);
 
         let (requests, submitted) = bounded(2 * STORE_QUEUE);
-        let (asked, asks) = bounded::<Asked>(SYNC_OUTSTANDING);
+        let (asked, asks) = bounded::<ControlRequest>(SYNC_OUTSTANDING);
         let (tells, events) = bounded(SYNC_OUTSTANDING + 1);
         let tip = Arc::new(SharedTip::default());
-        let pulse = Pulse::new("any", now.mono, None, Duration::ZERO);
+        let pulse = ThreadWatchdog::new("any", now.mono, None, Duration::ZERO);
         let (api, inlet) = store::shell::connect(STORE_QUEUE, shell.waker());
         let (sync, _unused) = store::shell::connect(64, shell.waker());
         let (jobs, worker) = store::shell::connect_worker();

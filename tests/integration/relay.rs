@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use peat_node::identity::Identity;
-use peat_node::relay::wire::{Answer, Claim, Handle, Header, RelayKey, Request};
+use peat_node::relay::wire::{AllocationClaim, AllocationRequest, Answer, Handle, Header, RelayKey};
 use peat_node::sync::proof::FormationKey;
 
 use crate::forwarder::{Forwarder, Quality};
@@ -106,8 +106,12 @@ fn strangers_are_refused_by_a_relay_of_others() {
     for datagram in [&b"hello"[..], &[0xc0; 1_200], &[], &forwarded, &[0x10; 158]] {
         socket.send_to(datagram, to).expect("loopback");
     }
-    socket.send_to(&Request::new(&identity, [1; 8], Claim::default()).to_bytes(&bad), to).expect("loopback");
-    socket.send_to(&Request::new(&identity, [2; 8], Claim::default()).to_bytes(&good), to).expect("loopback");
+    socket
+        .send_to(&AllocationRequest::new(&identity, [1; 8], AllocationClaim::default()).to_bytes(&bad), to)
+        .expect("loopback");
+    socket
+        .send_to(&AllocationRequest::new(&identity, [2; 8], AllocationClaim::default()).to_bytes(&good), to)
+        .expect("loopback");
     let (mut buffer, patience) = ([0; 2_048], Duration::from_secs(60));
     socket.set_read_timeout(Some(patience)).expect("a timeout");
     let (length, _) = socket.recv_from(&mut buffer).expect("an answer");
@@ -130,7 +134,7 @@ fn a_node_that_is_a_relay_is_silent_as_one_too() {
     socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
     let (identity, key) = (Identity::from_seed([1; 32]), RelayKey::new(&FormationKey::parse(&key).expect("a key")));
     let ask = |nonce: u8| {
-        let request = Request::new(&identity, [nonce; 8], Claim::default());
+        let request = AllocationRequest::new(&identity, [nonce; 8], AllocationClaim::default());
         socket.send(&request.to_bytes(&key)).expect("loopback");
     };
     let answered = || {

@@ -3,11 +3,11 @@
 //! Examples are fenced blocks that begin with `hex` and a name; text after a `;` is a comment.
 
 use peat_node::identity::{EndpointId, Identity};
-use peat_node::relay::wire::{Answer, Claim, Handle, Header, Refusal, RelayKey, Request};
+use peat_node::relay::wire::{AllocationClaim, AllocationRequest, Answer, Handle, Header, Refusal, RelayKey};
 use peat_node::store::{KeyHash, VersionHash};
 use peat_node::sync::frame::{self, Standing};
 use peat_node::sync::link::Lane;
-use peat_node::sync::link::probe::{Kind, Message, SECRET_BYTES, Secret};
+use peat_node::sync::link::probe::{Message, ProbeKind, SECRET_BYTES, Secret};
 use peat_node::sync::mesh::command_body::Addressed;
 use peat_node::sync::mesh::message::Body;
 use peat_node::sync::mesh::{
@@ -16,7 +16,7 @@ use peat_node::sync::mesh::{
 use peat_node::sync::mesh::{Command, CommandBody, CommandResult};
 use peat_node::sync::mesh::{Reconcile, Tombstone, Want, document};
 use peat_node::sync::proof::{FormationKey, Role, prove};
-use peat_node::sync::reconcile::{Differences, Item, Reconciler, Set, Theirs};
+use peat_node::sync::reconcile::{Differences, Item, Reconciler, RemoteHas, Set};
 use prost::Message as _;
 use ring::hmac;
 
@@ -181,8 +181,8 @@ fn a_reconciliation_by_list_is_as_shown() {
     let answer = b.handle(&list, &mut found_b).expect("honest").expect("an answer");
     assert_example("reconcile-answer", &answer);
     assert_eq!(a.handle(&answer, &mut found_a), Ok(None));
-    assert_eq!(found_a.send, [(item(1, 0).hash, Theirs::Lacks)]);
-    assert_eq!(found_b.send, [(item(2, 0).hash, Theirs::Differs), (item(3, 0).hash, Theirs::Lacks)]);
+    assert_eq!(found_a.send, [(item(1, 0).hash, RemoteHas::Lacks)]);
+    assert_eq!(found_b.send, [(item(2, 0).hash, RemoteHas::Differs), (item(3, 0).hash, RemoteHas::Lacks)]);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_reconciliation_by_fingerprint_is_as_shown() {
 #[test]
 fn a_message_about_ways_is_as_shown() {
     let secret = Secret::new([0xe5; SECRET_BYTES]);
-    let probe = Message { kind: Kind::Probe, number: 7 };
+    let probe = Message { kind: ProbeKind::Probe, number: 7 };
     assert_example("way-probe", &secret.write(true, probe, 0));
     assert_eq!(secret.read(true, &example("way-probe")), Some(probe));
 }
@@ -209,9 +209,9 @@ fn a_message_about_ways_is_as_shown() {
 #[test]
 fn what_nodes_and_relays_say_is_as_shown() {
     let key = RelayKey::new(&FormationKey::new(b"sixteen bytes or".to_vec()).expect("long enough"));
-    let request = Request::new(&Identity::from_seed([0x5e; 32]), [3; 8], Claim::default());
+    let request = AllocationRequest::new(&Identity::from_seed([0x5e; 32]), [3; 8], AllocationClaim::default());
     assert_example("relay-request", &request.to_bytes(&key));
-    assert_eq!(Request::parse(&example("relay-request"), &key).as_ref(), Some(&request));
+    assert_eq!(AllocationRequest::parse(&example("relay-request"), &key).as_ref(), Some(&request));
     for (name, answer) in [
         ("relay-cookie", Answer::Cookie { relay: [0x4e; 16], cookie: [0xc0; 16] }),
         ("relay-allocated", Answer::Allocated { token: [0xaa, 0xbb, 0xcc, 0xdd, 0xee], seconds: 40 }),

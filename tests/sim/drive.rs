@@ -1,7 +1,7 @@
 //! Drives a store as its thread does: several commits, and concurrent jobs that end at random times.
 
 use peat_node::clock::Now;
-use peat_node::store::{Finished, Job, Reply, Store, Submitted};
+use peat_node::store::{Envelope, Finished, Job, Reply, Store};
 
 use crate::disk::SimDisk;
 use crate::faults::{Fault, Tally};
@@ -14,13 +14,13 @@ pub fn job_bytes(random: &mut Prng) -> usize {
 
 /// Requests in progress in a store.
 pub struct Drive {
-    requests: Vec<Submitted>,
+    requests: Vec<Envelope>,
     running: Option<Running>,
     replies: Vec<Reply>,
 }
 
 impl Drive {
-    pub fn new(requests: Vec<Submitted>) -> Drive {
+    pub fn new(requests: Vec<Envelope>) -> Drive {
         Drive { requests, running: None, replies: Vec::new() }
     }
 
@@ -43,7 +43,7 @@ impl Drive {
 
     fn commit(&mut self, store: &mut Store<SimDisk>, now: Now, random: &mut Prng) {
         let count = if random.chance(500) { self.requests.len() } else { random.index(self.requests.len()) + 1 };
-        let some: Vec<Submitted> = self.requests.drain(..count).collect();
+        let some: Vec<Envelope> = self.requests.drain(..count).collect();
         let mut some = some.into_iter().peekable();
         store.handle_commit(now, &mut some, &mut self.replies);
         self.requests.splice(..0, some);

@@ -2,8 +2,8 @@
 
 use peat_node::identity::EndpointId;
 use peat_node::store::{
-    Apply, Body, Content, Cursor, Entry, Error, Incoming, Kind, Merged, PeerRun, Reader, Record, Request, RunId,
-    Snapshot, Tip,
+    Apply, Body, Content, Cursor, Error, Incoming, IndexEntry, Kind, Merged, PeerRun, Reader, Record, RunId, Snapshot,
+    StoreRequest, Tip,
 };
 
 use crate::prng::Prng;
@@ -37,7 +37,7 @@ pub fn next(source: &Source, target: &Reader, kind: Kind, random: &mut Prng) -> 
     let (snapshot, there) = (source.reader.snapshot()?, target.snapshot()?);
     let after = position(source, &snapshot, &there, kind)?;
     let receiver = snapshot.source(PeerRun { node: target.node(), run: target.run() })?;
-    let leaves = |entry: &Entry| kind == Kind::Latest || entry.sequence <= source.tip.durable;
+    let leaves = |entry: &IndexEntry| kind == Kind::Latest || entry.sequence <= source.tip.durable;
     let whole = after == 0 || random.chance(200);
     let (mut documents, mut reached, mut complete) = (Vec::new(), after, true);
     for (number, entry) in snapshot.entries(kind, after)?.enumerate() {
@@ -69,7 +69,7 @@ pub fn next(source: &Source, target: &Reader, kind: Kind, random: &mut Prng) -> 
 }
 
 /// Encodes a document for a node that has everything up to `held`.
-fn incoming(record: &Record, entry: Entry, snapshot: &Snapshot, held: u64) -> Result<Incoming, Error> {
+fn incoming(record: &Record, entry: IndexEntry, snapshot: &Snapshot, held: u64) -> Result<Incoming, Error> {
     let body = match &record.content {
         Content::Tombstone => Body::Tombstone,
         Content::Latest { stamp, json } => Body::Latest { stamp: *stamp, json: json.clone().into_bytes() },
@@ -84,7 +84,7 @@ fn incoming(record: &Record, entry: Entry, snapshot: &Snapshot, held: u64) -> Re
 }
 
 /// Returns the reply to a batch in which some bases were missing.
-pub fn lacking(source: &Source, missing: &[(peat_node::store::KeyHash, Vec<[u8; 32]>)]) -> Result<Request, Error> {
+pub fn lacking(source: &Source, missing: &[(peat_node::store::KeyHash, Vec<[u8; 32]>)]) -> Result<StoreRequest, Error> {
     let snapshot = source.reader.snapshot()?;
     let mut documents = Vec::new();
     for (hash, have) in missing {
@@ -98,7 +98,7 @@ pub fn lacking(source: &Source, missing: &[(peat_node::store::KeyHash, Vec<[u8; 
         documents.push(Incoming { hash, name, kind, incarnation, origin, lineage, body });
     }
     let from = PeerRun { node: source.reader.node(), run: source.reader.run() };
-    Ok(Request::Apply(Apply {
+    Ok(StoreRequest::Apply(Apply {
         from,
         into: RunId::default(),
         documents,

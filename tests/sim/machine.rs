@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use peat_node::clock::Now;
 use peat_node::store::{
-    Config, Content, Error, Key, Outcome, Planted, Put, Reader, Reply, Request, Store, Submitted, Ticket, Version,
-    Write,
+    Content, DocumentWrite, Envelope, Error, InjectedBug, Key, Outcome, Put, Reader, Reply, Store, StoreConfig,
+    StoreRequest, Ticket, Version,
 };
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ use crate::workload;
 #[derive(Debug)]
 pub struct Machine {
     number: usize,
-    config: Config,
+    config: StoreConfig,
     disk: SimDisk,
     open: Option<Open>,
     ledger: Ledger,
@@ -73,8 +73,8 @@ fn unexpected(doing: &str, error: &Error) -> Violation {
 }
 
 impl Machine {
-    pub fn new(number: usize, planted: Planted, mut random: Prng, tally: &Arc<Tally>) -> Machine {
-        let mut config = Config::new(crate::exchange::endpoint(number));
+    pub fn new(number: usize, planted: InjectedBug, mut random: Prng, tally: &Arc<Tally>) -> Machine {
+        let mut config = StoreConfig::new(crate::exchange::endpoint(number));
         config.flush_interval = Duration::from_millis(random.between(50, 2_000));
         config.job_bytes = crate::drive::job_bytes(&mut random.fork("jobs", 0));
         config.cache_bytes = if random.chance(300) { 64 << 10 } else { 4 << 20 };
@@ -198,7 +198,7 @@ impl Machine {
         for second in 0..10 {
             let later = Now { mono: now.mono + Duration::from_secs(second), ..now };
             self.tick(later, keys)?;
-            let replies = self.submit(later, vec![Request::Flush], keys)?;
+            let replies = self.submit(later, vec![StoreRequest::Flush], keys)?;
             if !self.is_open() || replies.iter().all(|reply| reply.result.is_ok()) {
                 self.troubled = false;
                 return Ok(());
@@ -253,7 +253,7 @@ impl Machine {
     }
 
     /// Submits requests other than client writes.
-    pub fn submit(&mut self, now: Now, requests: Vec<Request>, keys: &[Key]) -> Result<Vec<Reply>, Violation> {
+    pub fn submit(&mut self, now: Now, requests: Vec<StoreRequest>, keys: &[Key]) -> Result<Vec<Reply>, Violation> {
         let replies = self.batch(now, requests, keys)?;
         self.settle(false, keys)?;
         Ok(replies)
@@ -261,9 +261,9 @@ impl Machine {
 
     /// Commits requests and observes after every commit, since a crash during a later commit may leave the state of an earlier
     /// one.
-    fn batch(&mut self, now: Now, requests: Vec<Request>, keys: &[Key]) -> Result<Vec<Reply>, Violation> {
+    fn batch(&mut self, now: Now, requests: Vec<StoreRequest>, keys: &[Key]) -> Result<Vec<Reply>, Violation> {
         let expected = requests.len();
-        let numbered = (0..).zip(requests).map(|(number, request)| Submitted { ticket: Ticket::Api(number), request });
+        let numbered = (0..).zip(requests).map(|(number, request)| Envelope { ticket: Ticket::Api(number), request });
         let mut drive = Drive::new(numbered.collect());
         let mut goes_on = true;
         while goes_on {
@@ -315,7 +315,7 @@ impl Machine {
             contents.entry(write.key.clone()).or_insert_with_key(|key| Some(self.value(key)));
         }
         let run = self.open.as_ref().map(|open| open.reader.run());
-        let requests = writes.iter().map(|write| Request::Write(copy(write))).collect();
+        let requests = writes.iter().map(|write| StoreRequest::Write(copy(write))).collect();
         let replies = self.batch(now, requests, keys)?;
         for (write, reply) in writes.iter().zip(&replies) {
             self.answered(write, reply, &mut contents)?;
@@ -418,8 +418,8 @@ impl Machine {
         if let (Put::Delete | Put::Compact, Some(before)) = (&edit.put, &before) {
             model.removes(key, &before.heads);
         }
-        let write = Write { key: key.clone(), put: workload::copy(&edit.put), durable: false };
-        let replies = self.batch(now, vec![Request::Write(write)], keys)?;
+        let write = DocumentWrite { key: key.clone(), put: workload::copy(&edit.put), durable: false };
+        let replies = self.batch(now, vec![StoreRequest::Write(write)], keys)?;
         let reply = replies.into_iter().next().map(|reply| reply.result);
         if let Some(Ok(Outcome::Written { sequence, durable: true, .. })) = &reply {
             self.ledger.acknowledged(key, *sequence);
@@ -484,6 +484,6 @@ fn has_base(put: &Put) -> bool {
     matches!(put, Put::Whole { base: Some(_), .. } | Put::Patch { base: Some(_), .. })
 }
 
-fn copy(write: &Issued) -> Write {
-    Write { key: write.key.clone(), put: workload::copy(&write.put), durable: write.durable }
+fn copy(write: &Issued) -> DocumentWrite {
+    DocumentWrite { key: write.key.clone(), put: workload::copy(&write.put), durable: write.durable }
 }

@@ -24,7 +24,7 @@ mod workload;
 
 use std::sync::Arc;
 
-use peat_node::store::Planted;
+use peat_node::store::InjectedBug;
 
 use faults::Tally;
 use seeds::Verdict;
@@ -38,14 +38,14 @@ const CANARY_SEEDS: u64 = 200;
 #[test]
 fn stores_keep_what_they_acknowledge_and_converge() {
     let base = time::base();
-    let scenario = |seed, tally: &Arc<Tally>| stores::run(seed, Planted::Nothing, base, tally);
+    let scenario = |seed, tally: &Arc<Tally>| stores::run(seed, InjectedBug::Nothing, base, tally);
     seeds::swarm("stores", &seeds::chosen(STORES_SEEDS), stores::FAULTS, scenario);
 }
 
 #[test]
 fn mesh_nodes_lose_nothing_and_converge_once_healed() {
     let base = time::base();
-    let scenario = |seed, tally: &Arc<Tally>| mesh::scenario::run(seed, Planted::Nothing, base, tally);
+    let scenario = |seed, tally: &Arc<Tally>| mesh::scenario::run(seed, InjectedBug::Nothing, base, tally);
     seeds::swarm("mesh", &seeds::chosen(MESH_SEEDS), mesh::scenario::FAULTS, scenario);
 }
 
@@ -53,7 +53,7 @@ fn mesh_nodes_lose_nothing_and_converge_once_healed() {
 fn the_same_seed_gives_the_same_trace() {
     let (base, tally) = (time::base(), Arc::default());
     for seed in [1, 2, 3] {
-        let run = || mesh::scenario::ran(seed, Planted::Nothing, base, &tally);
+        let run = || mesh::scenario::ran(seed, InjectedBug::Nothing, base, &tally);
         let (one, other) = (run(), run());
         assert_eq!(format!("{one:?}"), format!("{other:?}"), "seed {seed}");
     }
@@ -74,6 +74,6 @@ fn canary(name: &str, scenario: impl Fn(u64, &Arc<Tally>) -> Verdict) {
 #[test]
 fn a_store_that_acknowledges_before_it_syncs_is_caught() {
     let base = time::base();
-    canary("stores", |seed, tally| stores::run(seed, Planted::AckBeforeSync, base, tally));
-    canary("mesh", |seed, tally| mesh::scenario::run(seed, Planted::AckBeforeSync, base, tally));
+    canary("stores", |seed, tally| stores::run(seed, InjectedBug::AckBeforeSync, base, tally));
+    canary("mesh", |seed, tally| mesh::scenario::run(seed, InjectedBug::AckBeforeSync, base, tally));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peat_node::clock::Now;
-use peat_node::store::{Applied, Key, Kind, Link, LinkWish, Outcome, Planted, Request, Snapshot};
+use peat_node::store::{Applied, InjectedBug, Key, Kind, Outcome, PeerSetting, SavedPeer, Snapshot, StoreRequest};
 
 use crate::checkers::convergence;
 use crate::checkers::merges::Model;
@@ -71,7 +71,7 @@ struct World {
 }
 
 /// Runs one seed; `base` is the start of virtual time.
-pub fn run(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Verdict {
+pub fn run(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -> Verdict {
     let mut world = World::new(seed, planted, base, tally);
     for _ in 0..STEPS {
         world.step()?;
@@ -87,7 +87,7 @@ pub fn run(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Ve
 }
 
 impl World {
-    fn new(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> World {
+    fn new(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -> World {
         let mut random = Prng::new(seed);
         let ids = random.between(1, 4);
         let machines = 0..=random.index(3);
@@ -210,7 +210,7 @@ impl World {
             Err(error) => return Err(Violation::new("no unexpected error", format!("exchanging: {error}"))),
         };
         seeds::trace(|| format!("{from} to {to}: {}", exchange::summary(&apply)));
-        let Some(applied) = self.apply(to, Request::Apply(apply))? else { return Ok(true) };
+        let Some(applied) = self.apply(to, StoreRequest::Apply(apply))? else { return Ok(true) };
         seeds::trace(|| format!("{from} to {to}: applied, missing {:?}", applied.missing));
         if !applied.missing.is_empty()
             && let Ok(request) = exchange::lacking(&source, &applied.missing)
@@ -220,7 +220,7 @@ impl World {
         Ok(true)
     }
 
-    fn apply(&mut self, to: usize, request: Request) -> Result<Option<Applied>, Violation> {
+    fn apply(&mut self, to: usize, request: StoreRequest) -> Result<Option<Applied>, Violation> {
         let now = self.now();
         let replies = self.machines[to].submit(now, vec![request], &self.keys)?;
         match replies.into_iter().next().map(|reply| reply.result) {
@@ -238,14 +238,14 @@ impl World {
     fn settings(&mut self, number: usize) -> Result<(), Violation> {
         let peer = exchange::endpoint(self.random.index(4));
         let wish = if self.random.chance(500) {
-            LinkWish::Refuse(Vec::new())
+            PeerSetting::Refuse(Vec::new())
         } else {
-            LinkWish::Connect(vec!["10.0.0.1:4242".into()])
+            PeerSetting::Connect(vec!["10.0.0.1:4242".into()])
         };
         let request = match self.random.below(3) {
-            0 => Request::SaveLink(Link { peer, wish }),
-            1 => Request::SaveSync(self.random.chance(500)),
-            _ => Request::Flush,
+            0 => StoreRequest::SaveLink(SavedPeer { peer, wish }),
+            1 => StoreRequest::SaveSync(self.random.chance(500)),
+            _ => StoreRequest::Flush,
         };
         let now = self.now();
         self.machines[number].submit(now, vec![request], &self.keys).map(drop)

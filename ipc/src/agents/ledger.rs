@@ -27,7 +27,7 @@ const HEAD_BYTES: usize = 12;
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, prost::Enumeration)]
 #[repr(i32)]
-enum Kind {
+enum LedgerKind {
     /// The agent that owns the ledger; the first record.
     Owner = 0,
     /// The command is accepted and the work has not begun. The body is the command.
@@ -46,7 +46,7 @@ enum Kind {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Record {
-    #[prost(enumeration = "Kind", tag = "1")]
+    #[prost(enumeration = "LedgerKind", tag = "1")]
     kind: i32,
     /// Id of the command or the agent, or the content key.
     #[prost(string, tag = "2")]
@@ -61,7 +61,7 @@ struct Record {
 }
 
 impl Record {
-    fn new(kind: Kind, id: &str) -> Record {
+    fn new(kind: LedgerKind, id: &str) -> Record {
         Record { kind: kind.into(), id: id.to_owned(), ..Record::default() }
     }
 }
@@ -137,30 +137,30 @@ impl Ledger {
     }
 
     pub(super) fn accept(&mut self, command: &Command) -> io::Result<()> {
-        self.append(Record { body: command.encode_to_vec(), ..Record::new(Kind::Accepted, &command.id) }, true)
+        self.append(Record { body: command.encode_to_vec(), ..Record::new(LedgerKind::Accepted, &command.id) }, true)
     }
 
     pub(super) fn start(&mut self, id: &str) -> io::Result<()> {
-        self.append(Record::new(Kind::Started, id), true)
+        self.append(Record::new(LedgerKind::Started, id), true)
     }
 
     pub(super) fn finish(&mut self, update: &CommandUpdate) -> io::Result<()> {
-        self.append(Record { body: update.encode_to_vec(), ..Record::new(Kind::Done, &update.command_id) }, true)
+        self.append(Record { body: update.encode_to_vec(), ..Record::new(LedgerKind::Done, &update.command_id) }, true)
     }
 
     /// Records that the node has confirmed the end of a command; `None`: it never began. If a crash loses an unsynced record,
     /// the node is sent the update once more.
     pub(super) fn settle(&mut self, id: &str, stage: Option<Stage>, sync: bool) -> io::Result<()> {
         let stage = stage.unwrap_or(Stage::Unspecified).into();
-        self.append(Record { stage, ..Record::new(Kind::Settled, id) }, sync)
+        self.append(Record { stage, ..Record::new(LedgerKind::Settled, id) }, sync)
     }
 
     pub(super) fn keep_result(&mut self, key: &str, result: &[u8], at: i64) -> io::Result<()> {
-        self.append(Record { body: result.to_vec(), at, ..Record::new(Kind::Result, key) }, true)
+        self.append(Record { body: result.to_vec(), at, ..Record::new(LedgerKind::Result, key) }, true)
     }
 
     pub(super) fn forget_result(&mut self, key: &str) -> io::Result<()> {
-        if self.results.contains_key(key) { self.append(Record::new(Kind::Forget, key), false) } else { Ok(()) }
+        if self.results.contains_key(key) { self.append(Record::new(LedgerKind::Forget, key), false) } else { Ok(()) }
     }
 
     fn append(&mut self, record: Record, sync: bool) -> io::Result<()> {
@@ -182,16 +182,16 @@ impl Ledger {
 
     /// Applies one record to the state in memory.
     fn note(&mut self, record: Record) -> io::Result<()> {
-        let kind = Kind::try_from(record.kind).map_err(|_| damaged("a record of an unknown kind"))?;
+        let kind = LedgerKind::try_from(record.kind).map_err(|_| damaged("a record of an unknown kind"))?;
         let Record { id, body, stage, at, .. } = record;
         match kind {
-            Kind::Owner if id == self.owner => {}
-            Kind::Owner => return Err(damaged(&format!("it belongs to agent '{id}', not '{}'", self.owner))),
-            Kind::Accepted => _ = self.open.insert(id, Open::Accepted(decode(&body)?)),
-            Kind::Started => _ = self.open.insert(id, Open::Started),
-            Kind::Done => _ = self.open.insert(id, Open::Done(decode(&body)?)),
-            Kind::Settled => self.note_settled(id, Stage::try_from(stage).unwrap_or(Stage::Unspecified)),
-            Kind::Result => {
+            LedgerKind::Owner if id == self.owner => {}
+            LedgerKind::Owner => return Err(damaged(&format!("it belongs to agent '{id}', not '{}'", self.owner))),
+            LedgerKind::Accepted => _ = self.open.insert(id, Open::Accepted(decode(&body)?)),
+            LedgerKind::Started => _ = self.open.insert(id, Open::Started),
+            LedgerKind::Done => _ = self.open.insert(id, Open::Done(decode(&body)?)),
+            LedgerKind::Settled => self.note_settled(id, Stage::try_from(stage).unwrap_or(Stage::Unspecified)),
+            LedgerKind::Result => {
                 self.drop_result(&id);
                 self.results_order.push_back(id.clone());
                 self.results.insert(id, (body, at));
@@ -201,7 +201,7 @@ impl Ledger {
                     self.results.remove(&oldest);
                 }
             }
-            Kind::Forget => self.drop_result(&id),
+            LedgerKind::Forget => self.drop_result(&id),
         }
         Ok(())
     }
@@ -262,18 +262,20 @@ impl Ledger {
     fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let settled = self.order.iter().map(|id| Record {
             stage: self.settled.get(id).copied().unwrap_or(Stage::Unspecified).into(),
-            ..Record::new(Kind::Settled, id)
+            ..Record::new(LedgerKind::Settled, id)
         });
         let open = self.open.iter().map(|(id, open)| match open {
-            Open::Accepted(command) => Record { body: command.encode_to_vec(), ..Record::new(Kind::Accepted, id) },
-            Open::Started => Record::new(Kind::Started, id),
-            Open::Done(update) => Record { body: update.encode_to_vec(), ..Record::new(Kind::Done, id) },
+            Open::Accepted(command) => {
+                Record { body: command.encode_to_vec(), ..Record::new(LedgerKind::Accepted, id) }
+            }
+            Open::Started => Record::new(LedgerKind::Started, id),
+            Open::Done(update) => Record { body: update.encode_to_vec(), ..Record::new(LedgerKind::Done, id) },
         });
         let results = self.results_order.iter().filter_map(|key| {
             let (result, at) = self.results.get(key)?;
-            Some(Record { body: result.clone(), at: *at, ..Record::new(Kind::Result, key) })
+            Some(Record { body: result.clone(), at: *at, ..Record::new(LedgerKind::Result, key) })
         });
-        std::iter::once(Record::new(Kind::Owner, &self.owner)).chain(settled).chain(open).chain(results)
+        std::iter::once(Record::new(LedgerKind::Owner, &self.owner)).chain(settled).chain(open).chain(results)
     }
 }
 

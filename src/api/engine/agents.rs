@@ -8,10 +8,10 @@ use peat_ipc::{CallError, Code};
 
 use super::Engine;
 use crate::api::agents;
-use crate::api::call::{self, Call, Stage};
+use crate::api::call::{self, Call, CallStage};
 use crate::api::connection::{ConnectionId, violation};
 use crate::api::feed::Progress;
-use crate::api::link::Link;
+use crate::api::link::AgentStream;
 use crate::clock::Now;
 use crate::fleet::{Owner, StreamId};
 use crate::limits::AGENT_MESSAGE_BYTES;
@@ -29,7 +29,7 @@ impl Engine {
         self.method = frame.method;
         let deadline =
             (frame.deadline_ms != 0).then(|| now.after(std::time::Duration::from_millis(frame.deadline_ms.into())));
-        let number = self.register(id, call, Stage::Link(Link::new(frame.credit)), deadline, 0);
+        let number = self.register(id, call, CallStage::Link(AgentStream::new(frame.credit)), deadline, 0);
         self.begin_stream(id, call);
         self.fleet.handle_open(StreamId(number), owner);
         if !frame.payload.is_empty() {
@@ -47,7 +47,7 @@ impl Engine {
         // An upload for a call that has just ended may still arrive.
         let Some(number) = number else { return };
         match self.calls.get(&number) {
-            Some(Call { stage: Stage::Link(_), .. }) => self.link_message(now, number, bytes),
+            Some(Call { stage: CallStage::Link(_), .. }) => self.link_message(now, number, bytes),
             _ => self.fail(now, id, &violation(format!("call {call} takes no uploads"))),
         }
     }
@@ -57,7 +57,7 @@ impl Engine {
         let number = self.connections.get(&id).and_then(|connection| connection.calls.get(&call).copied());
         let Some(number) = number else { return };
         match self.calls.get(&number) {
-            Some(Call { stage: Stage::Link(_), .. }) => self.end_stream(now, number),
+            Some(Call { stage: CallStage::Link(_), .. }) => self.end_stream(now, number),
             _ => self.fail(now, id, &violation(format!("call {call} takes no uploads"))),
         }
     }
@@ -94,7 +94,7 @@ impl Engine {
     }
 
     pub(super) fn deliver(&mut self, now: Now, stream: StreamId, message: NodeMessage) {
-        let Some(Call { stage: Stage::Link(link), .. }) = self.calls.get_mut(&stream.0) else { return };
+        let Some(Call { stage: CallStage::Link(link), .. }) = self.calls.get_mut(&stream.0) else { return };
         match link.push(message) {
             Ok(()) => self.advance_link(stream.0),
             Err(error) => self.finish(now, stream.0, Err::<&Response, _>(&error)),
@@ -106,7 +106,7 @@ impl Engine {
     pub(super) fn advance_link(&mut self, number: u64) {
         self.flush_link(number);
         loop {
-            let Some(Call { stage: Stage::Link(link), connection: id, id: call, .. }) = self.calls.get_mut(&number)
+            let Some(Call { stage: CallStage::Link(link), connection: id, id: call, .. }) = self.calls.get_mut(&number)
             else {
                 return;
             };
@@ -115,7 +115,7 @@ impl Engine {
             }
             let Some(push) = link.take_push() else { return };
             if let Some(message) = self.push_message(self.latest, number, push) {
-                let Some(Call { stage: Stage::Link(link), .. }) = self.calls.get_mut(&number) else { return };
+                let Some(Call { stage: CallStage::Link(link), .. }) = self.calls.get_mut(&number) else { return };
                 match link.push(message) {
                     Ok(()) => self.flush_link(number),
                     Err(error) => return self.finish(self.latest, number, Err::<&Response, _>(&error)),
@@ -125,7 +125,8 @@ impl Engine {
     }
 
     fn flush_link(&mut self, number: u64) {
-        let Some(Call { stage: Stage::Link(link), connection: id, id: call, .. }) = self.calls.get_mut(&number) else {
+        let Some(Call { stage: CallStage::Link(link), connection: id, id: call, .. }) = self.calls.get_mut(&number)
+        else {
             return;
         };
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -148,7 +149,8 @@ impl Engine {
 
     /// Sends changes of agents to a watch, for one turn.
     pub(super) fn advance_watch(&mut self, now: Now, number: u64) {
-        let Some(Call { stage: Stage::Watching(watch), connection: id, id: call, .. }) = self.calls.get_mut(&number)
+        let Some(Call { stage: CallStage::Watching(watch), connection: id, id: call, .. }) =
+            self.calls.get_mut(&number)
         else {
             return;
         };

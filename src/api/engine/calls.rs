@@ -8,17 +8,17 @@ use peat_ipc::{CallError, Code, Method};
 
 use super::{Engine, Principal};
 use crate::api::Role;
-use crate::api::call::{self, Call, Meaning, NO_METHOD, Stage};
-use crate::api::commands::Known;
+use crate::api::call::{self, AgentEffect, Call, CallStage, NO_METHOD};
+use crate::api::commands::RequestContext;
 use crate::api::connection::ConnectionId;
-use crate::api::dispatch::{self, Answered, Respond, Step, Then, Written};
+use crate::api::dispatch::{self, BuildAnswer, BuildResponse, CommittedWrite, Dispatched, OnCommit};
 use crate::api::timers::Wake;
 use crate::clock::Now;
 use crate::fleet::{COLLECTION, Owner, StreamId};
 use crate::limits::{CONNECTION_CALLS, STORE_QUEUE};
 use crate::schema;
-use crate::store::{Outcome, Put, Reply, Submitted, Ticket, Write};
-use crate::sync::{Answer, Asked, Control, ControlError, Event};
+use crate::store::{DocumentWrite, Envelope, Outcome, Put, Reply, Ticket};
+use crate::sync::{Answer, Control, ControlError, ControlRequest, Event};
 
 /// Time before the deadline of a ConnectPeer at which the sync thread must give its reason, so that the caller receives it; at
 /// most a fifth of the whole time.
@@ -105,7 +105,7 @@ impl Engine {
     ) {
         let (method, owner) = (request.method(), self.owner(id).unwrap_or(Owner::Nobody));
         self.method = method.number();
-        let known = Known {
+        let known = RequestContext {
             fleet: &self.fleet,
             commands: &self.commands,
             now,
@@ -117,7 +117,7 @@ impl Engine {
         let step = room.and_then(|()| dispatch::begin(&mut self.view, &known, request));
         let step = step.and_then(|step| self.check_watcher(now, id, &step).map(|()| step));
         match step {
-            Ok(Step::Answer(response)) => {
+            Ok(Dispatched::Answer(response)) => {
                 self.count(method.number(), None, now.mono);
                 self.respond(now, id, call, Ok(&response));
             }
@@ -137,8 +137,8 @@ impl Engine {
     }
 
     /// Rejects a write of the watcher while the watched agent reports for itself.
-    fn check_watcher(&self, now: Now, id: ConnectionId, step: &Step) -> Result<(), CallError> {
-        let watcher = matches!(step, Step::Write { .. }) && self.owner(id) == Some(Owner::Watcher);
+    fn check_watcher(&self, now: Now, id: ConnectionId, step: &Dispatched) -> Result<(), CallError> {
+        let watcher = matches!(step, Dispatched::Write { .. }) && self.owner(id) == Some(Owner::Watcher);
         if watcher && self.fleet.speaks_for_itself(now, self.view.watched_agent()) {
             Err(CallError::new(Code::FailedPrecondition, "the agent speaks for itself"))
         } else {
@@ -162,19 +162,19 @@ impl Engine {
     }
 
     /// Registers a call that is not answered yet, and submits its work.
-    fn wait(&mut self, now: Now, id: ConnectionId, call: u64, method: Method, terms: Terms, step: Step) {
-        let waits_for_peers = matches!(&step, Step::Write { then, .. } if then.peers > 0);
+    fn wait(&mut self, now: Now, id: ConnectionId, call: u64, method: Method, terms: Terms, step: Dispatched) {
+        let waits_for_peers = matches!(&step, Dispatched::Write { then, .. } if then.peers > 0);
         let Terms { deadline_ms, credit, bytes } = terms;
         let deadline = call::limit(method, deadline_ms, waits_for_peers).map(|limit| now.after(limit));
         match step {
-            Step::Answer(_) => {}
-            Step::Write { write, then } => {
+            Dispatched::Answer(_) => {}
+            Dispatched::Write { write, then } => {
                 let meaning = self.meaning_of(id, &write).map(Box::new);
-                let number = self.register(id, call, Stage::Writing { then, meaning }, deadline, bytes);
-                let request = crate::store::Request::Write(write);
-                self.submit(now, id, Submitted { ticket: Ticket::Api(number), request });
+                let number = self.register(id, call, CallStage::Writing { then, meaning }, deadline, bytes);
+                let request = crate::store::StoreRequest::Write(write);
+                self.submit(now, id, Envelope { ticket: Ticket::Api(number), request });
             }
-            Step::Ask { mut control, answered } => {
+            Dispatched::Ask { mut control, answered } => {
                 if let (Control::Connect { wait: Some(wait), .. }, Some(limit)) =
                     (&mut control, call::limit(method, deadline_ms, false))
                 {
@@ -183,24 +183,24 @@ impl Engine {
                 }
                 self.ask(now, id, call, control, answered, deadline);
             }
-            Step::Stream(mut feed) => {
+            Dispatched::Stream(mut feed) => {
                 if let Err(error) = self.subscriptions.take(self.principal(id)) {
                     self.count(method.number(), Some(error.code), now.mono);
                     return self.respond(now, id, call, Err(&error));
                 }
                 feed.grant(credit);
-                let number = self.register(id, call, Stage::Streaming(Box::new(feed)), deadline, bytes);
+                let number = self.register(id, call, CallStage::Streaming(Box::new(feed)), deadline, bytes);
                 self.streams.insert(number);
                 self.begin_stream(id, call);
                 self.advance_stream(now, number);
             }
-            Step::Watch(mut watch) => {
+            Dispatched::Watch(mut watch) => {
                 if let Err(error) = self.subscriptions.take(self.principal(id)) {
                     self.count(method.number(), Some(error.code), now.mono);
                     return self.respond(now, id, call, Err(&error));
                 }
                 watch.grant(credit);
-                let number = self.register(id, call, Stage::Watching(Box::new(watch)), deadline, bytes);
+                let number = self.register(id, call, CallStage::Watching(Box::new(watch)), deadline, bytes);
                 self.watchers.insert(number);
                 self.begin_stream(id, call);
                 self.advance_watch(now, number);
@@ -210,20 +210,20 @@ impl Engine {
 
     /// Submits a write to a command on behalf of a route; the answer holds the status of each target after it.
     #[cfg(feature = "http")]
-    pub(super) fn write_for(&mut self, now: Now, id: ConnectionId, call: u64, write: Write) {
-        let respond = Respond::OfCommand(|held, now| crate::api::commands::cancelled(held, now).into());
-        let then = Then { key: write.key.hash(), peers: 0, respond };
+    pub(super) fn write_for(&mut self, now: Now, id: ConnectionId, call: u64, write: DocumentWrite) {
+        let respond = BuildResponse::FromCommand(|held, now| crate::api::commands::cancelled(held, now).into());
+        let then = OnCommit { key: write.key.hash(), peers: 0, respond };
         let terms = Terms { deadline_ms: 0, credit: 0, bytes: 0 };
-        self.wait(now, id, call, Method::PutCommand, terms, Step::Write { write, then });
+        self.wait(now, id, call, Method::PutCommand, terms, Dispatched::Write { write, then });
     }
 
-    fn meaning_of(&self, id: ConnectionId, write: &Write) -> Option<Meaning> {
+    fn meaning_of(&self, id: ConnectionId, write: &DocumentWrite) -> Option<AgentEffect> {
         let agent = write.key.id().to_owned();
         match (write.key.collection(), &write.put) {
             ("platforms", Put::Whole { .. } | Put::Patch { .. } | Put::Fields(_)) => {
-                Some(Meaning::Sign(agent, self.owner(id)?))
+                Some(AgentEffect::Seen(agent, self.owner(id)?))
             }
-            (COLLECTION, Put::Delete) => Some(Meaning::Forgotten(agent)),
+            (COLLECTION, Put::Delete) => Some(AgentEffect::Removed(agent)),
             _ => None,
         }
     }
@@ -232,7 +232,7 @@ impl Engine {
         &mut self,
         connection: ConnectionId,
         id: u64,
-        stage: Stage,
+        stage: CallStage,
         deadline: Option<Instant>,
         bytes: usize,
     ) -> u64 {
@@ -255,7 +255,7 @@ impl Engine {
     }
 
     /// Submits a write to the store, or holds it with its connection until the queue has room.
-    fn submit(&mut self, now: Now, id: ConnectionId, submitted: Submitted) {
+    fn submit(&mut self, now: Now, id: ConnectionId, submitted: Envelope) {
         if self.store_outstanding < STORE_QUEUE {
             self.store_outstanding += 1;
             self.view.note_request(now);
@@ -289,13 +289,13 @@ impl Engine {
         id: ConnectionId,
         call: u64,
         control: Control,
-        answered: Answered,
+        answered: BuildAnswer,
         deadline: Option<Instant>,
     ) {
         match self.questions.take(self.principal(id)) {
             Ok(()) => {
-                let number = self.register(id, call, Stage::Asking(answered), deadline, 0);
-                self.to_sync.push_back(Asked { call: number, control });
+                let number = self.register(id, call, CallStage::Asking(answered), deadline, 0);
+                self.to_sync.push_back(ControlRequest { call: number, control });
             }
             Err(error) => self.respond(now, id, call, Err(&error)),
         }
@@ -303,16 +303,18 @@ impl Engine {
 
     /// Handles the outcome of a client's write.
     fn written(&mut self, now: Now, number: u64, result: Result<Outcome, CallError>) {
-        let Some(Call { stage: Stage::Writing { then, meaning }, .. }) = self.calls.get_mut(&number) else { return };
+        let Some(Call { stage: CallStage::Writing { then, meaning }, .. }) = self.calls.get_mut(&number) else {
+            return;
+        };
         let (then, meaning) = (*then, meaning.take().filter(|_| result.is_ok()));
         match meaning.map(|meaning| *meaning) {
-            Some(Meaning::Sign(agent, owner)) => self.note_sign(now, &agent, owner),
-            Some(Meaning::Forgotten(agent)) => self.fleet.handle_record(now, &agent, None),
+            Some(AgentEffect::Seen(agent, owner)) => self.note_sign(now, &agent, owner),
+            Some(AgentEffect::Removed(agent)) => self.fleet.handle_record(now, &agent, None),
             None => {}
         }
         match result {
             Ok(Outcome::Written { version, sequence, durable, dropped_bytes }) => {
-                let written = Written { version: version.0, durable, dropped_bytes };
+                let written = CommittedWrite { version: version.0, durable, dropped_bytes };
                 match self.response(now, then, written) {
                     Ok(response) => self.confirm(now, number, then, sequence, response),
                     Err(error) => self.finish(now, number, Err(&error)),
@@ -326,10 +328,10 @@ impl Engine {
         }
     }
 
-    fn response(&mut self, now: Now, then: Then, written: Written) -> Result<Response, CallError> {
+    fn response(&mut self, now: Now, then: OnCommit, written: CommittedWrite) -> Result<Response, CallError> {
         match then.respond {
-            Respond::Of(respond) => Ok(respond(written)),
-            Respond::OfCommand(respond) => {
+            BuildResponse::FromWrite(respond) => Ok(respond(written)),
+            BuildResponse::FromCommand(respond) => {
                 let snapshot = self.view.snapshot()?;
                 let held = snapshot.record(&then.key)?.and_then(|record| snapshot.view(&record));
                 Ok(respond(held.as_ref(), now))
@@ -338,7 +340,7 @@ impl Engine {
     }
 
     /// Answers a committed write, once enough peers have confirmed it.
-    fn confirm(&mut self, now: Now, number: u64, then: Then, sequence: u64, response: Response) {
+    fn confirm(&mut self, now: Now, number: u64, then: OnCommit, sequence: u64, response: Response) {
         if then.peers == 0 {
             return self.finish(now, number, Ok(&response));
         }
@@ -350,9 +352,9 @@ impl Engine {
             }
             Ok(()) => {
                 let control = Control::WaitPeers { key: then.key, sequence, peers: then.peers };
-                self.to_sync.push_back(Asked { call: number, control });
+                self.to_sync.push_back(ControlRequest { call: number, control });
                 if let Some(call) = self.calls.get_mut(&number) {
-                    call.stage = Stage::AwaitingPeers { peers: then.peers, response };
+                    call.stage = CallStage::AwaitingPeers { peers: then.peers, response };
                 }
             }
         }
@@ -364,13 +366,13 @@ impl Engine {
         let Some(answer) = self.probed_sync(now, number, answer) else { return };
         let Some(call) = self.calls.get_mut(&number) else { return };
         let result = match &call.stage {
-            Stage::Asking(answered) => {
+            CallStage::Asking(answered) => {
                 let answered = *answered;
                 answer.map_err(CallError::from).and_then(|answer| {
                     answered(answer).ok_or_else(|| CallError::new(Code::Internal, "sync answered another question"))
                 })
             }
-            Stage::AwaitingPeers { response, .. } => answer.map(|_| response.clone()).map_err(CallError::from),
+            CallStage::AwaitingPeers { response, .. } => answer.map(|_| response.clone()).map_err(CallError::from),
             _ => return,
         };
         self.finish(now, number, result.as_ref());
@@ -415,8 +417,8 @@ impl Engine {
     fn forget_for(&mut self, number: u64, code: Code) -> Option<Call> {
         let call = self.end(number)?;
         self.count(call.method, Some(code), call.begun);
-        if matches!(call.stage, Stage::AwaitingPeers { .. }) {
-            self.to_sync.push_back(Asked { call: number, control: Control::Abandon { call: number } });
+        if matches!(call.stage, CallStage::AwaitingPeers { .. }) {
+            self.to_sync.push_back(ControlRequest { call: number, control: Control::Abandon { call: number } });
         }
         Some(call)
     }
@@ -429,27 +431,27 @@ impl Engine {
             connection.request_bytes -= call.bytes;
         }
         match call.stage {
-            Stage::Writing { .. } => {}
-            Stage::Streaming(_) => {
+            CallStage::Writing { .. } => {}
+            CallStage::Streaming(_) => {
                 self.streams.remove(&number);
                 self.subscriptions.give(call.principal);
             }
-            Stage::Watching(_) => {
+            CallStage::Watching(_) => {
                 self.watchers.remove(&number);
                 self.subscriptions.give(call.principal);
             }
-            Stage::Link(_) => {
+            CallStage::Link(_) => {
                 self.links.give(call.principal);
                 self.fleet.handle_dropped(self.latest, StreamId(number));
             }
             // A late answer of the sync engine finds no call and is ignored, so the request stops counting now.
-            Stage::Asking(_) | Stage::AwaitingPeers { .. } => self.questions.give(call.principal),
+            CallStage::Asking(_) | CallStage::AwaitingPeers { .. } => self.questions.give(call.principal),
             #[cfg(feature = "http")]
-            Stage::Probing(ref probe) if probe.asked_sync => self.questions.give(call.principal),
+            CallStage::Probing(ref probe) if probe.asked_sync => self.questions.give(call.principal),
             #[cfg(feature = "http")]
-            Stage::Probing(_) => {}
+            CallStage::Probing(_) => {}
             #[cfg(feature = "http")]
-            Stage::Events(ref events) => {
+            CallStage::Events(ref events) => {
                 self.web.events.give(call.principal);
                 self.events_ended(number, &events.agent);
             }

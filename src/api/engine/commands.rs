@@ -7,8 +7,8 @@ use peat_ipc::method::Response;
 use peat_ipc::prost::Message;
 use peat_ipc::{CallError, Code};
 
-use super::{Engine, Heard, OwnWrite};
-use crate::api::call::{Call, Stage};
+use super::{AgentReport, Engine, InternalWrite};
+use crate::api::call::{Call, CallStage};
 use crate::clock::Now;
 use crate::error::Blame;
 use crate::fleet::StreamId;
@@ -41,7 +41,7 @@ impl Engine {
         if updates.is_empty() {
             return;
         }
-        if let Some(Call { stage: Stage::Link(link), .. }) = self.calls.get_mut(&stream.0) {
+        if let Some(Call { stage: CallStage::Link(link), .. }) = self.calls.get_mut(&stream.0) {
             link.registered(updates.iter().map(|update| update.command_id.clone()));
         }
         // The agent must receive Registered before any acknowledgement.
@@ -56,20 +56,20 @@ impl Engine {
                 format!("{AGENT_PENDING_BYTES} bytes of reports wait to be stored, which is the limit; try again");
             return self.finish(now, stream.0, Err::<&Response, _>(&CallError::new(Code::ResourceExhausted, message)));
         }
-        let heard = Heard { stream, command: update.command_id.clone(), stage: update.stage, bytes: 0 };
+        let heard = AgentReport { stream, command: update.command_id.clone(), stage: update.stage, bytes: 0 };
         match self.commands.handle_update(now, agent, update) {
             Ok(Some(write)) => {
                 let bytes = update.encoded_len() + REPORT_BYTES;
                 self.report_bytes += bytes;
-                self.command_writes.push_back((write, Heard { bytes, ..heard }));
+                self.command_writes.push_back((write, AgentReport { bytes, ..heard }));
             }
             Ok(None) => self.acknowledge(now, heard, None),
             Err(refused) => self.acknowledge(now, heard, Some(&refused)),
         }
     }
 
-    fn acknowledge(&mut self, now: Now, heard: Heard, refused: Option<&CommandError>) {
-        let Heard { stream, command: command_id, stage, .. } = heard;
+    fn acknowledge(&mut self, now: Now, heard: AgentReport, refused: Option<&CommandError>) {
+        let AgentReport { stream, command: command_id, stage, .. } = heard;
         // Progress may be lost, so an acknowledgement would only cost traffic.
         if stage != command_update::Stage::Progress as i32 || refused.is_some() {
             let not_here = matches!(refused, Some(CommandError::Unknown(_))) && !self.was_removed(&command_id);
@@ -87,7 +87,7 @@ impl Engine {
         record.is_some_and(|record| !record.is_live())
     }
 
-    pub(super) fn command_written(&mut self, now: Now, heard: Option<Heard>, error: Option<&store::Error>) {
+    pub(super) fn command_written(&mut self, now: Now, heard: Option<AgentReport>, error: Option<&store::Error>) {
         match (heard, error) {
             // The outcome is unknown: the agent keeps its report and repeats it when it registers again.
             (Some(heard), Some(error)) if error.blame() == Blame::Machine => {
@@ -123,7 +123,7 @@ impl Engine {
                 },
             };
             self.report_bytes -= heard.as_ref().map_or(0, |heard| heard.bytes);
-            self.submit_own(now, OwnWrite::Command(heard), write.into());
+            self.submit_own(now, InternalWrite::Command(heard), write.into());
         }
     }
 
@@ -135,7 +135,7 @@ impl Engine {
             let _ = now;
             return;
         };
-        if let Some(Call { stage: Stage::Link(link), .. }) = self.calls.get_mut(&stream.0) {
+        if let Some(Call { stage: CallStage::Link(link), .. }) = self.calls.get_mut(&stream.0) {
             link.push_later(push);
             self.advance_link(stream.0);
         }
@@ -146,7 +146,7 @@ impl Engine {
         let body = match push {
             Push::Cancel { id } => node_message::Body::CancelPush(CancelPush { command_id: id }),
             Push::Command { id } => {
-                let has = |call: &Call| matches!(&call.stage, Stage::Link(link) if link.has(&id));
+                let has = |call: &Call| matches!(&call.stage, CallStage::Link(link) if link.has(&id));
                 if self.calls.get(&number).is_some_and(has) {
                     return None;
                 }

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 
 use super::Engine;
 use crate::api::ConnectionId;
-use crate::api::call::{Call, Stage};
+use crate::api::call::{Call, CallStage};
 use crate::api::connection::Connection;
 use crate::api::http::events::{self, Events, PING, PING_EVENT};
-use crate::api::http::message::{Request, Response};
+use crate::api::http::message::{HttpRequest, Response};
 use crate::api::http::reply::Reply;
 use crate::clock::Now;
 use crate::fleet::commands::{Push, push_message};
@@ -19,17 +19,17 @@ use peat_ipc::{CallError, Code};
 
 impl Engine {
     /// `GET /api/v1/agents/{id}/events`.
-    pub(in crate::api) fn route_events(&mut self, _now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_events(&mut self, _now: Now, request: &HttpRequest) -> Reply {
         let agent = match self.listening(request) {
             Ok(agent) => agent,
             Err(error) => return Reply::Now(crate::api::http::refusal(&error)),
         };
         let head = Response::stream(200, "text/event-stream").with("cache-control", "no-store");
         let events = Events { agent, base_url: request.base_url(), pushes: VecDeque::new(), stalled: false };
-        Reply::Hold { head, stage: Stage::Events(events) }
+        Reply::Hold { head, stage: CallStage::Events(events) }
     }
 
-    fn listening(&self, request: &Request) -> Result<String, CallError> {
+    fn listening(&self, request: &HttpRequest) -> Result<String, CallError> {
         let agent = super::rest::part(request, 4)?;
         if !self.fleet.knows(&agent) {
             let message = format!("agent {agent} is not known here; POST /api/v1/agents first");
@@ -73,7 +73,7 @@ impl Engine {
     /// Queues a push for an agent without an `AgentLink` stream, if it listens.
     pub(super) fn push_event(&mut self, now: Now, agent: &str, push: Push) {
         let Some(number) = self.web.listeners.get(agent).copied() else { return };
-        if let Some(Call { stage: Stage::Events(events), .. }) = self.calls.get_mut(&number) {
+        if let Some(Call { stage: CallStage::Events(events), .. }) = self.calls.get_mut(&number) {
             events.pushes.push_back(push);
             self.advance_events(now, number);
         }
@@ -81,7 +81,7 @@ impl Engine {
 
     /// Sends a listener its queued events, as long as there is room.
     pub(super) fn advance_events(&mut self, now: Now, number: u64) {
-        while let Some(Call { stage: Stage::Events(events), connection: id, id: call, .. }) =
+        while let Some(Call { stage: CallStage::Events(events), connection: id, id: call, .. }) =
             self.calls.get_mut(&number)
         {
             let Some(connection) = self.connections.get(id) else { return };
@@ -116,7 +116,7 @@ impl Engine {
     /// Sends a ping to a listener. A listener that takes nothing from one ping to the next loses its stream, and with HTTP/1.1
     /// its connection; it may reconnect.
     pub(super) fn ping(&mut self, now: Now, number: u64) {
-        let Some(Call { stage: Stage::Events(events), connection: id, id: call, .. }) = self.calls.get_mut(&number)
+        let Some(Call { stage: CallStage::Events(events), connection: id, id: call, .. }) = self.calls.get_mut(&number)
         else {
             return;
         };
@@ -141,7 +141,9 @@ impl Engine {
 
     fn events_of(&self, number: u64) -> Option<(String, String)> {
         match self.calls.get(&number) {
-            Some(Call { stage: Stage::Events(events), .. }) => Some((events.agent.clone(), events.base_url.clone())),
+            Some(Call { stage: CallStage::Events(events), .. }) => {
+                Some((events.agent.clone(), events.base_url.clone()))
+            }
             _ => None,
         }
     }

@@ -11,11 +11,11 @@ use crate::api::caller::Caller;
 use crate::api::connection::ConnectionId;
 use crate::api::http::guard::{self, Reach};
 use crate::api::http::health::{self, Serving};
-use crate::api::http::message::{Body, Request, Response};
+use crate::api::http::message::{Body, HttpRequest, Response};
 use crate::api::http::reply::Reply;
 use crate::api::http::route::{self, Found, Route};
 use crate::api::http::rpc::{Rpc, Target, unimplemented};
-use crate::api::http::{self, Event, Http, Refusal, Speech, reflection};
+use crate::api::http::{self, Event, Http, Refusal, ResponseMode, reflection};
 use crate::clock::Now;
 
 /// A call of the health service's Watch, and the status it was sent last.
@@ -46,7 +46,7 @@ impl Engine {
         now: Now,
         id: ConnectionId,
         call: u64,
-        mut request: Request,
+        mut request: HttpRequest,
         refusal: Option<Refusal>,
     ) {
         let rights = self.admit(id, bearer(&request));
@@ -84,7 +84,7 @@ impl Engine {
         id: ConnectionId,
         call: u64,
         target: Target,
-        request: &Request,
+        request: &HttpRequest,
         denied: Option<CallError>,
     ) {
         let streams = self.with_http(id, |http, _| http.streams()).unwrap_or(false);
@@ -101,7 +101,7 @@ impl Engine {
             Err(error) => return self.say(now, id, call, &rpc.refusal(&error)),
         };
         let deadline_ms = rpc.deadline_ms;
-        self.expect(id, call, Speech::Rpc(target, Box::new(rpc)));
+        self.expect(id, call, ResponseMode::Rpc(target, Box::new(rpc)));
         match target {
             Target::HealthCheck => self.tell_health(now, id, call, target, &payload),
             Target::HealthWatch | Target::Reflection => match self.check_room(id, false) {
@@ -208,7 +208,7 @@ impl Engine {
 
     // Routes.
 
-    fn handle_path(&mut self, now: Now, id: ConnectionId, call: u64, request: &Request, denied: Option<CallError>) {
+    fn handle_path(&mut self, now: Now, id: ConnectionId, call: u64, request: &HttpRequest, denied: Option<CallError>) {
         let denied = denied.or_else(|| self.check_room(id, false).err());
         match (route::find(request), denied) {
             (Found::Route(route), None) => self.handle_route(now, id, call, route, request),
@@ -225,7 +225,7 @@ impl Engine {
         }
     }
 
-    fn handle_route(&mut self, now: Now, id: ConnectionId, call: u64, route: &Route, request: &Request) {
+    fn handle_route(&mut self, now: Now, id: ConnectionId, call: u64, route: &Route, request: &HttpRequest) {
         match (route.handler)(self, now, request) {
             Reply::Now(response) => self.say(now, id, call, &response),
             Reply::Call { request: asked, shape } => {
@@ -233,7 +233,7 @@ impl Engine {
                     let error = CallError::new(Code::Internal, "a call of nobody");
                     return self.say(now, id, call, &http::refusal(&error));
                 };
-                self.expect(id, call, Speech::Plain(shape));
+                self.expect(id, call, ResponseMode::Plain(shape));
                 let terms = Terms { deadline_ms: 0, credit: u32::MAX, bytes: request.body.len() };
                 self.carry_out(now, id, call, role, asked, terms);
             }
@@ -245,7 +245,7 @@ impl Engine {
                 if let Err(error) = self.web.events.take(self.principal(id)) {
                     return self.say(now, id, call, &http::refusal(&error));
                 }
-                self.expect(id, call, Speech::Held);
+                self.expect(id, call, ResponseMode::Held);
                 self.method = NO_METHOD;
                 let number = self.register(id, call, stage, None, 0);
                 self.with_http(id, |http, out| http.begin(now.mono, out, call, Some(&head)));
@@ -253,7 +253,7 @@ impl Engine {
                 self.events_begun(now, number);
             }
             Reply::Write { write, shape } => {
-                self.expect(id, call, Speech::Plain(shape));
+                self.expect(id, call, ResponseMode::Plain(shape));
                 self.method = NO_METHOD;
                 self.write_for(now, id, call, write);
             }
@@ -264,7 +264,7 @@ impl Engine {
         }
     }
 
-    fn expect(&mut self, id: ConnectionId, call: u64, speech: Speech) {
+    fn expect(&mut self, id: ConnectionId, call: u64, speech: ResponseMode) {
         self.with_http(id, |http, _| http.expect(call, speech));
     }
 
@@ -295,7 +295,7 @@ impl Engine {
 }
 
 /// Returns the answer to a request that is not read to its end, in the protocol of the request.
-fn refuse(request: &Request, streams: bool, denied: Option<CallError>, refusal: &Refusal) -> Response {
+fn refuse(request: &HttpRequest, streams: bool, denied: Option<CallError>, refusal: &Refusal) -> Response {
     // A caller without rights gets that error, not the one about its body.
     let status = if denied.is_none() { Some(refusal.status) } else { None };
     let error = denied.unwrap_or_else(|| refusal.error());
@@ -321,7 +321,7 @@ fn asking(response: Response, error: &CallError) -> Response {
 }
 
 /// Returns the bearer token of a request; empty if there is none.
-fn bearer(request: &Request) -> &str {
+fn bearer(request: &HttpRequest) -> &str {
     let value = request.headers.get("authorization").unwrap_or("");
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),

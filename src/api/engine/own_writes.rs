@@ -4,14 +4,14 @@
 
 use peat_ipc::method::Response;
 
-use super::{Engine, OwnWrite};
+use super::{Engine, InternalWrite};
 use crate::api::agents;
 use crate::clock::Now;
 use crate::error::Blame;
-use crate::fleet::{self, Attachment, Owner, Written};
+use crate::fleet::{self, Attachment, Owner, WriteResult};
 use crate::limits::STORE_QUEUE;
-use crate::store::{self, Key, Submitted, Ticket, Write};
-use crate::sync::{Asked, Control};
+use crate::store::{self, DocumentWrite, Envelope, Key, Ticket};
+use crate::sync::{Control, ControlRequest};
 
 /// Maximum number of such writes in progress at once.
 const OWN_WRITES: usize = 64;
@@ -42,7 +42,7 @@ impl Engine {
         }
         self.write_for_fleet(now);
         if self.fleet.poll_announcement(now) {
-            self.to_sync.push_back(Asked { call: 0, control: Control::Announce });
+            self.to_sync.push_back(ControlRequest { call: 0, control: Control::Announce });
         }
         if self.fleet.last_change() != self.watched {
             self.watched = self.fleet.last_change();
@@ -53,14 +53,14 @@ impl Engine {
 
     fn write_for_fleet(&mut self, now: Now) {
         while self.has_room_of_its_own() {
-            let Some(fleet::Write { number, key, change }) = self.fleet.poll_write(now) else { return };
+            let Some(fleet::FleetWrite { number, key, change }) = self.fleet.poll_write(now) else { return };
             let held = self.view.snapshot().ok().and_then(|snapshot| snapshot.document(&key).ok()?);
             if !fleet::changes(&change, held.as_ref().map(|document| document.json.as_str())) {
-                self.fleet.handle_written(now, number, Written::Done);
+                self.fleet.handle_written(now, number, WriteResult::Done);
                 continue;
             }
-            let own = OwnWrite::Fleet(number, key.clone());
-            self.submit_own(now, own, Write { key, put: agents::put(change), durable: false });
+            let own = InternalWrite::Fleet(number, key.clone());
+            self.submit_own(now, own, DocumentWrite { key, put: agents::put(change), durable: false });
         }
     }
 
@@ -69,38 +69,38 @@ impl Engine {
         self.own_writes.len() < OWN_WRITES && self.store_outstanding < STORE_QUEUE
     }
 
-    pub(super) fn submit_own(&mut self, now: Now, own: OwnWrite, write: Write) {
-        self.submit_request(now, own, store::Request::Write(write));
+    pub(super) fn submit_own(&mut self, now: Now, own: InternalWrite, write: DocumentWrite) {
+        self.submit_request(now, own, store::StoreRequest::Write(write));
     }
 
-    pub(super) fn submit_request(&mut self, now: Now, own: OwnWrite, request: store::Request) {
+    pub(super) fn submit_request(&mut self, now: Now, own: InternalWrite, request: store::StoreRequest) {
         self.last_call += 1;
         self.own_writes.insert(self.last_call, own);
         self.store_outstanding += 1;
         self.view.note_request(now);
         let ticket = Ticket::Api(self.last_call);
-        self.to_store.push_back(Submitted { ticket, request });
+        self.to_store.push_back(Envelope { ticket, request });
     }
 
     /// Handles the store's reply to a write that no client requested; returns false if the ticket is a client's call.
     pub(super) fn own_written<T>(&mut self, now: Now, ticket: u64, result: &Result<T, store::Error>) -> bool {
         match self.own_writes.remove(&ticket) {
             None => return false,
-            Some(OwnWrite::Fleet(number, key)) => self.fleet_written(now, number, &key, result),
-            Some(OwnWrite::Command(heard)) => self.command_written(now, heard, result.as_ref().err()),
+            Some(InternalWrite::Fleet(number, key)) => self.fleet_written(now, number, &key, result),
+            Some(InternalWrite::Command(heard)) => self.command_written(now, heard, result.as_ref().err()),
             #[cfg(feature = "http")]
-            Some(OwnWrite::Probe(number)) => self.probed_store(now, number),
+            Some(InternalWrite::Probe(number)) => self.probed_store(now, number),
         }
         true
     }
 
     fn fleet_written<T>(&mut self, now: Now, number: u64, key: &Key, result: &Result<T, store::Error>) {
         let written = match result {
-            Ok(_) => Written::Done,
-            Err(error) if error.blame() == Blame::Machine => Written::Failed,
+            Ok(_) => WriteResult::Done,
+            Err(error) if error.blame() == Blame::Machine => WriteResult::Failed,
             Err(error) => {
                 log::warn!("{key}: an agent's state is not stored: {error}");
-                Written::Refused
+                WriteResult::Refused
             }
         };
         self.note_platform(key.collection(), key.id());

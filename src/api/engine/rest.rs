@@ -8,8 +8,8 @@ use serde_json::json;
 use super::Engine;
 use crate::api::Role;
 use crate::api::agents;
-use crate::api::commands::{Known, Roster, cancelled};
-use crate::api::http::message::{Request, Response, decode};
+use crate::api::commands::{AgentDirectory, RequestContext, cancelled};
+use crate::api::http::message::{HttpRequest, Response, decode};
 use crate::api::http::reply::{Reply, Shape};
 use crate::api::http::{body, refusal};
 use crate::clock::Now;
@@ -29,18 +29,18 @@ pub(super) fn invalid(why: impl Into<String>) -> CallError {
 }
 
 /// Returns one segment of a request's path, decoded.
-pub(super) fn part(request: &Request, number: usize) -> Result<String, CallError> {
+pub(super) fn part(request: &HttpRequest, number: usize) -> Result<String, CallError> {
     let part = request.path.split('/').nth(number).and_then(decode);
     part.ok_or_else(|| invalid(format!("part {number} of the path is no percent-encoded text")))
 }
 
 impl Engine {
     /// `POST /api/v1/agents`.
-    pub(in crate::api) fn route_register(&mut self, now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_register(&mut self, now: Now, request: &HttpRequest) -> Reply {
         replied(self.register_agent(now, request))
     }
 
-    fn register_agent(&mut self, now: Now, request: &Request) -> Replied {
+    fn register_agent(&mut self, now: Now, request: &HttpRequest) -> Replied {
         let (register, owner) = (body::register(&request.body)?, owner(request));
         let view = &mut self.view;
         let mut held = |agent: &str| Ok(agents::deployments_of(view.snapshot()?, agent)?);
@@ -49,11 +49,11 @@ impl Engine {
     }
 
     /// `POST /api/v1/agents/{id}/heartbeat`.
-    pub(in crate::api) fn route_heartbeat(&mut self, now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_heartbeat(&mut self, now: Now, request: &HttpRequest) -> Reply {
         replied(self.beat(now, request))
     }
 
-    fn beat(&mut self, now: Now, request: &Request) -> Replied {
+    fn beat(&mut self, now: Now, request: &HttpRequest) -> Replied {
         let (agent, state) = (part(request, 4)?, body::state(&request.body)?);
         let view = &mut self.view;
         let mut held = |agent: &str| Ok(agents::deployments_of(view.snapshot()?, agent)?);
@@ -61,28 +61,28 @@ impl Engine {
         Ok(self.tell_registered(&agent, request))
     }
 
-    fn tell_registered(&self, agent: &str, request: &Request) -> Reply {
+    fn tell_registered(&self, agent: &str, request: &HttpRequest) -> Reply {
         Reply::Now(Response::json(200, &body::registered(agent, &self.registered(agent, &request.base_url()))))
     }
 
     /// `POST /api/v1/agents/{id}/commands`.
-    pub(in crate::api) fn route_send_to_agent(&mut self, now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_send_to_agent(&mut self, now: Now, request: &HttpRequest) -> Reply {
         replied(part(request, 4).and_then(|agent| self.send(now, request, Addressed::Agent(agent))))
     }
 
     /// `POST /api/v1/agents/groups/{group}/commands`.
-    pub(in crate::api) fn route_send_to_group(&mut self, now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_send_to_group(&mut self, now: Now, request: &HttpRequest) -> Reply {
         replied(part(request, 5).and_then(|group| self.send(now, request, Addressed::Group(group))))
     }
 
     /// `POST /api/v1/agents/commands`.
-    pub(in crate::api) fn route_send_to_all(&mut self, now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_send_to_all(&mut self, now: Now, request: &HttpRequest) -> Reply {
         replied(self.send(now, request, Addressed::All(true)))
     }
 
     /// Makes a PutCommand of the request. The targets in the answer are those that the call resolves, because both happen at the
     /// same time.
-    fn send(&mut self, now: Now, request: &Request, addressed: Addressed) -> Replied {
+    fn send(&mut self, now: Now, request: &HttpRequest, addressed: Addressed) -> Replied {
         let order = body::order(&request.body)?;
         let held = match order.id.as_str() {
             "" => None,
@@ -139,11 +139,11 @@ impl Engine {
     }
 
     /// `POST /api/v1/agents/{id}/commands/{command}/ack`.
-    pub(in crate::api) fn route_ack(&mut self, now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_ack(&mut self, now: Now, request: &HttpRequest) -> Reply {
         replied(self.acknowledged(now, request))
     }
 
-    fn acknowledged(&mut self, now: Now, request: &Request) -> Replied {
+    fn acknowledged(&mut self, now: Now, request: &HttpRequest) -> Replied {
         let (agent, command) = (part(request, 4)?, part(request, 6)?);
         self.check_speaker(request, &agent)?;
         let update = body::update(command, &request.body)?;
@@ -169,13 +169,13 @@ impl Engine {
     }
 
     /// Checks that the caller may speak for the agent.
-    pub(super) fn check_speaker(&self, request: &Request, agent: &str) -> Result<(), CallError> {
+    pub(super) fn check_speaker(&self, request: &HttpRequest, agent: &str) -> Result<(), CallError> {
         self.known(self.latest, request).may_report(agent)
     }
 
-    fn known(&self, now: Now, request: &Request) -> Known<'_> {
+    fn known(&self, now: Now, request: &HttpRequest) -> RequestContext<'_> {
         let (owner, role) = (owner(request), request.role.unwrap_or(Role::Agent));
-        Known {
+        RequestContext {
             fleet: &self.fleet,
             commands: &self.commands,
             now,
@@ -186,6 +186,6 @@ impl Engine {
     }
 }
 
-fn owner(request: &Request) -> Owner {
+fn owner(request: &HttpRequest) -> Owner {
     request.owner.unwrap_or(Owner::Nobody)
 }

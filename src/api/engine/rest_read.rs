@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Engine;
 use super::rest::{Replied, invalid, part, replied};
 use crate::api::agents;
-use crate::api::http::message::{Request, Response};
+use crate::api::http::message::{HttpRequest, Response};
 use crate::api::http::reply::{Reply, Shape};
 use crate::api::http::{body, refusal};
 use crate::clock::Now;
@@ -18,11 +18,11 @@ const COMMANDS: u32 = 100;
 
 impl Engine {
     /// `GET /api/v1/agents?status=&group=&page_size=&page_token=`.
-    pub(in crate::api) fn route_agents(&mut self, now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_agents(&mut self, now: Now, request: &HttpRequest) -> Reply {
         replied(self.list_agents(now, request))
     }
 
-    fn list_agents(&mut self, now: Now, request: &Request) -> Replied {
+    fn list_agents(&mut self, now: Now, request: &HttpRequest) -> Replied {
         let status = request.parameter("status").unwrap_or_default();
         let liveness = match status.as_str() {
             "" => 0,
@@ -41,7 +41,7 @@ impl Engine {
     }
 
     /// `GET /api/v1/agents/{id}`.
-    pub(in crate::api) fn route_agent(&mut self, now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_agent(&mut self, now: Now, request: &HttpRequest) -> Reply {
         replied(part(request, 4).and_then(|id| {
             let unknown = || CallError::new(Code::NotFound, format!("agent {id} is not known here"));
             let agent = self.fleet.agent(now, &id).ok_or_else(unknown)?;
@@ -50,17 +50,17 @@ impl Engine {
     }
 
     /// `GET /api/v1/agents/{id}/commands?status=&pending=&page_size=&page_token=`.
-    pub(in crate::api) fn route_agent_commands(&mut self, _now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_agent_commands(&mut self, _now: Now, request: &HttpRequest) -> Reply {
         replied(agent_commands(request))
     }
 
     /// `GET /api/v1/commands/{id}`.
-    pub(in crate::api) fn route_command(&mut self, _now: Now, request: &Request) -> Reply {
+    pub(in crate::api) fn route_command(&mut self, _now: Now, request: &HttpRequest) -> Reply {
         replied(command(request))
     }
 }
 
-fn agent_commands(request: &Request) -> Replied {
+fn agent_commands(request: &HttpRequest) -> Replied {
     let target_id = part(request, 4)?;
     let (page_size, page_token) = page(request)?;
     let status = request.parameter("status").unwrap_or_default();
@@ -93,7 +93,7 @@ fn agent_commands(request: &Request) -> Replied {
     Ok(Reply::Call { request: method::Request::GetCommands(asked), shape })
 }
 
-fn command(request: &Request) -> Replied {
+fn command(request: &HttpRequest) -> Replied {
     let id = part(request, 4)?;
     let asked = GetCommandsRequest { id: id.clone(), ..GetCommandsRequest::default() };
     let shape = Shape::unary(move |result| match result {
@@ -122,7 +122,7 @@ fn status_named(word: &str) -> Result<i32, CallError> {
 }
 
 /// Parses `page_size` and `page_token`.
-fn page(request: &Request) -> Result<(Option<u32>, Vec<u8>), CallError> {
+fn page(request: &HttpRequest) -> Result<(Option<u32>, Vec<u8>), CallError> {
     let size = request.parameter("page_size").filter(|size| !size.is_empty()).map(|size| size.parse());
     let size = size.transpose().map_err(|_| invalid("page_size is no whole number"))?;
     let token = request.parameter("page_token").unwrap_or_default();

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::Engine;
 use crate::api::http::body;
-use crate::api::http::message::{Request, Response};
+use crate::api::http::message::{HttpRequest, Response};
 use crate::api::http::probe::Probe;
 use crate::api::http::reply::Reply;
 use crate::clock::Now;
 use crate::fleet::commands::shown;
 use crate::limits::{SHOWN_AGENTS, SHOWN_COMMANDS};
-use crate::metrics::{Kind, Text, Value as Figure};
+use crate::metrics::{MetricKind, Text, Value as Figure};
 use crate::store::Rank;
 use crate::sync::{Measured, Peer};
 
@@ -21,7 +21,7 @@ const STATES: [(Liveness, &str); 3] = [(Liveness::Live, "live"), (Liveness::Stal
 
 impl Engine {
     /// `GET /metrics`. Metrics of the sync thread are omitted if it does not answer.
-    pub(in crate::api) fn route_metrics(&mut self, _now: Now, _request: &Request) -> Reply {
+    pub(in crate::api) fn route_metrics(&mut self, _now: Now, _request: &HttpRequest) -> Reply {
         Reply::Probe(Probe::measure(|engine, now, probe| {
             let mut text = Text::default();
             engine.show_node(now, &mut text);
@@ -43,57 +43,67 @@ impl Engine {
             ("node_id", status.node_id.as_str()),
             ("endpoint", status.endpoint_addr.as_str()),
         ];
-        text.family("info", Kind::Gauge, "Always 1; says what runs here.").sample(&labels, Figure::Number(1));
+        text.family("info", MetricKind::Gauge, "Always 1; says what runs here.").sample(&labels, Figure::Number(1));
         let up = Figure::Micros(i64::try_from(health.uptime_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
-        text.single("uptime_seconds", Kind::Gauge, "Since the node's start.", up);
-        text.single("healthy", Kind::Gauge, "1 while GetHealth lists no problem.", health.healthy);
-        text.single("sync_active", Kind::Gauge, "0 under radio silence.", status.sync_active);
+        text.single("uptime_seconds", MetricKind::Gauge, "Since the node's start.", up);
+        text.single("healthy", MetricKind::Gauge, "1 while GetHealth lists no problem.", health.healthy);
+        text.single("sync_active", MetricKind::Gauge, "0 under radio silence.", status.sync_active);
     }
 
     fn show_store(&mut self, now: Now, text: &mut Text) {
         let health = self.view.health(now);
-        text.single("documents", Kind::Gauge, "Live documents.", health.documents);
-        text.single("tombstones", Kind::Gauge, "Deleted documents that are remembered.", health.tombstones);
-        text.single("store_file_bytes", Kind::Gauge, "The database file.", health.file_bytes);
-        text.single("store_sequence", Kind::Gauge, "Newest change: the end of the changes feed.", health.sequence);
+        text.single("documents", MetricKind::Gauge, "Live documents.", health.documents);
+        text.single("tombstones", MetricKind::Gauge, "Deleted documents that are remembered.", health.tombstones);
+        text.single("store_file_bytes", MetricKind::Gauge, "The database file.", health.file_bytes);
+        text.single(
+            "store_sequence",
+            MetricKind::Gauge,
+            "Newest change: the end of the changes feed.",
+            health.sequence,
+        );
         let help = "Newest change that a crash cannot take back.";
-        text.single("store_durable_sequence", Kind::Gauge, help, health.durable_sequence);
+        text.single("store_durable_sequence", MetricKind::Gauge, help, health.durable_sequence);
         let help = "Nodes whose identity two machines use.";
-        text.single("copied_identities", Kind::Gauge, help, self.view.copied_nodes());
+        text.single("copied_identities", MetricKind::Gauge, help, self.view.copied_nodes());
         let figures = self.view.figures();
         for (name, kind, help, figure) in [
-            ("store_commits_total", Kind::Counter, "Transactions.", &figures.commits),
-            ("store_flushes_total", Kind::Counter, "Transactions that were synced to the disk.", &figures.flushes),
-            ("store_written_documents_total", Kind::Counter, "Records written.", &figures.documents),
-            ("store_written_bytes_total", Kind::Counter, "Bytes of those records.", &figures.bytes),
-            ("store_failures_total", Kind::Counter, "Errors of the disk.", &figures.failures),
+            ("store_commits_total", MetricKind::Counter, "Transactions.", &figures.commits),
+            (
+                "store_flushes_total",
+                MetricKind::Counter,
+                "Transactions that were synced to the disk.",
+                &figures.flushes,
+            ),
+            ("store_written_documents_total", MetricKind::Counter, "Records written.", &figures.documents),
+            ("store_written_bytes_total", MetricKind::Counter, "Bytes of those records.", &figures.bytes),
+            ("store_failures_total", MetricKind::Counter, "Errors of the disk.", &figures.failures),
             (
                 "store_rebased_total",
-                Kind::Counter,
+                MetricKind::Counter,
                 "Documents whose edits were made again over a compaction that had not seen them.",
                 &figures.rebased,
             ),
             (
                 "store_dropped_changes_total",
-                Kind::Counter,
+                MetricKind::Counter,
                 "Changes dropped with a document that was deleted and made again on another node.",
                 &figures.dropped_changes,
             ),
             (
                 "store_lacking_bytes",
-                Kind::Gauge,
+                MetricKind::Gauge,
                 "What a write needs and a full disk does not have.",
                 &figures.lacking_bytes,
             ),
             (
                 "store_read_only",
-                Kind::Gauge,
+                MetricKind::Gauge,
                 "1 while the disk had no room for what a start writes.",
                 &figures.read_only,
             ),
-            ("store_cache_documents", Kind::Gauge, "Merged documents that are kept loaded.", &figures.cached),
-            ("store_cache_bytes", Kind::Gauge, "Their memory.", &figures.cache_bytes),
-            ("store_cache_limit_bytes", Kind::Gauge, "What they may take.", &figures.cache_limit_bytes),
+            ("store_cache_documents", MetricKind::Gauge, "Merged documents that are kept loaded.", &figures.cached),
+            ("store_cache_bytes", MetricKind::Gauge, "Their memory.", &figures.cache_bytes),
+            ("store_cache_limit_bytes", MetricKind::Gauge, "What they may take.", &figures.cache_limit_bytes),
         ] {
             text.single(name, kind, help, figure.get());
         }
@@ -101,9 +111,9 @@ impl Engine {
 
     fn show_clients(&self, text: &mut Text) {
         self.rpcs.show(text);
-        text.single("client_connections", Kind::Gauge, "Clients that are connected.", self.connections.len());
-        text.single("calls_unfinished", Kind::Gauge, "Calls under way, streams included.", self.calls.len());
-        let mut family = text.family("streams", Kind::Gauge, "Streams to clients.");
+        text.single("client_connections", MetricKind::Gauge, "Clients that are connected.", self.connections.len());
+        text.single("calls_unfinished", MetricKind::Gauge, "Calls under way, streams included.", self.calls.len());
+        let mut family = text.family("streams", MetricKind::Gauge, "Streams to clients.");
         for (kind, count) in [
             ("subscription", self.streams.len()),
             ("agents_watch", self.watchers.len()),
@@ -112,21 +122,21 @@ impl Engine {
         ] {
             family.sample(&[("kind", kind)], count.into());
         }
-        let mut family = text.family("client_buffered_bytes", Kind::Gauge, "Waiting, of all clients together.");
+        let mut family = text.family("client_buffered_bytes", MetricKind::Gauge, "Waiting, of all clients together.");
         family.sample(&[("direction", "in")], self.buffered_in.into());
         family.sample(&[("direction", "out")], self.buffered_out.into());
         let waits = (self.store_outstanding, self.questions.len());
-        text.single("store_requests_unanswered", Kind::Gauge, "Writes of clients that the store has.", waits.0);
-        text.single("sync_questions_unanswered", Kind::Gauge, "Questions that the sync thread has.", waits.1);
+        text.single("store_requests_unanswered", MetricKind::Gauge, "Writes of clients that the store has.", waits.0);
+        text.single("sync_questions_unanswered", MetricKind::Gauge, "Questions that the sync thread has.", waits.1);
     }
 
     fn show_fleet(&self, now: Now, text: &mut Text) {
         let counts = self.agents_by_state(now);
-        let mut family = text.family("agents", Kind::Gauge, "Agents of the fleet as this node sees them.");
+        let mut family = text.family("agents", MetricKind::Gauge, "Agents of the fleet as this node sees them.");
         for (state, name) in STATES {
             family.sample(&[("state", name)], counts.get(&state).copied().unwrap_or(0).into());
         }
-        let mut family = text.family("commands", Kind::Gauge, "Commands that are kept, by how far they are.");
+        let mut family = text.family("commands", MetricKind::Gauge, "Commands that are kept, by how far they are.");
         for rank in Rank::ALL {
             let status = rank.name().trim_start_matches("COMMAND_STATUS_").to_ascii_lowercase();
             let count = self.commands.by_status().get(&rank).copied().unwrap_or(0);
@@ -146,25 +156,25 @@ impl Engine {
         let instruments = &self.web.instruments;
         if let Some(dropped) = instruments.dropped_log_lines {
             let help = "Log lines that were lost because standard error took no more.";
-            text.single("log_lines_dropped_total", Kind::Counter, help, dropped());
+            text.single("log_lines_dropped_total", MetricKind::Counter, help, dropped());
         }
-        let mut family = text.family("channel_messages", Kind::Gauge, "Messages waiting between threads.");
+        let mut family = text.family("channel_messages", MetricKind::Gauge, "Messages waiting between threads.");
         for channel in &instruments.channels {
             family.sample(&[("channel", channel.name)], (channel.depth)().into());
         }
-        let mut family = text.family("channel_room_messages", Kind::Gauge, "How many a channel takes.");
+        let mut family = text.family("channel_room_messages", MetricKind::Gauge, "How many a channel takes.");
         for channel in &instruments.channels {
             family.sample(&[("channel", channel.name)], channel.room.into());
         }
         let help = "How long a thread was busy before it looked around again: how long others waited for it.";
-        let mut family = text.family("thread_turn_seconds", Kind::Histogram, help);
+        let mut family = text.family("thread_turn_seconds", MetricKind::Histogram, help);
         for pulse in &instruments.threads {
             family.histogram(&[("thread", pulse.role())], pulse.turns());
         }
     }
 
     /// `GET /api/v1/overview`: the data of the web page.
-    pub(in crate::api) fn route_overview(&mut self, _now: Now, _request: &Request) -> Reply {
+    pub(in crate::api) fn route_overview(&mut self, _now: Now, _request: &HttpRequest) -> Reply {
         Reply::Probe(Probe::measure(|engine, now, probe| {
             let measured = probe.measured.as_deref();
             let value = json!({
@@ -260,17 +270,22 @@ type Show = fn(&Peer) -> Option<Figure>;
 
 fn show_links(measured: &Measured, text: &mut Text) {
     let (connected, known) = (measured.stats.connected_peers as usize, measured.known_peers);
-    let mut family = text.family("peers", Kind::Gauge, "Other nodes this one knows of.");
+    let mut family = text.family("peers", MetricKind::Gauge, "Other nodes this one knows of.");
     family.sample(&[("state", "connected")], connected.into());
     family.sample(&[("state", "away")], known.saturating_sub(connected).into());
     let unlisted = known - measured.peers.len();
-    text.single("peers_unlisted", Kind::Gauge, "Peers over the limit of those listed one by one below.", unlisted);
+    text.single(
+        "peers_unlisted",
+        MetricKind::Gauge,
+        "Peers over the limit of those listed one by one below.",
+        unlisted,
+    );
     let udp = [
         ("udp_sent_bytes_total", measured.stats.bytes_sent),
         ("udp_received_bytes_total", measured.stats.bytes_received),
     ];
     for (name, bytes) in udp {
-        text.single(name, Kind::Counter, "UDP payload, all peers together.", bytes);
+        text.single(name, MetricKind::Counter, "UDP payload, all peers together.", bytes);
     }
     let ids: Vec<String> = measured.peers.iter().map(|peer| peer.id.to_string()).collect();
     let peers = || ids.iter().zip(&measured.peers);
@@ -295,22 +310,25 @@ fn show_links(measured: &Measured, text: &mut Text) {
         }),
     ];
     for (name, help, show) in shows {
-        let mut family = text.family(name, Kind::Gauge, help);
+        let mut family = text.family(name, MetricKind::Gauge, help);
         for (id, peer) in peers() {
             show(peer).into_iter().for_each(|value| family.sample(&[("peer", id)], value));
         }
     }
-    let mut family =
-        text.family("peer_stalled", Kind::Gauge, "1 while nothing moves on its link; ListPeers says what is awaited.");
+    let mut family = text.family(
+        "peer_stalled",
+        MetricKind::Gauge,
+        "1 while nothing moves on its link; ListPeers says what is awaited.",
+    );
     for (id, peer) in peers().filter(|(_, peer)| peer.connected) {
         family.sample(&[("peer", id)], Figure::Number((!peer.last_error.is_empty()).into()));
     }
-    let mut family = text.family("peer_path", Kind::Gauge, "1 for the path in use.");
+    let mut family = text.family("peer_path", MetricKind::Gauge, "1 for the path in use.");
     for (id, peer) in peers() {
         peer.path.into_iter().for_each(|path| family.sample(&[("peer", id), ("path", path)], Figure::Number(1)));
     }
     for (name, sent) in [("peer_sent_bytes_total", true), ("peer_received_bytes_total", false)] {
-        let mut family = text.family(name, Kind::Counter, "Bytes of messages by class, from the node's start.");
+        let mut family = text.family(name, MetricKind::Counter, "Bytes of messages by class, from the node's start.");
         for (id, peer) in peers() {
             for (lane, bytes) in peer.traffic.iter() {
                 let class = lane.to_string();

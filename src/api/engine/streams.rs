@@ -3,7 +3,7 @@
 use peat_ipc::method::Response;
 
 use super::Engine;
-use crate::api::call::{Call, Stage};
+use crate::api::call::{Call, CallStage};
 use crate::api::connection::ConnectionId;
 use crate::api::feed::Progress;
 use crate::clock::Now;
@@ -15,9 +15,9 @@ impl Engine {
         // Credit for a call that has just ended may still arrive.
         let Some(number) = number else { return };
         match self.calls.get_mut(&number).map(|call| &mut call.stage) {
-            Some(Stage::Streaming(feed)) => feed.grant(items),
-            Some(Stage::Watching(watch)) => watch.grant(items),
-            Some(Stage::Link(link)) => link.grant(items),
+            Some(CallStage::Streaming(feed)) => feed.grant(items),
+            Some(CallStage::Watching(watch)) => watch.grant(items),
+            Some(CallStage::Link(link)) => link.grant(items),
             _ => return,
         }
         self.advance_stream(now, number);
@@ -44,9 +44,9 @@ impl Engine {
         for number in connection.calls.values() {
             let stage = self.calls.get(number).map(|call| &call.stage);
             let streams = match stage {
-                Some(Stage::Streaming(_) | Stage::Watching(_) | Stage::Link(_)) => true,
+                Some(CallStage::Streaming(_) | CallStage::Watching(_) | CallStage::Link(_)) => true,
                 #[cfg(feature = "http")]
-                Some(Stage::Events(_)) => true,
+                Some(CallStage::Events(_)) => true,
                 _ => false,
             };
             if streams && !self.busy_streams.contains(number) {
@@ -82,11 +82,11 @@ impl Engine {
     pub(super) fn advance_stream(&mut self, now: Now, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else { return };
         let feed = match &mut call.stage {
-            Stage::Streaming(feed) => feed,
-            Stage::Watching(_) => return self.advance_watch(now, number),
-            Stage::Link(_) => return self.advance_link(number),
+            CallStage::Streaming(feed) => feed,
+            CallStage::Watching(_) => return self.advance_watch(now, number),
+            CallStage::Link(_) => return self.advance_link(number),
             #[cfg(feature = "http")]
-            Stage::Events(_) => return self.advance_events(now, number),
+            CallStage::Events(_) => return self.advance_events(now, number),
             _ => return,
         };
         let Some(connection) = self.connections.get_mut(&call.connection) else { return };
@@ -121,7 +121,7 @@ impl Engine {
         let numbers: Vec<u64> = self.streams.iter().copied().collect();
         for number in numbers {
             let run = self.view.run();
-            let Some(Call { stage: Stage::Streaming(feed), .. }) = self.calls.get_mut(&number) else { continue };
+            let Some(Call { stage: CallStage::Streaming(feed), .. }) = self.calls.get_mut(&number) else { continue };
             let moved = self.view.snapshot().and_then(|snapshot| feed.continue_in(run, snapshot));
             match moved {
                 Ok(()) => self.advance_stream(now, number),

@@ -24,16 +24,16 @@ const AUTHORITY: usize = 1;
 
 /// A filter on the input of the library.
 #[derive(Debug)]
-pub(super) struct Mender {
+pub(super) struct AuthorityRewriter {
     /// Number of bytes to pass on unchanged.
     passing: usize,
     /// Start of a frame that is not complete.
     held: Vec<u8>,
 }
 
-impl Mender {
-    pub(super) fn new() -> Mender {
-        Mender { passing: PREFACE_2.len(), held: Vec::new() }
+impl AuthorityRewriter {
+    pub(super) fn new() -> AuthorityRewriter {
+        AuthorityRewriter { passing: PREFACE_2.len(), held: Vec::new() }
     }
 
     pub(super) fn pass(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     fn passed(bytes: &[u8], step: usize) -> Vec<u8> {
-        let (mut mender, mut out) = (Mender::new(), Vec::new());
+        let (mut mender, mut out) = (AuthorityRewriter::new(), Vec::new());
         bytes.chunks(step).for_each(|piece| mender.pass(piece, &mut out));
         out
     }

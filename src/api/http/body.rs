@@ -11,7 +11,7 @@ use crate::limits::AGENT_MESSAGE_BYTES;
 
 /// A request to send a command.
 #[derive(Debug, Default)]
-pub(in crate::api) struct Order {
+pub(in crate::api) struct NewCommand {
     /// Id of the command; empty if the node is to generate one.
     pub(in crate::api) id: String,
     pub(in crate::api) command_type: String,
@@ -160,12 +160,12 @@ pub(in crate::api) fn state(body: &[u8]) -> Result<Option<State>, CallError> {
 }
 
 /// Parses a request to send a command.
-pub(in crate::api) fn order(body: &[u8]) -> Result<Order, CallError> {
+pub(in crate::api) fn order(body: &[u8]) -> Result<NewCommand, CallError> {
     let object = Object::of(body)?;
     let (id, command_type, ttl_s) = (object.text("id")?, object.text("type")?, object.number("ttl_s")?);
     match command_type.as_str() {
         "" => Err(invalid("type is missing: what the agents are to do")),
-        _ => Ok(Order { id, command_type, payload: object.json("payload"), ttl_s }),
+        _ => Ok(NewCommand { id, command_type, payload: object.json("payload"), ttl_s }),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use super::message::Request;
+use super::message::HttpRequest;
 
 /// The trust in the `Host` header of a caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,7 +21,7 @@ pub(in crate::api) enum Reach {
 }
 
 /// Returns the reason to reject a request; `None` if it may pass.
-pub(in crate::api) fn refusal(request: &Request, reach: Reach) -> Option<String> {
+pub(in crate::api) fn refusal(request: &HttpRequest, reach: Reach) -> Option<String> {
     let host = request.headers.get("host").unwrap_or("");
     let origin = request.headers.get("origin");
     let site = request.headers.get("sec-fetch-site");
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     fn refused(headers: &[(&str, &str)], reach: Reach) -> bool {
-        let mut request = Request { method: "POST".into(), path: "/x".into(), ..Request::default() };
+        let mut request = HttpRequest { method: "POST".into(), path: "/x".into(), ..HttpRequest::default() };
         headers.iter().for_each(|(name, value)| request.headers.push(name, value));
         refusal(&request, reach).is_some()
     }

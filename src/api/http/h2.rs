@@ -19,8 +19,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use peat_ipc::frame::Decoder;
 
 use self::stream::{Lost, Stream};
-use super::authority::{FRAME_HEAD, Mender};
-use super::message::{Body, Headers, Request, Response};
+use super::authority::{AuthorityRewriter, FRAME_HEAD};
+use super::message::{Body, Headers, HttpRequest, Response};
 use super::rpc::Target;
 use super::{Event, Refusal};
 use crate::limits::{HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_PING, HTTP_STREAM_AHEAD_BYTES, HTTP_STREAMS};
@@ -49,7 +49,7 @@ enum State {
 /// The codec of HTTP/2.
 pub(super) struct H2 {
     state: State,
-    mender: Mender,
+    mender: AuthorityRewriter,
     pipe: Pipe,
     flag: Arc<Flag>,
     waker: Waker,
@@ -90,7 +90,7 @@ impl H2 {
         let state = State::Greeting(Box::pin(greeting));
         H2 {
             state,
-            mender: Mender::new(),
+            mender: AuthorityRewriter::new(),
             pipe,
             flag,
             waker,
@@ -188,12 +188,12 @@ impl H2 {
         if headers.all("host").count() != 1 {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         }
-        let request = Request {
+        let request = HttpRequest {
             method: head.method.as_str().to_owned(),
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or("").to_owned(),
             headers,
-            ..Request::default()
+            ..HttpRequest::default()
         };
         let uploads = matches!(Target::find(&request.path), Some(Ok(target)) if target.takes_uploads());
         let head_only = request.method == "HEAD";

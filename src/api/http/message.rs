@@ -10,7 +10,7 @@ use crate::fleet::Owner;
 
 /// A request of a client.
 #[derive(Clone, Debug, Default)]
-pub(in crate::api) struct Request {
+pub(in crate::api) struct HttpRequest {
     /// `GET`, `POST`; case-sensitive.
     pub(in crate::api) method: String,
     /// Path as received, still percent-encoded; use [`decode`] on its segments.
@@ -26,7 +26,7 @@ pub(in crate::api) struct Request {
     pub(in crate::api) owner: Option<Owner>,
 }
 
-impl Request {
+impl HttpRequest {
     /// Returns a parameter of the query, decoded.
     pub(in crate::api) fn parameter(&self, name: &str) -> Option<String> {
         let pairs = self.query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));

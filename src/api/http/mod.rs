@@ -36,7 +36,7 @@ use peat_ipc::frame::{Decoder, MESSAGE_BYTES};
 use peat_ipc::method;
 use peat_ipc::{CallError, Code};
 
-use self::message::{Body, Request, Response};
+use self::message::{Body, HttpRequest, Response};
 use self::reply::Shape;
 use self::rpc::{Rpc, Target};
 use self::transport::Transport;
@@ -50,9 +50,9 @@ pub(super) const PREFACE_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug)]
 pub(super) enum Event {
     /// A complete request, or its head if the rest arrives as uploads.
-    Request(u64, Box<Request>),
+    Request(u64, Box<HttpRequest>),
     /// A request that is not read to its end, and the reason: its body is too large, or does not arrive.
-    Refused(u64, Box<Request>, Refusal),
+    Refused(u64, Box<HttpRequest>, Refusal),
     Upload(u64, Bytes),
     HalfClose(u64),
     Cancel(u64),
@@ -92,7 +92,7 @@ impl Refusal {
 
 /// The form of the answer to one request.
 #[derive(Debug)]
-pub(super) enum Speech {
+pub(super) enum ResponseMode {
     /// Framed by the protocol of the RPC.
     Rpc(Target, Box<Rpc>),
     /// Built by the route from the result of its call.
@@ -104,7 +104,7 @@ pub(super) enum Speech {
 /// A request in progress, and the state of its answer.
 #[derive(Debug)]
 struct Exchange {
-    speech: Speech,
+    speech: ResponseMode,
     /// True once the head of a stream was sent.
     begun: bool,
     /// Time at which a stream with heartbeats last sent something.
@@ -117,7 +117,7 @@ impl Exchange {
     /// Returns the time at which the next heartbeat is due, on a stream that has any.
     fn beats_at(&self) -> Option<Instant> {
         match &self.speech {
-            Speech::Rpc(_, rpc) if self.begun => Some(self.last_item? + rpc.heartbeat?),
+            ResponseMode::Rpc(_, rpc) if self.begun => Some(self.last_item? + rpc.heartbeat?),
             _ => None,
         }
     }
@@ -239,7 +239,7 @@ impl Http {
     }
 
     /// Sets the form in which call `call` is answered.
-    pub(super) fn expect(&mut self, call: u64, speech: Speech) {
+    pub(super) fn expect(&mut self, call: u64, speech: ResponseMode) {
         self.exchanges.insert(call, Exchange { speech, begun: false, last_item: None, upload: BytesMut::new() });
     }
 
@@ -257,8 +257,8 @@ impl Http {
     /// Returns the RPC method of call `call`; `None` for routes.
     pub(super) fn target(&self, call: u64) -> Option<Target> {
         match self.exchanges.get(&call)?.speech {
-            Speech::Rpc(target, _) => Some(target),
-            Speech::Plain(_) | Speech::Held => None,
+            ResponseMode::Rpc(target, _) => Some(target),
+            ResponseMode::Plain(_) | ResponseMode::Held => None,
         }
     }
 
@@ -271,7 +271,7 @@ impl Http {
 
     /// Takes the next complete message from the upload of a call.
     pub(super) fn take_upload(&mut self, call: u64) -> Result<Option<Vec<u8>>, CallError> {
-        let Some(Exchange { speech: Speech::Rpc(_, rpc), upload, .. }) = self.exchanges.get_mut(&call) else {
+        let Some(Exchange { speech: ResponseMode::Rpc(_, rpc), upload, .. }) = self.exchanges.get_mut(&call) else {
             return Ok(None);
         };
         let Some((message, used)) = rpc.upload(upload)? else { return Ok(None) };
@@ -293,19 +293,21 @@ impl Http {
         }
         let Some(Exchange { speech, begun, .. }) = self.exchanges.remove(&call) else { return };
         match speech {
-            Speech::Rpc(_, rpc) => {
+            ResponseMode::Rpc(_, rpc) => {
                 let encoded = result.cloned().map_err(CallError::clone).and_then(|response| encode(&response));
                 self.answer(out, call, &rpc, begun, encoded.as_deref());
             }
-            Speech::Plain(_) | Speech::Held if begun => self.transport.finish(out, call, &[]),
-            Speech::Plain(shape) => self.transport.respond(out, call, &(shape.whole)(result)),
-            Speech::Held => self.transport.respond(out, call, &Response::text(500, "a stream that did not begin")),
+            ResponseMode::Plain(_) | ResponseMode::Held if begun => self.transport.finish(out, call, &[]),
+            ResponseMode::Plain(shape) => self.transport.respond(out, call, &(shape.whole)(result)),
+            ResponseMode::Held => {
+                self.transport.respond(out, call, &Response::text(500, "a stream that did not begin"));
+            }
         }
     }
 
     /// Answers a call with an encoded message.
     pub(super) fn respond_encoded(&mut self, out: &mut Vec<u8>, call: u64, result: Result<&[u8], &CallError>) {
-        if let Some(Exchange { speech: Speech::Rpc(_, rpc), begun, .. }) = self.exchanges.remove(&call) {
+        if let Some(Exchange { speech: ResponseMode::Rpc(_, rpc), begun, .. }) = self.exchanges.remove(&call) {
             self.answer(out, call, &rpc, begun, result);
         }
     }
@@ -347,7 +349,7 @@ impl Http {
     pub(super) fn begin(&mut self, now: Instant, out: &mut Vec<u8>, call: u64, head: Option<&Response>) {
         let Some(exchange) = self.exchanges.get_mut(&call) else { return };
         let head = match (&exchange.speech, head) {
-            (Speech::Rpc(_, rpc), _) => rpc.head(),
+            (ResponseMode::Rpc(_, rpc), _) => rpc.head(),
             (_, Some(head)) => head.clone(),
             (_, None) => return,
         };
@@ -361,7 +363,7 @@ impl Http {
     pub(super) fn put_item(&mut self, now: Instant, out: &mut Vec<u8>, call: u64, message: &[u8]) {
         let Some(exchange) = self.exchanges.get_mut(&call) else { return };
         exchange.last_item = Some(now);
-        if let Speech::Rpc(_, rpc) = &exchange.speech {
+        if let ResponseMode::Rpc(_, rpc) = &exchange.speech {
             self.transport.write(out, call, &rpc.item(message));
         }
     }
@@ -408,8 +410,8 @@ impl Http {
     /// Ends a stream without an error.
     pub(super) fn end(&mut self, out: &mut Vec<u8>, call: u64) {
         match self.exchanges.remove(&call).map(|exchange| exchange.speech) {
-            Some(Speech::Rpc(_, rpc)) => self.finish(out, call, &rpc, None),
-            Some(Speech::Plain(_) | Speech::Held) => self.transport.finish(out, call, &[]),
+            Some(ResponseMode::Rpc(_, rpc)) => self.finish(out, call, &rpc, None),
+            Some(ResponseMode::Plain(_) | ResponseMode::Held) => self.transport.finish(out, call, &[]),
             None => {}
         }
     }

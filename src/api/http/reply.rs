@@ -7,8 +7,8 @@ use peat_ipc::method;
 
 use super::message::Response;
 use super::probe::Probe;
-use crate::api::call::Stage;
-use crate::store::Write;
+use crate::api::call::CallStage;
+use crate::store::DocumentWrite;
 
 /// The result of a route handler.
 #[derive(Debug)]
@@ -18,12 +18,12 @@ pub(in crate::api) enum Reply {
     /// Carry out a call with the caller's rights; `shape` makes the response of its result.
     Call { request: method::Request, shape: Shape },
     /// Submit a write that the node itself made; `shape` makes the response of its outcome.
-    Write { write: Write, shape: Shape },
+    Write { write: DocumentWrite, shape: Shape },
     /// Ask other threads before answering.
     Probe(Probe),
     /// Send the head and hold the stream open: `stage` becomes the call's, and its output is sent with
     /// [`Connection::put_bytes`](crate::api::connection::Connection::put_bytes), while there is room.
-    Hold { head: Response, stage: Stage },
+    Hold { head: Response, stage: CallStage },
 }
 
 type Whole = Box<dyn FnOnce(Result<&method::Response, &CallError>) -> Response + Send>;

@@ -1,6 +1,6 @@
 //! The table of routes. A path that is not listed is a service method, or unknown.
 
-use super::message::Request;
+use super::message::HttpRequest;
 use super::openapi;
 use super::page;
 use super::reply::Reply;
@@ -8,7 +8,7 @@ use crate::api::Engine;
 use crate::clock::Now;
 
 /// Handles a request with access to the engine's state.
-pub(in crate::api) type Handler = fn(&mut Engine, Now, &Request) -> Reply;
+pub(in crate::api) type Handler = fn(&mut Engine, Now, &HttpRequest) -> Reply;
 
 /// One entry of the table.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub(in crate::api) enum Found {
 }
 
 /// Finds the route of a request.
-pub(in crate::api) fn find(request: &Request) -> Found {
+pub(in crate::api) fn find(request: &HttpRequest) -> Found {
     let at_path: Vec<&Route> = ROUTES.iter().filter(|route| matches(route.path, &request.path)).collect();
     // A path that accepts GET accepts HEAD too.
     let method = if request.method == "HEAD" { "GET" } else { &request.method };
@@ -131,8 +131,11 @@ mod tests {
 
     #[test]
     fn a_path_with_another_method_says_which_there_are() {
-        let request =
-            |method: &str, path: &str| Request { method: method.into(), path: path.into(), ..Request::default() };
+        let request = |method: &str, path: &str| HttpRequest {
+            method: method.into(),
+            path: path.into(),
+            ..HttpRequest::default()
+        };
         assert!(matches!(find(&request("GET", "/healthz")), Found::Route(_)));
         assert!(matches!(find(&request("HEAD", "/healthz")), Found::Route(_)));
         assert!(matches!(find(&request("PUT", "/healthz")), Found::Methods(methods) if methods == "GET"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use peat_ipc::method::AGENT_LINK;
 use peat_ipc::{CallError, Code, Method};
 
-use super::message::{Request, Response};
+use super::message::{HttpRequest, Response};
 use super::{envelope, status};
 use crate::limits::HTTP_HEARTBEAT;
 use crate::schema::{self, Described, Index};
@@ -126,7 +126,7 @@ impl Rpc {
     ///
     /// # Errors
     /// The response to an invalid request: a method other than POST, or an unsupported content type.
-    pub(in crate::api) fn parse(target: Target, request: &Request, streams: bool) -> Result<Rpc, Box<Response>> {
+    pub(in crate::api) fn parse(target: Target, request: &HttpRequest, streams: bool) -> Result<Rpc, Box<Response>> {
         if request.method != "POST" {
             return Err(Box::new(Response::text(405, "methods are called with POST").with("allow", "POST")));
         }
@@ -314,7 +314,7 @@ impl Rpc {
 }
 
 /// Returns the answer to a call of a method that this node does not have.
-pub(in crate::api) fn unimplemented(request: &Request, error: &CallError) -> Response {
+pub(in crate::api) fn unimplemented(request: &HttpRequest, error: &CallError) -> Response {
     let content_type = request.content_type();
     if !content_type.starts_with("application/grpc") {
         return Response::json(404, &connect_error(error));

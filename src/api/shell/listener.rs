@@ -67,7 +67,7 @@ impl std::error::Error for BindError {
 
 /// A unix socket that the service manager opened and passed on. It is served as it is, and its file is not removed.
 #[derive(Debug)]
-pub struct Handed {
+pub struct InheritedListener {
     /// Address to which clients connect.
     pub path: PathBuf,
     /// The listening socket.
@@ -135,7 +135,7 @@ impl Listener {
     }
 
     /// Serves a socket that the service manager passed on.
-    pub(super) fn take(handed: Handed, registry: &Registry, token: Token) -> Result<Listener, BindError> {
+    pub(super) fn take(handed: InheritedListener, registry: &Registry, token: Token) -> Result<Listener, BindError> {
         let address = Listen::Unix(handed.path);
         let failed = |cause| BindError::machine(format!("the socket handed over for {address}"), cause);
         handed.listener.set_nonblocking(true).map_err(failed)?;

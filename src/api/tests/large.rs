@@ -11,7 +11,7 @@ use peat_ipc::sidecar::*;
 use super::{ROOT, World};
 use crate::api::ConnectionId;
 use crate::identity::EndpointId;
-use crate::store::{self, Apply, Dot, Dots, Incoming, Key, Kind, Lineage, Merged, PeerRun, RunId, Submitted, Ticket};
+use crate::store::{self, Apply, Dot, Dots, Envelope, Incoming, Key, Kind, Lineage, Merged, PeerRun, RunId, Ticket};
 
 const FIELD_BYTES: usize = 2_300_000;
 
@@ -37,7 +37,7 @@ fn world() -> World {
         let into = world.store.run();
         let excluded = Default::default();
         let apply = Apply { from, into, documents: vec![incoming], cursors: Vec::new(), flush: true, excluded };
-        let submitted = Submitted { ticket: Ticket::Sync(1), request: store::Request::Apply(apply) };
+        let submitted = Envelope { ticket: Ticket::Sync(1), request: store::StoreRequest::Apply(apply) };
         let mut replies = Vec::new();
         world.store.handle_batch(world.now, [submitted], &mut replies);
         assert!(replies.iter().all(|reply| reply.result.is_ok()), "{replies:?}");

@@ -24,13 +24,13 @@ use peat_ipc::frame::{Decoder, RequestHeader, put_request};
 use peat_ipc::{CallError, Code, PREFACE, Rpc, prost::Message};
 use redb::backends::InMemoryBackend;
 
-use crate::api::{Caller, Config, ConnectionId, Engine, Policy, Reloaded};
+use crate::api::{ApiConfig, Caller, ConnectionId, Engine, Policy, Reloaded};
 use crate::clock::Now;
 use crate::fleet;
 use crate::identity::{EndpointId, Identity};
 use crate::random::System;
 use crate::store::{self, Disk, Store};
-use crate::sync::{Answer, Asked, Control, ControlError, Event, Measured, Status};
+use crate::sync::{Answer, Control, ControlError, ControlRequest, Event, Measured, Status};
 
 #[derive(Debug, Default)]
 struct Memory(InMemoryBackend);
@@ -88,7 +88,7 @@ struct World {
     store: Store<Memory>,
     now: Now,
     clients: BTreeMap<ConnectionId, Client>,
-    asked: Vec<Asked>,
+    asked: Vec<ControlRequest>,
     /// Number of presence announcements that the engine requested.
     announced: usize,
     closed: Vec<(ConnectionId, String)>,
@@ -96,7 +96,7 @@ struct World {
     measured: Option<Measured>,
     /// False if the store thread hangs and requests pile up in its queue.
     store_runs: bool,
-    queued: Vec<store::Submitted>,
+    queued: Vec<store::Envelope>,
     /// True if clients continue sending after a refusal.
     keeps_sending: bool,
 }
@@ -105,11 +105,11 @@ impl World {
     fn new() -> World {
         #[expect(clippy::disallowed_methods, reason = "virtual time begins somewhere")]
         let now = Now { mono: Instant::now(), wall_ms: 0, boot_ms: 0 };
-        let config = store::Config::new(EndpointId([7; 32]));
+        let config = store::StoreConfig::new(EndpointId([7; 32]));
         let store = Store::open(Memory::default(), config, &mut System::default(), now).expect("an empty store opens");
         let policy = Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false, open_documents: false };
         let identity = Arc::new(Identity::from_seed([7; 32]));
-        let config = Config {
+        let config = ApiConfig {
             node_id: "n1".into(),
             watched_agent: "n1".into(),
             policy,

@@ -11,7 +11,7 @@ use crate::limits::{COMMAND_UNTRUSTED, COMMAND_UNTRUSTED_SHARE};
 
 /// State of one tracked command.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct UntrustedCommand {
     issuer: EndpointId,
     /// Order of arrival.
     number: u64,
@@ -31,7 +31,7 @@ struct Share {
 /// Table of the untrusted commands; see the module's documentation. Holds at most [`COMMAND_UNTRUSTED`].
 #[derive(Debug, Default)]
 pub(super) struct Untrusted {
-    held: BTreeMap<String, Held>,
+    held: BTreeMap<String, UntrustedCommand>,
     issuers: BTreeMap<EndpointId, Share>,
     wakes: BTreeSet<(u64, String)>,
     last_number: u64,
@@ -87,7 +87,7 @@ impl Untrusted {
         share.by_number.insert((number, id.to_owned()));
         over.into_iter().for_each(|over| _ = share.by_end.insert((over, id.to_owned())));
         wake.into_iter().for_each(|wake| _ = self.wakes.insert((wake, id.to_owned())));
-        self.held.insert(id.to_owned(), Held { issuer, number, over, wake });
+        self.held.insert(id.to_owned(), UntrustedCommand { issuer, number, over, wake });
         surplus
     }
 
@@ -124,7 +124,7 @@ impl Untrusted {
         self.take_out(id);
     }
 
-    fn take_out(&mut self, id: &str) -> Option<Held> {
+    fn take_out(&mut self, id: &str) -> Option<UntrustedCommand> {
         let held = self.held.remove(id)?;
         if let Some(share) = self.issuers.get_mut(&held.issuer) {
             share.by_number.remove(&(held.number, id.to_owned()));

@@ -5,11 +5,11 @@ use super::{Command, CommandResult, Deadline, Rank};
 use crate::identity::EndpointId;
 use crate::limits::{COMMAND_ERROR_BYTES, COMMAND_RESULT_BYTES};
 use crate::mesh::CommandBody;
-use crate::store::apply::Taken;
-use crate::store::stage::Stage;
+use crate::store::apply::ApplyOutcome;
+use crate::store::stage::BatchStager;
 use crate::store::{COMMANDS, Content, Error, IncomingCommand, Key, KeyHash, Kind, Lineage, PeerRun, Record};
 
-impl Stage<'_> {
+impl BatchStager<'_> {
     /// Stores a command that is not stored yet, if its issuer signed it.
     pub(in crate::store) fn adopt_command(
         &mut self,
@@ -18,19 +18,19 @@ impl Stage<'_> {
         origin: EndpointId,
         incoming: IncomingCommand,
         from: PeerRun,
-    ) -> Result<Taken, Error> {
-        let Some(key) = &name else { return Ok(Taken::Refused("a command without a name".into())) };
+    ) -> Result<ApplyOutcome, Error> {
+        let Some(key) = &name else { return Ok(ApplyOutcome::Rejected("a command without a name".into())) };
         let body = match incoming.signed.check(key) {
             Ok(body) => body,
-            Err(reason) => return Ok(Taken::Refused(reason)),
+            Err(reason) => return Ok(ApplyOutcome::Rejected(reason)),
         };
         let command = match self.received(incoming, &body) {
             Ok(command) => command,
-            Err(reason) => return Ok(Taken::Refused(format!("command {key} {reason}"))),
+            Err(reason) => return Ok(ApplyOutcome::Rejected(format!("command {key} {reason}"))),
         };
         let from = self.source(from)?;
         self.take_command(hash, name, origin, command, from);
-        Ok(Taken::In)
+        Ok(ApplyOutcome::Applied)
     }
 
     /// Joins a command with the stored copy.
@@ -40,10 +40,10 @@ impl Stage<'_> {
         origin: EndpointId,
         incoming: IncomingCommand,
         from: PeerRun,
-    ) -> Result<Taken, Error> {
+    ) -> Result<ApplyOutcome, Error> {
         let held = self.load(hash)?.record.clone();
         let Some(Record { name: Some(key), content: Content::Command(ours), .. }) = held else {
-            return Ok(Taken::Refused("a command where a result is".into()));
+            return Ok(ApplyOutcome::Rejected("a command where a result is".into()));
         };
         // The stored body was verified when it arrived.
         let same = ours.signed == incoming.signed;
@@ -52,13 +52,13 @@ impl Stage<'_> {
             body.and_then(|body| self.received(incoming, &body).map_err(|reason| format!("command {key} {reason}")));
         let theirs = match theirs {
             Ok(theirs) => theirs,
-            Err(reason) => return Ok(Taken::Refused(reason)),
+            Err(reason) => return Ok(ApplyOutcome::Rejected(reason)),
         };
-        let Some(joined) = ours.join(&theirs) else { return Ok(Taken::In) };
+        let Some(joined) = ours.join(&theirs) else { return Ok(ApplyOutcome::Applied) };
         // A copy that equals the sender's is not sent back to it; a joined one is.
         let from = if joined.state() == theirs.state() { self.source(from)? } else { 0 };
         self.take_command(hash, Some(key), origin, joined, from);
-        Ok(Taken::In)
+        Ok(ApplyOutcome::Applied)
     }
 
     fn take_command(&mut self, hash: KeyHash, name: Option<Key>, origin: EndpointId, command: Command, from: u32) {

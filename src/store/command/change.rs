@@ -2,7 +2,7 @@
 
 use super::{COMMANDS, CommandError, Rank, Signed, is_json};
 use crate::limits::{COMMAND_ERROR_BYTES, COMMAND_RESULT_BYTES};
-use crate::store::{Key, KeyError, Put, Write};
+use crate::store::{DocumentWrite, Key, KeyError, Put};
 
 /// A change of one command. It is checked in the commit that makes it, so that of two conflicting changes only one passes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -69,10 +69,10 @@ impl CommandWrite {
     }
 }
 
-impl From<CommandWrite> for Write {
-    fn from(write: CommandWrite) -> Write {
+impl From<CommandWrite> for DocumentWrite {
+    fn from(write: CommandWrite) -> DocumentWrite {
         let durable = !matches!(write.change, CommandChange::Progress(_));
-        Write { key: write.key, put: Put::Command(write.change), durable }
+        DocumentWrite { key: write.key, put: Put::Command(write.change), durable }
     }
 }
 

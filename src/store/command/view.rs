@@ -4,7 +4,7 @@ use super::{Command, Rank};
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::mesh::CommandBody;
-use crate::store::age::Clocks;
+use crate::store::age::DatabaseClock;
 use crate::store::{Content, Record};
 
 /// A decoded command record; see the module documentation.
@@ -27,7 +27,7 @@ pub struct CommandView {
 
 impl CommandView {
     /// Returns the command in a record, if it is one.
-    pub(in crate::store) fn of(record: &Record, clocks: Clocks) -> Option<CommandView> {
+    pub(in crate::store) fn of(record: &Record, clocks: DatabaseClock) -> Option<CommandView> {
         let Content::Command(command) = &record.content else { return None };
         let Command { signed, ranks, cancel_requested, deadline, ended, .. } = &**command;
         Some(CommandView {

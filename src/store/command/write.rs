@@ -5,13 +5,13 @@ use super::signed::{result_key, same_time};
 use super::{Command, CommandChange, CommandError, CommandResult, Deadline, Progress, Rank, Report, Signed};
 use crate::mesh::CommandBody;
 use crate::store::batch::Pending;
-use crate::store::stage::Stage;
+use crate::store::stage::BatchStager;
 use crate::store::{Content, Error, Key, KeyHash, Kind, Lineage, Record};
 
 /// Incarnation of every command: a removed command is never put again.
 pub(in crate::store) const ONLY_INCARNATION: u64 = 1;
 
-impl Stage<'_> {
+impl BatchStager<'_> {
     pub(in crate::store) fn command(
         &mut self,
         key: &Key,

@@ -38,7 +38,7 @@ const LEAST_SCORE: usize = 1;
 
 /// One step along both arrays, from their beginnings.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Step {
+pub(super) enum AlignmentStep {
     /// The element `new` is `old`, perhaps changed inside or replaced in its place.
     Keep { old: usize, new: usize },
     /// The elements `old` are removed, and `new` are inserted in their place. One of the two may be empty.
@@ -46,7 +46,7 @@ pub(super) enum Step {
 }
 
 /// Returns the steps that turn `old` into `new`.
-pub(super) fn align(old: &[Value], new: &[Value]) -> Vec<Step> {
+pub(super) fn align(old: &[Value], new: &[Value]) -> Vec<AlignmentStep> {
     let head = old.iter().zip(new).take_while(|(old, new)| same(old, new)).count();
     let (old_rest, new_rest) = (&old[head..], &new[head..]);
     let tail = old_rest.iter().rev().zip(new_rest.iter().rev()).take_while(|(old, new)| same(old, new)).count();
@@ -58,15 +58,15 @@ pub(super) fn align(old: &[Value], new: &[Value]) -> Vec<Step> {
 }
 
 /// Returns the steps at and between these pairs of indices, which must increase in both.
-fn steps(pairs: &[(usize, usize)], olds: usize, news: usize) -> Vec<Step> {
+fn steps(pairs: &[(usize, usize)], olds: usize, news: usize) -> Vec<AlignmentStep> {
     let mut steps = Vec::with_capacity(pairs.len());
     let (mut old, mut new) = (0, 0);
     for &(next_old, next_new) in pairs.iter().chain([&(olds, news)]) {
         if old < next_old || new < next_new {
-            steps.push(Step::Replace { old: old..next_old, new: new..next_new });
+            steps.push(AlignmentStep::Replace { old: old..next_old, new: new..next_new });
         }
         if next_old < olds {
-            steps.push(Step::Keep { old: next_old, new: next_new });
+            steps.push(AlignmentStep::Keep { old: next_old, new: next_new });
         }
         (old, new) = (next_old + 1, next_new + 1);
     }
@@ -74,7 +74,7 @@ fn steps(pairs: &[(usize, usize)], olds: usize, news: usize) -> Vec<Step> {
 }
 
 /// Compared features of an element.
-struct Print {
+struct ElementFingerprint {
     whole: u64,
     kind: std::mem::Discriminant<Value>,
     /// Smallest hashes of its fields or elements, sorted.
@@ -85,8 +85,8 @@ struct Print {
     shared: bool,
 }
 
-impl Print {
-    fn of(value: &Value, identity: Option<&Identity<'_>>) -> Print {
+impl ElementFingerprint {
+    fn of(value: &Value, identity: Option<&Identity<'_>>) -> ElementFingerprint {
         let mut sketch: Vec<u64> = match value {
             Value::Object(map) => map.iter().map(hash).collect(),
             Value::Array(items) => items.iter().map(hash).collect(),
@@ -95,11 +95,11 @@ impl Print {
         sketch.sort_unstable();
         sketch.truncate(SKETCH_HASHES);
         let id = identity.and_then(|identity| identity.of(value));
-        Print { whole: hash(value), kind: std::mem::discriminant(value), sketch, id, shared: false }
+        ElementFingerprint { whole: hash(value), kind: std::mem::discriminant(value), sketch, id, shared: false }
     }
 
     /// Returns the score of matching `new` with this element.
-    fn score(&self, new: &Print) -> usize {
+    fn score(&self, new: &ElementFingerprint) -> usize {
         if self.whole == new.whole {
             return EQUAL_SCORE;
         }
@@ -131,8 +131,8 @@ fn shared(a: &[u64], b: &[u64]) -> usize {
 }
 
 struct Aligner {
-    old: Vec<Print>,
-    new: Vec<Print>,
+    old: Vec<ElementFingerprint>,
+    new: Vec<ElementFingerprint>,
     /// True if different values of the identifying field always mean different elements.
     strict: bool,
     /// Number of pairs that may still be compared.
@@ -143,7 +143,8 @@ struct Aligner {
 impl Aligner {
     fn pairs(old: &[Value], new: &[Value]) -> impl Iterator<Item = (usize, usize)> {
         let identity = Identity::find(old, new);
-        let prints = |values: &[Value]| values.iter().map(|value| Print::of(value, identity.as_ref())).collect();
+        let prints =
+            |values: &[Value]| values.iter().map(|value| ElementFingerprint::of(value, identity.as_ref())).collect();
         let strict = identity.as_ref().is_some_and(|identity| identity.strict);
         let mut aligner = Aligner { old: prints(old), new: prints(new), strict, cells: ALL_CELLS, pairs: Vec::new() };
         if !old.is_empty() && !new.is_empty() {
@@ -157,7 +158,7 @@ impl Aligner {
     /// each array. Marks the elements with a field that occurs in both.
     fn identified(&mut self) -> Vec<(usize, usize)> {
         let mut places: HashMap<(bool, u64), Places> = HashMap::new();
-        let name = |print: &Print| print.id.map_or((false, print.whole), |id| (true, id));
+        let name = |print: &ElementFingerprint| print.id.map_or((false, print.whole), |id| (true, id));
         self.old.iter().enumerate().for_each(|(index, print)| places.entry(name(print)).or_default().old.add(index));
         self.new.iter().enumerate().for_each(|(index, print)| places.entry(name(print)).or_default().new.add(index));
         for print in self.old.iter_mut().chain(&mut self.new).filter(|print| print.id.is_some()) {
@@ -200,7 +201,7 @@ impl Aligner {
         if !anchors.is_empty() {
             return self.pair_between(anchors, old, new, cuts - 1);
         }
-        let wholes = |prints: &[Print]| prints.iter().map(|print| print.whole).collect::<Vec<_>>();
+        let wholes = |prints: &[ElementFingerprint]| prints.iter().map(|print| print.whole).collect::<Vec<_>>();
         let equal = diff::shortest(&wholes(&self.old[old.clone()]), &wholes(&self.new[new.clone()]));
         let equal = equal.into_iter().map(|(a, b)| (old.start + a, new.start + b)).collect::<Vec<_>>();
         let (mut from_old, mut from_new) = (old.start, new.start);

@@ -8,7 +8,7 @@ use automerge::transaction::{Transactable, Transaction};
 use automerge::{AutomergeError, ObjId, Prop};
 use serde_json::{Map, Value};
 
-use super::align::{IN_PLACE, Step, align};
+use super::align::{AlignmentStep, IN_PLACE, align};
 use super::scalar::{escape, stored, stored_map, stored_scalar};
 use super::view::{ListNode, MapNode, Node};
 use crate::store::json::same;
@@ -76,14 +76,14 @@ fn passed_within(node: &Node, wanted: &Value) -> usize {
 fn passed_in_list(node: &ListNode, wanted: &[Value]) -> usize {
     let Some(steps) = steps(node, wanted) else { return 0 };
     let passed = steps.into_iter().map(|step| match step {
-        Step::Keep { old, new } => match (&node.items[old], &wanted[new]) {
+        AlignmentStep::Keep { old, new } => match (&node.items[old], &wanted[new]) {
             (Node::Scalar(known), wanted) if same(known, wanted) => 0,
             (known @ Node::Map(_), wanted @ Value::Object(_)) | (known @ Node::List(_), wanted @ Value::Array(_)) => {
                 passed_within(known, wanted)
             }
             _ => old,
         },
-        Step::Replace { old, .. } => old.end.saturating_mul(old.len() + 1),
+        AlignmentStep::Replace { old, .. } => old.end.saturating_mul(old.len() + 1),
     });
     passed.fold(0, usize::saturating_add)
 }
@@ -121,21 +121,21 @@ fn write_list(tx: &mut Transaction<'_>, node: &ListNode, wanted: &[Value]) -> Op
 }
 
 /// Returns the steps that change an array from within; `None` if it is to be set as a whole.
-fn steps(node: &ListNode, wanted: &[Value]) -> Option<Vec<Step>> {
+fn steps(node: &ListNode, wanted: &[Value]) -> Option<Vec<AlignmentStep>> {
     let shown: Vec<Value> = node.items.iter().map(Node::json).collect();
     let steps = align(&shown, wanted);
-    let kept = steps.iter().filter(|step| matches!(step, Step::Keep { .. })).count();
+    let kept = steps.iter().filter(|step| matches!(step, AlignmentStep::Keep { .. })).count();
     let is_set = shown.len() > IN_PLACE && !wanted.is_empty() && kept < shown.len() / STAYING;
     (!is_set).then_some(steps)
 }
 
-fn write_step(tx: &mut Transaction<'_>, node: &ListNode, wanted: &[Value], step: Step) -> Outcome {
+fn write_step(tx: &mut Transaction<'_>, node: &ListNode, wanted: &[Value], step: AlignmentStep) -> Outcome {
     match step {
-        Step::Keep { old, new } => {
+        AlignmentStep::Keep { old, new } => {
             let (known, wanted) = (&node.items[old], &wanted[new]);
             inside(tx, Some(known), wanted).unwrap_or_else(|| set(tx, &node.id, old.into(), Some(known), wanted))
         }
-        Step::Replace { old, new } => {
+        AlignmentStep::Replace { old, new } => {
             let place = old.start;
             old.rev().try_for_each(|index| tx.delete(&node.id, index))?;
             if new.is_empty() { Ok(()) } else { tx.splice(&node.id, place, 0, wanted[new].iter().map(stored)) }

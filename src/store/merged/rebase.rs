@@ -12,7 +12,7 @@ use ring::digest::{Context, SHA256, digest};
 use serde_json::{Map, Value};
 
 use super::creation::creation;
-use super::view::View;
+use super::view::DocumentView;
 use super::{Doc, MergedError, edit};
 use crate::store::Dot;
 
@@ -168,7 +168,7 @@ impl Doc {
         // Automerge numbers operations after all those of a document. The change is made in a document with only the
         // compaction, so that its bytes are the same on every node.
         let mut alone = self.automerge.fork_at(&[compaction])?.with_actor(actor);
-        let view = View::read(&alone);
+        let view = DocumentView::read(&alone);
         let message = old.compaction_message();
         let options =
             |(): &()| message.into_iter().fold(CommitOptions::default().with_time(0), CommitOptions::with_message);
@@ -191,7 +191,7 @@ fn at(document: &Automerge, heads: &[ChangeHash]) -> Result<Map<String, Value>, 
     if heads.is_empty() {
         return Ok(Map::new());
     }
-    Ok(View::read(&document.fork_at(heads)?).root.into_json())
+    Ok(DocumentView::read(&document.fork_at(heads)?).root.into_json())
 }
 
 /// Returns `theirs` merged with the changes that lead from `before` to `ours`.

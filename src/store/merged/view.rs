@@ -15,7 +15,7 @@ use crate::limits::JSON_NESTING_LEVELS;
 
 /// Content of a document.
 #[derive(Debug)]
-pub(super) struct View {
+pub(super) struct DocumentView {
     pub(super) root: MapNode,
     /// True if a value nests deeper than a document may; it reads as null.
     pub(super) too_deep: bool,
@@ -44,12 +44,12 @@ pub(super) struct ListNode {
     pub(super) items: Vec<Node>,
 }
 
-impl View {
+impl DocumentView {
     /// Reads the content of `document`: the current one, or that at the heads of a transaction.
-    pub(super) fn read(document: &impl ReadDoc) -> View {
+    pub(super) fn read(document: &impl ReadDoc) -> DocumentView {
         let mut reader = Reader { document, single: SINGLE_OBJECTS, gathered: None, too_deep: false };
         let root = reader.map(vec![ROOT], 1);
-        View { root, too_deep: reader.too_deep }
+        DocumentView { root, too_deep: reader.too_deep }
     }
 }
 

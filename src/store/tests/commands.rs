@@ -28,8 +28,8 @@ fn sign(body: &CommandBody) -> Signed {
     Signed::sign(&Identity::from_seed(ISSUER), body)
 }
 
-fn change(id: &str, change: CommandChange) -> Request {
-    Request::Write(CommandWrite::new(id, change).unwrap().into())
+fn change(id: &str, change: CommandChange) -> StoreRequest {
+    StoreRequest::Write(CommandWrite::new(id, change).unwrap().into())
 }
 
 fn says(agent: &str, rank: Rank) -> Report {
@@ -66,7 +66,7 @@ impl Bench {
         let Bench { number, disk, store, now, starts } = self;
         drop(store);
         let disk = disk.crash();
-        let config = Config { boot: BootId([boot; 16]), ..Config::new(node(number)) };
+        let config = StoreConfig { boot: BootId([boot; 16]), ..StoreConfig::new(node(number)) };
         let now = Now { boot_ms, ..now };
         let mut random = Counter(number * 20 + starts * 2 + 2);
         let store = Store::open(disk.clone(), config, &mut random, now).unwrap();
@@ -233,9 +233,9 @@ fn how_long_ago_a_command_ended_survives_restarts_and_counts_no_time_without_pow
     let mut bench = bench.restart(7, 1_000);
     assert_eq!(bench.command("k").ended, Some(1_000 - 3_595_000), "3,595 s ago at the last note, and none since");
     bench.pass(Duration::from_secs(599));
-    bench.request(Request::Flush).unwrap();
+    bench.request(StoreRequest::Flush).unwrap();
     bench.pass(Duration::from_secs(1));
-    bench.request(Request::Flush).unwrap();
+    bench.request(StoreRequest::Flush).unwrap();
     let bench = bench.restart(8, 0);
     assert_eq!(bench.command("k").ended, Some(-4_195_000), "noted every ten minutes");
 }

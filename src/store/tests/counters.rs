@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::codec::put_varint;
-use crate::store::write::HIGHEST;
+use crate::store::write::MAX_COUNTER;
 use crate::store::{Covered, Dot, Dots, RunId, Sibling, Stamp};
 
 const PEER: PeerRun = PeerRun { node: EndpointId([9; 32]), run: RunId([9; 16]) };
@@ -39,7 +39,17 @@ fn is_usable(a: &mut Bench, b: &mut Bench, name: &str) {
 
 #[test]
 fn no_deletion_makes_a_name_unusable_whatever_it_claims_to_have_seen() {
-    let highest = [1 << 32, (1 << 32) + 1, 1 << 40, 1 << 52, HIGHEST - 1, HIGHEST, HIGHEST + 1, u64::MAX - 1, u64::MAX];
+    let highest = [
+        1 << 32,
+        (1 << 32) + 1,
+        1 << 40,
+        1 << 52,
+        MAX_COUNTER - 1,
+        MAX_COUNTER,
+        MAX_COUNTER + 1,
+        u64::MAX - 1,
+        u64::MAX,
+    ];
     for (index, incarnation) in highest.into_iter().enumerate() {
         for of_all in [false, true] {
             let (mut a, mut b) = (Bench::of(1), Bench::of(2));
@@ -72,7 +82,7 @@ fn a_name_does_not_run_out_by_a_few_thousand_deletions_either() {
 
 #[test]
 fn a_live_document_that_claims_a_far_creation_does_not_use_its_name_up() {
-    for incarnation in [1 << 32, 1 << 52, HIGHEST, u64::MAX] {
+    for incarnation in [1 << 32, 1 << 52, MAX_COUNTER, u64::MAX] {
         let (mut a, mut b) = (Bench::of(1), Bench::of(2));
         let name = "platforms/x";
         let lineage = Lineage { dots: Dots::one(Dot { writer: [9; 8], incarnation }), ..Lineage::default() };
@@ -109,7 +119,7 @@ fn version(name: &str, counter: u64, sibling: Option<u64>) -> Incoming {
 
 #[test]
 fn the_highest_counter_a_peer_may_send_is_followed_by_a_version_that_peers_take() {
-    for counter in [HIGHEST - 2, HIGHEST - 1] {
+    for counter in [MAX_COUNTER - 2, MAX_COUNTER - 1] {
         let (mut a, mut b) = (Bench::of(1), Bench::of(2));
         for bench in [&mut a, &mut b] {
             let applied = bench.take_in(PEER, vec![version("platforms/x", counter, None)]);
@@ -122,11 +132,11 @@ fn the_highest_counter_a_peer_may_send_is_followed_by_a_version_that_peers_take(
 #[test]
 fn a_counter_beyond_the_highest_is_refused_of_a_version_and_of_its_siblings() {
     let mut bench = Bench::new();
-    for (counter, sibling) in [(HIGHEST, None), (u64::MAX, None), (1, Some(HIGHEST)), (1, Some(u64::MAX))] {
+    for (counter, sibling) in [(MAX_COUNTER, None), (u64::MAX, None), (1, Some(MAX_COUNTER)), (1, Some(u64::MAX))] {
         let applied = bench.take_in(PEER, vec![version("platforms/x", counter, sibling)]);
         assert_eq!(applied.refused.len(), 1, "{counter} {sibling:?}");
     }
-    assert!(bench.take_in(PEER, vec![version("platforms/x", 1, Some(HIGHEST - 1))]).refused.is_empty());
+    assert!(bench.take_in(PEER, vec![version("platforms/x", 1, Some(MAX_COUNTER - 1))]).refused.is_empty());
     bench.put("platforms/x", r#"{"n":1}"#);
     assert_eq!(bench.json("platforms/x").as_deref(), Some(r#"{"n":1}"#));
 }

@@ -82,7 +82,7 @@ fn steps_until_it_succeeds(json: &str) -> u64 {
 fn after_a_failed_read() -> Bench {
     let mut bench = Bench::new();
     assert!(written(bench.request(durable("cells/a", whole("{}")))).unwrap().durable);
-    let (disk, config) = (bench.disk.crash(), Config { cache_bytes: 0, ..Config::new(node(1)) });
+    let (disk, config) = (bench.disk.crash(), StoreConfig { cache_bytes: 0, ..StoreConfig::new(node(1)) });
     let store = Store::open(disk.clone(), config, &mut Counter(100), bench.now).unwrap();
     let bench = Bench { disk, store, ..bench };
     bench.disk.set_unreadable(true);
@@ -151,7 +151,7 @@ fn whatever_write_the_power_fails_at_acknowledged_durable_writes_are_there() {
         disk.fail_after(Some(step));
         let mut random = Counter(40);
         let mut kept = 0;
-        if let Ok(store) = Store::open(disk.clone(), Config::new(node(1)), &mut random, epoch()) {
+        if let Ok(store) = Store::open(disk.clone(), StoreConfig::new(node(1)), &mut random, epoch()) {
             let mut bench = Bench { number: 1, disk: disk.clone(), store, now: epoch(), starts: 1 };
             for n in 1..20 {
                 match bench.write("cells/a", whole(&format!(r#"{{"n":{n}}}"#))) {
@@ -178,7 +178,7 @@ fn opening_a_large_database_after_a_kill_does_not_walk_it() {
     for n in 0..100 {
         bench.put(&format!("tracks/{n}"), &big);
     }
-    bench.request(Request::Flush).unwrap();
+    bench.request(StoreRequest::Flush).unwrap();
     let bench = bench.crash();
     let (read, size) = (bench.disk.reads(), bench.disk.bytes().len() as u64);
     assert!(size > 64 << 20 && read < size / 50, "read {read} of {size}");
@@ -237,7 +237,7 @@ fn a_position_given_while_the_database_was_read_only_is_never_taken_for_another(
 fn a_first_start_on_a_full_disk_fails_by_name_and_leaves_nothing_in_use() {
     let disk = Ram::default();
     disk.fill(true);
-    let opened = Store::open(disk.clone(), Config::new(node(1)), &mut Counter(40), epoch());
+    let opened = Store::open(disk.clone(), StoreConfig::new(node(1)), &mut Counter(40), epoch());
     assert!(matches!(opened, Err(Error::DiskFull)), "{opened:?}");
     disk.fill(false);
     let mut bench = Bench::over(1, disk, 2);

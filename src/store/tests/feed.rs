@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::DELETED_NAMES;
-use crate::store::{Link, LinkWish, RunId, Token};
+use crate::store::{PeerSetting, RunId, SavedPeer, Token};
 
 #[test]
 fn the_name_of_a_deleted_document_is_kept_with_who_deleted_it() {
@@ -135,7 +135,7 @@ fn what_is_settled_stops_before_records_that_a_crash_would_put_back() {
     assert_eq!(bench.snapshot().settled(), 1);
     bench.put("platforms/c", r#"{"n":1}"#);
     assert_eq!((bench.snapshot().settled(), bench.snapshot().flushed()), (1, 3));
-    bench.request(Request::Flush).unwrap();
+    bench.request(StoreRequest::Flush).unwrap();
     assert_eq!((bench.snapshot().settled(), bench.snapshot().flushed()), (6, 6));
     bench.put("platforms/a", r#"{"n":1}"#);
     assert_eq!(bench.crash().snapshot().settled(), 6);
@@ -146,12 +146,12 @@ fn settings_are_on_disk_when_answered() {
     let mut bench = Bench::new();
     assert_eq!(bench.snapshot().sync_setting().unwrap(), None);
     let links = [
-        Link { peer: node(7), wish: LinkWish::Connect(vec!["a:1".into(), "relay:b:2".into()]) },
-        Link { peer: node(8), wish: LinkWish::Refuse(Vec::new()) },
-        Link { peer: node(9), wish: LinkWish::Refuse(vec!["a:1".into()]) },
-        Link { peer: node(10), wish: LinkWish::Seen("10.0.0.1:4242".into()) },
+        SavedPeer { peer: node(7), wish: PeerSetting::Connect(vec!["a:1".into(), "relay:b:2".into()]) },
+        SavedPeer { peer: node(8), wish: PeerSetting::Refuse(Vec::new()) },
+        SavedPeer { peer: node(9), wish: PeerSetting::Refuse(vec!["a:1".into()]) },
+        SavedPeer { peer: node(10), wish: PeerSetting::Seen("10.0.0.1:4242".into()) },
     ];
-    let saves = links.iter().cloned().map(Request::SaveLink).chain([Request::SaveSync(false)]);
+    let saves = links.iter().cloned().map(StoreRequest::SaveLink).chain([StoreRequest::SaveSync(false)]);
     assert!(bench.batch(saves).into_iter().all(|answer| matches!(answer, Ok(Outcome::Done))));
     let bench = bench.crash();
     assert_eq!(bench.snapshot().links().unwrap(), links);
@@ -162,10 +162,10 @@ fn settings_are_on_disk_when_answered() {
 fn a_flush_makes_everything_before_it_durable() {
     let mut bench = Bench::new();
     bench.put("platforms/a", "{}");
-    assert!(matches!(bench.request(Request::Flush), Ok(Outcome::Done)));
+    assert!(matches!(bench.request(StoreRequest::Flush), Ok(Outcome::Done)));
     assert_eq!(bench.store.tip().durable, 1);
     let syncs = bench.disk.syncs();
-    bench.request(Request::Flush).unwrap();
+    bench.request(StoreRequest::Flush).unwrap();
     assert_eq!(bench.disk.syncs(), syncs, "nothing was owed");
 }
 
@@ -174,7 +174,7 @@ fn what_the_store_does_is_counted() {
     let mut bench = Bench::new();
     bench.put("platforms/a", "{}");
     bench.put("notes/b", r#"{"n":1}"#);
-    assert!(matches!(bench.request(Request::Nothing), Ok(Outcome::Done)));
+    assert!(matches!(bench.request(StoreRequest::Nothing), Ok(Outcome::Done)));
     let reader = bench.store.reader();
     let figures = reader.figures();
     let counted = |figure: &crate::metrics::Figure| figure.get();

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::BootId;
 use crate::mesh::CommandBody;
 use crate::mesh::command_body::Addressed;
-use crate::store::age::{Clocks, Noted};
+use crate::store::age::{DatabaseClock, PersistedClock};
 use crate::store::backend::HEADER_BYTES;
 use crate::store::codec::checksum;
 use crate::store::record::{Base, RecordRef};
@@ -24,7 +24,7 @@ fn file() -> Vec<u8> {
 
 fn open(bytes: Vec<u8>) -> (Ram, Result<Store<Ram>, Error>) {
     let disk = Ram::of(bytes);
-    let store = Store::open(disk.clone(), Config::new(node(1)), &mut Counter(100), epoch());
+    let store = Store::open(disk.clone(), StoreConfig::new(node(1)), &mut Counter(100), epoch());
     (disk, store)
 }
 
@@ -226,9 +226,9 @@ fn the_documented_commands_are_the_bytes_on_disk() {
         }
     }
     let now = Now { boot_ms: 1_000, ..epoch() };
-    let noted = Clocks::open(None, BootId([0xb0; 16]), now).note(Now { boot_ms: 1_500, ..now });
+    let noted = DatabaseClock::open(None, BootId([0xb0; 16]), now).note(Now { boot_ms: 1_500, ..now });
     assert_eq!(hex(&noted.encode()), hex(&example("age")));
-    assert_eq!(Noted::decode(&noted.encode()), Some(noted));
+    assert_eq!(PersistedClock::decode(&noted.encode()), Some(noted));
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -5,15 +5,15 @@ use crate::store::{Cursor, Finished, Job};
 
 /// Returns the content of a document that is merged by a job.
 fn long(mark: u64) -> String {
-    format!(r#"{{"mark":{mark},"text":"{}"}}"#, "x".repeat(Config::JOB_BYTES))
+    format!(r#"{{"mark":{mark},"text":"{}"}}"#, "x".repeat(StoreConfig::JOB_BYTES))
 }
 
-fn submitted(call: u64, request: Request) -> Submitted {
-    Submitted { ticket: Ticket::Api(call), request }
+fn submitted(call: u64, request: StoreRequest) -> Envelope {
+    Envelope { ticket: Ticket::Api(call), request }
 }
 
 /// Makes one commit, and returns the calls that it answers.
-fn commit(bench: &mut Bench, requests: Vec<Submitted>) -> Vec<u64> {
+fn commit(bench: &mut Bench, requests: Vec<Envelope>) -> Vec<u64> {
     let mut replies = Vec::new();
     bench.store.handle_commit(bench.now, &mut requests.into_iter().peekable(), &mut replies);
     calls(&replies)
@@ -84,7 +84,7 @@ fn a_cursor_never_counts_on_documents_that_a_job_has_not_brought_yet() {
         let cursor = |kind| Cursor { kind, database, run, sequence, horizon: sequence, excluded: 0 };
         let cursors = vec![cursor(Kind::Merged), cursor(Kind::Latest)];
         let (from, into) = (a.peer_run(), b.store.run());
-        Request::Apply(Apply {
+        StoreRequest::Apply(Apply {
             from,
             into,
             documents: vec![a.outgoing(name)],

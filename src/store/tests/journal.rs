@@ -25,7 +25,7 @@ fn with_commits(count: u32) -> Bench {
         let name = ["cells/a", "cells/b", "platforms/a", "platforms/b"][n as usize % 4];
         if n % 7 == 6 {
             bench.write(name, Put::Delete).unwrap();
-            bench.request(Request::Flush).unwrap();
+            bench.request(StoreRequest::Flush).unwrap();
         } else {
             bench.request(durable(name, whole(&format!(r#"{{"n":{n}}}"#)))).unwrap();
         }
@@ -103,7 +103,7 @@ fn a_torn_last_entry_is_as_if_never_written_and_a_torn_earlier_one_is_damage() {
         let bench = Bench::over(1, Ram::of(flipped(last)), 2);
         assert_eq!(bench.json("cells/a").unwrap(), r#"{"n":0}"#, "the last was of it: byte {at}");
         verified(&flipped(last));
-        let config = Config::new(node(1));
+        let config = StoreConfig::new(node(1));
         let opened = Store::open(Ram::of(flipped(first)), config, &mut Counter(50), epoch()).map(|_| ());
         assert!(matches!(&opened, Err(Error::Damaged(words)) if words.contains("journal")), "byte {at}: {opened:?}");
         assert!(found(&flipped(first)).is_err(), "byte {at}");

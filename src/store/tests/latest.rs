@@ -64,7 +64,7 @@ fn a_write_that_found_its_content_in_place_is_not_answered_for_a_later_write_of_
     let mut bench = Bench::new();
     let first = written(bench.request(durable("platforms/a", whole("{}")))).unwrap();
     let later = Put::Whole { json: r#"{"n":1}"#.to_owned(), base: None };
-    let relaxed = Request::Write(Write { key: key("platforms/a"), put: later, durable: false });
+    let relaxed = StoreRequest::Write(DocumentWrite { key: key("platforms/a"), put: later, durable: false });
     let replies = bench.batch([durable("platforms/a", whole("{}")), relaxed]);
     let answers: Vec<Written> = replies.into_iter().map(|reply| written(reply).unwrap()).collect();
     assert_eq!(answers[0], first);

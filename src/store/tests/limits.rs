@@ -149,7 +149,7 @@ fn errors_say_who_has_to_act() {
 fn a_write_that_fills_a_commit_is_answered_before_the_next_one_is_begun() {
     let mut bench = Bench::new();
     let text = format!(r#"{{"text":"{}"}}"#, "x".repeat(100_000));
-    let submitted = |call, name| Submitted { ticket: Ticket::Api(call), request: write(name, whole(&text)) };
+    let submitted = |call, name| Envelope { ticket: Ticket::Api(call), request: write(name, whole(&text)) };
     let mut requests = [submitted(0, "platforms/a"), submitted(1, "platforms/b")].into_iter().peekable();
     for call in 0..2 {
         let mut replies = Vec::new();

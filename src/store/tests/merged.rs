@@ -207,7 +207,7 @@ fn a_collection_that_changed_its_kind_starts_an_incarnation_of_the_new_one() {
         bench
     };
     let disk = bench.disk.crash();
-    let mut config = Config::new(node(1));
+    let mut config = StoreConfig::new(node(1));
     config.latest_collections.insert("things".into());
     let store = Store::open(disk.clone(), config, &mut Counter(99), bench.now).unwrap();
     let mut bench = Bench { store, disk, ..bench };

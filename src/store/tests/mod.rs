@@ -21,9 +21,9 @@ use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::random::Random;
 use crate::store::{
-    Applied, Apply, Body, Config, Content, Deadline, Document, Entry, Error, History, Incoming, IncomingCommand, Key,
-    KeyHash, Kind, Lineage, Merged, Outcome, PeerRun, Put, Record, Reply, Request, Snapshot, Store, Submitted, Ticket,
-    Version, VersionHash, Write,
+    Applied, Apply, Body, Content, Deadline, Document, DocumentWrite, Envelope, Error, History, Incoming,
+    IncomingCommand, IndexEntry, Key, KeyHash, Kind, Lineage, Merged, Outcome, PeerRun, Put, Record, Reply, Snapshot,
+    Store, StoreConfig, StoreRequest, Ticket, Version, VersionHash,
 };
 use ram::Ram;
 
@@ -91,7 +91,7 @@ impl Bench {
     fn over(number: u8, disk: Ram, starts: u8) -> Bench {
         let now = epoch();
         let mut random = Counter(number * 20 + starts * 2);
-        let store = Store::open(disk.clone(), Config::new(node(number)), &mut random, now).unwrap();
+        let store = Store::open(disk.clone(), StoreConfig::new(node(number)), &mut random, now).unwrap();
         Bench { number, disk, store, now, starts }
     }
 
@@ -103,14 +103,14 @@ impl Bench {
         Bench::over(number, disk, starts + 1)
     }
 
-    fn request(&mut self, request: Request) -> Result<Outcome, Error> {
+    fn request(&mut self, request: StoreRequest) -> Result<Outcome, Error> {
         let mut replies = self.batch([request]);
         assert_eq!(replies.len(), 1);
         replies.remove(0)
     }
 
-    fn batch(&mut self, requests: impl IntoIterator<Item = Request>) -> Vec<Result<Outcome, Error>> {
-        let submitted = (0..).zip(requests).map(|(call, request)| Submitted { ticket: Ticket::Api(call), request });
+    fn batch(&mut self, requests: impl IntoIterator<Item = StoreRequest>) -> Vec<Result<Outcome, Error>> {
+        let submitted = (0..).zip(requests).map(|(call, request)| Envelope { ticket: Ticket::Api(call), request });
         let mut replies = Vec::new();
         self.store.handle_batch(self.now, submitted.collect::<Vec<_>>(), &mut replies);
         // Jobs end after the other requests.
@@ -135,7 +135,7 @@ impl Bench {
     }
 
     fn apply(&mut self, apply: Apply) -> Applied {
-        match self.request(Request::Apply(apply)) {
+        match self.request(StoreRequest::Apply(apply)) {
             Ok(Outcome::Applied(applied)) => applied,
             other => panic!("{other:?}"),
         }
@@ -175,7 +175,7 @@ impl Bench {
     }
 
     /// Returns the index entry of a document.
-    fn entry(&self, name: &str) -> Entry {
+    fn entry(&self, name: &str) -> IndexEntry {
         let snapshot = self.snapshot();
         let record = snapshot.record(&key(name).hash()).unwrap().unwrap();
         snapshot.entries(record.kind, record.sequence - 1).unwrap().next().unwrap().unwrap()
@@ -226,12 +226,12 @@ fn incoming(hash: KeyHash, record: Record, chunks: Vec<u8>) -> Incoming {
     Incoming { hash, name, kind, incarnation, origin, lineage, body }
 }
 
-fn write(name: &str, put: Put) -> Request {
-    Request::Write(Write { key: key(name), put, durable: false })
+fn write(name: &str, put: Put) -> StoreRequest {
+    StoreRequest::Write(DocumentWrite { key: key(name), put, durable: false })
 }
 
-fn durable(name: &str, put: Put) -> Request {
-    Request::Write(Write { key: key(name), put, durable: true })
+fn durable(name: &str, put: Put) -> StoreRequest {
+    StoreRequest::Write(DocumentWrite { key: key(name), put, durable: true })
 }
 
 fn written(result: Result<Outcome, Error>) -> Result<Written, Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redb::{Builder, ReadableTable, WriteTransaction};
 
 use super::*;
-use crate::store::backend::{Backend, Gate};
+use crate::store::backend::{Backend, FailedFlag};
 use crate::store::tables::{CHUNKS, INDEX, KEYS, NAMES, RECORDS, STATE, State};
 use crate::store::{Verified, tables, verify};
 
@@ -31,7 +31,7 @@ pub(super) fn found(bytes: &[u8]) -> Result<Option<Verified>, Error> {
 
 /// Changes tables without the store.
 fn meddle(disk: &Ram, change: impl FnOnce(&WriteTransaction)) -> Vec<u8> {
-    let backend = Backend::new(Arc::new(disk.clone()), Gate::default()).unwrap();
+    let backend = Backend::new(Arc::new(disk.clone()), FailedFlag::default()).unwrap();
     let database = Builder::new().create_with_backend(backend).unwrap();
     let transaction = database.begin_write().unwrap();
     change(&transaction);

@@ -3,11 +3,11 @@
 use super::{Engine, Pending};
 use crate::clock::Now;
 use crate::identity::EndpointId;
-use crate::store::{Link, LinkWish, Request, RunId};
+use crate::store::{PeerSetting, RunId, SavedPeer, StoreRequest};
 use crate::sync::copied;
 use crate::sync::link::{CloseCode, LinkId};
 use crate::sync::proof::{self, Role};
-use crate::sync::session::{Fault, Session};
+use crate::sync::session::{Session, SessionError};
 
 /// Age of the last comparison after which a peer's cursors are audited by another one.
 const AUDIT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
@@ -20,7 +20,8 @@ impl Engine {
     pub(super) fn on_up(&mut self, now: Now, link: LinkId, peer: EndpointId, dialled: bool) {
         let mut session = Session::new(link, peer, dialled, now);
         if peer == self.ours.id {
-            let fault = Fault::new(CloseCode::NotAdmitted, "this key is our own: a copied key, or our own address");
+            let fault =
+                SessionError::new(CloseCode::NotAdmitted, "this key is our own: a copied key, or our own address");
             self.close(now, link, peer, &fault);
             return;
         }
@@ -37,7 +38,7 @@ impl Engine {
         proof::prove(key, role, &self.ours.app_id, &self.ours.id, &peer, &exporter).to_vec()
     }
 
-    pub(super) fn on_proved(&mut self, now: Now, session: &mut Session, proof: &[u8]) -> Result<(), Fault> {
+    pub(super) fn on_proved(&mut self, now: Now, session: &mut Session, proof: &[u8]) -> Result<(), SessionError> {
         self.admission(session, proof)?;
         if !session.dialled {
             session.prove(self.proof(session.link, session.peer, Role::Acceptor));
@@ -45,7 +46,7 @@ impl Engine {
         self.links.admitted(session.link);
         let seen_at = self.links.remote(session.link);
         let Some(peer) = self.peers.entry(session.peer) else {
-            return Err(Fault::new(CloseCode::NotAdmitted, "this node knows as many peers as it can"));
+            return Err(SessionError::new(CloseCode::NotAdmitted, "this node knows as many peers as it can"));
         };
         peer.seen_at = seen_at;
         session.audit = peer.last_audit.is_some_and(|at| now.reached(at + AUDIT));
@@ -53,9 +54,9 @@ impl Engine {
     }
 
     /// Checks that the peer of a session may be admitted.
-    fn admission(&self, session: &Session, proof: &[u8]) -> Result<(), Fault> {
+    fn admission(&self, session: &Session, proof: &[u8]) -> Result<(), SessionError> {
         let peer = self.peers.get(&session.peer);
-        let refuse = |reason: &str| Err(Fault::new(CloseCode::NotAdmitted, reason));
+        let refuse = |reason: &str| Err(SessionError::new(CloseCode::NotAdmitted, reason));
         if peer.is_some_and(|peer| peer.refused) {
             return refuse("this node was told to disconnect you (`peat-node connect` admits again)");
         }
@@ -84,7 +85,7 @@ impl Engine {
         run: RunId,
         skew_ms: i64,
         mismatched: &[String],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SessionError> {
         let id = session.peer;
         if let Some((first, others)) = mismatched.split_first()
             && self.log.allows(now, &format!("kind {id}"))
@@ -124,8 +125,8 @@ impl Engine {
             && peer.saved_place != Some(place)
         {
             peer.saved_place = Some(place);
-            let link = Link { peer: session.peer, wish: LinkWish::Seen(place.to_string()) };
-            self.submit(Request::SaveLink(link), Pending::Save { call: None });
+            let link = SavedPeer { peer: session.peer, wish: PeerSetting::Seen(place.to_string()) };
+            self.submit(StoreRequest::SaveLink(link), Pending::Save { call: None });
         }
     }
 
@@ -143,7 +144,7 @@ impl Engine {
     /// the one that the smaller id dialled; a newer run, or a second session from the same dialler, replaces the earlier one.
     /// So does a session that begins while the earlier is quiet: a node never dials a peer over a healthy link, so the peer
     /// has lost the earlier one, e.g. after changing networks.
-    fn choose(&mut self, now: Now, session: &Session, earlier: LinkId, run: RunId) -> Result<(), Fault> {
+    fn choose(&mut self, now: Now, session: &Session, earlier: LinkId, run: RunId) -> Result<(), SessionError> {
         let Some(other) = self.sessions.get(&earlier) else { return Ok(()) };
         let smaller_dialled = session.dialled == (self.ours.id < session.peer);
         let silence = now.mono.saturating_duration_since(self.links.last_heard(earlier));
@@ -153,7 +154,7 @@ impl Engine {
             if let Some(peer) = self.peers.get_mut(&session.peer) {
                 peer.session = Some(earlier);
             }
-            return Err(Fault::new(CloseCode::Replaced, "another connection between us is kept"));
+            return Err(SessionError::new(CloseCode::Replaced, "another connection between us is kept"));
         }
         self.drop_session(earlier);
         self.links.close(now, earlier, CloseCode::Replaced, "another connection between us is kept");

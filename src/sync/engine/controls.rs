@@ -6,12 +6,12 @@ use super::{Engine, Pending, Roaming};
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::limits::LISTED_PEERS;
-use crate::store::{self, KeyHash, Kind, Link, LinkWish, Request};
-use crate::sync::control::{Answer, Asked, Control, ControlError, Event, Measured, Peer};
+use crate::store::{self, KeyHash, Kind, PeerSetting, SavedPeer, StoreRequest};
+use crate::sync::control::{Answer, Control, ControlError, ControlRequest, Event, Measured, Peer};
 use crate::sync::link::CloseCode;
 use crate::sync::outbox::Outbox;
 use crate::sync::peers::{self, Address};
-use crate::sync::session::{Fault, Session};
+use crate::sync::session::{Session, SessionError};
 
 /// Error shown for a peer that is configured by its id alone and not connected.
 pub(super) const NO_ADDRESS: &str = "no address of it is known here and it has not dialled this node; give one of the two the \
@@ -37,7 +37,7 @@ const PENDING_COUNTED: usize = 100_000;
 const EVERYTHING_STANDS: Duration = Duration::from_secs(10);
 
 impl Engine {
-    pub(super) fn on_control(&mut self, now: Now, asked: Asked) {
+    pub(super) fn on_control(&mut self, now: Now, asked: ControlRequest) {
         let call = asked.call;
         let answer = match asked.control {
             Control::Connect { peer, addresses, wait } => {
@@ -122,8 +122,8 @@ impl Engine {
         peer.dial_now(now);
         self.know_relays(now);
         let Some(peer) = self.peers.get(&id) else { return Ok(()) };
-        let wish = LinkWish::Connect(peer.addresses.iter().map(ToString::to_string).collect());
-        self.submit(Request::SaveLink(Link { peer: id, wish }), Pending::Save { call: Some(call) });
+        let wish = PeerSetting::Connect(peer.addresses.iter().map(ToString::to_string).collect());
+        self.submit(StoreRequest::SaveLink(SavedPeer { peer: id, wish }), Pending::Save { call: Some(call) });
         self.arrivals.extend(wait);
         Ok(())
     }
@@ -135,14 +135,14 @@ impl Engine {
         self.held.forget(id);
         let links = [peer.session.take(), peer.dialling.take()];
         for link in links.into_iter().flatten() {
-            let fault = Fault::new(CloseCode::NotAdmitted, "the operator disconnected this peer");
+            let fault = SessionError::new(CloseCode::NotAdmitted, "the operator disconnected this peer");
             self.drop_session(link);
             self.links.close(now, link, fault.code, &fault.reason);
         }
         self.know_relays(now);
         let addresses = self.peers.get(&id).map(|peer| peer.addresses.iter().map(ToString::to_string).collect());
-        let link = Link { peer: id, wish: LinkWish::Refuse(addresses.unwrap_or_default()) };
-        self.submit(Request::SaveLink(link), Pending::Save { call: Some(call) });
+        let link = SavedPeer { peer: id, wish: PeerSetting::Refuse(addresses.unwrap_or_default()) };
+        self.submit(StoreRequest::SaveLink(link), Pending::Save { call: Some(call) });
         Ok(())
     }
 

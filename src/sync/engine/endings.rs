@@ -7,7 +7,7 @@ use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::limits::ADMISSION;
 use crate::sync::link::{CloseCode, LinkId};
-use crate::sync::session::{Fault, Session};
+use crate::sync::session::{Session, SessionError};
 
 /// Silence after which a link with an answer outstanding is pinged: the larger of a duration and a number of round trips.
 const SILENCE_PING: (Duration, u32) = (Duration::from_secs(5), 3);
@@ -16,12 +16,12 @@ const SILENCE_DEAD: (Duration, u32) = (Duration::from_secs(10), 8);
 
 impl Engine {
     /// Closes a session after a fault of this node or of the peer.
-    pub(super) fn end(&mut self, now: Now, link: LinkId, fault: &Fault) {
+    pub(super) fn end(&mut self, now: Now, link: LinkId, fault: &SessionError) {
         let Some(session) = self.drop_session(link) else { return };
         self.close(now, link, session.peer, fault);
     }
 
-    pub(super) fn close(&mut self, now: Now, link: LinkId, id: EndpointId, fault: &Fault) {
+    pub(super) fn close(&mut self, now: Now, link: LinkId, id: EndpointId, fault: &SessionError) {
         self.links.close(now, link, fault.code, &fault.reason);
         if fault.code != CloseCode::Replaced {
             self.complain(now, id, &fault.reason);
@@ -77,14 +77,18 @@ impl Engine {
             .collect();
         for (link, silence) in quiet {
             if silence >= self.patience(link, SILENCE_DEAD) {
-                self.end(now, link, &Fault::new(CloseCode::Silent, format!("no answer for {} s", silence.as_secs())));
+                self.end(
+                    now,
+                    link,
+                    &SessionError::new(CloseCode::Silent, format!("no answer for {} s", silence.as_secs())),
+                );
             } else if silence >= self.patience(link, SILENCE_PING) {
                 self.links.ping(now, link);
             }
         }
         let late = |session: &&Session| !session.is_live() && now.reached(session.since + ADMISSION);
         for link in self.sessions.values().filter(late).map(|session| session.link).collect::<Vec<_>>() {
-            self.end(now, link, &Fault::new(CloseCode::NotAdmitted, "no admission within 20 s"));
+            self.end(now, link, &SessionError::new(CloseCode::NotAdmitted, "no admission within 20 s"));
         }
     }
 
@@ -97,7 +101,7 @@ impl Engine {
         }
         for (link, id, stall) in stalled {
             if stall.is_final {
-                self.end(now, link, &Fault::new(CloseCode::Silent, stall.to_string()));
+                self.end(now, link, &SessionError::new(CloseCode::Silent, stall.to_string()));
             } else if self.log.allows(now, &format!("stalled {id}")) {
                 log::warn!("{id}: {stall}");
             }

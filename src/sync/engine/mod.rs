@@ -29,20 +29,20 @@ use crate::clock::Now;
 use crate::identity::{EndpointId, Identity};
 use crate::log_limit::LogLimit;
 use crate::random::Random;
-use crate::relay::shell::Order;
+use crate::relay::shell::RelayControl;
 use crate::relay::wire::RelayKey;
-use crate::store::{self, Link, LinkWish, Reader, Reply, Request, Submitted, Ticket, Tip};
-use crate::sync::control::{Asked, Event, Stats, Status};
+use crate::store::{self, Envelope, PeerSetting, Reader, Reply, SavedPeer, StoreRequest, Ticket, Tip};
+use crate::sync::control::{ControlRequest, Event, Stats, Status};
 use crate::sync::copied::Copied;
 use crate::sync::engine::relays::is_quic;
 use crate::sync::held::HeldBack;
 use crate::sync::link::{CloseCode, LinkEvent, LinkId, LinkRates, Links, canonical};
 use crate::sync::peers::{Address, Peers};
-use crate::sync::presence::Flood;
+use crate::sync::presence::PresenceGossip;
 use crate::sync::proof::FormationKey;
 use crate::sync::relays::Relays;
-use crate::sync::session::{Fault, Ours, Session};
-use crate::sync::waits::Waits;
+use crate::sync::session::{LocalNode, Session, SessionError};
+use crate::sync::waits::DurabilityWaiters;
 
 /// Maximum number of unanswered requests to the store.
 pub const STORE_OUTSTANDING: usize = 64;
@@ -58,7 +58,7 @@ pub struct PeerSpec {
 
 /// Configuration of the engine.
 #[derive(Debug)]
-pub struct Config {
+pub struct SyncConfig {
     /// Node id, shown to peers.
     pub node_id: String,
     /// Application id; nodes of another application are not admitted.
@@ -116,13 +116,13 @@ pub(super) enum Pending {
 /// Sync engine; see the module documentation.
 #[derive(Debug)]
 pub struct Engine {
-    pub(super) ours: Ours,
+    pub(super) ours: LocalNode,
     formation_key: Option<FormationKey>,
     /// True if relays use their own key, so that reloading the formation key does not affect them.
     own_relay_key: bool,
     pub(super) relays: Relays,
     /// Orders for this node's own relay; `None` if it does not run one.
-    relay_orders: Option<VecDeque<Order>>,
+    relay_orders: Option<VecDeque<RelayControl>>,
     /// Number of confirmations of silence that the own relay owes.
     relay_owes: u32,
     /// Peers of the configuration.
@@ -135,16 +135,16 @@ pub struct Engine {
     pub(super) peers: Peers,
     pub(super) sessions: BTreeMap<LinkId, Session>,
     pub(super) active: bool,
-    store_out: VecDeque<Submitted>,
+    store_out: VecDeque<Envelope>,
     pending: BTreeMap<u64, Pending>,
     next_ticket: u64,
     pub(super) events: VecDeque<Event>,
     pub(super) lookups: VecDeque<String>,
     /// Names being resolved, with the time of the request.
     pub(super) looking_up: BTreeMap<String, Instant>,
-    pub(super) waits: Waits,
+    pub(super) waits: DurabilityWaiters,
     pub(super) held: HeldBack,
-    pub(super) flood: Flood,
+    pub(super) flood: PresenceGossip,
     pub(super) copied: Copied,
     /// True if a peer showed that the database is a restored backup.
     pub(super) went_back: bool,
@@ -173,7 +173,7 @@ impl Engine {
     /// # Errors
     /// The store could not be read, or a peer named in `config` is this node.
     pub fn new(
-        config: Config,
+        config: SyncConfig,
         identity: &Identity,
         reader: Reader,
         mut random: Box<dyn Random>,
@@ -184,9 +184,9 @@ impl Engine {
         let mut links = Links::new(identity, &mut *random, now);
         links.set_rates(config.link_rates);
         let relay_key = config.relay_key.as_ref().or(config.formation_key.as_ref()).map(RelayKey::new);
-        let Config { node_id, app_id, latest_collections: latest, .. } = config;
+        let SyncConfig { node_id, app_id, latest_collections: latest, .. } = config;
         let mut engine = Engine {
-            ours: Ours { id: identity.id(), node_id, app_id, latest },
+            ours: LocalNode { id: identity.id(), node_id, app_id, latest },
             own_relay_key: config.relay_key.is_some(),
             relays: Relays::new(identity.duplicate(), relay_key),
             relay_orders: config.is_relay.then(VecDeque::new),
@@ -207,9 +207,9 @@ impl Engine {
             events: VecDeque::new(),
             lookups: VecDeque::new(),
             looking_up: BTreeMap::new(),
-            waits: Waits::default(),
+            waits: DurabilityWaiters::default(),
             held: HeldBack::default(),
-            flood: Flood::default(),
+            flood: PresenceGossip::default(),
             copied: Copied::default(),
             went_back: false,
             present: BTreeSet::new(),
@@ -232,7 +232,7 @@ impl Engine {
         Ok(engine)
     }
 
-    fn know_peers(&mut self, saved: Vec<Link>) {
+    fn know_peers(&mut self, saved: Vec<SavedPeer>) {
         for spec in &self.named {
             if let Some(peer) = self.peers.entry(spec.id) {
                 peer.pinned = true;
@@ -242,17 +242,17 @@ impl Engine {
         for link in saved {
             let Some(peer) = self.peers.entry(link.peer) else { continue };
             match link.wish {
-                LinkWish::Refuse(addresses) => {
+                PeerSetting::Refuse(addresses) => {
                     peer.refused = true;
                     let parsed = addresses.iter().filter_map(|address| Address::parse(address));
                     let new: Vec<Address> = parsed.filter(|address| !peer.addresses.contains(address)).collect();
                     peer.addresses.extend(new);
                 }
-                LinkWish::Seen(address) => {
+                PeerSetting::Seen(address) => {
                     let place = address.parse().ok().filter(|_| peer.pinned || self.formation_key.is_some());
                     (peer.contact, peer.seen_at, peer.saved_place) = (place, place, place);
                 }
-                LinkWish::Connect(addresses) => {
+                PeerSetting::Connect(addresses) => {
                     peer.pinned = true;
                     let parsed = addresses.iter().filter_map(|address| Address::parse(address));
                     let new: Vec<Address> = parsed.filter(|address| !peer.addresses.contains(address)).collect();
@@ -312,7 +312,7 @@ impl Engine {
     pub fn handle_reader(&mut self, now: Now, reader: Reader) {
         self.reader = reader;
         for link in self.sessions.keys().copied().collect::<Vec<_>>() {
-            self.end(now, link, &Fault::new(CloseCode::Restarting, "the store was reopened"));
+            self.end(now, link, &SessionError::new(CloseCode::Restarting, "the store was reopened"));
         }
         self.settle(now);
     }
@@ -324,7 +324,7 @@ impl Engine {
     }
 
     /// Handles a request of the api engine.
-    pub fn handle_asked(&mut self, now: Now, asked: Asked) {
+    pub fn handle_asked(&mut self, now: Now, asked: ControlRequest) {
         self.on_control(now, asked);
         self.settle(now);
     }
@@ -369,7 +369,7 @@ impl Engine {
 
     /// Returns a request for the store.
     #[must_use]
-    pub fn poll_store(&mut self) -> Option<Submitted> {
+    pub fn poll_store(&mut self) -> Option<Envelope> {
         self.store_out.pop_front()
     }
 
@@ -398,7 +398,7 @@ impl Engine {
 
     /// Returns an order for this node's own relay.
     #[must_use]
-    pub fn poll_relay(&mut self) -> Option<Order> {
+    pub fn poll_relay(&mut self) -> Option<RelayControl> {
         self.relay_orders.as_mut()?.pop_front()
     }
 
@@ -450,16 +450,16 @@ impl Engine {
 
     // Between input and output.
 
-    pub(super) fn submit(&mut self, request: Request, pending: Pending) {
+    pub(super) fn submit(&mut self, request: StoreRequest, pending: Pending) {
         self.next_ticket += 1;
         self.pending.insert(self.next_ticket, pending);
-        self.store_out.push_back(Submitted { ticket: Ticket::Sync(self.next_ticket), request });
+        self.store_out.push_back(Envelope { ticket: Ticket::Sync(self.next_ticket), request });
     }
 
     pub(super) fn save_sync(&mut self, active: bool) {
         if self.persist_sync {
             self.saving_sync += 1;
-            self.submit(Request::SaveSync(active), Pending::SaveSync);
+            self.submit(StoreRequest::SaveSync(active), Pending::SaveSync);
         }
     }
 

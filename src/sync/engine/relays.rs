@@ -8,12 +8,12 @@ use bytes::BytesMut;
 use super::Engine;
 use crate::clock::Now;
 use crate::random::RandomExt;
-use crate::relay::shell::Order;
+use crate::relay::shell::RelayControl;
 use crate::relay::wire::RelayKey;
 use crate::sync::link::relay_of;
 use crate::sync::peers::Address;
 use crate::sync::proof::FormationKey;
-use crate::sync::relays::{self, Heard};
+use crate::sync::relays::{self, RelayInput};
 use crate::sync::session::Session;
 
 /// Returns true if a datagram's first byte is QUIC's (RFC 9000, section 17); this protocol's own are below 0x40.
@@ -49,13 +49,13 @@ impl Engine {
     /// Handles a datagram that is not QUIC's: from a relay, or about a link's path.
     pub(super) fn on_other(&mut self, now: Now, from: SocketAddr, mut data: BytesMut) {
         match self.relays.handle(now, from, &data) {
-            Heard::Through(way) => {
+            RelayInput::Through(way) => {
                 relays::payload(&mut data);
                 self.links.handle_datagram(now, way, data);
             }
-            Heard::Up => self.on_relay_up(now),
-            Heard::Stranger => self.links.handle_datagram(now, from, data),
-            Heard::Done => {}
+            RelayInput::Up => self.on_relay_up(now),
+            RelayInput::Stranger => self.links.handle_datagram(now, from, data),
+            RelayInput::Done => {}
         }
     }
 
@@ -104,7 +104,7 @@ impl Engine {
         }
         self.relays.set_key(now, shared.map(RelayKey::new));
         if let (Some(orders), Some(shared)) = (&mut self.relay_orders, shared) {
-            orders.push_back(Order::Key(RelayKey::new(shared)));
+            orders.push_back(RelayControl::Key(RelayKey::new(shared)));
         }
     }
 
@@ -112,7 +112,7 @@ impl Engine {
         self.relays.forget_all(now);
         self.links.set_relays(Vec::new());
         if let Some(orders) = &mut self.relay_orders {
-            orders.push_back(Order::Active(false));
+            orders.push_back(RelayControl::Active(false));
             self.relay_owes += 1;
         }
     }
@@ -120,7 +120,7 @@ impl Engine {
     pub(super) fn wake_relays(&mut self, now: Now) {
         self.relays.forget_all(now);
         if let Some(orders) = &mut self.relay_orders {
-            orders.push_back(Order::Active(true));
+            orders.push_back(RelayControl::Active(true));
         }
     }
 }

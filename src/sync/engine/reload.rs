@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Engine, PeerSpec};
 use crate::clock::Now;
 use crate::identity::EndpointId;
-use crate::store::{Link, LinkWish};
+use crate::store::{PeerSetting, SavedPeer};
 use crate::sync::link::{CloseCode, LinkRates};
 use crate::sync::peers::Address;
 use crate::sync::proof::FormationKey;
@@ -45,7 +45,7 @@ impl Engine {
         self.settle(now);
     }
 
-    fn name(&mut self, now: Now, spec: PeerSpec, saved: &[Link]) {
+    fn name(&mut self, now: Now, spec: PeerSpec, saved: &[SavedPeer]) {
         let mut addresses = spec.addresses;
         addresses.extend(connected_to(saved, spec.id).into_iter().flatten());
         self.set_addresses(spec.id, addresses);
@@ -80,9 +80,9 @@ impl Engine {
 }
 
 /// Returns the addresses at which ConnectPeer has a peer dialled; `None` if it was not called for the peer.
-fn connected_to(saved: &[Link], id: EndpointId) -> Option<Vec<Address>> {
+fn connected_to(saved: &[SavedPeer], id: EndpointId) -> Option<Vec<Address>> {
     saved.iter().filter(|link| link.peer == id).find_map(|link| match &link.wish {
-        LinkWish::Connect(addresses) => Some(addresses.iter().filter_map(|text| Address::parse(text)).collect()),
-        LinkWish::Refuse(_) | LinkWish::Seen(_) => None,
+        PeerSetting::Connect(addresses) => Some(addresses.iter().filter_map(|text| Address::parse(text)).collect()),
+        PeerSetting::Refuse(_) | PeerSetting::Seen(_) => None,
     })
 }

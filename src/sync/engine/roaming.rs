@@ -8,7 +8,7 @@ use super::controls::DIALLED_ANEW;
 use crate::clock::Now;
 use crate::sync::link::{CloseCode, LinkId};
 use crate::sync::peers::Peer;
-use crate::sync::session::Fault;
+use crate::sync::session::SessionError;
 
 /// Pause after acting on a change. Changes come in bursts: a link, then its address, then its routes. Doubles while they
 /// continue, up to `PAUSE_MAX`.
@@ -24,7 +24,7 @@ const ROUND_TRIPS: u32 = 5;
 
 /// Ping sent to a link after a change.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct ProbedLink {
     at: Instant,
     until: Instant,
 }
@@ -35,7 +35,7 @@ pub(super) struct Roaming {
     due: Option<Instant>,
     acted: Option<Instant>,
     pause: Duration,
-    asked: BTreeMap<LinkId, Asked>,
+    asked: BTreeMap<LinkId, ProbedLink>,
 }
 
 impl Roaming {
@@ -82,7 +82,7 @@ impl Engine {
             let wait = if self.links.has_choice(*link) { 3 * answer } else { answer };
             // A peer that cannot be dialled must not lose its link: only it can dial.
             if session.is_live() && self.peers.get(&session.peer).is_some_and(Peer::is_wanted) {
-                self.roaming.asked.entry(*link).or_insert(Asked { at: now.mono, until: now.mono + wait });
+                self.roaming.asked.entry(*link).or_insert(ProbedLink { at: now.mono, until: now.mono + wait });
             }
         }
     }
@@ -105,7 +105,7 @@ impl Engine {
                 continue;
             };
             let id = session.peer;
-            self.end(now, link, &Fault::new(CloseCode::Silent, "no answer since the network changed"));
+            self.end(now, link, &SessionError::new(CloseCode::Silent, "no answer since the network changed"));
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.try_now(now);
             }

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::limits::BATCH_BYTES;
-use crate::store::{self, KeyHash, Kind, Outcome, Record, Request};
+use crate::store::{self, KeyHash, Kind, Outcome, Record, StoreRequest};
 use crate::sync::copied;
-use crate::sync::held::Way;
+use crate::sync::held::Direction;
 use crate::sync::link::{Lane, LinkId};
-use crate::sync::session::{Fault, Report, Session};
+use crate::sync::session::{Report, Session, SessionError};
 
 impl Engine {
     /// Reads, applies, answers and fills one session.
@@ -27,11 +27,11 @@ impl Engine {
         }
     }
 
-    fn work(&mut self, now: Now, session: &mut Session) -> Result<(), Fault> {
+    fn work(&mut self, now: Now, session: &mut Session) -> Result<(), SessionError> {
         self.read(now, session)?;
         if self.pending.len() < STORE_OUTSTANDING {
             if let Some(apply) = session.poll_apply(now)? {
-                self.submit(Request::Apply(apply), Pending::Apply(session.link));
+                self.submit(StoreRequest::Apply(apply), Pending::Apply(session.link));
             }
         } else {
             self.dirty.insert(session.link);
@@ -56,7 +56,7 @@ impl Engine {
         Ok(())
     }
 
-    fn read(&mut self, now: Now, session: &mut Session) -> Result<(), Fault> {
+    fn read(&mut self, now: Now, session: &mut Session) -> Result<(), SessionError> {
         loop {
             let lanes = session.lanes_to_read();
             if lanes.is_empty() {
@@ -80,7 +80,7 @@ impl Engine {
         }
     }
 
-    fn on_report(&mut self, now: Now, session: &mut Session, report: Report) -> Result<(), Fault> {
+    fn on_report(&mut self, now: Now, session: &mut Session, report: Report) -> Result<(), SessionError> {
         match report {
             Report::Proved { proof } => self.on_proved(now, session, &proof),
             Report::Met { run, skew_ms, name, mismatched } => {
@@ -124,7 +124,7 @@ impl Engine {
                 Ok(())
             }
             Report::Declined(declined) => {
-                let way = (session.peer, declined.hash, Way::In);
+                let way = (session.peer, declined.hash, Direction::In);
                 self.note_held(now, way, declined.incarnation, &declined.sentence);
                 Ok(())
             }
@@ -155,7 +155,7 @@ impl Engine {
         let name = record.and_then(|record| record.name);
         let name = name.map_or_else(|| "a document".to_owned(), |name| format!("document {name}"));
         let sentence = format!("it does not have the newest version of {name}, {reason}{remedy}");
-        self.note_held(now, (peer, hash, Way::Out), incarnation, &sentence);
+        self.note_held(now, (peer, hash, Direction::Out), incarnation, &sentence);
     }
 
     fn held_record(&self, hash: KeyHash) -> Option<Record> {
@@ -165,8 +165,8 @@ impl Engine {
     /// Releases a document that the peer acknowledged. If it is deleted or compacted here, this node lacks nothing of it
     /// either.
     fn release_acked(&mut self, peer: EndpointId, hash: KeyHash) {
-        self.held.release(peer, hash, Way::Out);
-        self.release_if_superseded(peer, hash, Way::In);
+        self.held.release(peer, hash, Direction::Out);
+        self.release_if_superseded(peer, hash, Direction::In);
     }
 
     /// Releases documents that have been superseded since an earlier link: the other end may have received the newer form by
@@ -177,7 +177,7 @@ impl Engine {
         }
     }
 
-    fn release_if_superseded(&mut self, peer: EndpointId, hash: KeyHash, way: Way) {
+    fn release_if_superseded(&mut self, peer: EndpointId, hash: KeyHash, way: Direction) {
         if let Some(lacked) = self.held.incarnation(peer, hash, way)
             && let Some(record) = self.held_record(hash)
             && (record.incarnation > lacked || !record.is_live())
@@ -186,7 +186,13 @@ impl Engine {
         }
     }
 
-    fn note_held(&mut self, now: Now, (peer, hash, way): (EndpointId, KeyHash, Way), incarnation: u64, sentence: &str) {
+    fn note_held(
+        &mut self,
+        now: Now,
+        (peer, hash, way): (EndpointId, KeyHash, Direction),
+        incarnation: u64,
+        sentence: &str,
+    ) {
         let sentence = format!("{peer}: {sentence}");
         if self.log.allows(now, &sentence) {
             log::warn!("{sentence}");
@@ -210,16 +216,16 @@ impl Engine {
                 if !self.held.is_empty() {
                     let open: BTreeSet<_> = applied.missing.iter().map(|(hash, _)| *hash).collect();
                     for hash in session.submitted().filter(|hash| !open.contains(hash)) {
-                        self.held.release(id, hash, Way::In);
+                        self.held.release(id, hash, Direction::In);
                         // If the peer still lacks something of it, that is noted when it is next sent.
-                        self.held.release(id, hash, Way::Out);
+                        self.held.release(id, hash, Direction::Out);
                     }
                 }
                 let refused = applied.refused.clone();
                 let fault = session.handle_applied(applied).err();
                 for (hash, reason) in refused {
                     let incarnation = self.held_record(hash).map_or(1, |record| record.incarnation);
-                    self.note_held(now, (id, hash, Way::In), incarnation, &reason);
+                    self.note_held(now, (id, hash, Direction::In), incarnation, &reason);
                 }
                 fault
             }

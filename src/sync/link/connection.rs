@@ -13,7 +13,7 @@ use crate::sync::link::config::SEND_WINDOW_BYTES;
 use crate::sync::link::lanes::{Activity, Broken, LaneSet, Lanes};
 use crate::sync::link::pace::{Pace, Rate, product_bytes};
 use crate::sync::link::route::Route;
-use crate::sync::link::way::Way;
+use crate::sync::link::way::PathState;
 use crate::sync::link::{CloseCode, DownReason, Lane, LinkEvent, LinkId, tls};
 
 /// Maximum number of bytes kept of a peer's close reason.
@@ -64,7 +64,7 @@ pub(super) struct Link {
     /// True if it is in the queue of links that may have a datagram to send.
     pub(super) queued: bool,
     /// Path state.
-    pub(super) way: Way,
+    pub(super) way: PathState,
     lanes: Lanes,
     /// Endpoint id of the key that the peer has shown.
     pub(super) peer: Option<EndpointId>,
@@ -98,7 +98,7 @@ impl Link {
             held_until: None,
             deadline: None,
             queued: false,
-            way: Way::default(),
+            way: PathState::default(),
             lanes: Lanes::default(),
             peer: None,
             readable: LaneSet::default(),

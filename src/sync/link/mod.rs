@@ -55,7 +55,7 @@ pub use pace::LinkRates;
 use pace::Rate;
 pub(crate) use route::canonical;
 pub use route::{RelayNumber, relay_of, relayed};
-use route::{Residents, Route, virtual_address};
+use route::{Route, WrongPeerCache, virtual_address};
 use shares::Unproven;
 pub use types::{CloseCode, DownReason, Lane, LinkError, LinkEvent, LinkId, PerLane};
 pub use way::Reason;
@@ -96,7 +96,7 @@ pub struct Links {
     events: VecDeque<LinkEvent>,
     /// Links that may have a datagram to send, each once, served round robin.
     senders: VecDeque<LinkId>,
-    residents: Residents,
+    residents: WrongPeerCache,
     /// Links by the subject of their path messages.
     subjects: BTreeMap<[u8; 8], LinkId>,
     /// Relays at which this node has an allocation.
@@ -143,7 +143,7 @@ impl Links {
             deadlines: BTreeSet::new(),
             events: VecDeque::new(),
             senders: VecDeque::new(),
-            residents: Residents::default(),
+            residents: WrongPeerCache::default(),
             subjects: BTreeMap::new(),
             relays: Vec::new(),
             doubt: false,

@@ -66,7 +66,7 @@ const CONFIRM: Duration = Duration::from_millis(100);
 
 /// Meaning of a path message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum ProbeKind {
     /// Asks whether the peer receives this.
     Probe = 2,
     /// Answers a probe.
@@ -79,7 +79,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Message {
     /// Meaning of the message.
-    pub kind: Kind,
+    pub kind: ProbeKind,
     /// Counter of the sender; an answer repeats the number of its probe.
     pub number: u64,
 }
@@ -138,7 +138,8 @@ impl Secret {
         if differs(rest.get(..MESSAGE_BYTES - FIELDS)?) {
             return None;
         }
-        let kind = [Kind::Probe, Kind::Answer, Kind::Deaf].into_iter().find(|kind| *kind as u8 == fields[0])?;
+        let kind =
+            [ProbeKind::Probe, ProbeKind::Answer, ProbeKind::Deaf].into_iter().find(|kind| *kind as u8 == fields[0])?;
         Some(Message { kind, number: u64::from_be_bytes(*fields.last_chunk()?) })
     }
 }
@@ -218,6 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a starting point for virtual time")]
     fn a_path_is_confirmed_by_the_answer_to_a_second_probe_and_not_by_a_copy_of_the_first() {
         let (start, from) = (Instant::now(), SocketAddr::from(([10, 0, 0, 1], 4242)));
         let mut prober = Prober::default();
@@ -233,7 +235,7 @@ mod tests {
     #[test]
     fn a_message_about_ways_is_believed_of_the_other_end_only() {
         let (ours, other) = (Secret::new([1; SECRET_BYTES]), Secret::new([2; SECRET_BYTES]));
-        let message = Message { kind: Kind::Deaf, number: 7 };
+        let message = Message { kind: ProbeKind::Deaf, number: 7 };
         let bytes = ours.write(true, message, 0);
         assert_eq!(bytes.len(), MESSAGE_BYTES);
         assert_eq!(subject(&bytes), Some(ours.subject()));

@@ -144,9 +144,9 @@ impl Route {
 /// Nodes found at addresses where another was dialled. The first address that answers decides a dial; without this memory a
 /// fast stranger at one address could keep a node from ever reaching its peer at another.
 #[derive(Debug, Default)]
-pub(super) struct Residents(BTreeMap<SocketAddr, (EndpointId, Instant)>);
+pub(super) struct WrongPeerCache(BTreeMap<SocketAddr, (EndpointId, Instant)>);
 
-impl Residents {
+impl WrongPeerCache {
     pub(super) fn note(&mut self, now: Instant, at: SocketAddr, found: EndpointId) {
         self.0.retain(|_, (_, since)| now < *since + RESIDENCE);
         if self.0.len() < RESIDENTS {

@@ -53,7 +53,7 @@ use crate::clock::Now;
 use crate::limits::CANDIDATES;
 use crate::relay::wire::Handle;
 use crate::sync::link::connection::{Link, Phase};
-use crate::sync::link::probe::{EXPORT_LABEL, Kind, Message, PROBE_BYTES, Prober, SECRET_BYTES, Secret};
+use crate::sync::link::probe::{EXPORT_LABEL, Message, PROBE_BYTES, ProbeKind, Prober, SECRET_BYTES, Secret};
 use crate::sync::link::route::{is_relayed, relayed};
 use crate::sync::link::{LinkId, Links, RelayNumber};
 
@@ -95,7 +95,7 @@ impl fmt::Display for Reason {
 
 /// Path state of one link; see the module documentation.
 #[derive(Debug, Default)]
-pub(super) struct Way {
+pub(super) struct PathState {
     reason: Reason,
     /// Time since which a sent packet is unanswered.
     owed: Option<Instant>,
@@ -109,7 +109,7 @@ pub(super) struct Way {
     known: Vec<SocketAddr>,
 }
 
-impl Way {
+impl PathState {
     /// Records the path `by` on which the handshake completed.
     pub(super) fn settle(&mut self, now: Instant, by: SocketAddr) {
         if is_relayed(by) {
@@ -280,7 +280,7 @@ impl Links {
     fn say_deaf(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let (Some(secret), Some(peer)) = (&link.way.secret, &link.peer) else { return };
-        let message = Message { kind: Kind::Deaf, number: link.way.prober.number() };
+        let message = Message { kind: ProbeKind::Deaf, number: link.way.prober.number() };
         let (datagram, handle) = (secret.write(false, message, 0), Handle::of(peer));
         for relay in self.relays.clone() {
             self.send_ready(Some(id), relayed(relay, handle), datagram.clone());
@@ -293,7 +293,7 @@ impl Links {
             return link.way.prober.stop();
         }
         let (Some(number), Some(secret)) = (link.way.prober.poll(now.mono), &link.way.secret) else { return };
-        let message = Message { kind: Kind::Probe, number };
+        let message = Message { kind: ProbeKind::Probe, number };
         let datagram = secret.write(link.dial.is_some(), message, PROBE_BYTES);
         for way in link.to_probe() {
             self.send_ready(Some(id), way, datagram.clone());
@@ -307,8 +307,8 @@ impl Links {
         let (Some(secret), dialled) = (&link.way.secret, link.dial.is_some()) else { return };
         let Some(Message { kind, number }) = secret.read(!dialled, datagram) else { return };
         match kind {
-            Kind::Probe => {
-                let answer = secret.write(dialled, Message { kind: Kind::Answer, number }, datagram.len());
+            ProbeKind::Probe => {
+                let answer = secret.write(dialled, Message { kind: ProbeKind::Answer, number }, datagram.len());
                 // A new source may be the address of a NAT binding, so probing starts over.
                 let learned = !is_relayed(from) && link.dial.as_mut().is_some_and(|dial| dial.route.learn(from));
                 if learned && link.way.prober.deadline().is_some() {
@@ -316,12 +316,12 @@ impl Links {
                 }
                 self.send_ready(Some(id), from, answer);
             }
-            Kind::Answer => {
+            ProbeKind::Answer => {
                 if dialled && !is_relayed(from) && link.way.prober.on_answer(now.mono, number, from) {
                     link.take(now.mono, from, Reason::Back);
                 }
             }
-            Kind::Deaf => {
+            ProbeKind::Deaf => {
                 let deaf = dialled && is_relayed(from) && link.way.prober.is_news(number);
                 if deaf && link.remote() != Some(from) {
                     link.take(now.mono, from, Reason::NotHeard);

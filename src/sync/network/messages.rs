@@ -41,9 +41,9 @@ struct Thing {
 
 /// Last known state of each link, address and route.
 #[derive(Debug, Default)]
-pub(super) struct Known(BTreeMap<Vec<u8>, u32>);
+pub(super) struct KnownRoutes(BTreeMap<Vec<u8>, u32>);
 
-impl Known {
+impl KnownRoutes {
     /// Takes the messages of one read; returns true if any is news.
     pub(super) fn note(&mut self, mut bytes: &[u8]) -> bool {
         let mut news = false;
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_link_that_comes_up_or_goes_down_is_news_and_its_signal_is_not() {
-        let mut known = Known::default();
+        let mut known = KnownRoutes::default();
         assert!(known.note(&link(NEW_LINK, 3, 0x1_0041)));
         assert!(!known.note(&link(NEW_LINK, 3, 0x1_1041)), "another flag");
         assert!(known.note(&link(NEW_LINK, 3, 0x1)), "the cable is out");
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_renewed_is_no_news() {
-        let mut known = Known::default();
+        let mut known = KnownRoutes::default();
         assert!(known.note(&address(NEW_ADDRESS, 0x40, 1, 60)), "not usable yet");
         assert!(known.note(&address(NEW_ADDRESS, 0, 1, 60)), "usable");
         assert!(!known.note(&address(NEW_ADDRESS, 0, 1, 90)), "renewed");
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_route_is_news_unless_it_is_a_cached_one() {
-        let mut known = Known::default();
+        let mut known = KnownRoutes::default();
         assert!(known.note(&route(NEW_ROUTE, 0, 3)));
         assert!(!known.note(&route(NEW_ROUTE, 0, 3)));
         assert!(!known.note(&route(NEW_ROUTE, ROUTE_CLONED, 4)));
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_read_that_was_cut_short_is_news() {
-        let mut known = Known::default();
+        let mut known = KnownRoutes::default();
         let both = [link(NEW_LINK, 3, 1), route(NEW_ROUTE, 0, 3)].concat();
         assert!(known.note(&both) && !known.note(&both));
         assert!(known.note(&both[..both.len() - 4]));
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn one_read_holds_many_messages_and_whatever_is_in_it_nothing_breaks() {
-        let mut known = Known::default();
+        let mut known = KnownRoutes::default();
         let both = [link(NEW_LINK, 3, 1), message(2, &[0; 4]), route(NEW_ROUTE, 0, 3)].concat();
         assert!(known.note(&both) && !known.note(&both));
         for cut in 0..both.len() {

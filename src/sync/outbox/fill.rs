@@ -1,21 +1,21 @@
 //! Fills batches from a snapshot: documents that are due, the live index, the backlog.
 
 use super::lacked::{self, Lacked};
-use super::{Exception, LACKING, NONE, Outbox, Owed, VERSIONS};
+use super::{LACKING, NONE, OutOfOrder, Outbox, Owed, VERSIONS};
 use crate::clock::Now;
 use crate::limits::{BATCH_DOCUMENTS, EXCEPTIONS, LANE_BATCHES, OFFER_BYTES, RECORD_BYTES};
-use crate::store::{Content, Entry, Error, KeyHash, Kind, PerKind, Record, Snapshot};
+use crate::store::{Content, Error, IndexEntry, KeyHash, Kind, PerKind, Record, Snapshot};
 use crate::sync::convert::{self, SendClock};
 use crate::sync::link::Lane;
 use crate::sync::mesh::{Batch, Document};
-use crate::sync::reconcile::Theirs;
+use crate::sync::reconcile::RemoteHas;
 
 /// Maximum number of index entries examined by one scan of a batch, skipped ones included; bounds the time of a call.
 const SCAN_ENTRIES: usize = 4_096;
 
 /// Batch under construction.
 #[derive(Debug)]
-pub(super) struct Filling {
+pub(super) struct BatchBuilder {
     pub(super) documents: Vec<Document>,
     pub(super) keys: Vec<(KeyHash, u64)>,
     pub(super) answered: Vec<KeyHash>,
@@ -25,10 +25,10 @@ pub(super) struct Filling {
     clock: SendClock,
 }
 
-impl Filling {
-    pub(super) fn new(clock: SendClock, most: usize) -> Filling {
+impl BatchBuilder {
+    pub(super) fn new(clock: SendClock, most: usize) -> BatchBuilder {
         let (documents, keys, answered) = (Vec::new(), Vec::new(), Vec::new());
-        Filling { documents, keys, answered, lowest: PerKind::filled(NONE), bytes: 0, most, clock }
+        BatchBuilder { documents, keys, answered, lowest: PerKind::filled(NONE), bytes: 0, most, clock }
     }
 
     fn is_full(&self) -> bool {
@@ -75,7 +75,7 @@ impl Outbox {
             self.source = snapshot.source(self.peer)?;
         }
         self.horizon = self.horizon.max(snapshot.flushed());
-        let mut filling = Filling::new(SendClock { boot: snapshot.boot(), boot_ms: now.boot_ms }, most);
+        let mut filling = BatchBuilder::new(SendClock { boot: snapshot.boot(), boot_ms: now.boot_ms }, most);
         match lane {
             Lane::Control => return Ok(None),
             Lane::Bulk => self.fill_backlog(snapshot, &mut filling)?,
@@ -90,14 +90,14 @@ impl Outbox {
         Ok(if nothing { None } else { Some(self.close(lane, filling, urgent)) })
     }
 
-    fn fill_kind(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
+    fn fill_kind(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut BatchBuilder) -> Result<(), Error> {
         self.fill_due(kind, snapshot, filling)?;
         debug_assert!(self.due[kind].is_empty() || filling.is_full(), "an answer waits for a document");
         self.fill_live(kind, snapshot, filling)
     }
 
     /// Sends requested documents, or an answer that they cannot be sent, and the changes since the version a peer has.
-    fn fill_due(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
+    fn fill_due(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut BatchBuilder) -> Result<(), Error> {
         while !filling.is_full() {
             let Some(hash) = self.due[kind].front().copied() else { break };
             let record = self.readable(hash, snapshot.record(&hash))?;
@@ -139,7 +139,7 @@ impl Outbox {
         Ok(())
     }
 
-    fn fill_live(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
+    fn fill_live(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut BatchBuilder) -> Result<(), Error> {
         let start = self.positions[kind];
         if start.scanned >= snapshot.visible() {
             return Ok(());
@@ -166,7 +166,7 @@ impl Outbox {
         Ok(())
     }
 
-    fn fill_backlog(&mut self, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
+    fn fill_backlog(&mut self, snapshot: &Snapshot, filling: &mut BatchBuilder) -> Result<(), Error> {
         self.fill_found(snapshot, filling)?;
         for kind in Kind::ALL {
             self.fill_range(kind, snapshot, filling)?;
@@ -174,21 +174,21 @@ impl Outbox {
         Ok(())
     }
 
-    fn fill_found(&mut self, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
+    fn fill_found(&mut self, snapshot: &Snapshot, filling: &mut BatchBuilder) -> Result<(), Error> {
         while !filling.is_full() && self.exceptions.len() < EXCEPTIONS {
             let Some((hash, theirs)) = self.found.last().copied() else { break };
             if let Some(record) = self.readable(hash, snapshot.record(&hash))?
                 && !self.leave_to_answer(&hash, record.kind)
                 && self.travels(&record, snapshot)?
             {
-                self.send(&record, (hash, 0, theirs == Theirs::Lacks), snapshot, filling)?;
+                self.send(&record, (hash, 0, theirs == RemoteHas::Lacks), snapshot, filling)?;
             }
             self.found.pop();
         }
         Ok(())
     }
 
-    fn fill_range(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut Filling) -> Result<(), Error> {
+    fn fill_range(&mut self, kind: Kind, snapshot: &Snapshot, filling: &mut BatchBuilder) -> Result<(), Error> {
         let Some((mut passed, end)) = self.positions[kind].backlog else { return Ok(()) };
         let mut entries = snapshot.entries(kind, passed)?;
         for _ in 0..SCAN_ENTRIES {
@@ -215,10 +215,10 @@ impl Outbox {
     /// Sends the version at `entry`, or skips it if the peer has it.
     fn pass(
         &mut self,
-        (entry, kind): (&Entry, Kind),
+        (entry, kind): (&IndexEntry, Kind),
         snapshot: &Snapshot,
         held: u64,
-        filling: &mut Filling,
+        filling: &mut BatchBuilder,
     ) -> Result<(), Error> {
         // It came from this peer, or an exception will send the newest version.
         if (entry.from != 0 && Some(entry.from) == self.source) || self.leave_to_answer(&entry.hash, kind) {
@@ -228,7 +228,7 @@ impl Outbox {
             && let Some(newest) = on_way.newest()
         {
             let owed = Owed::Crowded(newest);
-            self.exceptions.insert(entry.hash, Exception { kind, sequence: entry.sequence, owed });
+            self.exceptions.insert(entry.hash, OutOfOrder { kind, sequence: entry.sequence, owed });
             return Ok(());
         }
         let Some(record) = self.readable(entry.hash, snapshot.record_at(entry))? else { return Ok(()) };
@@ -286,7 +286,7 @@ impl Outbox {
         record: &Record,
         (hash, held, lacks): (KeyHash, u64, bool),
         snapshot: &Snapshot,
-        filling: &mut Filling,
+        filling: &mut BatchBuilder,
     ) -> Result<bool, Error> {
         let mut chunks = Vec::new();
         if let Content::Merged { history, .. } = &record.content {
@@ -299,7 +299,7 @@ impl Outbox {
             // Offered first: the peer may have most of a large document, and a difference may fit where the whole does not.
             if (newer == history.parts() && history.size() > OFFER_BYTES && !lacks) || too_large {
                 let owed = Owed::Offered { passed: false, incarnation: record.incarnation };
-                self.exceptions.insert(hash, Exception { kind: record.kind, sequence: record.sequence, owed });
+                self.exceptions.insert(hash, OutOfOrder { kind: record.kind, sequence: record.sequence, owed });
                 filling.push_offer(convert::offer(record, hash, history.size(), String::new()));
                 return Ok(true);
             }

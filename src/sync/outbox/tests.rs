@@ -45,7 +45,7 @@ fn a_document_the_peer_refused_does_not_count_as_held_until_it_keeps_a_newer_ver
 #[test]
 fn nothing_of_an_offered_document_is_sent_until_the_peer_has_answered() {
     let mut outbox = outbox();
-    let offered = Exception { kind: Kind::Merged, sequence: 5, owed: Owed::Offered { passed: false, incarnation: 1 } };
+    let offered = OutOfOrder { kind: Kind::Merged, sequence: 5, owed: Owed::Offered { passed: false, incarnation: 1 } };
     outbox.exceptions.insert(GOOD, offered);
     assert!(outbox.leave_to_answer(&GOOD, Kind::Merged) && !outbox.leave_to_answer(&BAD, Kind::Merged));
     outbox.satisfied(&GOOD);
@@ -66,7 +66,7 @@ fn a_declined_offer_is_not_owed_any_more_and_what_passed_since_is() {
     let mut outbox = outbox();
     for (hash, passed) in [(GOOD, false), (BAD, true)] {
         let owed = Owed::Offered { passed, incarnation: 1 };
-        outbox.exceptions.insert(hash, Exception { kind: Kind::Merged, sequence: 5, owed });
+        outbox.exceptions.insert(hash, OutOfOrder { kind: Kind::Merged, sequence: 5, owed });
         outbox.decline(hash, || None).expect("it was offered");
     }
     assert!(!outbox.exceptions.contains_key(&GOOD) && outbox.due[Kind::Merged] == [BAD] && outbox.is_consistent());
@@ -92,7 +92,7 @@ fn a_document_edited_faster_than_the_peer_confirms_is_due_once_half_has_arrived(
     for version in 1..=VERSIONS as u64 {
         send(&mut outbox, &[(GOOD, version)]);
     }
-    let crowded = Exception { kind: Kind::Latest, sequence: 9, owed: Owed::Crowded(8) };
+    let crowded = OutOfOrder { kind: Kind::Latest, sequence: 9, owed: Owed::Crowded(8) };
     outbox.exceptions.insert(GOOD, crowded);
     acked(&mut outbox, 3, &[]);
     assert!(outbox.due[Kind::Latest].is_empty(), "five are on their way");

@@ -53,11 +53,11 @@ fn set(records: &Records) -> Set {
 }
 
 /// Returns the records that `ours` has to send to a node that holds `theirs`.
-fn expected(ours: &Records, theirs: &Records) -> Vec<(KeyHash, Theirs)> {
+fn expected(ours: &Records, theirs: &Records) -> Vec<(KeyHash, RemoteHas)> {
     let missing = |(key, version): (&[u8; 16], &[u8; 16])| match theirs.get(key) {
-        None => Some((KeyHash(*key), Theirs::Lacks)),
+        None => Some((KeyHash(*key), RemoteHas::Lacks)),
         Some(other) if other == version || VersionHash(*other).order() > VersionHash(*version).order() => None,
-        Some(_) => Some((KeyHash(*key), Theirs::Differs)),
+        Some(_) => Some((KeyHash(*key), RemoteHas::Differs)),
     };
     ours.iter().filter_map(missing).collect()
 }
@@ -66,8 +66,8 @@ fn expected(ours: &Records, theirs: &Records) -> Vec<(KeyHash, Theirs)> {
 struct Exchange {
     /// Bytes of each message, in order.
     messages: Vec<Vec<u8>>,
-    a: Vec<(KeyHash, Theirs)>,
-    b: Vec<(KeyHash, Theirs)>,
+    a: Vec<(KeyHash, RemoteHas)>,
+    b: Vec<(KeyHash, RemoteHas)>,
 }
 
 impl Exchange {

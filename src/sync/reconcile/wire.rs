@@ -5,7 +5,7 @@
 
 use prost::encoding::{decode_varint, encode_varint};
 
-use super::{Item, ReconcileError, Theirs};
+use super::{Item, ReconcileError, RemoteHas};
 use crate::store::fingerprint::Fingerprint;
 use crate::store::{KeyHash, VersionHash};
 
@@ -49,12 +49,12 @@ pub(super) struct Status {
     /// Index of the item in the list.
     pub(super) position: usize,
     /// State of the reporting side under that key.
-    pub(super) theirs: Theirs,
+    pub(super) theirs: RemoteHas,
 }
 
 /// Statement of a message about one span.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Entry {
+pub(super) enum SpanContent {
     /// "My items here have this fingerprint."
     Fingerprint(Fingerprint),
     /// "These are all my items here."
@@ -103,7 +103,7 @@ impl Writer {
         let mut next = 0;
         for status in statuses {
             let gap = (status.position - next) as u64;
-            encode_varint(gap << 1 | u64::from(status.theirs == Theirs::Differs), &mut self.out);
+            encode_varint(gap << 1 | u64::from(status.theirs == RemoteHas::Differs), &mut self.out);
             next = status.position + 1;
         }
     }
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the next entry that is not skipped, or `None` at the end of the message.
-    pub(super) fn next_entry(&mut self) -> Result<Option<(Span, Entry)>, ReconcileError> {
+    pub(super) fn next_entry(&mut self) -> Result<Option<(Span, SpanContent)>, ReconcileError> {
         while let Some((&head, rest)) = self.rest.split_first() {
             if head == MORE {
                 self.more = true;
@@ -172,9 +172,9 @@ impl<'a> Reader<'a> {
             let span = self.span(head)?;
             match head >> 6 {
                 SKIP => {}
-                FINGERPRINT => return Ok(Some((span, Entry::Fingerprint(self.array()?)))),
-                ITEMS => return Ok(Some((span, Entry::Items(self.items(span)?)))),
-                _ => return Ok(Some((span, Entry::Answer(self.statuses()?)))),
+                FINGERPRINT => return Ok(Some((span, SpanContent::Fingerprint(self.array()?)))),
+                ITEMS => return Ok(Some((span, SpanContent::Items(self.items(span)?)))),
+                _ => return Ok(Some((span, SpanContent::Answer(self.statuses()?)))),
             }
         }
         Ok(None)
@@ -237,7 +237,7 @@ impl<'a> Reader<'a> {
             let code = self.varint()?;
             let gap = usize::try_from(code >> 1).map_err(|_| TRUNCATED)?;
             let position = next.checked_add(gap).ok_or(ReconcileError::Malformed("a position out of range"))?;
-            let theirs = if code & 1 == 0 { Theirs::Lacks } else { Theirs::Differs };
+            let theirs = if code & 1 == 0 { RemoteHas::Lacks } else { RemoteHas::Differs };
             statuses.push(Status { position, theirs });
             next = position.checked_add(1).ok_or(ReconcileError::Malformed("a position out of range"))?;
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::identity::{EndpointId, Identity};
-use crate::relay::wire::{Answer, Claim, Refusal, RelayId, RelayKey, Request, Token};
+use crate::relay::wire::{AllocationClaim, AllocationRequest, Answer, Refusal, RelayId, RelayKey, Token};
 
 /// Interval of requests while the relay answers. Keeps NAT bindings alive, and detects soon that a relay has restarted.
 const REFRESH: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub(super) struct Client {
     turn: usize,
     pub(super) looking_up: bool,
     /// Claim of the next request, from the relay's last answers.
-    claim: Claim,
+    claim: AllocationClaim,
     token: Option<(Token, Instant)>,
     nonce: u64,
     asked: Option<Instant>,
@@ -60,7 +60,7 @@ impl Client {
             addresses,
             turn: 0,
             looking_up: false,
-            claim: Claim::default(),
+            claim: AllocationClaim::default(),
             token: None,
             nonce,
             asked: None,
@@ -143,7 +143,7 @@ impl Client {
         self.asked = Some(now.mono);
         self.next = now.after(RETRY_MIN.saturating_mul(1 << self.failures.min(5)).min(RETRY_MAX));
         self.nonce = self.nonce.wrapping_add(1);
-        Some(Request::new(identity, self.nonce.to_be_bytes(), self.claim).to_bytes(key))
+        Some(AllocationRequest::new(identity, self.nonce.to_be_bytes(), self.claim).to_bytes(key))
     }
 
     pub(super) fn on_answer(&mut self, now: Now, datagram: &[u8], id: &EndpointId, key: &RelayKey) -> Progress {
@@ -156,7 +156,7 @@ impl Client {
             Answer::Cookie { relay, cookie } => {
                 // A relay that accepts none of its own cookies is polled at the rate of one that does not answer.
                 let unchanged = self.claim.cookie == cookie && self.claim.relay == relay;
-                self.claim = Claim { relay, cookie, ..self.claim };
+                self.claim = AllocationClaim { relay, cookie, ..self.claim };
                 self.next = if unchanged { now.after(RETRY_MAX) } else { now.mono };
                 Progress::None
             }
@@ -185,7 +185,7 @@ impl Client {
     /// Suspends requests: it presented the id of the relay at `host`, which serves this node's id at another address.
     pub(super) fn suspend(&mut self, now: Now, host: &str) {
         self.forget(now);
-        self.claim = Claim::default();
+        self.claim = AllocationClaim::default();
         self.trouble = format!("it passes on the answers of relay {host}");
         self.next = now.after(SUSPENDED);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Fault, Ours, Session};
+use super::{LocalNode, Session, SessionError};
 use crate::store::{self, Kind, Snapshot};
 use crate::sync::link::Lane;
 use crate::sync::mesh::{Reconcile, message::Body};
@@ -14,7 +14,7 @@ const GATHERED_A_TURN: usize = 8_192;
 /// Comparison in progress.
 #[derive(Debug)]
 pub(super) struct Comparison {
-    step: Step,
+    step: ComparisonState,
     /// Message of the peer that waits until the documents found so far have been sent.
     held: Option<bytes::Bytes>,
     /// Newest sequence number in the snapshot that the set was built from.
@@ -26,23 +26,25 @@ pub(super) struct Comparison {
 }
 
 #[derive(Debug)]
-enum Step {
+enum ComparisonState {
     Gathering(Box<Gathering>),
     Talking(Reconciler),
 }
 
 impl Session {
     /// Begins to compare everything in `snapshot` with the records of the peer.
-    pub(super) fn compare(&mut self, ours: &Ours, snapshot: Snapshot, differs: bool) {
+    pub(super) fn compare(&mut self, ours: &LocalNode, snapshot: Snapshot, differs: bool) {
         let visible = snapshot.visible();
         let gathering = Gathering { snapshot, kinds: &Kind::ALL, after: 0, items: Vec::new() };
-        let step = Step::Gathering(Box::new(gathering));
+        let step = ComparisonState::Gathering(Box::new(gathering));
         self.comparison = Some(Comparison { step, held: None, visible, begins: ours.id < self.peer, differs });
     }
 
     /// Continues to gather the records to compare; returns true if there are more.
     pub(super) fn gather(&mut self) -> Result<bool, store::Error> {
-        let Some(Comparison { step: Step::Gathering(gathering), .. }) = &mut self.comparison else { return Ok(false) };
+        let Some(Comparison { step: ComparisonState::Gathering(gathering), .. }) = &mut self.comparison else {
+            return Ok(false);
+        };
         let excluded = self.met.as_ref().map(|met| &met.excluded.0).filter(|names| !names.is_empty());
         if gathering.go_on(excluded)? {
             return Ok(true);
@@ -58,33 +60,33 @@ impl Session {
             Reconciler::respond(set)
         };
         if let Some(comparison) = &mut self.comparison {
-            comparison.step = Step::Talking(reconciler);
+            comparison.step = ComparisonState::Talking(reconciler);
         }
         self.end_comparison();
         Ok(false)
     }
 
-    pub(super) fn on_reconcile(&mut self, message: bytes::Bytes) -> Result<(), Fault> {
+    pub(super) fn on_reconcile(&mut self, message: bytes::Bytes) -> Result<(), SessionError> {
         let Some(comparison) = &mut self.comparison else {
-            return Err(Fault::protocol("compares without a plan to"));
+            return Err(SessionError::protocol("compares without a plan to"));
         };
         if comparison.held.replace(message).is_some() {
-            return Err(Fault::protocol("compares without waiting for the answer"));
+            return Err(SessionError::protocol("compares without waiting for the answer"));
         }
         self.continue_comparison()
     }
 
     /// Takes the next step of the comparison, unless documents found so far are still to be sent.
-    pub(super) fn continue_comparison(&mut self) -> Result<(), Fault> {
+    pub(super) fn continue_comparison(&mut self) -> Result<(), SessionError> {
         let (Some(comparison), Some(outbox)) = (&mut self.comparison, &mut self.outbox) else { return Ok(()) };
         if !outbox.takes_found() {
             return Ok(());
         }
-        let Step::Talking(reconciler) = &mut comparison.step else { return Ok(()) };
+        let ComparisonState::Talking(reconciler) = &mut comparison.step else { return Ok(()) };
         let Some(message) = comparison.held.take() else { return Ok(()) };
         let mut found = Differences::default();
         let answer = reconciler.handle(&message, &mut found);
-        let answer = answer.map_err(|error| Fault::protocol(&format!("compares wrongly: {error}")))?;
+        let answer = answer.map_err(|error| SessionError::protocol(&format!("compares wrongly: {error}")))?;
         outbox.found(found.send);
         if let Some(ranges) = answer {
             self.say(Lane::Control, Body::Reconcile(Reconcile { ranges: ranges.into() }));
@@ -94,7 +96,8 @@ impl Session {
     }
 
     fn end_comparison(&mut self) {
-        let is_done = |step: &Step| matches!(step, Step::Talking(reconciler) if reconciler.is_done());
+        let is_done =
+            |step: &ComparisonState| matches!(step, ComparisonState::Talking(reconciler) if reconciler.is_done());
         let done = self.comparison.as_ref().filter(|comparison| is_done(&comparison.step));
         if let (Some(visible), Some(outbox)) = (done.map(|comparison| comparison.visible), &mut self.outbox) {
             outbox.compared(visible);
@@ -139,6 +142,6 @@ impl Gathering {
     }
 }
 
-fn is_in(snapshot: &Snapshot, entry: &store::Entry, names: &BTreeSet<String>) -> Result<bool, store::Error> {
+fn is_in(snapshot: &Snapshot, entry: &store::IndexEntry, names: &BTreeSet<String>) -> Result<bool, store::Error> {
     Ok(snapshot.name(entry)?.is_some_and(|name| names.contains(name.collection())))
 }

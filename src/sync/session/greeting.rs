@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ring::digest;
 
-use super::{Fault, Met, Ours, Report, Session, Stage};
+use super::{LocalNode, PeerHello, Report, Session, SessionError, SessionPhase};
 use crate::clock::Now;
 use crate::limits::LATEST_COLLECTIONS;
 use crate::store::fingerprint::Fingerprint;
@@ -18,37 +18,37 @@ use crate::sync::peers::NAME_CHARACTERS;
 
 /// Plan of one end.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wish {
+pub(super) struct SyncPlan {
     reconcile: bool,
     /// Fingerprint of all records of that end; `None` if some of them do not cross the link.
     fingerprint: Option<Fingerprint>,
 }
 
-impl Wish {
+impl SyncPlan {
     fn message(self) -> Plan {
         let fingerprint = self.fingerprint.map(Vec::from).unwrap_or_default();
         Plan { reconcile: self.reconcile, fingerprint: fingerprint.into() }
     }
 
     /// Parses the plan of a peer.
-    fn parse(plan: &Plan) -> Result<Wish, &'static str> {
+    fn parse(plan: &Plan) -> Result<SyncPlan, &'static str> {
         let fingerprint = match plan.fingerprint.as_ref() {
             [] => None,
             bytes => Some(bytes.try_into().map_err(|_| "a fingerprint that is not 8 bytes")?),
         };
-        Ok(Wish { reconcile: plan.reconcile, fingerprint })
+        Ok(SyncPlan { reconcile: plan.reconcile, fingerprint })
     }
 
     /// Returns true if both ends hold the same records, false if not; `None` if the fingerprints cannot tell.
-    fn equals(self, theirs: Wish) -> Option<bool> {
+    fn equals(self, theirs: SyncPlan) -> Option<bool> {
         Some(self.fingerprint? == theirs.fingerprint?)
     }
 }
 
 /// Plan that was sent to the peer.
 #[derive(Debug)]
-pub(super) struct Planned {
-    wish: Wish,
+pub(super) struct SentPlan {
+    wish: SyncPlan,
     /// Newest sequence number that the fingerprint covers.
     visible: u64,
     /// Positions after which the peer lacks records of this node; `None` if only a comparison can tell. Later commits must not
@@ -66,10 +66,10 @@ impl Session {
     ///
     /// # Errors
     /// The store could not be read.
-    pub(crate) fn admit(&mut self, now: Now, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
-        self.stage = Stage::Greeting;
-        let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
-        let cursors = snapshot.cursors(&self.peer).map_err(|error| Fault::store(&error))?;
+    pub(crate) fn admit(&mut self, now: Now, ours: &LocalNode, reader: &Reader) -> Result<(), SessionError> {
+        self.stage = SessionPhase::Greeting;
+        let snapshot = reader.snapshot().map_err(|error| SessionError::store(&error))?;
+        let cursors = snapshot.cursors(&self.peer).map_err(|error| SessionError::store(&error))?;
         let hello = Hello {
             run: reader.run().0.to_vec().into(),
             database: reader.database().to_vec().into(),
@@ -84,19 +84,25 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn on_hello(&mut self, now: Now, hello: Hello, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
+    pub(super) fn on_hello(
+        &mut self,
+        now: Now,
+        hello: Hello,
+        ours: &LocalNode,
+        reader: &Reader,
+    ) -> Result<(), SessionError> {
         if hello.app_id != ours.app_id {
             let reason = format!("app id '{}' there, '{}' here (--app-id)", hello.app_id, ours.app_id);
-            return Err(Fault::new(CloseCode::NotAdmitted, reason));
+            return Err(SessionError::new(CloseCode::NotAdmitted, reason));
         }
         if hello.latest_collections.len() > LATEST_COLLECTIONS || hello.cursors.len() > Kind::ALL.len() {
-            return Err(Fault::protocol("names more collections or cursors than a node has"));
+            return Err(SessionError::protocol("names more collections or cursors than a node has"));
         }
         let run = RunId(hello.run.as_ref().try_into().map_err(|_| "a run id that is not 16 bytes")?);
         let database = hello.database.as_ref().try_into().map_err(|_| "a database id that is not 16 bytes")?;
         let theirs: BTreeSet<String> = hello.latest_collections.into_iter().collect();
         if theirs.iter().any(|name| Key::new(name, "x").is_err()) {
-            return Err(Fault::protocol("names a collection that cannot be"));
+            return Err(SessionError::protocol("names a collection that cannot be"));
         }
         let mismatched: BTreeSet<String> = theirs.symmetric_difference(&ours.latest).cloned().collect();
         let skew_ms = hello.wall_clock_ms.saturating_sub(now.wall_ms);
@@ -104,32 +110,32 @@ impl Session {
         self.reports.push(Report::Met { run, skew_ms, name, mismatched: mismatched.iter().cloned().collect() });
         let digest = digest_of(&mismatched);
         let excluded = (mismatched, digest);
-        self.met = Some(Met { run, database, records: hello.records, cursors: hello.cursors, excluded });
-        self.stage = Stage::Planning;
+        self.met = Some(PeerHello { run, database, records: hello.records, cursors: hello.cursors, excluded });
+        self.stage = SessionPhase::Planning;
         self.plan(reader)
     }
 
     /// Decides whether the cursors in the peer's hello suffice, and sends the plan.
-    fn plan(&mut self, reader: &Reader) -> Result<(), Fault> {
-        let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
-        let resume = self.resume_point(reader, &snapshot).map_err(|error| Fault::store(&error))?;
-        if self.went_back(reader, &snapshot).map_err(|error| Fault::store(&error))? {
+    fn plan(&mut self, reader: &Reader) -> Result<(), SessionError> {
+        let snapshot = reader.snapshot().map_err(|error| SessionError::store(&error))?;
+        let resume = self.resume_point(reader, &snapshot).map_err(|error| SessionError::store(&error))?;
+        if self.went_back(reader, &snapshot).map_err(|error| SessionError::store(&error))? {
             self.reports.push(Report::WentBack);
         }
         let all_travels = self.met.as_ref().is_some_and(|met| met.excluded.0.is_empty());
         let fingerprint = all_travels.then(|| snapshot.fingerprint());
-        let wish = Wish { reconcile: self.audit || resume.is_none(), fingerprint };
-        self.plan = Some(Planned { wish, visible: snapshot.visible(), resume });
+        let wish = SyncPlan { reconcile: self.audit || resume.is_none(), fingerprint };
+        self.plan = Some(SentPlan { wish, visible: snapshot.visible(), resume });
         self.say(Lane::Control, Body::Plan(wish.message()));
         Ok(())
     }
 
-    pub(super) fn on_plan(&mut self, plan: &Plan, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
-        self.theirs = Some(Wish::parse(plan)?);
+    pub(super) fn on_plan(&mut self, plan: &Plan, ours: &LocalNode, reader: &Reader) -> Result<(), SessionError> {
+        self.theirs = Some(SyncPlan::parse(plan)?);
         self.start_if_planned(ours, reader)
     }
 
-    /// Returns the value of [`Planned::resume`].
+    /// Returns the value of [`SentPlan::resume`].
     fn resume_point(&self, reader: &Reader, snapshot: &Snapshot) -> Result<Option<PerKind<u64>>, store::Error> {
         let Some(met) = &self.met else { return Ok(None) };
         let mut after = PerKind::default();
@@ -164,11 +170,11 @@ impl Session {
         Ok(false)
     }
 
-    fn start_if_planned(&mut self, ours: &Ours, reader: &Reader) -> Result<(), Fault> {
+    fn start_if_planned(&mut self, ours: &LocalNode, reader: &Reader) -> Result<(), SessionError> {
         let (Some(mine), Some(theirs), Some(met)) = (&self.plan, &self.theirs, &self.met) else { return Ok(()) };
         let peer = PeerRun { node: self.peer, run: met.run };
         let excluded = met.excluded.clone();
-        let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
+        let snapshot = reader.snapshot().map_err(|error| SessionError::store(&error))?;
         // Either side can require a comparison.
         let compares = mine.wish.reconcile || theirs.reconcile;
         let (equals, planned_at) = (mine.wish.equals(*theirs), mine.visible);
@@ -183,7 +189,7 @@ impl Session {
         }
         self.inbox = Some(Inbox::new(peer, reader.run(), met.database, excluded));
         self.outbox = Some(outbox);
-        self.stage = Stage::Live;
+        self.stage = SessionPhase::Live;
         self.reports.push(Report::Live { compares });
         if compares && !is_equal {
             self.compare(ours, snapshot, equals == Some(false));
@@ -235,9 +241,9 @@ mod tests {
     #[test]
     fn a_fingerprint_has_eight_bytes_or_is_left_out() {
         for length in [1, 7, 9, 4 << 20] {
-            assert!(Wish::parse(&plan(&vec![1; length])).is_err(), "{length} bytes");
+            assert!(SyncPlan::parse(&plan(&vec![1; length])).is_err(), "{length} bytes");
         }
-        let [none, ones, twos] = [&[][..], &[1; 8], &[2; 8]].map(|bytes| Wish::parse(&plan(bytes)).expect("whole"));
+        let [none, ones, twos] = [&[][..], &[1; 8], &[2; 8]].map(|bytes| SyncPlan::parse(&plan(bytes)).expect("whole"));
         assert_eq!((ones.equals(ones), ones.equals(twos)), (Some(true), Some(false)));
         assert_eq!((none.equals(none), none.equals(ones), ones.equals(none)), (None, None, None));
         assert_eq!(ones.message(), plan(&[1; 8]));

@@ -11,7 +11,7 @@ mod turns;
 mod watch;
 
 use comparison::Comparison;
-use greeting::{Planned, Wish};
+use greeting::{SentPlan, SyncPlan};
 use offers::{Answer, Declined, answer_offer};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -26,7 +26,7 @@ use crate::sync::inbox::Inbox;
 use crate::sync::link::{CloseCode, Lane, LinkId, PerLane};
 use crate::sync::mesh::{self, Ack, Batch, Want, message::Body};
 use crate::sync::outbox::Outbox;
-use turns::Turns;
+use turns::DeficitRoundRobin;
 pub(crate) use watch::Awaited;
 use watch::Watch;
 
@@ -37,28 +37,28 @@ const OFFERS: usize = 2 * crate::limits::EXCEPTIONS;
 
 /// Reason for which this node ends a session.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Fault {
+pub(crate) struct SessionError {
     pub(crate) code: CloseCode,
     pub(crate) reason: String,
 }
 
-impl Fault {
-    pub(crate) fn new(code: CloseCode, reason: impl Into<String>) -> Fault {
-        Fault { code, reason: reason.into() }
+impl SessionError {
+    pub(crate) fn new(code: CloseCode, reason: impl Into<String>) -> SessionError {
+        SessionError { code, reason: reason.into() }
     }
 
-    fn protocol(reason: &str) -> Fault {
-        Fault::new(CloseCode::Protocol, format!("the peer {reason}"))
+    fn protocol(reason: &str) -> SessionError {
+        SessionError::new(CloseCode::Protocol, format!("the peer {reason}"))
     }
 
-    fn store(error: &store::Error) -> Fault {
-        Fault::new(CloseCode::Internal, format!("reading the store: {error}"))
+    fn store(error: &store::Error) -> SessionError {
+        SessionError::new(CloseCode::Internal, format!("reading the store: {error}"))
     }
 }
 
-impl From<&'static str> for Fault {
-    fn from(reason: &'static str) -> Fault {
-        Fault::new(CloseCode::Protocol, format!("the peer sent {reason}"))
+impl From<&'static str> for SessionError {
+    fn from(reason: &'static str) -> SessionError {
+        SessionError::new(CloseCode::Protocol, format!("the peer sent {reason}"))
     }
 }
 
@@ -87,7 +87,7 @@ pub(crate) enum Report {
 
 /// Properties of this node that its sessions share.
 #[derive(Debug)]
-pub(crate) struct Ours {
+pub(crate) struct LocalNode {
     pub(crate) id: EndpointId,
     pub(crate) node_id: String,
     pub(crate) app_id: String,
@@ -95,7 +95,7 @@ pub(crate) struct Ours {
 }
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Stage {
+enum SessionPhase {
     Proving,
     Greeting,
     Planning,
@@ -104,7 +104,7 @@ enum Stage {
 
 /// Parts of the peer's hello that are needed later.
 #[derive(Debug)]
-struct Met {
+struct PeerHello {
     run: RunId,
     database: [u8; 16],
     records: u64,
@@ -129,11 +129,11 @@ pub(crate) struct Session {
     pub(crate) peer: EndpointId,
     pub(crate) dialled: bool,
     pub(crate) since: Instant,
-    stage: Stage,
+    stage: SessionPhase,
     lanes: PerLane<LaneIo>,
-    met: Option<Met>,
-    plan: Option<Planned>,
-    theirs: Option<Wish>,
+    met: Option<PeerHello>,
+    plan: Option<SentPlan>,
+    theirs: Option<SyncPlan>,
     comparison: Option<Comparison>,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
@@ -146,7 +146,7 @@ pub(crate) struct Session {
     move_at: Option<Instant>,
     reports: Vec<Report>,
     /// Deficit round robin among the lanes that share the rest of the link.
-    turns: Turns,
+    turns: DeficitRoundRobin,
     batch_bytes: usize,
     watch: Watch,
     /// Time since which some answer has been outstanding.
@@ -162,7 +162,7 @@ impl Session {
             peer,
             dialled,
             since: now.mono,
-            stage: Stage::Proving,
+            stage: SessionPhase::Proving,
             lanes: Default::default(),
             met: None,
             plan: None,
@@ -175,7 +175,7 @@ impl Session {
             refused: Vec::new(),
             move_at: None,
             reports: Vec::new(),
-            turns: Turns::default(),
+            turns: DeficitRoundRobin::default(),
             batch_bytes: BATCH_BYTES,
             watch: Watch::default(),
             expects_since: None,
@@ -190,7 +190,7 @@ impl Session {
 
     /// Returns true once documents flow.
     pub(crate) fn is_live(&self) -> bool {
-        self.stage == Stage::Live
+        self.stage == SessionPhase::Live
     }
 
     /// Returns true if the peer has everything that existed at the start of the session.
@@ -302,10 +302,16 @@ impl Session {
     ///
     /// # Errors
     /// The peer broke the protocol, or the store could not be read.
-    pub(crate) fn step(&mut self, now: Now, lane: Lane, ours: &Ours, reader: &Reader) -> Result<bool, Fault> {
-        let standing = if self.stage == Stage::Proving { Standing::Stranger } else { Standing::Member };
+    pub(crate) fn step(
+        &mut self,
+        now: Now,
+        lane: Lane,
+        ours: &LocalNode,
+        reader: &Reader,
+    ) -> Result<bool, SessionError> {
+        let standing = if self.stage == SessionPhase::Proving { Standing::Stranger } else { Standing::Member };
         let next = self.lanes[lane].decoder.poll(lane, standing);
-        match next.map_err(|error| Fault::new(CloseCode::Protocol, format!("the peer sent {error}")))? {
+        match next.map_err(|error| SessionError::new(CloseCode::Protocol, format!("the peer sent {error}")))? {
             Some(received) => self.handle_message(now, lane, received, ours, reader).map(|()| true),
             None => Ok(false),
         }
@@ -316,33 +322,37 @@ impl Session {
         now: Now,
         lane: Lane,
         received: Received,
-        ours: &Ours,
+        ours: &LocalNode,
         reader: &Reader,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SessionError> {
         match (self.stage, received.body) {
-            (Stage::Proving, Body::Auth(auth)) => self.reports.push(Report::Proved { proof: auth.proof.to_vec() }),
-            (Stage::Greeting, Body::Hello(hello)) => self.on_hello(now, hello, ours, reader)?,
-            (Stage::Planning, Body::Plan(plan)) => self.on_plan(&plan, ours, reader)?,
-            (Stage::Live, Body::Reconcile(message)) => self.on_reconcile(message.ranges)?,
-            (Stage::Live, Body::Batch(batch)) => self.on_batch(now, lane, (batch, received.weight), reader)?,
-            (Stage::Live, Body::Ack(ack)) => self.on_ack(&ack)?,
-            (Stage::Live, Body::Want(want)) => self.on_want(&want)?,
-            (Stage::Live, Body::Refused(refused)) => self.on_refused(&refused.keys, reader)?,
-            (Stage::Live, Body::Presence(presence)) => self.reports.push(Report::Present(presence)),
+            (SessionPhase::Proving, Body::Auth(auth)) => {
+                self.reports.push(Report::Proved { proof: auth.proof.to_vec() });
+            }
+            (SessionPhase::Greeting, Body::Hello(hello)) => self.on_hello(now, hello, ours, reader)?,
+            (SessionPhase::Planning, Body::Plan(plan)) => self.on_plan(&plan, ours, reader)?,
+            (SessionPhase::Live, Body::Reconcile(message)) => self.on_reconcile(message.ranges)?,
+            (SessionPhase::Live, Body::Batch(batch)) => self.on_batch(now, lane, (batch, received.weight), reader)?,
+            (SessionPhase::Live, Body::Ack(ack)) => self.on_ack(&ack)?,
+            (SessionPhase::Live, Body::Want(want)) => self.on_want(&want)?,
+            (SessionPhase::Live, Body::Refused(refused)) => self.on_refused(&refused.keys, reader)?,
+            (SessionPhase::Live, Body::Presence(presence)) => self.reports.push(Report::Present(presence)),
             (_, Body::Presence(_)) => {}
-            (stage, _) => return Err(Fault::protocol(&format!("sent a message that has no place while {stage:?}"))),
+            (stage, _) => {
+                return Err(SessionError::protocol(&format!("sent a message that has no place while {stage:?}")));
+            }
         }
         Ok(())
     }
 
     // Documents.
 
-    fn on_batch(&mut self, now: Now, lane: Lane, batch: (Batch, usize), reader: &Reader) -> Result<(), Fault> {
+    fn on_batch(&mut self, now: Now, lane: Lane, batch: (Batch, usize), reader: &Reader) -> Result<(), SessionError> {
         let Some(inbox) = &mut self.inbox else { return Ok(()) };
         for offer in inbox.receive(now, lane, batch)? {
             self.offers += 1;
             if self.offers > OFFERS {
-                return Err(Fault::protocol("offers too many documents at once"));
+                return Err(SessionError::protocol("offers too many documents at once"));
             }
             match answer_offer(&offer, reader)? {
                 Answer::Want(want) => self.wants.push(want),
@@ -357,38 +367,38 @@ impl Session {
         Ok(())
     }
 
-    fn on_want(&mut self, want: &Want) -> Result<(), Fault> {
+    fn on_want(&mut self, want: &Want) -> Result<(), SessionError> {
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
         let hash = convert::key_hash(&want.key)?;
         if want.satisfied {
             outbox.satisfied(&hash);
             return Ok(());
         }
-        outbox.want(hash, convert::change_hashes(&want.have)?).map_err(Fault::protocol)
+        outbox.want(hash, convert::change_hashes(&want.have)?).map_err(SessionError::protocol)
     }
 
-    fn on_refused(&mut self, keys: &[bytes::Bytes], reader: &Reader) -> Result<(), Fault> {
+    fn on_refused(&mut self, keys: &[bytes::Bytes], reader: &Reader) -> Result<(), SessionError> {
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
-        let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
+        let snapshot = reader.snapshot().map_err(|error| SessionError::store(&error))?;
         for key in keys {
             let hash = convert::key_hash(key)?;
             // To the peer, a record that cannot be read counts as not held.
             let held = || snapshot.record(&hash).ok().flatten().map(|record| (record.sequence, record.incarnation));
-            if outbox.decline(hash, held).map_err(Fault::protocol)? {
+            if outbox.decline(hash, held).map_err(SessionError::protocol)? {
                 self.reports.push(Report::Refused(hash));
             }
         }
         Ok(())
     }
 
-    fn on_ack(&mut self, ack: &Ack) -> Result<(), Fault> {
+    fn on_ack(&mut self, ack: &Ack) -> Result<(), SessionError> {
         let lane = Lane::ALL.into_iter().find(|known| *known as u32 == ack.lane);
         let lane = lane.ok_or("an acknowledgement for an unknown lane")?;
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
         let lacking = ack.lacking.iter().map(|key| convert::key_hash(key)).collect::<Result<BTreeSet<_>, _>>()?;
         let mut acked = Vec::new();
         let taken = outbox.ack(lane, ack.number, &lacking, |hash, sequence| acked.push((hash, sequence)));
-        taken.map_err(Fault::protocol)?;
+        taken.map_err(SessionError::protocol)?;
         self.reports.push(Report::Acked(acked));
         Ok(())
     }
@@ -397,7 +407,7 @@ impl Session {
     ///
     /// # Errors
     /// A received document is malformed.
-    pub(crate) fn poll_apply(&mut self, now: Now) -> Result<Option<Apply>, Fault> {
+    pub(crate) fn poll_apply(&mut self, now: Now) -> Result<Option<Apply>, SessionError> {
         match &mut self.inbox {
             Some(inbox) => Ok(inbox.poll_apply(now)?),
             None => Ok(None),
@@ -408,13 +418,13 @@ impl Session {
     ///
     /// # Errors
     /// The peer builds on too many missing documents.
-    pub(crate) fn handle_applied(&mut self, applied: Applied) -> Result<(), Fault> {
+    pub(crate) fn handle_applied(&mut self, applied: Applied) -> Result<(), SessionError> {
         let Some(inbox) = &mut self.inbox else { return Ok(()) };
         self.refused.extend(applied.refused.iter().map(|(hash, _)| *hash));
         if let Some(outbox) = &mut self.outbox {
             inbox.submitted().for_each(|hash| outbox.heard_of(&hash));
         }
-        inbox.applied(applied).map_err(Fault::protocol)
+        inbox.applied(applied).map_err(SessionError::protocol)
     }
 
     /// Returns the documents of the outstanding [`Session::poll_apply`].

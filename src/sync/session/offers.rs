@@ -1,6 +1,6 @@
 //! Offers of merged documents: the parts this node requests, and the documents it cannot take.
 
-use super::Fault;
+use super::SessionError;
 use crate::limits::RECORD_BYTES;
 use crate::store::{self, Reader};
 use crate::sync::convert;
@@ -28,11 +28,11 @@ pub(crate) struct Declined {
 }
 
 /// Returns the request for what this node lacks of an offered document, or declines it.
-pub(super) fn answer_offer(offer: &mesh::Document, reader: &Reader) -> Result<Answer, Fault> {
+pub(super) fn answer_offer(offer: &mesh::Document, reader: &Reader) -> Result<Answer, SessionError> {
     let hash = convert::key_hash(&offer.key)?;
     let Some(document::Body::Offer(offered)) = &offer.body else { return Err("an offer without a version".into()) };
-    let snapshot = reader.snapshot().map_err(|error| Fault::store(&error))?;
-    let held = snapshot.record(&hash).map_err(|error| Fault::store(&error))?;
+    let snapshot = reader.snapshot().map_err(|error| SessionError::store(&error))?;
+    let held = snapshot.record(&hash).map_err(|error| SessionError::store(&error))?;
     let lineage = convert::lineage(&mut offer.clone())?;
     if lineage.dots.is_empty() {
         return Err("an offer without creations".into());
@@ -49,7 +49,8 @@ pub(super) fn answer_offer(offer: &mesh::Document, reader: &Reader) -> Result<An
         let (is_withheld, sentence) = (!offered.withheld.is_empty(), decline(offer, offered));
         return Ok(Answer::Decline(Declined { hash, incarnation: offer.incarnation, is_withheld, sentence }));
     }
-    let have = if satisfied { Vec::new() } else { snapshot.sample(&hash).map_err(|error| Fault::store(&error))? };
+    let have =
+        if satisfied { Vec::new() } else { snapshot.sample(&hash).map_err(|error| SessionError::store(&error))? };
     let have = have.iter().map(|hash| hash.to_vec().into()).collect();
     Ok(Answer::Want(Want { key: offer.key.clone(), have, satisfied }))
 }

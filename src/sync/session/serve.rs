@@ -1,6 +1,6 @@
 //! Filling the lanes: acknowledgements and requests first, then the documents a peer lacks.
 
-use super::{Fault, Outbox, Report, Session};
+use super::{Outbox, Report, Session, SessionError};
 use crate::clock::Now;
 use crate::store::{self, KeyHash, Snapshot};
 use crate::sync::inbox::Inbox;
@@ -29,15 +29,15 @@ impl Session {
         urgent: bool,
         snapshot: &Snapshot,
         mut write: impl FnMut(Lane, &[u8]) -> usize,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, SessionError> {
         self.flush(&mut write);
         if !self.is_live() {
             return Ok(false);
         }
-        self.answer(durable, snapshot).map_err(|error| Fault::store(&error))?;
-        let mut more = self.gather().map_err(|error| Fault::store(&error))?;
+        self.answer(durable, snapshot).map_err(|error| SessionError::store(&error))?;
+        let mut more = self.gather().map_err(|error| SessionError::store(&error))?;
         self.continue_comparison()?;
-        more |= self.fill_lanes(now, snapshot, urgent, &mut write).map_err(|error| Fault::store(&error))?;
+        more |= self.fill_lanes(now, snapshot, urgent, &mut write).map_err(|error| SessionError::store(&error))?;
         self.move_cursors(now, urgent);
         let withheld = self.outbox.as_mut().map(Outbox::take_withheld).unwrap_or_default();
         self.reports.extend(withheld.into_iter().map(|(hash, reason)| Report::Withheld(hash, reason)));

@@ -7,12 +7,12 @@ const WEIGHTS: [(Lane, usize); 3] = [(Lane::Merged, 4), (Lane::Latest, 2), (Lane
 
 /// Current lane, and the bytes left of its turn. A turn that ends because the link is full continues when there is room again.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Turns {
+pub(super) struct DeficitRoundRobin {
     at: usize,
     left: usize,
 }
 
-impl Turns {
+impl DeficitRoundRobin {
     /// Lets lanes in turn hand over at most the bytes left of their turns, until none can. `hand` returns how many bytes the
     /// link took and how many still wait.
     pub(super) fn share(&mut self, quantum: usize, mut hand: impl FnMut(Lane, usize) -> (usize, usize)) {
@@ -37,7 +37,7 @@ impl Turns {
                 stuck += 1;
             } else if waiting == 0 {
                 if stuck == 0 {
-                    full_at = Turns { at: (self.at + 1) % WEIGHTS.len(), left: 0 };
+                    full_at = DeficitRoundRobin { at: (self.at + 1) % WEIGHTS.len(), left: 0 };
                 }
                 stuck += 1;
             }
@@ -57,7 +57,7 @@ mod tests {
     /// Gives each lane `waiting` bytes in every round, on a link that takes `room` bytes per round; returns the bytes sent by
     /// lane.
     fn shared(rounds: usize, room: usize, waiting: &[(Lane, usize)]) -> BTreeMap<Lane, usize> {
-        let (mut turns, mut sent) = (Turns::default(), BTreeMap::new());
+        let (mut turns, mut sent) = (DeficitRoundRobin::default(), BTreeMap::new());
         for _ in 0..rounds {
             let mut left: BTreeMap<Lane, usize> = waiting.iter().copied().collect();
             let mut room = room;

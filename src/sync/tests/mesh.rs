@@ -18,10 +18,11 @@ use crate::random::{Random, RandomExt};
 use crate::relay::Relay;
 use crate::relay::wire::RelayKey;
 use crate::store::fingerprint::{fingerprint, summand};
-use crate::store::{self, Disk, Key, Put, Request, Store, Submitted, Ticket, Write};
+use crate::store::{self, Disk, DocumentWrite, Envelope, Key, Put, Store, StoreRequest, Ticket};
 use crate::sync::proof::FormationKey;
 use crate::sync::{
-    Address, Answer, Asked, Config, Control, ControlError, Engine, Event, LinkRates, Peer, PeerSpec, Reloaded,
+    Address, Answer, Control, ControlError, ControlRequest, Engine, Event, LinkRates, Peer, PeerSpec, Reloaded,
+    SyncConfig,
 };
 
 /// Properties of every link, in each direction.
@@ -115,7 +116,7 @@ pub(super) struct Node {
     /// False if it is down; nothing reaches it.
     up: bool,
     /// Requests to its store while the store is held; `None` if it answers.
-    held: Option<Vec<Submitted>>,
+    held: Option<Vec<Envelope>>,
     /// Datagrams in its socket while its process is stopped (SIGSTOP); `None` if it runs.
     stopped: Option<Vec<(SocketAddr, Vec<u8>)>>,
     wall_skew_ms: i64,
@@ -234,7 +235,7 @@ impl Mesh {
         let mut random = Seeded::new(7 + index as u64 + 1_000 * start);
         let identity = identity(setup.copy_of.unwrap_or(index));
         let latest: BTreeSet<String> = setup.latest.iter().map(ToString::to_string).collect();
-        let mut config = store::Config::new(identity.id());
+        let mut config = store::StoreConfig::new(identity.id());
         config.latest_collections.clone_from(&latest);
         let store = Store::open(disk.clone(), config, &mut random, now).expect("an empty disk opens");
         let peer = |other: &usize, addresses| PeerSpec { id: identity_id(*other), addresses };
@@ -247,7 +248,7 @@ impl Mesh {
             ways.entry(*other).or_default().push(Address::Relay(address(RELAY).to_string()));
         }
         let dials = ways.into_iter().map(|(other, addresses)| peer(&other, addresses));
-        let config = Config {
+        let config = SyncConfig {
             node_id: format!("node-{index}"),
             app_id: setup.app_id.to_owned(),
             formation_key: setup.key.map(|key| FormationKey::new(key.to_vec()).expect("long enough")),
@@ -293,7 +294,7 @@ impl Mesh {
         let mut datagram = Vec::new();
         loop {
             let state = &mut self.nodes[node];
-            let mut requests: Vec<Submitted> = std::iter::from_fn(|| state.engine.poll_store()).collect();
+            let mut requests: Vec<Envelope> = std::iter::from_fn(|| state.engine.poll_store()).collect();
             if let Some(held) = &mut state.held {
                 held.append(&mut requests);
             }
@@ -477,7 +478,7 @@ impl Mesh {
     fn versions(&self, node: usize) -> BTreeMap<[u8; 16], [u8; 16]> {
         let snapshot = self.nodes[node].store.reader().snapshot().expect("a memory disk reads");
         let entries = store::Kind::ALL.into_iter().flat_map(|kind| snapshot.entries(kind, 0).expect("reads"));
-        let entries: Vec<store::Entry> = entries.map(|entry| entry.expect("reads")).collect();
+        let entries: Vec<store::IndexEntry> = entries.map(|entry| entry.expect("reads")).collect();
         let summands = entries.iter().map(|entry| summand(&entry.hash, &entry.version));
         let counted = fingerprint(entries.len() as u64, summands.fold(0, u128::wrapping_add));
         assert_eq!(snapshot.fingerprint(), counted, "node {node}: the fingerprint is of what is there");
@@ -508,8 +509,8 @@ impl Mesh {
     pub(super) fn write(&mut self, node: usize, collection: &str, id: &str, put: Put) -> u64 {
         let now = self.now_at(node);
         let key = Key::new(collection, id).expect("a valid key");
-        let request = Request::Write(Write { key, put, durable: false });
-        let submitted = Submitted { ticket: Ticket::Api(0), request };
+        let request = StoreRequest::Write(DocumentWrite { key, put, durable: false });
+        let submitted = Envelope { ticket: Ticket::Api(0), request };
         let mut replies = Vec::new();
         self.nodes[node].store.handle_batch(now, [submitted], &mut replies);
         let outcome = replies.pop().expect("one reply").result.expect("a valid write");
@@ -540,7 +541,7 @@ impl Mesh {
         let into = self.nodes[node].store.run();
         let excluded = BTreeSet::new();
         let apply = store::Apply { from, into, documents: vec![incoming], cursors: vec![], flush: true, excluded };
-        let submitted = Submitted { ticket: Ticket::Api(0), request: Request::Apply(apply) };
+        let submitted = Envelope { ticket: Ticket::Api(0), request: StoreRequest::Apply(apply) };
         let (now, mut replies) = (self.now_at(node), Vec::new());
         self.nodes[node].store.handle_batch(now, [submitted], &mut replies);
         match replies.pop().expect("one reply").result.expect("applied") {
@@ -569,7 +570,7 @@ impl Mesh {
     pub(super) fn ask(&mut self, node: usize, control: Control) -> u64 {
         self.calls += 1;
         let (now, call) = (self.now_at(node), self.calls);
-        self.nodes[node].engine.handle_asked(now, Asked { call, control });
+        self.nodes[node].engine.handle_asked(now, ControlRequest { call, control });
         self.drain(node);
         call
     }

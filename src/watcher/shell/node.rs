@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::store::Key;
 use crate::watcher::held::HeldDocument;
-use crate::watcher::{Held, NotWritten, Question, Read, Write};
+use crate::watcher::{NotWritten, Question, Read, StoredDocuments, WatchedWrite};
 
 /// Deadline of one call to the node.
 const PATIENCE: CallOptions = CallOptions { deadline: Some(Duration::from_secs(60)), limit: None };
@@ -27,7 +27,7 @@ impl Node {
         Node { client, agent }
     }
 
-    pub(super) fn read(&mut self, read: &Read) -> Result<Result<Held, String>, Error> {
+    pub(super) fn read(&mut self, read: &Read) -> Result<Result<StoredDocuments, String>, Error> {
         let held = match read {
             Read::Everything => self.read_everything(),
             Read::These(keys) => self.read_these(keys),
@@ -37,11 +37,11 @@ impl Node {
 
     /// Reads every document of the agent from a snapshot of the collections, one by one: a list may exceed the maximum message
     /// size.
-    fn read_everything(&mut self) -> Result<Held, Error> {
+    fn read_everything(&mut self) -> Result<StoredDocuments, Error> {
         let collections = Question::ALL.map(|question| question.collection().to_owned()).to_vec();
         let request = SubscribeRequest { collections, snapshot: true, ..SubscribeRequest::default() };
         let prefix = format!("{}:", self.agent);
-        let mut held = Held::default();
+        let mut held = StoredDocuments::default();
         for change in self.client.subscribe(&request)? {
             let change = change?;
             if change.change_type() == ChangeType::SnapshotEnd {
@@ -56,16 +56,16 @@ impl Node {
     }
 
     /// Adds the version of the platform, which a subscription does not contain.
-    fn add_version(&mut self, held: &mut Held) -> Result<(), Error> {
+    fn add_version(&mut self, held: &mut StoredDocuments) -> Result<(), Error> {
         let platform = held.0.keys().find(|key| key.collection() == Question::Status.collection()).cloned();
         let Some(platform) = platform else { return Ok(()) };
         held.0.extend(self.read_these(&[platform])?.0);
         Ok(())
     }
 
-    fn read_these(&mut self, keys: &[Key]) -> Result<Held, Error> {
+    fn read_these(&mut self, keys: &[Key]) -> Result<StoredDocuments, Error> {
         let mut calls = Vec::with_capacity(keys.len());
-        let mut held = Held::default();
+        let mut held = StoredDocuments::default();
         // Fewer than the calls that one connection may have unfinished.
         for some in keys.chunks(128) {
             for key in some {
@@ -83,17 +83,17 @@ impl Node {
         Ok(held)
     }
 
-    pub(super) fn write(&mut self, write: &Write) -> Result<Result<Vec<u8>, NotWritten>, Error> {
+    pub(super) fn write(&mut self, write: &WatchedWrite) -> Result<Result<Vec<u8>, NotWritten>, Error> {
         let (collection, doc_id) = (write.key().collection().to_owned(), write.key().id().to_owned());
         let result = match write {
-            Write::Put { fields, base, .. } => {
+            WatchedWrite::Put { fields, base, .. } => {
                 let json_data = Value::from(fields.clone()).to_string();
                 let base = base.clone().unwrap_or_default();
                 let request =
                     PutDocumentRequest { collection, doc_id, json_data, base, ..PutDocumentRequest::default() };
                 self.client.call(&request, PATIENCE).map(|response| response.version)
             }
-            Write::Delete(_) => {
+            WatchedWrite::Delete(_) => {
                 self.client.call(&DeleteDocumentRequest { collection, doc_id }, PATIENCE).map(|_| Vec::new())
             }
         };

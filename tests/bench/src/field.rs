@@ -13,8 +13,8 @@ use peat_ipc::prost::bytes::BytesMut;
 use peat_node::clock::Now;
 use peat_node::identity::{EndpointId, Identity};
 use peat_node::random::System;
-use peat_node::store::{self, Key, Put, Request, Store, Submitted, Ticket, Write};
-use peat_node::sync::{Address, Asked, Config, Control, Engine, LinkRates, PeerSpec};
+use peat_node::store::{self, DocumentWrite, Envelope, Key, Put, Store, StoreRequest, Ticket};
+use peat_node::sync::{Address, Control, ControlRequest, Engine, LinkRates, PeerSpec, SyncConfig};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::mesh::disk::CountingDisk;
@@ -82,7 +82,7 @@ impl Field {
 
     /// Adds a store and returns its number.
     pub(crate) fn store(&mut self) -> Result<usize, Failure> {
-        let config = store::Config::new(identity(self.nodes.len()).id());
+        let config = store::StoreConfig::new(identity(self.nodes.len()).id());
         let disk = CountingDisk::new(&Arc::default());
         self.stores.push(Store::open(disk, config, &mut System::default(), self.now())?);
         Ok(self.stores.len() - 1)
@@ -100,7 +100,7 @@ impl Field {
         let literal = |node: usize| vec![Address::Literal(address(node))];
         let dialled = dials.iter().map(|node| PeerSpec { id: id(*node), addresses: literal(*node) });
         let pinned = lets_in.map(|node| PeerSpec { id: id(node), addresses: Vec::new() });
-        let config = Config {
+        let config = SyncConfig {
             node_id: format!("node-{number}"),
             app_id: "bench".into(),
             formation_key: None,
@@ -108,7 +108,7 @@ impl Field {
             is_relay: false,
             peers: dialled.chain(pinned).collect(),
             link_rates: LinkRates { all: rate, ..LinkRates::default() },
-            latest_collections: store::Config::LATEST.into_iter().map(String::from).collect(),
+            latest_collections: store::StoreConfig::LATEST.into_iter().map(String::from).collect(),
             active: false,
             persist_sync: false,
         };
@@ -125,7 +125,7 @@ impl Field {
 
     /// Starts replication on a node.
     pub(crate) fn start(&mut self, node: usize) {
-        self.with(node, |sync, now| sync.handle_asked(now, Asked { call: 0, control: Control::StartSync }));
+        self.with(node, |sync, now| sync.handle_asked(now, ControlRequest { call: 0, control: Control::StartSync }));
     }
 
     /// Delivers the kernel's notification that a node's network has changed.
@@ -140,8 +140,9 @@ impl Field {
 
     /// Writes a document.
     pub(crate) fn put(&mut self, store: usize, id: &str, json: String) -> Result<(), Failure> {
-        let write = Write { key: Key::new("tracks", id)?, put: Put::Whole { json, base: None }, durable: false };
-        let submitted = Submitted { ticket: Ticket::Api(0), request: Request::Write(write) };
+        let write =
+            DocumentWrite { key: Key::new("tracks", id)?, put: Put::Whole { json, base: None }, durable: false };
+        let submitted = Envelope { ticket: Ticket::Api(0), request: StoreRequest::Write(write) };
         let mut replies = Vec::new();
         let now = self.now();
         self.stores[store].handle_batch(now, [submitted], &mut replies);
@@ -231,7 +232,7 @@ impl Field {
     fn drain(&mut self, number: usize, now: Now) {
         let store = self.nodes[number].store;
         loop {
-            let requests: Vec<Submitted> = std::iter::from_fn(|| self.nodes[number].sync.poll_store()).collect();
+            let requests: Vec<Envelope> = std::iter::from_fn(|| self.nodes[number].sync.poll_store()).collect();
             if requests.is_empty() {
                 break;
             }
@@ -240,7 +241,7 @@ impl Field {
             replies.into_iter().for_each(|reply| self.nodes[number].sync.handle_reply(now, reply));
             // Virtual disks sync in no time.
             let mut flushed = Vec::new();
-            let flush = Submitted { ticket: Ticket::Api(0), request: Request::Flush };
+            let flush = Envelope { ticket: Ticket::Api(0), request: StoreRequest::Flush };
             self.stores[store].handle_batch(now, [flush], &mut flushed);
             if self.stores[store].tip() != before {
                 self.tell_tip(store);

@@ -4,10 +4,10 @@ use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ObjType, ROOT};
 use peat_ipc::frame::{put_cancel, put_credit, put_end, put_item, put_response};
 use peat_node::identity::Identity;
-use peat_node::relay::wire::{Answer, Claim, Handle, Header, RelayKey, Request};
+use peat_node::relay::wire::{AllocationClaim, AllocationRequest, Answer, Handle, Header, RelayKey};
 use peat_node::store::{KeyHash, Signed, VersionHash};
 use peat_node::sync::frame;
-use peat_node::sync::link::probe::{Kind, Message, SECRET_BYTES, Secret};
+use peat_node::sync::link::probe::{Message, ProbeKind, SECRET_BYTES, Secret};
 use peat_node::sync::mesh::message::Body;
 use peat_node::sync::mesh::{Ack, Auth, Batch, Cursor, Document, Hello, Latest, Merged, Plan, Want, document};
 use peat_node::sync::mesh::{Command, CommandBody};
@@ -29,9 +29,9 @@ pub(crate) fn ipc_frames() -> Vec<Vec<u8>> {
 
 pub(crate) fn relay_datagrams() -> Vec<Vec<u8>> {
     let key = RelayKey::new(&FormationKey::new(vec![7; 32]).expect("long enough"));
-    let request = Request::new(&Identity::from_seed([1; 32]), [3; 8], Claim::default());
+    let request = AllocationRequest::new(&Identity::from_seed([1; 32]), [3; 8], AllocationClaim::default());
     let header = Header { token: [0; 5], node: Handle([1; 10]) };
-    let deaf = Message { kind: Kind::Deaf, number: 1 };
+    let deaf = Message { kind: ProbeKind::Deaf, number: 1 };
     vec![
         request.to_bytes(&key),
         Answer::Cookie { relay: [4; 16], cookie: [2; 16] }.to_bytes(&request, &key),

@@ -8,8 +8,8 @@ use peat_node::clock::Now;
 use peat_node::identity::EndpointId;
 use peat_node::random::System;
 use peat_node::store::{
-    Applied, Apply, Body, Config, Dot, Dots, FileDisk, Incoming, Key, Kind, Lineage, Merged, Outcome, PeerRun, Reply,
-    Request, RunId, Store, Submitted, Ticket,
+    Applied, Apply, Body, Dot, Dots, Envelope, FileDisk, Incoming, Key, Kind, Lineage, Merged, Outcome, PeerRun, Reply,
+    RunId, Store, StoreConfig, StoreRequest, Ticket,
 };
 use tempfile::TempDir;
 
@@ -30,7 +30,7 @@ impl Bench {
     fn new() -> Bench {
         let directory = TempDir::new().expect("a directory");
         let disk = FileDisk::open(directory.path()).expect("a disk");
-        let config = Config { flush_interval: Duration::from_secs(3600), ..Config::new(EndpointId([1; 32])) };
+        let config = StoreConfig { flush_interval: Duration::from_secs(3600), ..StoreConfig::new(EndpointId([1; 32])) };
         let store = Store::open(disk, config, &mut System::default(), now()).expect("a store");
         Bench { store, _directory: directory }
     }
@@ -57,7 +57,7 @@ impl Bench {
             excluded: Default::default(),
         };
         let mut replies: Vec<Reply> = Vec::new();
-        let submitted = Submitted { ticket: Ticket::Sync(1), request: Request::Apply(apply) };
+        let submitted = Envelope { ticket: Ticket::Sync(1), request: StoreRequest::Apply(apply) };
         self.store.handle_batch(now(), [submitted], &mut replies);
         match replies.pop().expect("an answer").result {
             Ok(Outcome::Applied(applied)) => applied,

@@ -21,7 +21,7 @@ pub type Change = [u8; 32];
 
 /// One write, with its intended effect.
 #[derive(Debug)]
-struct Write {
+struct DocumentWrite {
     /// The changes it depends on, itself included; `None` if some of them are unknown.
     past: Option<Past>,
     /// Fields by path; `None` for a removed field.
@@ -82,7 +82,7 @@ struct Acknowledged {
 #[derive(Debug, Default)]
 pub struct Model {
     /// The changes in the order they were made; a change's number is its index.
-    changes: Vec<Write>,
+    changes: Vec<DocumentWrite>,
     numbers: BTreeMap<Change, usize>,
     acknowledged: Vec<Acknowledged>,
     /// Creations that a deletion or a compaction has seen, answered or not.
@@ -121,7 +121,7 @@ impl Model {
         let (view, meant) = (Shape::of(view), Shape::of(Some(meant)));
         let arrays =
             ARRAYS.iter().filter_map(|name| Some((*name, edited(view.arrays.get(name), meant.arrays.get(name)?))));
-        let write = Write { past, fields: difference(&view.fields, &meant.fields), arrays: arrays.collect() };
+        let write = DocumentWrite { past, fields: difference(&view.fields, &meant.fields), arrays: arrays.collect() };
         self.changes.push(write);
         self.numbers.insert(change, number);
         self.acknowledged.push(Acknowledged { machine, key: key.clone(), number });

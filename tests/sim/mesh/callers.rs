@@ -5,7 +5,7 @@ use peat_ipc::envelope::frame::Body;
 use peat_ipc::sidecar::*;
 use peat_node::api::Engine;
 use peat_node::clock::Now;
-use peat_node::store::{Key, Put, Write};
+use peat_node::store::{DocumentWrite, Key, Put};
 
 use crate::mesh::wire::{Outstanding, Wire};
 use crate::prng::Prng;
@@ -13,7 +13,7 @@ use crate::seeds::Violation;
 
 /// A call that has not been answered.
 #[derive(Debug)]
-struct Asked {
+struct ControlRequest {
     key: Key,
     what: &'static str,
     /// The field added by a write that waits for a peer.
@@ -31,7 +31,7 @@ pub struct Held {
 #[derive(Debug, Default)]
 pub struct CallerAt {
     wire: Option<Wire>,
-    calls: Outstanding<Asked>,
+    calls: Outstanding<ControlRequest>,
     pub answered: u64,
 }
 
@@ -54,8 +54,8 @@ impl CallerAt {
     }
 
     /// Writes or reads a document.
-    pub fn write(&mut self, engine: &mut Engine, now: Now, id: u64, write: Write, wait: bool) {
-        let Write { key, put, durable } = write;
+    pub fn write(&mut self, engine: &mut Engine, now: Now, id: u64, write: DocumentWrite, wait: bool) {
+        let DocumentWrite { key, put, durable } = write;
         let Some(wire) = self.wire(engine, now, id) else { return };
         let (collection, doc_id) = (key.collection().to_owned(), key.id().to_owned());
         let field = crate::workload::grown(&put).filter(|_| wait);
@@ -80,7 +80,7 @@ impl CallerAt {
             Put::Compact => (wire.call(&CompactDocumentRequest { collection, doc_id }, 0), "compact"),
             Put::Fields(_) | Put::Command(_) => (wire.call(&GetDocumentRequest { collection, doc_id }, 0), "get"),
         };
-        self.calls.insert(call, Asked { key, what, waits_for: field.filter(|_| what == "patch") });
+        self.calls.insert(call, ControlRequest { key, what, waits_for: field.filter(|_| what == "patch") });
     }
 
     /// Passes bytes both ways and checks the answers; returns the writes that peers are reported to hold.
@@ -109,7 +109,7 @@ impl CallerAt {
     }
 }
 
-fn may_fail(asked: &Asked, code: Code, troubled: bool) -> bool {
+fn may_fail(asked: &ControlRequest, code: Code, troubled: bool) -> bool {
     match code {
         Code::ResourceExhausted | Code::Unavailable | Code::DataLoss => troubled,
         Code::NotFound | Code::FailedPrecondition => asked.what == "compact",

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use peat_node::store::{Error, Key, Outcome, Put, Reply, Request, Submitted, Ticket, Write};
-use peat_node::sync::{Answer, Asked, Control, ControlError, Event};
+use peat_node::store::{DocumentWrite, Envelope, Error, Key, Outcome, Put, Reply, StoreRequest, Ticket};
+use peat_node::sync::{Answer, Control, ControlError, ControlRequest, Event};
 
 use crate::mesh::Mail;
 use crate::seeds::Violation;
@@ -51,20 +51,20 @@ impl Clients {
     pub fn write(&mut self, key: Key, put: Put, durable: bool) -> Mail {
         let copy = workload::copy(&put);
         let call = self.call(Call::Write { key: key.clone(), put: copy });
-        let request = Request::Write(Write { key, put, durable });
-        Mail::Submitted(Submitted { ticket: Ticket::Api(call), request })
+        let request = StoreRequest::Write(DocumentWrite { key, put, durable });
+        Mail::Submitted(Envelope { ticket: Ticket::Api(call), request })
     }
 
     /// Creates another request for the store.
-    pub fn submit(&mut self, request: Request) -> Mail {
+    pub fn submit(&mut self, request: StoreRequest) -> Mail {
         let call = self.call(Call::Other);
-        Mail::Submitted(Submitted { ticket: Ticket::Api(call), request })
+        Mail::Submitted(Envelope { ticket: Ticket::Api(call), request })
     }
 
     /// Creates a request for the sync engine.
     pub fn ask(&mut self, control: Control) -> Mail {
         let call = self.call(if matches!(control, Control::StopSync) { Call::StopSync } else { Call::Other });
-        Mail::Asked(Asked { call, control })
+        Mail::Asked(ControlRequest { call, control })
     }
 
     /// Drops all calls: the node was switched off.

@@ -32,7 +32,7 @@ pub struct Errands {
 type Name = (String, Vec<u8>);
 
 #[derive(Debug)]
-enum Asked {
+enum ControlRequest {
     Issue,
     /// Sent after healing: to this agent, under this id.
     Send(String, String),
@@ -48,7 +48,7 @@ enum Asked {
 #[derive(Debug, Default)]
 pub struct AgentAt {
     wire: Option<Wire>,
-    calls: Outstanding<Asked>,
+    calls: Outstanding<ControlRequest>,
     pending: Vec<Command>,
     running: Vec<Command>,
     /// Highest statuses observed.
@@ -79,7 +79,7 @@ impl AgentAt {
         match random.below(10) {
             0..3 => {
                 let command = self.new_command(random, errands, nodes);
-                self.call(engine, now, id, &PutCommandRequest { command: Some(command) }, Asked::Issue);
+                self.call(engine, now, id, &PutCommandRequest { command: Some(command) }, ControlRequest::Issue);
             }
             3..5 => {
                 let request = GetCommandsRequest {
@@ -87,36 +87,36 @@ impl AgentAt {
                     pending_only: true,
                     ..GetCommandsRequest::default()
                 };
-                self.call(engine, now, id, &request, Asked::Poll);
+                self.call(engine, now, id, &request, ControlRequest::Poll);
             }
             5..7 => {
                 let Some(command) = self.pending.pop() else { return Ok(()) };
                 // An agent remembers the commands it began and the acceptances it requested.
-                let asked = |asked: &Asked| matches!(asked, Asked::Accept(other, _) if other.id == command.id);
+                let asked = |asked: &ControlRequest| matches!(asked, ControlRequest::Accept(other, _) if other.id == command.id);
                 if errands.begun.contains(&command.id) || self.calls.values().any(asked) {
                     return Ok(());
                 }
                 let held = snapshot.and_then(|snapshot| snapshot.command(&command.id).ok()?);
                 let late = held.is_some_and(|held| held.has_expired(now) && held.signature[..] == command.signature);
                 let accepted = Command { status: CommandStatus::Executing.into(), ..command.clone() };
-                let asked = Asked::Accept(Box::new(command), late);
+                let asked = ControlRequest::Accept(Box::new(command), late);
                 self.call(engine, now, id, &PutCommandRequest { command: Some(accepted) }, asked);
             }
             7..9 => {
                 let Some(command) = self.running.pop() else { return Ok(()) };
                 let status = *random.pick(&[CommandStatus::Completed, CommandStatus::Failed]);
                 let done = Command { status: status.into(), result_json: "[7]".into(), ..command };
-                self.call(engine, now, id, &PutCommandRequest { command: Some(done) }, Asked::Report);
+                self.call(engine, now, id, &PutCommandRequest { command: Some(done) }, ControlRequest::Report);
             }
             _ if errands.issued.is_empty() => {}
             _ => {
                 let command = random.pick(&errands.issued).clone();
                 if random.chance(200) {
                     let request = DeleteDocumentRequest { collection: COMMANDS.into(), doc_id: command };
-                    self.call(engine, now, id, &request, Asked::Delete);
+                    self.call(engine, now, id, &request, ControlRequest::Delete);
                 } else {
                     let request = CancelCommandRequest { id: command.clone() };
-                    self.call(engine, now, id, &request, Asked::Cancel(command));
+                    self.call(engine, now, id, &request, ControlRequest::Cancel(command));
                 }
             }
         }
@@ -133,11 +133,11 @@ impl AgentAt {
             expires_at: if ttl_s == 0 { 0 } else { 100 + ttl_s },
             ..Command::default()
         };
-        let asked = Asked::Send(agent.to_owned(), id.to_owned());
+        let asked = ControlRequest::Send(agent.to_owned(), id.to_owned());
         self.call(engine, now, connection, &PutCommandRequest { command: Some(command) }, asked);
     }
 
-    fn call<R: Rpc>(&mut self, engine: &mut Engine, now: Now, id: u64, request: &R, asked: Asked) {
+    fn call<R: Rpc>(&mut self, engine: &mut Engine, now: Now, id: u64, request: &R, asked: ControlRequest) {
         if self.wire.is_none() {
             self.wire = Wire::open(engine, now, id);
         }
@@ -188,8 +188,10 @@ impl AgentAt {
                 return Err(Violation::new("every call is answered once", format!("call {call}: {body:?}")));
             };
             match (asked, body) {
-                (Asked::Poll, Body::Response(bytes)) => self.pending = decode::<GetCommandsResponse>(&bytes).commands,
-                (Asked::Accept(command, late), Body::Response(_)) => {
+                (ControlRequest::Poll, Body::Response(bytes)) => {
+                    self.pending = decode::<GetCommandsResponse>(&bytes).commands;
+                }
+                (ControlRequest::Accept(command, late), Body::Response(_)) => {
                     let confirmed = errands.cancelled.contains(&command.id);
                     if (late || confirmed) && command.id != "twin" && !disaster {
                         let what = format!("{command:?}: late {late}, cancelled {confirmed}");
@@ -198,7 +200,7 @@ impl AgentAt {
                     errands.begun.insert(command.id.clone());
                     self.running.push(*command);
                 }
-                (Asked::Cancel(id), Body::Response(bytes)) => {
+                (ControlRequest::Cancel(id), Body::Response(bytes)) => {
                     let targets = decode::<CancelCommandResponse>(&bytes).targets;
                     let status = targets.first().map(TargetStatus::status);
                     let cancelled = status == Some(CommandStatus::Cancelled);
@@ -207,7 +209,7 @@ impl AgentAt {
                     }
                     errands.cancelled.extend(cancelled.then_some(id));
                 }
-                (Asked::Send(agent, id), Body::Response(_)) => errands.due.push((agent, id)),
+                (ControlRequest::Send(agent, id), Body::Response(_)) => errands.due.push((agent, id)),
                 (_, Body::Response(_)) => {}
                 (asked, Body::Error(error)) if may_fail(&asked, Code::from_number(error.code), troubled) => {}
                 (asked, other) => {
@@ -241,18 +243,18 @@ fn decode<M: Message + Default>(bytes: &[u8]) -> M {
     M::decode(bytes).expect("the method's response")
 }
 
-fn may_fail(asked: &Asked, code: Code, troubled: bool) -> bool {
+fn may_fail(asked: &ControlRequest, code: Code, troubled: bool) -> bool {
     match (asked, code) {
         (_, Code::ResourceExhausted | Code::Unavailable | Code::DataLoss) => troubled,
         // A command to all agents fails here if none is LIVE.
-        (Asked::Issue, code) => matches!(code, Code::AlreadyExists | Code::FailedPrecondition),
-        (Asked::Send(..), _) => false,
-        (Asked::Cancel(_), code) => code == Code::NotFound,
+        (ControlRequest::Issue, code) => matches!(code, Code::AlreadyExists | Code::FailedPrecondition),
+        (ControlRequest::Send(..), _) => false,
+        (ControlRequest::Cancel(_), code) => code == Code::NotFound,
         // The command may be lost with a disk, or another one with the same id may have won.
-        (Asked::Accept(..), code) => {
+        (ControlRequest::Accept(..), code) => {
             matches!(code, Code::FailedPrecondition | Code::NotFound | Code::AlreadyExists)
         }
-        (Asked::Report, code) => matches!(code, Code::NotFound | Code::AlreadyExists),
-        (Asked::Poll | Asked::Delete, _) => false,
+        (ControlRequest::Report, code) => matches!(code, Code::NotFound | Code::AlreadyExists),
+        (ControlRequest::Poll | ControlRequest::Delete, _) => false,
     }
 }

@@ -27,8 +27,8 @@ pub mod world;
 
 use std::net::SocketAddr;
 
-use peat_node::store::{Reader, Reply, Submitted, Tip};
-use peat_node::sync::{Asked, Event as SyncEvent};
+use peat_node::store::{Envelope, Reader, Reply, Tip};
+use peat_node::sync::{ControlRequest, Event as SyncEvent};
 
 /// A thread of a node.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -42,11 +42,11 @@ pub enum Role {
 /// A message between threads.
 #[derive(Debug)]
 pub enum Mail {
-    Submitted(Submitted),
+    Submitted(Envelope),
     Reply(Reply),
     Reader(Reader),
     Tip(Tip),
-    Asked(Asked),
+    Asked(ControlRequest),
     Event(SyncEvent),
     Resolve(String),
     Resolved(String, Result<Vec<SocketAddr>, String>),

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use peat_node::clock::Now;
 use peat_node::fleet::commands::{Settings, Trust};
 use peat_node::identity::{EndpointId, Identity};
-use peat_node::store::{self, Error, Key, Outcome, Planted, Reader, Reply, Request, Store, Submitted, Ticket};
+use peat_node::store::{self, Envelope, Error, InjectedBug, Key, Outcome, Reader, Reply, Store, StoreRequest, Ticket};
 use peat_node::{api, fleet, sync};
 
 use crate::checkers::durability::{self, Ledger};
@@ -43,7 +43,7 @@ pub struct Running {
     pub reader: Reader,
     pub sync: sync::Engine,
     pub api: api::Engine,
-    inbox: VecDeque<Submitted>,
+    inbox: VecDeque<Envelope>,
     committing: bool,
     /// The wake-up time scheduled for each thread.
     pub armed: BTreeMap<Role, Time>,
@@ -56,7 +56,7 @@ pub struct Node {
     /// Number of times it was switched on.
     pub life: u64,
     identity: Arc<Identity>,
-    config: store::Config,
+    config: store::StoreConfig,
     pub disk: SimDisk,
     disks: u64,
     backup: Option<Vec<u8>>,
@@ -98,11 +98,11 @@ pub enum Commit {
 }
 
 impl Node {
-    pub fn new(number: usize, clock: Clock, planted: Planted, mut random: Prng, tally: &Arc<Tally>) -> Node {
+    pub fn new(number: usize, clock: Clock, planted: InjectedBug, mut random: Prng, tally: &Arc<Tally>) -> Node {
         let mut key = [0; 32];
         peat_node::random::Random::fill(&mut random, &mut key);
         let identity = Arc::new(Identity::from_seed(key));
-        let mut config = store::Config::new(identity.id());
+        let mut config = store::StoreConfig::new(identity.id());
         config.flush_interval = Duration::from_millis(random.between(50, 2_000));
         config.job_bytes = crate::drive::job_bytes(&mut random.fork("jobs", 0));
         config.cache_bytes = 1 << 20;
@@ -148,7 +148,7 @@ impl Node {
     // On and off.
 
     /// Switches the machine on. Returns false if its disk prevents that.
-    pub fn start(&mut self, time: Time, sync: sync::Config, keys: &[Key]) -> Result<bool, Violation> {
+    pub fn start(&mut self, time: Time, sync: sync::SyncConfig, keys: &[Key]) -> Result<bool, Violation> {
         if std::mem::take(&mut self.unpowered) {
             self.clock.reboot(time);
         }
@@ -167,7 +167,13 @@ impl Node {
         }
     }
 
-    fn run(&mut self, now: Now, store: Store<SimDisk>, sync: sync::Config, keys: &[Key]) -> Result<bool, Violation> {
+    fn run(
+        &mut self,
+        now: Now,
+        store: Store<SimDisk>,
+        sync: sync::SyncConfig,
+        keys: &[Key],
+    ) -> Result<bool, Violation> {
         let reader = store.reader();
         let random = Box::new(self.random.fork("sync", self.life));
         let sync = match sync::Engine::new(sync, &self.identity, reader.clone(), random, now) {
@@ -178,7 +184,7 @@ impl Node {
         let policy =
             api::Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false, open_documents: false };
         let trust = Trust { node: self.identity.id(), ..Trust::default() };
-        let config = api::Config {
+        let config = api::ApiConfig {
             node_id: format!("node{}", self.number),
             watched_agent: format!("node{}", self.number),
             policy,
@@ -233,7 +239,7 @@ impl Node {
             running.sync.handle_shutdown(now);
             transmit(&mut running.sync, now, &mut output);
             self.ledger.working();
-            let flush = Submitted { ticket: Ticket::Api(u64::MAX), request: Request::Flush };
+            let flush = Envelope { ticket: Ticket::Api(u64::MAX), request: StoreRequest::Flush };
             running.store.handle_batch(now, running.inbox.drain(..).chain([flush]), &mut Vec::new());
         }
         self.replug();
@@ -326,8 +332,8 @@ impl Node {
             return Ok(Commit::Nothing);
         }
         let count = running.inbox.len();
-        let batch: Vec<Submitted> = running.inbox.drain(..count).collect();
-        let asked: Vec<_> = batch.iter().map(Asked::of).collect();
+        let batch: Vec<Envelope> = running.inbox.drain(..count).collect();
+        let asked: Vec<_> = batch.iter().map(ControlRequest::of).collect();
         let now = self.clock.at(time);
         let mut drive = Drive::new(batch);
         let (mut goes_on, mut earlier) = (true, None);
@@ -360,7 +366,7 @@ impl Node {
     fn after_commit(
         &mut self,
         keys: &[Key],
-        asked: &[Asked],
+        asked: &[ControlRequest],
         (earlier, replies): (Option<Reader>, Vec<Reply>),
         promises: &mut Promises,
     ) -> Result<Commit, Violation> {
@@ -413,7 +419,12 @@ impl Node {
         readers.chain(replies).chain(tips).collect()
     }
 
-    fn acknowledge(&mut self, asked: &[Asked], replies: &[Reply], promises: &mut Promises) -> Result<(), Violation> {
+    fn acknowledge(
+        &mut self,
+        asked: &[ControlRequest],
+        replies: &[Reply],
+        promises: &mut Promises,
+    ) -> Result<(), Violation> {
         let running = self.running.as_ref().expect("the store has just worked");
         for reply in replies {
             let Ok(Outcome::Written { version, sequence, durable: true, .. }) = &reply.result else { continue };
@@ -531,21 +542,21 @@ impl Node {
 
 /// A request in the store's queue, as the checkers record it.
 #[derive(Debug)]
-struct Asked {
+struct ControlRequest {
     ticket: Ticket,
     key: Option<Key>,
     /// The field it adds to a grow-only document.
     field: Option<String>,
 }
 
-impl Asked {
-    fn of(submitted: &Submitted) -> Asked {
+impl ControlRequest {
+    fn of(submitted: &Envelope) -> ControlRequest {
         let write = match &submitted.request {
-            Request::Write(write) => Some(write),
+            StoreRequest::Write(write) => Some(write),
             _ => None,
         };
         let field = write.and_then(|write| crate::workload::grown(&write.put));
-        Asked { ticket: submitted.ticket, key: write.map(|write| write.key.clone()), field }
+        ControlRequest { ticket: submitted.ticket, key: write.map(|write| write.key.clone()), field }
     }
 }
 

@@ -9,8 +9,8 @@ use automerge::{ActorId, AutoCommit, ROOT};
 use peat_node::identity::EndpointId;
 use peat_node::limits::RECORD_BYTES;
 use peat_node::store::{
-    Apply, Body, Dot, Dots, Error, Incoming, Key, KeyHash, Kind, Lineage, Merged, PeerRun, Put, Request, RunId,
-    Snapshot,
+    Apply, Body, Dot, Dots, Error, Incoming, Key, KeyHash, Kind, Lineage, Merged, PeerRun, Put, RunId, Snapshot,
+    StoreRequest,
 };
 use serde_json::{Map, Value, json};
 
@@ -156,7 +156,7 @@ impl World {
             let from = PeerRun { node: third, run: RunId([0x33; 16]) };
             let (documents, excluded) = (vec![incoming], BTreeSet::new());
             let apply = Apply { from, into, documents, cursors: Vec::new(), flush: true, excluded };
-            let mail = self.clients[number].submit(Request::Apply(apply));
+            let mail = self.clients[number].submit(StoreRequest::Apply(apply));
             self.post(number, Role::Api, Role::Store, mail)?;
         }
         self.large = Some(number);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peat_ipc::sidecar::Liveness;
-use peat_node::store::{Key, Planted, Snapshot};
+use peat_node::store::{InjectedBug, Key, Snapshot};
 
 use crate::checkers::{commands, convergence};
 use crate::faults::{Fault, Tally};
@@ -99,12 +99,12 @@ pub struct Ran {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Verdict {
+pub fn run(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -> Verdict {
     ran(seed, planted, base, tally).map(|ran| format!("{} nodes in a {}: {ran:?}", ran.nodes, ran.shape))
 }
 
 /// Runs one seed and returns its result.
-pub fn ran(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> Result<Ran, Violation> {
+pub fn ran(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -> Result<Ran, Violation> {
     let mut world = World::new(seed, planted, base, tally);
     let plan = world.plan.clone();
     seeds::trace(|| format!("{plan:?}"));

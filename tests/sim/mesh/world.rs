@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use peat_node::clock::Now;
 use peat_node::limits;
-use peat_node::store::{Error, Key, Planted, Reply, Ticket, Write};
+use peat_node::store::{DocumentWrite, Error, InjectedBug, Key, Reply, Ticket};
 use peat_node::sync::proof::FormationKey;
-use peat_node::sync::{Config, Event as SyncEvent, LinkRates, PeerSpec, STORE_OUTSTANDING};
+use peat_node::sync::{Event as SyncEvent, LinkRates, PeerSpec, STORE_OUTSTANDING, SyncConfig};
 
 use crate::checkers::bounds;
 use crate::checkers::commands::Begun;
@@ -97,7 +97,7 @@ pub struct World {
 
 impl World {
     /// Creates the world of `seed`, with everything switched on at its beginning.
-    pub fn new(seed: u64, planted: Planted, base: Instant, tally: &Arc<Tally>) -> World {
+    pub fn new(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -> World {
         let mut random = Prng::new(seed);
         let plan = Plan::new(&mut random);
         plan.link_rates.iter().for_each(|_| tally.count(Fault::LinkRate));
@@ -257,7 +257,7 @@ impl World {
         }
     }
 
-    fn sync_config(&self, number: usize) -> Config {
+    fn sync_config(&self, number: usize) -> SyncConfig {
         let mut peers: BTreeMap<usize, PeerSpec> = BTreeMap::new();
         for (from, to) in &self.plan.edges {
             if *from == number {
@@ -273,7 +273,7 @@ impl World {
             }
         }
         let key = (self.plan.admission == Admission::Formation).then(|| vec![7; limits::FORMATION_KEY_BYTES]);
-        Config {
+        SyncConfig {
             relay_key: Some(relay::key()),
             is_relay: false,
             node_id: format!("node{number}"),
@@ -545,7 +545,7 @@ impl World {
         }
         let now = self.now(number);
         let Some(running) = &mut self.nodes[number].running else { return Ok(()) };
-        self.callers[number].write(&mut running.api, now, CALLER, Write { key, put, durable }, waits);
+        self.callers[number].write(&mut running.api, now, CALLER, DocumentWrite { key, put, durable }, waits);
         self.talk(number)
     }
 

@@ -2,13 +2,13 @@
 //! rejected.
 
 use super::Refusal;
-use crate::api::http::message::{Headers, Request};
+use crate::api::http::message::{Headers, HttpRequest};
 use crate::limits::{HTTP_HEAD_BYTES, HTTP_HEADERS};
 
 /// A request without its body, and the properties of the connection that its head determines.
 #[derive(Debug)]
 pub(super) struct Head {
-    pub(super) request: Request,
+    pub(super) request: HttpRequest,
     pub(super) length: Length,
     /// True if the client waits for `100 Continue` before it sends the body.
     pub(super) expects: bool,
@@ -65,8 +65,13 @@ fn judge(method: &str, target: &str, newer: bool, headers: Headers, bytes: usize
         return Err(Refusal::new(400, "a request names its host exactly once"));
     }
     let (path, query) = split(target)?;
-    let request =
-        Request { method: method.into(), path: path.into(), query: query.into(), headers, ..Request::default() };
+    let request = HttpRequest {
+        method: method.into(),
+        path: path.into(),
+        query: query.into(),
+        headers,
+        ..HttpRequest::default()
+    };
     let headers = &request.headers;
     let expects = newer && headers.lists("expect", "100-continue") && length != Length::Bytes(0);
     let last = !newer || headers.lists("connection", "close");

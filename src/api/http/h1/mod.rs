@@ -8,7 +8,7 @@ use peat_ipc::frame::Decoder;
 
 use self::chunked::Chunked;
 use self::head::{Head, Length};
-use super::message::{Body, Request, Response};
+use super::message::{Body, HttpRequest, Response};
 use super::{Event, Refusal};
 use crate::limits::{HTTP_BODY_BYTES, HTTP_PASSED_OVER_BYTES};
 
@@ -17,7 +17,7 @@ use crate::limits::{HTTP_BODY_BYTES, HTTP_PASSED_OVER_BYTES};
 enum Reading {
     Head,
     Body {
-        request: Box<Request>,
+        request: Box<HttpRequest>,
         body: BytesMut,
         left: Left,
         /// Bytes discarded of a body that is too large. They are read all the same, because a client that is still sending would
@@ -62,7 +62,7 @@ pub(super) struct H1 {
     /// True if the newest request was HEAD.
     head_only: bool,
     /// Set if the newest request will not be read to its end, with the reason.
-    cut: Option<(Box<Request>, Refusal)>,
+    cut: Option<(Box<HttpRequest>, Refusal)>,
     /// True once a request was cut short.
     was_cut: bool,
 }

@@ -9,7 +9,7 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
-use crate::api::http::message::Request;
+use crate::api::http::message::HttpRequest;
 use crate::api::http::{Event, Refusal};
 use crate::limits::{FRAME_STALL, HTTP_BODY_BYTES};
 
@@ -19,7 +19,7 @@ pub(super) struct Stream {
     /// Set until the request is complete.
     pub(super) receiving: Option<RecvStream>,
     /// Set until the request is passed on.
-    pub(super) request: Option<Box<Request>>,
+    pub(super) request: Option<Box<HttpRequest>>,
     pub(super) body: BytesMut,
     /// True if received data is passed on in pieces.
     pub(super) uploads: bool,

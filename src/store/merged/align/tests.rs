@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{IN_PLACE, Step, align, diff};
+use super::{AlignmentStep, IN_PLACE, align, diff};
 use crate::store::merged::tests::Seeded;
 
 fn array(value: Value) -> Vec<Value> {
@@ -17,8 +17,8 @@ fn picture(old: &[Value], new: &[Value]) -> String {
     let mut picture = String::new();
     for step in align(old, new) {
         match step {
-            Step::Keep { old: o, new: n } => picture.push(if old[o] == new[n] { '=' } else { '~' }),
-            Step::Replace { old, new } => picture.extend(old.map(|_| '-').chain(new.map(|_| '+'))),
+            AlignmentStep::Keep { old: o, new: n } => picture.push(if old[o] == new[n] { '=' } else { '~' }),
+            AlignmentStep::Replace { old, new } => picture.extend(old.map(|_| '-').chain(new.map(|_| '+'))),
         }
     }
     picture
@@ -30,12 +30,12 @@ fn kept(old: &[Value], new: &[Value]) -> Vec<(usize, usize)> {
     let (mut next_old, mut next_new) = (0, 0);
     for step in align(old, new) {
         match step {
-            Step::Keep { old, new } => {
+            AlignmentStep::Keep { old, new } => {
                 assert_eq!((old, new), (next_old, next_new));
                 pairs.push((old, new));
                 (next_old, next_new) = (old + 1, new + 1);
             }
-            Step::Replace { old, new } => {
+            AlignmentStep::Replace { old, new } => {
                 assert_eq!((old.start, new.start), (next_old, next_new));
                 assert!(!old.is_empty() || !new.is_empty());
                 (next_old, next_new) = (old.end, new.end);
@@ -216,8 +216,8 @@ fn where_nothing_is_recognised_the_length_decides() {
     let (low, high) = (numbers(0..IN_PLACE, 3), (0..IN_PLACE).map(|n| json!(n % 3 + 3)).collect::<Vec<_>>());
     assert_eq!(picture(&low, &high), "~".repeat(IN_PLACE), "each may have changed in place");
     let longer: Vec<_> = high.iter().cloned().chain([json!(7)]).collect();
-    let replaced = [Step::Replace { old: 0..IN_PLACE, new: 0..IN_PLACE + 1 }];
+    let replaced = [AlignmentStep::Replace { old: 0..IN_PLACE, new: 0..IN_PLACE + 1 }];
     assert_eq!(align(&low, &longer), replaced);
     let (low, high) = (vec![json!(1); IN_PLACE + 1], vec![json!(2); IN_PLACE + 1]);
-    assert_eq!(align(&low, &high), [Step::Replace { old: 0..IN_PLACE + 1, new: 0..IN_PLACE + 1 }]);
+    assert_eq!(align(&low, &high), [AlignmentStep::Replace { old: 0..IN_PLACE + 1, new: 0..IN_PLACE + 1 }]);
 }

@@ -15,7 +15,7 @@ use peat_node::clock::Now;
 use peat_node::fleet;
 use peat_node::identity::Identity;
 use peat_node::random::System;
-use peat_node::store::{self, Store, Submitted, Ticket};
+use peat_node::store::{self, Envelope, Store, Ticket};
 use peat_node::sync::{self, PeerSpec};
 
 use super::address;
@@ -45,12 +45,12 @@ impl Node {
         let identity = identity(number);
         let written = Arc::new(AtomicU64::new(0));
         let disk = CountingDisk::new(&written);
-        let store = Store::open(disk, store::Config::new(identity.id()), &mut System::default(), now)?;
+        let store = Store::open(disk, store::StoreConfig::new(identity.id()), &mut System::default(), now)?;
         let reader = store.reader();
         let peers = peers(number, nodes);
         let sync =
             sync::Engine::new(links(number, peers), &identity, reader.clone(), Box::new(System::default()), now)?;
-        let config = api::Config {
+        let config = api::ApiConfig {
             node_id: format!("node-{number:02}"),
             policy: Policy { own_uid: 0, admin_group: None, tcp_token: None, insecure: false, open_documents: false },
             watched_agent: format!("node-{number:02}"),
@@ -130,7 +130,7 @@ impl Node {
     }
 
     fn commit(&mut self, now: Now) -> bool {
-        let mut batch: Vec<Submitted> = Vec::new();
+        let mut batch: Vec<Envelope> = Vec::new();
         batch.extend(std::iter::from_fn(|| self.api.poll_store()));
         batch.extend(std::iter::from_fn(|| self.sync.poll_store()));
         if batch.is_empty() {
@@ -202,15 +202,15 @@ fn peers(number: usize, nodes: usize) -> Vec<PeerSpec> {
     [dialled, dials_us].into_iter().take(if nodes > 1 { 2 } else { 0 }).collect()
 }
 
-fn links(number: usize, peers: Vec<PeerSpec>) -> sync::Config {
-    sync::Config {
+fn links(number: usize, peers: Vec<PeerSpec>) -> sync::SyncConfig {
+    sync::SyncConfig {
         node_id: format!("node-{number:02}"),
         app_id: "bench".into(),
         formation_key: None,
         relay_key: None,
         is_relay: false,
         peers,
-        latest_collections: store::Config::LATEST.into_iter().map(String::from).collect(),
+        latest_collections: store::StoreConfig::LATEST.into_iter().map(String::from).collect(),
         active: true,
         persist_sync: false,
         link_rates: sync::LinkRates::default(),

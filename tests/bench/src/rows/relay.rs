@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bench_peers::Failure;
 use peat_ipc::Client;
 use peat_node::identity::Identity;
-use peat_node::relay::wire::{Answer, Claim, Handle, Header, RelayKey, Request, Token};
+use peat_node::relay::wire::{AllocationClaim, AllocationRequest, Answer, Handle, Header, RelayKey, Token};
 use peat_node::sync::proof::FormationKey;
 
 use crate::bench::Bench;
@@ -164,13 +164,13 @@ fn place(relay: &Relay, number: u8) -> Result<Place, Failure> {
     let (identity, socket) = (Identity::from_seed([number; 32]), UdpSocket::bind("127.0.0.1:0")?);
     socket.set_read_timeout(Some(LOST))?;
     let key = RelayKey::new(&FormationKey::parse(SHARED_KEY)?);
-    let (mut claim, mut buffer, mut given) = (Claim::default(), [0; 256], None);
+    let (mut claim, mut buffer, mut given) = (AllocationClaim::default(), [0; 256], None);
     until("the relay gives a place", || {
-        socket.send_to(&Request::new(&identity, [0; 8], claim).to_bytes(&key), &relay.address)?;
+        socket.send_to(&AllocationRequest::new(&identity, [0; 8], claim).to_bytes(&key), &relay.address)?;
         // A relay that is starting does not answer.
         let Ok(length) = socket.recv(&mut buffer) else { return Ok(false) };
         match Answer::parse(&buffer[..length], &identity.id(), &key) {
-            Some((_, Answer::Cookie { relay, cookie })) => claim = Claim { relay, cookie, ..claim },
+            Some((_, Answer::Cookie { relay, cookie })) => claim = AllocationClaim { relay, cookie, ..claim },
             Some((_, Answer::Allocated { token, .. })) => given = Some(token),
             _ => {}
         }

@@ -13,7 +13,7 @@ use peat_node::clock::Now;
 use peat_node::identity::EndpointId;
 use peat_node::random::System;
 use peat_node::store::{
-    Config, Disk, FileDisk, Key, Outcome, Put, Reader, Reply, Request, Store, Submitted, Ticket, Write,
+    Config, Disk, Envelope, FileDisk, Key, Outcome, Put, Reader, Reply, Store, StoreRequest, Ticket, Write,
 };
 use redb::StorageBackend;
 
@@ -135,7 +135,7 @@ fn write(store: &mut Store<SlowDisk>, number: usize, edition: usize) -> Result<(
     let key = Key::new(LATEST, id(number))?;
     let put = Put::Whole { json: json(number, edition), base: None };
     let submitted =
-        Submitted { ticket: Ticket::Api(0), request: Request::Write(Write { key, put, durable: edition > 0 }) };
+        Envelope { ticket: Ticket::Api(0), request: StoreRequest::Write(Write { key, put, durable: edition > 0 }) };
     let mut replies: Vec<Reply> = Vec::new();
     store.handle_batch(now(), [submitted], &mut replies);
     match replies.pop().ok_or("the store did not answer")?.result? {
