@@ -107,13 +107,13 @@ pub mod metrics;
 pub mod node;
 #[cfg(feature = "http")]
 mod pipe;
-pub mod pulse;
 pub mod random;
 pub mod relay;
 pub mod schema;
 mod stderr;
 pub mod store;
 pub mod sync;
+pub mod thread_watchdog;
 pub mod udp;
 pub mod watcher;
 

@@ -6,10 +6,12 @@ mod commands;
 mod doors;
 #[cfg(feature = "http")]
 mod events;
-mod following;
 #[cfg(feature = "http")]
 mod http;
-mod own_writes;
+mod index_follower;
+mod internal_writes;
+#[cfg(feature = "http")]
+mod introspection;
 #[cfg(feature = "http")]
 mod probe;
 mod reload;
@@ -18,8 +20,6 @@ mod rest;
 #[cfg(feature = "http")]
 mod rest_read;
 mod shares;
-#[cfg(feature = "http")]
-mod shown;
 mod streams;
 
 pub use reload::Reloaded;

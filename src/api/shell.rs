@@ -27,10 +27,10 @@ use crate::config::{Access, Listen};
 use crate::log_limit::LogLimit;
 #[cfg(feature = "http")]
 use crate::metrics::{Channel, Instruments};
-use crate::pulse::ThreadWatchdog;
 use crate::store::shell::{ReplyReceiver, SharedTip};
 use crate::store::{Envelope, Tip};
 use crate::sync::{ControlRequest, Event};
+use crate::thread_watchdog::ThreadWatchdog;
 
 pub use listener::{BindError, InheritedListener};
 

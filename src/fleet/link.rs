@@ -9,12 +9,12 @@ use peat_ipc::agent::{
 use peat_ipc::{CallError, Code};
 
 use super::attachments::{Owner, StreamId};
-use super::damper::TransitionLimiter;
 use super::documents::{self, Change};
 use super::liveness::{Liveness, Vitals};
 use super::profile::{self, Profile};
 use super::roster::{Local, Location};
 use super::transition::OwnershipClaim;
+use super::transition_limiter::TransitionLimiter;
 use super::{Attachment, Fleet, Times, millis};
 use crate::clock::Now;
 use crate::store::Key;

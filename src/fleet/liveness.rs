@@ -16,7 +16,7 @@
 //! # The algorithm
 //!
 //! The owner writes *transitions*, not heartbeats: `agents/{id}` changes when the agent becomes LIVE, STALE or DEAD
-//! (`review.rs`), at a limited rate (`damper.rs`). In addition a node with LIVE agents gossips its *presence* every heartbeat
+//! (`review.rs`), at a limited rate (`transition_limiter.rs`). In addition a node with LIVE agents gossips its *presence* every heartbeat
 //! interval, one small message for any number of agents, which is never stored (`presence.rs`). An observer combines the two into
 //! `Vitals`, the evidence of one agent's life, with times on the observer's own monotonic clock:
 //!

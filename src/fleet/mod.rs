@@ -16,7 +16,7 @@
 //! | `presence.rs` | nodes that are present |
 //! | `roster.rs` | the agents, and the order of their changes |
 //! | `room.rs` | shares of the roster, and eviction when it is full |
-//! | `transition.rs`, `damper.rs` | the stored record of an agent, and its rate limit |
+//! | `transition.rs`, `transition_limiter.rs` | the stored record of an agent, and its rate limit |
 //! | `profile.rs`, `documents.rs` | descriptions and states of agents, as documents |
 //! | `review.rs` | re-evaluation of one agent: what to report, what to store, and when |
 //! | `link.rs` | messages of one agent |
@@ -25,7 +25,6 @@
 
 mod attachments;
 pub mod commands;
-mod damper;
 mod documents;
 mod link;
 mod liveness;
@@ -37,6 +36,7 @@ mod review;
 mod room;
 mod roster;
 mod transition;
+mod transition_limiter;
 mod view;
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use std::time::Duration;
 use peat_ipc::{CallError, Code};
 use serde_json::{Map, Value};
 
-use super::damper::TransitionLimiter;
 use super::liveness::{Liveness, Vitals};
 use super::profile::Profile;
 use super::roster::{AgentEntry, Local, Location};
 use super::transition::{self, Transition};
+use super::transition_limiter::TransitionLimiter;
 use super::{Attachment, Fleet};
 use crate::clock::Now;
 

@@ -7,11 +7,11 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::attachments::{Owner, StreamId};
-use super::damper::TransitionLimiter;
 use super::liveness::{Liveness, Times, Vitals};
 use super::presence::Presence;
 use super::profile::Profile;
 use super::transition::{OwnershipClaim, Transition};
+use super::transition_limiter::TransitionLimiter;
 use crate::limits::REMOVED_AGENTS;
 
 /// State of one agent.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::pulse::ThreadWatchdog;
+use crate::thread_watchdog::ThreadWatchdog;
 
 /// A channel between threads: its name, its capacity, and its current depth.
 pub struct Channel {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::pulse::WatchdogInterval;
+use crate::thread_watchdog::WatchdogInterval;
 
 /// Connection to the service manager.
 #[derive(Debug, Default)]

@@ -13,8 +13,8 @@ use super::{Error, STOPPING, harden, logging, signals};
 use crate::clock::shell::now;
 use crate::config::RelayConfig;
 use crate::contain::abort_on_panic;
-use crate::pulse::ThreadWatchdog;
 use crate::relay;
+use crate::thread_watchdog::ThreadWatchdog;
 
 /// Runs a relay until SIGTERM or SIGINT.
 ///

@@ -10,7 +10,7 @@ use super::notify::Manager;
 use super::signals::SignalReceivers;
 use super::threads::{Ended, Threads};
 use crate::clock::shell::now;
-use crate::pulse::{ThreadWatchdog, WatchdogInterval};
+use crate::thread_watchdog::{ThreadWatchdog, WatchdogInterval};
 
 /// State that the main thread supervises.
 #[derive(Debug)]

@@ -29,9 +29,9 @@ use super::threads::Threads;
 use super::{Error, dropped_lines};
 use crate::clock::shell::now;
 use crate::limits::STORE_QUEUE;
-use crate::pulse::{ThreadWatchdog, WatchdogInterval};
 use crate::store::shell::SharedTip;
 use crate::sync::{self, resolver};
+use crate::thread_watchdog::{ThreadWatchdog, WatchdogInterval};
 use crate::{api, relay, store, watcher};
 
 /// Capacity of the channel from sync to api: a reply to each request, and status events.

@@ -14,7 +14,7 @@ use super::Relay;
 use super::wire::{HEADER_BYTES, RelayKey};
 use crate::clock::shell::now;
 use crate::limits::RELAYED_BYTES;
-use crate::pulse::ThreadWatchdog;
+use crate::thread_watchdog::ThreadWatchdog;
 use crate::udp::Socket;
 
 /// Maximum number of datagrams received in one iteration, before orders are read again.

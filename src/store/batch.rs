@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::identity::EndpointId;
-use crate::store::age::PersistedClock;
+use crate::store::database_clock::PersistedClock;
 use crate::store::merged::Doc;
 use crate::store::{Cursor, Error, Key, KeyHash, Kind, Part, PeerSetting, Record, RunId, Ticket, Version};
 

@@ -55,7 +55,7 @@ use crate::limits::DELETED_NAMES;
 use crate::store::batch::{Batch, StagedDocument};
 use crate::store::database::OpenDatabase;
 use crate::store::fingerprint::summand;
-use crate::store::journalled::JournalledTransaction;
+use crate::store::journalled_transaction::JournalledTransaction;
 use crate::store::tables::{
     self, CHUNKS, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_SYNC, NAMES, RECORDS, SOURCES, STATE,
     State,

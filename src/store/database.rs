@@ -9,8 +9,8 @@ use redb::{Builder, Database, ReadableTable, WriteTransaction};
 use crate::clock::{BootId, Now};
 use crate::contain::contain;
 use crate::limits;
-use crate::store::age::{DatabaseClock, NOTED_EVERY_MS, PersistedClock};
 use crate::store::backend::{self, Alarm, Backend, FailedFlag, Found};
+use crate::store::database_clock::{DatabaseClock, NOTED_EVERY_MS, PersistedClock};
 use crate::store::journal::{self, Journal};
 use crate::store::tables::{
     self, CHUNKS, CURSORS, DELETED, INDEX, KEYS, LINKS, META, META_AGE, META_DATABASE, NAMES, RECORDS, RUNS, SOURCES,

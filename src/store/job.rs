@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::store::age::DatabaseClock;
 use crate::store::batch::{Batch, Pending};
 use crate::store::cache::Cache;
 use crate::store::copies::Copies;
+use crate::store::database_clock::DatabaseClock;
 use crate::store::stage::{BatchStager, Committed, Writer};
 use crate::store::{Envelope, Error, Reader, RunId};
 

@@ -12,8 +12,8 @@ use mio::Waker;
 
 use crate::clock::shell::now;
 use crate::limits::BATCH_DOCUMENTS;
-use crate::pulse::ThreadWatchdog;
 use crate::store::{Disk, Envelope, Finished, Job, Reader, Reply, Store, StoreRequest, Ticket, Tip};
+use crate::thread_watchdog::ThreadWatchdog;
 
 /// The tip, which other threads read without a request.
 #[derive(Debug, Default)]

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use ring::digest::{Context, SHA256};
 
 use crate::clock::Now;
-use crate::store::age::DatabaseClock;
 use crate::store::batch::{Batch, Pending, StagedDocument};
 use crate::store::cache::Cache;
 use crate::store::copies::Copies;
+use crate::store::database_clock::DatabaseClock;
 use crate::store::merged::Doc;
 use crate::store::{
     Body, Content, Covered, DocumentWrite, Envelope, Error, History, Key, KeyHash, Kind, Put, Reader, Record, RunId,

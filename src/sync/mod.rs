@@ -23,6 +23,7 @@
 mod control;
 mod convert;
 pub(crate) mod copied;
+mod durability_waiters;
 mod engine;
 pub mod frame;
 mod held;
@@ -38,7 +39,6 @@ mod relays;
 pub mod resolver;
 mod session;
 pub mod shell;
-mod waits;
 
 #[cfg(test)]
 mod tests;

@@ -13,13 +13,13 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use mio::{Events, Token, Waker};
 
 use crate::clock::shell::now;
-use crate::pulse::ThreadWatchdog;
 use crate::relay::shell::RelayControl;
 use crate::store::Envelope;
 use crate::store::shell::{ReplyReceiver, SharedTip};
 use crate::sync::network::Network;
 use crate::sync::resolver::Resolved;
 use crate::sync::{ControlRequest, Engine, Event, Reloaded};
+use crate::thread_watchdog::ThreadWatchdog;
 use crate::udp::{SOCKET, Socket};
 
 const NETWORK: Token = Token(2);

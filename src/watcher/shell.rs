@@ -25,8 +25,8 @@ use super::{Failure, WatcherConfig};
 use crate::clock::shell::now;
 use crate::config::{FleetSettings, WatcherSettings};
 use crate::contain::contain;
-use crate::pulse::ThreadWatchdog;
 use crate::store::KeyError;
+use crate::thread_watchdog::ThreadWatchdog;
 
 /// The thread before it starts.
 #[derive(Debug)]

@@ -18,11 +18,11 @@ use peat_node::config::{Access, Listen, Secret, TokenFile};
 use peat_node::fleet::commands::Settings;
 use peat_node::identity::{EndpointId, Identity};
 use peat_node::limits::STORE_QUEUE;
-use peat_node::pulse::ThreadWatchdog;
 use peat_node::random::System;
 use peat_node::store::shell::SharedTip;
 use peat_node::store::{self, FileDisk, Store};
 use peat_node::sync::{Answer, Control, ControlRequest, Event, Status};
+use peat_node::thread_watchdog::ThreadWatchdog;
 use tempfile::TempDir;
 
 fn access() -> Access {

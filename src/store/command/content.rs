@@ -17,7 +17,7 @@ pub struct Command {
     pub cancel_requested: bool,
     /// Time until which the command may be accepted.
     pub deadline: Deadline,
-    /// Age of this node's database (`age.rs`), in milliseconds, when it first held the command with all targets at their end.
+    /// Age of this node's database (`database_clock.rs`), in milliseconds, when it first held the command with all targets at their end.
     pub ended: Option<u64>,
     /// JSON of the command, as reads return it.
     pub json: String,

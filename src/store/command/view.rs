@@ -4,7 +4,7 @@ use super::{Command, Rank};
 use crate::clock::Now;
 use crate::identity::EndpointId;
 use crate::mesh::CommandBody;
-use crate::store::age::DatabaseClock;
+use crate::store::database_clock::DatabaseClock;
 use crate::store::{Content, Record};
 
 /// A decoded command record; see the module documentation.

@@ -4,9 +4,9 @@ use super::*;
 use crate::clock::BootId;
 use crate::mesh::CommandBody;
 use crate::mesh::command_body::Addressed;
-use crate::store::age::{DatabaseClock, PersistedClock};
 use crate::store::backend::HEADER_BYTES;
 use crate::store::codec::checksum;
+use crate::store::database_clock::{DatabaseClock, PersistedClock};
 use crate::store::record::{Base, RecordRef};
 use crate::store::{Command, CommandResult, Covered, Dot, Dots, Rank, RunId, Sibling, Signed, Stamp, tables};
 

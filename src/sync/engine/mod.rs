@@ -34,6 +34,7 @@ use crate::relay::wire::RelayKey;
 use crate::store::{self, Envelope, PeerSetting, Reader, Reply, SavedPeer, StoreRequest, Ticket, Tip};
 use crate::sync::control::{ControlRequest, Event, Stats, Status};
 use crate::sync::copied::Copied;
+use crate::sync::durability_waiters::DurabilityWaiters;
 use crate::sync::engine::relays::is_quic;
 use crate::sync::held::HeldBack;
 use crate::sync::link::{CloseCode, LinkEvent, LinkId, LinkRates, Links, canonical};
@@ -42,7 +43,6 @@ use crate::sync::presence::PresenceGossip;
 use crate::sync::proof::FormationKey;
 use crate::sync::relays::Relays;
 use crate::sync::session::{LocalNode, Session, SessionError};
-use crate::sync::waits::DurabilityWaiters;
 
 /// Maximum number of unanswered requests to the store.
 pub const STORE_OUTSTANDING: usize = 64;

@@ -9,11 +9,11 @@ use quinn_proto::{Connection, ConnectionError, ConnectionHandle, Event, StreamEv
 
 use crate::identity::EndpointId;
 use crate::limits::{ADMISSION, FIRST_ANSWER};
+use crate::sync::link::candidates::Route;
 use crate::sync::link::config::SEND_WINDOW_BYTES;
 use crate::sync::link::lanes::{Activity, Broken, LaneSet, Lanes};
 use crate::sync::link::pace::{Pace, Rate, product_bytes};
-use crate::sync::link::route::Route;
-use crate::sync::link::way::PathState;
+use crate::sync::link::path::PathState;
 use crate::sync::link::{CloseCode, DownReason, Lane, LinkEvent, LinkId, tls};
 
 /// Maximum number of bytes kept of a peer's close reason.

@@ -13,28 +13,28 @@
 //! | `traffic.rs` | datagrams and time in, datagrams and events out |
 //! | `connection.rs` | one link |
 //! | `lanes.rs` | its streams |
-//! | `route.rs` | the candidate paths of a dial |
+//! | `candidates.rs` | the candidate paths of a dial |
 //! | `shares.rs` | limits before admission, by network |
 //! | `pace.rs` | configured rates |
-//! | `way.rs`, `probe.rs` | path failover: direct or through a relay |
+//! | `path.rs`, `probe.rs` | path failover: direct or through a relay |
 //! | `tls.rs` | keys as credentials |
 //! | `keys.rs` | random bytes and connection ids |
 //! | `config.rs` | windows and timers |
 
+mod candidates;
 mod config;
 mod connection;
 mod keys;
 mod lanes;
 mod pace;
+mod path;
 pub mod probe;
-mod route;
 mod shares;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod traffic;
 mod types;
-mod way;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -48,17 +48,17 @@ use crate::clock::Now;
 use crate::identity::{EndpointId, Identity};
 use crate::limits::{BATCH_BYTES, LINKS, PEERS};
 use crate::random::{Random, RandomExt};
+pub(crate) use candidates::canonical;
+pub use candidates::{RelayNumber, relay_of, relayed};
+use candidates::{Route, WrongPeerCache, virtual_address};
 use config::{Clock, LINK_WINDOW_BYTES, Setup};
 use connection::{Dial, Link, Phase};
 use keys::{Cids, Generator};
 pub use pace::LinkRates;
 use pace::Rate;
-pub(crate) use route::canonical;
-pub use route::{RelayNumber, relay_of, relayed};
-use route::{Route, WrongPeerCache, virtual_address};
+pub use path::Reason;
 use shares::Unproven;
 pub use types::{CloseCode, DownReason, Lane, LinkError, LinkEvent, LinkId, PerLane};
-pub use way::Reason;
 
 /// Smallest batch size for a link with a low rate, in bytes.
 const BATCH_BYTES_MIN: usize = 2 << 10;

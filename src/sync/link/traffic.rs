@@ -11,11 +11,11 @@ use quinn_proto::{ConnectionEvent, ConnectionHandle, DatagramEvent, EndpointEven
 
 use crate::clock::Now;
 use crate::limits::UNPROVEN_CONNECTIONS;
+use crate::sync::link::candidates::{canonical, virtual_address};
 use crate::sync::link::connection::{Link, Phase};
 use crate::sync::link::keys::destination_cid;
 use crate::sync::link::pace::Rate;
 use crate::sync::link::probe;
-use crate::sync::link::route::{canonical, virtual_address};
 use crate::sync::link::shares::Place;
 use crate::sync::link::{DownReason, LinkEvent, LinkId, Links, Ready};
 

@@ -4,10 +4,10 @@
 //! per lane. Never touches the QUIC connection, and never decides which peer to dial.
 
 mod comparison;
+mod deficit_round_robin;
 mod greeting;
 mod offers;
 mod serve;
-mod turns;
 mod watch;
 
 use comparison::Comparison;
@@ -26,7 +26,7 @@ use crate::sync::inbox::Inbox;
 use crate::sync::link::{CloseCode, Lane, LinkId, PerLane};
 use crate::sync::mesh::{self, Ack, Batch, Want, message::Body};
 use crate::sync::outbox::Outbox;
-use turns::DeficitRoundRobin;
+use deficit_round_robin::DeficitRoundRobin;
 pub(crate) use watch::Awaited;
 use watch::Watch;
 

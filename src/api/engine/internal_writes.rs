@@ -120,6 +120,6 @@ impl Engine {
         }
         let Ok(snapshot) = self.view.snapshot() else { return };
         // If it cannot be read now, it is read at the next change.
-        let _ = super::following::tell_platform(&mut self.fleet, self.latest, snapshot, agent);
+        let _ = super::index_follower::tell_platform(&mut self.fleet, self.latest, snapshot, agent);
     }
 }

@@ -15,7 +15,7 @@
 //!
 //! # The algorithm
 //!
-//! Only the dialler selects. Its QUIC connection knows one virtual address (see `route.rs`), so a change of path below it is
+//! Only the dialler selects. Its QUIC connection knows one virtual address (see `candidates.rs`), so a change of path below it is
 //! not a migration there; the acceptor sees the source address change and validates the new path as for any migrating client.
 //!
 //! 1. *First path.* The first datagrams go to every direct candidate at once. Relays join after 300 ms without an answer. The
@@ -52,9 +52,9 @@ use std::time::{Duration, Instant};
 use crate::clock::Now;
 use crate::limits::CANDIDATES;
 use crate::relay::wire::Handle;
+use crate::sync::link::candidates::{is_relayed, relayed};
 use crate::sync::link::connection::{Link, Phase};
 use crate::sync::link::probe::{EXPORT_LABEL, Message, PROBE_BYTES, ProbeKind, Prober, SECRET_BYTES, Secret};
-use crate::sync::link::route::{is_relayed, relayed};
 use crate::sync::link::{LinkId, Links, RelayNumber};
 
 /// Minimum time without an answer after which a packet counts as lost on its path; between the bounds it is three round trips.
