@@ -97,7 +97,7 @@ nightly: ## run the checks that are slow and rarely break; CI=true fails where a
 
 # Optimised, as the node itself is not while it is tested: twice to three times the seeds in the same time. Dependencies are the same.
 sim: ## run the simulator long: SEEDS=1..2001, or single seeds, 7,12; SCENARIO=stores or mesh
-	PEAT_SIM_SEEDS=$(SEEDS) CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --locked --features planted --test sim -- --nocapture $(SCENARIO)
+	PEAT_SIM_SEEDS=$(SEEDS) CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --locked --features fault-injection --test sim -- --nocapture $(SCENARIO)
 
 bench: ## measure, beside what it is compared with, in one table; wants a quiet machine (ARGS=--quick)
 	cargo build --locked --release --bin peat-node
@@ -115,7 +115,7 @@ fmt: ## format the code
 lint: ## clippy, warnings denied; the language of comments and pages (tests/words)
 	@tests/words test
 	@tests/words
-	cargo clippy --locked --workspace --all-targets --features planted -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features fault-injection -- -D warnings
 
 docs: ## build the code's documentation, warnings denied
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items

@@ -23,7 +23,7 @@ pub struct StoreConfig {
     /// This boot of the machine, the reference of [`crate::clock::Now::boot_ms`].
     pub boot: BootId,
     /// Injected bug, for the canary of the simulator.
-    pub planted: InjectedBug,
+    pub injected_bug: InjectedBug,
 }
 
 impl StoreConfig {
@@ -43,7 +43,7 @@ impl StoreConfig {
             cache_bytes: 8 << 20,
             job_bytes: StoreConfig::JOB_BYTES,
             boot: BootId::default(),
-            planted: InjectedBug::Nothing,
+            injected_bug: InjectedBug::Nothing,
         }
     }
 
@@ -65,6 +65,6 @@ pub enum InjectedBug {
     #[default]
     Nothing,
     /// Answers durable writes before they are on disk.
-    #[cfg(feature = "planted")]
+    #[cfg(feature = "fault-injection")]
     AckBeforeSync,
 }

@@ -338,7 +338,7 @@ impl<D: Disk> Store<D> {
             return Err(Error::DiskFull);
         }
         let before = self.opened.state.sequence;
-        let wanted = self.planted(if pages {
+        let wanted = self.with_injected_bug(if pages {
             Flush::Pages
         } else if flush {
             Flush::Commits
@@ -373,10 +373,10 @@ impl<D: Disk> Store<D> {
         (self.opened.file_bytes().saturating_sub(SMALL_FILE_BYTES) / COPIED_FILE_PARTS).clamp(least, most)
     }
 
-    fn planted(&self, wanted: Flush) -> Flush {
-        match self.writer.config.planted {
+    fn with_injected_bug(&self, wanted: Flush) -> Flush {
+        match self.writer.config.injected_bug {
             InjectedBug::Nothing => wanted,
-            #[cfg(feature = "planted")]
+            #[cfg(feature = "fault-injection")]
             InjectedBug::AckBeforeSync => Flush::Nothing,
         }
     }

@@ -73,12 +73,12 @@ fn unexpected(doing: &str, error: &Error) -> Violation {
 }
 
 impl Machine {
-    pub fn new(number: usize, planted: InjectedBug, mut random: Prng, tally: &Arc<Tally>) -> Machine {
+    pub fn new(number: usize, injected_bug: InjectedBug, mut random: Prng, tally: &Arc<Tally>) -> Machine {
         let mut config = StoreConfig::new(crate::exchange::endpoint(number));
         config.flush_interval = Duration::from_millis(random.between(50, 2_000));
         config.job_bytes = crate::drive::job_bytes(&mut random.fork("jobs", 0));
         config.cache_bytes = if random.chance(300) { 64 << 10 } else { 4 << 20 };
-        config.planted = planted;
+        config.injected_bug = injected_bug;
         Machine {
             number,
             config,

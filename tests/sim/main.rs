@@ -3,7 +3,7 @@
 //! One seed decides everything: the number of machines, the writes of clients, the faults, and their times. A failure prints
 //! the command that replays it. Each scenario has two phases: while faults are injected no invariant may be violated, and once
 //! they have stopped everything must converge. The checkers ([`checkers`]) use only the public API of the code they check, and
-//! a deliberately planted bug proves that they detect it.
+//! a deliberately injected bug proves that they detect it.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
@@ -32,7 +32,7 @@ use seeds::Verdict;
 /// Number of seeds that every test run covers, of stores without a network and of whole nodes.
 const STORES_SEEDS: u64 = 2_000;
 const MESH_SEEDS: u64 = 200;
-/// Number of seeds within which a planted bug must be detected.
+/// Number of seeds within which an injected bug must be detected.
 const CANARY_SEEDS: u64 = 200;
 
 #[test]

@@ -71,8 +71,8 @@ struct World {
 }
 
 /// Runs one seed; `base` is the start of virtual time.
-pub fn run(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -> Verdict {
-    let mut world = World::new(seed, planted, base, tally);
+pub fn run(seed: u64, injected_bug: InjectedBug, base: Instant, tally: &Arc<Tally>) -> Verdict {
+    let mut world = World::new(seed, injected_bug, base, tally);
     for _ in 0..STEPS {
         world.step()?;
     }
@@ -87,11 +87,11 @@ pub fn run(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -
 }
 
 impl World {
-    fn new(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -> World {
+    fn new(seed: u64, injected_bug: InjectedBug, base: Instant, tally: &Arc<Tally>) -> World {
         let mut random = Prng::new(seed);
         let ids = random.between(1, 4);
         let machines = 0..=random.index(3);
-        let machine = |number: usize| Machine::new(number, planted, random.fork("machine", number as u64), tally);
+        let machine = |number: usize| Machine::new(number, injected_bug, random.fork("machine", number as u64), tally);
         let machines = machines.map(machine).collect();
         let clock = Clock::new(base, 0, 0);
         let elements = match random.below(50) {

@@ -98,7 +98,7 @@ pub enum Commit {
 }
 
 impl Node {
-    pub fn new(number: usize, clock: Clock, planted: InjectedBug, mut random: Prng, tally: &Arc<Tally>) -> Node {
+    pub fn new(number: usize, clock: Clock, injected_bug: InjectedBug, mut random: Prng, tally: &Arc<Tally>) -> Node {
         let mut key = [0; 32];
         peat_node::random::Random::fill(&mut random, &mut key);
         let identity = Arc::new(Identity::from_seed(key));
@@ -106,7 +106,7 @@ impl Node {
         config.flush_interval = Duration::from_millis(random.between(50, 2_000));
         config.job_bytes = crate::drive::job_bytes(&mut random.fork("jobs", 0));
         config.cache_bytes = 1 << 20;
-        config.planted = planted;
+        config.injected_bug = injected_bug;
         Node {
             number,
             life: 0,

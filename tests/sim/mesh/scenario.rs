@@ -99,13 +99,13 @@ pub struct Ran {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -> Verdict {
-    ran(seed, planted, base, tally).map(|ran| format!("{} nodes in a {}: {ran:?}", ran.nodes, ran.shape))
+pub fn run(seed: u64, injected_bug: InjectedBug, base: Instant, tally: &Arc<Tally>) -> Verdict {
+    ran(seed, injected_bug, base, tally).map(|ran| format!("{} nodes in a {}: {ran:?}", ran.nodes, ran.shape))
 }
 
 /// Runs one seed and returns its result.
-pub fn ran(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -> Result<Ran, Violation> {
-    let mut world = World::new(seed, planted, base, tally);
+pub fn ran(seed: u64, injected_bug: InjectedBug, base: Instant, tally: &Arc<Tally>) -> Result<Ran, Violation> {
+    let mut world = World::new(seed, injected_bug, base, tally);
     let plan = world.plan.clone();
     seeds::trace(|| format!("{plan:?}"));
     world.run_until(FAULTS_LAST)?;

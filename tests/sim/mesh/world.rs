@@ -97,7 +97,7 @@ pub struct World {
 
 impl World {
     /// Creates the world of `seed`, with everything switched on at its beginning.
-    pub fn new(seed: u64, planted: InjectedBug, base: Instant, tally: &Arc<Tally>) -> World {
+    pub fn new(seed: u64, injected_bug: InjectedBug, base: Instant, tally: &Arc<Tally>) -> World {
         let mut random = Prng::new(seed);
         let plan = Plan::new(&mut random);
         plan.link_rates.iter().for_each(|_| tally.count(Fault::LinkRate));
@@ -108,7 +108,7 @@ impl World {
                 tally.count(Fault::ClockDrift);
             }
             let clock = Clock::new(base, drift, 1_750_000_000_000);
-            let mut node = Node::new(number, clock, planted, random, tally);
+            let mut node = Node::new(number, clock, injected_bug, random, tally);
             if plan.mixed_latest.contains(&number) {
                 node.make_latest(odd::MIXED);
             }
