@@ -13,7 +13,7 @@ use peat_node::clock::Now;
 use peat_node::identity::EndpointId;
 use peat_node::random::System;
 use peat_node::store::{
-    Config, Disk, Envelope, FileDisk, Key, Outcome, Put, Reader, Reply, Store, StoreRequest, Ticket, Write,
+    Disk, DocumentWrite, Envelope, FileDisk, Key, Outcome, Put, Reader, Reply, Store, StoreConfig, StoreRequest, Ticket,
 };
 use redb::StorageBackend;
 
@@ -124,7 +124,7 @@ fn busy_tail(busy: &[f64]) -> f64 {
 
 fn open(directory: &Path, slow: Arc<AtomicBool>) -> Result<Store<SlowDisk>, Failure> {
     let disk = SlowDisk { inner: FileDisk::open(directory)?, slow };
-    Ok(Store::open(disk, Config::new(EndpointId([7; 32])), &mut System::default(), now())?)
+    Ok(Store::open(disk, StoreConfig::new(EndpointId([7; 32])), &mut System::default(), now())?)
 }
 
 fn now() -> Now {
@@ -134,8 +134,10 @@ fn now() -> Now {
 fn write(store: &mut Store<SlowDisk>, number: usize, edition: usize) -> Result<(), Failure> {
     let key = Key::new(LATEST, id(number))?;
     let put = Put::Whole { json: json(number, edition), base: None };
-    let submitted =
-        Envelope { ticket: Ticket::Api(0), request: StoreRequest::Write(Write { key, put, durable: edition > 0 }) };
+    let submitted = Envelope {
+        ticket: Ticket::Api(0),
+        request: StoreRequest::Write(DocumentWrite { key, put, durable: edition > 0 }),
+    };
     let mut replies: Vec<Reply> = Vec::new();
     store.handle_batch(now(), [submitted], &mut replies);
     match replies.pop().ok_or("the store did not answer")?.result? {
