@@ -86,7 +86,7 @@
 //! | [`relay`] | allocations and forwarding |
 //! | [`store`] | records, the index, commits, snapshots |
 //! | [`schema`] | messages as tables: JSON and cost in memory |
-//! | [`metrics`], [`pulse`], [`limits`], [`error`], [`contain`] | counters, the watchdog of threads, every limit, blame, contained panics |
+//! | [`metrics`], [`thread_watchdog`], [`limits`], [`error`], [`contain`] | counters, the watchdog of threads, every limit, blame, contained panics |
 //! | [`clock`], [`random`], [`identity`], [`udp`] | the seams to the machine |
 
 // Both panic when their reader has gone; see `stderr` and `cli::output`.

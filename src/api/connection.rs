@@ -172,6 +172,7 @@ impl Connection {
     }
 
     /// Detects the codec from the first bytes; returns true once it is known.
+    #[cfg_attr(not(feature = "http"), allow(unused_variables, reason = "frames have no time of their own here"))]
     fn greet(&mut self, now: Now) -> Result<bool, CallError> {
         let came = self.input.peek();
         #[cfg(feature = "http")]

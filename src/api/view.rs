@@ -203,6 +203,7 @@ impl NodeView {
     }
 
     /// Returns the number of identities that are used by two machines.
+    #[cfg(feature = "http")]
     pub(super) fn copied_nodes(&self) -> u64 {
         self.status.map_or(0, |status| status.copied_nodes.into())
     }

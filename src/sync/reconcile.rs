@@ -29,7 +29,7 @@
 //!
 //! ```
 //! use peat_node::store::{KeyHash, VersionHash};
-//! use peat_node::sync::reconcile::{Differences, Item, Reconciler, Set, Theirs};
+//! use peat_node::sync::reconcile::{Differences, Item, Reconciler, RemoteHas, Set};
 //!
 //! let item = |key, version| Item { hash: KeyHash([key; 16]), version: VersionHash([version; 16]) };
 //! let (mut ours, mut theirs) = (Differences::default(), Differences::default());
@@ -42,8 +42,8 @@
 //!     message = a.handle(&from_b, &mut ours)?;
 //! }
 //! assert!(a.is_done() && b.is_done());
-//! assert_eq!(ours.send, [(KeyHash([1; 16]), Theirs::Lacks)]);
-//! assert_eq!(theirs.send, [(KeyHash([2; 16]), Theirs::Differs)], "7 orders above 1");
+//! assert_eq!(ours.send, [(KeyHash([1; 16]), RemoteHas::Lacks)]);
+//! assert_eq!(theirs.send, [(KeyHash([2; 16]), RemoteHas::Differs)], "7 orders above 1");
 //! # Ok::<(), peat_node::sync::reconcile::ReconcileError>(())
 //! ```
 //!

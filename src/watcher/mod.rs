@@ -22,14 +22,14 @@
 //!
 //! ```
 //! use peat_node::clock::Now;
-//! use peat_node::watcher::{Failure, Held, Task, Watcher};
+//! use peat_node::watcher::{Failure, StoredDocuments, Task, Watcher};
 //!
 //! /// One poll of an agent that cannot be reached, by a node that holds nothing of it.
 //! fn poll(watcher: &mut Watcher, now: Now) {
 //!     watcher.handle_timeout(now);
 //!     while let Some(task) = watcher.poll_task() {
 //!         match task {
-//!             Task::Read(_) => watcher.handle_held(Ok(Held::default())),
+//!             Task::Read(_) => watcher.handle_held(Ok(StoredDocuments::default())),
 //!             Task::Ask(question) => watcher.handle_answer(now, question, Err(Failure::TimedOut)),
 //!             Task::Write(_) => watcher.handle_written(now, Ok(Vec::new())),
 //!         }
