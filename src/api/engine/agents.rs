@@ -24,7 +24,7 @@ impl Engine {
     pub(super) fn begin_link(&mut self, now: Now, id: ConnectionId, call: u64, frame: &RequestFrame) {
         let Some(owner) = self.owner(id) else { return };
         if let Err(error) = self.links.take(self.principal(id)) {
-            return self.respond(now, id, call, Err(&error));
+            return self.refuse(now, id, call, frame.method, &error);
         }
         self.method = frame.method;
         let deadline =

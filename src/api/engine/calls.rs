@@ -67,13 +67,10 @@ impl Engine {
         let role = match self.admit(id, &frame.token) {
             Ok(_) if frame.method == AGENT_LINK => match self.check_room(id, false) {
                 Ok(()) => return self.begin_link(now, id, call, frame),
-                Err(error) => return self.respond(now, id, call, Err(&error)),
+                Err(error) => return self.refuse(now, id, call, frame.method, &error),
             },
             Ok(role) => role,
-            Err(error) => {
-                self.count(frame.method, Some(error.code), now.mono);
-                return self.respond(now, id, call, Err(&error));
-            }
+            Err(error) => return self.refuse(now, id, call, frame.method, &error),
         };
         let method = Method::from_number(frame.method).ok_or_else(|| {
             CallError::new(Code::Unimplemented, format!("there is no method with number {}", frame.method))
@@ -86,10 +83,7 @@ impl Engine {
         let terms = Terms { deadline_ms: frame.deadline_ms, credit: frame.credit, bytes: frame.payload.len() };
         match request {
             Ok(request) => self.carry_out(now, id, call, role, request, terms),
-            Err(error) => {
-                self.count(frame.method, Some(error.code), now.mono);
-                self.respond(now, id, call, Err(&error));
-            }
+            Err(error) => self.refuse(now, id, call, frame.method, &error),
         }
     }
 
@@ -122,10 +116,7 @@ impl Engine {
                 self.respond(now, id, call, Ok(&response));
             }
             Ok(step) => self.wait(now, id, call, method, terms, step),
-            Err(error) => {
-                self.count(method.number(), Some(error.code), now.mono);
-                self.respond(now, id, call, Err(&error));
-            }
+            Err(error) => self.refuse(now, id, call, method.number(), &error),
         }
     }
 
@@ -134,6 +125,12 @@ impl Engine {
         if method != NO_METHOD {
             self.rpcs.note(method, code, self.latest.mono.saturating_duration_since(begun));
         }
+    }
+
+    /// Counts and answers a call that does not begin.
+    pub(super) fn refuse(&mut self, now: Now, id: ConnectionId, call: u64, method: u32, error: &CallError) {
+        self.count(method, Some(error.code), now.mono);
+        self.respond(now, id, call, Err(error));
     }
 
     /// Rejects a write of the watcher while the watched agent reports for itself.
@@ -185,8 +182,7 @@ impl Engine {
             }
             Dispatched::Stream(mut feed) => {
                 if let Err(error) = self.subscriptions.take(self.principal(id)) {
-                    self.count(method.number(), Some(error.code), now.mono);
-                    return self.respond(now, id, call, Err(&error));
+                    return self.refuse(now, id, call, method.number(), &error);
                 }
                 feed.grant(credit);
                 let number = self.register(id, call, CallStage::Streaming(Box::new(feed)), deadline, bytes);
@@ -196,8 +192,7 @@ impl Engine {
             }
             Dispatched::Watch(mut watch) => {
                 if let Err(error) = self.subscriptions.take(self.principal(id)) {
-                    self.count(method.number(), Some(error.code), now.mono);
-                    return self.respond(now, id, call, Err(&error));
+                    return self.refuse(now, id, call, method.number(), &error);
                 }
                 watch.grant(credit);
                 let number = self.register(id, call, CallStage::Watching(Box::new(watch)), deadline, bytes);
@@ -297,7 +292,7 @@ impl Engine {
                 let number = self.register(id, call, CallStage::Asking(answered), deadline, 0);
                 self.to_sync.push_back(ControlRequest { call: number, control });
             }
-            Err(error) => self.respond(now, id, call, Err(&error)),
+            Err(error) => self.refuse(now, id, call, self.method, &error),
         }
     }
 

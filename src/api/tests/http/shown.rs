@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use peat_ipc::sidecar::ListPeersRequest;
 use serde_json::json;
 
 use super::{ROOT, World, get};
-use crate::api::Caller;
+use crate::api::{Caller, SYNC_OUTSTANDING};
 use crate::config::Secret;
 use crate::identity::EndpointId;
 use crate::sync::{Event, Measured, Peer, Stats, Status, Traffic};
@@ -92,6 +93,22 @@ fn metrics_name_calls_peers_agents_and_threads() {
         assert!(answer.text().contains(&format!("\npeat_node_{line}\n")), "{line}\n{}", answer.text());
     }
     assert!(!answer.text().contains(&format!("peer_rtt_seconds{{peer=\"{three}\"")), "it is away");
+}
+
+#[test]
+fn calls_that_are_refused_before_they_begin_are_counted() {
+    let mut world = World::new();
+    world.measured = None;
+    let clients = [world.connect(ROOT), world.connect(ROOT)];
+    for number in 0..=SYNC_OUTSTANDING {
+        world.start(clients[number % 2], &ListPeersRequest::default());
+    }
+    let browser = world.browse(ROOT);
+    world.send(browser, get("/metrics").as_bytes());
+    world.wait(Duration::from_secs(4));
+    let answer = world.response(browser).expect("an answer");
+    let line = "\npeat_node_rpcs_total{method=\"ListPeers\",code=\"RESOURCE_EXHAUSTED\"} 1\n";
+    assert!(answer.text().contains(line), "{}", answer.text());
 }
 
 #[test]
