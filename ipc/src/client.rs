@@ -4,6 +4,7 @@
 //! for are kept until their call is finished or cancelled.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::marker::PhantomData;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -82,6 +83,8 @@ pub struct Client {
     arrived: BTreeMap<u64, Vec<Body>>,
     /// Calls that have not ended; frames of other calls are dropped.
     open: Calls,
+    /// True once reading or writing failed. The calls that were open are lost.
+    failed: bool,
     token: String,
 }
 
@@ -136,6 +139,7 @@ impl Client {
             last_call: 0,
             arrived: BTreeMap::new(),
             open: Calls::default(),
+            failed: false,
             token: String::new(),
         }
     }
@@ -202,6 +206,7 @@ impl Client {
             let written = self.stream.write_all(&self.queue, || end.map(remaining));
             self.queue.clear();
             self.queue.shrink_to(QUEUE_BYTES);
+            self.failed |= written.is_err();
             written.map_err(|cause| self.last_words().unwrap_or(cause.into()))?;
         }
         Ok(())
@@ -302,18 +307,21 @@ impl Client {
         call
     }
 
-    /// Reconnects if the connection was idle and has ended. Nothing is lost, since no call was in flight. If reconnecting
-    /// fails, the call that follows reports the failure.
+    /// Reconnects if the connection failed, or was idle and has ended. An idle connection loses nothing, since no call was in
+    /// flight. If reconnecting fails, the call that follows reports the failure.
     fn connect_again(&mut self) {
         let now = deadline_in(Duration::ZERO);
         let rested = now.saturating_duration_since(std::mem::replace(&mut self.used, now)) >= REST;
-        if !rested || !self.open.is_empty() || self.target.is_none() || !self.has_ended() {
+        let is_over = self.failed || rested && self.open.is_empty() && self.has_ended();
+        if self.target.is_none() || !is_over {
             return;
         }
         if let Some(Ok(stream)) = self.target.as_ref().map(Stream::connect) {
             self.stream = stream;
             self.decoder = Decoder::joining();
             self.arrived.clear();
+            self.open = Calls::default();
+            self.failed = false;
             self.queue = PREFACE.to_vec();
         }
     }
@@ -350,8 +358,19 @@ impl Client {
         }
     }
 
-    /// Returns the next frame of `call`. Writes queued frames only if it has to read, so that requests are batched.
+    /// Returns the next frame of `call`. An error means that the connection failed.
     fn wait(&mut self, call: u64, limit: Option<Duration>) -> Result<Body, Error> {
+        if !self.open.contains(call) {
+            let lost = "the connection failed before this call ended; the client has connected again since";
+            return Err(io::Error::new(io::ErrorKind::NotConnected, lost).into());
+        }
+        let body = self.next_body(call, limit);
+        self.failed |= body.is_err();
+        body
+    }
+
+    /// Returns the next frame of `call`. Writes queued frames only if it has to read, so that requests are batched.
+    fn next_body(&mut self, call: u64, limit: Option<Duration>) -> Result<Body, Error> {
         if let Some(body) = self.take_arrived(call) {
             return Ok(body);
         }
@@ -478,6 +497,26 @@ mod tests {
             stream.write_all(&frame.encode_length_delimited_to_vec()).expect("answered");
         }
         stream
+    }
+
+    #[test]
+    fn a_call_that_is_given_up_ends_its_connection_and_the_next_call_makes_another() {
+        let directory = std::env::temp_dir().join(format!("peat-ipc-limit-{}", std::process::id()));
+        let _ = std::fs::remove_file(&directory);
+        let listener = UnixListener::bind(&directory).expect("a socket");
+        let node = std::thread::Builder::new().spawn(move || {
+            let silent = listener.accept().expect("a client");
+            drop(serve_once(&listener));
+            drop(silent);
+        });
+        let mut client = Client::connect(&Target::Unix(directory.clone())).expect("connected");
+        let lost = client.start(&GetStatusRequest {}).expect("queued");
+        let options = CallOptions { limit: Some(Duration::from_millis(50)), ..CallOptions::default() };
+        assert!(matches!(client.call(&GetStatusRequest {}, options), Err(Error::Transport(_))), "nothing answers");
+        assert_eq!(client.get_status(&GetStatusRequest {}).expect("answered").node_id, "n1");
+        assert!(matches!(client.finish(lost), Err(Error::Transport(_))), "it went with its connection");
+        node.expect("started").join().expect("served");
+        std::fs::remove_file(directory).expect("removed");
     }
 
     #[test]
