@@ -108,7 +108,7 @@ remote! {
         /// wait until this many peers hold it on disk, within --timeout
         #[argh(option, arg_name = "N", default = "0")]
         pub wait_peers: u32,
-        /// answer only once it is on disk, whatever the collection
+        /// answer only once the document is on disk, in any collection
         #[argh(switch)]
         pub durable: bool,
         /// collection
@@ -131,7 +131,7 @@ remote! {
         /// wait until this many peers hold it on disk, within --timeout
         #[argh(option, arg_name = "N", default = "0")]
         pub wait_peers: u32,
-        /// answer only once it is on disk, whatever the collection
+        /// answer only once the document is on disk, in any collection
         #[argh(switch)]
         pub durable: bool,
         /// collection
@@ -175,7 +175,7 @@ remote! {
         pub id: String,
     }
 
-    /// drop a document's history; edits made elsewhere at the same time are lost, and reported
+    /// drop a document's history; concurrent edits of other nodes are applied again over it
     #[argh(subcommand, name = "compact", help_triggers("-h", "--help"))]
     Compact {
         /// collection
@@ -276,13 +276,13 @@ remote! {
         /// to every live agent
         #[argh(switch)]
         pub all: bool,
-        /// how long it may wait to be accepted, 0 for ever (PEAT_NODE_COMMAND_TTL, or 60 s)
+        /// time within which it must be accepted, 0 for no limit (PEAT_NODE_COMMAND_TTL, or 60 s)
         #[argh(option, arg_name = "S")]
         pub ttl: Option<String>,
         /// wait until it is over everywhere, printing each step; exits with 1 unless all completed it
         #[argh(switch)]
         pub wait: bool,
-        /// what to do, in the agents' words
+        /// type of the command, as the agents define it
         #[argh(positional, arg_name = "type")]
         pub command_type: String,
         /// the payload: JSON, @FILE, or - for standard input (none)
@@ -363,10 +363,10 @@ pub struct Relay {
     /// file that holds the formation key in base64
     #[argh(option, arg_name = "FILE")]
     pub shared_key_file: Option<String>,
-    /// give its thread a processor of its own (false)
+    /// bind its thread to one processor (false)
     #[argh(option, arg_name = "true|false")]
     pub pin: Option<String>,
-    /// what to log, as for `run` (info)
+    /// log filter, as for `run` (info)
     #[argh(option, arg_name = "FILTER")]
     pub log: Option<String>,
 }
@@ -392,7 +392,7 @@ pub struct Keygen {
     /// directory to write to
     #[argh(option, arg_name = "DIR")]
     pub out: Option<String>,
-    /// how many identities (1)
+    /// number of identities (1)
     #[argh(option, arg_name = "N")]
     pub count: Option<u32>,
 }

@@ -65,7 +65,7 @@ pub(super) fn compact(command: &Compact) -> Result<(), Failure> {
     let request = pb::CompactDocumentRequest { collection: command.collection.clone(), doc_id: command.id.clone() };
     let response = remote::connect(command)?.call(&request)?;
     note(&format!(
-        "{}/{}: {} bytes of history dropped; edits made elsewhere at the same time are lost",
+        "{}/{}: {} bytes of history dropped; concurrent edits of other nodes are applied again over it",
         command.collection, command.id, response.dropped_bytes
     ));
     Output::stdout(command.json).response(&response, |out| out.line(&base64(&response.version)))

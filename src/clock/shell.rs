@@ -1,4 +1,4 @@
-//! Where the clocks are read. Only shells call this; engines are handed what it says.
+//! Reads the clocks. Only shells call this; engines receive its values.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

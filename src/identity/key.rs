@@ -88,7 +88,7 @@ impl EndpointId {
         spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok().map(EndpointId)
     }
 
-    /// Whether `signature` is this node's over `message`.
+    /// Returns true if `signature` is this node's over `message`.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         let key = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, &self.0);
