@@ -54,7 +54,7 @@ pub fn abort_on_panic() {
 
 fn report(panic: &PanicHookInfo<'_>) {
     if CONTAINING.get() {
-        log::warn!("carrying on after: {panic}");
+        log::warn!("contained panic: {panic}");
         return;
     }
     let words =

@@ -297,7 +297,7 @@ impl Serving {
                 }
                 Ok(None) => return,
                 Err(cause) => {
-                    let words = format!("{}: a client could not be let in: {cause}", listener.address());
+                    let words = format!("{}: a client could not be accepted: {cause}", listener.address());
                     if self.complaints.allows(now, &words) {
                         log::warn!("{words}");
                     }

@@ -82,7 +82,7 @@ fn run(entries: &Receiver<LogEntry>, write: &mut dyn FnMut(&[u8])) {
         let dropped = dropped_lines();
         // The warning needs a free slot itself, so it waits until the queue is empty.
         if dropped != reported && entries.is_empty() {
-            log::warn!("{} log lines are lost: standard error took no more", dropped - reported);
+            log::warn!("{} log lines dropped: standard error accepted no more", dropped - reported);
             reported = dropped;
         }
     }

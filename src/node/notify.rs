@@ -36,7 +36,7 @@ impl Manager {
         match open(name) {
             Ok(socket) => Manager { socket: Some(socket), complained: Cell::new(false) },
             Err(cause) => {
-                log::warn!("the service manager cannot be told anything at {}: {cause}", name.display());
+                log::warn!("the service manager cannot be notified at {}: {cause}", name.display());
                 Manager::default()
             }
         }
@@ -75,7 +75,7 @@ impl Manager {
         if let Err(cause) = socket.send_to_addr(words.as_bytes(), manager)
             && !self.complained.replace(true)
         {
-            log::warn!("the service manager was not told: {cause}");
+            log::warn!("the service manager was not notified: {cause}");
         }
     }
 }

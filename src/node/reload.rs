@@ -58,7 +58,7 @@ impl Outlets {
         }
         let later = current.needs_restart(&new);
         if !later.is_empty() {
-            log::warn!("changed, and used from the next start on: {}", later.join(", "));
+            log::warn!("changed; takes effect at the next start: {}", later.join(", "));
         }
         let changes = [
             (current.formation_key != new.formation_key, "the formation key, for links to come"),

@@ -52,7 +52,7 @@ impl Supervisor<'_> {
                 Some(silence) => {
                     let words = format!("the {} thread has not answered for {} s", pulse.role(), silence.as_secs());
                     if !was_late {
-                        log::error!("{words}; the watchdog is not told that this node is well");
+                        log::error!("{words}; the watchdog is not notified");
                     }
                     late.push(words);
                 }

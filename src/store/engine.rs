@@ -440,7 +440,7 @@ impl<D: Disk> Store<D> {
         if let Error::Io(cause) = cause
             && self.failed.is_none()
         {
-            log::error!("the disk failed: {cause}; opening the database anew");
+            log::error!("the disk failed: {cause}; reopening the database");
             self.reopen(now);
         }
     }
@@ -500,7 +500,7 @@ impl<D: Disk> Store<D> {
                 self.reopened = Some(self.reader());
             }
             Err(cause) => {
-                log::error!("opening the database anew failed: {cause}");
+                log::error!("reopening the database failed: {cause}");
                 self.alarm.silence();
                 self.failed = Some(now.after(REOPEN_INTERVAL));
             }

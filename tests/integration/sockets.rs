@@ -69,13 +69,13 @@ fn a_node_without_descriptors_left_says_so_once_a_minute_and_serves_again() {
     for _ in 0..5 {
         let idle: Vec<UnixStream> = (0..80).map(|_| connect()).collect();
         eventually("there is no descriptor left", || {
-            let complained = node.log().contains("a client could not be let in");
+            let complained = node.log().contains("a client could not be accepted");
             (is_left_waiting(connect()) && complained).then_some(())
         });
         drop(idle);
         node.run("status", &[]).ok();
     }
-    let complaints = node.log().matches("a client could not be let in").count();
+    let complaints = node.log().matches("a client could not be accepted").count();
     let minutes = usize::try_from(begun.elapsed().as_secs() / 60).expect("few");
     assert!((1..=1 + minutes).contains(&complaints), "{}", node.log());
 }

@@ -116,7 +116,7 @@ fn a_log_without_a_reader_blocks_no_call_and_dropped_lines_are_counted_and_repor
     });
     let report = std::thread::Builder::new().spawn(move || {
         let (mut text, mut bytes) = (String::new(), [0; 4096]);
-        while !text.contains("log lines are lost") {
+        while !text.contains("log lines dropped") {
             let count = reader.read(&mut bytes).expect("the node lives");
             assert_ne!(count, 0, "it ended without a word: {text}");
             text.push_str(&String::from_utf8_lossy(&bytes[..count]));

@@ -122,7 +122,7 @@ impl Sockets {
         match token(id).and_then(|token| stream.register(registry, token)) {
             Ok(()) => _ = self.clients.insert(id, Client { stream, ended: false, full: false }),
             Err(cause) => {
-                log::warn!("a client could not be let in: {cause}");
+                log::warn!("a client could not be accepted: {cause}");
                 engine.handle_closed(now, id);
             }
         }

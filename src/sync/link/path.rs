@@ -193,7 +193,7 @@ impl Link {
         } else {
             self.way.prober.stop();
         }
-        log::debug!("a link takes another way, {way}: {reason}");
+        log::debug!("link: path changed to {way} ({reason})");
         self.conn.local_address_changed();
     }
 
