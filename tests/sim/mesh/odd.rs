@@ -171,10 +171,29 @@ impl World {
         self.post(number, Role::Api, Role::Store, mail)
     }
 
+    /// Returns true if the node holds the version of the large document that `holder` has: its halves were written one after the
+    /// other, so a link may have carried each by itself.
+    fn has_large(&self, number: usize, holder: usize) -> bool {
+        let version = |number: usize| {
+            let snapshot = self.nodes[number].running.as_ref()?.store.reader().snapshot().ok()?;
+            Some(snapshot.document(&large_key()).ok()??.version)
+        };
+        version(number).is_some_and(|version_here| Some(version_here) == version(holder))
+    }
+
     /// Describes a node that should name the document in its health and does not, or the reverse.
     pub fn large_unnamed(&self, holder: usize, is_named: bool) -> Option<String> {
         let name = format!("document {}", large_key());
-        let concerned = |number: &&usize| **number == holder || self.plan.are_linked(**number, holder);
+        let lacks = |number: usize| self.plan.are_linked(number, holder) && !self.has_large(number, holder);
+        let concerned = |number: &&usize| {
+            if !is_named {
+                **number == holder || self.plan.are_linked(**number, holder)
+            } else if **number == holder {
+                self.core.iter().any(|other| lacks(*other))
+            } else {
+                lacks(**number)
+            }
+        };
         let wrong = self
             .core
             .iter()
