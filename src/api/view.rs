@@ -19,6 +19,9 @@ use crate::sync::{Status, copied};
 
 /// Time without an answer, with requests outstanding, after which the store is reported as a problem.
 const STORE_SILENCE: Duration = Duration::from_secs(10);
+/// Time after the start of the node within which the sync thread has to report for the first time. Before that a node that
+/// answers is well.
+const SYNC_START: Duration = Duration::from_secs(5);
 
 /// State that calls read.
 #[derive(Debug)]
@@ -217,13 +220,14 @@ impl NodeView {
     fn problems(&self, now: Now, unreadable: Option<&CallError>) -> Vec<String> {
         let silence = self.store_silent_since.map(|since| now.mono.duration_since(since));
         let silence = silence.filter(|silence| *silence >= STORE_SILENCE);
+        let is_sync_late = self.status.is_none() && now.mono.duration_since(self.started) >= SYNC_START;
         [
             unreadable.map(|error| format!("the database cannot be read: {}", error.message)),
             store::room_problem(self.reader.figures()),
             self.disk_problem.clone(),
             silence.map(|silence| format!("the store has not answered for {} s", silence.as_secs())),
             self.status.and_then(|status| status.copied).map(|node| copied::words(node, self.reader.node())),
-            self.status.is_none().then(|| "the sync thread has not started yet".into()),
+            is_sync_late.then(|| "the sync thread has not started yet".into()),
         ]
         .into_iter()
         .flatten()
